@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make the virtual environments of this project, from whatever Python 3.11 or 3.13 the machine has.
+
+    python3 scripts/setup_environment.py main            .venv: server, Blender as a module, test tools
+    python3 scripts/setup_environment.py blenders        one more environment per Blender version that is tested
+    python3 scripts/setup_environment.py list            print `<blender version> <python of its environment>` lines
+
+A finished environment carries a stamp of what went into it; a second run sees the stamp and does nothing.  Needs only the standard
+library of any Python 3.9 or newer.  ``PYTHON`` names an interpreter to prefer, ``BLENDER`` a Blender to use instead of the module
+for `make demo` (the module is then not installed into .venv).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = ROOT / "scripts" / "constraints.txt"
+
+BLENDERS = {
+    # Blender version: (bpy requirement, Python that its wheel needs, further requirements)
+    "4.2": ("bpy==4.2.23", (3, 11), ("numpy<2",)),
+    "4.5": ("bpy==4.5.15", (3, 11), ("numpy<2",)),
+    "5.2": ("bpy==5.2.3", (3, 13), ("numpy>=2",)),
+}
+MAIN_BLENDER = {(3, 11): "4.5", (3, 13): "5.2"}
+"""The Blender of .venv, by its Python."""
+
+EXTENSION_REQUIREMENTS = ("pyzmq", "msgpack", "zstandard")
+
+SYSTEM_LIBRARIES = {
+    # what Blender as a module loads: shared library → Debian/Ubuntu package
+    "libX11.so.6": "libx11-6",
+    "libXext.so.6": "libxext6",
+    "libXrender.so.1": "libxrender1",
+    "libXxf86vm.so.1": "libxxf86vm1",
+    "libXfixes.so.3": "libxfixes3",
+    "libXi.so.6": "libxi6",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libSM.so.6": "libsm6",
+    "libICE.so.6": "libice6",
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libgomp.so.1": "libgomp1",
+}
+MESA = "libgl1-mesa-dri"
+
+
+def say(text: str) -> None:
+    print(f"── {text}", flush=True)
+
+
+def run(*command: object, **kwargs) -> None:
+    subprocess.run([str(word) for word in command], check=True, **kwargs)
+
+
+def stop(sentence: str) -> None:
+    sys.exit(f"setup: {sentence}")
+
+
+# ── system packages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def apt_install(packages: list[str], why: str) -> None:
+    """Install Debian packages as root or through sudo; without either, or without apt, say what to install and stop."""
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    if shutil.which("apt-get") is None:
+        stop(f"{why} needs these Debian packages or their like on your system: {' '.join(packages)}.")
+    prefix: list[str] = []
+    if os.geteuid() != 0:
+        if shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode != 0:
+            stop(f"{why} needs system packages; as an administrator run: {' '.join(command)}")
+        prefix = ["sudo", "-n"]
+    say(f"installing system packages for {why}: {' '.join(packages)}")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    if subprocess.run([*prefix, *command], env=quiet, stdout=subprocess.DEVNULL).returncode != 0:
+        run(*prefix, "apt-get", "update", "-qq", env=quiet)
+        run(*prefix, *command, env=quiet, stdout=subprocess.DEVNULL)
+
+
+def ensure_system_libraries() -> None:
+    """See to it that the libraries Blender links against can be loaded (Linux)."""
+    if sys.platform != "linux":
+        return
+    missing = []
+    for library, package in SYSTEM_LIBRARIES.items():
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            missing.append(package)
+    if not glob.glob("/usr/lib/*/dri/*_dri.so") + glob.glob("/usr/lib*/dri/*_dri.so"):
+        missing.append(MESA)
+    if missing:
+        apt_install(missing, "Blender")
+
+
+# ── interpreters ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def python_version(executable: str) -> tuple[int, int] | None:
+    """(major, minor) of an interpreter that starts, None for one that does not (a shim of an inactive version, say)."""
+    ask = "import sys; print(sys.version_info[0], sys.version_info[1])"
+    try:
+        done = subprocess.run([executable, "-c", ask], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    words = done.stdout.split()
+    return (int(words[0]), int(words[1])) if done.returncode == 0 and len(words) == 2 else None
+
+
+def find_python(version: tuple[int, int]) -> str | None:
+    """The first working interpreter of ``version``: $PYTHON, PATH, then the version folders of pyenv and the like."""
+    name = f"python{version[0]}.{version[1]}"
+    candidates = [os.environ.get("PYTHON", ""), name, "python3", "python", sys.executable]
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        candidates.append(os.path.join(folder, name))
+    roots = [os.environ.get("PYENV_ROOT", ""), os.path.expanduser("~/.pyenv"), "/opt/pyenv"]
+    for root in filter(None, roots):
+        candidates += sorted(glob.glob(f"{root}/versions/{version[0]}.{version[1]}*/bin/{name}"), reverse=True)
+    candidates += sorted(glob.glob(f"{os.path.expanduser('~/.local/share/uv/python')}/*{version[0]}.{version[1]}*/bin/{name}"))
+    for candidate in dict.fromkeys(filter(None, candidates)):
+        found = shutil.which(candidate)
+        if found and python_version(found) == version:
+            return found
+    return None
+
+
+def main_python() -> tuple[str, tuple[int, int]]:
+    """The interpreter of .venv: $PYTHON when it is 3.11 or 3.13, else 3.11, else 3.13."""
+    preferred = os.environ.get("PYTHON")
+    if preferred:
+        version = python_version(preferred)
+        if version not in MAIN_BLENDER:
+            stop(f"PYTHON={preferred} is {version or 'not an interpreter that starts'}; name a Python 3.11 or 3.13.")
+        return preferred, version
+    for version in MAIN_BLENDER:
+        found = find_python(version)
+        if found:
+            return found, version
+    stop("no Python 3.11 or 3.13 found on PATH; install one (Debian 12: python3.11, Debian 13: python3.13) or set PYTHON.")
+    raise AssertionError
+
+
+# ── environments ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_venv(folder: Path, python: str, version: tuple[int, int]) -> Path:
+    """Create an empty environment with pip and return its interpreter; brings Debian's venv package when it is missing."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    if subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True).returncode != 0:
+        apt_install([f"python{version[0]}.{version[1]}-venv"], "virtual environments")
+    run(python, "-m", "venv", folder)
+    return folder / "bin" / "python"
+
+
+def environment(folder: Path, python: str, version: tuple[int, int], steps: list[list[str]]) -> None:
+    """Make one environment by pip steps, each under the constraints; a stamp makes the next call free."""
+    recipe = hashlib.sha256()
+    for part in (repr((steps, version)), CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text()):
+        recipe.update(part.encode())
+    stamp = folder / ".das-stamp"
+    if stamp.exists() and stamp.read_text() == recipe.hexdigest():
+        return
+    say(f"making {folder.name} with Python {version[0]}.{version[1]}")
+    interpreter = make_venv(folder, python, version)
+    for step in steps:
+        run(interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", CONSTRAINTS, *step, cwd=ROOT)
+    stamp.write_text(recipe.hexdigest())
+
+
+def make_main() -> None:
+    """.venv: torch first and pinned, so that no dependency pulls another build; then Blender, then the project."""
+    ensure_system_libraries()
+    python, version = main_python()
+    steps = [["torch"]]
+    if not os.environ.get("BLENDER"):
+        bpy, _, extra = BLENDERS[MAIN_BLENDER[version]]
+        steps.append([bpy, *extra])
+    steps.append(["-e", ".[train,test]"])
+    environment(ROOT / ".venv", python, version, steps)
+
+
+def make_blenders() -> None:
+    """One environment for each tested Blender that .venv does not hold; a missing Python stops the set-up in CI only."""
+    _, main_version = main_python()
+    for blender, (bpy, version, extra) in BLENDERS.items():
+        if blender == MAIN_BLENDER[main_version]:
+            continue
+        python = find_python(version)
+        if python is None:
+            sentence = f"Blender {blender} needs Python {version[0]}.{version[1]}, which was not found on PATH"
+            if os.environ.get("CI"):
+                stop(f"{sentence}.")
+            say(f"NOT TESTED HERE: {sentence}")
+            continue
+        steps = [[bpy, *extra, *EXTENSION_REQUIREMENTS, "pytest"]]
+        environment(blender_folder(blender), python, version, steps)
+
+
+def blender_folder(blender: str) -> Path:
+    return ROOT / f".venv-bpy{blender.replace('.', '')}"
+
+
+def list_blenders() -> None:
+    """Print one line per Blender that has an environment: its version and the interpreter."""
+    _, main_version = main_python()
+    for blender in BLENDERS:
+        folder = ROOT / ".venv" if blender == MAIN_BLENDER[main_version] else blender_folder(blender)
+        if (folder / ".das-stamp").exists():
+            print(blender, folder / "bin" / "python")
+
+
+def main() -> None:
+    verbs = {"main": make_main, "blenders": make_blenders, "list": list_blenders}
+    if len(sys.argv) != 2 or sys.argv[1] not in verbs:
+        stop(f"say one of: {', '.join(verbs)}.")
+    verbs[sys.argv[1]]()
+
+
+if __name__ == "__main__":
+    main()
