@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Everything from a fresh machine: `make demo`, `make test`.  `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv/bin
+FIND_PYTHON = $(or $(shell for p in "$(PYTHON)" python3.11 python3.13 python3 /usr/bin/python3; do [ -n "$$p" ] && "$$p" -c "" 2>/dev/null && echo "$$p" && break; done),$(error no Python found on PATH: install Python 3.11 or 3.13))
+SETUP = $(FIND_PYTHON) scripts/setup_environment.py
+
+.PHONY: help setup setup-tests demo test lint bench extension preview-model preview-eval clean
+
+help:
+	@echo "make demo           render the demo scene through Blender and the server into out/demo/"
+	@echo "make test           all tests: unit, parity, e2e, and Blender 4.2, 4.5, 5.2"
+	@echo "make lint           ruff"
+	@echo "make bench          printed measurements (nothing asserts)"
+	@echo "make extension      the installable extension in dist/"
+	@echo "make preview-model  train the embedded preview model from nothing (two CPU cores, hours)"
+	@echo "make preview-eval   measure it on held-out Blender scenes into out/preview_eval/"
+	@echo "make clean          remove environments and outputs"
+
+setup:
+	@$(SETUP) main
+
+setup-tests: setup
+	@$(SETUP) blenders
+
+demo: setup
+	@$(VENV)/python scripts/demo.py
+
+test: setup-tests
+	@$(VENV)/python scripts/run_tests.py $(SUITES)
+
+lint: setup
+	@$(VENV)/ruff check .
+
+bench: setup
+	@for script in tests/bench/bench_*.py; do echo; echo "━━ $$script"; $(VENV)/python $$script || exit 1; done
+
+extension: setup
+	@$(VENV)/python build_extension.py
+
+preview-model: setup
+	@$(VENV)/das-server train das_server/training/recipes/preview_cpu.toml
+
+preview-eval: setup
+	@$(VENV)/python tests/bench/preview_eval.py
+
+clean:
+	rm -rf .venv .venv-bpy* build dist out
