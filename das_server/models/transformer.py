@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Diffusion-as-Shader transformer: CogVideoX with a second, trained branch that reads the tracking video.
+
+The parameter names are the published checkpoint's: those of CogVideoX plus ``transformer_blocks_copy.{i}.*`` (copies of
+the first blocks), ``combine_linears.{i}.*`` and ``initial_combine_linear.*``.
+Source of the computation: "Diffusion as Shader", Gu et al. 2025, section 3.2, and the published model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.utils import apply_lora_scale
+from torch import nn
+
+from das_blender_addon.errors import ModelError
+
+from .block import DasBlock, Modulation
+from .checkpoint import check_tensors, read_component_config
+
+PUBLISHED_CLASS_NAME = "CogVideoXTransformer3DModelTracking"
+"""``_class_name`` of the published checkpoints, and of those we save."""
+
+DEFAULT_NUM_TRACKING_BLOCKS = 18
+"""Number of copied blocks of a checkpoint that does not say."""
+
+TRACKING_PREFIXES = ("transformer_blocks_copy.", "combine_linears.", "initial_combine_linear.")
+"""The parameters that Diffusion as Shader adds to CogVideoX, which are also the ones it trains."""
+
+
+@dataclass
+class RunCache:
+    """What stays the same over the steps of one run: make one per run and hand it to every `forward` of that run.
+
+    ``tracking_tokens`` [B,N,C] is filled by the first step.  ``modulation`` holds, per timestep, the modulation of every
+    main block, every copy and the last norm (`DasTransformer3DModel.modulation_tables`), or nothing.
+    """
+
+    tracking_tokens: torch.Tensor | None = None
+    modulation: dict[int, StepModulation] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepModulation:
+    """All adaptive-norm values of one timestep: per main block, per copy, and of the last norm ([1, 2·C])."""
+
+    blocks: tuple[Modulation, ...]
+    copies: tuple[Modulation, ...]
+    last: torch.Tensor
+
+
+class DasTransformer3DModel(CogVideoXTransformer3DModel):
+    """CogVideoX with a tracking branch.
+
+    The tracking latents pass through the same patch embedding as the video; copies of the first ``num_tracking_blocks``
+    blocks process them beside the main blocks, and a linear per copy adds the result to the main stream.
+    """
+
+    _repeated_blocks = ["DasBlock"]
+    _no_split_modules = ["DasBlock", "CogVideoXPatchEmbed"]
+    _skip_layerwise_casting_patterns = ["patch_embed", "norm"]
+    _cp_plan = {
+        "transformer_blocks.0": {
+            "hidden_states": ContextParallelInput(split_dim=1, expected_dims=3),
+            "encoder_hidden_states": ContextParallelInput(split_dim=1, expected_dims=3),
+        },
+        "transformer_blocks.*": {
+            "image_rotary_emb": [ContextParallelInput(split_dim=0, expected_dims=2)] * 2,
+        },
+        "initial_combine_linear": {"input": ContextParallelInput(split_dim=1, expected_dims=3)},
+        "transformer_blocks_copy.*": {
+            "image_rotary_emb": [ContextParallelInput(split_dim=0, expected_dims=2)] * 2,
+        },
+        "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
+    }
+
+    @register_to_config
+    def __init__(
+        self,
+        num_attention_heads: int = 30,
+        attention_head_dim: int = 64,
+        in_channels: int = 16,
+        out_channels: int | None = 16,
+        flip_sin_to_cos: bool = True,
+        freq_shift: int = 0,
+        time_embed_dim: int = 512,
+        ofs_embed_dim: int | None = None,
+        text_embed_dim: int = 4096,
+        num_layers: int = 30,
+        dropout: float = 0.0,
+        attention_bias: bool = True,
+        sample_width: int = 90,
+        sample_height: int = 60,
+        sample_frames: int = 49,
+        patch_size: int = 2,
+        patch_size_t: int | None = None,
+        temporal_compression_ratio: int = 4,
+        max_text_seq_length: int = 226,
+        activation_fn: str = "gelu-approximate",
+        timestep_activation_fn: str = "silu",
+        norm_elementwise_affine: bool = True,
+        norm_eps: float = 1e-5,
+        spatial_interpolation_scale: float = 1.875,
+        temporal_interpolation_scale: float = 1.0,
+        use_rotary_positional_embeddings: bool = False,
+        use_learned_positional_embeddings: bool = False,
+        patch_bias: bool = True,
+        num_tracking_blocks: int = DEFAULT_NUM_TRACKING_BLOCKS,
+    ):
+        super().__init__(
+            num_attention_heads=num_attention_heads,
+            attention_head_dim=attention_head_dim,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            flip_sin_to_cos=flip_sin_to_cos,
+            freq_shift=freq_shift,
+            time_embed_dim=time_embed_dim,
+            ofs_embed_dim=ofs_embed_dim,
+            text_embed_dim=text_embed_dim,
+            num_layers=0,  # our own blocks follow
+            dropout=dropout,
+            attention_bias=attention_bias,
+            sample_width=sample_width,
+            sample_height=sample_height,
+            sample_frames=sample_frames,
+            patch_size=patch_size,
+            patch_size_t=patch_size_t,
+            temporal_compression_ratio=temporal_compression_ratio,
+            max_text_seq_length=max_text_seq_length,
+            activation_fn=activation_fn,
+            timestep_activation_fn=timestep_activation_fn,
+            norm_elementwise_affine=norm_elementwise_affine,
+            norm_eps=norm_eps,
+            spatial_interpolation_scale=spatial_interpolation_scale,
+            temporal_interpolation_scale=temporal_interpolation_scale,
+            use_rotary_positional_embeddings=use_rotary_positional_embeddings,
+            use_learned_positional_embeddings=use_learned_positional_embeddings,
+            patch_bias=patch_bias,
+        )
+        self.register_to_config(num_layers=num_layers)
+        inner_dim = num_attention_heads * attention_head_dim
+
+        def new_block() -> DasBlock:
+            return DasBlock(
+                dim=inner_dim,
+                num_attention_heads=num_attention_heads,
+                attention_head_dim=attention_head_dim,
+                time_embed_dim=time_embed_dim,
+                dropout=dropout,
+                activation_fn=activation_fn,
+                attention_bias=attention_bias,
+                norm_elementwise_affine=norm_elementwise_affine,
+                norm_eps=norm_eps,
+            )
+
+        self.transformer_blocks = nn.ModuleList(new_block() for _ in range(num_layers))
+        self.transformer_blocks_copy = nn.ModuleList(new_block() for _ in range(num_tracking_blocks))
+        self.combine_linears = nn.ModuleList(nn.Linear(inner_dim, inner_dim) for _ in range(num_tracking_blocks))
+        self.initial_combine_linear = nn.Linear(inner_dim, inner_dim)
+        for linear in (self.initial_combine_linear, *self.combine_linears):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+        # diffusers 0.42 builds the table in float64 here, which some devices cannot hold; checkpoints store float32.
+        if getattr(self.patch_embed, "pos_embedding", None) is not None:
+            self.patch_embed.pos_embedding = self.patch_embed.pos_embedding.float()
+
+        self.allow_computed_positions = False
+        """True: a clip of another length than the learned position table gets a computed, untrained one, as published."""
+
+    # ── Loading and saving ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, subfolder: str | None = None, variant: str | None = None, **kwargs: Any
+    ) -> DasTransformer3DModel:
+        """Load a published-layout folder (``config.json`` and safetensors, one file or several), every tensor accounted for.
+
+        ``kwargs`` go to diffusers (``torch_dtype``, ``device_map``, ``quantization_config`` …).  Raises `ModelError` that names
+        the first missing, extra or mis-shaped tensor, a missing file, or a checkpoint in pickle format.
+        """
+        path = Path(folder) / subfolder if subfolder else Path(folder)
+        config = read_component_config(path)
+        with torch.device("meta"):
+            empty = cls.from_config(config)
+        shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+        check_tensors(path, shapes, variant=variant)
+        kwargs.setdefault("low_cpu_mem_usage", True)
+        kwargs.update(local_files_only=True, use_safetensors=True)
+        try:
+            model = super().from_pretrained(str(path), variant=variant, **kwargs)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ModelError(f"The transformer in {path} cannot be loaded: {error}") from error
+        return model.eval()
+
+    @classmethod
+    def from_base(
+        cls,
+        folder: str | Path,
+        num_tracking_blocks: int = DEFAULT_NUM_TRACKING_BLOCKS,
+        *,
+        subfolder: str | None = None,
+        torch_dtype: torch.dtype | None = None,
+    ) -> DasTransformer3DModel:
+        """Convert a plain CogVideoX transformer folder: the first blocks are copied, all combining linears are zero.
+
+        The output equals the base model's bit for bit until the new parameters are trained.  Raises `ModelError` when the
+        folder already holds a tracking branch, has too few blocks to copy, or its tensors do not match its config.
+        """
+        path = Path(folder) / subfolder if subfolder else Path(folder)
+        config = read_component_config(path)
+        if "num_tracking_blocks" in config or config.get("_class_name") in (PUBLISHED_CLASS_NAME, cls.__name__):
+            raise ModelError(f"{path} is a Diffusion-as-Shader transformer already: load it with from_pretrained.")
+        num_layers = config.get("num_layers", 30)
+        if not 0 <= num_tracking_blocks <= num_layers:
+            raise ModelError(
+                f"num_tracking_blocks is {num_tracking_blocks}, but {path} has {num_layers} blocks to copy: use 0 to {num_layers}."
+            )
+        base_config = {key: value for key, value in config.items() if not key.startswith("_")}
+        with torch.device("meta"):
+            empty = CogVideoXTransformer3DModel.from_config(base_config)
+        check_tensors(path, {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()})
+        base = CogVideoXTransformer3DModel.from_pretrained(
+            str(path), torch_dtype=torch_dtype, local_files_only=True, use_safetensors=True
+        )
+
+        state = dict(base.state_dict())
+        for index in range(num_tracking_blocks):
+            prefix = f"transformer_blocks.{index}."
+            for name in [name for name in state if name.startswith(prefix)]:
+                state[name.replace("transformer_blocks.", "transformer_blocks_copy.", 1)] = state[name].clone()
+        del base
+        model = cls.from_config({**base_config, "num_tracking_blocks": num_tracking_blocks})
+        if torch_dtype is not None:
+            model = model.to(torch_dtype)
+        loaded = model.load_state_dict(state, strict=False, assign=True)
+        not_loaded = [key for key in loaded.missing_keys if not key.startswith(TRACKING_PREFIXES[1:])]
+        if not_loaded or loaded.unexpected_keys:
+            raise ModelError(f"{path} does not convert: {[*not_loaded, *loaded.unexpected_keys][0]} has no counterpart.")
+        return model.eval()
+
+    def to_json_string(self) -> str:
+        """The config as the published checkpoints write it, so that what we save loads elsewhere too."""
+        text = super().to_json_string()
+        return text.replace(f'"_class_name": "{type(self).__name__}"', f'"_class_name": "{PUBLISHED_CLASS_NAME}"')
+
+    # ── What does not fit this model ────────────────────────────────────────────────────────────────────────────────
+
+    def enable_cache(self, config: Any) -> None:
+        """Refuse: a cache made for plain CogVideoX skips main blocks while the tracking copies still run and add again."""
+        raise ModelError(
+            f"{type(config).__name__} cannot be used with this model: step caches made for plain CogVideoX skip its main blocks "
+            "but not the tracking branch, which gives wrong frames; render without a cache."
+        )
+
+    def fuse_qkv_projections(self) -> None:
+        """Refuse: fusing would put the stock attention processor back, which ignores attention backends."""
+        raise ModelError(
+            "fuse_qkv_projections would replace this model's attention processor and cost 2 GB for nothing; use "
+            "set_attention_backend and compile_repeated_blocks instead."
+        )
+
+    def _check_blocks(self) -> None:
+        if len(self.transformer_blocks) != self.config.num_layers:
+            raise ModelError(
+                f"transformer_blocks holds {len(self.transformer_blocks)} blocks instead of {self.config.num_layers}: a block cache "
+                "has replaced them, which skips the tracking branch and gives wrong frames; render without that cache."
+            )
+
+    def _check_clip(self, latents: torch.Tensor, tracking_maps: torch.Tensor) -> None:
+        """Raise `ModelError` where the position table would not fit or would silently be another than the trained one."""
+        if tracking_maps.shape[1:] != latents.shape[1:] or tracking_maps.shape[0] not in (1, latents.shape[0]):
+            raise ModelError(
+                f"tracking_maps is {list(tracking_maps.shape)} but hidden_states is {list(latents.shape)}: they must be equal "
+                "([B,F,C,H,W], or batch 1 for the tracking maps)."
+            )
+        config = self.config
+        if not config.use_learned_positional_embeddings:
+            return
+        num_latent_frames, _, height, width = latents.shape[1:]
+        if (height, width) != (config.sample_height, config.sample_width):
+            raise ModelError(
+                f"latents of {width}x{height} do not fit this model's learned positions, which are for "
+                f"{config.sample_width}x{config.sample_height} only."
+            )
+        num_frames = (num_latent_frames - 1) * config.temporal_compression_ratio + 1
+        if num_frames != config.sample_frames and not self.allow_computed_positions:
+            trained = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
+            raise ModelError(
+                f"A clip of {num_latent_frames} latent frames ({num_frames} frames) does not fit this model's learned positions, "
+                f"which are for {trained} latent frames ({config.sample_frames} frames) only."
+            )
+
+    # ── The computation ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @apply_lora_scale("attention_kwargs")
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        timestep: torch.Tensor,
+        tracking_maps: torch.Tensor,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        return_dict: bool = True,
+        *,
+        timestep_cond: torch.Tensor | None = None,
+        ofs: torch.Tensor | None = None,
+        attention_kwargs: dict[str, Any] | None = None,
+        run: RunCache | None = None,
+    ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
+        """Predict the velocity of noisy latents under a tracking video.
+
+        ``hidden_states``, ``tracking_maps``: latents [B,F,C,H,W] (16 of the video, 16 of its first frame); the tracking maps
+        may have batch 1 for all rows.  ``encoder_hidden_states``: [B,L,D] text.  ``timestep``: int64 [B], or [1] for all rows.
+        ``image_rotary_emb``: (cos, sin), each [tokens, head_dim] f32.  ``run``: see `RunCache`.
+        Returns [B,F,16,H,W] in ``.sample``.  Raises `ModelError` for a clip that the learned positions do not fit.
+        """
+        self._check_blocks()
+        self._check_clip(hidden_states, tracking_maps)
+        run = run if run is not None else RunCache()
+        latents_shape, text_length = hidden_states.shape, encoder_hidden_states.shape[1]
+
+        # 1. Time: the sinusoid is float32 whatever the weights are.
+        temb = self._embed_time(timestep, timestep_cond, ofs, hidden_states.dtype)
+        step = run.modulation[int(timestep.flatten()[0])] if run.modulation else None
+
+        # 2. Patches of the noisy latents and, by the same weights and positions, of the tracking latents.
+        joint = self.embedding_dropout(self.patch_embed(encoder_hidden_states, hidden_states))
+        text, video = joint[:, :text_length], joint[:, text_length:]
+        if run.tracking_tokens is None:
+            some_text = encoder_hidden_states[: tracking_maps.shape[0]]
+            run.tracking_tokens = self.patch_embed(some_text, tracking_maps)[:, text_length:]
+
+        # 3. The branch starts from both.
+        control = self.initial_combine_linear(video + run.tracking_tokens)
+
+        # 4. Main blocks; beside each of the first ones its copy, which reads the main text stream.  The next copy continues
+        #    from the *projected* control, not from the copy's own output.
+        num_copies = len(self.transformer_blocks_copy)
+        for index, block in enumerate(self.transformer_blocks):
+            modulation = step.blocks[index] if step else None
+            video, text = self._run_block(block, video, text, temb, image_rotary_emb, attention_kwargs, modulation, True)
+            if index < num_copies:
+                copy, modulation = self.transformer_blocks_copy[index], step.copies[index] if step else None
+                control, _ = self._run_block(
+                    copy, control, text, temb, image_rotary_emb, attention_kwargs, modulation, False
+                )
+                control = self.combine_linears[index](control)
+                video = video + control
+
+        # 5. Back to latents.
+        video = self._last_norm(self.norm_final(video), temb, step)
+        output = self._unpatchify(self.proj_out(video), latents_shape)
+        return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+
+    def _embed_time(
+        self, timestep: torch.Tensor, condition: torch.Tensor | None, ofs: torch.Tensor | None, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """Timesteps [B] → time embedding [B, time_embed_dim] in ``dtype``."""
+        temb = self.time_embedding(self.time_proj(timestep.reshape(-1)).to(dtype), condition)
+        if self.ofs_embedding is not None:
+            temb = temb + self.ofs_embedding(self.ofs_proj(ofs).to(dtype))
+        return temb
+
+    def _run_block(self, block: DasBlock, *args: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(block, *args)
+        names = (
+            "hidden_states",
+            "encoder_hidden_states",
+            "temb",
+            "image_rotary_emb",
+            "attention_kwargs",
+            "modulation",
+            "text_rows",
+        )
+        # By name: context parallelism and offloading hooks look arguments up by their names.
+        return block(**dict(zip(names, args, strict=True)))
+
+    def _last_norm(self, video: torch.Tensor, temb: torch.Tensor, step: StepModulation | None) -> torch.Tensor:
+        if step is None:
+            return self.norm_out(video, temb=temb)
+        shift, scale = step.last[:, None, :].chunk(2, dim=2)
+        return self.norm_out.norm(video) * (1 + scale) + shift
+
+    def _unpatchify(self, tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Tokens [B,N,channels·p·p] → latents [B,F,C,H,W]."""
+        batch, num_frames, _, height, width = shape
+        p, p_t = self.config.patch_size, self.config.patch_size_t
+        if p_t is None:
+            grid = tokens.reshape(batch, num_frames, height // p, width // p, -1, p, p)
+            return grid.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+        grid = tokens.reshape(batch, (num_frames + p_t - 1) // p_t, height // p, width // p, -1, p_t, p, p)
+        return grid.permute(0, 1, 5, 4, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(1, 2)
+
+    @torch.no_grad()
+    def modulation_tables(self, timesteps: list[int], dtype: torch.dtype, device: torch.device) -> dict[int, StepModulation]:
+        """The adaptive-norm values of every timestep, for `RunCache.modulation`: they depend on nothing else."""
+        tables = {}
+        for timestep in timesteps:
+            temb = self._embed_time(torch.tensor([timestep], device=device), None, None, dtype)
+            tables[timestep] = StepModulation(
+                blocks=tuple(block.project_time(temb) for block in self.transformer_blocks),
+                copies=tuple(block.project_time(temb) for block in self.transformer_blocks_copy),
+                last=self.norm_out.linear(self.norm_out.silu(temb)),
+            )
+        return tables
