@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every message of the protocol as a frozen dataclass; `docs/protocol.md` is the authoritative description.
 
-Each message is one msgpack header ``{"type": NAME, …fields}`` and, for `Put` and `Chunk`, one raw blob frame.  Field values
-are msgpack's own kinds only (None, bool, int, float, str, list, dict).  ``sha`` is a lower-case hex SHA-256 of a whole blob.
-Every request carries a client-chosen ``request`` number that its reply repeats, so that replies and events can share a socket.
+Each message is one msgpack header ``{"type": NAME, …fields}`` and, for `Put` and `Chunk`, one raw blob frame.  Field
+values are msgpack's own kinds only (None, bool, int, float, str, list, dict).  ``sha`` is a lower-case hex SHA-256 of a
+whole blob.  Every request carries a client-chosen ``request`` number that its reply repeats, so that replies and events
+can share a socket.
 """
 
 from __future__ import annotations
@@ -18,7 +19,19 @@ CHUNK_BYTES = 1 << 20
 """Largest blob of one PUT or CHUNK, bytes."""
 
 FETCH_CREDIT = 4
-"""FETCH requests that a client keeps in flight."""
+"""FETCH or PUT requests that a client keeps in flight."""
+
+MAX_HEADER_BYTES = 1 << 20
+"""Largest header frame, bytes."""
+
+MAX_NESTING = 16
+"""Deepest nesting of lists and dicts in a header."""
+
+DEFAULT_PORT = 5599
+"""TCP port of a server whose address names none."""
+
+HEARTBEAT_S = 2.0
+"""A client that waits for events and hears nothing for this long asks again (ATTACH, or PING without a job)."""
 
 
 # ── What a job is made of ───────────────────────────────────────────────────────────────────────────────────────────
@@ -28,8 +41,9 @@ FETCH_CREDIT = 4
 class JobSpec:
     """All that decides the pixels of a job, apart from its input blobs.
 
-    ``width``, ``height``: the model's size in pixels.  ``num_frames``: the model's window (inputs hold exactly this many);
-    ``kept_frames``: how many of them the client wants back (the rest is padding).  ``options`` is for settings of one model.
+    ``width``, ``height``: the model's size in pixels.  ``num_frames``: the model's window (inputs hold exactly this
+    many); ``kept_frames``: how many of them the client wants back (the rest is padding).  ``options`` is for settings
+    of one model.
     """
 
     task: str
@@ -49,9 +63,10 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobInput:
-    """One input blob by content: ``role`` is "tracking_video", "first_frame", "first_frame_xy" or "first_frame_visible".
+    """One input blob by content: ``role`` is "tracking_video", "first_frame" or "first_frame_xy".
 
-    ``media``: "image/png" or "array"; an array also has ``dtype`` (numpy name), ``shape`` and ``codec`` ("raw", "zlib", "zstd").
+    ``media``: "image/png" or "array"; an array also has ``dtype`` (numpy name), ``shape`` and ``codec`` ("raw", "zlib",
+    "zstd", "delta-zlib", "delta-zstd": see `frames.py`).  "first_frame_xy" also says where a point is visible.
     """
 
     role: str
@@ -65,7 +80,7 @@ class JobInput:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One result blob: ``role`` "frame" (with its ``index`` in the window, 0 = first frame) or "preview"; PNG or JPEG by ``media``."""
+    """One result blob, PNG or JPEG by ``media``: ``role`` "frame" (``index`` in the window, 0 = first) or "preview"."""
 
     role: str
     sha: str
@@ -78,7 +93,7 @@ class Artefact:
 class ModelCapability:
     """What a server says of one model: enough for the client to plan a job and to fill its panel without guessing.
 
-    ``num_frames``: window lengths it accepts, increasing.  ``sizes``: [width, height] pairs in pixels, the default first.
+    ``num_frames``: window lengths it accepts, increasing.  ``sizes``: [width, height] pairs in pixels, default first.
     ``exact_steps``: step counts it accepts.  ``uses_prompt`` False: the prompt is ignored and the panel says so.
     ``inputs``: roles it reads besides "tracking_video" and "first_frame".  ``installed``: weights are there.
     """
@@ -131,7 +146,7 @@ class Welcome:
 
 @dataclass(frozen=True)
 class Put:
-    """A piece of an upload (blob frame: ≤ `CHUNK_BYTES`); an empty piece asks how much the server has.  Reply: `Have`."""
+    """A piece of an upload (blob frame ≤ `CHUNK_BYTES`); an empty piece asks how much is there.  Reply: `Have`."""
 
     request: int
     sha: str
@@ -141,7 +156,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Have:
-    """``received_bytes`` from the start are safe; the upload goes on there.  Equal to the size: complete and its sha checked."""
+    """``received_bytes`` from the start are safe; the upload goes on there.  The whole size: complete, its sha checked."""
 
     request: int
     sha: str
@@ -179,7 +194,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Attach:
-    """Send the job's events with ``seq`` > ``after`` now, and later ones as they come.  Reply: `Attached`, then `Event` …"""
+    """Send the job's events with ``seq`` > ``after`` now, later ones as they come.  Reply: `Attached`, then `Event` …"""
 
     request: int
     job: str
@@ -270,7 +285,7 @@ class StatusReport:
 
 @dataclass(frozen=True)
 class Failure:
-    """The request failed: a stable error code of `das_blender_addon.errors`, one sentence, and the field at fault if there is one."""
+    """The request failed: a stable error code of `errors.py`, one sentence, and the field at fault if there is one."""
 
     request: int
     code: str
@@ -285,9 +300,9 @@ class Failure:
 class Event:
     """Something happened to a job.  ``kind`` is one of `EVENT_KINDS`, ``fields`` depends on it:
 
-    QUEUED {position} · STARTED {worker, device, attempt} · PROGRESS {stage, step, of, elapsed_s} (stages: "loading", "encoding",
-    "denoising", "decoding", "composing", "saving") · PREVIEW {step, artefact} · RETRY {attempt, code, message} ·
-    DONE {artefacts, report} · FAILED {code, message} · CANCELLED {}
+    QUEUED {position} · STARTED {worker, device, attempt} · PROGRESS {stage, step, of, elapsed_s} (stages:
+    `PROGRESS_STAGES`) · PREVIEW {step, artefact} · RETRY {attempt, code, message} · DONE {artefacts, report} ·
+    FAILED {code, message} · CANCELLED {}
     """
 
     job: str
@@ -299,6 +314,21 @@ class Event:
 
 EVENT_KINDS = ("QUEUED", "STARTED", "PROGRESS", "PREVIEW", "RETRY", "DONE", "FAILED", "CANCELLED")
 FINAL_EVENT_KINDS = ("DONE", "FAILED", "CANCELLED")
+
+EVENT_FIELDS: dict[str, dict[str, Any]] = {
+    "QUEUED": {"position": int},
+    "STARTED": {"worker": str, "device": str, "attempt": int},
+    "PROGRESS": {"stage": str, "step": int, "of": int, "elapsed_s": float},
+    "PREVIEW": {"step": int, "artefact": Artefact},
+    "RETRY": {"attempt": int, "code": str, "message": str},
+    "DONE": {"artefacts": list[Artefact], "report": dict[str, Any]},
+    "FAILED": {"code": str, "message": str},
+    "CANCELLED": {},
+}
+"""Kind → its fields and their types; an `Artefact` stands here for its plain dict (`codec.to_plain`)."""
+
+PROGRESS_STAGES = ("loading", "encoding", "denoising", "decoding", "composing", "saving")
+"""Stages of PROGRESS, in order."""
 
 MESSAGES: dict[str, type] = {
     "HELLO": Hello,

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Messages ⇄ frames: one msgpack header, and one raw blob frame for the messages in `WITH_BLOB`.
+
+Both directions check every field against the dataclasses of `messages.py`, so that what a peer sends is either a
+well-formed message or a `ProtocolError` in one sentence, whatever the bytes.  Unknown extra fields are ignored: a newer
+peer may add some.  Unknown event kinds pass for the same reason; unknown message types do not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from ..errors import MessageTooLarge, ProtocolError
+from . import messages
+from .messages import CHUNK_BYTES, EVENT_FIELDS, MAX_HEADER_BYTES, MAX_NESTING, MESSAGES, WITH_BLOB
+
+Frame = bytes | bytearray | memoryview
+
+_NAMES = {cls: name for name, cls in MESSAGES.items()}
+_INT_RANGE = (-(1 << 63), (1 << 64) - 1)
+_SHA = re.compile(r"[0-9a-f]{64}")
+_JOB = re.compile(r"[0-9a-f]{32}")
+_COUNTS = frozenset(
+    "request offset size_bytes received_bytes length after seq last_seq queue_position max_blob_bytes".split()
+)
+_UNPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, MemoryError, msgpack.UnpackException)
+
+
+def encode(message: Any, blob: Frame | None = None) -> list[Frame]:
+    """The frames of ``message``: ``[header]``, or ``[header, blob]`` for PUT and CHUNK (no ``blob``: an empty one).
+
+    Raises `ProtocolError` for a value that its field does not take (a NaN, a wrong kind) and `MessageTooLarge`.
+    """
+    name = _NAMES.get(type(message))
+    if name is None:
+        raise ProtocolError(
+            f"{type(message).__name__} is not a message of the protocol; see docs/protocol.md for the list."
+        )
+    plain = {"type": name, **to_plain(message, name)}
+    try:
+        header = msgpack.packb(plain, use_bin_type=True)
+    except (ValueError, TypeError, OverflowError) as error:  # a lone surrogate in a text
+        raise ProtocolError(f"{name} cannot be written: {error}; send text that is valid Unicode.") from error
+    _check_header_size(len(header), name)
+    if name not in WITH_BLOB:
+        if blob is not None:
+            raise ProtocolError(f"{name} carries no blob frame; only {' and '.join(WITH_BLOB)} do.")
+        return [header]
+    blob = b"" if blob is None else blob
+    _check_blob_size(memoryview(blob).nbytes, name)
+    return [header, blob]
+
+
+def decode(frames: Sequence[Frame]) -> tuple[Any, memoryview | None]:
+    """The message in ``frames`` and its blob (None where it has none); never raises anything but `ProtocolError`."""
+    if not 1 <= len(frames) <= 2:
+        raise ProtocolError(
+            f"A message has 1 or 2 frames, this one has {len(frames)}; speak the protocol of docs/protocol.md."
+        )
+    plain = _unpack(frames[0])
+    name = plain.get("type")
+    cls = MESSAGES.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise ProtocolError(
+            f"The message type {_short(name)} is unknown here; use the same release on both sides.", field="type"
+        )
+    if name not in WITH_BLOB:
+        if len(frames) == 2:
+            raise ProtocolError(f"{name} came with a blob frame; only {' and '.join(WITH_BLOB)} carry one.")
+        return from_plain(cls, plain, name), None
+    if len(frames) == 1:
+        raise ProtocolError(f"{name} came without its blob frame; send an empty frame where there are no bytes.")
+    blob = memoryview(frames[1]).cast("B")
+    _check_blob_size(blob.nbytes, name)
+    return from_plain(cls, plain, name), blob
+
+
+def request_of(frames: Sequence[Frame]) -> int:
+    """The request number in ``frames``, for answering a message that `decode` refused; 0 when it cannot be read."""
+    try:
+        request = _unpack(frames[0]).get("request")
+    except (ProtocolError, IndexError):
+        return 0
+    return request if type(request) is int and 0 <= request <= _INT_RANGE[1] else 0
+
+
+def to_plain(value: Any, where: str = "") -> dict[str, Any]:
+    """A dataclass of `messages.py` as a dict of msgpack's own kinds, checked; the inverse of `from_plain`."""
+    where = where or type(value).__name__
+    plain = {
+        name: _write(getattr(value, name), hint, f"{where}.{name}", name) for name, hint, _ in _fields(type(value))
+    }
+    if isinstance(value, messages.Event):
+        _check_event(plain, where)
+    return plain
+
+
+def from_plain(cls: type, plain: Any, where: str = "") -> Any:
+    """Build ``cls`` from a dict; fields without a default must be there, others are ignored.  Raises `ProtocolError`."""
+    where = where or cls.__name__
+    if not isinstance(plain, dict):
+        raise ProtocolError(f"{where} must be a map, not {_short(plain)}.", field=where)
+    values = {}
+    for name, hint, required in _fields(cls):
+        if name in plain:
+            values[name] = _read(plain[name], hint, f"{where}.{name}", name)
+        elif required:
+            raise ProtocolError(
+                f"{where} lacks its field {name!r}; use the same release on both sides.", field=f"{where}.{name}"
+            )
+    if cls is messages.Event:
+        _check_event(values, where)
+    return cls(**values)
+
+
+# ── Fields ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@functools.cache
+def _fields(cls: type) -> tuple[tuple[str, Any, bool], ...]:
+    """(name, type, is it required) of each field of ``cls``."""
+    if cls not in _NAMES and not (dataclasses.is_dataclass(cls) and cls.__module__ == messages.__name__):
+        raise ProtocolError(f"{cls.__name__} is not part of the protocol; see docs/protocol.md for the list.")
+    hints = typing.get_type_hints(cls)
+    return tuple(
+        (f.name, hints[f.name], f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
+        for f in dataclasses.fields(cls)
+    )
+
+
+def _read(value: Any, hint: Any, where: str, name: str) -> Any:
+    """``value`` from the wire as the type ``hint``, or `ProtocolError`."""
+    if dataclasses.is_dataclass(hint):
+        return from_plain(hint, value, where)
+    if typing.get_origin(hint) is list:
+        return [
+            _read(item, typing.get_args(hint)[0], f"{where}[{i}]", name) for i, item in enumerate(_list(value, where))
+        ]
+    return _scalar(value, hint, where, name)
+
+
+def _write(value: Any, hint: Any, where: str, name: str) -> Any:
+    """``value`` of the type ``hint`` as a msgpack kind, or `ProtocolError`."""
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, hint):
+            raise ProtocolError(f"{where} must be a {hint.__name__}, not {_short(value)}.", field=where)
+        return to_plain(value, where)
+    if typing.get_origin(hint) is list:
+        return [
+            _write(item, typing.get_args(hint)[0], f"{where}[{i}]", name) for i, item in enumerate(_list(value, where))
+        ]
+    return _scalar(value, hint, where, name)
+
+
+def _scalar(value: Any, hint: Any, where: str, name: str) -> Any:
+    if hint is Any:
+        return _plain(value, where, 0)
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise ProtocolError(f"{where} must be a map, not {_short(value)}.", field=where)
+        return _plain(value, where, 0)
+    if hint is float:
+        return _number(value, where)
+    if hint is bool and type(value) is bool:
+        return value
+    if hint is str and isinstance(value, str):
+        _check_text(value, where, name)
+        return str(value)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        _check_int(value, where, name)
+        return int(value)
+    raise ProtocolError(f"{where} must be {_WORDS[hint]}, not {_short(value)}.", field=where)
+
+
+_WORDS = {int: "a whole number", str: "a text", bool: "true or false"}
+
+
+def _list(value: Any, where: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise ProtocolError(f"{where} must be a list, not {_short(value)}.", field=where)
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ProtocolError(f"{where} must be a number, not {_short(value)}.", field=where)
+    if isinstance(value, int):
+        _check_int(value, where, "")
+    if not math.isfinite(value):
+        raise ProtocolError(f"{where} is {value}; send a finite number.", field=where)
+    return float(value)
+
+
+def _check_int(value: int, where: str, name: str) -> None:
+    low, high = (0, _INT_RANGE[1]) if name in _COUNTS else _INT_RANGE
+    if not low <= value <= high:
+        raise ProtocolError(f"{where} is {_short(value)}; it must lie between {low} and {high}.", field=where)
+
+
+def _check_text(value: str, where: str, name: str) -> None:
+    if name in ("sha", "shas") and not _SHA.fullmatch(value):
+        raise ProtocolError(
+            f"{where} is {_short(value)}; it must be a SHA-256 in 64 lower-case hex digits.", field=where
+        )
+    if name == "job" and not _JOB.fullmatch(value):
+        raise ProtocolError(
+            f"{where} is {_short(value)}; a job id is 32 lower-case hex digits (uuid4().hex).", field=where
+        )
+
+
+def _plain(value: Any, where: str, depth: int) -> Any:
+    """A free-form value: None, bool, int, finite float, str, and lists and text-keyed dicts of them."""
+    if depth > MAX_NESTING:
+        raise ProtocolError(f"{where} nests deeper than {MAX_NESTING} levels; send a flatter value.", field=where)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return _number(value, where) if isinstance(value, float) else _scalar(value, int, where, "")
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item, where, depth + 1) for item in value]
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ProtocolError(f"{where} has the key {_short(key)}; keys must be text.", field=where)
+        return {str(key): _plain(item, f"{where}.{_clip(key)}", depth + 1) for key, item in value.items()}
+    raise ProtocolError(f"{where} holds {_short(value)}; send null, a number, a text, a list or a map.", field=where)
+
+
+def _check_event(event: dict[str, Any], where: str) -> None:
+    """Check the fields of an event whose kind is known; unknown kinds pass, for newer peers."""
+    kind, fields = event["kind"], event["fields"]
+    for name, hint in EVENT_FIELDS.get(kind, {}).items():
+        if name not in fields:
+            raise ProtocolError(
+                f"The event {kind} lacks its field {name!r}; use the same release on both sides.", field=where
+            )
+        _read(fields[name], hint, f"{where}.{kind}.{name}", name)
+
+
+# ── Bytes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _unpack(header: Frame) -> dict[str, Any]:
+    """The header's map, bounded in size; `ProtocolError` for anything else."""
+    view = memoryview(header)
+    _check_header_size(view.nbytes, "A message")
+    try:
+        plain = msgpack.unpackb(
+            view,
+            raw=False,
+            strict_map_key=True,
+            max_str_len=MAX_HEADER_BYTES,
+            max_bin_len=0,
+            max_array_len=1 << 16,
+            max_map_len=1 << 12,
+            max_ext_len=0,
+        )
+    except _UNPACK_ERRORS as error:
+        raise ProtocolError(
+            f"{view.nbytes} bytes are not a message of this protocol ({_clip(str(error)) or type(error).__name__}); "
+            "check that both sides are Diffusion as Shader."
+        ) from error
+    if not isinstance(plain, dict):
+        raise ProtocolError(
+            f"A message's header must be a map, not {_short(plain)}; speak the protocol of docs/protocol.md."
+        )
+    return plain
+
+
+def _check_header_size(size_bytes: int, name: str) -> None:
+    if size_bytes > MAX_HEADER_BYTES:
+        raise MessageTooLarge(
+            f"{name} has a header of {size_bytes} bytes; the limit is {MAX_HEADER_BYTES}: shorten its texts or lists."
+        )
+
+
+def _check_blob_size(size_bytes: int, name: str) -> None:
+    if size_bytes > CHUNK_BYTES:
+        raise MessageTooLarge(f"{name} carries {size_bytes} bytes; the limit is {CHUNK_BYTES}: send smaller pieces.")
+
+
+def _clip(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _short(value: Any) -> str:
+    """A value in a few words, safe to put in a sentence however large or odd it is."""
+    if isinstance(value, str):
+        return repr(_clip(value))
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if value.bit_length() <= 64 else "a number of more than 64 bits"
+    return f"a {type(value).__name__}"

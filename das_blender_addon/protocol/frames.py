@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Arrays ⇄ bytes for the wire: C order, little-endian, lossless, never more bytes than the shape says.
+
+Codecs: "raw" (the bytes), "zlib", "zstd" (only where `zstandard` is importable), and "delta-zlib", "delta-zstd": the
+same after replacing every element by its difference (modulo 2^bits) from its left neighbour along the last axis but one
+of ``[…, W, C]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import ProtocolError, SettingsError
+
+try:
+    import zstandard
+except ImportError:  # Blender does not always bring it; zlib always works
+    zstandard = None
+
+DTYPES = ("uint8", "uint16", "int32", "float16", "float32", "bool")
+"""numpy names of the element types that may travel."""
+
+CODECS = ("zstd", "zlib", "raw", "delta-zstd", "delta-zlib") if zstandard else ("zlib", "raw", "delta-zlib")
+"""Codecs that this side writes and reads."""
+
+XY_STEPS = 64
+"""`first_frame_xy` travels in 1/64 pixel."""
+
+XY_NONE = 65535
+"""`first_frame_xy` of a pixel whose point is not visible in the first frame."""
+
+_ZSTD_LEVEL = 3
+_ZLIB_LEVEL = 1
+_DELTA_DTYPES = ("uint8", "uint16")
+
+
+def blob_sha(blob: bytes | bytearray | memoryview) -> str:
+    """The name of a blob: its SHA-256 in lower-case hex."""
+    return hashlib.sha256(blob).hexdigest()
+
+
+def encode_array(array: np.ndarray, codec: str | None = None) -> tuple[bytes, dict]:
+    """``array`` as bytes, and what its reader must know: ``{"dtype", "shape", "codec"}``.
+
+    ``codec`` None takes "zstd", or "zlib" where `zstandard` is missing.  Raises `SettingsError` for a dtype or codec
+    that does not travel.
+    """
+    codec = codec or CODECS[0]
+    array = np.ascontiguousarray(array)
+    dtype = array.dtype.name
+    if dtype not in DTYPES:
+        raise SettingsError(f"An array of {dtype} cannot be sent; convert it to one of {', '.join(DTYPES)}.")
+    if codec not in CODECS:
+        raise SettingsError(f"The codec {codec!r} cannot be written here; use one of {', '.join(CODECS)}.")
+    shape = [int(n) for n in array.shape]
+    delta, _, method = codec.rpartition("-")
+    if delta:
+        array = _delta(array, dtype)
+    if sys.byteorder == "big":
+        array = array.byteswap()
+    plain = memoryview(array.reshape(-1).view(np.uint8))
+    if method == "zstd":
+        blob = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(plain)
+    elif method == "zlib":
+        blob = zlib.compress(plain, _ZLIB_LEVEL)
+    else:
+        blob = bytes(plain)
+    return blob, {"dtype": dtype, "shape": shape, "codec": codec}
+
+
+def decode_array(blob: bytes | bytearray | memoryview, dtype: str, shape: Sequence[int], codec: str) -> np.ndarray:
+    """The array in ``blob``, writable.  Never unpacks more than ``shape`` says; `ProtocolError` when it does not fit."""
+    if dtype not in DTYPES:
+        raise ProtocolError(f"The dtype {dtype!r} cannot be received; send one of {', '.join(DTYPES)}.", field="dtype")
+    if codec not in CODECS:
+        raise ProtocolError(f"The codec {codec!r} cannot be read here; send one of {', '.join(CODECS)}.", field="codec")
+    if len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
+        raise ProtocolError(
+            f"The shape {list(shape)!r} is not a list of at most 8 sizes; send the array's own shape.", field="shape"
+        )
+    size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    delta, _, method = codec.rpartition("-")
+    try:
+        plain = _unpack(memoryview(blob).cast("B"), size_bytes, method)
+    except MemoryError as error:
+        raise ProtocolError(
+            f"An array of {size_bytes} bytes does not fit this machine's memory; send a smaller one."
+        ) from error
+    if plain is None:
+        raise ProtocolError(
+            f"The blob does not hold the {size_bytes} bytes of {dtype} {list(shape)} in codec {codec!r}; "
+            "send the array again."
+        )
+    if dtype == "bool" and plain.size and plain.max() > 1:
+        raise ProtocolError("A bool array holds values other than 0 and 1; send the array again.", field="dtype")
+    array = plain.view(dtype).reshape(shape)
+    if sys.byteorder == "big":
+        array = array.byteswap()
+    if delta:
+        if dtype not in _DELTA_DTYPES or array.ndim < 2:
+            raise ProtocolError(
+                f"The codec {codec!r} is for uint8 and uint16 of 2 or more axes; send {method!r}.", field="codec"
+            )
+        np.cumsum(array, axis=-2, dtype=array.dtype, out=array)
+    return array
+
+
+def _delta(array: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype not in _DELTA_DTYPES or array.ndim < 2:
+        raise SettingsError(
+            f"A delta codec is for uint8 and uint16 of 2 or more axes, not {dtype} of {array.ndim}; use 'zlib'."
+        )
+    out = array.copy()
+    out[..., 1:, :] -= array[..., :-1, :]
+    return out
+
+
+def _unpack(blob: memoryview, size_bytes: int, method: str) -> np.ndarray | None:
+    """Exactly ``size_bytes`` of uint8 from ``blob``, or None when it holds fewer, more, or is damaged."""
+    if method == "raw":
+        return np.frombuffer(blob, np.uint8).copy() if blob.nbytes == size_bytes else None
+    if method == "zlib":
+        stream = zlib.decompressobj()
+        try:
+            plain = stream.decompress(blob, size_bytes + 1)
+        except zlib.error:
+            return None
+        whole = len(plain) == size_bytes and stream.eof
+        return np.frombuffer(bytearray(plain), np.uint8) if whole else None
+    # zstandard ignores max_output_size where the blob itself names a size: read it as a stream into a buffer of our size
+    plain, filled = np.empty(size_bytes, np.uint8), 0
+    try:
+        reader = zstandard.ZstdDecompressor().stream_reader(bytes(blob))
+        while filled < size_bytes:
+            count = reader.readinto(memoryview(plain)[filled:])
+            if not count:
+                return None
+            filled += count
+        return plain if not reader.read(1) else None
+    except zstandard.ZstdError:
+        return None
+
+
+def pack_first_frame_xy(xy: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """``xy`` ``[…, 2]`` f32 (first-frame pixels) as uint16 in 1/64 pixel; `XY_NONE` where not ``visible`` ``[…]`` bool.
+
+    Raises `SettingsError` when a visible position lies outside what 16 bits hold (0 … 1023.98 pixels).
+    """
+    shown = np.asarray(visible, bool) & np.isfinite(xy).all(axis=-1)
+    steps = np.rint(np.where(shown[..., None], xy, 0.0) * XY_STEPS)
+    low, high = (float(steps.min()), float(steps.max())) if steps.size else (0.0, 0.0)
+    if low < 0 or high >= XY_NONE:
+        raise SettingsError(
+            f"First-frame positions from {low / XY_STEPS:.2f} to {high / XY_STEPS:.2f} pixels cannot be sent; "
+            f"they must lie between 0 and {(XY_NONE - 1) / XY_STEPS:.2f}: use a smaller model size."
+        )
+    return np.where(shown[..., None], steps, XY_NONE).astype(np.uint16)
+
+
+def unpack_first_frame_xy(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of `pack_first_frame_xy`: ``(xy [..., 2] f32 with NaN where there is none, visible [...] bool)``."""
+    visible = (packed != XY_NONE).all(axis=-1)
+    xy = packed.astype(np.float32) / np.float32(XY_STEPS)
+    xy[~visible] = np.nan
+    return xy, visible
