@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every difference between the Blender versions that the extension supports (4.2 to 5.2), found by asking for features."""
+
+from __future__ import annotations
+
+import bpy
+
+ENGINE = "DAS"
+
+_NEW_TIMES = {"start": "content_start", "left": "left_handle", "right": "right_handle", "duration": "duration"}
+_OLD_TIMES = {
+    "start": "frame_start",
+    "left": "frame_final_start",
+    "right": "frame_final_end",
+    "duration": "frame_final_duration",
+}
+_EEVEE_IDENTIFIERS = {"BLENDER_EEVEE", "BLENDER_EEVEE_NEXT"}
+_SHADING_CONTEXTS = ("material", "world", "data")
+_FOREIGN_PANELS = ("FREESTYLE", "GPENCIL", "GREASE")
+
+
+# ── Render engines and panels ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def engine_identifier(name: str) -> str:
+    """Blender's identifier of "CYCLES", "EEVEE" or "WORKBENCH"; EEVEE is BLENDER_EEVEE_NEXT in Blender 4.2 to 4.5."""
+    if name == "EEVEE":
+        known = {item.identifier for item in bpy.types.RenderSettings.bl_rna.properties["engine"].enum_items}
+        return "BLENDER_EEVEE_NEXT" if "BLENDER_EEVEE_NEXT" in known else "BLENDER_EEVEE"
+    return {"CYCLES": "CYCLES", "WORKBENCH": "BLENDER_WORKBENCH"}[name]
+
+
+def shared_panels() -> list[type]:
+    """Blender's own panels that serve any engine, and EEVEE's for materials, lights and the world, which the first frame needs."""
+    shared = []
+    for panel in bpy.types.Panel.__subclasses__():
+        engines = getattr(panel, "COMPAT_ENGINES", ())
+        wanted = "BLENDER_RENDER" in engines
+        if getattr(panel, "bl_context", "") in _SHADING_CONTEXTS:
+            wanted = not _EEVEE_IDENTIFIERS.isdisjoint(engines)
+        if wanted and not any(word in panel.__name__.upper() for word in _FOREIGN_PANELS):
+            shared.append(panel)
+    return shared
+
+
+def show_shared_panels() -> None:
+    """Show Blender's own output, dimensions and world panels for the engine (they ask for their engine's name)."""
+    for panel in shared_panels():
+        panel.COMPAT_ENGINES.add(ENGINE)
+
+
+def hide_shared_panels() -> None:
+    """Undo `show_shared_panels`."""
+    for panel in bpy.types.Panel.__subclasses__():
+        getattr(panel, "COMPAT_ENGINES", set()).discard(ENGINE)
+
+
+# ── Sequencer: `sequences` until 4.3, both in 4.4, only `strips` since 5.0 ──────────────────────────────────────────
+
+
+def sequence_editor(scene):
+    """The scene's sequence editor, created if there is none."""
+    return scene.sequence_editor or scene.sequence_editor_create()
+
+
+def strips(scene):
+    """The scene's top-level strips."""
+    editor = sequence_editor(scene)
+    return editor.strips if hasattr(editor, "strips") else editor.sequences
+
+
+def all_strips(scene) -> list:
+    """The strips of the scene, also those in meta strips; [] without a sequence editor."""
+    editor = scene.sequence_editor
+    if editor is None:
+        return []
+    return list(editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all)
+
+
+def _time_property(strip, key: str) -> str:
+    new = _NEW_TIMES[key]
+    return new if new in strip.bl_rna.properties else _OLD_TIMES[key]
+
+
+def strip_time(strip, key: str) -> int:
+    """The strip's "start", "left", "right" (one past its last frame) or "duration", frames."""
+    return int(getattr(strip, _time_property(strip, key)))
+
+
+def set_strip_time(strip, key: str, value: int) -> None:
+    """Set what `strip_time` gives."""
+    setattr(strip, _time_property(strip, key), value)
+
+
+def forget_strip_pixels(strip) -> None:
+    """Make a strip read its files again; Blender 5.0 and newer keep the old pixels otherwise."""
+    if not hasattr(strip, "invalidate_cache"):
+        return
+    for kind in ("RAW", "PREPROCESSED", "COMPOSITE"):
+        try:
+            strip.invalidate_cache(kind)
+        except TypeError:  # not every version knows every kind
+            continue
+
+
+def sequencer_scene(context):
+    """The scene whose strips the sequencer shows: the workspace's in 5.0 and newer, else the active one."""
+    return getattr(context.workspace, "sequencer_scene", None) or context.scene
+
+
+def show_in_sequencer(context, scene) -> None:
+    """Let the sequencers of the workspace show ``scene`` (Blender 5.0 and newer; older ones show the window's scene)."""
+    workspace = getattr(context, "workspace", None)
+    if workspace is not None and hasattr(workspace, "sequencer_scene"):
+        workspace.sequencer_scene = scene
+
+
+# ── Output ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def set_png_output(scene) -> None:
+    """8-bit RGB PNG files; 5.0 and newer ask for the media type first."""
+    settings = scene.render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "IMAGE"
+    settings.file_format = "PNG"
+    settings.color_mode = "RGB"
+    settings.color_depth = "8"
+
+
+def can_show_progress(layout) -> bool:
+    """`UILayout.progress` came with Blender 4.0."""
+    return hasattr(layout, "progress")
