@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One frame's pinhole camera: world points → optical space → pixels, and back to the ray of a pixel.
+
+Optical space is camera space turned so that all three axes follow the picture: +X right, +Y *down*, +Z forward, so that
+Z is the depth (positive in front) and ``pixel = principal + focal · (X, Y) / Z`` needs no sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .geometry import CameraPath
+
+#: A camera's near plane is never closer than this, Blender units: keeps 1 / depth finite in float32.
+SMALLEST_CLIP_START = 1e-9
+
+_OPTICAL_FROM_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Pinhole:
+    """One pinhole camera.
+
+    ``optical_from_world`` [4,4] f64; ``focal_px`` and ``principal_px`` (x, y) pixels; ``clip_start`` Blender units;
+    ``width``, ``height`` pixels.
+    """
+
+    optical_from_world: np.ndarray
+    focal_px: tuple[float, float]
+    principal_px: tuple[float, float]
+    clip_start: float
+    width: int
+    height: int
+
+    def optical_points(self, points: np.ndarray) -> np.ndarray:
+        """World ``points`` [N,3] f32/f64 → optical space [N,3] f64.  Non-finite points stay non-finite."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return points.astype(np.float64) @ self.optical_from_world[:3, :3].T + self.optical_from_world[:3, 3]
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Optical ``points`` [...,3] f64 → pixels [...,2] f64 (x, y); NaN for points that do not lie in front."""
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            depth = points[..., 2]
+            scale = np.where(depth > 0.0, 1.0 / depth, np.nan)
+            xy = np.empty(points.shape[:-1] + (2,))
+            for axis in (0, 1):
+                xy[..., axis] = self.principal_px[axis] + self.focal_px[axis] * points[..., axis] * scale
+        return xy
+
+
+def pinhole_at(cameras: CameraPath, index: int) -> Pinhole:
+    """The camera of frame ``index`` (0-based, not a Blender frame number) of a path."""
+    return Pinhole(
+        optical_from_world=_OPTICAL_FROM_CAMERA @ np.asarray(cameras.camera_from_world[index], dtype=np.float64),
+        focal_px=(float(cameras.focal_px[index, 0]), float(cameras.focal_px[index, 1])),
+        principal_px=(float(cameras.principal_px[index, 0]), float(cameras.principal_px[index, 1])),
+        clip_start=max(float(cameras.clip_start[index]), SMALLEST_CLIP_START),
+        width=int(cameras.width),
+        height=int(cameras.height),
+    )

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which triangle does each pixel see: a z-buffered rasteriser in numpy, sampled at pixel centres, without anti-aliasing.
+
+The result is a buffer of triangle indices; colours and positions are computed later, for the visible pixels only
+(`surface`).  Both sides of a triangle are drawn.
+
+Exactness.  Projected corners are snapped to 1/1024 pixel and every edge function is evaluated in integers, so a pixel
+centre on the border of two triangles belongs to exactly one of them (the top-left rule) and a closed mesh has no cracks
+and no double pixels.  Depth is compared as 1 / depth, which is linear in the picture; equal depths go to the
+triangle with the lower index.
+
+Speed.  Triangles whose box holds no pixel centre are dropped first.  Small triangles are tested against all pixels of
+their box, in groups of equal box size; larger ones are turned into horizontal spans by exact integer division.  Nothing
+loops over triangles in Python, and all temporaries are bounded by the chunk sizes below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .clipping import clip_triangles
+from .projection import Pinhole
+
+#: Buffer value of a pixel that sees no surface.
+NO_TRIANGLE = -1
+
+_SUBPIXEL_BITS = 10
+_SUBPIXEL = 1 << _SUBPIXEL_BITS
+_HALF = _SUBPIXEL // 2
+#: Corners farther from the picture's origin than this are cut off first: ±2**19 px · 2**10 keeps every product in int64.
+_GUARD_PX = float(1 << 19)
+#: Boxes up to this many pixels a side are tested pixel by pixel; their edge functions fit int32 (5·1024)²·2 < 2**31.
+_SMALL_BOX_PX = 4
+_TRIANGLES_PER_CHUNK = 1 << 15
+_ROWS_PER_CHUNK = 1 << 15
+_CANDIDATES_PER_CHUNK = 1 << 17
+_SCATTER_ROUNDS = 6
+
+
+def rasterise(
+    points: np.ndarray,
+    triangles: np.ndarray,
+    camera: Pinhole,
+    *,
+    check: Callable[[], None] | None = None,
+) -> np.ndarray:
+    """Find the triangle that each pixel centre sees first.
+
+    ``points`` [N,3] f64, optical space, Blender units; triangles with a non-finite corner or without area are not drawn.
+    ``triangles`` [M,3] integer.  ``check`` is called between chunks; what it raises passes through.
+    Returns [H,W] i32: an index into ``triangles``, `NO_TRIANGLE` where the pixel sees nothing.
+    """
+    buffer = np.zeros(camera.width * camera.height, dtype=np.uint64)
+    x, y, inverse_depth, drawable, finite = _snapped(points, camera)
+    for start in range(0, len(triangles), _TRIANGLES_PER_CHUNK):
+        if check is not None:
+            check()
+        chunk = triangles[start : start + _TRIANGLES_PER_CHUNK]
+        a, b, c = chunk[:, 0], chunk[:, 1], chunk[:, 2]
+        whole = drawable[a] & drawable[b] & drawable[c]
+        if whole.all():
+            owners = np.arange(start, start + len(chunk))
+        else:
+            _draw_clipped(buffer, points, chunk, np.flatnonzero(~whole & finite[a] & finite[b] & finite[c]), start, camera)
+            kept = np.flatnonzero(whole)
+            owners = kept + start
+            a, b, c = a[kept], b[kept], c[kept]
+        _draw(buffer, (x[a], x[b], x[c]), (y[a], y[b], y[c]), inverse_depth, (a, b, c), owners, camera)
+    empty = buffer == 0
+    index = (np.uint64(0xFFFFFFFF) - (buffer & np.uint64(0xFFFFFFFF))).astype(np.int64).astype(np.int32)
+    index[empty] = NO_TRIANGLE
+    return index.reshape(camera.height, camera.width)
+
+
+def _snapped(points: np.ndarray, camera: Pinhole):
+    """Snap projected corners to the sub-pixel grid.
+
+    Returns ``x``, ``y`` [N] i32 (1/1024 px), ``inverse_depth`` [N] f64, ``drawable`` [N] bool (in front of the near plane and
+    inside the guard band; otherwise the triangle must be cut) and ``finite`` [N] bool.
+    """
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        finite = np.isfinite(points[:, 0]) & np.isfinite(points[:, 1]) & np.isfinite(points[:, 2])
+        inverse_depth = 1.0 / points[:, 2]
+        px = camera.principal_px[0] + camera.focal_px[0] * points[:, 0] * inverse_depth
+        py = camera.principal_px[1] + camera.focal_px[1] * points[:, 1] * inverse_depth
+        drawable = finite & (points[:, 2] >= camera.clip_start) & (np.abs(px) < _GUARD_PX) & (np.abs(py) < _GUARD_PX)
+        x = np.where(drawable, np.rint(px * _SUBPIXEL), 0.0).astype(np.int32)
+        y = np.where(drawable, np.rint(py * _SUBPIXEL), 0.0).astype(np.int32)
+    return x, y, inverse_depth, drawable, finite
+
+
+def _draw_clipped(buffer, points, chunk, crossing, start, camera) -> None:
+    """Cut the triangles ``chunk[crossing]`` at the near plane and the guard band, then draw what is left."""
+    if not crossing.size:
+        return
+    corners, owners = clip_triangles(points[chunk[crossing]], crossing + start, _clip_planes(camera))
+    corners = corners.reshape(-1, 3)
+    # Cut points may lie a rounding error outside; pull them back so that nothing overflows.
+    depth = np.maximum(corners[:, 2], camera.clip_start)
+    snapped = []
+    for axis in (0, 1):
+        pixel = camera.principal_px[axis] + camera.focal_px[axis] * corners[:, axis] / depth
+        snapped.append(np.rint(np.clip(pixel, -_GUARD_PX, _GUARD_PX) * _SUBPIXEL).astype(np.int32).reshape(-1, 3).T)
+    columns = np.arange(len(corners)).reshape(-1, 3).T
+    _draw(buffer, tuple(snapped[0]), tuple(snapped[1]), 1.0 / depth, tuple(columns), owners, camera)
+
+
+def _clip_planes(camera: Pinhole) -> np.ndarray:
+    """Near plane and the four guard planes [5,4]: ±(principal·z + focal·x) ≤ guard·z, in optical space."""
+    planes = [[0.0, 0.0, 1.0, -camera.clip_start]]
+    for axis in (0, 1):
+        for sign in (1.0, -1.0):
+            plane = [0.0, 0.0, _GUARD_PX + sign * camera.principal_px[axis], 0.0]
+            plane[axis] = sign * camera.focal_px[axis]
+            planes.append(plane)
+    return np.array(planes)
+
+
+def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
+    """Draw triangles given by snapped corners.
+
+    ``xs``, ``ys``: three arrays [K] i32 each; ``inverse_depth`` [·] f64 looked up by the three ``corner_ids`` [K];
+    ``owners`` [K]: the triangle's index.
+    """
+    x_low = np.minimum(np.minimum(xs[0], xs[1]), xs[2])
+    x_high = np.maximum(np.maximum(xs[0], xs[1]), xs[2])
+    y_low = np.minimum(np.minimum(ys[0], ys[1]), ys[2])
+    y_high = np.maximum(np.maximum(ys[0], ys[1]), ys[2])
+    # The pixel centres inside the box: first and last column and row, cut to the picture.
+    left = np.maximum((x_low + (_HALF - 1)) >> _SUBPIXEL_BITS, 0)
+    right = np.minimum((x_high - _HALF) >> _SUBPIXEL_BITS, camera.width - 1)
+    top = np.maximum((y_low + (_HALF - 1)) >> _SUBPIXEL_BITS, 0)
+    bottom = np.minimum((y_high - _HALF) >> _SUBPIXEL_BITS, camera.height - 1)
+    hit = np.flatnonzero((left <= right) & (top <= bottom))
+    if not hit.size:
+        return
+    limit = _SMALL_BOX_PX * _SUBPIXEL
+    small = (x_high[hit] - x_low[hit] < limit) & (y_high[hit] - y_low[hit] < limit)
+    for selected, draw in ((hit[small], _draw_small), (hit[~small], _draw_spans)):
+        if selected.size:
+            draw(
+                buffer,
+                [x[selected] for x in xs],
+                [y[selected] for y in ys],
+                [inverse_depth[ids[selected]] for ids in corner_ids],
+                owners[selected],
+                (left[selected], right[selected], top[selected], bottom[selected]),
+                camera.width,
+            )
+
+
+def _oriented(xs, ys, depths, dtype):
+    """Edge functions of triangles, oriented so that the inside is positive.
+
+    Returns ``area`` [K] (twice the area, sub-pixels²), three edges ``(slope_x, slope_y, x, y, bias)`` of [K] arrays:
+    ``e(p) = slope_x·(p_x − x) + slope_y·(p_y − y)``, to which ``bias`` (0 or −1) is added before the test ``≥ 0``: −1 unless the edge is
+    a top or left one; and the depth gradient factors of corners 1 and 2.
+    """
+    x0, x1, x2 = (x.astype(dtype, copy=False) for x in xs)
+    y0, y1, y2 = (y.astype(dtype, copy=False) for y in ys)
+    area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+    sign = np.sign(area)
+    edges = []
+    for xa, ya, xb, yb in ((x0, y0, x1, y1), (x1, y1, x2, y2), (x2, y2, x0, y0)):
+        slope_x = (ya - yb) * sign
+        slope_y = (xb - xa) * sign
+        top_left = (slope_x > 0) | ((slope_x == 0) & (slope_y > 0))
+        edges.append((slope_x, slope_y, xa, ya, top_left.astype(dtype) - 1))
+    with np.errstate(divide="ignore"):
+        per_area = 1.0 / (area * sign)
+    (a01, b01, *_), _, (a20, b20, *_) = edges
+    rise1 = (depths[1] - depths[0]) * per_area
+    rise2 = (depths[2] - depths[0]) * per_area
+    # 1/depth as a plane: weight of corner 1 is the edge 2→0, of corner 2 the edge 0→1.
+    gradient_x = a20 * rise1 + a01 * rise2
+    gradient_y = b20 * rise1 + b01 * rise2
+    return area, edges, gradient_x, gradient_y
+
+
+def _draw_small(buffer, xs, ys, depths, owners, box, width) -> None:
+    """Test every pixel of the boxes, group by group of equal box size."""
+    left, right, top, bottom = box
+    columns, rows = right - left + 1, bottom - top + 1
+    shape = (rows - 1) * _SMALL_BOX_PX + (columns - 1)
+    order = np.argsort(shape.astype(np.uint8), kind="stable")
+    bounds = np.searchsorted(shape[order], np.arange(_SMALL_BOX_PX**2 + 1))
+    area, edges, gradient_x, gradient_y = _oriented(xs, ys, depths, np.int32)
+    centre_x = (left << _SUBPIXEL_BITS) + _HALF
+    centre_y = (top << _SUBPIXEL_BITS) + _HALF
+    corner_pixel = top.astype(np.int64) * width + left
+    corner_depth = depths[0] + gradient_x * (centre_x - xs[0]) + gradient_y * (centre_y - ys[0])
+    starts = [
+        (slope_x * (centre_x - x) + slope_y * (centre_y - y) + bias, slope_x << _SUBPIXEL_BITS, slope_y << _SUBPIXEL_BITS)
+        for slope_x, slope_y, x, y, bias in edges
+    ]
+    for code in range(_SMALL_BOX_PX**2):
+        members = order[bounds[code] : bounds[code + 1]]
+        members = members[area[members] != 0]
+        if not members.size:
+            continue
+        num_rows, num_columns = code // _SMALL_BOX_PX + 1, code % _SMALL_BOX_PX + 1
+        steps_x = np.arange(num_columns, dtype=np.int32)[None, :, None]
+        steps_y = np.arange(num_rows, dtype=np.int32)[:, None, None]
+        inside = None
+        for start, step_x, step_y in starts:
+            value = (start[members] + steps_x * step_x[members]) + steps_y * step_y[members]
+            inside = value if inside is None else inside | value
+        offset, member = np.nonzero(inside.reshape(num_rows * num_columns, -1) >= 0)
+        which = members[member]
+        row, column = np.divmod(offset, num_columns)
+        depth = corner_depth[which] + _SUBPIXEL * (gradient_x[which] * column + gradient_y[which] * row)
+        _keep_nearest(buffer, corner_pixel[which] + row * width + column, depth, owners[which])
+
+
+def _draw_spans(buffer, xs, ys, depths, owners, box, width) -> None:
+    """Cut every pixel row of a triangle to the exact span between its edges."""
+    left, right, top, bottom = (side.astype(np.int64) for side in box)
+    area, edges, gradient_x, gradient_y = _oriented(xs, ys, depths, np.int64)
+    x0, y0 = xs[0].astype(np.int64), ys[0].astype(np.int64)
+    heights = np.where(area != 0, bottom - top + 1, 0)
+    for first, last in _pieces(heights, _ROWS_PER_CHUNK):
+        member, step = _expand(heights[first:last])
+        member += first
+        row = top[member] + step
+        centre_y = (row << _SUBPIXEL_BITS) + _HALF
+        begin, end = left[member], right[member]
+        for slope_x, slope_y, x, y, bias in edges:
+            slope = slope_x[member]
+            # e(column) = slope·1024·column + rest ≥ 0
+            rest = slope * (_HALF - x[member]) + slope_y[member] * (centre_y - y[member]) + bias[member]
+            step_x = np.where(slope == 0, 1, slope << _SUBPIXEL_BITS)
+            bound = -rest // step_x  # floor; for a right edge (slope < 0) floor(rest / |step|)
+            # a left edge needs the ceiling
+            lower = np.where(slope > 0, -(rest // step_x), begin)
+            upper = np.where(slope < 0, bound, end)
+            upper = np.where((slope == 0) & (rest < 0), -1, upper)
+            begin, end = np.maximum(begin, lower), np.minimum(end, upper)
+        lengths = np.maximum(end - begin + 1, 0)
+        depth = (
+            depths[0][member]
+            + gradient_x[member] * ((begin << _SUBPIXEL_BITS) + _HALF - x0[member])
+            + gradient_y[member] * (centre_y - y0[member])
+        )
+        depth_step = gradient_x[member] * _SUBPIXEL
+        pixel = row * width + begin
+        for first_row, last_row in _pieces(lengths, _CANDIDATES_PER_CHUNK):
+            span, column = _expand(lengths[first_row:last_row])
+            span += first_row
+            _keep_nearest(buffer, pixel[span] + column, depth[span] + depth_step[span] * column, owners[member[span]])
+
+
+def _pieces(counts: np.ndarray, limit: int):
+    """Ranges of consecutive items whose ``counts`` [K] sum to about ``limit`` (one item may exceed it)."""
+    total = np.cumsum(counts)
+    first = 0
+    while first < len(counts):
+        used = total[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(total, used + limit, side="right")))
+        yield first, last
+        first = last
+
+
+def _expand(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Item number and position within the item, for ``counts`` [K] repetitions of every item."""
+    item = np.repeat(np.arange(len(counts)), counts)
+    position = np.arange(len(item)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return item, position
+
+
+def _keep_nearest(buffer, pixels, depths, owners) -> None:
+    """Enter candidates into the z-buffer: largest 1/depth wins, then the lowest triangle index.
+
+    A key is the float32 bits of 1/depth (ordered like the number, as it is positive) above the inverted triangle index.
+    """
+    tiny = np.finfo(np.float32).tiny
+    bits = np.maximum(depths.astype(np.float32), tiny).view(np.uint32).astype(np.uint64)
+    keys = (bits << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - owners.astype(np.uint64))
+    # Scatter, then repeat for those that lost against a key that came later but lies behind: a few rounds settle nearly
+    # everything; `maximum.at`, slow before numpy 1.25, takes what heaps up on one pixel.
+    for _ in range(_SCATTER_ROUNDS):
+        better = np.flatnonzero(keys > buffer[pixels])
+        if not better.size:
+            return
+        pixels, keys = pixels[better], keys[better]
+        buffer[pixels] = keys
+    np.maximum.at(buffer, pixels, keys)
