@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The part of `make demo` that runs inside Blender: build the scene, Render Animation with the engine, sequencer, movies.
+
+Run by `scripts/demo.py`, either as ``python demo_in_blender.py …`` with Blender as a module or as ``blender -b --python … -- …``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import addon_utils
+import bpy
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPT = "a striped clay creature bends and waves on a checkered floor, soft daylight"
+COLUMN_FRAMES = (1, 17, 33, 49)
+
+
+def say(text: str) -> None:
+    print(f"── {text}", flush=True)
+
+
+def render_strip_movie(scene: bpy.types.Scene, target: Path, compat) -> None:
+    """Render a scene's strips into an H.264 movie with Blender's own encoder."""
+    compat.set_video_output(scene)
+    scene.render.filepath = str(target)
+    bpy.ops.render.render(animation=True, scene=scene.name)
+
+
+def tracking_movie(folder: Path, target: Path, like: bpy.types.Scene, size: tuple[int, int], sequencer, compat) -> None:
+    """Make a movie of the tracking frames in ``folder`` through a scene of strips of its own."""
+    scene = bpy.data.scenes.new("Tracking Movie")
+    scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = *size, 100
+    scene.render.fps = like.render.fps
+    scene.view_settings.view_transform = "Standard"
+    files = sorted(folder.glob("*.png"))
+    scene.frame_start, scene.frame_end = 1, len(files)
+    sequencer.add_image_strip(scene, "tracking", files, frame_start=1)
+    render_strip_movie(scene, target, compat)
+    bpy.data.scenes.remove(scene)
+
+
+def blender_frames(scene: bpy.types.Scene, folder: Path) -> dict[str, str]:
+    """Blender's own render (Cycles, few samples) at the contact sheet's moments."""
+    engine, path = scene.render.engine, scene.render.filepath
+    scene.render.engine = "CYCLES"
+    files = {}
+    for number in COLUMN_FRAMES:
+        scene.frame_set(number)
+        scene.render.filepath = files[str(number)] = str(folder / f"{number:04d}.png")
+        bpy.ops.render.render(write_still=True, scene=scene.name)
+    scene.render.engine, scene.render.filepath = engine, path
+    return files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("--package", "--out", "--server", "--size"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
+    arguments = parser.parse_args(words)
+    out = Path(arguments.out)
+    logging.basicConfig(level=logging.INFO, format="   %(message)s", stream=sys.stdout)
+    if "." not in arguments.package:
+        sys.path.insert(0, str(ROOT))
+        addon_utils.enable(arguments.package, default_set=True)
+    addon = {
+        name: importlib.import_module(f"{arguments.package}.{name}")
+        for name in ("api", "compat", "demo_scene", "protocol.png", "sequencer")
+    }
+    timings = {}
+
+    say(f"Blender {bpy.app.version_string}: building the demo scene")
+    scene = addon["demo_scene"].build_demo_scene()
+    scene.render.engine = "DAS"
+    scene.das.prompt, scene.das.seed, scene.das.server, scene.das.size = PROMPT, arguments.seed, arguments.server, arguments.size
+    scene.das.cache_folder = str(out / "cache")
+    (out / "frames").mkdir()
+    scene.render.filepath = str(out / "frames" / "####")
+    addon["compat"].set_image_output(scene, "PNG")
+    bpy.ops.wm.save_as_mainfile(filepath=str(out / "demo.blend"))
+
+    say("Render Animation with the engine Diffusion as Shader")
+    began = time.monotonic()
+    bpy.ops.render.render(animation=True)
+    timings["render_animation"] = round(time.monotonic() - began, 2)
+    take = addon["api"].render_take(scene)  # in the cache already
+    shutil.copyfile(take.first_frame, out / "first_frame.png")
+
+    say("the tracking video, seen alone")
+    tracking = addon["api"].export_tracking(scene)
+    (out / "tracking").mkdir()
+    tracking_files = {}
+    for number, frame in zip(tracking.frames, tracking.video, strict=True):
+        file = out / "tracking" / f"{number:04d}.png"
+        file.write_bytes(addon["protocol.png"].encode_png(frame))
+        tracking_files[str(number)] = str(file)
+    size = (tracking.video.shape[2], tracking.video.shape[1])
+    tracking_movie(out / "tracking", out / "tracking.mp4", scene, size, addon["sequencer"], addon["compat"])
+
+    say("the strip in the sequencer, and its movie")
+    strip = addon["api"].add_to_sequencer(take, scene)
+    edit_scene = strip.id_data
+    render_strip_movie(edit_scene, out / "demo.mp4", addon["compat"])
+
+    say("Blender's own render, to compare")
+    (out / "blender_render").mkdir()
+    began = time.monotonic()
+    own = blender_frames(scene, out / "blender_render")
+    timings["blender_own_render_4_frames"] = round(time.monotonic() - began, 2)
+    scene.frame_set(scene.frame_start)
+    bpy.ops.wm.save_as_mainfile(filepath=str(out / "demo.blend"))
+
+    result = {
+        "blender_version": bpy.app.version_string,
+        "settings": {"prompt": PROMPT, "seed": arguments.seed, "size": arguments.size},
+        "report": take.report,
+        "timings_s": timings,
+        "inputs_sha256": {
+            "first_frame": hashlib.sha256(Path(take.first_frame).read_bytes()).hexdigest(),
+            "tracking_video": hashlib.sha256(tracking.video.tobytes()).hexdigest(),
+            "demo.blend scene script": hashlib.sha256(Path(addon["demo_scene"].__file__).read_bytes()).hexdigest(),
+        },
+        "first_frame": str(out / "first_frame.png"),
+        "columns": list(COLUMN_FRAMES),
+        "tracking": tracking_files,
+        "frames": {str(number): str(out / "frames" / f"{number:04d}.png") for number in take.plan.frames},
+        "blender": own,
+    }
+    (out / "blender.json").write_text(json.dumps(result, default=str))
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # Blender 4.2 and 4.5 as a module crash or hang in their own exit code while add-ons are registered
