@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tracking video + first frame + prompt → frames: the published recipe, step by step.
+
+Three random streams decide the result: ``generator`` (latents, first-frame posteriors, sampler), ``tracking_generator`` (the
+tracking video's posterior) and nothing else.  Draws happen on the generator's device, in the pipeline's dtype.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
+from PIL import Image
+
+from das_blender_addon.errors import JobCancelled, JobRejected, ModelError
+
+from ..models.checkpoint import check_tensors, read_component_config
+from ..models.transformer import DasTransformer3DModel, RunCache
+from . import latents as border
+from .latents import TrackingRange
+from .prompt import PromptCache, PromptEncoder
+from .scheduler import check_step_count, guidance_at, load_scheduler
+
+log = logging.getLogger(__name__)
+
+DEFAULT_NEGATIVE_PROMPT = (
+    "The video is not of a high quality, it has a low resolution. Watermark present in each frame. The background is solid. "
+    "Strange body and strange trajectory. Distortion."
+)
+"""The negative prompt that the model was published with."""
+
+DEFAULT_SEED = 42
+"""Seed used when no generator is given."""
+
+NUM_LATENT_CHANNELS = 16
+
+
+@dataclass(frozen=True)
+class DasPipelineOutput:
+    """``frames``: u8 [T,H,W,3], or the latents [1,F,16,h,w] for output_type "latent".  ``settings``: all that decided them."""
+
+    frames: Any
+    latents: torch.Tensor
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class DasPipeline:
+    """One checkpoint, ready to run.  Made by `from_pretrained`; a call changes nothing in it but its caches."""
+
+    def __init__(
+        self,
+        *,
+        transformer: DasTransformer3DModel,
+        vae: AutoencoderKLCogVideoX,
+        scheduler: CogVideoXDPMScheduler,
+        prompt_encoder: PromptEncoder,
+        device: torch.device,
+        vae_tiling: bool = True,
+    ):
+        if transformer.config.in_channels != 2 * NUM_LATENT_CHANNELS:
+            raise ModelError(
+                f"The transformer takes {transformer.config.in_channels} channels; only image-to-video models, with "
+                f"{2 * NUM_LATENT_CHANNELS}, are known."
+            )
+        self.transformer = transformer
+        self.vae = vae
+        self.scheduler = scheduler
+        self.prompt_encoder = prompt_encoder
+        self.device = device
+        self.vae_tiling = vae_tiling
+        self._latent_to_rgb: torch.Tensor | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "auto",
+        vae_tiling: bool = True,
+        prompt_cache: PromptCache | None = None,
+    ) -> DasPipeline:
+        """Load a checkpoint folder in the published layout.
+
+        ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA when there is
+        one.  The text encoder is not read before a prompt needs it.  Raises `ModelError` for anything missing or damaged.
+        """
+        path = Path(folder)
+        if not (path / "model_index.json").is_file():
+            raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
+        device = pick_device(device)
+        dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+
+        transformer = DasTransformer3DModel.from_pretrained(path / "transformer", torch_dtype=dtype)
+        vae = load_vae(path / "vae", dtype)
+        encoder = PromptEncoder(path, transformer.config.max_text_seq_length, dtype, prompt_cache)
+        pipeline = cls(
+            transformer=transformer.requires_grad_(False),
+            vae=vae.requires_grad_(False),
+            scheduler=load_scheduler(path / "scheduler"),
+            prompt_encoder=encoder,
+            device=device,
+            vae_tiling=vae_tiling,
+        )
+        pipeline.transformer.to(device)
+        pipeline.vae.to(device)
+        return pipeline
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that everything but the sampler's history is computed in."""
+        return self.vae.dtype
+
+    @property
+    def vae_stride(self) -> int:
+        """Pixels per latent, along width and height."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    # ── The recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str,
+        tracking_video: np.ndarray,
+        image: Image.Image,
+        *,
+        negative_prompt: str = DEFAULT_NEGATIVE_PROMPT,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 6.0,
+        use_dynamic_cfg: bool = True,
+        generator: torch.Generator | None = None,
+        tracking_generator: torch.Generator | None = None,
+        tracking_range: TrackingRange = "signed",
+        latents: torch.Tensor | None = None,
+        vae_tiling: bool | None = None,
+        callback_on_step_end: Callable[..., Any] | None = None,
+        output_type: str = "np",
+        exact_steps: bool = True,
+        should_stop: Callable[[], bool] | None = None,
+        on_stage: Callable[[str], None] | None = None,
+    ) -> DasPipelineOutput:
+        """Make one clip.
+
+        ``tracking_video``: u8 [T,H,W,3], whose size is the result's.  ``image``: the first frame, any size.
+        ``generator``: seed 42 when None.  ``tracking_generator``: derived from the generator's seed when None.
+        ``tracking_range``: how the tracking video enters the VAE: "signed" −1…1 as trained, "unit" 0…1 as in the published
+        demo.  ``latents``: initial noise [1,F,16,h,w].  ``vae_tiling`` None: the pipeline's own setting.
+        ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,16,h,w] f32), or, if it takes four arguments, as
+        diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
+        ``should_stop``: asked between steps.  ``on_stage``: told "encoding", "denoising", "decoding".
+
+        Raises `JobRejected` for a request that cannot be run, `JobCancelled` when stopped (nothing is decoded then).
+        """
+        # 1. Guard: everything wrong with a request is said before any work.
+        num_frames, height, width = self._check_request(
+            tracking_video, image, tracking_range, output_type, latents, guidance_scale
+        )
+        check_step_count(num_inference_steps, exact_steps=exact_steps)
+        stop = should_stop or (lambda: False)
+        tell = on_stage or (lambda stage: None)
+        generator = generator if generator is not None else torch.Generator().manual_seed(DEFAULT_SEED)
+        tracking_generator = tracking_generator if tracking_generator is not None else tracking_stream(generator)
+        tiling = self.vae_tiling if vae_tiling is None else vae_tiling
+        settings = {
+            "num_frames": num_frames,
+            "width": width,
+            "height": height,
+            "seed": generator.initial_seed(),
+            "tracking_seed": tracking_generator.initial_seed(),
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "use_dynamic_cfg": use_dynamic_cfg,
+            "tracking_range": tracking_range,
+            "vae_tiling": tiling,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+        }
+
+        with deterministic_kernels():
+            # 2. Text; the negative prompt goes first in the batch, and only where there is guidance.
+            _raise_if_stopped(stop)
+            tell("encoding")
+            texts = [negative_prompt, prompt] if guidance_scale > 1.0 else [prompt]
+            prompt_embeds = torch.cat(self.prompt_encoder.encode(texts, self.device))
+
+            # 3. Conditions and noise, drawn in the published order.
+            self._set_tiling(tiling)
+            tracking = self._encode_tracking(tracking_video, tracking_range, tracking_generator)
+            conditions = self._encode_conditions(tracking_video, image, tracking, latents, generator)
+
+            # 4. Denoise.
+            tell("denoising")
+            result = self._denoise(
+                conditions,
+                prompt_embeds,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                use_dynamic_cfg=use_dynamic_cfg,
+                generator=generator,
+                on_step=_step_caller(self, callback_on_step_end, num_inference_steps),
+                stop=stop,
+            )
+
+            # 5. Decode.
+            if output_type == "latent":
+                return DasPipelineOutput(result, result, settings)
+            tell("decoding")
+            return DasPipelineOutput(border.decode(self.vae, result), result, settings)
+
+    def preview_frames(self, x0: torch.Tensor) -> np.ndarray:
+        """Predicted clean latents [1,F,16,h,w] → rough u8 frames [F,h,w,3], cheap enough for every step."""
+        if self._latent_to_rgb is None:
+            self._latent_to_rgb = border.fit_latent_to_rgb(self.vae)
+        return border.preview_frames(x0, self._latent_to_rgb)
+
+    # ── Its steps ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _check_request(
+        self,
+        tracking_video: np.ndarray,
+        image: Image.Image,
+        tracking_range: str,
+        output_type: str,
+        latents: torch.Tensor | None,
+        guidance_scale: float,
+    ) -> tuple[int, int, int]:
+        """(T, H, W) of a request that this model can run.  Raises `JobRejected` that names the valid values."""
+        if not isinstance(tracking_video, np.ndarray) or tracking_video.dtype != np.uint8 or tracking_video.ndim != 4:
+            raise JobRejected("The tracking video must be a uint8 array [T,H,W,3].", field="tracking_video")
+        num_frames, height, width, channels = tracking_video.shape
+        if channels != 3:
+            raise JobRejected(f"The tracking video has {channels} channels instead of 3.", field="tracking_video")
+        if not isinstance(image, Image.Image):
+            raise JobRejected(f"The first frame must be a PIL image, not {type(image).__name__}.", field="image")
+        if tracking_range not in ("signed", "unit"):
+            raise JobRejected(f"tracking_range is {tracking_range!r}: use 'signed' or 'unit'.", field="tracking_range")
+        if output_type not in ("np", "latent"):
+            raise JobRejected(f"output_type is {output_type!r}: use 'np' or 'latent'.", field="output_type")
+        if not np.isfinite(guidance_scale):
+            raise JobRejected(f"guidance_scale is {guidance_scale!r}: use a finite number.", field="guidance_scale")
+        config = self.transformer.config
+        multiple = self.vae_stride * config.patch_size
+        if height % multiple or width % multiple or not height or not width:
+            raise JobRejected(f"The size {width}x{height} must be a multiple of {multiple} both ways.", field="size")
+        if num_frames % 8 != 1 or num_frames < 9:
+            raise JobRejected(f"A clip of {num_frames} frames is not possible: use 9, 17, 25, 33, 41 or 49.", field="num_frames")
+        if config.use_learned_positional_embeddings:
+            trained = (config.sample_width * self.vae_stride, config.sample_height * self.vae_stride)
+            if (width, height) != trained:
+                raise JobRejected(f"The size is {width}x{height}; this model makes {trained[0]}x{trained[1]} only.", field="size")
+            if num_frames != config.sample_frames and not self.transformer.allow_computed_positions:
+                raise JobRejected(
+                    f"The clip has {num_frames} frames; this model makes {config.sample_frames} only.", field="num_frames"
+                )
+        expected = self._latents_shape(num_frames, height, width)
+        if latents is not None and tuple(latents.shape) != expected:
+            raise JobRejected(f"latents is {list(latents.shape)} instead of {list(expected)}.", field="latents")
+        return num_frames, height, width
+
+    def _latents_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int, int]:
+        ratio = self.vae.config.temporal_compression_ratio
+        num_latent_frames = int((num_frames - 1) // ratio) + 1
+        return (1, num_latent_frames, NUM_LATENT_CHANNELS, height // self.vae_stride, width // self.vae_stride)
+
+    def _set_tiling(self, tiling: bool) -> None:
+        if tiling:
+            self.vae.enable_tiling()
+        else:
+            self.vae.disable_tiling()
+
+    def _encode_tracking(
+        self, tracking_video: np.ndarray, tracking_range: TrackingRange, generator: torch.Generator
+    ) -> torch.Tensor:
+        """u8 [T,H,W,3] → latents [1,F,16,h,w]."""
+        pixels = border.frames_to_vae(tracking_video, self.device, self.dtype, tracking_range)
+        return border.encode(self.vae, pixels, generator)
+
+    def _encode_conditions(
+        self,
+        tracking_video: np.ndarray,
+        image: Image.Image,
+        tracking: torch.Tensor,
+        latents: torch.Tensor | None,
+        generator: torch.Generator,
+    ) -> _Conditions:
+        """The seeded draws before the first step, in the published order: image, noise, tracking image, noise thrown away."""
+        num_frames, height, width, _ = tracking_video.shape
+        shape = self._latents_shape(num_frames, height, width)
+
+        def encode_first_frame(frame: np.ndarray) -> torch.Tensor:
+            pixels = border.frames_to_vae(frame, self.device, self.dtype, "signed")
+            return border.pad_frames(border.encode(self.vae, pixels, generator), shape[1])
+
+        image_latents = encode_first_frame(border.image_to_frame(image, width, height))
+        if latents is None:
+            latents = self._draw(shape, generator)
+        latents = latents.to(self.device, self.dtype) * self.scheduler.init_noise_sigma
+        tracking_image_latents = encode_first_frame(tracking_video[:1])
+        self._draw(shape, generator)
+        return _Conditions(
+            latents=latents,
+            image=image_latents,
+            tracking=torch.cat([tracking, tracking_image_latents], dim=2),
+            rotary=self._rotary_positions(shape),
+        )
+
+    def _draw(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+        noise = torch.randn(shape, generator=generator, device=generator.device, dtype=self.dtype)
+        return noise.to(self.device)
+
+    def _rotary_positions(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        config = self.transformer.config
+        if not config.use_rotary_positional_embeddings:
+            return None
+        patch = config.patch_size
+        return border.rotary_positions(
+            head_dim=config.attention_head_dim,
+            grid_size=(shape[3] // patch, shape[4] // patch),
+            base_size=(config.sample_height // patch, config.sample_width // patch),
+            num_latent_frames=shape[1],
+            device=self.device,
+        )
+
+    def _denoise(
+        self,
+        conditions: _Conditions,
+        prompt_embeds: torch.Tensor,
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        use_dynamic_cfg: bool,
+        generator: torch.Generator,
+        on_step: Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor],
+        stop: Callable[[], bool],
+    ) -> torch.Tensor:
+        """Initial noise → clean latents [1,F,16,h,w].  ``prompt_embeds``: [2,L,D] negative first, or [1,L,D] without guidance."""
+        self.scheduler.set_timesteps(num_inference_steps)
+        timesteps = [int(timestep) for timestep in self.scheduler.timesteps]
+        latents, x0, run = conditions.latents, None, RunCache()
+
+        for index, timestep in enumerate(timesteps):
+            _raise_if_stopped(stop)
+            # 1. The velocity of both rows, in one batch.
+            model_input = torch.cat([latents, conditions.image], dim=2).expand(len(prompt_embeds), -1, -1, -1, -1)
+            velocity = self.transformer(
+                hidden_states=model_input,
+                encoder_hidden_states=prompt_embeds,
+                timestep=torch.tensor([timestep], device=self.device),
+                tracking_maps=conditions.tracking,
+                image_rotary_emb=conditions.rotary,
+                return_dict=False,
+                run=run,
+            )[0].float()
+
+            # 2. Guidance.
+            if len(prompt_embeds) == 2:
+                scale = guidance_at(timestep, num_inference_steps, guidance_scale, dynamic=use_dynamic_cfg)
+                negative, positive = velocity.chunk(2)
+                velocity = negative + scale * (positive - negative)
+
+            # 3. One step of the sampler; its history stays float32, the latents go back to the working dtype.
+            latents, x0 = self.scheduler.step(
+                velocity,
+                x0,
+                timestep,
+                timesteps[index - 1] if index else None,
+                latents,
+                generator=generator,
+                return_dict=False,
+            )
+            latents = on_step(index, timestep, latents.to(self.dtype), x0)
+
+        _raise_if_stopped(stop)
+        return latents
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """What the steps read: noise [1,F,16,h,w], first frame [1,F,16,h,w], tracking [1,F,32,h,w], rotary tables or None."""
+
+    latents: torch.Tensor
+    image: torch.Tensor
+    tracking: torch.Tensor
+    rotary: tuple[torch.Tensor, torch.Tensor] | None
+
+
+def _raise_if_stopped(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise JobCancelled("The job was cancelled.")
+
+
+def _step_caller(
+    pipeline: DasPipeline, callback: Callable[..., Any] | None, num_steps: int
+) -> Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A function (index, timestep, latents, x0) → latents that calls ``callback`` in the form it takes."""
+    if callback is None:
+        return lambda index, timestep, latents, x0: latents
+    if _takes_four(callback):
+
+        def call(index: int, timestep: int, latents: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+            tensors = {"latents": latents, "pred_original_sample": x0}
+            returned = callback(pipeline, index, timestep, tensors)
+            return returned.get("latents", latents) if isinstance(returned, dict) else latents
+
+        return call
+
+    def call_simply(index: int, timestep: int, latents: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        callback(index, num_steps, x0)
+        return latents
+
+    return call_simply
+
+
+def _takes_four(callback: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(callback).bind(None, None, None)
+    except TypeError:
+        return True
+    except ValueError:  # a built-in without a signature
+        return False
+    return False
+
+
+def tracking_stream(generator: torch.Generator) -> torch.Generator:
+    """The generator of the tracking video's posterior, decided by the seed of ``generator`` alone and consuming none of it."""
+    digest = hashlib.sha256(b"tracking video" + str(generator.initial_seed()).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """ "auto" → CUDA when there is one, else the CPU."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKLCogVideoX:
+    """The checkpoint's VAE, every tensor accounted for.  Raises `ModelError`."""
+    config = read_component_config(folder)
+    with torch.device("meta"):
+        empty = AutoencoderKLCogVideoX.from_config(config)
+    check_tensors(folder, {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()})
+    try:
+        vae = AutoencoderKLCogVideoX.from_pretrained(
+            str(folder), torch_dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"The VAE in {folder} cannot be loaded: {error}") from error
+    return vae.eval()
+
+
+@contextlib.contextmanager
+def deterministic_kernels() -> Iterator[None]:
+    """Inside, cuDNN takes only algorithms that give the same bits every time, and does not try others for speed."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        yield
+
+
+def read_model_index(folder: Path) -> dict[str, Any]:
+    """``model_index.json`` of a checkpoint folder.  Raises `ModelError`."""
+    try:
+        return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} is not a model folder: {error}.") from error
