@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Transport: jobs to a server and frames back, over ZeroMQ.  No bpy."""
+"""The way to a server: addresses, the client, a whole job, and the background watcher.  No bpy."""

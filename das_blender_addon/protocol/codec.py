@@ -104,7 +104,7 @@ def to_plain(value: Any, where: str = "") -> dict[str, Any]:
 
 
 def from_plain(cls: type, plain: Any, where: str = "") -> Any:
-    """Build ``cls`` from a dict; fields without a default must be there, others are ignored.  Raises `ProtocolError`."""
+    """Build ``cls`` from a dict; fields without a default must be there, extra ones are ignored."""
     where = where or cls.__name__
     if not isinstance(plain, dict):
         raise ProtocolError(f"{where} must be a map, not {_short(plain)}.", field=where)

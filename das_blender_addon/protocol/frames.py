@@ -75,7 +75,7 @@ def encode_array(array: np.ndarray, codec: str | None = None) -> tuple[bytes, di
 
 
 def decode_array(blob: bytes | bytearray | memoryview, dtype: str, shape: Sequence[int], codec: str) -> np.ndarray:
-    """The array in ``blob``, writable.  Never unpacks more than ``shape`` says; `ProtocolError` when it does not fit."""
+    """The array in ``blob``, writable.  Never unpacks more than ``shape`` says; `ProtocolError` if it does not fit."""
     if dtype not in DTYPES:
         raise ProtocolError(f"The dtype {dtype!r} cannot be received; send one of {', '.join(DTYPES)}.", field="dtype")
     if codec not in CODECS:
@@ -133,7 +133,7 @@ def _unpack(blob: memoryview, size_bytes: int, method: str) -> np.ndarray | None
             return None
         whole = len(plain) == size_bytes and stream.eof
         return np.frombuffer(bytearray(plain), np.uint8) if whole else None
-    # zstandard ignores max_output_size where the blob itself names a size: read it as a stream into a buffer of our size
+    # zstandard ignores max_output_size where a blob names a size itself: read it as a stream into a buffer of our size
     plain, filled = np.empty(size_bytes, np.uint8), 0
     try:
         reader = zstandard.ZstdDecompressor().stream_reader(bytes(blob))

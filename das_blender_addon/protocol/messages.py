@@ -156,7 +156,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Have:
-    """``received_bytes`` from the start are safe; the upload goes on there.  The whole size: complete, its sha checked."""
+    """``received_bytes`` from the start are safe; the upload goes on there.  The whole size: complete, sha checked."""
 
     request: int
     sha: str
@@ -194,7 +194,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Attach:
-    """Send the job's events with ``seq`` > ``after`` now, later ones as they come.  Reply: `Attached`, then `Event` …"""
+    """Send the job's events with ``seq`` > ``after`` now, later ones as they come.  Reply: `Attached`, `Event` …"""
 
     request: int
     job: str
