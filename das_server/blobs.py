@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Blobs on disk by their SHA-256: resumable uploads in, pieces out, nothing half written under its final name.
+
+    blobs/ab/abcd…      complete, checked, flushed to disk before it is said to exist
+    incoming/abcd….part an upload under way
+
+The endpoint and its workers use the same folder: a worker stores results with `add`, the endpoint hands them out.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from das_blender_addon.errors import MessageTooLarge, ProtocolError, StorageError
+
+_log = logging.getLogger(__name__)
+
+SHA_PATTERN = re.compile(r"[0-9a-f]{64}")
+
+
+class BlobStore:
+    """The two folders.  ``max_blob_bytes``: largest blob; ``min_free_bytes``: disk space that must stay free after an upload."""
+
+    def __init__(self, folder: Path, *, max_blob_bytes: int = 512 << 20, min_free_bytes: int = 0):
+        self._blobs = folder / "blobs"
+        self._incoming = folder / "incoming"
+        self._max_blob_bytes = max_blob_bytes
+        self._min_free_bytes = min_free_bytes
+        self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}
+        with storage_errors(f"the folder {folder}"):
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            self._incoming.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha: str) -> Path:
+        """Where the blob is or would be; raises `ProtocolError` if ``sha`` is not 64 lower-case hex digits."""
+        if not SHA_PATTERN.fullmatch(sha):
+            raise ProtocolError(f"{sha[:80]!r} is not a SHA-256 in lower-case hex.", field="sha")
+        return self._blobs / sha[:2] / sha
+
+    def size_bytes(self, sha: str) -> int | None:
+        """Size of a complete blob, None if it is not there."""
+        try:
+            return self.path(sha).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def received_bytes(self, sha: str) -> int:
+        """How many bytes from the start are on disk, of a complete blob or of an upload."""
+        size = self.size_bytes(sha)
+        if size is not None:
+            return size
+        try:
+            return self._part(sha).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def put(self, sha: str, size_bytes: int, offset: int, piece: bytes | memoryview) -> int:
+        """Take one piece of an upload and return how many bytes from the start are there now.
+
+        A piece that starts after those is not written, one that overlaps them is written from there on.  The last piece checks the
+        SHA-256 and makes the blob visible.  Raises `MessageTooLarge`, `ProtocolError` (wrong size or content: the upload is thrown
+        away), `StorageError` (disk full).
+        """
+        path = self.path(sha)
+        if size_bytes > self._max_blob_bytes:
+            raise MessageTooLarge(
+                f"A blob of {size_bytes} bytes is over this server's limit of {self._max_blob_bytes}.",
+                field="size_bytes",
+            )
+        if size_bytes < 0 or offset < 0 or offset + len(piece) > size_bytes:
+            raise ProtocolError(
+                f"A piece of {len(piece)} bytes at {offset} lies outside a blob of {size_bytes} bytes.", field="offset"
+            )
+        if _touch(path):
+            return path.stat().st_size
+        received = self.received_bytes(sha)
+        if received > size_bytes:
+            self._forget_upload(sha)
+            received = 0
+        fresh = memoryview(piece)[received - offset :] if offset <= received else memoryview(b"")
+        if len(fresh):
+            self._check_space(size_bytes - received)
+            self._append(sha, received, fresh)
+            received += len(fresh)
+        if received == size_bytes and (len(fresh) or size_bytes == 0 or not len(piece)):
+            self._finish(sha, size_bytes)
+        return received
+
+    def add(self, content: bytes) -> tuple[str, int]:
+        """Store a whole blob → (sha, size in bytes); raises `StorageError`."""
+        sha = hashlib.sha256(content).hexdigest()
+        path = self.path(sha)
+        if _touch(path):
+            return sha, len(content)
+        part = self._incoming / f"{sha}.{secrets.token_hex(8)}.part"
+        with storage_errors(f"the blob {sha[:12]}"):
+            try:
+                with open(part, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._publish(part, path)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+        return sha, len(content)
+
+    def read(self, sha: str, offset: int = 0, length: int | None = None) -> bytes:
+        """A piece of a complete blob; raises `StorageError` if it is not there, `ProtocolError` if the piece lies outside."""
+        try:
+            with open(self.path(sha), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                length = size if length is None else length
+                if offset < 0 or length < 0 or offset > size:
+                    raise ProtocolError(
+                        f"A piece of {length} bytes at {offset} lies outside a blob of {size} bytes.", field="offset"
+                    )
+                file.seek(offset)
+                return file.read(length)
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"The server does not have the blob {sha[:12]}…; it was never uploaded or is already forgotten."
+            ) from error
+        except OSError as error:
+            raise StorageError(f"The server cannot read the blob {sha[:12]}…: {error.strerror}.") from error
+
+    def delete(self, sha: str, *, unless_newer_than: float = float("inf")) -> None:
+        """Forget a blob; harmless if it is not there.  One stored again after that Unix time stays: a running job may need it."""
+        path = self.path(sha)
+        try:
+            if path.stat().st_mtime < unless_newer_than:
+                path.unlink()
+        except FileNotFoundError:
+            return
+
+    def collect(self, referenced: Collection[str], *, older_than_s: float, now: float | None = None) -> list[str]:
+        """Delete blobs that no job refers to, and uploads, both untouched for ``older_than_s``; returns the SHAs of the blobs."""
+        now = time.time() if now is None else now
+        gone = []
+        for path in self._blobs.glob("??/*"):
+            if path.name not in referenced and _age_s(path, now) >= older_than_s:
+                path.unlink(missing_ok=True)
+                gone.append(path.name)
+        for path in self._incoming.glob("*.part"):
+            if _age_s(path, now) >= older_than_s:
+                path.unlink(missing_ok=True)
+                self._hashes.pop(path.name.removesuffix(".part"), None)
+        return gone
+
+    def _part(self, sha: str) -> Path:
+        return self._incoming / f"{sha}.part"
+
+    def _check_space(self, wanted_bytes: int) -> None:
+        free = shutil.disk_usage(self._incoming).free
+        if free - wanted_bytes < self._min_free_bytes:
+            raise StorageError(
+                f"The server's disk has {free >> 20} MiB free; an upload of {wanted_bytes >> 20} MiB would leave less than the "
+                f"{self._min_free_bytes >> 20} MiB it must keep."
+            )
+
+    def _append(self, sha: str, received: int, piece: memoryview) -> None:
+        part = self._part(sha)
+        known, running = self._hashes.get(sha, (0, hashlib.sha256()))
+        with storage_errors("an upload"):
+            if known != received:
+                running = _hash_file(part)
+            with open(part, "ab") as file:
+                try:
+                    file.write(piece)
+                    file.flush()
+                except OSError:
+                    os.truncate(part, received)
+                    self._hashes.pop(sha, None)
+                    raise
+        running.update(piece)
+        self._hashes[sha] = (received + len(piece), running)
+
+    def _finish(self, sha: str, size_bytes: int) -> None:
+        part = self._part(sha)
+        with storage_errors(f"the blob {sha[:12]}"):
+            part.touch()
+            known, running = self._hashes.pop(sha, (-1, hashlib.sha256()))
+            if known != size_bytes:
+                running = _hash_file(part)
+            if running.hexdigest() != sha:
+                self._forget_upload(sha)
+                raise ProtocolError(
+                    f"The upload {sha[:12]}… is damaged: its content does not have that SHA-256; send it again.",
+                    field="sha",
+                )
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+            self._publish(part, self.path(sha))
+
+    def _publish(self, part: Path, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        os.replace(part, path)
+        _flush_folder(path.parent)
+        _flush_folder(self._blobs)
+
+    def _forget_upload(self, sha: str) -> None:
+        self._hashes.pop(sha, None)
+        self._part(sha).unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_errors(thing: str) -> Iterator[None]:
+    """Turn an `OSError` into a `StorageError` that names ``thing``."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        reason = "its disk is full" if full else str(error.strerror or error)
+        raise StorageError(f"The server cannot write {thing}: {reason}.") from error
+
+
+def _hash_file(path: Path) -> hashlib._Hash:
+    running = hashlib.sha256()
+    if path.exists():
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                running.update(piece)
+    return running
+
+
+def _touch(path: Path) -> bool:
+    """Mark as used now; False if it is not there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _age_s(path: Path, now: float) -> float:
+    try:
+        return now - path.stat().st_mtime
+    except FileNotFoundError:
+        return -1.0
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

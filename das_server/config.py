@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One frozen `ServerConfig` from flags > environment (``DAS_SERVER_…``) > TOML file > defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from das_blender_addon.errors import AuthenticationFailed, SettingsError
+
+DEFAULT_BIND = "tcp://127.0.0.1:5599"
+ENVIRONMENT_PREFIX = "DAS_SERVER_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """All that can be set on a server; durations in seconds, sizes in bytes.
+
+    ``bind``: tcp://HOST:PORT, HOST a loopback address, PORT "*" for any free one.  ``state``: folder of jobs and blobs.
+    ``model``: loaded at start, and what a job without a model name gets.  ``devices``: one worker process each ("auto", "cpu",
+    "cuda:0", …).  ``threads``: torch threads of each worker, 0 for the number of cores.  ``profile``: how the model is laid out in
+    memory.  ``keep_s``: how long finished jobs and unused blobs stay on disk.  ``min_free_bytes``: disk space that uploads must leave.
+    ``max_attempts``: how many workers a job may lose.  ``cancel_grace_s``: how long a worker may take to obey before it is killed.
+    ``heartbeat_timeout_s``: silence after which a worker counts as lost.  ``stall_timeout_s``: the same for a job without progress.
+    """
+
+    bind: str = DEFAULT_BIND
+    state: Path = Path()
+    model: str = "das-preview"
+    devices: tuple[str, ...] = ("auto",)
+    threads: int = 0
+    profile: str = "auto"
+    log_level: str = "info"
+    max_blob_bytes: int = 512 * MEBIBYTE
+    min_free_bytes: int = 256 * MEBIBYTE
+    keep_s: float = 24 * 3600.0
+    max_attempts: int = 3
+    cancel_grace_s: float = 10.0
+    heartbeat_timeout_s: float = 30.0
+    stall_timeout_s: float = 3600.0
+
+
+def build_config(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> ServerConfig:
+    """Merge the sources and check every value; ``flags`` that are None count as not given.
+
+    ``file`` None: ``DAS_SERVER_CONFIG``, else `default_config_file` if it exists.  Raises `SettingsError` (with ``field``) for an
+    unknown name or a value that cannot be used, `AuthenticationFailed` for an address that other machines could reach.
+    """
+    environment = os.environ if environment is None else environment
+    values = {field.name: (field.default, "the default") for field in dataclasses.fields(ServerConfig)}
+    values["state"] = (default_state_folder(environment), "the default")
+    for name, value in _read_file(file, environment).items():
+        values[name] = (value, "the configuration file")
+    for name in values:
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if environment.get(variable, "") != "":
+            values[name] = (environment[variable], variable)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values[name] = (value, "--" + name.replace("_", "-"))
+    config = ServerConfig(**{name: _convert(name, value, source) for name, (value, source) in values.items()})
+    _check(config)
+    return config
+
+
+def default_state_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """The platform's folder for user data, ``das-server`` in it."""
+    environment = os.environ if environment is None else environment
+    home = Path(environment.get("HOME") or Path.home())
+    if sys.platform == "win32":
+        return Path(environment.get("LOCALAPPDATA") or home / "AppData" / "Local") / "das-server"
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "das-server"
+    return Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share") / "das-server"
+
+
+def default_config_file(environment: Mapping[str, str] | None = None) -> Path:
+    """``config.toml`` in the platform's folder for user configuration."""
+    environment = os.environ if environment is None else environment
+    if sys.platform in ("win32", "darwin"):
+        return default_state_folder(environment) / "config.toml"
+    home = Path(environment.get("HOME") or Path.home())
+    return Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "das-server" / "config.toml"
+
+
+def split_address(address: str, *, field: str = "bind") -> tuple[str, str]:
+    """``tcp://HOST:PORT`` → (HOST without brackets, PORT); raises `SettingsError`."""
+    scheme, separator, rest = address.partition("://")
+    host, colon, port = rest.rpartition(":")
+    usable_port = port == "*" or (port.isdecimal() and 0 < int(port) < 65536)
+    if scheme != "tcp" or not separator or not colon or not host or not usable_port:
+        raise SettingsError(
+            f"The address {address!r} is not of the form tcp://HOST:PORT, such as {DEFAULT_BIND}.", field=field
+        )
+    return host.removeprefix("[").removesuffix("]"), port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read_file(file: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:
+    named = file or (Path(environment["DAS_SERVER_CONFIG"]) if environment.get("DAS_SERVER_CONFIG") else None)
+    path = named or default_config_file(environment)
+    if named is None and not path.is_file():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"The configuration file {path} cannot be read: {error}.", field="config") from error
+    known = [field.name for field in dataclasses.fields(ServerConfig)]
+    for name in values:
+        if name not in known:
+            raise SettingsError(
+                f"{path} sets {name!r}, which does not exist; use one of {', '.join(known)}.", field=name
+            )
+    return values
+
+
+def _convert(name: str, value: Any, source: str) -> Any:
+    kind = type(getattr(ServerConfig, name))
+    try:
+        if name == "state":
+            return Path(value).expanduser().absolute()
+        if kind is tuple:
+            parts = value.split(",") if isinstance(value, str) else value
+            return tuple(str(part).strip() for part in parts)
+        if kind in (int, float):
+            if isinstance(value, bool):
+                raise ValueError
+            number = kind(value)
+            if isinstance(value, float) and number != value:
+                raise ValueError
+            return number
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+    except (TypeError, ValueError) as error:
+        wanted = {int: "a whole number", float: "a number", tuple: "a list of names"}.get(kind, "text")
+        raise SettingsError(f"{name} is {value!r} ({source}) but must be {wanted}.", field=name) from error
+
+
+def _check(config: ServerConfig) -> None:
+    host, _ = split_address(config.bind)
+    if not is_loopback(host):
+        raise AuthenticationFailed(
+            f"The server does not listen on {config.bind}: other machines could reach it and authentication is not configured; "
+            "bind to 127.0.0.1 and reach it through an SSH tunnel.",
+            field="bind",
+        )
+    if config.log_level not in LOG_LEVELS:
+        raise SettingsError(
+            f"log_level is {config.log_level!r} but must be one of {', '.join(LOG_LEVELS)}.", field="log_level"
+        )
+    if not config.devices or not all(config.devices):
+        raise SettingsError("devices is empty but must name at least one, such as auto or cpu.", field="devices")
+    lowest = {"threads": 0, "max_blob_bytes": 1, "min_free_bytes": 0, "keep_s": 0.0, "max_attempts": 1}
+    lowest |= {"cancel_grace_s": 0.0, "heartbeat_timeout_s": 1.0, "stall_timeout_s": 1.0}
+    for name, least in lowest.items():
+        value = getattr(config, name)
+        if not value >= least or value == float("inf"):
+            raise SettingsError(f"{name} is {value} but must be a finite number of at least {least}.", field=name)

@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Jobs on disk: the one state machine, their numbered events, and the blobs that they keep alive.
+
+    QUEUED ─▶ RUNNING ─▶ DONE
+      │ ▲        ├─────▶ FAILED
+      │ └────────┤ (worker lost, server restarted)
+      └──────────┴─────▶ CANCELLED
+
+SQLite in WAL mode with full flushes: what a method returned from is on disk.  One thread, one process: `lock_state` sees to that.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import logging
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from das_blender_addon.errors import JobRejected, SettingsError, StorageError
+from das_blender_addon.protocol.messages import Artefact, Event, JobInput, JobSpec
+
+_log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+JOB_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job TEXT NOT NULL UNIQUE,
+    digest TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    inputs TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    losses INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    acknowledged INTEGER NOT NULL DEFAULT 0,
+    created_s REAL NOT NULL,
+    changed_s REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number);
+CREATE TABLE IF NOT EXISTS events (
+    job TEXT NOT NULL REFERENCES jobs (job) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    time_s REAL NOT NULL,
+    fields TEXT NOT NULL,
+    PRIMARY KEY (job, seq)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS job_blobs (
+    job TEXT NOT NULL REFERENCES jobs (job) ON DELETE CASCADE,
+    sha TEXT NOT NULL,
+    is_input INTEGER NOT NULL,
+    PRIMARY KEY (job, sha, is_input)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS job_blobs_by_sha ON job_blobs (sha);
+"""
+
+
+class JobState(enum.Enum):
+    """Where a job stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL_STATES
+
+
+FINAL_STATES = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+_ALLOWED = {
+    JobState.QUEUED: (JobState.RUNNING, JobState.CANCELLED, JobState.FAILED),
+    JobState.RUNNING: (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as stored.  ``attempt``: how often it was started; ``losses``: how many workers it has lost; times: Unix seconds."""
+
+    number: int
+    job: str
+    spec: JobSpec
+    inputs: tuple[JobInput, ...]
+    state: JobState
+    attempt: int
+    losses: int
+    cancel_requested: bool
+    acknowledged: bool
+    created_s: float
+    changed_s: float
+
+
+class JobStore:
+    """The jobs of one state folder; every method raises `StorageError` when the disk refuses."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / "jobs.sqlite3"
+        with self._errors():
+            self._db = sqlite3.connect(self._path, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, SCHEMA_VERSION):
+                raise StorageError(
+                    f"{self._path} was written by another version of the server (schema {version}, this one knows {SCHEMA_VERSION}); "
+                    "use another state folder."
+                )
+            self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used afterwards."""
+        self._db.close()
+
+    # ── Coming in ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def submit(self, job: str, spec: JobSpec, inputs: list[JobInput]) -> tuple[Job, bool]:
+        """Store a new job with its QUEUED event → (job, whether it was already there).
+
+        The same id with the same request is a duplicate and changes nothing; with another request it is a `JobRejected`.
+        """
+        if not JOB_ID_PATTERN.fullmatch(job):
+            raise JobRejected(f"The job id {job[:80]!r} is not 32 lower-case hex digits.", field="job")
+        digest = request_digest(spec, inputs)
+        with self._transaction():
+            row = self._db.execute("SELECT * FROM jobs WHERE job = ?", (job,)).fetchone()
+            if row is not None:
+                if row["digest"] != digest:
+                    raise JobRejected(
+                        f"The job {job} is already there with another request; use a new id.", field="job"
+                    )
+                return _job_from_row(row), True
+            now = time.time()
+            self._db.execute(
+                "INSERT INTO jobs (job, digest, spec, inputs, state, created_s, changed_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job,
+                    digest,
+                    _to_json(asdict(spec)),
+                    _to_json([asdict(one) for one in inputs]),
+                    JobState.QUEUED.value,
+                    now,
+                    now,
+                ),
+            )
+            self._keep_blobs(job, {one.sha for one in inputs}, is_input=True)
+            position = self._count_before(
+                self._db.execute("SELECT number FROM jobs WHERE job = ?", (job,)).fetchone()[0]
+            )
+            self._append_event(job, "QUEUED", {"position": position})
+        return self.get(job), False
+
+    # ── Looking ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def find(self, job: str) -> Job | None:
+        """The job, or None."""
+        with self._errors():
+            row = self._db.execute("SELECT * FROM jobs WHERE job = ?", (job,)).fetchone()
+        return None if row is None else _job_from_row(row)
+
+    def get(self, job: str) -> Job:
+        """The job; raises `JobRejected` if the server does not have it."""
+        found = self.find(job)
+        if found is None:
+            raise JobRejected(
+                f"The server has no job {job[:80]!r}; it was never accepted or is already forgotten.", field="job"
+            )
+        return found
+
+    def next_queued(self) -> Job | None:
+        """The job that waits longest."""
+        with self._errors():
+            row = self._db.execute("SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY number LIMIT 1").fetchone()
+        return None if row is None else _job_from_row(row)
+
+    def in_states(self, *states: JobState, limit: int = 1000) -> list[Job]:
+        """Jobs in these states, newest first; all of them when none is named."""
+        names = [state.value for state in states or JobState]
+        marks = ", ".join("?" * len(names))
+        with self._errors():
+            rows = self._db.execute(
+                f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?", (*names, limit)
+            )
+            return [_job_from_row(row) for row in rows]
+
+    def queue_position(self, job: Job) -> int:
+        """How many waiting jobs are ahead; 0 for the next one and for one that runs or is over."""
+        return self._count_before(job.number) if job.state is JobState.QUEUED else 0
+
+    def oldest_running_s(self) -> float:
+        """When the oldest running attempt began (Unix time); infinity if none runs."""
+        with self._errors():
+            began = self._db.execute("SELECT min(changed_s) FROM jobs WHERE state = 'RUNNING'").fetchone()[0]
+        return float("inf") if began is None else began
+
+    def events(self, job: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Events with ``seq`` > ``after``, in order."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT * FROM events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?", (job, after, limit)
+            )
+            return [_event_from_row(row) for row in rows]
+
+    def last_event(self, job: str, *kinds: str) -> Event | None:
+        """The newest event, of these kinds if any are named."""
+        where = f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        with self._errors():
+            row = self._db.execute(
+                f"SELECT * FROM events WHERE job = ? {where} ORDER BY seq DESC LIMIT 1", (job, *kinds)
+            ).fetchone()
+        return None if row is None else _event_from_row(row)
+
+    def last_seq(self, job: str) -> int:
+        """Number of the newest event, 0 if there is none."""
+        event = self.last_event(job)
+        return event.seq if event else 0
+
+    # ── Going through its life ──────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, job: str, *, worker: str, device: str) -> Job:
+        """QUEUED → RUNNING, one attempt more."""
+        with self._transaction():
+            current = self.get(job)
+            self._change_state(current, JobState.RUNNING, attempt=current.attempt + 1)
+            self._append_event(job, "STARTED", {"worker": worker, "device": device, "attempt": current.attempt + 1})
+        return self.get(job)
+
+    def progress(self, job: str, fields: dict[str, Any]) -> Event:
+        """Append a PROGRESS event."""
+        with self._transaction():
+            return self._append_event(job, "PROGRESS", fields)
+
+    def preview(self, job: str, step: int, artefact: Artefact) -> Event:
+        """Append a PREVIEW event and keep its blob."""
+        with self._transaction():
+            self._keep_blobs(job, {artefact.sha}, is_input=False)
+            return self._append_event(job, "PREVIEW", {"step": step, "artefact": asdict(artefact)})
+
+    def requeue(self, job: str, *, code: str, message: str, lost: bool) -> Event:
+        """RUNNING → QUEUED with a RETRY event; it keeps its place at the head of the queue.  ``lost``: a worker died of it, perhaps."""
+        with self._transaction():
+            current = self.get(job)
+            self._change_state(current, JobState.QUEUED, losses=current.losses + int(lost))
+            return self._append_event(job, "RETRY", {"attempt": current.attempt + 1, "code": code, "message": message})
+
+    def finish(self, job: str, artefacts: list[Artefact], report: dict[str, Any]) -> Event:
+        """RUNNING → DONE; keeps the artefacts' blobs."""
+        with self._transaction():
+            self._change_state(self.get(job), JobState.DONE)
+            self._keep_blobs(job, {one.sha for one in artefacts}, is_input=False)
+            return self._append_event(job, "DONE", {"artefacts": [asdict(one) for one in artefacts], "report": report})
+
+    def fail(self, job: str, *, code: str, message: str, field: str = "") -> Event:
+        """→ FAILED."""
+        with self._transaction():
+            self._change_state(self.get(job), JobState.FAILED)
+            return self._append_event(job, "FAILED", {"code": code, "message": message, "field": field})
+
+    def request_cancel(self, job: str) -> Job:
+        """Remember that the job is to be cancelled: a waiting one is CANCELLED at once, a finished one stays as it is."""
+        with self._transaction():
+            current = self.get(job)
+            if current.state is JobState.QUEUED:
+                self._change_state(current, JobState.CANCELLED, cancel_requested=1)
+                self._append_event(job, "CANCELLED", {})
+            elif current.state is JobState.RUNNING:
+                self._db.execute("UPDATE jobs SET cancel_requested = 1 WHERE job = ?", (job,))
+        return self.get(job)
+
+    def cancel(self, job: str) -> Event:
+        """→ CANCELLED."""
+        with self._transaction():
+            self._change_state(self.get(job), JobState.CANCELLED)
+            return self._append_event(job, "CANCELLED", {})
+
+    # ── Forgetting ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def acknowledge(self, job: str) -> list[str]:
+        """The client has all it wants: let go of the results → SHAs that no job needs any more.  The events stay."""
+        with self._transaction():
+            current = self.get(job)
+            if not current.state.is_final:
+                raise JobRejected(
+                    f"The job {job} is {current.state.value} and cannot be acknowledged before it is over.", field="job"
+                )
+            shas = [
+                row["sha"]
+                for row in self._db.execute("SELECT sha FROM job_blobs WHERE job = ? AND NOT is_input", (job,))
+            ]
+            self._db.execute("DELETE FROM job_blobs WHERE job = ?", (job,))
+            self._db.execute("UPDATE jobs SET acknowledged = 1 WHERE job = ?", (job,))
+            return [sha for sha in shas if not self._is_referenced(sha)]
+
+    def forget_old(self, *, keep_s: float, now: float | None = None) -> list[str]:
+        """Remove finished jobs that changed last more than ``keep_s`` ago, with events and references → their ids."""
+        limit = (time.time() if now is None else now) - keep_s
+        with self._transaction():
+            final = tuple(state.value for state in FINAL_STATES)
+            rows = self._db.execute(
+                "SELECT job FROM jobs WHERE state IN (?, ?, ?) AND changed_s <= ?", (*final, limit)
+            ).fetchall()
+            self._db.executemany("DELETE FROM jobs WHERE job = ?", [(row["job"],) for row in rows])
+        return [row["job"] for row in rows]
+
+    def referenced_blobs(self) -> set[str]:
+        """Every SHA that some job needs."""
+        with self._errors():
+            return {row["sha"] for row in self._db.execute("SELECT DISTINCT sha FROM job_blobs")}
+
+    # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _change_state(self, current: Job, state: JobState, **columns: int) -> None:
+        if state not in _ALLOWED.get(current.state, ()):
+            raise ValueError(
+                f"job {current.job}: {current.state.value} → {state.value} is not a step of the state machine"
+            )
+        columns_sql = "".join(f", {name} = ?" for name in columns)
+        self._db.execute(
+            f"UPDATE jobs SET state = ?, changed_s = ?{columns_sql} WHERE job = ?",
+            (state.value, time.time(), *columns.values(), current.job),
+        )
+
+    def _append_event(self, job: str, kind: str, fields: dict[str, Any]) -> Event:
+        seq = self.last_seq(job) + 1
+        event = Event(job=job, seq=seq, kind=kind, time_s=time.time(), fields=fields)
+        self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (job, seq, kind, event.time_s, _to_json(fields)))
+        return event
+
+    def _keep_blobs(self, job: str, shas: set[str], *, is_input: bool) -> None:
+        rows = [(job, sha, int(is_input)) for sha in sorted(shas)]
+        self._db.executemany("INSERT OR IGNORE INTO job_blobs VALUES (?, ?, ?)", rows)
+
+    def _is_referenced(self, sha: str) -> bool:
+        return self._db.execute("SELECT 1 FROM job_blobs WHERE sha = ? LIMIT 1", (sha,)).fetchone() is not None
+
+    def _count_before(self, number: int) -> int:
+        with self._errors():
+            sql = "SELECT count(*) FROM jobs WHERE state = 'QUEUED' AND number < ?"
+            return self._db.execute(sql, (number,)).fetchone()[0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            reason = "its disk is full" if "full" in str(error) else str(error)
+            raise StorageError(f"The server cannot use its job list {self._path}: {reason}.") from error
+
+
+def request_digest(spec: JobSpec, inputs: list[JobInput]) -> str:
+    """SHA-256 of all that a SUBMIT asks for; equal requests have equal digests."""
+    request = [asdict(spec), sorted((asdict(one) for one in inputs), key=lambda one: one["role"])]
+    return hashlib.sha256(_to_json(request).encode()).hexdigest()
+
+
+def lock_state(folder: Path) -> IO[str]:
+    """Make ``folder`` and lock it for this process until the returned file is closed or the process ends.
+
+    Raises `SettingsError` if another server uses it, `StorageError` if it cannot be written.
+    """
+    path = folder / "server.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 — stays open as long as the lock is held
+    except OSError as error:
+        raise StorageError(f"The state folder {folder} cannot be written: {error.strerror}.") from error
+    try:
+        _lock_file(file)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read(32).strip()
+        file.close()
+        process = f" (process {owner})" if owner.isdecimal() else ""
+        raise SettingsError(
+            f"Another server{process} already uses the state folder {folder}; stop it or choose another --state.",
+            field="state",
+        ) from error
+    file.seek(0)
+    file.truncate()
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _lock_file(file: IO[str]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(1 << 20)  # a byte far behind the process id, which stays readable
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _job_from_row(row: sqlite3.Row) -> Job:
+    return Job(
+        number=row["number"],
+        job=row["job"],
+        spec=JobSpec(**json.loads(row["spec"])),
+        inputs=tuple(JobInput(**one) for one in json.loads(row["inputs"])),
+        state=JobState(row["state"]),
+        attempt=row["attempt"],
+        losses=row["losses"],
+        cancel_requested=bool(row["cancel_requested"]),
+        acknowledged=bool(row["acknowledged"]),
+        created_s=row["created_s"],
+        changed_s=row["changed_s"],
+    )
+
+
+def _event_from_row(row: sqlite3.Row) -> Event:
+    return Event(
+        job=row["job"], seq=row["seq"], kind=row["kind"], time_s=row["time_s"], fields=json.loads(row["fields"])
+    )

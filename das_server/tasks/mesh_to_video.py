@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main task: an animated scene's tracking video, its first frame and a prompt become the scene's frames."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from das_blender_addon.errors import JobCancelled, JobRejected
+from das_blender_addon.protocol.frames import CODECS, unpack_first_frame_xy
+from das_blender_addon.protocol.messages import JobInput, JobSpec, ModelCapability
+from das_server import media
+from das_server.tasks.base import LoadedInput, TaskContext, TaskResult
+
+if TYPE_CHECKING:
+    import torch
+
+TRACKING_RANGES = ("signed", "unit")
+MAX_PROMPT_LENGTH = 10_000
+MAX_SEED = 2**63 - 1
+MAX_GUIDANCE = 100.0
+OPTIONS = ("compose",)
+"""Settings that this task knows besides the ordinary ones: ``compose`` bool, for models that read "first_frame_xy"."""
+
+
+# ── Before a job is accepted ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check(spec: JobSpec, inputs: list[JobInput], model: ModelCapability) -> None:
+    """Compare a request with what ``model`` takes; raises `JobRejected` that names the field, its value and the valid ones."""
+    _check_settings(spec, model)
+    roles = [one.role for one in inputs]
+    for role in roles:
+        if roles.count(role) > 1:
+            raise JobRejected(f"The input {role!r} comes {roles.count(role)} times; send it once.", field="inputs")
+        if role not in ("tracking_video", "first_frame", *model.inputs):
+            known = ", ".join(["tracking_video", "first_frame", *model.inputs])
+            raise JobRejected(
+                f"The input {role[:40]!r} is not read by {model.name}, which reads {known}.", field="inputs"
+            )
+    by_role = {one.role: one for one in inputs}
+    wanted = ["tracking_video", "first_frame", *(model.inputs if composes(spec, model) else ())]
+    for role in wanted:
+        if role not in by_role:
+            raise JobRejected(f"The input {role!r} is missing; {model.name} cannot work without it.", field="inputs")
+    window = [spec.num_frames, spec.height, spec.width]
+    _check_png(by_role["first_frame"])
+    _check_array(by_role["tracking_video"], "uint8", [*window, 3])
+    if "first_frame_xy" in by_role:
+        _check_array(by_role["first_frame_xy"], "uint16", [*window, 2])
+    if "first_frame_visible" in by_role:
+        _check_array(by_role["first_frame_visible"], "bool", window)
+
+
+def composes(spec: JobSpec, model: ModelCapability) -> bool:
+    """Whether the result is composed with the first frame's own pixels, where the model offers that."""
+    return "first_frame_xy" in model.inputs and spec.options.get("compose", True)
+
+
+def _check_settings(spec: JobSpec, model: ModelCapability) -> None:
+    _check_is_one_of("num_frames", spec.num_frames, model.num_frames, model)
+    if [spec.width, spec.height] not in model.sizes:
+        sizes = ", ".join(f"{width}×{height}" for width, height in model.sizes[:12])
+        raise JobRejected(
+            f"The size {spec.width}×{spec.height} is not one that {model.name} makes; use one of {sizes}.",
+            field="width",
+        )
+    if not 1 <= spec.kept_frames <= spec.num_frames:
+        raise JobRejected(
+            f"kept_frames is {spec.kept_frames} but must lie between 1 and num_frames, {spec.num_frames}.",
+            field="kept_frames",
+        )
+    _check_is_one_of("num_inference_steps", spec.num_inference_steps, model.exact_steps, model)
+    if not (math.isfinite(spec.guidance_scale) and 0.0 <= spec.guidance_scale <= MAX_GUIDANCE):
+        raise JobRejected(
+            f"guidance_scale is {spec.guidance_scale} but must lie between 0 and {MAX_GUIDANCE:g}.",
+            field="guidance_scale",
+        )
+    if not 0 <= spec.seed <= MAX_SEED:
+        raise JobRejected(f"seed is {spec.seed} but must lie between 0 and 2^63 - 1.", field="seed")
+    _check_is_one_of("tracking_range", spec.tracking_range, TRACKING_RANGES, model)
+    for field in ("prompt", "negative_prompt"):
+        if len(getattr(spec, field)) > MAX_PROMPT_LENGTH:
+            raise JobRejected(
+                f"{field} has {len(getattr(spec, field))} characters but at most {MAX_PROMPT_LENGTH} are taken.",
+                field=field,
+            )
+    for name, value in spec.options.items():
+        _check_is_one_of("options", name, OPTIONS, model)
+        if not isinstance(value, bool):
+            raise JobRejected(f"The option {name} is {value!r} but must be true or false.", field="options")
+
+
+def _check_is_one_of(field: str, value: Any, valid: Any, model: ModelCapability) -> None:
+    if value not in valid:
+        near = sorted(valid, key=lambda one: abs(one - value))[:12] if isinstance(value, int) else list(valid)
+        words = ", ".join(str(one) for one in sorted(near))
+        raise JobRejected(f"{field} is {value!r} but {model.name} takes {words}.", field=field)
+
+
+def _check_png(item: JobInput) -> None:
+    if item.media != "image/png":
+        raise JobRejected(f"The input {item.role} is {item.media[:40]!r} but must be image/png.", field=item.role)
+
+
+def _check_array(item: JobInput, dtype: str, shape: list[int]) -> None:
+    if item.media != "array":
+        raise JobRejected(f"The input {item.role} is {item.media[:40]!r} but must be array.", field=item.role)
+    if item.dtype != dtype or item.shape != shape:
+        raise JobRejected(
+            f"The input {item.role} is {item.dtype[:20]} {item.shape[:8]} but the settings ask for {dtype} {shape}.",
+            field=item.role,
+        )
+    if item.codec not in CODECS:
+        raise JobRejected(
+            f"The input {item.role} uses the codec {item.codec[:20]!r}; use one of {', '.join(CODECS)}.",
+            field=item.role,
+        )
+
+
+# ── In the worker ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> TaskResult:
+    """Make the frames; the same ``spec`` and ``inputs`` give the same bytes on the same device.
+
+    Raises `FirstFrameError`, `ProtocolError` (an input that does not hold what it says), `JobCancelled`, `ModelError`.
+    """
+    import torch
+
+    # 1. Conditions: checked before the model is touched.
+    first_frame = media.read_first_frame(inputs["first_frame"].content, spec.width, spec.height)
+    tracking_video = inputs["tracking_video"].array()
+    correspondences = _read_correspondences(inputs) if spec.options.get("compose", True) else None
+
+    # 2. The model.
+    pipeline = context.pipeline(spec.model)
+    context.emit_progress("encoding", 0, 1)
+
+    def on_stage(stage: str) -> None:
+        context.emit_progress(stage, 0, spec.num_inference_steps if stage == "denoising" else 1)
+
+    def on_step_end(step: int, num_steps: int, x0: torch.Tensor) -> None:
+        context.emit_progress("denoising", step + 1, num_steps)
+        if step + 1 < num_steps or num_steps == 1:
+            context.emit_preview(step + 1, pipeline.preview_frames(x0))
+
+    result = pipeline(
+        spec.prompt,
+        tracking_video,
+        first_frame,
+        negative_prompt=spec.negative_prompt,
+        num_inference_steps=spec.num_inference_steps,
+        guidance_scale=spec.guidance_scale,
+        generator=torch.Generator().manual_seed(spec.seed),
+        tracking_range=spec.tracking_range,
+        callback_on_step_end=on_step_end,
+        should_stop=context.should_stop,
+        on_stage=on_stage,
+    )
+    frames = result.frames
+
+    # 3. The first frame's own pixels where it shows the same point, for models that say so.
+    if correspondences is not None:
+        from das_server.pipeline.compose import compose
+
+        context.emit_progress("composing", 0, 1)
+        frames = compose(frames, np.asarray(first_frame), *correspondences)
+    if context.should_stop():
+        raise JobCancelled("The job was cancelled.")
+
+    report = {
+        "tracking_range": spec.tracking_range,
+        "composed": correspondences is not None,
+        "pipeline": result.settings,
+    }
+    return TaskResult(frames=frames[: spec.kept_frames], report=report)
+
+
+def _read_correspondences(inputs: dict[str, LoadedInput]) -> tuple[np.ndarray, np.ndarray] | None:
+    """(first_frame_xy f32 ``[T,H,W,2]`` pixels with NaN, visible bool ``[T,H,W]``), None where the model reads none."""
+    if "first_frame_xy" not in inputs:
+        return None
+    xy, visible = unpack_first_frame_xy(inputs["first_frame_xy"].array())
+    if "first_frame_visible" in inputs:
+        visible &= inputs["first_frame_visible"].array()
+    return xy, visible

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inside a worker process: the main thread runs jobs with torch, one other thread owns the socket and keeps the heart beating.
+
+python -m das_server.workers.child --address … --parent PID …        (started by `das_server.workers.local` only)
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import dataclasses
+import logging
+import os
+import platform
+import shutil
+import signal
+import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from das_blender_addon.errors import DasError, JobCancelled, JobError, OutOfMemory
+from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
+from das_blender_addon.protocol.png import encode_png
+from das_server import __version__, media
+from das_server.blobs import BlobStore
+from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
+from das_server.workers import wire
+from das_server.workers.link import Link
+
+if TYPE_CHECKING:
+    from das_server.pipeline.pipeline import DasPipeline
+
+_log = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1
+CONTEXT_IS_DEAD_STATUS = 70
+"""Exit status after an error that leaves the GPU unusable for this process."""
+
+
+class Worker:
+    """Runs one job after another; keeps one pipeline loaded."""
+
+    def __init__(self, link: Link, state: Path, *, device: str, threads: int, profile: str):
+        self._link = link
+        self._blobs = BlobStore(state)
+        self._scratch = state / "scratch" / link.name
+        self._device = device
+        self._threads = threads or _num_cores()
+        self._profile = profile
+        self._pipeline: DasPipeline | None = None
+        self._model = ""
+
+    def run_forever(self) -> None:
+        """Prepare torch, say so, then obey; never returns."""
+        about = _set_up_torch(self._device, self._threads)
+        self._device = about["device"]
+        self._versions = about["versions"]
+        self._device_label = about["device_label"]
+        self._link.say("ready", **about, state="ready")
+        while True:
+            order = self._link.next_order()
+            if order["kind"] == "load":
+                self._warm_up(order["model"])
+            else:
+                self._run(order)
+
+    def _warm_up(self, model: str) -> None:
+        with self._link.state("loading"):
+            try:
+                self._load(model)
+            except DasError as error:
+                _log.error("the model %s is not loaded: %s", model, error.message)
+                self._link.say("problem", message=error.message)
+            except Exception as error:  # whatever a model's files do, the worker stays and says so
+                _log.exception("the model %s is not loaded", model)
+                self._link.say(
+                    "problem", message=f"The model {model} cannot be loaded: {type(error).__name__}: {error}"
+                )
+
+    def _load(self, model: str) -> DasPipeline:
+        if self._pipeline is not None and self._model == model:
+            return self._pipeline
+        from das_server.pipeline.loading import load_pipeline
+
+        self._pipeline, self._model, self._link.model = None, "", ""
+        _free_memory()
+        started = time.monotonic()
+        self._pipeline = load_pipeline(model, device=self._device, profile=self._profile)
+        self._model = self._link.model = model
+        _log.info("the model %s is loaded on %s after %.1f s", model, self._device, time.monotonic() - started)
+        return self._pipeline
+
+    def _run(self, order: dict[str, Any]) -> None:
+        job = order["job"]
+        _log.info("job %s: attempt %s starts on %s", job, order["attempt"], self._device)
+        try:
+            artefacts, report = self._work(order)
+        except DasError as error:
+            _log.info("job %s: %s: %s", job, error.code, error.message)
+            self._link.fail(order, error)
+        except Exception as error:  # the job fails, the worker goes on, except where the GPU is beyond use
+            _log.exception("job %s: unexpected error", job)
+            if "CUDA error" in str(error):
+                os._exit(CONTEXT_IS_DEAD_STATUS)
+            self._link.fail(order, _error_of(error, self._device_label))
+        else:
+            self._link.finish(order, [dataclasses.asdict(one) for one in artefacts], report)
+            _log.info("job %s: done", job)
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            _free_memory()
+
+    def _work(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
+        # 1. What is wanted, and whether it still is.
+        spec = JobSpec(**order["spec"])
+        inputs = {one["role"]: LoadedInput(JobInput(**one), self._blobs.read(one["sha"])) for one in order["inputs"]}
+        times = StageTimes()
+        context = self._context(order, times)
+        if context.should_stop():
+            raise JobCancelled("The job was cancelled.")
+
+        # 2. Pixels.
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        result = task_module(spec.task).run(spec, inputs, context)
+
+        # 3. Files, all of them on disk before the job is done.
+        artefacts = self._save(result, context)
+        timings_s = times.finish()
+        about = {
+            "model": spec.model,
+            "seed": spec.seed,
+            "settings": dataclasses.asdict(spec),
+            "device": self._device_label,
+        }
+        about |= {"threads": self._threads, "versions": self._versions, "timings_s": timings_s}
+        return artefacts, about | result.report
+
+    def _context(self, order: dict[str, Any], times: StageTimes) -> TaskContext:
+        def emit_progress(stage: str, step: int, of: int) -> None:
+            times.enter(stage)
+            fields = {"stage": stage, "step": step, "of": of, "elapsed_s": round(times.elapsed_s, 3)}
+            self._link.progress(order, fields)
+
+        def emit_preview(step: int, frames: np.ndarray) -> None:
+            sha, size_bytes = self._blobs.add(media.preview_jpeg(frames))
+            artefact = Artefact(role="preview", sha=sha, size_bytes=size_bytes, media="image/jpeg")
+            self._link.preview(order, step, dataclasses.asdict(artefact))
+
+        def pipeline(model: str) -> DasPipeline:
+            if self._model != model:
+                emit_progress("loading", 0, 1)
+            return self._load(model)
+
+        return TaskContext(
+            emit_progress=emit_progress,
+            emit_preview=emit_preview,
+            should_stop=lambda: self._link.is_cancelled(order["job"]),
+            pipeline=pipeline,
+            scratch=self._scratch,
+        )
+
+    def _save(self, result: TaskResult, context: TaskContext) -> list[Artefact]:
+        def save(index: int) -> Artefact:
+            sha, size_bytes = self._blobs.add(encode_png(result.frames[index]))
+            return Artefact(role="frame", sha=sha, size_bytes=size_bytes, media="image/png", index=index)
+
+        artefacts = []
+        count = len(result.frames)
+        context.emit_progress("saving", 0, count)
+        with ThreadPoolExecutor(max_workers=min(4, self._threads)) as pool:
+            for artefact in pool.map(save, range(count)):
+                artefacts.append(artefact)
+                if len(artefacts) % 8 == 0 or len(artefacts) == count:
+                    context.emit_progress("saving", len(artefacts), count)
+                if context.should_stop():
+                    pool.shutdown(cancel_futures=True)
+                    raise JobCancelled("The job was cancelled.")
+        return artefacts
+
+
+class StageTimes:
+    """Seconds spent in each stage of a job."""
+
+    def __init__(self):
+        self._started_s = self._since_s = time.monotonic()
+        self._stage = "reading"
+        self._spent: dict[str, float] = {}
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    def enter(self, stage: str) -> None:
+        """The stage has begun, or goes on."""
+        if stage != self._stage:
+            now = time.monotonic()
+            self._spent[self._stage] = self._spent.get(self._stage, 0.0) + now - self._since_s
+            self._stage, self._since_s = stage, now
+
+    def finish(self) -> dict[str, float]:
+        """Seconds per stage and in all."""
+        self.enter("")
+        return {stage: round(spent, 3) for stage, spent in self._spent.items()} | {"total": round(self.elapsed_s, 3)}
+
+
+def _error_of(error: Exception, device_label: str) -> DasError:
+    name = type(error).__name__
+    if (
+        isinstance(error, MemoryError)
+        or name == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate" in str(error)
+    ):
+        return OutOfMemory(
+            f"The job does not fit the memory of {device_label}; use fewer or smaller frames, or a smaller memory profile."
+        )
+    first_line = str(error).splitlines()[0] if str(error) else "no message"
+    return JobError(f"The job failed with {name}: {first_line}; the server's log has the details.")
+
+
+def _set_up_torch(device: str, threads: int) -> dict[str, Any]:
+    """Make torch reproducible and find the device → {device, device_label, versions}.
+
+    The number of threads is part of what decides the last bits on a CPU, so it is fixed and reported.
+    """
+    import diffusers
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    if device == "auto":
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        label = f"{torch.cuda.get_device_name(device)} ({device})"
+    else:
+        label = f"CPU, {threads} threads ({platform.machine()})"
+    versions = {"das": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
+    versions |= {"python": platform.python_version()}
+    return {"device": device, "device_label": label, "versions": versions}
+
+
+def _free_memory() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent ends; `Link` looks after the other systems."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.name == "posix" and os.getppid() != parent:  # it ended before the request was made
+        os._exit(0)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Connect, then run jobs until the server ends."""
+    parser = argparse.ArgumentParser(prog="das_server.workers.child")
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--routing-id", required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--state", required=True, type=Path)
+    parser.add_argument("--threads", required=True, type=int)
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--parent", required=True, type=int)
+    parser.add_argument("--log-level", required=True)
+    options = parser.parse_args(arguments)
+
+    die_with_parent(options.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    name = options.routing_id.partition(".")[0]
+    logging.basicConfig(level=options.log_level, format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s")
+    link = Link(options.address, options.routing_id, os.environ[wire.TOKEN_VARIABLE], parent=options.parent)
+    link.start()
+    Worker(link, options.state, device=options.device, threads=options.threads, profile=options.profile).run_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Between the job list and the workers: gives out jobs in order, writes down what the workers tell, decides what is tried again."""
+
+from __future__ import annotations
+
+import logging
+
+from das_blender_addon.errors import JobCancelled, StorageError, WorkerLost
+from das_server.blobs import BlobStore
+from das_server.jobs import Job, JobState, JobStore
+from das_server.workers.base import (
+    WorkDone,
+    Workers,
+    WorkFailed,
+    WorkLost,
+    WorkNews,
+    WorkOrder,
+    WorkPreviewed,
+    WorkProgressed,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Moves jobs through their states.  ``max_attempts``: how many workers a job may lose before it fails."""
+
+    def __init__(self, store: JobStore, blobs: BlobStore, workers: Workers, *, max_attempts: int = 3):
+        self._store = store
+        self._blobs = blobs
+        self._workers = workers
+        self._max_attempts = max_attempts
+        self._unsaved: list[WorkNews] = []
+
+    def recover(self) -> None:
+        """After a start: jobs that were running when the server ended wait again, in their old places."""
+        for job in self._store.in_states(JobState.RUNNING):
+            if job.cancel_requested:
+                self._store.cancel(job.job)
+            else:
+                _log.info("job %s was running when the server ended and starts again", job.job)
+                message = "The server was restarted; the job starts again."
+                self._store.requeue(job.job, code=WorkerLost.code, message=message, lost=False)
+
+    def tick(self) -> None:
+        """Take in the workers' news, then give out waiting jobs."""
+        news, self._unsaved = self._unsaved + self._workers.news(), []
+        for one in news:
+            try:
+                self._take_in(one)
+            except StorageError as error:
+                _log.error("job %s: %s", one.job, error.message)
+                if not isinstance(one, WorkProgressed | WorkPreviewed):
+                    self._unsaved.append(one)  # the end of an attempt must not get lost: try again next time
+        try:
+            self._give_out()
+        except StorageError as error:
+            _log.error("no job can start: %s", error.message)
+
+    def cancel(self, job: str) -> Job:
+        """Cancel a waiting job now, a running one within its step; nothing happens to one that is over."""
+        found = self._store.request_cancel(job)
+        if found.state is JobState.RUNNING:
+            self._workers.cancel(job)
+        return found
+
+    def _take_in(self, news: WorkNews) -> None:
+        job = self._store.find(news.job)
+        if job is None or job.state is not JobState.RUNNING or job.attempt != news.attempt:
+            _log.info("job %s: late news of attempt %s ignored", news.job, news.attempt)
+            return
+        if isinstance(news, WorkProgressed):
+            self._store.progress(job.job, news.fields)
+        elif isinstance(news, WorkPreviewed):
+            self._store.preview(job.job, news.step, news.artefact)
+        elif job.cancel_requested:
+            self._store.cancel(job.job)
+        elif isinstance(news, WorkDone):
+            self._finish(job, news)
+        elif isinstance(news, WorkFailed):
+            self._fail(job, news)
+        else:
+            self._retry(job, news.reason)
+
+    def _finish(self, job: Job, news: WorkDone) -> None:
+        missing = [one for one in news.artefacts if self._blobs.size_bytes(one.sha) != one.size_bytes]
+        if missing:
+            self._retry(job, f"{len(missing)} results vanished from the server's disk.")
+        else:
+            self._store.finish(job.job, list(news.artefacts), news.report)
+
+    def _fail(self, job: Job, news: WorkFailed) -> None:
+        if news.code == JobCancelled.code:  # nobody asked for it: the cancellation was forgotten with an earlier server
+            self._store.cancel(job.job)
+        else:
+            self._store.fail(job.job, code=news.code, message=news.message, field=news.field)
+
+    def _retry(self, job: Job, reason: str) -> None:
+        losses = job.losses + 1
+        if losses >= self._max_attempts:
+            message = f"The job lost its worker {losses} times and is given up. The last time: {reason}"
+            self._store.fail(job.job, code=WorkerLost.code, message=message)
+        else:
+            self._store.requeue(job.job, code=WorkerLost.code, message=f"{reason} The job starts again.", lost=True)
+
+    def _give_out(self) -> None:
+        for worker in self._workers.free():
+            job = self._store.next_queued()
+            if job is None:
+                return
+            started = self._store.start(job.job, worker=worker.name, device=worker.device_label or worker.device)
+            self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs))
+        statuses = self._workers.status()
+        if statuses and all(one.state == "broken" for one in statuses):
+            self._give_up_waiting(statuses[0].problem)
+
+    def _give_up_waiting(self, problem: str) -> None:
+        message = f"No worker of this server can start. {problem} The server's log has the details."
+        while job := self._store.next_queued():
+            self._store.fail(job.job, code=WorkerLost.code, message=message)

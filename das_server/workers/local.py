@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Workers as child processes of this machine, one per device: started, heard, and replaced when they die or fall silent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from das_blender_addon.errors import JobCancelled
+from das_blender_addon.protocol.messages import Artefact
+from das_server.workers import wire
+from das_server.workers.base import (
+    WorkDone,
+    WorkerStatus,
+    WorkFailed,
+    WorkLost,
+    WorkNews,
+    WorkOrder,
+    WorkPreviewed,
+    WorkProgressed,
+    Workers,
+)
+
+_log = logging.getLogger(__name__)
+
+BROKEN_AFTER_STARTS = 3
+"""Deaths in a row before a worker was ever ready, after which it counts as broken."""
+
+LONGEST_PAUSE_S = 30.0
+STALLED_STEPS = 20.0
+"""A job stalls when it does not move for this many of its own median steps …"""
+
+SHORTEST_STALL_S = 120.0
+"""… but not sooner than this."""
+
+STOP_S = 2.0
+"""How long a worker may take to end before it is killed."""
+
+
+@dataclass
+class _Process:
+    """One worker process and what is known of it; lives on through restarts."""
+
+    name: str
+    device: str
+    environment: dict[str, str]
+    process: subprocess.Popen | None = None
+    generation: int = 0
+    state: str = "starting"
+    order: WorkOrder | None = None
+    heard_s: float = 0.0
+    cancel_deadline_s: float = float("inf")
+    failed_starts: int = 0
+    start_at_s: float = 0.0
+    about: dict[str, Any] = field(default_factory=dict)
+    heartbeat: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+    doom: str = ""
+
+    @property
+    def routing_id(self) -> bytes:
+        return f"{self.name}.{self.generation}".encode()
+
+
+class LocalWorkers(Workers):
+    """One child process per device.  ``socket`` is for the caller's poller: readable means that `news` has something."""
+
+    def __init__(
+        self,
+        context: zmq.Context,
+        state: Path,
+        *,
+        devices: tuple[str, ...] = ("auto",),
+        model: str = "",
+        threads: int = 0,
+        profile: str = "auto",
+        cancel_grace_s: float = 10.0,
+        heartbeat_timeout_s: float = 30.0,
+        stall_timeout_s: float = 3600.0,
+    ):
+        self._state = state
+        self._model = model
+        self._arguments = ["--threads", str(threads), "--profile", profile]
+        self._cancel_grace_s = cancel_grace_s
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._stall_timeout_s = stall_timeout_s
+        self._token = secrets.token_hex(16)
+        self._news: list[WorkNews] = []
+        self._folder: Path | None = None
+        self._processes = [_Process(f"worker-{i}", *one) for i, one in enumerate(find_devices(devices))]
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._address = self._bind()
+
+    def start(self) -> None:
+        for one in self._processes:
+            self._spawn(one)
+
+    def stop(self) -> None:
+        running = [one.process for one in self._processes if one.process and one.process.poll() is None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + STOP_S
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for one in self._processes:
+            one.state = "stopped"
+        self.socket.close(linger=0)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def free(self) -> list[WorkerStatus]:
+        takers = [one for one in self._processes if one.order is None and one.state in ("loading", "ready")]
+        return [self._status_of(one) for one in sorted(takers, key=lambda one: one.state != "ready")]
+
+    def run(self, worker: str, order: WorkOrder) -> None:
+        one = next(one for one in self._processes if one.name == worker)
+        if one.order is not None:
+            raise ValueError(f"{worker} already runs job {one.order.job}")
+        one.order = order
+        one.state = "busy"
+        one.heartbeat = {}
+        inputs = [asdict(item) for item in order.inputs]
+        self._send(
+            one,
+            {"kind": "run", "job": order.job, "attempt": order.attempt, "spec": asdict(order.spec), "inputs": inputs},
+        )
+
+    def cancel(self, job: str) -> None:
+        for one in self._processes:
+            if one.order and one.order.job == job and one.cancel_deadline_s == float("inf"):
+                one.cancel_deadline_s = time.monotonic() + self._cancel_grace_s
+                self._send(one, {"kind": "cancel", "job": job})
+
+    def news(self) -> list[WorkNews]:
+        self._drain()
+        now = time.monotonic()
+        for one in self._processes:
+            if one.process is None:
+                if now >= one.start_at_s:
+                    self._spawn(one)
+            elif one.process.poll() is not None:
+                self._drain()  # its last words may have come between the two looks
+                self._bury(one)
+            else:
+                self._judge(one, now)
+        news, self._news = self._news, []
+        return news
+
+    def status(self) -> list[WorkerStatus]:
+        return [self._status_of(one) for one in self._processes]
+
+    # ── Life and death ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _spawn(self, one: _Process) -> None:
+        one.generation += 1
+        one.state = "starting" if one.failed_starts < BROKEN_AFTER_STARTS else "broken"
+        one.heard_s = time.monotonic()
+        one.about, one.heartbeat, one.doom = {}, {}, ""
+        package_root = str(Path(__file__).resolve().parents[2])
+        inherited = os.environ.get("PYTHONPATH")
+        environment = os.environ | one.environment | {wire.TOKEN_VARIABLE: self._token}
+        environment["PYTHONPATH"] = package_root + (os.pathsep + inherited if inherited else "")
+        command = [sys.executable, "-m", "das_server.workers.child", "--address", self._address]
+        command += [
+            "--routing-id",
+            one.routing_id.decode(),
+            "--device",
+            one.device,
+            "--state",
+            str(self._state),
+            *self._arguments,
+        ]
+        command += [
+            "--parent",
+            str(os.getpid()),
+            "--log-level",
+            logging.getLevelName(logging.getLogger().getEffectiveLevel()),
+        ]
+        # A group of its own: Ctrl-C in a terminal is for the server alone, which then ends its workers.
+        group = {"process_group": 0} if os.name == "posix" else {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        one.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **group
+        )
+        _log.info("%s for %s is process %s", one.name, one.device, one.process.pid)
+
+    def _judge(self, one: _Process, now: float) -> None:
+        """Kill a worker that is silent, stalled or disobedient; the next look finds it dead."""
+        if one.doom:
+            return
+        beat = one.heartbeat
+        since, step_s = beat.get("since_progress_s", 0.0), beat.get("step_s", 0.0)
+        stall_s = (
+            max(SHORTEST_STALL_S, STALLED_STEPS * step_s)
+            if step_s and beat.get("stage") == "denoising"
+            else float("inf")
+        )
+        if now - one.heard_s > self._heartbeat_timeout_s:
+            self._doom(one, f"was silent for {self._heartbeat_timeout_s:.0f} s")
+        elif one.order and now > one.cancel_deadline_s:
+            self._doom(one, f"did not stop within {self._cancel_grace_s:g} s of being asked to")
+        elif one.order and since > min(stall_s, self._stall_timeout_s):
+            self._doom(one, f"made no progress for {since:.0f} s")
+
+    def _doom(self, one: _Process, reason: str) -> None:
+        _log.warning("%s (process %s) %s and is killed", one.name, one.process.pid, reason)
+        one.doom = reason
+        one.process.kill()
+
+    def _bury(self, one: _Process) -> None:
+        """Note a death, tell of the job it took with it, and plan the successor."""
+        reason = f"The worker process {one.name} {one.doom or _how_it_ended(one.process.returncode)}."
+        _log.warning("%s%s", reason, f" It ran job {one.order.job}." if one.order else "")
+        if one.order:
+            self._news.append(WorkLost(one.order.job, one.order.attempt, reason))
+        was_ready = bool(one.about)
+        one.failed_starts = 0 if was_ready else one.failed_starts + 1
+        one.problem = "" if was_ready else reason
+        one.process, one.order, one.cancel_deadline_s = None, None, float("inf")
+        one.state = "broken" if one.failed_starts >= BROKEN_AFTER_STARTS else "starting"
+        one.start_at_s = time.monotonic() + (0.0 if was_ready else min(0.25 * 2**one.failed_starts, LONGEST_PAUSE_S))
+
+    # ── Talking ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _bind(self) -> str:
+        if os.name == "nt":
+            self.socket.bind("tcp://127.0.0.1:*")
+            return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        path = self._state / "workers.ipc"
+        if len(os.fsencode(path)) > 100:  # the longest name that every platform gives a local socket
+            self._folder = Path(tempfile.mkdtemp(prefix="das-server-"))
+            path = self._folder / "workers.ipc"
+        self.socket.bind(f"ipc://{path}")
+        path.chmod(0o600)
+        return f"ipc://{path}"
+
+    def _send(self, one: _Process, message: dict[str, Any]) -> None:
+        try:
+            self.socket.send_multipart([one.routing_id, *wire.pack(self._token, message)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            _log.warning("%s does not take %s: %s", one.name, message["kind"], error)
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                routing_id, *frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            message = wire.unpack(self._token, frames)
+            one = next((one for one in self._processes if one.routing_id == routing_id and one.process), None)
+            if message is None or one is None:
+                _log.warning("ignored a message from %r that is no worker of this server", routing_id[:40])
+                continue
+            one.heard_s = time.monotonic()
+            self._hear(one, message)
+
+    def _hear(self, one: _Process, message: dict[str, Any]) -> None:
+        kind = message["kind"]
+        if kind == "hello":
+            if self._model:
+                self._send(one, {"kind": "load", "model": self._model})
+        elif kind == "heartbeat":
+            one.heartbeat = message
+            if one.state != "broken" and one.order is None and one.about:
+                one.state = message["state"]
+            self._send(one, {"kind": "heartbeat"})
+        elif kind == "ready":
+            one.about = message
+            one.failed_starts = 0
+            one.problem = ""
+            one.state = "busy" if one.order else message["state"]
+        elif kind == "problem":
+            one.problem = message["message"]
+        elif one.order and (message.get("job"), message.get("attempt")) == (one.order.job, one.order.attempt):
+            self._hear_of_work(one, message)
+
+    def _hear_of_work(self, one: _Process, message: dict[str, Any]) -> None:
+        kind, job, attempt = message["kind"], message["job"], message["attempt"]
+        if kind == "progress":
+            self._news.append(WorkProgressed(job, attempt, message["fields"]))
+            return
+        if kind == "preview":
+            self._news.append(WorkPreviewed(job, attempt, message["step"], Artefact(**message["artefact"])))
+            return
+        if kind == "done":
+            artefacts = tuple(Artefact(**item) for item in message["artefacts"])
+            self._news.append(WorkDone(job, attempt, artefacts, message["report"]))
+        elif kind == "failed":
+            if message["code"] == JobCancelled.code:
+                _log.info("job %s: %s stopped as asked", job, one.name)
+            self._news.append(WorkFailed(job, attempt, message["code"], message["message"], message["field"]))
+        one.order, one.cancel_deadline_s = None, float("inf")
+        one.state = "ready"
+
+    def _status_of(self, one: _Process) -> WorkerStatus:
+        beat = one.heartbeat
+        return WorkerStatus(
+            name=one.name,
+            state=one.state,
+            device=one.about.get("device", one.device),
+            device_label=one.about.get("device_label", ""),
+            pid=one.process.pid if one.process else 0,
+            model=beat.get("model", ""),
+            job=one.order.job if one.order else "",
+            attempt=one.order.attempt if one.order else 0,
+            restarts=max(0, one.generation - 1),
+            step_s=beat.get("step_s", 0.0),
+            since_progress_s=beat.get("since_progress_s", 0.0) if one.order else 0.0,
+            memory_bytes=beat.get("memory_bytes", 0),
+            problem=one.problem,
+            versions=one.about.get("versions", {}),
+        )
+
+
+def find_devices(names: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
+    """(device, environment of its worker) for each name; "auto" is every CUDA device of this machine, or the CPU.
+
+    Asks ``nvidia-smi``, because importing torch here would cost seconds and a CUDA context.  Each worker sees only its own GPU.
+    """
+    found: list[tuple[str, dict[str, str]]] = []
+    for name in names:
+        if name == "auto":
+            gpus = _visible_gpus()
+            found += [("cuda:0", _gpu_environment(gpu)) for gpu in gpus] or [("auto", {})]
+        elif name.startswith("cuda:") and name[5:].isdecimal():
+            gpus = _visible_gpus()
+            index = int(name[5:])
+            found.append(("cuda:0", _gpu_environment(gpus[index])) if index < len(gpus) else (name, {}))
+        else:
+            found.append((name, {}))
+    return found
+
+
+def _gpu_environment(gpu: str) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": gpu, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
+def _visible_gpus() -> list[str]:
+    """Identifiers for CUDA_VISIBLE_DEVICES, as the environment of the server allows."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
+    if not shutil.which("nvidia-smi"):
+        return []
+    try:
+        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        _log.warning("nvidia-smi does not answer (%s), so GPUs are left to torch", error)
+        return []
+    return gpus_in(answer)
+
+
+def gpus_in(listing: str) -> list[str]:
+    """UUIDs in what ``nvidia-smi -L`` prints; a GPU that is split counts by its parts (MIG devices) instead of as a whole."""
+    found: list[tuple[str, list[str]]] = []
+    for uuid in re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)", listing):
+        if uuid.startswith("GPU"):
+            found.append((uuid, []))
+        elif found:
+            found[-1][1].append(uuid)
+    return [part for gpu, parts in found for part in (parts or [gpu])]
+
+
+def _how_it_ended(code: int) -> str:
+    if code < 0:
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+    return f"ended by itself with exit status {code}"

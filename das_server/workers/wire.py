@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the server and its worker processes say to each other: msgpack maps over one local ZeroMQ socket, no pickle.
+
+Worker → server (``kind``): "hello" {pid} · "heartbeat" {state, model, job, attempt, stage, step_s, since_progress_s, memory_bytes} ·
+"ready" {device, device_label, versions} · "problem" {message} · "progress" {job, attempt, fields} · "preview" {job, attempt, step,
+artefact} · "done" {job, attempt, artefacts, report} · "failed" {job, attempt, code, message, field}.
+Server → worker: "load" {model} · "run" {job, attempt, spec, inputs} · "cancel" {job} · "heartbeat" {}.
+
+Every message carries the secret that the worker got at birth, so that no other process of the machine can pose as one.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+import msgpack
+
+TOKEN_VARIABLE = "DAS_WORKER_TOKEN"
+HEARTBEAT_S = 1.0
+
+
+def pack(token: str, message: dict[str, Any]) -> list[bytes]:
+    """The frames of a message."""
+    return [token.encode(), msgpack.packb(message, use_bin_type=True)]
+
+
+def unpack(token: str, frames: list[bytes]) -> dict[str, Any] | None:
+    """The message in ``frames``; None for anything that is not one of ours."""
+    if len(frames) != 2 or not hmac.compare_digest(frames[0], token.encode()):
+        return None
+    try:
+        message = msgpack.unpackb(frames[1], raw=False)
+    except (ValueError, msgpack.UnpackException):
+        return None
+    return message if isinstance(message, dict) and isinstance(message.get("kind"), str) else None
