@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 import zlib
 from collections.abc import Sequence
 
@@ -52,7 +51,6 @@ def encode_array(array: np.ndarray, codec: str | None = None) -> tuple[bytes, di
     that does not travel.
     """
     codec = codec or CODECS[0]
-    array = np.ascontiguousarray(array)
     dtype = array.dtype.name
     if dtype not in DTYPES:
         raise SettingsError(f"An array of {dtype} cannot be sent; convert it to one of {', '.join(DTYPES)}.")
@@ -60,10 +58,9 @@ def encode_array(array: np.ndarray, codec: str | None = None) -> tuple[bytes, di
         raise SettingsError(f"The codec {codec!r} cannot be written here; use one of {', '.join(CODECS)}.")
     shape = [int(n) for n in array.shape]
     delta, _, method = codec.rpartition("-")
+    array = np.ascontiguousarray(array, np.dtype(dtype).newbyteorder("<"))
     if delta:
         array = _delta(array, dtype)
-    if sys.byteorder == "big":
-        array = array.byteswap()
     plain = memoryview(array.reshape(-1).view(np.uint8))
     if method == "zstd":
         blob = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(plain)
@@ -99,9 +96,7 @@ def decode_array(blob: bytes | bytearray | memoryview, dtype: str, shape: Sequen
         )
     if dtype == "bool" and plain.size and plain.max() > 1:
         raise ProtocolError("A bool array holds values other than 0 and 1; send the array again.", field="dtype")
-    array = plain.view(dtype).reshape(shape)
-    if sys.byteorder == "big":
-        array = array.byteswap()
+    array = plain.view(np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
     if delta:
         if dtype not in _DELTA_DTYPES or array.ndim < 2:
             raise ProtocolError(

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The codec: every message there and back, and nothing but `ProtocolError` for anything else."""
+
+import dataclasses
+import math
+import random
+
+import msgpack
+import numpy as np
+import pytest
+
+from das_blender_addon.errors import MessageTooLarge, ProtocolError
+from das_blender_addon.protocol import codec
+from das_blender_addon.protocol import messages as m
+from tests.support.messages import ARTEFACT, EVENT_FIELDS, EXAMPLES, INPUT, JOB, SHA, SPEC
+
+GARBAGE_ROUNDS = 4000
+
+
+def pack(**fields):
+    return [msgpack.packb(fields)]
+
+
+def test_examples_cover_every_message_and_every_event_kind():
+    assert {type(example) for example in EXAMPLES} == set(m.MESSAGES.values())
+    assert set(EVENT_FIELDS) == set(m.EVENT_KINDS) == set(m.EVENT_FIELDS)
+    assert set(m.FINAL_EVENT_KINDS) < set(m.EVENT_KINDS)
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+def test_message_comes_back_equal(message):
+    wants_blob = type(message) in (m.Put, m.Chunk)
+    frames = codec.encode(message, b"\x00\xffpiece" if wants_blob else None)
+    again, blob = codec.decode([bytes(frame) for frame in frames])
+    assert again == message and type(again) is type(message)
+    assert (bytes(blob) == b"\x00\xffpiece") if wants_blob else (blob is None and len(frames) == 1)
+
+
+def test_message_is_read_from_memoryviews():
+    again, blob = codec.decode([memoryview(frame) for frame in codec.encode(m.Put(1, SHA, 4, 0), b"four")])
+    assert again.size_bytes == 4 and bytes(blob) == b"four"
+
+
+def test_put_without_blob_sends_an_empty_frame():
+    frames = codec.encode(m.Put(1, SHA, 4, 0))
+    assert len(frames) == 2 and codec.decode(frames)[1].nbytes == 0
+
+
+@pytest.mark.parametrize("value", [SPEC, INPUT, ARTEFACT], ids=lambda value: type(value).__name__)
+def test_plain_form_comes_back_equal(value):
+    assert codec.from_plain(type(value), msgpack.unpackb(msgpack.packb(codec.to_plain(value)))) == value
+
+
+def test_missing_field_with_a_default_takes_it():
+    assert codec.decode(pack(type="FAILURE", request=1, code="job", message="x"))[0] == m.Failure(1, "job", "x", "")
+
+
+def test_extra_field_is_ignored():
+    assert codec.decode(pack(type="PING", request=3, mood="good"))[0] == m.Ping(3)
+
+
+def test_unknown_event_kind_passes():
+    event = m.Event(JOB, 1, "PAUSED", 0.0, {"why": "lunch"})
+    assert codec.decode(codec.encode(event))[0] == event
+
+
+def test_whole_number_is_read_as_a_float_where_a_float_is_due():
+    plain = codec.to_plain(SPEC) | {"guidance_scale": 6}
+    assert type(codec.from_plain(m.JobSpec, plain).guidance_scale) is float
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": "7"}, "seed must be a whole number"),
+        ({"seed": True}, "seed must be a whole number"),
+        ({"seed": 1.0}, "seed must be a whole number"),
+        ({"seed": np.int64(3)}, "seed must be a whole number, not a int64"),
+        ({"seed": 1 << 64}, "it must lie between"),
+        ({"guidance_scale": math.nan}, "guidance_scale is nan"),
+        ({"guidance_scale": math.inf}, "guidance_scale is inf"),
+        ({"guidance_scale": "6"}, "must be a number"),
+        ({"guidance_scale": False}, "must be a number"),
+        ({"prompt": 5}, "prompt must be a text"),
+        ({"prompt": b"raw"}, "prompt must be a text"),
+        ({"prompt": "\ud800"}, "valid Unicode"),
+        ({"options": []}, "options must be a map"),
+        ({"options": {"a": math.nan}}, "options.a is nan"),
+        ({"options": {"a": {1: 2}}}, "keys must be text"),
+        ({"options": {"a": b"bytes"}}, "options.a holds a bytes"),
+        ({"options": {"a": [object()]}}, "options.a holds a object"),
+    ],
+    ids=str,
+)
+def test_spec_with_a_value_that_does_not_travel_is_refused_before_it_is_sent(changes, words):
+    spec = dataclasses.replace(SPEC, **changes)
+    with pytest.raises(ProtocolError, match=words):
+        codec.encode(m.Submit(1, JOB, spec, []))
+
+
+def test_nested_options_are_refused_when_too_deep():
+    deep = leaf = {}
+    for _ in range(m.MAX_NESTING + 2):
+        leaf["a"] = leaf = {}
+    with pytest.raises(ProtocolError, match="nests deeper than"):
+        codec.encode(m.Submit(1, JOB, dataclasses.replace(SPEC, options=deep), []))
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (m.Put(1, "../../etc/passwd", 1, 0), "SHA-256"),
+        (m.Put(1, SHA.upper(), 1, 0), "SHA-256"),
+        (m.Put(1, SHA, -1, 0), "must lie between 0"),
+        (m.Need(1, JOB, [SHA, "x"]), r"shas\[1\]"),
+        (m.Ack(1, "job-1"), "32 lower-case hex"),
+        (m.Ping(-1), "must lie between 0"),
+        (m.Event(JOB, 1, "QUEUED", 0.0, {}), "lacks its field 'position'"),
+        (m.Event(JOB, 1, "DONE", 0.0, {"artefacts": [{}], "report": {}}), "lacks its field 'role'"),
+        (m.Submit(1, JOB, {"task": "x"}, []), "must be a JobSpec"),
+        (m.Submit(1, JOB, SPEC, [ARTEFACT]), r"inputs\[0\] must be a JobInput"),
+        (m.Hello(1, 1, "x"), "versions must be a list"),
+        (SPEC, "JobSpec is not a message"),
+        ("PING", "str is not a message"),
+    ],
+    ids=str,
+)
+def test_wrong_message_is_refused_before_it_is_sent(message, words):
+    with pytest.raises(ProtocolError, match=words):
+        codec.encode(message)
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ([], "has 0"),
+        ([b"", b"", b""], "has 3"),
+        ([b""], "0 bytes are not a message"),
+        ([b"GET / HTTP/1.1\r\n"], "not a message"),
+        ([b"\xc1"], "not a message"),
+        ([msgpack.packb(1)], "must be a map, not 1"),
+        ([msgpack.packb([])], "must be a map, not a list"),
+        ([msgpack.packb({1: 2})], "not a message"),
+        ([msgpack.packb({}) + b"x"], "not a message"),
+        ([msgpack.packb({"type": "PING", "request": 1})[:-1]], "not a message"),
+        (pack(), "type None is unknown"),
+        (pack(type=["PING"]), "type a list is unknown"),
+        (pack(type="PUNG", request=1), "type 'PUNG' is unknown"),
+        (pack(type="PING"), "PING lacks its field 'request'"),
+        (pack(type="PING", request=None), "PING.request must be a whole number, not None"),
+        (pack(type="PING", request=1) + [b""], "PING came with a blob"),
+        (pack(type="PUT", request=1, sha=SHA, size_bytes=1, offset=0), "without its blob"),
+        (pack(type="ATTACH", request=1, job="../x", after=0), "32 lower-case hex"),
+        (pack(type="PING", request=1, extra=msgpack.Timestamp(1)), "not a message"),
+        (pack(type="PING", request=1, extra=b"bytes"), "not a message"),
+        ([b"\xdd\xff\xff\xff\xff"], "not a message"),
+        ([b"\xdf\xff\xff\xff\xff"], "not a message"),
+        ([b"\x91" * 100_000], "not a message"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_bytes_that_are_no_message_are_refused_in_a_sentence(frames, words):
+    with pytest.raises(ProtocolError, match=words) as caught:
+        codec.decode(frames)
+    assert caught.value.message.endswith(".") and len(caught.value.message) < 300
+
+
+def test_header_and_blob_over_the_limit_are_refused_both_ways():
+    long = dataclasses.replace(SPEC, prompt="x" * m.MAX_HEADER_BYTES)
+    with pytest.raises(MessageTooLarge, match="header"):
+        codec.encode(m.Submit(1, JOB, long, []))
+    with pytest.raises(MessageTooLarge, match="header"):
+        codec.decode([bytes(m.MAX_HEADER_BYTES + 1)])
+    header = codec.encode(m.Put(1, SHA, 1, 0))[0]
+    for call in (
+        lambda: codec.encode(m.Put(1, SHA, 1, 0), bytes(m.CHUNK_BYTES + 1)),
+        lambda: codec.decode([header, bytes(m.CHUNK_BYTES + 1)]),
+    ):
+        with pytest.raises(MessageTooLarge, match="send smaller pieces"):
+            call()
+    assert codec.decode([header, bytes(m.CHUNK_BYTES)])[1].nbytes == m.CHUNK_BYTES
+
+
+def test_request_number_of_a_refused_message_is_found():
+    assert codec.request_of(pack(type="PUNG", request=41)) == 41
+    assert codec.request_of(pack(type="PUNG", request=-41)) == 0
+    assert codec.request_of([b"garbage"]) == codec.request_of([]) == codec.request_of(pack(request="x")) == 0
+
+
+# ── Random bytes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def decodes_or_refuses(frames):
+    """Whether ``frames`` decode; anything but a message or a `ProtocolError` fails the test."""
+    try:
+        message, _ = codec.decode(frames)
+    except ProtocolError as error:
+        assert str(error)
+        codec.request_of(frames)
+        return False
+    assert type(message) in m.MESSAGES.values()
+    assert codec.decode(codec.encode(message, frames[1] if len(frames) == 2 else None))[0] == message
+    return True
+
+
+def random_value(rng, depth=0):
+    kinds = [
+        lambda: None,
+        lambda: rng.random() < 0.5,
+        lambda: rng.choice([0, 1, -1, 7, 1 << 31, (1 << 64) - 1, -(1 << 63)]),
+        lambda: rng.choice([0.0, -1.5, math.nan, math.inf, 1e308]),
+        lambda: rng.choice(["", "x", SHA, JOB, "QUEUED", "DONE", "☀" * 20]),
+        lambda: rng.randbytes(rng.randrange(40)),
+        lambda: msgpack.ExtType(rng.randrange(128), b"ext"),
+    ]
+    if depth < 4:
+        kinds += [
+            lambda: [random_value(rng, depth + 1) for _ in range(rng.randrange(4))],
+            lambda: {rng.choice(["a", "role", "sha", "fields"]): random_value(rng, depth + 1) for _ in range(3)},
+        ]
+    return rng.choice(kinds)()
+
+
+def test_random_bytes_never_raise_anything_else():
+    rng = random.Random(1)
+    for _ in range(GARBAGE_ROUNDS):
+        decodes_or_refuses([rng.randbytes(rng.randrange(60)) for _ in range(rng.randrange(4))])
+
+
+def test_damaged_messages_never_raise_anything_else():
+    rng = random.Random(2)
+    survived = 0
+    for round_number in range(GARBAGE_ROUNDS):
+        frames = [bytearray(frame) for frame in codec.encode(EXAMPLES[round_number % len(EXAMPLES)])]
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(frames[0]))
+            action = rng.randrange(3)
+            if action == 0:
+                frames[0][at] ^= 1 << rng.randrange(8)
+            elif action == 1:
+                frames[0][at : at + 1] = rng.randbytes(rng.randrange(4))
+            else:
+                del frames[0][at + 1 :]
+        survived += decodes_or_refuses(frames)
+    assert 0 < survived < GARBAGE_ROUNDS
+
+
+def test_messages_with_random_values_never_raise_anything_else():
+    rng = random.Random(3)
+    survived = 0
+    for round_number in range(GARBAGE_ROUNDS):
+        example = EXAMPLES[round_number % len(EXAMPLES)]
+        plain = msgpack.unpackb(codec.encode(example)[0])
+        plain[rng.choice(list(plain))] = random_value(rng)
+        frames = [msgpack.packb(plain)] + [b""] * (type(example) in (m.Put, m.Chunk))
+        survived += decodes_or_refuses(frames)
+    assert 0 < survived < GARBAGE_ROUNDS
