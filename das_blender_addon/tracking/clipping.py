@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Triangles in optical space cut at planes through the camera's frustum, without cracks between neighbours.
 
-Sutherland and Hodgman, "Reentrant Polygon Clipping" (1974), one plane at a time on arrays of triangles: a triangle with one
-corner inside gives one, with two corners inside gives two.  A cut point is always computed from the inside corner to the
-outside corner, so two triangles that share an edge get the same point to the last bit.
+Sutherland and Hodgman, "Reentrant Polygon Clipping" (1974), one plane at a time on arrays of triangles: a triangle with
+one corner inside gives one, with two corners inside gives two.  A cut point is always computed from the inside corner
+to the outside corner, so two triangles that share an edge get the same point to the last bit.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ def _clip_at_plane(corners: np.ndarray, owners: np.ndarray, plane: np.ndarray) -
 
     one = np.flatnonzero(num_inside == 1)
     if one.size:
-        lone, after, before, d_lone, d_after, d_before = _turned(corners[one], distances[one], inside[one].argmax(axis=1))
+        turned = _turned(corners[one], distances[one], inside[one].argmax(axis=1))
+        lone, after, before, d_lone, d_after, d_before = turned
         kept.append(np.stack([lone, _cut(lone, after, d_lone, d_after), _cut(lone, before, d_lone, d_before)], axis=1))
         kept_owners.append(owners[one])
 
     two = np.flatnonzero(num_inside == 2)
     if two.size:
-        lone, after, before, d_lone, d_after, d_before = _turned(corners[two], distances[two], inside[two].argmin(axis=1))
+        turned = _turned(corners[two], distances[two], inside[two].argmin(axis=1))
+        lone, after, before, d_lone, d_after, d_before = turned
         cut_after = _cut(after, lone, d_after, d_lone)
         cut_before = _cut(before, lone, d_before, d_lone)
         kept.append(np.stack([cut_after, after, before], axis=1))

@@ -3,8 +3,8 @@
 
     R = x / width,  G = y / height (0 at the top),  B = (1/depth − low) / (high − low), clipped to 0…1
 
-``low`` and ``high`` are the 2nd and 98th percentile of 1/depth over the first frame's visible pixels, so near is bright and
-a few extreme pixels do not flatten the rest.  Depth is the distance along the view axis, as depth estimators and
+``low`` and ``high`` are the 2nd and 98th percentile of 1/depth over the first frame's visible pixels, so near is bright
+and a few extreme pixels do not flatten the rest.  Depth is the distance along the view axis, as depth estimators and
 trackers give it, not the distance to the camera's centre.
 """
 
@@ -17,7 +17,7 @@ BLUE_PERCENTILES = (2.0, 98.0)
 
 
 def inverse_depth_range(depth: np.ndarray) -> tuple[float, float]:
-    """The ends of the blue channel, 1/Blender units, for the ``depth`` [P] f64 > 0 of the first frame's visible pixels."""
+    """The ends of the blue channel, 1/Blender units, from the ``depth`` [P] f64 > 0 of the first frame's pixels."""
     low, high = np.percentile(1.0 / depth, BLUE_PERCENTILES)
     return float(low), float(high)
 
@@ -28,20 +28,21 @@ def tracking_colours(
     """Colours [P,3] u8 of points by their place in the first frame, black for points that lay outside of it.
 
     ``xy`` [P,2] f64: pixels in the first frame, NaN behind its camera; ``depth`` [P] f64, Blender units;
-    ``depth_range`` as `inverse_depth_range` gives it; where both ends are equal (a flat wall) blue is 1 from there on nearer.
+    ``depth_range`` as `inverse_depth_range` gives it; where both ends are equal (a flat wall) blue is 255
+    from there on nearer.
     """
     low, high = depth_range
-    coordinates = np.empty((len(xy), 3))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        coordinates[:, 0] = xy[:, 0] / width
-        coordinates[:, 1] = xy[:, 1] / height
-        inside = in_first_frame(xy, width, height)
-        inverse_depth = 1.0 / depth
-        if high > low:
-            coordinates[:, 2] = np.clip((inverse_depth - low) / (high - low), 0.0, 1.0)
-        else:
-            coordinates[:, 2] = inverse_depth >= low
-    return np.rint(255.0 * np.where(inside[:, None], coordinates, 0.0)).astype(np.uint8)
+    colours = np.zeros((len(xy), 3), dtype=np.uint8)
+    inside = np.flatnonzero(in_first_frame(xy, width, height))
+    colours[inside, 0] = np.rint(255.0 * (xy[inside, 0] / width))
+    colours[inside, 1] = np.rint(255.0 * (xy[inside, 1] / height))
+    inverse_depth = 1.0 / depth[inside]
+    if high > low:
+        nearness = np.clip((inverse_depth - low) / (high - low), 0.0, 1.0)
+    else:
+        nearness = inverse_depth >= low
+    colours[inside, 2] = np.rint(255.0 * nearness)
+    return colours
 
 
 def in_first_frame(xy: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How a shot fits a model's picture: the camera is overscanned to the model's aspect, the result cropped back.
 
-Nothing is ever squashed or cut off: the shot's picture lies centred in the model's picture, as large as fits, and the camera
-sees more on the two sides that are left over.
+Nothing is ever squashed or cut off: the shot's picture lies centred in the model's picture, as large as fits, and the
+camera sees more on the two sides that are left over.
 """
 
 from __future__ import annotations
@@ -60,10 +60,8 @@ class Framing:
         )
 
 
-def fit_framing(
-    render_size: tuple[int, int], model_size: tuple[int, int], *, pixel_aspect: float = 1.0
-) -> Framing:
-    """Place a shot of ``render_size`` (width, height) in a model's picture of ``model_size``, centred, as large as fits.
+def fit_framing(render_size: tuple[int, int], model_size: tuple[int, int], *, pixel_aspect: float = 1.0) -> Framing:
+    """Place a shot of ``render_size`` (width, height) in a picture of ``model_size``, centred, as large as fits.
 
     ``pixel_aspect``: width of a render pixel divided by its height (Blender's ``pixel_aspect_x / pixel_aspect_y``); the
     model's pixels are square.  Raises `SettingsError` for sizes or an aspect that are not positive.
@@ -90,10 +88,10 @@ def fit_framing(
 
 
 def crop_and_resize(frames: np.ndarray, framing: Framing, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Model frames [T,H,W,3] u8 → the shot's frames [T,h,w,3] u8, cut out to the fraction of a pixel and resized (Lanczos-3).
+    """Model frames [T,H,W,3] u8 → the shot's frames [T,h,w,3] u8, cut out to a fraction of a pixel, resized (Lanczos-3).
 
-    ``size`` (width, height): other than the render size, e.g. for a preview.  Raises `SettingsError` when the frames do not
-    have the model's size.
+    ``size`` (width, height): other than the render size, e.g. for a preview.  Raises `SettingsError` when the frames do
+    not have the model's size.
     """
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise SettingsError(f"Frames must be [T,H,W,3] u8 and are {list(frames.shape)} {frames.dtype}.")

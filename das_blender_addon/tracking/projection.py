@@ -40,14 +40,14 @@ class Pinhole:
             return points.astype(np.float64) @ self.optical_from_world[:3, :3].T + self.optical_from_world[:3, 3]
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Optical ``points`` [...,3] f64 → pixels [...,2] f64 (x, y); NaN for points that do not lie in front."""
+        """Optical ``points`` [P,3] f64 → pixels [P,2] f64 (x, y); NaN for points that do not lie in front."""
+        xy = np.empty((2, len(points)))
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            depth = points[..., 2]
-            scale = np.where(depth > 0.0, 1.0 / depth, np.nan)
-            xy = np.empty(points.shape[:-1] + (2,))
+            depth = points[:, 2]
+            inverse_depth = np.where(depth > 0.0, 1.0 / depth, np.nan)
             for axis in (0, 1):
-                xy[..., axis] = self.principal_px[axis] + self.focal_px[axis] * points[..., axis] * scale
-        return xy
+                xy[axis] = self.principal_px[axis] + self.focal_px[axis] * points[:, axis] * inverse_depth
+        return xy.T
 
 
 def pinhole_at(cameras: CameraPath, index: int) -> Pinhole:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which triangle does each pixel see: a z-buffered rasteriser in numpy, sampled at pixel centres, without anti-aliasing.
+"""Which triangle does each pixel see: a z-buffered rasteriser in numpy, sampled at pixel centres, not anti-aliased.
 
 The result is a buffer of triangle indices; colours and positions are computed later, for the visible pixels only
 (`surface`).  Both sides of a triangle are drawn.
@@ -29,14 +29,17 @@ NO_TRIANGLE = -1
 _SUBPIXEL_BITS = 10
 _SUBPIXEL = 1 << _SUBPIXEL_BITS
 _HALF = _SUBPIXEL // 2
-#: Corners farther from the picture's origin than this are cut off first: ±2**19 px · 2**10 keeps every product in int64.
+#: Corners farther from the picture's origin than this are cut off first: ±2**19 px · 2**10 keeps products in int64.
 _GUARD_PX = float(1 << 19)
 #: Boxes up to this many pixels a side are tested pixel by pixel; their edge functions fit int32 (5·1024)²·2 < 2**31.
 _SMALL_BOX_PX = 4
 _TRIANGLES_PER_CHUNK = 1 << 15
-_ROWS_PER_CHUNK = 1 << 15
-_CANDIDATES_PER_CHUNK = 1 << 17
+_ROWS_PER_CHUNK = 1 << 14
+_CANDIDATES_PER_CHUNK = 1 << 14
 _SCATTER_ROUNDS = 6
+_SMALLEST_INVERSE_DEPTH = float(np.finfo(np.float32).tiny)
+#: Rank of triangle 0 in the z-buffer's keys; later triangles rank lower.
+_LAST_RANK = 0xFFFFFFFF
 
 
 def rasterise(
@@ -48,8 +51,8 @@ def rasterise(
 ) -> np.ndarray:
     """Find the triangle that each pixel centre sees first.
 
-    ``points`` [N,3] f64, optical space, Blender units; triangles with a non-finite corner or without area are not drawn.
-    ``triangles`` [M,3] integer.  ``check`` is called between chunks; what it raises passes through.
+    ``points`` [N,3] f64, optical space, Blender units; ``triangles`` [M,3] integer.  Triangles with a non-finite corner
+    or without area in the picture are not drawn.  ``check`` is called between chunks; what it raises passes through.
     Returns [H,W] i32: an index into ``triangles``, `NO_TRIANGLE` where the pixel sees nothing.
     """
     buffer = np.zeros(camera.width * camera.height, dtype=np.uint64)
@@ -63,22 +66,21 @@ def rasterise(
         if whole.all():
             owners = np.arange(start, start + len(chunk))
         else:
-            _draw_clipped(buffer, points, chunk, np.flatnonzero(~whole & finite[a] & finite[b] & finite[c]), start, camera)
+            crossing = np.flatnonzero(~whole & finite[a] & finite[b] & finite[c])
+            _draw_clipped(buffer, points, chunk, crossing, start, camera)
             kept = np.flatnonzero(whole)
             owners = kept + start
             a, b, c = a[kept], b[kept], c[kept]
         _draw(buffer, (x[a], x[b], x[c]), (y[a], y[b], y[c]), inverse_depth, (a, b, c), owners, camera)
-    empty = buffer == 0
-    index = (np.uint64(0xFFFFFFFF) - (buffer & np.uint64(0xFFFFFFFF))).astype(np.int64).astype(np.int32)
-    index[empty] = NO_TRIANGLE
-    return index.reshape(camera.height, camera.width)
+    index = np.where(buffer == 0, NO_TRIANGLE, _LAST_RANK - (buffer & np.uint64(_LAST_RANK)).astype(np.int64))
+    return index.astype(np.int32).reshape(camera.height, camera.width)
 
 
 def _snapped(points: np.ndarray, camera: Pinhole):
     """Snap projected corners to the sub-pixel grid.
 
-    Returns ``x``, ``y`` [N] i32 (1/1024 px), ``inverse_depth`` [N] f64, ``drawable`` [N] bool (in front of the near plane and
-    inside the guard band; otherwise the triangle must be cut) and ``finite`` [N] bool.
+    Returns ``x``, ``y`` [N] i32 (1/1024 px), ``inverse_depth`` [N] f64, ``drawable`` [N] bool (beyond the near plane
+    and inside the guard band; triangles with other corners must be cut) and ``finite`` [N] bool.
     """
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         finite = np.isfinite(points[:, 0]) & np.isfinite(points[:, 1]) & np.isfinite(points[:, 2])
@@ -136,6 +138,7 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
     hit = np.flatnonzero((left <= right) & (top <= bottom))
     if not hit.size:
         return
+    ranks = np.uint64(_LAST_RANK) - owners.astype(np.uint64)
     limit = _SMALL_BOX_PX * _SUBPIXEL
     small = (x_high[hit] - x_low[hit] < limit) & (y_high[hit] - y_low[hit] < limit)
     for selected, draw in ((hit[small], _draw_small), (hit[~small], _draw_spans)):
@@ -145,7 +148,7 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
                 [x[selected] for x in xs],
                 [y[selected] for y in ys],
                 [inverse_depth[ids[selected]] for ids in corner_ids],
-                owners[selected],
+                ranks[selected],
                 (left[selected], right[selected], top[selected], bottom[selected]),
                 camera.width,
             )
@@ -154,9 +157,9 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
 def _oriented(xs, ys, depths, dtype):
     """Edge functions of triangles, oriented so that the inside is positive.
 
-    Returns ``area`` [K] (twice the area, sub-pixels²), three edges ``(slope_x, slope_y, x, y, bias)`` of [K] arrays:
-    ``e(p) = slope_x·(p_x − x) + slope_y·(p_y − y)``, to which ``bias`` (0 or −1) is added before the test ``≥ 0``: −1 unless the edge is
-    a top or left one; and the depth gradient factors of corners 1 and 2.
+    Returns ``area`` [K] (twice the area, sub-pixels²; 0 for triangles without any), three edges ``(slope_x, slope_y, x,
+    y, bias)`` of [K] arrays and the gradient of 1/depth per sub-pixel in x and y.  A pixel centre p is inside where
+    ``slope_x·(p_x − x) + slope_y·(p_y − y) + bias ≥ 0`` for all edges; ``bias`` is 0 on top and left edges, else −1.
     """
     x0, x1, x2 = (x.astype(dtype, copy=False) for x in xs)
     y0, y1, y2 = (y.astype(dtype, copy=False) for y in ys)
@@ -168,8 +171,7 @@ def _oriented(xs, ys, depths, dtype):
         slope_y = (xb - xa) * sign
         top_left = (slope_x > 0) | ((slope_x == 0) & (slope_y > 0))
         edges.append((slope_x, slope_y, xa, ya, top_left.astype(dtype) - 1))
-    with np.errstate(divide="ignore"):
-        per_area = 1.0 / (area * sign)
+    per_area = 1.0 / np.maximum(area * sign, 1)
     (a01, b01, *_), _, (a20, b20, *_) = edges
     rise1 = (depths[1] - depths[0]) * per_area
     rise2 = (depths[2] - depths[0]) * per_area
@@ -179,7 +181,7 @@ def _oriented(xs, ys, depths, dtype):
     return area, edges, gradient_x, gradient_y
 
 
-def _draw_small(buffer, xs, ys, depths, owners, box, width) -> None:
+def _draw_small(buffer, xs, ys, depths, ranks, box, width) -> None:
     """Test every pixel of the boxes, group by group of equal box size."""
     left, right, top, bottom = box
     columns, rows = right - left + 1, bottom - top + 1
@@ -192,7 +194,11 @@ def _draw_small(buffer, xs, ys, depths, owners, box, width) -> None:
     corner_pixel = top.astype(np.int64) * width + left
     corner_depth = depths[0] + gradient_x * (centre_x - xs[0]) + gradient_y * (centre_y - ys[0])
     starts = [
-        (slope_x * (centre_x - x) + slope_y * (centre_y - y) + bias, slope_x << _SUBPIXEL_BITS, slope_y << _SUBPIXEL_BITS)
+        (
+            slope_x * (centre_x - x) + slope_y * (centre_y - y) + bias,
+            slope_x << _SUBPIXEL_BITS,
+            slope_y << _SUBPIXEL_BITS,
+        )
         for slope_x, slope_y, x, y, bias in edges
     ]
     for code in range(_SMALL_BOX_PX**2):
@@ -211,44 +217,77 @@ def _draw_small(buffer, xs, ys, depths, owners, box, width) -> None:
         which = members[member]
         row, column = np.divmod(offset, num_columns)
         depth = corner_depth[which] + _SUBPIXEL * (gradient_x[which] * column + gradient_y[which] * row)
-        _keep_nearest(buffer, corner_pixel[which] + row * width + column, depth, owners[which])
+        _keep_nearest(buffer, corner_pixel[which] + row * width + column, depth, ranks[which])
 
 
-def _draw_spans(buffer, xs, ys, depths, owners, box, width) -> None:
+def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
     """Cut every pixel row of a triangle to the exact span between its edges."""
     left, right, top, bottom = (side.astype(np.int64) for side in box)
     area, edges, gradient_x, gradient_y = _oriented(xs, ys, depths, np.int64)
-    x0, y0 = xs[0].astype(np.int64), ys[0].astype(np.int64)
+    # Values at the centre of column 0 of the first row, and their steps per column and per row.
+    centre_y = (top << _SUBPIXEL_BITS) + _HALF
+    origins = [slope_x * (_HALF - x) + slope_y * (centre_y - y) + bias for slope_x, slope_y, x, y, bias in edges]
+    origin_depth = depths[0] + gradient_x * (_HALF - xs[0]) + gradient_y * (centre_y - ys[0])
+    origin_pixel = top * width
+    steps_x = [slope_x << _SUBPIXEL_BITS for slope_x, *_ in edges]
+    steps_y = [slope_y << _SUBPIXEL_BITS for _, slope_y, *_ in edges]
+    gradient_x, gradient_y = gradient_x * _SUBPIXEL, gradient_y * _SUBPIXEL
     heights = np.where(area != 0, bottom - top + 1, 0)
     for first, last in _pieces(heights, _ROWS_PER_CHUNK):
-        member, step = _expand(heights[first:last])
+        member, row = _expand(heights[first:last])
         member += first
-        row = top[member] + step
-        centre_y = (row << _SUBPIXEL_BITS) + _HALF
         begin, end = left[member], right[member]
-        for slope_x, slope_y, x, y, bias in edges:
-            slope = slope_x[member]
-            # e(column) = slope·1024·column + rest ≥ 0
-            rest = slope * (_HALF - x[member]) + slope_y[member] * (centre_y - y[member]) + bias[member]
-            step_x = np.where(slope == 0, 1, slope << _SUBPIXEL_BITS)
-            bound = -rest // step_x  # floor; for a right edge (slope < 0) floor(rest / |step|)
-            # a left edge needs the ceiling
-            lower = np.where(slope > 0, -(rest // step_x), begin)
-            upper = np.where(slope < 0, bound, end)
-            upper = np.where((slope == 0) & (rest < 0), -1, upper)
-            begin, end = np.maximum(begin, lower), np.minimum(end, upper)
-        lengths = np.maximum(end - begin + 1, 0)
-        depth = (
-            depths[0][member]
-            + gradient_x[member] * ((begin << _SUBPIXEL_BITS) + _HALF - x0[member])
-            + gradient_y[member] * (centre_y - y0[member])
+        for origin, step_x, step_y in zip(origins, steps_x, steps_y, strict=True):
+            begin, end = _cut_span(begin, end, origin[member] + step_y[member] * row, step_x[member])
+        filled = np.flatnonzero(begin <= end)
+        member, row, begin, lengths = member[filled], row[filled], begin[filled], (end - begin)[filled] + 1
+        depth, depth_step = _depth_along_spans(
+            origin_depth[member] + gradient_y[member] * row,
+            gradient_x[member],
+            begin,
+            lengths,
+            *(d[member] for d in depths),
         )
-        depth_step = gradient_x[member] * _SUBPIXEL
-        pixel = row * width + begin
-        for first_row, last_row in _pieces(lengths, _CANDIDATES_PER_CHUNK):
-            span, column = _expand(lengths[first_row:last_row])
-            span += first_row
-            _keep_nearest(buffer, pixel[span] + column, depth[span] + depth_step[span] * column, owners[member[span]])
+        pixel = origin_pixel[member] + row * width + begin
+        rank = ranks[member]
+        for start, stop in _pieces(lengths, _CANDIDATES_PER_CHUNK):
+            repeats = lengths[start:stop]
+            column = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+            _keep_nearest(
+                buffer,
+                np.repeat(pixel[start:stop], repeats) + column,
+                np.repeat(depth[start:stop], repeats) + np.repeat(depth_step[start:stop], repeats) * column,
+                np.repeat(rank[start:stop], repeats),
+            )
+
+
+def _cut_span(begin, end, value, step) -> tuple[np.ndarray, np.ndarray]:
+    """Narrow the columns ``begin``…``end`` [R] to those where ``value + step · column ≥ 0``, all int64, exactly."""
+    magnitude = np.abs(step)
+    level = magnitude == 0
+    magnitude[level] = 1
+    # Floor division by way of float64, which is several times faster, corrected by at most one.
+    quotient = np.floor(value / magnitude).astype(np.int64)
+    remainder = value - quotient * magnitude
+    quotient -= remainder < 0
+    quotient += remainder >= magnitude
+    begin = np.maximum(begin, np.where(step > 0, -quotient, begin))
+    end = np.minimum(end, np.where(step < 0, quotient, end))
+    end[level & (value < 0)] = -1
+    return begin, end
+
+
+def _depth_along_spans(row_depth, gradient, begin, lengths, *corner_depths) -> tuple[np.ndarray, np.ndarray]:
+    """1/depth at the first column of every span [R] and its step per column.
+
+    Both ends are kept between the triangle's nearest and farthest corner: the plane of a needle-thin triangle is steep
+    enough for rounding to show.
+    """
+    low = np.minimum(np.minimum(corner_depths[0], corner_depths[1]), corner_depths[2])
+    high = np.maximum(np.maximum(corner_depths[0], corner_depths[1]), corner_depths[2])
+    first = np.clip(row_depth + gradient * begin, low, high)
+    last = np.clip(row_depth + gradient * (begin + lengths - 1), low, high)
+    return first, (last - first) / np.maximum(lengths - 1, 1)
 
 
 def _pieces(counts: np.ndarray, limit: int):
@@ -269,14 +308,15 @@ def _expand(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return item, position
 
 
-def _keep_nearest(buffer, pixels, depths, owners) -> None:
-    """Enter candidates into the z-buffer: largest 1/depth wins, then the lowest triangle index.
+def _keep_nearest(buffer, pixels, depths, ranks) -> None:
+    """Enter candidates [K] into the z-buffer: largest 1/depth wins, then the highest rank (the lowest triangle index).
 
-    A key is the float32 bits of 1/depth (ordered like the number, as it is positive) above the inverted triangle index.
+    A key is the float32 bits of 1/depth, which are ordered like the number as it is positive, above the 32 bits of the
+    rank.
     """
-    tiny = np.finfo(np.float32).tiny
-    bits = np.maximum(depths.astype(np.float32), tiny).view(np.uint32).astype(np.uint64)
-    keys = (bits << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - owners.astype(np.uint64))
+    keys = np.maximum(depths, _SMALLEST_INVERSE_DEPTH).astype(np.float32).view(np.uint32).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= ranks
     # Scatter, then repeat for those that lost against a key that came later but lies behind: a few rounds settle nearly
     # everything; `maximum.at`, slow before numpy 1.25, takes what heaps up on one pixel.
     for _ in range(_SCATTER_ROUNDS):

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lanczos-3 resampling of a rectangle with fractional borders, equal to Pillow's ``resize(size, LANCZOS, box)`` bit by bit
-(where the box is exact in float32, as which Pillow keeps it).
+"""Lanczos-3 resampling of a rectangle with fractional borders.
+
+Equal to Pillow's ``resize(size, LANCZOS, box)`` bit by bit where the box is exact in float32, as which Pillow keeps it.
 
 Separable, on the stored 8-bit values (no linear light): columns first, rounded to 8 bits, then rows.  The kernel is
-``sinc(x)·sinc(x/3)`` on |x| < 3, widened by the reduction factor when the picture shrinks; weights beyond the picture's border
-are left out and the rest normalised.  Weights are fixed-point numbers with 22 fractional bits, as in Pillow's 8-bit path.
+``sinc(x)·sinc(x/3)`` on |x| < 3, widened by the reduction factor when the picture shrinks; weights beyond the picture's
+border are left out and the rest normalised.  Weights are fixed-point numbers with 22 fractional bits, as in Pillow's
+8-bit path.
 """
 
 from __future__ import annotations

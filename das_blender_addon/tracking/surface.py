@@ -11,7 +11,7 @@ import numpy as np
 
 from .projection import Pinhole
 
-_PIXELS_PER_CHUNK = 1 << 15
+_PIXELS_PER_CHUNK = 1 << 14
 
 
 def interpolate_on_surface(
@@ -24,34 +24,35 @@ def interpolate_on_surface(
 ) -> np.ndarray:
     """Interpolate a per-vertex attribute at the surface point that each pixel's centre sees.
 
-    ``pixels`` [P]: flat pixel numbers (row · width + column); ``triangle_index`` [P]: what they see; ``triangles`` [M,3];
-    ``points`` [N,3] f64: the vertices in the optical space of ``camera``; ``attribute`` [N,C] f64.  Returns [P,C] f64.
+    ``pixels`` [P]: flat pixel numbers (row · width + column); ``triangle_index`` [P]: the triangles they see, indices
+    into ``triangles`` [M,3]; ``points`` [N,3] f64: the vertices in the optical space of ``camera``; ``attribute`` [N,C]
+    f64.  Returns [P,C] f64 (stored column by column).
     """
-    values = np.empty((len(pixels), attribute.shape[1]))
+    values = np.empty((attribute.shape[1], len(pixels)))
     for start in range(0, len(pixels), _PIXELS_PER_CHUNK):
         piece = slice(start, start + _PIXELS_PER_CHUNK)
-        corners = triangles[triangle_index[piece]]
-        a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+        corners = triangles.take(triangle_index[piece], axis=0).T
         row, column = np.divmod(pixels[piece], camera.width)
-        weight_b, weight_c = _weights(points[a], points[b], points[c], column + 0.5, row + 0.5, camera)
-        value_a = attribute[a]
-        values[piece] = (
-            value_a + weight_b[:, None] * (attribute[b] - value_a) + weight_c[:, None] * (attribute[c] - value_a)
-        )
-    return values
+        # Axes first and contiguous: several times faster than [P,3] rows in everything that follows.
+        a, b, c = (np.ascontiguousarray(points.take(corner, axis=0).T) for corner in corners)
+        weight_b, weight_c = _weights(a, b - a, c - a, column + 0.5, row + 0.5, camera)
+        a, b, c = (np.ascontiguousarray(attribute.take(corner, axis=0).T) for corner in corners)
+        values[:, piece] = a + weight_b * (b - a) + weight_c * (c - a)
+    return values.T
 
 
 def _weights(a, b, c, x, y, camera: Pinhole) -> tuple[np.ndarray, np.ndarray]:
-    """Barycentric weights of corners ``b`` and ``c`` [P,3] where the rays through pixels (x, y) [P] meet the triangles.
+    """Barycentric weights of two corners where the rays through the pixels (x, y) [P] meet the triangles.
 
-    Snapping may give a pixel to a triangle whose exact outline passes up to 1/1024 pixel beside the centre: the weights are
-    kept inside the triangle, so that nothing is extrapolated along a plane seen edge-on.
+    ``a`` [3,P]: the third corner; ``b``, ``c`` [3,P]: the way from there to the two.  Snapping may give a pixel to a
+    triangle whose exact outline passes up to 1/1024 pixel beside its centre: the weights are kept inside the triangle,
+    so that nothing is extrapolated along a plane seen edge-on.
     """
     ray_x = (x - camera.principal_px[0]) / camera.focal_px[0]
     ray_y = (y - camera.principal_px[1]) / camera.focal_px[1]
-    ax, ay, az = a.T
-    bx, by, bz = (b - a).T
-    cx, cy, cz = (c - a).T
+    ax, ay, az = a
+    bx, by, bz = b
+    cx, cy, cz = c
     # ray = (ray_x, ray_y, 1); p = ray × c
     px = ray_y * cz - cy
     py = cx - ray_x * cz

@@ -1,27 +1,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Station 2, geometry → tracking video: every pixel says where its surface point lay in the first frame.
 
-Each vertex carries its first-frame position.  That position is interpolated on the surface that a pixel sees and only then
-projected with the first frame's camera, pixel by pixel: two huge triangles give the same gradients as a fine mesh.
+Each vertex carries its first-frame position.  That position is interpolated on the surface that a pixel sees and only
+then projected with the first frame's camera, pixel by pixel: two huge triangles give the same gradients as a fine mesh.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import JobCancelled, SceneError
-from .colours import in_first_frame, inverse_depth_range as measure_inverse_depth_range, tracking_colours
+from .colours import inverse_depth_range as measure_inverse_depth_range
+from .colours import tracking_colours
 from .geometry import GeometrySequence, TrackingVideo
-from .projection import Pinhole, pinhole_at
+from .projection import pinhole_at
 from .rasteriser import NO_TRIANGLE, rasterise
 from .surface import interpolate_on_surface
-
-#: A point counts as seen in the first frame when its depth exceeds the surface drawn there by no more than this share:
-#: far above the rounding of float32 vertices, far below the thickness of anything that hides something.
-VISIBLE_DEPTH_SHARE = 1e-3
+from .visibility import FirstView
 
 
 def render_tracking_video(
@@ -33,8 +30,8 @@ def render_tracking_video(
 ) -> TrackingVideo:
     """Render the tracking video of a shot with the cameras of ``geometry``, at their size.
 
-    ``inverse_depth_range`` (low, high) in 1/Blender units replaces the percentiles of the first frame.  ``progress(done,
-    total)`` is called after every frame; ``should_stop()`` is asked many times per frame.
+    ``inverse_depth_range`` (low, high) in 1/Blender units replaces the percentiles of the first frame.
+    ``progress(done, total)`` is called after every frame; ``should_stop()`` is asked many times per frame.
 
     Raises `SceneError` when the arrays do not fit together or the first frame shows no surface, `JobCancelled` when
     ``should_stop`` says so.
@@ -68,7 +65,7 @@ def render_tracking_video(
         place = interpolate_on_surface(pixels, seen, geometry.triangles, points, first_points, camera)
         xy, depth = first_camera.project(place), place[:, 2]
         if first_view is None:
-            first_view = _FirstView.of(triangle_index, pixels, depth, first_camera)
+            first_view = FirstView.of(triangle_index, pixels, depth, first_camera)
             if depth_range is None:
                 if not pixels.size:
                     raise SceneError(
@@ -95,53 +92,6 @@ def render_tracking_video(
     )
 
 
-@dataclass(frozen=True)
-class _FirstView:
-    """What the first frame showed: ``depth`` [H,W] f64 (0 = no surface) and the ``farthest`` [H·W] of 3×3 pixels of it,
-    and ``triangles`` [H+2,W+2] i32, the triangle seen, framed by `NO_TRIANGLE`."""
-
-    farthest: np.ndarray
-    triangles: np.ndarray
-    width: int
-    height: int
-    clip_start: float
-
-    @classmethod
-    def of(cls, triangle_index: np.ndarray, pixels: np.ndarray, depth: np.ndarray, camera: Pinhole) -> _FirstView:
-        """Build it from the first frame's visible ``pixels`` [P], the ``triangle_index`` [H·W] and their ``depth`` [P]."""
-        height, width = camera.height, camera.width
-        framed = np.zeros((height + 2, width + 2))
-        inner = np.zeros(height * width)
-        inner[pixels] = depth
-        framed[1:-1, 1:-1] = inner.reshape(height, width)
-        rows = np.maximum(np.maximum(framed[:-2], framed[1:-1]), framed[2:])
-        farthest = np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
-        farthest[farthest == 0.0] = np.inf
-        triangles = np.full((height + 2, width + 2), NO_TRIANGLE, dtype=np.int32)
-        triangles[1:-1, 1:-1] = triangle_index.reshape(height, width)
-        return cls(farthest.reshape(-1), triangles, width, height, camera.clip_start)
-
-    def shows(self, xy: np.ndarray, depth: np.ndarray, triangle: np.ndarray) -> np.ndarray:
-        """[P] bool: the point at ``xy`` [P,2] px and ``depth`` [P] on ``triangle`` [P] was in the picture and not hidden.
-
-        The surface drawn at the point's pixel is sampled at the pixel's centre, not at the point: the depth is compared with
-        the farthest of the 3×3 pixels around (which bounds a sloping surface in between), and a point on a triangle that is
-        itself seen there needs no comparison (a plane seen edge-on up to its horizon).
-        """
-        visible = in_first_frame(xy, self.width, self.height) & (depth >= self.clip_start)
-        inside = np.flatnonzero(visible)
-        column = np.minimum(xy[inside, 0].astype(np.int64), self.width - 1)
-        row = np.minimum(xy[inside, 1].astype(np.int64), self.height - 1)
-        shown = depth[inside] <= self.farthest[row * self.width + column] * (1.0 + VISIBLE_DEPTH_SHARE)
-        for unsure in [np.flatnonzero(~shown)]:
-            for step_y in range(3):
-                for step_x in range(3):
-                    around = self.triangles[row[unsure] + step_y, column[unsure] + step_x]
-                    shown[unsure] |= around == triangle[inside[unsure]]
-        visible[inside] = shown
-        return visible
-
-
 def _check_geometry(geometry: GeometrySequence) -> None:
     """Raise `SceneError` when the arrays of ``geometry`` do not fit together."""
     vertices, triangles, cameras = geometry.vertices, geometry.triangles, geometry.cameras
@@ -151,8 +101,8 @@ def _check_geometry(geometry: GeometrySequence) -> None:
         raise SceneError(f"Triangles must be [M,3] and are {list(triangles.shape)}.")
     if not len(vertices) == cameras.num_frames == len(geometry.frames):
         raise SceneError(
-            f"Vertices have {len(vertices)} frames, cameras {cameras.num_frames}, frame numbers {len(geometry.frames)}: "
-            "they must be equal."
+            f"The vertices have {len(vertices)} frames, the cameras {cameras.num_frames} and there are "
+            f"{len(geometry.frames)} frame numbers: they must be equal."
         )
     if len(triangles) and not 0 <= int(triangles.min()) <= int(triangles.max()) < vertices.shape[1]:
         raise SceneError(
