@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The training loop: schedule, gradient clipping, weight averaging, logs, and checkpoints that resume bit for bit.
+
+Nothing random is carried from step to step: the generators of a step are made from (seed, step, rank), so data order
+and noise after a resume are those of an uninterrupted run. Checkpoints are safetensors and JSON.
+"""
+
+import csv
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from .ranks import Ranks
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast to train. Either `steps` or `minutes` ends the run and drives the learning-rate schedule;
+    with `minutes` the schedule follows the wall clock, so two runs are alike but not equal."""
+
+    seed: int = 0
+    steps: int | None = None
+    minutes: float | None = None
+    warmup_steps: int = 100
+    hold: float = 0.0
+    schedule: str = "cosine"
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    checkpoint_every: int = 500
+    log_every: int = 20
+    validate_every: int = 500
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What one step may draw from: `shared` is equal on all ranks, `rng` and `generator` differ between them."""
+
+    step: int
+    progress: float
+    shared: np.random.Generator
+    rng: np.random.Generator
+    generator: torch.Generator
+
+
+StepLoss = Callable[[StepContext], tuple[torch.Tensor, dict[str, float]]]
+
+
+class TrainingLoop:
+    """One model, one optimiser, one folder: `last/` (checkpoint), `log.csv`, `validation.csv`."""
+
+    def __init__(self, module: torch.nn.Module, optimiser: torch.optim.Optimizer, settings: LoopSettings, folder: Path,
+                 ranks: Ranks):
+        if (settings.steps is None) == (settings.minutes is None):
+            raise ValueError("a training loop needs either steps or minutes, and not both")
+        self.module, self.optimiser, self.settings, self.folder, self.ranks = module, optimiser, settings, folder, ranks
+        self.trainable = {key: value for key, value in module.named_parameters() if value.requires_grad}
+        self.average = {key: value.detach().clone() for key, value in self.trainable.items()}
+        self.step = 0
+        self.elapsed_s = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, step_loss: StepLoss, validate: Callable[["TrainingLoop"], dict[str, float]] | None = None) -> None:
+        """Train until `steps` or `minutes` is reached; `validate` is called on rank 0 every `validate_every` steps."""
+        settings, ranks = self.settings, self.ranks
+        self.module.train()
+        sums: dict[str, list[float]] = {}
+        before_s = self.elapsed_s
+        started = time.monotonic()
+        while (progress := self._progress()) < 1.0:
+            # 1. rate and generators of this step
+            for group in self.optimiser.param_groups:
+                group["lr"] = group["base_lr"] * self._rate(progress)
+            loss, metrics = step_loss(self._context(progress))
+            # 2. gradients, averaged and clipped
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            ranks.average_gradients(self.trainable.values())
+            norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), settings.clip_norm)
+            # 3. update, unless the gradients overflowed
+            if torch.isfinite(norm):
+                self.optimiser.step()
+                self._update_average()
+            self.step += 1
+            # 4. logs, validation, checkpoint
+            for key, value in {"loss": loss.item(), "gradient_norm": norm.item(), **metrics}.items():
+                sums.setdefault(key, []).append(value)
+            self.elapsed_s = ranks.from_first(before_s + time.monotonic() - started)
+            if self.step % settings.log_every == 0:
+                self._log(sums, progress)
+                sums = {}
+            if ranks.rank == 0 and validate and self.step % settings.validate_every == 0:
+                self._write_row("validation.csv", {"step": self.step, "elapsed_s": round(self.elapsed_s),
+                                                   **validate(self)})
+                self.module.train()
+            if self.step % settings.checkpoint_every == 0:
+                self.save()
+        self.save()
+
+    def averaged_weights(self) -> dict[str, torch.Tensor]:
+        """The whole state dict of the module with its trained parameters averaged over steps (EMA)."""
+        return {**self.module.state_dict(), **self.average}
+
+    def save(self) -> None:
+        """Write `last/` so that it is always complete: a new folder first, then the swap. Rank 0 only."""
+        if self.ranks.rank:
+            return
+        new, last = self.folder / "last.new", self.folder / "last"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        for name, tensors in (("weights", self.trainable), ("average", self.average)):
+            save_file({key: value.detach().contiguous() for key, value in tensors.items()}, new / f"{name}.safetensors")
+        save_file(self._optimiser_tensors(), new / "optimiser.safetensors")
+        (new / "state.json").write_text(json.dumps({"step": self.step, "elapsed_s": self.elapsed_s}))
+        shutil.rmtree(last, ignore_errors=True)
+        os.replace(new, last)
+
+    def resume(self) -> bool:
+        """Load `last/` if there is one; True when it was loaded. The run then goes on as if it had never stopped."""
+        last = self.folder / "last"
+        if not (last / "state.json").exists():
+            return False
+        with torch.no_grad():
+            for name, target in (("weights", self.trainable), ("average", self.average)):
+                for key, value in load_file(last / f"{name}.safetensors").items():
+                    target[key].copy_(value)
+        stored: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in load_file(last / "optimiser.safetensors").items():
+            index, name = key.split(".", 1)
+            stored.setdefault(int(index), {})[name] = value
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        for index, state in stored.items():
+            device = parameters[index].device
+            self.optimiser.state[parameters[index]] = {
+                key: value if key == "step" else value.to(device) for key, value in state.items()}
+        state = json.loads((last / "state.json").read_text())
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        _log.info("resumed %s at step %s", self.folder, self.step)
+        return True
+
+    def _progress(self) -> float:
+        if self.settings.steps is not None:
+            return self.step / self.settings.steps
+        return self.elapsed_s / (60 * self.settings.minutes)
+
+    def _rate(self, progress: float) -> float:
+        """Factor on the base rates: linear warm-up, constant until `hold`, then linear or cosine to 1 %."""
+        warm = min(1.0, (self.step + 1) / max(1, self.settings.warmup_steps))
+        late = max(0.0, progress - self.settings.hold) / (1 - self.settings.hold)
+        fall = 1 - late if self.settings.schedule == "linear" else 0.5 + 0.5 * math.cos(math.pi * min(1.0, late))
+        return warm * max(0.01, fall)
+
+    def _context(self, progress: float) -> StepContext:
+        seed, rank = self.settings.seed, self.ranks.rank
+        noise_seed = np.random.SeedSequence([seed, self.step, rank]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(noise_seed))
+        return StepContext(self.step, progress, np.random.default_rng([seed, self.step]),
+                           np.random.default_rng([seed, self.step, rank + 1]), generator)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        for key, value in self.trainable.items():
+            self.average[key].lerp_(value, 1 - decay)
+
+    def _optimiser_tensors(self) -> dict[str, torch.Tensor]:
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        return {f"{index}.{key}": value.contiguous() for index, parameter in enumerate(parameters)
+                for key, value in self.optimiser.state.get(parameter, {}).items()}
+
+    def _log(self, sums: dict[str, list[float]], progress: float) -> None:
+        if self.ranks.rank:
+            return
+        row = {"step": self.step, "elapsed_s": round(self.elapsed_s), "progress": round(progress, 4),
+               **{key: round(float(np.mean(values)), 5) for key, values in sorted(sums.items())}}
+        self._write_row("log.csv", row)
+        _log.info("%s", row)
+
+    def _write_row(self, name: str, row: dict[str, float]) -> None:
+        """Append `row` to a CSV file, adding columns when it has new ones."""
+        path = self.folder / name
+        header = path.read_text().splitlines()[0].split(",") if path.exists() else None
+        if header is None or set(row) - set(header):
+            header = list(dict.fromkeys([*(header or []), *row]))
+            old = list(csv.DictReader(path.open())) if path.exists() else []
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, header)
+                writer.writeheader()
+                writer.writerows(old)
+        with path.open("a", newline="") as file:
+            csv.DictWriter(file, header).writerow(row)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The preview model from nothing, in stages, each run by one or more worker processes.
+
+1. `render_first`: the clips that the autoencoder trains on, and the validation clips
+2. `autoencoder` (while `render_rest` renders the other clips, when the recipe allows)
+3. `encode`: every clip to latents, once
+4. `transformer`
+5. `assemble`: the checkpoint folder in the full model's layout
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX
+
+from .autoencoder import autoencoder_loss, build_autoencoder
+from .clips import ClipSet, create_clip_arrays, open_clips, render_clips
+from .loop import StepContext, TrainingLoop
+from .optimiser import build_optimiser
+from .ranks import Ranks
+from .recipe import AutoencoderSettings, OptimiserSettings, PreviewRecipe
+
+_log = logging.getLogger(__name__)
+
+PATCH_SIZE = 2
+
+
+def token_size(recipe: PreviewRecipe) -> int:
+    """Side of the square of pixels that one transformer token covers."""
+    return PATCH_SIZE * 2 ** (len(recipe.autoencoder.block_out_channels) - 1)
+
+
+def render_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
+    """Render the autoencoder's clips (the head of the first set) and the validation sets."""
+    _create_all(recipe, ranks)
+    first = recipe.clip_sets[0]
+    for clip_set in recipe.validation_sets:
+        _render(recipe, clip_set, ranks, None)
+    _render(recipe, first, ranks, range(0, recipe.autoencoder.train_clips))
+
+
+def render_rest(recipe: PreviewRecipe, ranks: Ranks) -> None:
+    """Render everything else, the large sets in small portions so that all sizes grow together."""
+    first = recipe.clip_sets[0]
+    for clip_set in recipe.clip_sets[1:]:
+        _render(recipe, clip_set, ranks, None)
+    _render(recipe, first, ranks, range(recipe.autoencoder.train_clips, first.count))
+
+
+def _create_all(recipe, ranks):
+    if ranks.rank == 0:
+        for clip_set in (*recipe.clip_sets, *recipe.validation_sets):
+            create_clip_arrays(clips_folder(recipe, clip_set), clip_set, token_size(recipe))
+    ranks.from_first(0.0)  # wait for the arrays
+
+
+def clips_folder(recipe: PreviewRecipe, clip_set: ClipSet) -> Path:
+    """Where the arrays of a set of clips lie."""
+    return recipe.folder / ("validation" if clip_set in recipe.validation_sets else "clips")
+
+
+def _render(recipe, clip_set, ranks, only):
+    render_clips(clips_folder(recipe, clip_set), clip_set, recipe.num_textures,
+                 recipe.texture_seed + (clip_set in recipe.validation_sets), token_size(recipe), ranks.rank, ranks.size,
+                 samples=recipe.samples, only=only)
+
+
+def to_video(frames: np.ndarray) -> torch.Tensor:
+    """`[B, T, H, W, 3]` u8 to `[B, 3, T, H, W]` f32 in [-1, 1]."""
+    video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 4, 1, 2, 3).float()
+    return video.div_(127.5).sub_(1).contiguous()
+
+
+def train_autoencoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
+    """Train on random crops of colour and tracking videos; writes `autoencoder/` (averaged weights, scale measured)."""
+    settings, folder = recipe.autoencoder, recipe.folder / "autoencoder"
+    torch.manual_seed(settings.loop.seed)
+    autoencoder = build_autoencoder(settings.block_out_channels, settings.norm_num_groups).to(ranks.device)
+    arrays = open_clips(recipe.folder / "clips", recipe.clip_sets[0])
+    validation = open_clips(recipe.folder / "validation", recipe.validation_sets[0])
+    loop = TrainingLoop(autoencoder, make_optimiser(autoencoder, settings.optimiser), settings.loop, folder, ranks)
+    if resume:
+        loop.resume()
+
+    def step_loss(context: StepContext):
+        video = to_video(_autoencoder_batch(context, settings, arrays)).to(ranks.device)
+        return autoencoder_loss(autoencoder, video, context.generator)
+
+    def validate(loop: TrainingLoop) -> dict[str, float]:
+        return autoencoder_quality(_with_weights(autoencoder, loop.averaged_weights(), recipe), validation,
+                                   settings.validation_clips, ranks.device)
+
+    loop.run(step_loss, validate)
+    if ranks.rank == 0:
+        _write_autoencoder(recipe, loop.averaged_weights(), arrays, folder)
+
+
+def make_optimiser(module: torch.nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """The optimiser that a recipe asks for."""
+    return build_optimiser(module, name=settings.name, learning_rate=settings.learning_rate, betas=settings.betas,
+                           weight_decay=settings.weight_decay, matrix_learning_rate=settings.matrix_learning_rate)
+
+
+def _autoencoder_batch(context: StepContext, settings: AutoencoderSettings, arrays) -> np.ndarray:
+    """Mostly crops of all frames; one step in five one whole clip; one in five single frames of several clips."""
+    _, frames, height, width, _ = arrays["rgb"].shape
+    kind = context.step % 5
+    count, crop, length = settings.batch_size, settings.crop, frames
+    if kind == 3:
+        count, crop = 1, (height, width)
+    elif kind == 4:
+        count, crop, length = max(1, settings.batch_size - 1), (height, width), 1
+    batch = []
+    for _ in range(count):
+        name = "tracking" if context.rng.random() < settings.tracking_share else "rgb"
+        index = context.rng.integers(settings.train_clips)
+        y = 4 * context.rng.integers(0, (height - crop[0]) // 4 + 1)
+        x = 4 * context.rng.integers(0, (width - crop[1]) // 4 + 1)
+        start = context.rng.integers(0, frames) if length == 1 else 0
+        frame = arrays[name][index, start:start + length, y:y + crop[0], x:x + crop[1]]
+        batch.append(frame[:, :, ::-1] if name == "rgb" and context.rng.random() < 0.5 else frame)
+    return np.stack(batch)
+
+
+def _with_weights(autoencoder, weights, recipe):
+    copy = build_autoencoder(recipe.autoencoder.block_out_channels, recipe.autoencoder.norm_num_groups)
+    copy.load_state_dict(weights)
+    return copy.to(next(autoencoder.parameters()).device).eval()
+
+
+@torch.no_grad()
+def autoencoder_quality(autoencoder, arrays, count: int, device) -> dict[str, float]:
+    """Mean PSNR in dB of decoding the posterior's mode, for colour and tracking videos and for their first frames."""
+    result = {}
+    for name in ("rgb", "tracking"):
+        values = {"video": [], "frame": []}
+        for index in range(count):
+            video = to_video(arrays[name][index:index + 1]).to(device)
+            for kind, part in (("video", video), ("frame", video[:, :, :1])):
+                output = autoencoder.decode(autoencoder.encode(part).latent_dist.mode()).sample.clamp(-1, 1)
+                values[kind].append(-10 * torch.log10((output - part).square().mean() / 4 + 1e-10).item())
+        result |= {f"{name}_{kind}": round(float(np.mean(list_)), 3) for kind, list_ in values.items()}
+    return result
+
+
+@torch.no_grad()
+def _write_autoencoder(recipe, weights, arrays, folder: Path) -> None:
+    autoencoder = build_autoencoder(recipe.autoencoder.block_out_channels, recipe.autoencoder.norm_num_groups)
+    autoencoder.load_state_dict(weights)
+    autoencoder.eval()
+    latents = [autoencoder.encode(to_video(arrays["rgb"][index:index + 1])).latent_dist.mode() for index in range(48)]
+    autoencoder.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 4))
+    autoencoder.save_pretrained(folder / "final")
+
+
+def load_autoencoder(recipe: PreviewRecipe) -> AutoencoderKLCogVideoX:
+    """The trained autoencoder, float32, for encoding."""
+    return AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").eval()

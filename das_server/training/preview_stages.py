@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The later stages of the preview recipe: encode all clips, train the transformer on the latents, assemble the folder."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import CogVideoXDPMScheduler
+
+from .clips import ClipSet, open_clips
+from .loop import StepContext, TrainingLoop
+from .preview import clips_folder, load_autoencoder, make_optimiser, to_video, token_size
+from .preview_transformer import LAST_TIMESTEP, SourceAttention, build_transformer, preview_objective
+from .ranks import Ranks
+from .recipe import PreviewRecipe, TransformerSettings
+from .text_components import write_text_components
+
+_log = logging.getLogger(__name__)
+
+LATENT_CHANNELS = 16
+LATENT_NAMES = ("video", "tracking", "image", "tracking_image")
+SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+             "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0, "prediction_type": "v_prediction",
+             "timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "snr_shift_scale": 1.0}
+
+
+def encode(recipe: PreviewRecipe, ranks: Ranks) -> None:
+    """Write `latents/<size>/{video,tracking,image,tracking_image}.npy`, f16 `[clips, F, 16, h, w]`, scaled."""
+    autoencoder = load_autoencoder(recipe).to(ranks.device)
+    stride = token_size(recipe) // 2
+    for clip_set in (*recipe.validation_sets, *recipe.clip_sets):
+        folder = latents_folder(recipe, clip_set)
+        if ranks.rank == 0:
+            _create_latents(folder, clip_set, stride)
+        ranks.from_first(0.0)  # wait for the arrays
+        arrays = open_clips(clips_folder(recipe, clip_set), clip_set)
+        latents = _open_latents(folder, "r+")
+        for index in range(ranks.rank, clip_set.count, ranks.size):
+            for source, names in (("rgb", ("video", "image")), ("tracking", ("tracking", "tracking_image"))):
+                video = to_video(arrays[source][index:index + 1]).to(ranks.device)
+                for name, part in zip(names, (video, video[:, :, :1]), strict=True):
+                    latents[name][index] = _encode(autoencoder, part)
+    ranks.from_first(0.0)
+
+
+def clip_latents(autoencoder, rgb: np.ndarray, tracking: np.ndarray) -> dict[str, torch.Tensor]:
+    """Latents of one clip, `rgb` and `tracking` `[T, H, W, 3]` u8, as a batch of one."""
+    result = {}
+    for source, names in ((rgb, ("video", "image")), (tracking, ("tracking", "tracking_image"))):
+        video = to_video(source[None])
+        for name, part in zip(names, (video, video[:, :, :1]), strict=True):
+            result[name] = torch.from_numpy(_encode(autoencoder, part))[None]
+    return result
+
+
+@torch.no_grad()
+def _encode(autoencoder, video: torch.Tensor) -> np.ndarray:
+    mode = autoencoder.encode(video.contiguous()).latent_dist.mode() * autoencoder.config.scaling_factor
+    return mode[0].transpose(0, 1).float().cpu().numpy()
+
+
+def latents_folder(recipe: PreviewRecipe, clip_set: ClipSet) -> Path:
+    """Where the latents of a set of clips lie."""
+    kind = "validation" if clip_set in recipe.validation_sets else "clips"
+    return recipe.folder / "latents" / kind / clip_set.name
+
+
+def _create_latents(folder: Path, clip_set: ClipSet, stride: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = 1 + clip_set.frames // 4
+    for name in LATENT_NAMES:
+        length = 1 if name.endswith("image") else frames
+        shape = (clip_set.count, length, LATENT_CHANNELS, clip_set.height // stride, clip_set.width // stride)
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, shape).flush()
+
+
+def _open_latents(folder: Path, mode: str = "r") -> dict[str, np.ndarray]:
+    return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in LATENT_NAMES}
+
+
+class _Clips:
+    """Latents and token sources of one set."""
+
+    def __init__(self, recipe: PreviewRecipe, clip_set: ClipSet):
+        self.latents = _open_latents(latents_folder(recipe, clip_set))
+        self.sources = open_clips(clips_folder(recipe, clip_set), clip_set)["sources"]
+        self.count, self.tokens = clip_set.count, self.sources.shape[1]
+
+    def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
+        batch = {name: torch.from_numpy(np.stack([array[i] for i in indices])).float()
+                 for name, array in self.latents.items()}
+        batch["sources"] = torch.from_numpy(np.stack([self.sources[i] for i in indices])).long()
+        return batch
+
+
+def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
+    """Train on the encoded clips; writes `transformer/` (averaged weights)."""
+    settings, folder = recipe.transformer, recipe.folder / "transformer"
+    torch.manual_seed(settings.loop.seed)
+    transformer = build_transformer(settings).to(ranks.device)
+    attention = SourceAttention(transformer, settings.source_blocks, settings.source_heads)
+    alphas_cumprod = CogVideoXDPMScheduler(**SCHEDULER).alphas_cumprod.float()
+    sets = [_Clips(recipe, clip_set) for clip_set in recipe.clip_sets]
+    validation = _Clips(recipe, recipe.validation_sets[0])
+    loop = TrainingLoop(transformer, make_optimiser(transformer, settings.optimiser), settings.loop, folder, ranks)
+    if resume:
+        loop.resume()
+
+    def step_loss(context: StepContext):
+        batch = preview_batch(context, settings, sets)
+        return preview_objective(transformer, batch, settings, alphas_cumprod, context.progress, context.generator,
+                                 attention)
+
+    def validate(loop: TrainingLoop) -> dict[str, float]:
+        averaged = build_transformer(settings)
+        averaged.load_state_dict(loop.averaged_weights())
+        return first_step_errors(averaged.eval(), validation.batch(np.arange(settings.validation_clips)), settings)
+
+    loop.run(step_loss, validate)
+    if ranks.rank == 0:
+        write_transformer(recipe, loop.averaged_weights())
+
+
+def preview_batch(context: StepContext, settings: TransformerSettings, sets: list[_Clips]) -> dict[str, torch.Tensor]:
+    """One size for all ranks, by `size_shares` (before `large_from` only the first sizes of few tokens); then as many
+    clips of it as `tokens_per_batch` holds, other ones on every rank."""
+    shares = np.array(settings.size_shares or [1.0] * len(sets))
+    if context.progress < settings.large_from:
+        shares = np.where([clips.tokens <= settings.small_tokens for clips in sets], shares, 0)
+    chosen = sets[context.shared.choice(len(sets), p=shares / shares.sum())]
+    count = max(1, settings.tokens_per_batch // chosen.tokens)
+    return chosen.batch(context.rng.integers(0, chosen.count, count))
+
+
+@torch.no_grad()
+def first_step_errors(transformer, batch: dict[str, torch.Tensor], settings: TransformerSettings) -> dict[str, float]:
+    """Mean squared error of the clean latents predicted from pure noise, frames >= 1, with the clip's own tracking and
+    with another clip's; and of the static first frame."""
+    count = batch["video"].shape[0]
+    noise = torch.randn(batch["video"].shape, generator=torch.Generator().manual_seed(5))
+    text = torch.zeros(count, settings.max_text_seq_length, settings.text_embed_dim)
+    other = torch.roll(torch.arange(count), 1)
+    result = {}
+    for name, order in (("own", torch.arange(count)), ("other", other)):
+        errors = []
+        for index in torch.arange(count).split(8):
+            tracking = [batch[key][order[index]] for key in ("tracking", "tracking_image")]
+            prediction = predict_first_step(transformer, batch["image"][index], *tracking, text[index], noise[index])
+            errors.append((prediction - batch["video"][index])[:, 1:].square().mean().item() * len(index))
+        result[name] = round(sum(errors) / count, 5)
+    result["static"] = round((batch["image"] - batch["video"])[:, 1:].square().mean().item(), 5)
+    return result
+
+
+def predict_first_step(transformer, image, tracking, tracking_image, text, noise) -> torch.Tensor:
+    """Clean latents from pure noise: at the last timestep a is 0, so x0 = -v."""
+    zeros = torch.zeros_like(noise[:, 1:])
+    hidden = torch.cat([noise, torch.cat([image, zeros], 1)], 2)
+    maps = torch.cat([tracking, torch.cat([tracking_image, zeros], 1)], 2)
+    timestep = torch.full((len(noise),), LAST_TIMESTEP)
+    return -transformer(hidden, text, timestep, maps, return_dict=False)[0]
+
+
+def write_transformer(recipe: PreviewRecipe, weights: dict[str, torch.Tensor]) -> None:
+    """Save averaged weights as `transformer/final`."""
+    transformer = build_transformer(recipe.transformer)
+    transformer.load_state_dict(weights)
+    transformer.save_pretrained(recipe.folder / "transformer" / "final")
+
+
+def assemble(recipe: PreviewRecipe) -> None:
+    """Write `checkpoint/` in the full model's layout, float16 safetensors."""
+    target = recipe.folder / "checkpoint"
+    shutil.rmtree(target, ignore_errors=True)
+    load_autoencoder(recipe).half().save_pretrained(target / "vae")
+    transformer = build_transformer(recipe.transformer).from_pretrained(recipe.folder / "transformer" / "final")
+    transformer.half().save_pretrained(target / "transformer")
+    CogVideoXDPMScheduler(**SCHEDULER).save_pretrained(target / "scheduler")
+    write_text_components(target, recipe.transformer.text_embed_dim)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The preview's small transformer: how it starts, and its objective on encoded clips.
+
+Beside the published loss there is a training-only hint: some attention heads of the tracking branch are pulled towards
+the first-frame token that shows the same surface point (known exactly for synthetic clips). Late in training the noisy
+input of a later sampling step is made from the model's own first prediction, which is what it will meet in use.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from das_server.models.transformer import DasTransformer3DModel
+
+from .objective import ObjectiveOutput, velocity_objective
+from .recipe import TransformerSettings
+
+LAST_TIMESTEP = 999
+LATER_TIMESTEPS = (749, 499, 249)
+"""With 999, the timesteps of a four-step run; 499 also is the second of a two-step run."""
+
+
+def build_transformer(settings: TransformerSettings, *, latent_channels: int = 16, sample_frames: int = 49,
+                      sample_height: int = 32, sample_width: int = 48) -> DasTransformer3DModel:
+    """Build one without rotary or learned positions (any size and length), float32, all parameters trained."""
+    transformer = DasTransformer3DModel(
+        num_tracking_blocks=settings.num_tracking_blocks, num_attention_heads=settings.num_attention_heads,
+        attention_head_dim=settings.attention_head_dim, in_channels=2 * latent_channels, out_channels=latent_channels,
+        time_embed_dim=settings.time_embed_dim, text_embed_dim=settings.text_embed_dim, num_layers=settings.num_layers,
+        sample_width=sample_width, sample_height=sample_height, sample_frames=sample_frames, patch_size=2,
+        max_text_seq_length=settings.max_text_seq_length, spatial_interpolation_scale=1.0,
+        use_rotary_positional_embeddings=False)
+    transformer.requires_grad_(True)
+    with torch.no_grad():
+        for block in [*transformer.transformer_blocks, *transformer.transformer_blocks_copy]:
+            _start_block(block)
+        for linear in transformer.combine_linears:
+            _set_identity(linear, 0.5)
+        _set_identity(transformer.initial_combine_linear, 1.0)
+        for linear in (transformer.proj_out, transformer.norm_out.linear):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+    return transformer
+
+
+def _start_block(block):
+    """Adaptive norms start plain with open gates; attention starts a little sharper, branches at half strength."""
+    for norm in (block.norm1, block.norm2):
+        nn.init.zeros_(norm.linear.weight)
+        nn.init.zeros_(norm.linear.bias)
+        width = norm.linear.bias.numel() // 6
+        norm.linear.bias[2 * width:3 * width] = 1
+        norm.linear.bias[5 * width:] = 1
+    block.attn1.norm_q.weight.fill_(1.5)
+    block.attn1.norm_k.weight.fill_(1.5)
+    block.attn1.to_out[0].weight.mul_(0.5)
+    block.ff.net[2].weight.mul_(0.5)
+
+
+def _set_identity(linear, scale):
+    linear.weight.copy_(torch.eye(linear.weight.shape[0]) * scale)
+    linear.bias.zero_()
+
+
+class SourceAttention:
+    """Collects queries and keys of some heads, and compares their attention with the true first-frame tokens."""
+
+    def __init__(self, transformer: DasTransformer3DModel, blocks: tuple[int, ...], num_heads: int):
+        self.blocks, self.num_heads = blocks, num_heads
+        self._transformer = transformer
+        self._rows: dict[tuple[int, str], torch.Tensor] = {}
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """While open, every forward pass leaves its queries and keys here."""
+        handles = [getattr(self._transformer.transformer_blocks_copy[block].attn1, name).register_forward_hook(
+            lambda module, inputs, output, key=(block, name): self._rows.__setitem__(key, output))
+            for block in self.blocks for name in ("norm_q", "norm_k")]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._rows.clear()
+
+    def loss(self, sources: torch.Tensor, text_length: int, frame_tokens: int) -> torch.Tensor:
+        """`sources` `[B, tokens, samples]` i64, -1 for none: mean cross-entropy of later frames."""
+        total = torch.zeros(())
+        target = sources[:, frame_tokens:]
+        seen = target >= 0
+        for block in self.blocks:
+            query, key = self._rows[block, "norm_q"], self._rows[block, "norm_k"]
+            first = query.shape[1] - sources.shape[1] + frame_tokens
+            query = query[:, first:, :self.num_heads].transpose(1, 2)
+            key = key[:, text_length:text_length + frame_tokens, :self.num_heads].transpose(1, 2)
+            scores = functional.log_softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, -1)
+            index = target.clamp(min=0)[:, None].expand(-1, self.num_heads, -1, -1)
+            chosen = scores.gather(-1, index) * seen[:, None]
+            total = total - chosen.sum() / (seen.sum() * self.num_heads + 1) / len(self.blocks)
+        return total
+
+
+def preview_objective(transformer: DasTransformer3DModel, batch: dict[str, torch.Tensor], settings: TransformerSettings,
+                      alphas_cumprod: torch.Tensor, progress: float, generator: torch.Generator,
+                      attention: SourceAttention) -> tuple[torch.Tensor, dict[str, float]]:
+    """Loss and plain numbers of one batch of encoded clips (see `preview_batch`)."""
+    latents = batch["video"]
+    count = latents.shape[0]
+    late = torch.rand(count, generator=generator) >= settings.first_step_share
+    later = torch.tensor(LATER_TIMESTEPS)[torch.randint(len(LATER_TIMESTEPS), (count,), generator=generator)]
+    timesteps = torch.where(late, later, LAST_TIMESTEP)
+    text = _any_text(count, settings, generator)
+    noise = torch.randn(latents.shape, generator=generator)
+    start = None
+    if progress >= settings.own_input_from and late.any():
+        start = latents.clone()
+        first = torch.randn(latents[late].shape, generator=generator)
+        with torch.no_grad():
+            part = {key: value[late] for key, value in batch.items()}
+            last = torch.full((int(late.sum()),), LAST_TIMESTEP)
+            start[late] = _objective(transformer, part, text[late], last, first, alphas_cumprod, None).prediction
+    with attention.collecting():
+        output = _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start)
+        frame_tokens = latents.shape[3] * latents.shape[4] // 4
+        source = attention.loss(batch["sources"], text.shape[1], frame_tokens)
+    error = (output.prediction.detach() - latents).square()[:, 1:].flatten(1).mean(1)
+    metrics = {"source": source.item()}
+    if (~late).any():
+        metrics["first_step_error"] = error[~late].mean().item()
+    if late.any():
+        metrics["later_step_error"] = error[late].mean().item()
+    # The weight 1/(1-a) of a late timestep would reward details that its own-made input does not hold: plain error.
+    loss = output.loss if start is None else (output.prediction - latents).square().mean()
+    return loss + settings.source_weight * source, metrics
+
+
+def _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start) -> ObjectiveOutput:
+    return velocity_objective(transformer, latents=batch["video"], image_latents=batch["image"],
+                              tracking_latents=batch["tracking"], tracking_image_latents=batch["tracking_image"],
+                              text=text, timesteps=timesteps, noise=noise, alphas_cumprod=alphas_cumprod, start=start)
+
+
+def _any_text(count, settings, generator):
+    """Random prompt embeddings of random size: the model learns to ignore its prompt."""
+    shape = (count, settings.max_text_seq_length, settings.text_embed_dim)
+    return torch.randn(shape, generator=generator) * torch.rand((count, 1, 1), generator=generator)

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Synthetic clips with exact tracks: `make_clip(seed, bank, …)` gives a rendered video and its tracking video.
+
+Nothing is loaded from files: textures, scenes and motions are drawn from seeded generators, rays are cast by numba.
+"""
+
+from .clip import SyntheticClip, make_clip
+from .textures import make_texture_bank
+
+__all__ = ["SyntheticClip", "make_clip", "make_texture_bank"]
