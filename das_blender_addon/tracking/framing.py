@@ -88,7 +88,7 @@ def fit_framing(render_size: tuple[int, int], model_size: tuple[int, int], *, pi
 
 
 def crop_and_resize(frames: np.ndarray, framing: Framing, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Model frames [T,H,W,3] u8 → the shot's frames [T,h,w,3] u8, cut out to a fraction of a pixel, resized (Lanczos-3).
+    """Model frames [T,H,W,3] u8 → the shot's frames [T,h,w,3] u8, cut out to a fraction of a pixel and resized.
 
     ``size`` (width, height): other than the render size, e.g. for a preview.  Raises `SettingsError` when the frames do
     not have the model's size.

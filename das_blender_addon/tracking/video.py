@@ -65,7 +65,7 @@ def render_tracking_video(
         place = interpolate_on_surface(pixels, seen, geometry.triangles, points, first_points, camera)
         xy, depth = first_camera.project(place), place[:, 2]
         if first_view is None:
-            first_view = FirstView.of(triangle_index, pixels, depth, first_camera)
+            first_view = FirstView.of(pixels, depth, geometry.triangles[seen], first_points, first_camera)
             if depth_range is None:
                 if not pixels.size:
                     raise SceneError(
@@ -78,7 +78,7 @@ def render_tracking_video(
         coverage[index].reshape(-1)[pixels] = True
         video[index].reshape(-1, 3)[pixels] = tracking_colours(xy, depth, width, height, depth_range)
         first_frame_xy[index].reshape(-1, 2)[pixels] = xy
-        first_frame_visible[index].reshape(-1)[pixels] = first_view.shows(xy, depth, seen)
+        first_frame_visible[index].reshape(-1)[pixels] = first_view.shows(xy, depth)
         if progress is not None:
             progress(index + 1, num_frames)
     low, high = depth_range

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the first frame showed: was a surface point of a later frame already visible there, or was it hidden?"""
+"""What the first frame showed: was a surface point of a later frame already visible there, or was it hidden?
+
+The first frame's z-buffer knows surfaces at pixel centres only.  A point is compared with the surface of the pixel that
+contains it, continued along its triangle to the point itself, so that planes compare exactly however steep they are;
+curved surfaces made of small triangles are bounded by the neighbouring pixels of the same surface.  The answer is sharp
+to about half a pixel along outlines, without growing or shrinking what hides.
+"""
 
 from __future__ import annotations
 
@@ -9,57 +15,80 @@ import numpy as np
 
 from .colours import in_first_frame
 from .projection import Pinhole
-from .rasteriser import NO_TRIANGLE
 
 #: A point counts as seen when it lies behind the surface drawn there by no more than this share of its depth: far above
 #: the rounding of float64 interpolation, below the thickness of anything modelled to hide something.
 VISIBLE_DEPTH_SHARE = 1e-4
+#: Neighbouring pixels whose depths differ by less than this share are taken for one surface.
+SAME_SURFACE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
 class FirstView:
-    """The first frame's z-buffer, prepared for questions about points.
+    """The first frame's surfaces, one per pixel [H·W], prepared for questions about points.
 
-    ``farthest`` [H·W] f64: the greatest depth among the surfaces in 3×3 pixels, infinite where there is none.
-    ``triangles`` [H+2,W+2] i32: the triangle that each pixel sees, with a border of `NO_TRIANGLE`.
+    ``inverse_depth`` f64 at the pixel's centre, 0 where there is none; ``gradient_x``, ``gradient_y``: its change per
+    pixel along the triangle; ``triangle_end``: 1/depth at the triangle's farthest corner; ``surface_end``: the smallest
+    1/depth of the same surface in 3×3 pixels.
     """
 
-    farthest: np.ndarray
-    triangles: np.ndarray
+    inverse_depth: np.ndarray
+    gradient_x: np.ndarray
+    gradient_y: np.ndarray
+    triangle_end: np.ndarray
+    surface_end: np.ndarray
     camera: Pinhole
 
     @classmethod
-    def of(cls, triangle_index: np.ndarray, pixels: np.ndarray, depth: np.ndarray, camera: Pinhole) -> FirstView:
-        """Build it from the first frame's ``triangle_index`` [H·W], visible ``pixels`` [P] and their ``depth`` [P]."""
-        height, width = camera.height, camera.width
-        drawn = np.zeros(height * width)
-        drawn[pixels] = depth
-        framed = np.pad(drawn.reshape(height, width), 1)
-        rows = np.maximum(np.maximum(framed[:-2], framed[1:-1]), framed[2:])
-        farthest = np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
-        farthest[farthest == 0.0] = np.inf
-        triangles = np.pad(triangle_index.reshape(height, width), 1, constant_values=NO_TRIANGLE)
-        return cls(farthest.reshape(-1), triangles, camera)
+    def of(
+        cls, pixels: np.ndarray, depth: np.ndarray, triangles: np.ndarray, points: np.ndarray, camera: Pinhole
+    ) -> FirstView:
+        """Build it from the first frame's visible ``pixels`` [P], their ``depth`` [P] and ``triangles`` [P,3].
 
-    def shows(self, xy: np.ndarray, depth: np.ndarray, triangle: np.ndarray) -> np.ndarray:
+        ``points`` [N,3] f64: the vertices in the first camera's optical space.
+        """
+        a, b, c = (points.take(corner, axis=0) for corner in triangles.T)
+        normal = np.cross(b - a, c - a)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # A plane n·p = d is seen along the ray r at depth d / (n·r): 1/depth is linear in the picture.
+            gradient = normal[:, :2] / (np.einsum("pk,pk->p", normal, a)[:, None] * np.array(camera.focal_px))
+        gradient[~np.isfinite(gradient).all(axis=1)] = 0.0
+        ends = np.stack([a[:, 2], b[:, 2], c[:, 2]])
+        farthest = np.where((ends > 0.0).all(axis=0), ends.max(axis=0), np.inf)
+        layers = np.zeros((4, camera.height * camera.width))
+        layers[:, pixels] = 1.0 / depth, gradient[:, 0], gradient[:, 1], 1.0 / farthest
+        inverse_depth, gradient_x, gradient_y, triangle_end = layers
+        surface_end = _surface_end(inverse_depth.reshape(camera.height, camera.width)).reshape(-1)
+        return cls(inverse_depth, gradient_x, gradient_y, triangle_end, surface_end, camera)
+
+    def shows(self, xy: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """[P] bool: the point was inside the first frame and nothing hid it there.
 
-        ``xy`` [P,2] f64: its pixel in the first frame, NaN behind the camera; ``depth`` [P] f64: its depth there;
-        ``triangle`` [P]: the triangle it lies on.  The z-buffer knows the surface at pixel centres only, so the depth
-        is compared with the farthest of 3×3 pixels, which bounds a slope in between; a point on a triangle that is
-        itself seen among those pixels needs no comparison (a plane seen edge-on, up to its horizon).  The answer is
-        therefore sharp to about one pixel along outlines.
+        ``xy`` [P,2] f64: its pixel in the first frame, NaN behind the camera; ``depth`` [P] f64: its depth there.
         """
         width, height = self.camera.width, self.camera.height
         visible = in_first_frame(xy, width, height) & (depth >= self.camera.clip_start)
         inside = np.flatnonzero(visible)
-        column = np.minimum(xy[inside, 0].astype(np.int64), width - 1)
-        row = np.minimum(xy[inside, 1].astype(np.int64), height - 1)
-        shown = depth[inside] <= self.farthest[row * width + column] * (1.0 + VISIBLE_DEPTH_SHARE)
-        unsure = np.flatnonzero(~shown)
-        row, column, own = row[unsure], column[unsure], triangle[inside[unsure]]
-        for step_y in range(3):
-            for step_x in range(3):
-                shown[unsure] |= self.triangles[row + step_y, column + step_x] == own
-        visible[inside] = shown
+        x, y = xy[inside, 0], xy[inside, 1]
+        column = np.minimum(x.astype(np.int64), width - 1)
+        row = np.minimum(y.astype(np.int64), height - 1)
+        pixel = row * width + column
+        surface = self.inverse_depth[pixel]
+        surface += self.gradient_x[pixel] * (x - column - 0.5)
+        surface += self.gradient_y[pixel] * (y - row - 0.5)
+        surface = np.minimum(np.maximum(surface, self.triangle_end[pixel]), self.surface_end[pixel])
+        visible[inside] = surface * depth[inside] <= 1.0 + VISIBLE_DEPTH_SHARE
         return visible
+
+
+def _surface_end(inverse_depth: np.ndarray) -> np.ndarray:
+    """The smallest 1/depth in 3×3 pixels of the middle one's surface, [H,W]; 0 where there is none."""
+    framed = np.pad(inverse_depth, 1)
+    smallest = inverse_depth.copy()
+    least = inverse_depth / (1.0 + SAME_SURFACE_SHARE)
+    height, width = inverse_depth.shape
+    for step_y in range(3):
+        for step_x in range(3):
+            neighbour = framed[step_y : step_y + height, step_x : step_x + width]
+            smallest = np.where(neighbour >= least, np.minimum(smallest, neighbour), smallest)
+    return smallest
