@@ -29,7 +29,7 @@ SHA_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobStore:
-    """The two folders.  ``max_blob_bytes``: largest blob; ``min_free_bytes``: disk space that must stay free after an upload."""
+    """The two folders.  ``max_blob_bytes``: largest blob; ``min_free_bytes``: disk space that uploads must leave."""
 
     def __init__(self, folder: Path, *, max_blob_bytes: int = 512 << 20, min_free_bytes: int = 0):
         self._blobs = folder / "blobs"
@@ -67,9 +67,9 @@ class BlobStore:
     def put(self, sha: str, size_bytes: int, offset: int, piece: bytes | memoryview) -> int:
         """Take one piece of an upload and return how many bytes from the start are there now.
 
-        A piece that starts after those is not written, one that overlaps them is written from there on.  The last piece checks the
-        SHA-256 and makes the blob visible.  Raises `MessageTooLarge`, `ProtocolError` (wrong size or content: the upload is thrown
-        away), `StorageError` (disk full).
+        A piece that starts after those is not written, one that overlaps them is written from there on.  The last piece
+        checks the SHA-256 and makes the blob visible.  Raises `MessageTooLarge`, `ProtocolError` (wrong size or
+        content: the upload is thrown away), `StorageError` (disk full).
         """
         path = self.path(sha)
         if size_bytes > self._max_blob_bytes:
@@ -116,7 +116,7 @@ class BlobStore:
         return sha, len(content)
 
     def read(self, sha: str, offset: int = 0, length: int | None = None) -> bytes:
-        """A piece of a complete blob; raises `StorageError` if it is not there, `ProtocolError` if the piece lies outside."""
+        """A piece of a complete blob; raises `StorageError` if that is missing, `ProtocolError` if it is shorter."""
         try:
             with open(self.path(sha), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -135,7 +135,7 @@ class BlobStore:
             raise StorageError(f"The server cannot read the blob {sha[:12]}…: {error.strerror}.") from error
 
     def delete(self, sha: str, *, unless_newer_than: float = float("inf")) -> None:
-        """Forget a blob; harmless if it is not there.  One stored again after that Unix time stays: a running job may need it."""
+        """Forget a blob if it is there.  One stored again after that Unix time stays: a running job may need it."""
         path = self.path(sha)
         try:
             if path.stat().st_mtime < unless_newer_than:
@@ -144,7 +144,7 @@ class BlobStore:
             return
 
     def collect(self, referenced: Collection[str], *, older_than_s: float, now: float | None = None) -> list[str]:
-        """Delete blobs that no job refers to, and uploads, both untouched for ``older_than_s``; returns the SHAs of the blobs."""
+        """Delete blobs that no job refers to, and uploads, both untouched for so long; returns the blobs' SHAs."""
         now = time.time() if now is None else now
         gone = []
         for path in self._blobs.glob("??/*"):
@@ -164,8 +164,8 @@ class BlobStore:
         free = shutil.disk_usage(self._incoming).free
         if free - wanted_bytes < self._min_free_bytes:
             raise StorageError(
-                f"The server's disk has {free >> 20} MiB free; an upload of {wanted_bytes >> 20} MiB would leave less than the "
-                f"{self._min_free_bytes >> 20} MiB it must keep."
+                f"The server's disk has {free >> 20} MiB free; an upload of {wanted_bytes >> 20} MiB would leave "
+                f"less than the {self._min_free_bytes >> 20} MiB it must keep."
             )
 
     def _append(self, sha: str, received: int, piece: memoryview) -> None:

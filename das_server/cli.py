@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``das-server``: parse, build the config, call.  Every error is one sentence on stderr and the error's own exit status."""
+"""``das-server``: parse, build the config, call.  An error is one sentence on stderr and its own exit status."""
 
 from __future__ import annotations
 

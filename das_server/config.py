@@ -25,12 +25,13 @@ MEBIBYTE = 1 << 20
 class ServerConfig:
     """All that can be set on a server; durations in seconds, sizes in bytes.
 
-    ``bind``: tcp://HOST:PORT, HOST a loopback address, PORT "*" for any free one.  ``state``: folder of jobs and blobs.
-    ``model``: loaded at start, and what a job without a model name gets.  ``devices``: one worker process each ("auto", "cpu",
-    "cuda:0", …).  ``threads``: torch threads of each worker, 0 for the number of cores.  ``profile``: how the model is laid out in
-    memory.  ``keep_s``: how long finished jobs and unused blobs stay on disk.  ``min_free_bytes``: disk space that uploads must leave.
-    ``max_attempts``: how many workers a job may lose.  ``cancel_grace_s``: how long a worker may take to obey before it is killed.
-    ``heartbeat_timeout_s``: silence after which a worker counts as lost.  ``stall_timeout_s``: the same for a job without progress.
+    ``bind``: tcp://HOST:PORT, HOST a loopback address, PORT "*" for any free one. ``state``: folder of jobs and blobs.
+    ``model``: loaded at start, and what a job without a model name gets. ``devices``: one worker process each ("auto",
+    "cpu", "cuda:0", …). ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
+    model is laid out in memory. ``keep_s``: how long finished jobs and unused blobs stay on disk. ``min_free_bytes``:
+    disk space that uploads must leave. ``max_attempts``: how many workers a job may lose. ``cancel_grace_s``: how long
+    a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after which a worker counts as lost.
+    ``stall_timeout_s``: the same for a job without progress.
     """
 
     bind: str = DEFAULT_BIND
@@ -57,8 +58,9 @@ def build_config(
 ) -> ServerConfig:
     """Merge the sources and check every value; ``flags`` that are None count as not given.
 
-    ``file`` None: ``DAS_SERVER_CONFIG``, else `default_config_file` if it exists.  Raises `SettingsError` (with ``field``) for an
-    unknown name or a value that cannot be used, `AuthenticationFailed` for an address that other machines could reach.
+    ``file`` None: ``DAS_SERVER_CONFIG``, else `default_config_file` if it exists.  Raises `SettingsError` (with
+    ``field``) for an unknown name or a value that cannot be used, `AuthenticationFailed` for an address that other
+    machines could reach.
     """
     environment = os.environ if environment is None else environment
     values = {field.name: (field.default, "the default") for field in dataclasses.fields(ServerConfig)}
@@ -164,7 +166,8 @@ def _check(config: ServerConfig) -> None:
     host, _ = split_address(config.bind)
     if not is_loopback(host):
         raise AuthenticationFailed(
-            f"The server does not listen on {config.bind}: other machines could reach it and authentication is not configured; "
+            f"The server does not listen on {config.bind}: other machines could reach it and authentication is "
+            "not configured; "
             "bind to 127.0.0.1 and reach it through an SSH tunnel.",
             field="bind",
         )

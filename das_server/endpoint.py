@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The front door: one thread, one ROUTER socket; decode → handler → reply, and events to whoever attached.  Never imports torch.
+"""The front door: one thread, one ROUTER socket; decode → handler → reply, and events to whoever attached.
 
-Nothing here waits for a model: workers are other processes, and every handler ends within milliseconds.
+Never imports torch, and nothing here waits for a model: workers are other processes, and every handler ends within
+milliseconds.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Endpoint:
             self._answer(peer.bytes, [frame.buffer for frame in frames])
 
     def tell_followers(self) -> None:
-        """Send every event that an attached client has not had yet; one that cannot be sent now comes with the next call."""
+        """Send every event that an attached client has not had; one that cannot be sent now comes next time."""
         for (peer, job), after in list(self._followers.items()):
             for event in self._store.events(job, after=after):
                 if not self._send(peer, event):

@@ -6,7 +6,8 @@
       │ └────────┤ (worker lost, server restarted)
       └──────────┴─────▶ CANCELLED
 
-SQLite in WAL mode with full flushes: what a method returned from is on disk.  One thread, one process: `lock_state` sees to that.
+SQLite in WAL mode with full flushes: what a method returned from is on disk.  One thread, one process: `lock_state`
+sees to that.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ _ALLOWED = {
 
 @dataclass(frozen=True)
 class Job:
-    """One job as stored.  ``attempt``: how often it was started; ``losses``: how many workers it has lost; times: Unix seconds."""
+    """One job as stored.  ``attempt``: how often it started; ``losses``: workers it has lost; times: Unix seconds."""
 
     number: int
     job: str
@@ -119,7 +120,8 @@ class JobStore:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, SCHEMA_VERSION):
                 raise StorageError(
-                    f"{self._path} was written by another version of the server (schema {version}, this one knows {SCHEMA_VERSION}); "
+                    f"{self._path} was written by another version of the server (schema {version}, "
+                    f"this one knows {SCHEMA_VERSION}); "
                     "use another state folder."
                 )
             self._db.executescript(_SCHEMA)
@@ -134,7 +136,7 @@ class JobStore:
     def submit(self, job: str, spec: JobSpec, inputs: list[JobInput]) -> tuple[Job, bool]:
         """Store a new job with its QUEUED event → (job, whether it was already there).
 
-        The same id with the same request is a duplicate and changes nothing; with another request it is a `JobRejected`.
+        The same id with the same request is a duplicate and changes nothing; with another it is a `JobRejected`.
         """
         if not JOB_ID_PATTERN.fullmatch(job):
             raise JobRejected(f"The job id {job[:80]!r} is not 32 lower-case hex digits.", field="job")
@@ -149,7 +151,8 @@ class JobStore:
                 return _job_from_row(row), True
             now = time.time()
             self._db.execute(
-                "INSERT INTO jobs (job, digest, spec, inputs, state, created_s, changed_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (job, digest, spec, inputs, state, created_s, changed_s) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     job,
                     digest,
@@ -254,7 +257,7 @@ class JobStore:
             return self._append_event(job, "PREVIEW", {"step": step, "artefact": asdict(artefact)})
 
     def requeue(self, job: str, *, code: str, message: str, lost: bool) -> Event:
-        """RUNNING → QUEUED with a RETRY event; it keeps its place at the head of the queue.  ``lost``: a worker died of it, perhaps."""
+        """RUNNING → QUEUED with a RETRY event, in its old place.  ``lost``: perhaps a worker died of it."""
         with self._transaction():
             current = self.get(job)
             self._change_state(current, JobState.QUEUED, losses=current.losses + int(lost))
@@ -274,7 +277,7 @@ class JobStore:
             return self._append_event(job, "FAILED", {"code": code, "message": message, "field": field})
 
     def request_cancel(self, job: str) -> Job:
-        """Remember that the job is to be cancelled: a waiting one is CANCELLED at once, a finished one stays as it is."""
+        """Remember that the job is to be cancelled: a waiting one is so at once, a finished one stays as it is."""
         with self._transaction():
             current = self.get(job)
             if current.state is JobState.QUEUED:

@@ -25,7 +25,8 @@ def read_first_frame(content: bytes, width: int, height: int) -> Image.Image:
             image = Image.open(io.BytesIO(content), formats=["PNG"])
             if image.size != (width, height):
                 raise FirstFrameError(
-                    f"The first frame has {image.width}×{image.height} pixels but the job says {width}×{height}; render it at that size.",
+                    f"The first frame has {image.width}×{image.height} pixels but the job says {width}×{height}; "
+                    "render it at that size.",
                     field="first_frame",
                 )
             return image.convert("RGB")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every control task shares: its inputs, its surroundings, its result, and the table of tasks.  Never imports torch."""
+"""What every control task shares: inputs, surroundings, result, and the table of tasks.  Never imports torch."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class LoadedInput:
 class TaskContext:
     """What a task may ask of the worker that runs it.
 
-    ``emit_progress(stage, step, of)``; ``emit_preview(step, frames)`` with u8 ``[T,H,W,3]``; ``should_stop()``; ``pipeline(model)``:
-    loaded once per worker; ``scratch``: a folder that is emptied after the job.
+    ``emit_progress(stage, step, of)``; ``emit_preview(step, frames)`` with u8 ``[T,H,W,3]``; ``should_stop()``;
+    ``pipeline(model)``: loaded once per worker; ``scratch``: a folder that is emptied after the job.
     """
 
     emit_progress: Callable[[str, int, int], None]

@@ -29,7 +29,7 @@ OPTIONS = ("compose",)
 
 
 def check(spec: JobSpec, inputs: list[JobInput], model: ModelCapability) -> None:
-    """Compare a request with what ``model`` takes; raises `JobRejected` that names the field, its value and the valid ones."""
+    """Compare a request with what ``model`` takes; raises `JobRejected` that names field, value and valid values."""
     _check_settings(spec, model)
     roles = [one.role for one in inputs]
     for role in roles:

@@ -76,9 +76,9 @@ WorkNews = WorkProgressed | WorkPreviewed | WorkDone | WorkFailed | WorkLost
 class WorkerStatus:
     """One worker, for people and for the scheduler.
 
-    ``state``: "starting", "loading" (a model), "ready", "busy", "stopped" or "broken" (keeps dying, see ``problem``).  ``device``:
-    what it was asked for, until it knows better ("cuda:0").  ``device_label``: in words.  ``step_s``: median duration of a step;
-    ``since_progress_s``: time since the running job last moved.
+    ``state``: "starting", "loading" (a model), "ready", "busy", "stopped" or "broken" (keeps dying, see ``problem``).
+    ``device``: what it was asked for, until it knows better ("cuda:0").  ``device_label``: in words.  ``step_s``:
+    median duration of a step; ``since_progress_s``: time since the running job last moved.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Workers(ABC):
 
     @abstractmethod
     def cancel(self, job: str) -> None:
-        """Ask for a cooperative end; `WorkFailed` with `JobCancelled` follows, or `WorkLost` when it had to be forced."""
+        """Ask for a cooperative end; `WorkFailed` with `JobCancelled` follows, or `WorkLost` when it was forced."""
 
     @abstractmethod
     def news(self) -> list[WorkNews]:

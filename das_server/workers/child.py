@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a worker process: the main thread runs jobs with torch, one other thread owns the socket and keeps the heart beating.
+"""Inside a worker process: the main thread runs jobs with torch; another owns the socket and keeps the heart beating.
 
 python -m das_server.workers.child --address … --parent PID …        (started by `das_server.workers.local` only)
 """
@@ -14,7 +14,6 @@ import os
 import platform
 import shutil
 import signal
-import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +87,7 @@ class Worker:
         from das_server.pipeline.loading import load_pipeline
 
         self._pipeline, self._model, self._link.model = None, "", ""
-        _free_memory()
+        _free_memory()  # two large models do not fit
         started = time.monotonic()
         self._pipeline = load_pipeline(model, device=self._device, profile=self._profile)
         self._model = self._link.model = model
@@ -113,7 +112,6 @@ class Worker:
             _log.info("job %s: done", job)
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
-            _free_memory()
 
     def _work(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
         # 1. What is wanted, and whether it still is.
@@ -216,7 +214,8 @@ def _error_of(error: Exception, device_label: str) -> DasError:
         or "DefaultCPUAllocator: can't allocate" in str(error)
     ):
         return OutOfMemory(
-            f"The job does not fit the memory of {device_label}; use fewer or smaller frames, or a smaller memory profile."
+            f"The job does not fit the memory of {device_label}; use fewer or smaller frames, or a smaller memory "
+            "profile."
         )
     first_line = str(error).splitlines()[0] if str(error) else "no message"
     return JobError(f"The job failed with {name}: {first_line}; the server's log has the details.")
@@ -229,7 +228,10 @@ def _set_up_torch(device: str, threads: int) -> dict[str, Any]:
     """
     import diffusers
     import torch
+    import transformers
 
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Between the job list and the workers: gives out jobs in order, writes down what the workers tell, decides what is tried again."""
+"""Between the job list and the workers: gives out jobs in order, writes down news, decides what is tried again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from das_server.workers.base import (
     WorkDone,
     Workers,
     WorkFailed,
-    WorkLost,
     WorkNews,
     WorkOrder,
     WorkPreviewed,

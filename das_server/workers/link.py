@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A worker's side of the conversation with its server: one thread owns the socket, the main thread speaks through queues."""
+"""A worker's side of the talk with its server: one thread owns the socket, the main thread speaks through queues."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Workers as child processes of this machine, one per device: started, heard, and replaced when they die or fall silent."""
+"""Workers as child processes of this machine, one per device: started, heard, replaced when they die or fall silent."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from das_blender_addon.protocol.messages import Artefact
 from das_server.workers import wire
 from das_server.workers.base import (
     WorkDone,
+    Workers,
     WorkerStatus,
     WorkFailed,
     WorkLost,
@@ -31,7 +32,6 @@ from das_server.workers.base import (
     WorkOrder,
     WorkPreviewed,
     WorkProgressed,
-    Workers,
 )
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class _Process:
 
 
 class LocalWorkers(Workers):
-    """One child process per device.  ``socket`` is for the caller's poller: readable means that `news` has something."""
+    """One child process per device.  ``socket`` is for the caller's poller: readable means that there is `news`."""
 
     def __init__(
         self,
@@ -333,7 +333,8 @@ class LocalWorkers(Workers):
 def find_devices(names: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
     """(device, environment of its worker) for each name; "auto" is every CUDA device of this machine, or the CPU.
 
-    Asks ``nvidia-smi``, because importing torch here would cost seconds and a CUDA context.  Each worker sees only its own GPU.
+    Asks ``nvidia-smi``, because importing torch here would cost seconds and a CUDA context.  Each worker sees only its
+    own GPU.
     """
     found: list[tuple[str, dict[str, str]]] = []
     for name in names:
@@ -369,7 +370,7 @@ def _visible_gpus() -> list[str]:
 
 
 def gpus_in(listing: str) -> list[str]:
-    """UUIDs in what ``nvidia-smi -L`` prints; a GPU that is split counts by its parts (MIG devices) instead of as a whole."""
+    """UUIDs in what ``nvidia-smi -L`` prints; of a GPU that is split, those of its parts (MIG devices)."""
     found: list[tuple[str, list[str]]] = []
     for uuid in re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)", listing):
         if uuid.startswith("GPU"):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the server and its worker processes say to each other: msgpack maps over one local ZeroMQ socket, no pickle.
 
-Worker → server (``kind``): "hello" {pid} · "heartbeat" {state, model, job, attempt, stage, step_s, since_progress_s, memory_bytes} ·
-"ready" {device, device_label, versions} · "problem" {message} · "progress" {job, attempt, fields} · "preview" {job, attempt, step,
-artefact} · "done" {job, attempt, artefacts, report} · "failed" {job, attempt, code, message, field}.
+Worker → server (``kind``): "hello" {pid} · "heartbeat" {state, model, job, attempt, stage, step_s, since_progress_s,
+memory_bytes} · "ready" {device, device_label, versions} · "problem" {message} · "progress" {job, attempt, fields} ·
+"preview" {job, attempt, step, artefact} · "done" {job, attempt, artefacts, report} · "failed" {job, attempt, code,
+message, field}.
 Server → worker: "load" {model} · "run" {job, attempt, spec, inputs} · "cancel" {job} · "heartbeat" {}.
 
 Every message carries the secret that the worker got at birth, so that no other process of the machine can pose as one.

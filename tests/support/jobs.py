@@ -51,7 +51,9 @@ def first_frame(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
 def correspondences(
     num_frames: int = NUM_FRAMES, width: int = WIDTH, height: int = HEIGHT
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(xy f32 ``[T,H,W,2]`` pixels, visible bool ``[T,H,W]``) of a flat picture that slides right by one pixel per frame."""
+    """(xy f32 ``[T,H,W,2]`` pixels, visible bool ``[T,H,W]``) of a flat picture that slides right by one pixel per
+    frame.
+    """
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
     xs = np.stack([x - t for t in range(num_frames)])
     xy = np.stack([xs, np.broadcast_to(y, xs.shape)], axis=-1)
