@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real ``das-server serve`` process on a free loopback port, for tests.  Needs no torch where it is imported.
+
+``DAS_SERVER_PYTHON`` names the Python that has the server's packages; without it, the running one is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 60.0
+STOP_S = 20.0
+
+
+class ServerProcess:
+    """One server with its state folder; `kill` and `start` again keep state and address."""
+
+    def __init__(self, state: Path, *, environment: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()):
+        self.state = state
+        self.address = ""
+        self.ready_line = ""
+        self._environment = dict(environment or {})
+        self._flags = flags
+        self._bind = "tcp://127.0.0.1:*"
+        self._lines: list[str] = []
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What the server and its workers wrote to stderr."""
+        return "\n".join(self._lines)
+
+    def start(self) -> ServerProcess:
+        """Start the process and wait for its ready line."""
+        command = [
+            server_python(),
+            "-m",
+            "das_server",
+            "serve",
+            "--bind",
+            self._bind,
+            "--state",
+            str(self.state),
+            *self._flags,
+        ]
+        environment = server_environment() | self._environment
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        threading.Thread(target=self._collect, args=(self._process,), daemon=True).start()
+        self.ready_line = self._process.stdout.readline().strip()
+        found = re.search(r"tcp://\S+:\d+", self.ready_line)
+        if not found:
+            self._process.wait(START_S)
+            raise RuntimeError(f"the server did not start: {self.ready_line} {self.log}")
+        self.address = self._bind = found.group()
+        return self
+
+    def stop(self) -> int:
+        """End it as a user would; returns its exit status."""
+        return self._end(signal.SIGTERM if os.name == "posix" else signal.CTRL_BREAK_EVENT)
+
+    def kill(self) -> None:
+        """End it without a chance to clean up."""
+        self._process.kill()
+        self._process.wait(STOP_S)
+
+    def interrupt(self) -> int:
+        """Ctrl-C; returns its exit status."""
+        return self._end(signal.SIGINT)
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def status(self) -> dict[str, Any]:
+        """What ``das-server status --json`` prints."""
+        return json.loads(run_das_server("status", "--json", "--server", self.address).stdout)
+
+    def wait_until(self, condition: Any, what: str, timeout_s: float = START_S) -> Any:
+        """Ask ``condition(status)`` until it is true, and return that."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            found = condition(self.status())
+            if found:
+                return found
+            time.sleep(0.2)
+        raise AssertionError(f"{what} did not happen within {timeout_s:.0f} s; the server's log:\n{self.log}")
+
+    def _end(self, number: int) -> int:
+        self._process.send_signal(number)
+        return self._process.wait(STOP_S)
+
+    def _collect(self, process: subprocess.Popen[str]) -> None:
+        for line in process.stderr:
+            self._lines.append(line.rstrip())
+
+
+@contextlib.contextmanager
+def running_server(state: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
+    """A started server that is stopped at the end, whatever happens."""
+    server = ServerProcess(state, environment=environment, flags=flags)
+    try:
+        yield server.start()
+    finally:
+        if server.is_running():
+            server.kill()
+
+
+def run_das_server(*arguments: str, environment: Mapping[str, str] | None = None, timeout_s: float = 60.0):
+    """Run ``das-server`` to its end; returns the `subprocess.CompletedProcess`."""
+    command = [server_python(), "-m", "das_server", *arguments]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=server_environment() | dict(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def server_python() -> str:
+    """The Python that runs the server."""
+    return os.environ.get("DAS_SERVER_PYTHON") or sys.executable
+
+
+def server_environment() -> dict[str, str]:
+    """The environment of a test's server: one thread, no settings of the user who runs the tests."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DAS_SERVER_")}
+    for name in ("PYTHONPATH", "PYTHONHOME"):  # those of another Python would be in the way
+        inherited.pop(name, None)
+    return inherited | {
+        "DAS_SERVER_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "XDG_CONFIG_HOME": str(ROOT / "tests" / "no-config"),
+    }
