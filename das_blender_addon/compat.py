@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every difference between the Blender versions that the extension supports (4.2 to 5.2), found by asking for features."""
+"""Every difference between the Blender versions that the extension supports (4.2 to 5.2), found by asking for
+features.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def engine_identifier(name: str) -> str:
 
 
 def shared_panels() -> list[type]:
-    """Blender's own panels that serve any engine, and EEVEE's for materials, lights and the world, which the first frame needs."""
+    """Blender's own panels that serve any engine, and EEVEE's for materials, lights and the world, which the first
+    frame needs.
+    """
     shared = []
     for panel in bpy.types.Panel.__subclasses__():
         engines = getattr(panel, "COMPAT_ENGINES", ())
@@ -53,6 +57,13 @@ def hide_shared_panels() -> None:
     """Undo `show_shared_panels`."""
     for panel in bpy.types.Panel.__subclasses__():
         getattr(panel, "COMPAT_ENGINES", set()).discard(ENGINE)
+
+
+def relative_path_options() -> set[str]:
+    """What a path property needs so that Blender 4.5 and newer do not warn of "//"; older ones do not know the
+    option.
+    """
+    return {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
 # ── Sequencer: `sequences` until 4.3, both in 4.4, only `strips` since 5.0 ──────────────────────────────────────────
@@ -109,7 +120,9 @@ def sequencer_scene(context):
 
 
 def show_in_sequencer(context, scene) -> None:
-    """Let the sequencers of the workspace show ``scene`` (Blender 5.0 and newer; older ones show the window's scene)."""
+    """Let the sequencers of the workspace show ``scene`` (Blender 5.0 and newer; older ones show the window's
+    scene).
+    """
     workspace = getattr(context, "workspace", None)
     if workspace is not None and hasattr(workspace, "sequencer_scene"):
         workspace.sequencer_scene = scene
@@ -118,16 +131,31 @@ def show_in_sequencer(context, scene) -> None:
 # ── Output ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def set_png_output(scene) -> None:
-    """8-bit RGB PNG files; 5.0 and newer ask for the media type first."""
+def set_image_output(scene, file_format: str = "PNG") -> None:
+    """8-bit RGB image files; 5.0 and newer ask for the media type first."""
     settings = scene.render.image_settings
     if hasattr(settings, "media_type"):
         settings.media_type = "IMAGE"
-    settings.file_format = "PNG"
+    settings.file_format = file_format
     settings.color_mode = "RGB"
-    settings.color_depth = "8"
+    if file_format == "PNG":
+        settings.color_depth = "8"
 
 
-def can_show_progress(layout) -> bool:
-    """`UILayout.progress` came with Blender 4.0."""
-    return hasattr(layout, "progress")
+def set_video_output(scene) -> None:
+    """An H.264 movie in an MP4 file, perceptually lossless."""
+    settings = scene.render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "VIDEO"
+    settings.file_format = "FFMPEG"
+    settings.color_mode = "RGB"
+    movie = scene.render.ffmpeg
+    movie.format, movie.codec = "MPEG4", "H264"
+    movie.constant_rate_factor, movie.ffmpeg_preset = "PERC_LOSSLESS", "GOOD"
+    movie.gopsize = 12
+
+
+def placeholder(text: str) -> dict[str, str]:
+    """Arguments for `UILayout.prop` that show ``text`` in an empty field, where Blender can (4.2 and newer can)."""
+    known = bpy.types.UILayout.bl_rna.functions["prop"].parameters
+    return {"placeholder": text} if "placeholder" in known else {}

@@ -56,11 +56,15 @@ class DAS_AP_preferences(bpy.types.AddonPreferences):
         description="The das-server program; empty looks for it on the PATH",
         subtype="FILE_PATH",
     )
-    server_model: StringProperty(name="Model", description="Model that the local server serves; empty takes its own default")
+    server_model: StringProperty(
+        name="Model", description="Model that the local server serves; empty takes its own default"
+    )
     server_port: IntProperty(
         name="Port", description="Loopback port of the local server; 0 takes a free one", default=0, min=0, max=65535
     )
-    show_server_log: BoolProperty(name="Show Log", description="Show the last lines of the local server's log", default=False)
+    show_server_log: BoolProperty(
+        name="Show Log", description="Show the last lines of the local server's log", default=False
+    )
 
     def draw(self, context):
         """Server line, cache, and the local server with its log."""
@@ -88,7 +92,8 @@ def machine_settings() -> MachineSettings:
 def user_folder(name: str) -> Path:
     """A folder of this user that the extension may write to; created if it is not there.
 
-    Blender gives extensions one of their own; a package that is not installed as an extension gets one among the temporary files.
+    Blender gives extensions one of their own; a package that is not installed as an extension gets one among the
+    temporary files.
     """
     try:
         return Path(bpy.utils.extension_path_user(__package__, path=name, create=True))
@@ -101,8 +106,9 @@ def user_folder(name: str) -> Path:
 def check_online_access(address: str, *, chosen_by_environment: bool) -> None:
     """Refuse a server on another machine while Blender's online access is off.
 
-    Loopback is this machine and always allowed.  A DAS_SERVER in the environment is a choice made outside of the file and counts
-    as permission, which farms need: background Blender has no online access unless asked for.  Raises `SettingsError`.
+    Loopback is this machine and always allowed.  A DAS_SERVER in the environment is a choice made outside of the
+    file and counts as permission, which farms need: background Blender has no online access unless asked for.
+    Raises `SettingsError`.
     """
     from .client.address import is_loopback
 

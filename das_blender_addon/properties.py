@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`Scene.das`: the settings of a shot, and `resolve_settings`, the one place that decides which value counts.
 
-The environment goes before the scene, the scene before the add-on preferences, those before the defaults.  A farm can so
-override every setting of a file without opening it.  What a running session shows (server, progress) lives on
-`WindowManager.das` and is forgotten with the session.
+The environment goes before the scene, the scene before a local server that was started from here, that one before
+the add-on preferences, those before the defaults.  A farm can so override every setting of a file without opening
+it.  What a running session shows (server, progress) lives on `WindowManager.das` and is forgotten with the session.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
-from . import preferences
+from . import compat, local_server, preferences
 from .errors import SettingsError
 
 FIRST_FRAME_ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
@@ -43,9 +43,10 @@ ENVIRONMENT = (
 class ResolvedSettings:
     """The settings of a shot after every override.
 
-    ``model`` "": the server's default.  ``steps`` 0, ``guidance`` 0.0 and ``tracking_range`` "": the model's defaults.
-    ``size``: (width, height) of the model in pixels, None for the model's default.  ``frames``: the window's frame numbers,
-    increasing.  ``first_frame_path`` "": the one in the cache.  ``cache_folder``: absolute.  ``timeout_s``: seconds of silence.
+    ``model`` "": the server's default.  ``steps`` 0, ``guidance`` 0.0 and ``tracking_range`` "": the model's
+    defaults. ``size``: (width, height) of the model in pixels, None for the model's default.  ``frames``: the
+    window's frame numbers, increasing.  ``first_frame_path`` "": the one in the cache.  ``cache_folder``: absolute.
+    ``timeout_s``: seconds of silence.
     """
 
     server: str
@@ -68,7 +69,7 @@ class ResolvedSettings:
 
 def _search_models(_settings, _context, edit_text: str):
     """Names of the models that the last answer of the server offered (for the search field; no network)."""
-    from . import jobs
+    from . import jobs  # which needs this module
 
     capabilities = jobs.known_capabilities()
     names = [model.name for model in capabilities.models] if capabilities is not None else []
@@ -83,7 +84,9 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
     seed: IntProperty(
         name="Seed", description="The same seed gives the same frames", default=0, min=0, max=MAX_SEED, options=set()
     )
-    steps: IntProperty(name="Steps", description="Denoising steps; 0 takes the model's default", min=0, max=1000, options=set())
+    steps: IntProperty(
+        name="Steps", description="Denoising steps; 0 takes the model's default", min=0, max=1000, options=set()
+    )
     guidance: FloatProperty(
         name="Guidance",
         description="How strictly the prompt is followed; 0 takes the model's default",
@@ -99,7 +102,9 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         search_options={"SUGGESTION"},
     )
     size: StringProperty(
-        name="Model Size", description="AUTO for the model's own size, or WIDTHxHEIGHT in pixels, as the model offers", default="AUTO"
+        name="Model Size",
+        description="AUTO for the model's own size, or WIDTHxHEIGHT in pixels, as the model offers",
+        default="AUTO",
     )
     tracking_range: EnumProperty(
         name="Tracking Range",
@@ -114,19 +119,27 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
     )
     compose: BoolProperty(
         name="Keep First Frame Detail",
-        description="Where a surface was visible in the first frame, carry that frame's own pixels along (preview model only)",
+        description="Carry the first frame's own pixels along wherever its surfaces stay visible (models that can)",
         default=True,
         options=set(),
     )
     use_shot_range: BoolProperty(
-        name="Shot Range", description="Use a frame range of its own instead of the scene's", default=False, options=set()
+        name="Shot Range",
+        description="Use a frame range of its own instead of the scene's",
+        default=False,
+        options=set(),
     )
-    shot_start: IntProperty(name="Start", description="First frame of the shot", default=1, min=0, max=1048574, options=set())
-    shot_end: IntProperty(name="End", description="Last frame of the shot", default=49, min=0, max=1048574, options=set())
+    shot_start: IntProperty(
+        name="Start", description="First frame of the shot", default=1, min=0, max=1048574, options=set()
+    )
+    shot_end: IntProperty(
+        name="End", description="Last frame of the shot", default=49, min=0, max=1048574, options=set()
+    )
     first_frame_path: StringProperty(
         name="First Frame",
-        description="Image of the first frame at the model's size; empty uses the one that Render First Frame keeps in the cache",
+        description="Image of the first frame at the model's size; empty uses the one that Render First Frame makes",
         subtype="FILE_PATH",
+        options=compat.relative_path_options(),
     )
     first_frame_engine: EnumProperty(
         name="Engine",
@@ -142,9 +155,14 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
     first_frame_samples: IntProperty(
         name="Samples", description="Samples per pixel of the first frame", default=32, min=1, max=65536, options=set()
     )
-    server: StringProperty(name="Server", description="Address of the server for this scene; empty uses the one in the preferences")
+    server: StringProperty(
+        name="Server", description="Address of the server for this scene; empty uses the one in the preferences"
+    )
     cache_folder: StringProperty(
-        name="Cache", description="Folder for first frames and takes; empty puts it beside the file", subtype="DIR_PATH"
+        name="Cache",
+        description="Folder for first frames and takes; empty puts it beside the file",
+        subtype="DIR_PATH",
+        options=compat.relative_path_options(),
     )
     edit_scene: PointerProperty(
         name="Edit Scene",
@@ -153,30 +171,22 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
     )
 
 
+_STATES = (
+    ("IDLE", "Idle", "", 0),
+    ("RUNNING", "Running", "", 1),
+    ("DONE", "Done", "", 2),
+    ("FAILED", "Failed", "", 3),
+    ("CANCELLED", "Cancelled", "", 4),
+)
+
+
 class DAS_PG_session(bpy.types.PropertyGroup):
     """What the running session shows; never read from a file."""
 
-    server_state: EnumProperty(
-        items=(
-            ("UNKNOWN", "Not Tested", "", 0),
-            ("CHECKING", "Asking", "", 1),
-            ("READY", "Ready", "", 2),
-            ("FAILED", "Failed", "", 3),
-        ),
-        options={"SKIP_SAVE"},
-    )
+    server_state: EnumProperty(items=_STATES, options={"SKIP_SAVE"})
     server_line: StringProperty(options={"SKIP_SAVE"})
-    take_state: EnumProperty(
-        items=(
-            ("IDLE", "Idle", "", 0),
-            ("RUNNING", "Running", "", 1),
-            ("DONE", "Done", "", 2),
-            ("FAILED", "Failed", "", 3),
-            ("CANCELLED", "Cancelled", "", 4),
-        ),
-        options={"SKIP_SAVE"},
-    )
-    take_line: StringProperty(options={"SKIP_SAVE"})
+    job_state: EnumProperty(items=_STATES, options={"SKIP_SAVE"})
+    job_line: StringProperty(options={"SKIP_SAVE"})
     progress: FloatProperty(min=0.0, max=1.0, options={"SKIP_SAVE"})
 
 
@@ -199,7 +209,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
             field="first_frame_engine",
         )
     return ResolvedSettings(
-        server=environment.get("DAS_SERVER", "") or settings.server or machine.server,
+        server=environment.get("DAS_SERVER", "") or settings.server or local_server.address() or machine.server,
         timeout_s=_number(environment, "DAS_TIMEOUT_S", float, machine.timeout_s, low=1.0, high=86400.0),
         model=environment.get("DAS_MODEL", "") or settings.model,
         prompt=environment.get("DAS_PROMPT", settings.prompt),
@@ -226,7 +236,9 @@ def parse_frames(text: str) -> tuple[int, ...]:
     start = int(match[1])
     end, step = int(match[2] or start), int(match[3] or 1)
     if end < start or step < 1:
-        raise SettingsError(f"The frames {text!r} hold no frame; the end comes after the start, the step is 1 or more.", field="frames")
+        raise SettingsError(
+            f"The frames {text!r} hold no frame; the end comes after the start, the step is 1 or more.", field="frames"
+        )
     return tuple(range(start, end + 1, step))
 
 
@@ -236,7 +248,9 @@ def parse_size(text: str) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", text, re.IGNORECASE)
     if match is None or 0 in (int(match[1]), int(match[2])):
-        raise SettingsError(f"The size {text!r} cannot be read; write AUTO or WIDTHxHEIGHT, for example 720x480.", field="size")
+        raise SettingsError(
+            f"The size {text!r} cannot be read; write AUTO or WIDTHxHEIGHT, for example 720x480.", field="size"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -248,7 +262,9 @@ def _window(scene, override: str) -> tuple[int, ...]:
     if settings.use_shot_range:
         start, end = settings.shot_start, settings.shot_end
     if end < start:
-        raise SettingsError(f"The shot ends at frame {end}, before it starts at {start}; set its end after its start.", field="shot_end")
+        raise SettingsError(
+            f"The shot ends at frame {end}, before it starts at {start}; set its end after its start.", field="shot_end"
+        )
     return tuple(range(start, end + 1, scene.frame_step))
 
 
@@ -259,7 +275,9 @@ def _number(environment, name: str, kind, otherwise, *, low, high):
     try:
         value = kind(text)
     except ValueError as error:
-        raise SettingsError(f"{name} is {text!r}, which is no {'whole number' if kind is int else 'number'}.", field=name) from error
+        raise SettingsError(
+            f"{name} is {text!r}, which is no {'whole number' if kind is int else 'number'}.", field=name
+        ) from error
     if not low <= value <= high:
         raise SettingsError(f"{name} is {text}; it goes from {low} to {high}.", field=name)
     return value

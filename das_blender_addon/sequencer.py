@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Takes become image strips, in an edit scene of their own.
 
-Strips in the rendered scene would keep Blender from calling any render engine, so a take goes to another scene unless the user
-names one.  A strip remembers its take: key, seed, prompt, model and job are custom properties on it.
+Strips in the rendered scene would keep Blender from calling any render engine, so a take goes to another scene
+unless the user names one.  A strip remembers its take: key, seed, prompt, model and job are custom properties on
+it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def hides_engine(scene) -> bool:
 
 
 def edit_scene_for(scene):
-    """The scene that takes the strips of ``scene``: the one that its settings name, else a new one that they name from now on."""
+    """The scene that takes the strips of ``scene``: the one that its settings name, else a new one that they name
+    from now on.
+    """
     if scene.das.edit_scene is not None:
         return scene.das.edit_scene
     edit = bpy.data.scenes.new(f"DAS Edit {scene.name}")
@@ -36,11 +39,12 @@ def edit_scene_for(scene):
 
 
 def add_strip(edit, name: str, frames: Sequence[Path], frame_start: int, properties: dict):
-    """Put a take's frames into the sequencer of the scene ``edit`` as one image strip, above whatever lies there already.
+    """Put a take's frames into the sequencer of the scene ``edit`` as one image strip, above whatever lies there
+    already.
 
-    ``frames``: PNG files in play order, all in one folder.  ``properties``: written on the strip; the key `TAKE_PROPERTY` tells
-    takes apart: a take that is there already is read again from disk instead of added twice.  Returns the strip.
-    Raises `StorageError` when a file is missing and `SettingsError` when no channel is free.
+    ``frames``: PNG files in play order, all in one folder.  ``properties``: written on the strip; the key
+    `TAKE_PROPERTY` tells takes apart: a take that is there already is read again from disk instead of added twice.
+    Returns the strip. Raises `StorageError` when a file is missing and `SettingsError` when no channel is free.
     """
     frames = [Path(frame) for frame in frames]
     if not frames:
@@ -50,10 +54,29 @@ def add_strip(edit, name: str, frames: Sequence[Path], frame_start: int, propert
             raise StorageError(f"The frame {frame} is missing or empty; render the take again.")
     strip = find_strip(edit, properties.get(TAKE_PROPERTY))
     if strip is None:
-        strip = _new_image_strip(edit, name, frames, frame_start)
+        strip = add_image_strip(edit, name, frames, frame_start)
     for key, value in properties.items():
         strip[key] = value
     compat.forget_strip_pixels(strip)
+    return strip
+
+
+def add_image_strip(edit, name: str, frames: Sequence[Path], frame_start: int):
+    """Add ``frames`` (image files in play order, all in one folder) as one strip on the first channel above what
+    lies there.
+    """
+    frames = [Path(frame) for frame in frames]
+    channel = _channel_above(edit, frame_start, frame_start + len(frames))
+    strip = compat.strips(edit).new_image(
+        name=name, filepath=os.fspath(frames[0]), channel=channel, frame_start=frame_start, fit_method="ORIGINAL"
+    )
+    for frame in frames[1:]:
+        strip.elements.append(frame.name)
+    if compat.strip_time(strip, "duration") != len(frames):
+        compat.set_strip_time(strip, "duration", len(frames))
+    if bpy.data.filepath and _beside_the_file(frames[0]):
+        strip.directory = bpy.path.relpath(os.fspath(frames[0].parent))
+    strip.colorspace_settings.name = "sRGB"
     return strip
 
 
@@ -67,12 +90,14 @@ def find_strip(edit, take_key: str | None):
 def add_take(take, scene, *, edit_scene=None):
     """Put ``take`` (a finished take of ``scene``) into the sequencer and return its strip.
 
-    ``edit_scene``: where to; None takes `edit_scene_for`.  Raises as `add_strip`, and `SettingsError` when it is the rendered scene.
+    ``edit_scene``: where to; None takes `edit_scene_for`.  Raises as `add_strip`, and `SettingsError` when it is
+    the rendered scene.
     """
     edit = edit_scene or edit_scene_for(scene)
     if edit == scene:
         raise SettingsError(
-            f"The strips would go into the rendered scene {scene.name!r} and keep its engine from being called; choose another edit scene.",
+            f"The strips would go into the rendered scene {scene.name!r} and keep its engine from being called; "
+            "choose another edit scene.",
             field="edit_scene",
         )
     report = take.report
@@ -91,21 +116,6 @@ def add_take(take, scene, *, edit_scene=None):
     return strip
 
 
-def _new_image_strip(edit, name: str, frames: list[Path], frame_start: int):
-    channel = _channel_above(edit, frame_start, frame_start + len(frames))
-    strip = compat.strips(edit).new_image(
-        name=name, filepath=os.fspath(frames[0]), channel=channel, frame_start=frame_start, fit_method="ORIGINAL"
-    )
-    for frame in frames[1:]:
-        strip.elements.append(frame.name)
-    if compat.strip_time(strip, "duration") != len(frames):
-        compat.set_strip_time(strip, "duration", len(frames))
-    if bpy.data.filepath and _beside_the_file(frames[0]):
-        strip.directory = bpy.path.relpath(os.fspath(frames[0].parent))
-    strip.colorspace_settings.name = "sRGB"
-    return strip
-
-
 def _beside_the_file(path: Path) -> bool:
     return Path(bpy.data.filepath).resolve().parent in path.resolve().parents
 
@@ -118,12 +128,17 @@ def _channel_above(edit, start: int, end: int) -> int:
     ]
     channel = max(taken, default=0) + 1
     if channel > MAX_CHANNEL:
-        raise SettingsError(f"All {MAX_CHANNEL} channels of {edit.name!r} are taken at frame {start}; remove old takes.", field="edit_scene")
+        raise SettingsError(
+            f"All {MAX_CHANNEL} channels of {edit.name!r} are taken at frame {start}; remove old takes.",
+            field="edit_scene",
+        )
     return channel
 
 
 def _copy_picture_settings(scene, edit) -> None:
-    """Same pictures per second and size; and a view that shows a PNG's bytes unchanged (AgX and dithering would not)."""
+    """Same pictures per second and size; and a view that shows a PNG's bytes unchanged (AgX and dithering would
+    not).
+    """
     source, target = scene.render, edit.render
     percentage = source.resolution_percentage
     target.resolution_x = source.resolution_x * percentage // 100
@@ -133,7 +148,7 @@ def _copy_picture_settings(scene, edit) -> None:
     target.fps, target.fps_base = source.fps, source.fps_base * scene.frame_step
     target.dither_intensity = 0.0
     target.filepath = source.filepath
-    compat.set_png_output(edit)
+    compat.set_image_output(edit)
     edit.display_settings.display_device = scene.display_settings.display_device
     edit.view_settings.view_transform = "Standard"
     edit.view_settings.look = "None"

@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: ``blender --command das doctor|preview|render …``, or ``python -m das_blender_addon …`` with
+Blender as a module.
+
+Every flag goes before the environment, the environment before the file (see `properties.resolve_settings`).  A
+failure ends with one sentence on stderr and the exit code of its error class (see `errors`).  ``--json`` writes one
+JSON object per line instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import bpy
+
+from . import api, jobs, local_server, recipes
+from .errors import DasError, FirstFrameError, JobCancelled, SettingsError, StorageError
+from .preferences import check_online_access
+from .properties import resolve_settings
+from .protocol.messages import PROTOCOL_VERSIONS
+
+NAME = "das"
+UNEXPECTED = 70
+"""Exit code of an error that nobody foresaw (EX_SOFTWARE)."""
+OVERRIDES = {
+    # flag: (environment variable, help)
+    "--server": ("DAS_SERVER", "address of the server"),
+    "--timeout": ("DAS_TIMEOUT_S", "seconds of silence after which the server counts as gone"),
+    "--model": ("DAS_MODEL", "model, by the server's name for it"),
+    "--prompt": ("DAS_PROMPT", "what the shot shows"),
+    "--negative-prompt": ("DAS_NEGATIVE_PROMPT", "what it must not show"),
+    "--seed": ("DAS_SEED", "the same seed gives the same frames"),
+    "--steps": ("DAS_STEPS", "denoising steps, 0 for the model's default"),
+    "--guidance": ("DAS_GUIDANCE", "guidance scale, 0 for the model's default"),
+    "--size": ("DAS_SIZE", "the model's size: AUTO or WIDTHxHEIGHT"),
+    "--frames": ("DAS_FRAMES", "7, 1-49 or 1-49x2 instead of the scene's range"),
+    "--first-frame": ("DAS_FIRST_FRAME", "image of the first frame at the model's size"),
+    "--first-frame-engine": ("DAS_FIRST_FRAME_ENGINE", "CYCLES, EEVEE or WORKBENCH"),
+    "--cache": ("DAS_CACHE", "folder for first frames and takes"),
+}
+
+
+# ── Talking ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Voice:
+    """Says what happens: plain lines, or JSON lines."""
+
+    def __init__(self, as_json: bool):
+        self.as_json = as_json
+        self._last = ""
+
+    def status(self, status: jobs.Status) -> None:
+        """A step of a running job; the same plain line is said once."""
+        if self.as_json:
+            self._write(
+                {"event": "progress", "stage": status.stage, "text": status.text, "fraction": round(status.fraction, 4)}
+            )
+        elif status.text != self._last:
+            self._last = status.text
+            print(f"{status.fraction:4.0%}  {status.text}", flush=True)
+
+    def result(self, words: str, **values) -> None:
+        """What came of it."""
+        if self.as_json:
+            self._write({"event": "done", **values})
+        else:
+            print(words, flush=True)
+
+    def check(self, check: Check) -> None:
+        """One line of the doctor."""
+        if self.as_json:
+            self._write({"event": "check", **asdict(check)})
+        else:
+            print(
+                f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.words}"
+                + (f"\n      → {check.hint}" if check.hint else ""),
+                flush=True,
+            )
+
+    def error(self, error: BaseException, exit_code: int) -> None:
+        """Why it failed, on stderr; as JSON on stdout."""
+        if self.as_json:
+            code = error.code if isinstance(error, DasError) else "unexpected"
+            self._write({"event": "error", "code": code, "message": str(error), "exit_code": exit_code})
+        print(f"das: {error}", file=sys.stderr, flush=True)
+
+    def _write(self, values: dict) -> None:
+        print(json.dumps(values, default=os.fspath), flush=True)
+
+
+# ── The commands ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def main(words: list[str]) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        arguments = _parser().parse_args(words)
+    except SystemExit as end:  # argparse has said why
+        return int(end.code or 0)
+    voice = Voice(arguments.json)
+    try:
+        with _overrides(arguments), _stop_on_signals() as should_stop:
+            if getattr(arguments, "file", None):
+                _open(arguments.file)
+            return arguments.run(_scene(arguments), arguments, voice, should_stop)
+    except DasError as error:
+        voice.error(error, error.exit_code)
+        return error.exit_code
+    except Exception as error:
+        jobs.LOGGER.exception("das %s failed", " ".join(words))
+        voice.error(error, UNEXPECTED)
+        return UNEXPECTED
+
+
+def doctor(scene, arguments, voice: Voice, should_stop) -> int:
+    """Say what is installed and whether a render would work; the exit code is that of the first thing that would
+    not.
+    """
+    status = 0
+    for check in checks(scene, should_stop):
+        voice.check(check)
+        if not check.ok and not status:
+            status = check.exit_code
+    if voice.as_json:
+        voice.result("", exit_code=status)
+    return status
+
+
+def preview(scene, arguments, voice: Voice, should_stop) -> int:
+    """Render only the tracking video, as PNG files; needs no server."""
+    settings = resolve_settings(scene)
+    files = jobs.finish(recipes.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
+    frames = _copy_frames(zip(settings.frames, files, strict=True), arguments.output)
+    voice.result(f"{len(frames)} frames in {frames[0].parent}", frames=frames)
+    return 0
+
+
+def render(scene, arguments, voice: Voice, should_stop) -> int:
+    """Render the take of the shot and write its frames, and a file with its strip if asked for."""
+    settings = resolve_settings(scene)
+    check_online_access(settings.server, chosen_by_environment="DAS_SERVER" in os.environ)
+    take = jobs.finish(recipes.take_outside_render(scene, settings), on_status=voice.status, should_stop=should_stop)
+    frames = _copy_frames(zip(settings.frames, take.frames, strict=True), arguments.output)
+    if arguments.blend:
+        api.add_to_sequencer(take, scene)
+        bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath(arguments.blend), copy=True)
+    voice.result(
+        f"{len(frames)} frames in {frames[0].parent}",
+        frames=frames,
+        take=take.folder,
+        key=take.key,
+        job=take.job_id,
+        first_frame=take.first_frame,
+        report=take.report,
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=NAME, description="Diffusion as Shader from the command line.")
+    commands = parser.add_subparsers(required=True, metavar="doctor|preview|render")
+    for run, needs_file in ((doctor, False), (preview, True), (render, True)):
+        command = commands.add_parser(run.__name__, help=run.__doc__.partition("\n")[0], description=run.__doc__)
+        command.set_defaults(run=run, scene="", output="", blend="")
+        command.add_argument("--json", action="store_true", help="one JSON object per line")
+        if needs_file:
+            command.add_argument("file", nargs="?", help=".blend file; without it, the one that is open")
+            command.add_argument("--scene", help="scene of the file; without it, its active one")
+            command.add_argument("--output", help="folder for the frames, named by their numbers (0001.png)")
+        if run is render:
+            command.add_argument("--blend", help="also write this .blend, with the take in its sequencer")
+        for flag, (variable, words) in OVERRIDES.items():
+            command.add_argument(
+                flag, dest=variable, metavar=flag[2:].upper().replace("-", "_"), help=f"{words} ({variable})"
+            )
+    return parser
+
+
+@contextmanager
+def _overrides(arguments) -> Iterator[None]:
+    """Flags become the environment for the time of the command."""
+    chosen = {variable: getattr(arguments, variable) for variable, _ in OVERRIDES.values()}
+    before = {variable: os.environ.get(variable) for variable in chosen}
+    os.environ.update({variable: value for variable, value in chosen.items() if value is not None})
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
+
+
+@contextmanager
+def _stop_on_signals():
+    """Ctrl-C and a farm's TERM cancel the job on the server, too; yields what tells."""
+    stopped = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _open(file: str) -> None:
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise SettingsError(f"There is no file {path}.", field="file")
+    try:
+        bpy.ops.wm.open_mainfile(filepath=os.fspath(path), load_ui=False)
+    except RuntimeError as error:
+        raise SettingsError(f"{path} cannot be opened: {str(error).strip()}", field="file") from error
+
+
+def _scene(arguments):
+    if not arguments.scene:
+        return bpy.context.scene
+    scene = bpy.data.scenes.get(arguments.scene)
+    if scene is None:
+        names = ", ".join(repr(scene.name) for scene in bpy.data.scenes)
+        raise SettingsError(f"There is no scene {arguments.scene!r} in the file; there are {names}.", field="scene")
+    if bpy.context.window is not None:
+        bpy.context.window.scene = scene
+    return scene
+
+
+def _copy_frames(numbered, folder: str) -> list[Path]:
+    """Copy the frames into ``folder`` under their numbers, each whole or not at all; without a folder they stay
+    where they are.
+    """
+    numbered = list(numbered)
+    if not folder:
+        return [Path(path) for _, path in numbered]
+    target = Path(folder).resolve()
+    copies = []
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for number, path in numbered:
+            copies.append(target / f"{number:04d}.png")
+            part = copies[-1].with_suffix(".part")
+            shutil.copyfile(path, part)
+            os.replace(part, copies[-1])
+    except OSError as error:
+        raise StorageError(f"The frames cannot be written into {target}: {error.strerror}.") from error
+    return copies
+
+
+# ── The doctor's checks ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.  ``hint``: what to do about it.  ``exit_code``: the process's, when it is not
+    ``ok``.
+    """
+
+    name: str
+    ok: bool
+    words: str
+    hint: str = ""
+    exit_code: int = 0
+
+
+def checks(scene, should_stop) -> Iterator[Check]:
+    """Versions, libraries, cache folder, first frame's engine, server and its models, one after the other."""
+    yield Check("Diffusion as Shader", True, f"{version()}, protocol {', '.join(map(str, PROTOCOL_VERSIONS))}")
+    yield Check("Blender", True, f"{bpy.app.version_string}, Python {platform.python_version()}, {platform.platform()}")
+    yield Check("libraries", True, ", ".join(f"{name} {number}" for name, number in library_versions().items()))
+    try:
+        settings = resolve_settings(scene)
+    except DasError as error:
+        yield _failed("settings", error, "correct the variable or flag, or leave it out")
+        return
+    yield _check_cache(settings.cache_folder)
+    yield _check_first_frame(settings)
+    try:
+        yield Check("local server", True, local_server.find_executable())
+    except SettingsError as error:
+        yield Check(
+            "local server", True, error.message, hint="only needed to start a server on this machine from Blender"
+        )
+    yield from _check_server(settings, should_stop)
+
+
+def _check_cache(folder: Path) -> Check:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".das-", suffix=".part") as probe:
+            probe.write(b"probe")
+        free_gb = shutil.disk_usage(folder).free / 1e9
+    except OSError as error:
+        failure = StorageError(f"{folder} cannot be written to: {error.strerror}.")
+        return _failed("cache folder", failure, "choose another one with --cache, DAS_CACHE, or in the preferences")
+    return Check("cache folder", True, f"{folder}, {free_gb:.1f} GB free")
+
+
+def _check_first_frame(settings) -> Check:
+    if settings.first_frame_path:
+        if os.path.isfile(settings.first_frame_path):
+            return Check("first frame", True, settings.first_frame_path)
+        return _failed(
+            "first frame",
+            FirstFrameError(f"There is no image {settings.first_frame_path}."),
+            "choose another image, or none",
+        )
+    if settings.first_frame_engine == "CYCLES" and "cycles" not in bpy.context.preferences.addons:
+        return _failed(
+            "first frame", FirstFrameError("The add-on Cycles is off."), "enable it, or choose EEVEE or WORKBENCH"
+        )
+    return Check("first frame", True, f"rendered with {settings.first_frame_engine}")
+
+
+def _check_server(settings, should_stop) -> Iterator[Check]:
+    try:
+        check_online_access(settings.server, chosen_by_environment="DAS_SERVER" in os.environ)
+        welcome = jobs.finish(recipes.hello(settings), should_stop=should_stop)
+    except JobCancelled:
+        raise
+    except DasError as error:
+        yield _failed("server", error, f"start one with: das-server serve --bind {settings.server}")
+        return
+    yield Check(
+        "server",
+        True,
+        f"{welcome.server} at {settings.server}, protocol {welcome.version}, {', '.join(welcome.capabilities.devices)}",
+    )
+    for model in welcome.capabilities.models:
+        mark = " (default)" if model.name == welcome.capabilities.default_model else ""
+        state = "installed" if model.installed else "weights not installed"
+        sizes = ", ".join(f"{width}x{height}" for width, height in model.sizes)
+        yield Check(
+            "model", True, f"{model.name}{mark}: {state}, {'/'.join(map(str, model.num_frames))} frames, {sizes}"
+        )
+
+
+def _failed(name: str, error: DasError, hint: str) -> Check:
+    return Check(name, False, error.message, hint=hint, exit_code=error.exit_code)
+
+
+def version() -> str:
+    """The extension's version, as its manifest says."""
+    here = Path(__file__).resolve().parent
+    for folder in (here, here.parent):
+        manifest = folder / "blender_manifest.toml"
+        if manifest.is_file():
+            return tomllib.loads(manifest.read_text(encoding="utf-8"))["version"]
+    return "unknown"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what the extension is built on; another extension's copy may have been loaded first."""
+    import msgpack
+    import numpy
+    import zmq
+
+    versions = {
+        "numpy": numpy.__version__,
+        "pyzmq": zmq.__version__,
+        "libzmq": zmq.zmq_version(),
+        "msgpack": ".".join(map(str, msgpack.version)),
+    }
+    try:
+        import zstandard
+    except ImportError:
+        versions["zstandard"] = "none (zlib instead)"
+    else:
+        versions["zstandard"] = zstandard.__version__
+    return versions
+
+
+_handle = None
+
+
+def register():
+    """Offer ``blender --command das``."""
+    global _handle
+    _handle = bpy.utils.register_cli_command(NAME, main)
+
+
+def unregister():
+    """Undo `register`."""
+    global _handle
+    if _handle is not None:
+        bpy.utils.unregister_cli_command(_handle)
+        _handle = None

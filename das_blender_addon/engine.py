@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The render engine "Diffusion as Shader": Blender asks for one frame, a whole take answers.
+
+The first call of a render job exports the window of the frame and gets its take, from the cache or from the server;
+the further calls of that job only read frames.  A call without a job before it (``-f 7``) finds the take of an
+earlier job by its content. Everything that fails ends in ``report({'ERROR'})``, the only thing that stops Blender
+from writing black frames.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import bpy
+import numpy as np
+from bpy.app.handlers import persistent
+
+from . import compat, jobs, recipes, sequencer
+from .errors import DasError, FirstFrameError, JobCancelled, SceneError, StorageError
+from .properties import resolve_settings
+from .protocol.png import decode_png
+
+LOGGER = logging.getLogger(__name__)
+TRACKING_PASS = "DAS Tracking"
+COVERAGE_PASS = "DAS Coverage"
+
+_takes: dict[tuple[str, str], recipes.FinishedTake] = {}
+"""(scene, view layer) → the take of the render job that runs now."""
+
+
+class DAS_RE_engine(bpy.types.RenderEngine):
+    """Gives Blender one frame at a time out of a take.  Has no state of its own: Blender makes a new one for every
+    frame.
+    """
+
+    bl_idname = compat.ENGINE
+    bl_label = "Diffusion as Shader"
+    bl_use_preview = False
+    bl_use_eevee_viewport = True
+    bl_use_postprocess = True
+
+    def update_render_passes(self, scene=None, renderlayer=None):
+        """Combined, and what the tracking video knows of each pixel."""
+        self.register_pass(scene, renderlayer, "Combined", 4, "RGBA", "COLOR")
+        self.register_pass(scene, renderlayer, TRACKING_PASS, 3, "RGB", "COLOR")
+        self.register_pass(scene, renderlayer, COVERAGE_PASS, 1, "X", "VALUE")
+
+    def render(self, depsgraph):
+        """Render the depsgraph's frame; the one place where every error becomes Blender's."""
+        try:
+            self._render(depsgraph)
+        except JobCancelled as error:
+            if not self.test_break():  # not the user, or nobody would know why there is no frame
+                self.report({"ERROR"}, f"Diffusion as Shader: {error}")
+        except DasError as error:
+            LOGGER.error("render failed: %s %s", error, error.detail)
+            self.report({"ERROR"}, f"Diffusion as Shader: {error}")
+        except BaseException as error:  # anything else would leave black frames and a success behind
+            LOGGER.exception("render failed")
+            self.report({"ERROR"}, f"Diffusion as Shader: {type(error).__name__}: {error}")
+
+    def _render(self, depsgraph):
+        scene = depsgraph.scene
+        frame = scene.frame_current
+        if scene.render.use_multiview:
+            raise SceneError("Stereoscopy is on, and a take has one view only; turn off Output › Stereoscopy.")
+        settings = resolve_settings(scene)
+        if frame not in settings.frames:
+            raise SceneError(
+                f"The frame {frame} is not in the shot ({_in_words(settings.frames)}); "
+                "choose a frame of the shot, or change the shot's range."
+            )
+        key = (scene.name, depsgraph.view_layer.name)
+        take = _takes.get(key)
+        if take is None or frame not in take.frames:
+            take = _takes[key] = self._make_take(depsgraph, scene, settings, frame)
+        self._give(scene, take, frame)
+
+    def _make_take(self, depsgraph, scene, settings, frame: int):
+        self._warn(scene)
+
+        def step(number: int):
+            self.frame_set(number, 0.0)
+            return depsgraph
+
+        def show(status: jobs.Status):
+            self.update_progress(status.fraction)
+            self.update_stats("", status.text)
+            jobs.log_status(status)
+
+        try:
+            return jobs.finish(recipes.take(scene, settings, step), on_status=show, should_stop=self.test_break)
+        finally:
+            self.frame_set(frame, 0.0)
+
+    def _warn(self, scene) -> None:
+        view_transform = scene.view_settings.view_transform
+        if view_transform != "Standard":
+            self.report(
+                {"WARNING"},
+                f"Diffusion as Shader: the view transform {view_transform} changes the colours of the frames; "
+                "Standard shows them as they are.",
+            )
+
+    def _give(self, scene, take, frame: int) -> None:
+        """Put the frame's pixels into a render result; with a render border only its part."""
+        picture = _read_frame(take, frame, (self.resolution_x, self.resolution_y))
+        tracking, coverage = take.passes(frame)
+        result = self.begin_result(0, 0, self.resolution_x, self.resolution_y)
+        part = _border(scene.render, picture.shape[1], picture.shape[0], result.resolution_x, result.resolution_y)
+        passes = result.layers[0].passes
+        combined = np.ones((result.resolution_y, result.resolution_x, 4), np.float32)
+        combined[..., :3] = linear_from_srgb(picture[part])
+        passes["Combined"].rect.foreach_set(_bottom_up(combined))
+        for name, values in ((TRACKING_PASS, tracking[part] / np.float32(255.0)), (COVERAGE_PASS, coverage[part])):
+            if name in passes.keys():
+                passes[name].rect.foreach_set(_bottom_up(values))
+        self.end_result(result)
+
+
+def _in_words(frames: tuple[int, ...]) -> str:
+    if len(frames) == 1:
+        return f"only {frames[0]}"
+    step = frames[1] - frames[0]
+    return f"{frames[0]} to {frames[-1]}" + (f" in steps of {step}" if step > 1 else "")
+
+
+# ── Pixels ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_codes = np.arange(256, dtype=np.float64) / 255.0
+SRGB_TO_LINEAR = np.where(_codes <= 0.04045, _codes / 12.92, ((_codes + 0.055) / 1.055) ** 2.4).astype(np.float32)
+"""[256] f32: scene-linear value of each sRGB byte (IEC 61966-2-1); the Standard view gives back the same byte."""
+
+
+def linear_from_srgb(picture: np.ndarray) -> np.ndarray:
+    """sRGB bytes u8 → scene-linear f32, same shape."""
+    return SRGB_TO_LINEAR[picture]
+
+
+def _bottom_up(values: np.ndarray) -> np.ndarray:
+    """Top-down rows [H,W,…] → Blender's bottom-up floats, flat f32."""
+    return np.ascontiguousarray(values[::-1], dtype=np.float32).reshape(-1)
+
+
+def _border(render, width: int, height: int, result_width: int, result_height: int) -> tuple[slice, slice]:
+    """Rows and columns (top-down) of the picture that a result of a render border holds.
+
+    Blender cuts off fractions of the border's left and lower edge in single precision (``RE_InitState``).
+    """
+    if (result_width, result_height) == (width, height):
+        return slice(0, height), slice(0, width)
+    left = int(np.float32(render.border_min_x) * np.float32(width))
+    bottom = int(np.float32(render.border_min_y) * np.float32(height))
+    top = height - bottom - result_height
+    return slice(top, top + result_height), slice(left, left + result_width)
+
+
+def _read_frame(take, frame: int, size: tuple[int, int]) -> np.ndarray:
+    path = take.path(frame)
+    try:
+        picture = decode_png(path.read_bytes())
+    except (OSError, DasError) as error:
+        raise StorageError(
+            f"The frame {path} of the take cannot be read; delete its folder to render it again."
+        ) from error
+    if (picture.shape[1], picture.shape[0]) != size:
+        raise FirstFrameError(
+            f"The frame {path} has {picture.shape[1]}×{picture.shape[0]} pixels and the render {size[0]}×{size[1]}; "
+            "delete its folder to render it again."
+        )
+    return picture
+
+
+# ── Once per render job ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@persistent
+def forget_takes(scene, *_):
+    """A render job begins: the scene may have changed since the last one (also fired by renders of other engines)."""
+    if scene.render.engine != compat.ENGINE:
+        return
+    _takes.clear()
+    if sequencer.hides_engine(scene):
+        LOGGER.warning(
+            "The scene %r has strips and Blender renders those instead; turn off Post Processing › Sequencer.",
+            scene.name,
+        )
+
+
+@persistent
+def release_takes(scene, *_):
+    """The render job is over: nothing of it is kept in memory."""
+    if scene.render.engine == compat.ENGINE:
+        _takes.clear()
+
+
+def register():
+    """Register the engine and its handlers."""
+    bpy.utils.register_class(DAS_RE_engine)
+    bpy.app.handlers.render_init.append(forget_takes)
+    bpy.app.handlers.render_complete.append(release_takes)
+    bpy.app.handlers.render_cancel.append(release_takes)
+
+
+def unregister():
+    """Undo `register`."""
+    bpy.app.handlers.render_cancel.remove(release_takes)
+    bpy.app.handlers.render_complete.remove(release_takes)
+    bpy.app.handlers.render_init.remove(forget_takes)
+    _takes.clear()
+    bpy.utils.unregister_class(DAS_RE_engine)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A `das-server` of this machine: found, started on a loopback port, watched, and stopped together with Blender."""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import bpy
+
+from . import preferences
+from .errors import ServerUnreachable, SettingsError
+
+LOGGER = logging.getLogger(__name__)
+PROGRAM = "das-server"
+LOG_LINES = 200
+STOP_WAIT_S = 5.0
+
+_running: LocalServer | None = None
+
+
+class LocalServer:
+    """One server process.  Its output goes to a log file and, the last lines, to `log_tail`."""
+
+    def __init__(self, executable: str, *, model: str = "", port: int = 0, state_folder: Path):
+        self.address = f"tcp://127.0.0.1:{port or free_port()}"
+        self.log_path = state_folder / "server.log"
+        self._lines: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
+        state_folder.mkdir(parents=True, exist_ok=True)
+        arguments = [executable, "serve", "--bind", self.address, "--state", os.fspath(state_folder)]
+        if model:
+            arguments += ["--model", model]
+        if _knows_option(executable, "--until-stdin-closes"):
+            arguments.append("--until-stdin-closes")  # a Blender that crashed leaves no server behind
+        try:
+            self.process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except OSError as error:
+            raise SettingsError(
+                f"{executable} cannot be started ({error.strerror}); set the das-server program in the preferences.",
+                field="server_executable",
+            ) from error
+        self._reader = threading.Thread(target=self._read_log, name="das-server log", daemon=True)
+        self._reader.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def log_tail(self) -> list[str]:
+        """The last lines that the server wrote."""
+        return list(self._lines)
+
+    def wait_until_listening(self, timeout_s: float = 60.0) -> None:
+        """Return when the port accepts a connection.  Raises `ServerUnreachable` when the process ends or does not
+        get there.
+        """
+        host, port = self.address.removeprefix("tcp://").split(":")
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if not self.is_running:
+                self._reader.join(1.0)
+                raise ServerUnreachable(
+                    f"The local server ended at once (status {self.process.returncode}): {self.last_words()}"
+                )
+            try:
+                with socket.create_connection((host, int(port)), timeout=0.5):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise ServerUnreachable(
+            f"The local server at {self.address} did not answer within {timeout_s:g} s; its log is {self.log_path}."
+        )
+
+    def last_words(self) -> str:
+        """The last line of the log that says something."""
+        return next((line for line in reversed(self._lines) if line.strip()), "it wrote nothing.")
+
+    def stop(self) -> None:
+        """End the process: asked first, forced after `STOP_WAIT_S`."""
+        if self.is_running:
+            self.process.stdin.close()
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_WAIT_S)
+            except subprocess.TimeoutExpired:
+                LOGGER.warning("The local server did not end within %g s and is killed.", STOP_WAIT_S)
+                self.process.kill()
+                self.process.wait()
+        self._reader.join(1.0)
+
+    def _read_log(self) -> None:
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            for line in self.process.stdout:
+                self._lines.append(line.rstrip("\n"))
+                log.write(line)
+                log.flush()
+
+
+# ── The one local server of the session ─────────────────────────────────────────────────────────────────────────────
+
+
+def current() -> LocalServer | None:
+    """The local server of this session, running or ended; None when none was started."""
+    return _running
+
+
+def address() -> str:
+    """The address of the running local server, "" when none runs."""
+    return _running.address if _running is not None and _running.is_running else ""
+
+
+def start() -> LocalServer:
+    """Start the local server, or return the one that runs.  Raises `SettingsError` when there is no das-server
+    program.
+    """
+    global _running
+    if _running is not None and _running.is_running:
+        return _running
+    machine = preferences.machine_settings()
+    _running = LocalServer(
+        find_executable(),
+        model=machine.server_model,
+        port=machine.server_port,
+        state_folder=preferences.user_folder("server"),
+    )
+    return _running
+
+
+def stop() -> None:
+    """Stop the local server of this session; harmless when there is none."""
+    global _running
+    server, _running = _running, None
+    if server is not None:
+        server.stop()
+
+
+def find_executable() -> str:
+    """The das-server program: DAS_SERVER_EXECUTABLE, the preferences, then the PATH.  Raises `SettingsError` with
+    the remedy.
+    """
+    for chosen in (os.environ.get("DAS_SERVER_EXECUTABLE", ""), preferences.machine_settings().server_executable):
+        if chosen:
+            path = bpy.path.abspath(chosen)
+            if not os.access(path, os.X_OK) or os.path.isdir(path):
+                raise SettingsError(
+                    f"{path} is no program; set the das-server program in the preferences.", field="server_executable"
+                )
+            return path
+    found = shutil.which(PROGRAM)
+    if found is None:
+        raise SettingsError(
+            f"There is no {PROGRAM} on the PATH; install the server, or set the {PROGRAM} program in the preferences.",
+            field="server_executable",
+        )
+    return found
+
+
+def can_start() -> str:
+    """ "" when a local server can be started, else the reason in one sentence."""
+    try:
+        find_executable()
+    except SettingsError as error:
+        return error.message
+    return ""
+
+
+def free_port() -> int:
+    """A loopback TCP port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _knows_option(executable: str, option: str) -> bool:
+    try:
+        shown = subprocess.run([executable, "serve", "--help"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return option in shown.stdout
+
+
+def register():
+    """Stop the server when Blender ends."""
+    atexit.register(stop)
+
+
+def unregister():
+    """Stop the server now."""
+    atexit.unregister(stop)
+    stop()

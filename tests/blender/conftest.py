@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Blender as a module, with the extension enabled as an add-on in an empty profile, and one real server for all
+tests.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("BLENDER_USER_RESOURCES", tempfile.mkdtemp(prefix="das-blender-"))
+
+import bpy  # noqa: I001  (addon_utils is found once bpy is there)
+import addon_utils
+import pytest
+
+from tests.support.server import running_server
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "das_blender_addon"
+SIZE = (96, 64)
+LAST_FRAME = 9
+
+_status = 0
+
+
+def pytest_sessionfinish(session, exitstatus):
+    global _status
+    _status = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """Leave at once: Blender 4.2 and 4.5 as a module crash or hang in their own exit code while classes are
+    registered.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_status)
+
+
+@pytest.fixture(scope="session")
+def addon():
+    """The extension, enabled as users have it (with an entry in the preferences)."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    module = addon_utils.enable(PACKAGE, default_set=True)
+    assert module is not None, "the extension cannot be enabled; Blender has printed why"
+    return module
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    """No DAS_… variable of the machine changes what a test sees."""
+    for name in list(os.environ):
+        if name.startswith("DAS_") and name != "DAS_SERVER_PYTHON":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def scene(addon):
+    """An empty file's scene, small and without anything that changes colours; no objects, no camera."""
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    scene = bpy.context.scene
+    scene.render.resolution_x, scene.render.resolution_y = SIZE
+    scene.render.resolution_percentage = 100
+    scene.render.dither_intensity = 0.0
+    scene.view_settings.view_transform = "Standard"
+    scene.frame_start, scene.frame_end = 1, LAST_FRAME
+    scene.frame_set(1)
+    return scene
+
+
+@pytest.fixture
+def blank_scene():
+    """An empty file's scene as Blender makes it, the extension enabled or not; no objects, no camera."""
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    return bpy.context.scene
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A real server with the embedded preview model."""
+    with running_server(tmp_path_factory.mktemp("server")) as process:
+        yield process

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Enabling the extension brings everything, disabling takes everything away; settings and what overrides them."""
+
+from pathlib import Path
+
+import addon_utils
+import bpy
+import pytest
+
+from das_blender_addon import preferences, properties
+from das_blender_addon.errors import SettingsError
+
+OPERATORS = (
+    "test_connection",
+    "randomise_seed",
+    "preview_tracking",
+    "render_first_frame",
+    "open_first_frame",
+    "render_take",
+    "cancel",
+    "add_to_sequencer",
+    "start_local_server",
+    "stop_local_server",
+)
+
+
+def engines() -> set[str]:
+    return {
+        engine.bl_idname
+        for engine in bpy.types.RenderEngine.__subclasses__()
+        if hasattr(engine, "bl_idname") and engine.is_registered
+    }
+
+
+def registered_names() -> set[str]:
+    return {name for name in dir(bpy.types) if name.startswith("DAS_")}
+
+
+def test_engine_can_be_chosen_when_enabled(scene):
+    scene.render.engine = "DAS"
+    assert scene.render.engine == "DAS"
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator_exists(scene, name):
+    assert getattr(bpy.ops.das, name).get_rna_type().description
+
+
+def test_disabling_takes_everything_away(scene):
+    before = registered_names()
+    addon_utils.disable("das_blender_addon")
+    try:
+        assert before and not registered_names()
+        assert not hasattr(bpy.types.Scene, "das") and not hasattr(bpy.types.WindowManager, "das")
+        with pytest.raises(TypeError):
+            scene.render.engine = "DAS"
+        assert not [
+            panel for panel in bpy.types.Panel.__subclasses__() if "DAS" in getattr(panel, "COMPAT_ENGINES", ())
+        ]
+        handlers = [handler for name in ("render_init", "load_pre") for handler in getattr(bpy.app.handlers, name)]
+        assert not [handler for handler in handlers if handler.__module__.startswith("das_blender_addon")]
+    finally:
+        addon_utils.enable("das_blender_addon", default_set=True)
+    assert registered_names() == before
+
+
+def test_blenders_output_panels_show_for_the_engine(scene):
+    names = {
+        panel.__name__ for panel in bpy.types.Panel.__subclasses__() if "DAS" in getattr(panel, "COMPAT_ENGINES", ())
+    }
+    assert {"RENDER_PT_format", "RENDER_PT_frame_range", "RENDER_PT_output", "RENDER_PT_color_management"} <= names
+    assert "EEVEE_MATERIAL_PT_surface" in names
+    assert not [name for name in names if "freestyle" in name]
+
+
+# ── Settings ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_settings_are_the_scenes_when_nothing_overrides(scene):
+    scene.das.prompt, scene.das.seed, scene.das.model = "a cat", 7, "das-preview"
+    settings = properties.resolve_settings(scene, {})
+    assert (settings.prompt, settings.seed, settings.model) == ("a cat", 7, "das-preview")
+    assert settings.server == preferences.DEFAULT_SERVER and settings.frames == tuple(range(1, 10))
+    assert settings.size is None and settings.tracking_range == "" and settings.cache_folder.is_absolute()
+
+
+def test_environment_goes_before_the_scene_and_the_scene_before_the_preferences(scene):
+    machine = bpy.context.preferences.addons["das_blender_addon"].preferences
+    machine.server = "tcp://127.0.0.1:1111"
+    try:
+        assert properties.resolve_settings(scene, {}).server == "tcp://127.0.0.1:1111"
+        scene.das.server = "tcp://127.0.0.1:2222"
+        assert properties.resolve_settings(scene, {}).server == "tcp://127.0.0.1:2222"
+        assert (
+            properties.resolve_settings(scene, {"DAS_SERVER": "tcp://127.0.0.1:3333"}).server == "tcp://127.0.0.1:3333"
+        )
+    finally:
+        machine.server = preferences.DEFAULT_SERVER
+
+
+def test_environment_overrides_every_setting(scene):
+    settings = properties.resolve_settings(
+        scene,
+        {
+            "DAS_TIMEOUT_S": "12.5",
+            "DAS_MODEL": "das",
+            "DAS_PROMPT": "fog",
+            "DAS_NEGATIVE_PROMPT": "sun",
+            "DAS_SEED": "3",
+            "DAS_STEPS": "8",
+            "DAS_GUIDANCE": "6.5",
+            "DAS_SIZE": "720x480",
+            "DAS_FRAMES": "3-9x3",
+            "DAS_FIRST_FRAME": "/images/first.png",
+            "DAS_FIRST_FRAME_ENGINE": "workbench",
+            "DAS_CACHE": "/scratch/das",
+        },
+    )
+    assert (settings.timeout_s, settings.model, settings.prompt, settings.negative_prompt) == (
+        12.5,
+        "das",
+        "fog",
+        "sun",
+    )
+    assert (settings.seed, settings.steps, settings.guidance, settings.size) == (3, 8, 6.5, (720, 480))
+    assert settings.frames == (3, 6, 9) and settings.first_frame_path == "/images/first.png"
+    assert settings.first_frame_engine == "WORKBENCH" and settings.cache_folder == Path("/scratch/das")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DAS_SEED", "seven"),
+        ("DAS_SEED", "-1"),
+        ("DAS_STEPS", "2.5"),
+        ("DAS_TIMEOUT_S", "0"),
+        ("DAS_SIZE", "720"),
+        ("DAS_FRAMES", "9-1"),
+        ("DAS_FRAMES", "1-"),
+        ("DAS_FIRST_FRAME_ENGINE", "LUXCORE"),
+    ],
+)
+def test_unusable_override_is_refused_with_its_value(scene, name, value):
+    with pytest.raises(SettingsError, match=value):
+        properties.resolve_settings(scene, {name: value})
+
+
+def test_shot_range_replaces_the_scenes_range(scene):
+    scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 4, 8
+    scene.frame_step = 2
+    assert properties.resolve_settings(scene, {}).frames == (4, 6, 8)
+
+
+def test_shot_that_ends_before_it_starts_is_refused(scene):
+    scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 8, 4
+    with pytest.raises(SettingsError, match="ends at frame 4"):
+        properties.resolve_settings(scene, {})
+
+
+def test_cache_lies_beside_a_saved_file(scene, tmp_path):
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert properties.resolve_settings(bpy.context.scene, {}).cache_folder == tmp_path / "das_cache"
+    bpy.context.scene.das.cache_folder = "//elsewhere"
+    assert properties.resolve_settings(bpy.context.scene, {}).cache_folder == tmp_path / "elsewhere"
+
+
+def test_server_on_another_machine_needs_online_access(scene):
+    assert not bpy.app.online_access
+    with pytest.raises(SettingsError, match="online access"):
+        preferences.check_online_access("tcp://render.studio:5599", chosen_by_environment=False)
+    preferences.check_online_access("tcp://render.studio:5599", chosen_by_environment=True)
+    preferences.check_online_access("tcp://127.0.0.1:5599", chosen_by_environment=False)
