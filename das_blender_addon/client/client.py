@@ -301,17 +301,18 @@ class DasClient:
         *kinds: type,
         should_stop: ShouldStop | None = None,
         timeout_s: float | None = None,
+        until: float | None = None,
         greet: bool = True,
     ) -> Any:
         """Send ``message`` until it is answered; the answer is one of ``kinds``, or the error that the server names."""
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
-        until = time.monotonic() + timeout_s
+        until = time.monotonic() + timeout_s if until is None else until
         while True:
+            if greet and self._socket is None:
+                self._greet(should_stop, timeout_s, until)
             left = until - time.monotonic()
             if left <= 0:
                 raise self._silence(timeout_s)
-            if greet and self._socket is None:
-                self._greet(should_stop, left)
             number = self._send(message, wait_s=left, should_stop=should_stop)
             if number is not None:
                 answer = self._answer((number,), min(left, self._attempt_s), should_stop)
@@ -319,10 +320,12 @@ class DasClient:
                     return self._expect(answer[0], *kinds)
                 self._drop_socket()
 
-    def _greet(self, should_stop: ShouldStop | None, timeout_s: float) -> messages.Welcome:
+    def _greet(self, should_stop: ShouldStop | None, timeout_s: float, until: float | None = None) -> messages.Welcome:
         """HELLO, as the first message of a connection; then ATTACH for the jobs being followed."""
         hello = messages.Hello(0, list(PROTOCOL_VERSIONS), self._name)
-        welcome = self._request(hello, messages.Welcome, should_stop=should_stop, timeout_s=timeout_s, greet=False)
+        welcome = self._request(
+            hello, messages.Welcome, should_stop=should_stop, timeout_s=timeout_s, until=until, greet=False
+        )
         if welcome.version not in PROTOCOL_VERSIONS:
             raise VersionMismatch(
                 f"The server at {self.address} answers in protocol version {welcome.version}, this side speaks "

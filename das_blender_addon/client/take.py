@@ -185,10 +185,12 @@ def job_inputs(request: JobRequest, capabilities: Capabilities) -> tuple[dict[st
         shape = (spec.num_frames, spec.height, spec.width)
         _check_shape("first-frame positions", request.first_frame_xy, (*shape, 2), np.float32)
         visible = request.first_frame_visible
-        visible = np.ones(shape, bool) if visible is None else visible
+        visible = np.isfinite(request.first_frame_xy).all(axis=-1) if visible is None else visible
         _check_shape("first-frame visibility", visible, shape, np.bool_)
         packed = frames.pack_first_frame_xy(request.first_frame_xy, visible)
         add_array("first_frame_xy", packed, "delta-zstd", "delta-zlib", "zstd", "zlib")
+        if "first_frame_visible" in model.inputs:
+            add_array("first_frame_visible", visible, "zstd", "zlib")
     return blobs, inputs
 
 
@@ -302,7 +304,7 @@ class _Run:
             self.tell(Log(f"Attempt {fields['attempt']}: {fields['message']}"))
         elif event.kind == "FAILED":
             self.over = True
-            raise error_from_code(fields["code"], fields["message"])
+            raise error_from_code(fields["code"], fields["message"], field=fields["field"] or None)
         elif event.kind == "CANCELLED":
             self.over = True
             raise JobCancelled(f"The job {self.job_id} was cancelled on the server.")
@@ -355,7 +357,7 @@ class _Run:
         try:
             client.cancel(self.job_id, timeout_s=CANCEL_WAIT_S)
             while (left := until - time.monotonic()) > 0:
-                event = client.next_event(left)
+                event = client.next_event(left, lambda: time.monotonic() > until)
                 if event is not None and event.job == self.job_id and event.kind in ("CANCELLED", "DONE", "FAILED"):
                     return
         except DasError as error:

@@ -63,10 +63,11 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobInput:
-    """One input blob by content: ``role`` is "tracking_video", "first_frame" or "first_frame_xy".
+    """An input blob by content: ``role`` "tracking_video", "first_frame", "first_frame_xy" or "first_frame_visible".
 
-    ``media``: "image/png" or "array"; an array also has ``dtype`` (numpy name), ``shape`` and ``codec`` ("raw", "zlib",
-    "zstd", "delta-zlib", "delta-zstd": see `frames.py`).  "first_frame_xy" also says where a point is visible.
+    ``media``: "image/png" or "array"; an array has ``dtype`` (numpy name), ``shape`` and ``codec`` ("raw", "zlib",
+    "zstd", "delta-zlib", "delta-zstd": see `frames.py`).  "first_frame_xy" also says where a point is visible;
+    "first_frame_visible" is for models that ask for it by itself.
     """
 
     role: str
@@ -302,7 +303,7 @@ class Event:
 
     QUEUED {position} · STARTED {worker, device, attempt} · PROGRESS {stage, step, of, elapsed_s} (stages:
     `PROGRESS_STAGES`) · PREVIEW {step, artefact} · RETRY {attempt, code, message} · DONE {artefacts, report} ·
-    FAILED {code, message} · CANCELLED {}
+    FAILED {code, message, field} · CANCELLED {}
     """
 
     job: str
@@ -322,7 +323,7 @@ EVENT_FIELDS: dict[str, dict[str, Any]] = {
     "PREVIEW": {"step": int, "artefact": Artefact},
     "RETRY": {"attempt": int, "code": str, "message": str},
     "DONE": {"artefacts": list[Artefact], "report": dict[str, Any]},
-    "FAILED": {"code": str, "message": str},
+    "FAILED": {"code": str, "message": str, "field": str},
     "CANCELLED": {},
 }
 """Kind → its fields and their types; an `Artefact` stands here for its plain dict (`codec.to_plain`)."""

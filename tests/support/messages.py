@@ -36,7 +36,7 @@ EVENT_FIELDS = {
     "PREVIEW": {"step": 1, "artefact": codec.to_plain(ARTEFACT)},
     "RETRY": {"attempt": 2, "code": "job.worker_lost", "message": "The worker was lost."},
     "DONE": {"artefacts": [codec.to_plain(ARTEFACT)], "report": {"seed": 7}},
-    "FAILED": {"code": "job.out_of_memory", "message": "It does not fit."},
+    "FAILED": {"code": "job.out_of_memory", "message": "It does not fit.", "field": ""},
     "CANCELLED": {},
 }
 

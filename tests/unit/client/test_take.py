@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`run_job` and `JobWatcher` against a small peer: a whole job, and what may go wrong on its way."""
+
+import dataclasses
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from das_blender_addon.client import client as client_module
+from das_blender_addon.client import take as take_module
+from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, job_inputs, run_job
+from das_blender_addon.client.watcher import JobWatcher
+from das_blender_addon.errors import (
+    JobCancelled,
+    JobRejected,
+    OutOfMemory,
+    ProtocolError,
+    ServerUnreachable,
+    SettingsError,
+    StorageError,
+    TransportTimeout,
+)
+from das_blender_addon.protocol import codec, frames
+from das_blender_addon.protocol import messages as m
+from das_blender_addon.protocol.png import decode_png, encode_png
+from tests.support.messages import JOB
+from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, PREVIEW_IMAGE, WIDTH, Peer, frame
+
+SPEC = m.JobSpec("mesh_to_video", "tiny", "a boat", "", 7, 2, 1.0, NUM_FRAMES, NUM_FRAMES - 1, WIDTH, HEIGHT)
+
+
+def request(**changes):
+    rng = np.random.default_rng(8)
+    visible = rng.random((NUM_FRAMES, HEIGHT, WIDTH)) < 0.5
+    values = {
+        "spec": SPEC,
+        "tracking_video": rng.integers(0, 256, (NUM_FRAMES, HEIGHT, WIDTH, 3), np.uint8),
+        "first_frame_png": encode_png(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)),
+        "first_frame_xy": (rng.random((NUM_FRAMES, HEIGHT, WIDTH, 2)) * 8).astype(np.float32),
+        "first_frame_visible": visible,
+    }
+    return JobRequest(**values | changes)
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch):
+    monkeypatch.setattr(client_module, "ATTEMPT_S", 0.3)
+    monkeypatch.setattr(client_module, "HEARTBEAT_S", 0.2)
+
+
+@pytest.fixture
+def peer():
+    with Peer() as peer:
+        yield peer
+
+
+def assert_frames(paths, folder, count=NUM_FRAMES - 1):
+    assert [path.name for path in paths] == [f"{n:04d}.png" for n in range(1, count + 1)]
+    assert sorted(folder.iterdir()) == paths
+    for index, path in enumerate(paths):
+        assert np.array_equal(decode_png(path.read_bytes()), frame(index))
+
+
+# ── A whole job ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_job_brings_its_frames(peer, tmp_path):
+    seen = []
+    outcome = run_job(peer.address, request(), tmp_path / "frames", on_event=seen.append, timeout_s=5.0)
+    assert_frames(outcome.frames, tmp_path / "frames")
+    assert outcome.report == {"seed": 7} and len(outcome.artefacts) == NUM_FRAMES
+    assert peer.seen[m.Ack] == 1 and outcome.job_id in peer.jobs
+    assert list(outcome.timings) == ["submitted", "first_progress", "first_preview", "done", "downloaded"]
+    assert sorted(outcome.timings.values()) == list(outcome.timings.values())
+    assert Preview(1, PREVIEW_IMAGE, "image/jpeg") in seen
+    progress = [event for event in seen if isinstance(event, Progress)]
+    stages = list(dict.fromkeys(event.stage for event in progress))
+    assert stages == ["uploading", "queued", "denoising", "downloading"]
+    assert [event.fraction for event in progress] == sorted(event.fraction for event in progress)
+    assert progress[-1] == Progress("downloading", 2, 2, 1.0)
+    texts = [event.text for event in seen if isinstance(event, Log)]
+    assert texts[0] == f"Connected to test-peer 1 at {peer.address}."
+    assert "Started on cpu (worker w0, attempt 1)." in texts
+
+
+def test_inputs_arrive_as_they_were(peer, tmp_path):
+    sent = request()
+    run_job(peer.address, sent, tmp_path, timeout_s=5.0)
+    (submitted,) = peer.jobs.values()
+    assert submitted.spec == SPEC
+    inputs = {one.role: one for one in submitted.inputs}
+    assert list(inputs) == ["tracking_video", "first_frame", "first_frame_xy"]
+    video, xy = (
+        frames.decode_array(peer.blobs[one.sha], one.dtype, one.shape, one.codec)
+        for one in (inputs["tracking_video"], inputs["first_frame_xy"])
+    )
+    assert np.array_equal(video, sent.tracking_video)
+    assert np.array_equal(xy, frames.pack_first_frame_xy(sent.first_frame_xy, sent.first_frame_visible))
+    assert bytes(peer.blobs[inputs["first_frame"].sha]) == sent.first_frame_png
+
+
+@pytest.mark.parametrize("codecs", [["raw"], ["zlib"], list(frames.CODECS), ["new"]], ids=str)
+def test_inputs_use_a_codec_that_the_server_reads(codecs):
+    capabilities = m.Capabilities("tiny", [MODEL], codecs, 1 << 20, [])
+    _, inputs = job_inputs(request(), capabilities)
+    assert {one.codec for one in inputs if one.media == "array"} <= {*codecs, "raw"}
+
+
+@pytest.mark.parametrize(
+    ("reads", "roles"),
+    [
+        ([], ["tracking_video", "first_frame"]),
+        (["first_frame_xy"], ["tracking_video", "first_frame", "first_frame_xy"]),
+        (
+            ["first_frame_xy", "first_frame_visible"],
+            ["tracking_video", "first_frame", "first_frame_xy", "first_frame_visible"],
+        ),
+    ],
+)
+def test_inputs_are_those_that_the_model_reads(reads, roles):
+    model = dataclasses.replace(MODEL, inputs=reads)
+    _, inputs = job_inputs(request(), m.Capabilities("tiny", [model], ["zlib"], 1 << 20, []))
+    assert [one.role for one in inputs] == roles
+
+
+def test_inputs_of_equal_requests_are_equal():
+    capabilities = m.Capabilities("tiny", [MODEL], list(frames.CODECS), 1 << 20, [])
+    assert job_inputs(request(), capabilities) == job_inputs(request(), capabilities)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tracking_video": np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)}, "tracking video is .2, 8, 16, 3. uint8"),
+        ({"tracking_video": np.zeros((NUM_FRAMES, HEIGHT, WIDTH, 3))}, "float64, the job's settings ask for"),
+        ({"first_frame_xy": np.zeros((1, 2), np.float32)}, "first-frame positions"),
+        ({"first_frame_visible": np.zeros((1, 2), bool)}, "first-frame visibility"),
+        ({"first_frame_png": b""}, "first frame is an empty file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_request_that_does_not_fit_its_settings_is_refused_and_nothing_is_submitted(peer, tmp_path, changes, words):
+    with pytest.raises(SettingsError, match=words):
+        run_job(peer.address, request(**changes), tmp_path, timeout_s=5.0)
+    assert peer.seen[m.Submit] == peer.seen[m.Cancel] == 0
+
+
+# ── Again ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_second_call_with_the_same_id_uploads_and_fetches_nothing(peer, tmp_path):
+    first = run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+    puts, fetches = peer.seen[m.Put], peer.seen[m.Fetch]
+    peer.results.clear()
+    second = run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+    assert second.frames == first.frames and second.job_id == JOB
+    assert peer.seen[m.Put] == puts
+    assert peer.seen[m.Fetch] == fetches + 1  # the preview, which is gone and not missed
+
+
+def test_damaged_and_missing_frames_are_fetched_again(peer, tmp_path):
+    first = run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+    first.frames[0].write_bytes(b"")
+    run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+    assert_frames(first.frames, tmp_path)
+
+
+def test_lost_messages_of_every_kind_do_not_lose_the_job(peer, tmp_path):
+    for kind in (m.Hello, m.Put, m.Submit, m.Attach, m.Fetch, m.Ack):
+        peer.drop[kind] = 1
+    outcome = run_job(peer.address, request(), tmp_path, timeout_s=5.0)
+    assert_frames(outcome.frames, tmp_path)
+    assert len(peer.jobs) == 1
+
+
+def test_server_that_lost_the_job_is_given_it_again(peer, tmp_path):
+    peer.final = None
+    seen = []
+
+    def forget_once(event):
+        seen.append(event)
+        if isinstance(event, Preview) and peer.final is None:
+            peer.final = "DONE"
+            peer.jobs.clear()
+            peer.blobs.clear()
+
+    outcome = run_job(peer.address, request(), tmp_path, on_event=forget_once, timeout_s=5.0)
+    assert_frames(outcome.frames, tmp_path)
+    assert Log("The server no longer knows the job; sending it again.") in seen
+
+
+def test_server_that_restarts_in_the_middle_goes_on(tmp_path):
+    first, second = Peer(), None
+    first.final = None
+    arrived = threading.Event()
+
+    def note(event):
+        if isinstance(event, Preview):
+            arrived.set()
+
+    with first:
+        watcher = JobWatcher(first.address, request(), tmp_path, timeout_s=10.0)
+        until = time.monotonic() + 5
+        while not first.seen[m.Fetch] and time.monotonic() < until:
+            time.sleep(0.01)
+    second = Peer(address=first.address)
+    second.jobs, second.events, second.results = first.jobs, first.events, first.results
+    with second:
+        (job,) = second.jobs
+        artefacts = [second.keep(encode_png(frame(i)), "frame", "image/png", i) for i in range(NUM_FRAMES - 1)]
+        second.add_event(job, "RETRY", {"attempt": 2, "code": "job.worker_lost", "message": "The server restarted."})
+        second.add_event(job, "DONE", {"artefacts": artefacts, "report": {}})
+        outcome = watcher.result(15.0)
+        assert_frames(outcome.frames, tmp_path)
+    assert Log("Attempt 2: The server restarted.") in watcher.poll()
+
+
+# ── Not finishing ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_failed_job_is_the_error_of_its_code(peer, tmp_path):
+    peer.final = "FAILED"
+    with pytest.raises(OutOfMemory, match="Too big"):
+        run_job(peer.address, request(), tmp_path / "frames", timeout_s=5.0)
+    assert not (tmp_path / "frames").exists() and peer.seen[m.Cancel] == 0
+
+
+def test_rejected_job_names_the_field(peer, tmp_path):
+    peer.say[m.Submit] = JobRejected("seed is -1; use 0 or more.", field="seed")
+    with pytest.raises(JobRejected) as caught:
+        run_job(peer.address, request(), tmp_path, timeout_s=5.0)
+    assert caught.value.field == "seed" and peer.seen[m.Cancel] == 0
+
+
+def test_job_cancelled_by_somebody_else_is_cancelled(peer, tmp_path):
+    peer.final = None
+
+    def cancel(event):
+        if isinstance(event, Preview):
+            peer.add_event(*peer.jobs, "CANCELLED", {})
+
+    with pytest.raises(JobCancelled, match="was cancelled on the server"):
+        run_job(peer.address, request(), tmp_path, on_event=cancel, timeout_s=5.0)
+    assert peer.seen[m.Cancel] == 0
+
+
+def test_stopped_job_is_cancelled_on_the_server(peer, tmp_path):
+    peer.final = None
+    stop = threading.Event()
+
+    def stop_at_preview(event):
+        if isinstance(event, Preview):
+            stop.set()
+
+    with pytest.raises(JobCancelled, match="Stopped by the user"):
+        run_job(peer.address, request(), tmp_path, on_event=stop_at_preview, should_stop=stop.is_set, timeout_s=5.0)
+    assert peer.seen[m.Cancel] == 1
+    assert [event.kind for event in peer.events[next(iter(peer.jobs))]][-1] == "CANCELLED"
+
+
+def test_job_stopped_before_it_is_submitted_is_not_cancelled(peer, tmp_path):
+    with pytest.raises(JobCancelled):
+        run_job(peer.address, request(), tmp_path, should_stop=lambda: True, timeout_s=5.0)
+    assert peer.seen[m.Cancel] == peer.seen[m.Submit] == 0
+
+
+def test_stopping_while_nobody_answers_ends_soon(peer, tmp_path):
+    peer.drop[m.Submit] = peer.drop[m.Cancel] = 1000
+    stop_at = time.monotonic() + 0.5
+    with pytest.raises(JobCancelled):
+        run_job(peer.address, request(), tmp_path, should_stop=lambda: time.monotonic() > stop_at, timeout_s=60.0)
+    assert peer.seen[m.Cancel] >= 1
+
+
+def test_defect_of_the_caller_cancels_the_job(peer, tmp_path):
+    peer.final = None
+
+    def defect(event):
+        if isinstance(event, Preview):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_job(peer.address, request(), tmp_path, on_event=defect, timeout_s=5.0)
+    assert peer.seen[m.Cancel] == 1
+
+
+def test_nobody_there_is_unreachable(tmp_path):
+    with pytest.raises(ServerUnreachable, match="No server answers at tcp://127.0.0.1:9 after 0.3 s"):
+        run_job("127.0.0.1:9", request(), tmp_path, timeout_s=0.3)
+
+
+def test_server_that_dies_is_a_timeout_and_the_job_is_left_to_it(peer, tmp_path):
+    peer.final = None
+
+    def die(event):
+        if isinstance(event, Preview):
+            peer.drop.update({kind: 10_000 for kind in m.MESSAGES.values()})
+
+    with pytest.raises(TransportTimeout, match="fell silent for 0.6 s"):
+        run_job(peer.address, request(), tmp_path, on_event=die, timeout_s=0.6)
+    assert peer.seen[m.Cancel] == 0
+
+
+def test_result_without_all_frames_is_a_protocol_error_and_leaves_no_frame(peer, tmp_path):
+    peer.final = None
+
+    def finish_short(event):
+        if isinstance(event, Preview):
+            (job,) = peer.jobs
+            artefact = peer.keep(encode_png(frame(0)), "frame", "image/png", 0)
+            peer.add_event(job, "DONE", {"artefacts": [artefact], "report": {}})
+
+    with pytest.raises(ProtocolError, match="with 1 PNG frames, 2 were asked for"):
+        run_job(peer.address, request(), tmp_path / "frames", on_event=finish_short, timeout_s=5.0)
+    assert not (tmp_path / "frames").exists()
+
+
+def test_folder_that_cannot_be_written_is_a_storage_error(peer, tmp_path):
+    (tmp_path / "frames").write_bytes(b"a file, not a folder")
+    with pytest.raises(StorageError, match="cannot be written"):
+        run_job(peer.address, request(), tmp_path / "frames", timeout_s=5.0)
+
+
+def test_server_that_never_has_enough_is_left(peer, tmp_path):
+    peer.on_request = lambda message: peer.blobs.clear() if type(message) is m.Submit else None
+    with pytest.raises(ProtocolError, match="asked 4 times for inputs that it was sent"):
+        run_job(peer.address, request(), tmp_path, timeout_s=5.0)
+    assert peer.seen[m.Submit] == take_module._SUBMIT_ROUNDS
+
+
+def test_event_of_an_unknown_kind_is_passed_over(peer, tmp_path):
+    outcome = []
+
+    def pause(event):
+        if isinstance(event, Preview):
+            peer.add_event(*peer.jobs, "PAUSED", {"why": "lunch"})
+            artefacts = [peer.keep(encode_png(frame(i)), "frame", "image/png", i) for i in range(NUM_FRAMES - 1)]
+            peer.add_event(*peer.jobs, "DONE", {"artefacts": artefacts, "report": codec.to_plain(SPEC)})
+
+    peer.final = None
+    outcome = run_job(peer.address, request(), tmp_path, on_event=pause, timeout_s=5.0)
+    assert_frames(outcome.frames, tmp_path)
+
+
+# ── In the background ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_watcher_runs_a_job_in_the_background(peer, tmp_path):
+    watcher = JobWatcher(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+    outcome = watcher.result(10.0)
+    assert watcher.done and outcome.job_id == JOB
+    assert_frames(outcome.frames, tmp_path)
+    events = watcher.poll()
+    assert events[-1] == Progress("downloading", 2, 2, 1.0) and watcher.poll() == []
+
+
+def test_watcher_that_is_not_done_says_so_and_can_be_cancelled(peer, tmp_path):
+    peer.final = None
+    watcher = JobWatcher(peer.address, request(), tmp_path, timeout_s=5.0)
+    with pytest.raises(TransportTimeout, match="still running after 0 s"):
+        watcher.result()
+    assert not watcher.done
+    watcher.cancel()
+    with pytest.raises(JobCancelled):
+        watcher.result(10.0)
+    assert watcher.done
+
+
+def test_watcher_keeps_the_error_for_its_owner(tmp_path):
+    watcher = JobWatcher("127.0.0.1:9", request(), tmp_path, timeout_s=0.2)
+    for _ in range(2):
+        with pytest.raises(ServerUnreachable):
+            watcher.result(10.0)
