@@ -48,7 +48,7 @@ class Peer:
         self.final: str | None = "DONE"
         self.on_request = lambda message: None
         self.damage_fetches = 0
-        self.connections: set[bytes] = set()
+        self.connections: dict[bytes, list] = defaultdict(list)
         self.blobs: dict[str, bytearray] = defaultdict(bytearray)
         self.results: dict[str, bytes] = {}
         self.jobs: dict[str, m.Submit] = {}
@@ -91,7 +91,6 @@ class Peer:
                     self.add_event(*self._waiting.get())
                 if self._socket.poll(10):
                     who, *frames = self._socket.recv_multipart()
-                    self.connections.add(who)
                     self._take(who, frames)
         except BaseException as failure:
             self.failure = failure
@@ -101,6 +100,7 @@ class Peer:
         kind = type(message)
         self.seen[kind] += 1
         self.requests.append(message)
+        self.connections[who].append(message)
         self.on_request(message)
         if self.drop[kind] > 0:
             self.drop[kind] -= 1

@@ -29,8 +29,15 @@ BIG = bytes(range(256)) * 4096 * 6 + b"tail"  # 6 MiB and 4 bytes: seven pieces
 FREE_PORT = "tcp://127.0.0.1:9"  # the discard service: nobody listens
 
 
+@pytest.fixture
+def patient():
+    """For tests that count requests: a machine that stalls for a moment must not make the client ask twice."""
+
+
 @pytest.fixture(autouse=True)
-def _short_patience(monkeypatch):
+def _short_patience(monkeypatch, request):
+    if "patient" in request.fixturenames:
+        return
     monkeypatch.setattr(client_module, "ATTEMPT_S", 0.3)
     monkeypatch.setattr(client_module, "HEARTBEAT_S", 0.2)
 
@@ -67,7 +74,7 @@ def test_hello_brings_the_capabilities(client):
     assert welcome.server == "test-peer 1" and welcome.capabilities.default_model == "tiny"
 
 
-def test_hello_is_the_first_message_of_a_connection(peer, client):
+def test_hello_is_the_first_message_of_a_connection(patient, peer, client):
     client.ping()
     client.ping()
     assert [type(request) for request in peer.requests] == [m.Hello, m.Ping, m.Ping]
@@ -163,8 +170,8 @@ def test_server_that_falls_silent_is_a_timeout(peer):
 def test_lost_request_is_sent_again_on_a_new_connection(peer, client):
     peer.drop[m.Ping] = 1
     client.ping()
-    assert [type(request) for request in peer.requests] == [m.Hello, m.Ping, m.Hello, m.Ping]
-    assert len(peer.connections) == 2
+    assert peer.seen[m.Ping] >= 2 and len(peer.connections) >= 2
+    assert {type(requests[0]) for requests in peer.connections.values()} == {m.Hello}
 
 
 def test_lost_greeting_is_sent_again(peer, client):
@@ -174,10 +181,9 @@ def test_lost_greeting_is_sent_again(peer, client):
 
 def test_late_answer_is_not_taken_for_another(peer, client):
     client.hello()
-    peer.drop[m.Ping] = 1
     peer.on_request = lambda message: time.sleep(0.5) if peer.seen[m.Ack] == 1 and type(message) is m.Ack else None
-    client.ping()
     assert client.ack(JOB).job == JOB
+    assert peer.seen[m.Ack] >= 2
     assert client.ping() > 0
 
 
@@ -217,23 +223,23 @@ def test_waiting_ends_when_told_to_stop(call):
 # ── Bulk ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_upload_arrives_whole(peer, client):
+def test_upload_arrives_whole(patient, peer, client):
     steps = []
     sha = client.upload(BIG, on_progress=lambda done, of: steps.append((done, of)))
     assert bytes(peer.blobs[sha]) == BIG and sha == blob_sha(BIG)
     assert [done for done, _ in steps] == [min(n * m.CHUNK_BYTES, len(BIG)) for n in range(1, 8)]
 
 
-def test_upload_goes_on_where_an_earlier_one_stopped(peer, client):
+def test_upload_goes_on_where_an_earlier_one_stopped(patient, peer, client):
     sha = blob_sha(BIG)
     peer.blobs[sha] += BIG[: 5 * m.CHUNK_BYTES + 17]
     client.upload(BIG, sha)
     offsets = [request.offset for request in peer.requests if type(request) is m.Put]
-    assert offsets == [0, 5 * m.CHUNK_BYTES + 17, 6 * m.CHUNK_BYTES + 17][: len(offsets)] and len(offsets) == 2
+    assert offsets == [0, 5 * m.CHUNK_BYTES + 17]
     assert bytes(peer.blobs[sha]) == BIG
 
 
-def test_upload_of_what_is_there_sends_nothing(peer, client):
+def test_upload_of_what_is_there_sends_nothing(patient, peer, client):
     sha = blob_sha(BIG)
     peer.blobs[sha] += BIG
     client.upload(BIG)
@@ -293,14 +299,20 @@ def test_blob_of_any_size_is_fetched_whole(peer, client, size):
     assert steps == sorted(steps) and (steps[-1:] or [0])[0] == size
 
 
-def test_fetch_keeps_no_more_than_its_credit_in_flight(peer, client):
+def test_fetch_keeps_no_more_than_its_credit_in_flight(patient, peer, client):
     sha = blob_sha(BIG)
     peer.results[sha] = BIG
     client.hello()
     peer.drop[m.Fetch] = 1000
+    asked_with_all = []
+
+    def stop():
+        if peer.seen[m.Fetch] >= m.FETCH_CREDIT:
+            asked_with_all.append(True)
+        return len(asked_with_all) > 2
+
     with pytest.raises(JobCancelled):
-        stop_at = time.monotonic() + 0.2
-        client.fetch(sha, len(BIG), should_stop=lambda: time.monotonic() > stop_at)
+        client.fetch(sha, len(BIG), should_stop=stop)
     assert peer.seen[m.Fetch] == m.FETCH_CREDIT
 
 

@@ -192,14 +192,8 @@ def test_server_that_lost_the_job_is_given_it_again(peer, tmp_path):
 
 
 def test_server_that_restarts_in_the_middle_goes_on(tmp_path):
-    first, second = Peer(), None
+    first = Peer()
     first.final = None
-    arrived = threading.Event()
-
-    def note(event):
-        if isinstance(event, Preview):
-            arrived.set()
-
     with first:
         watcher = JobWatcher(first.address, request(), tmp_path, timeout_s=10.0)
         until = time.monotonic() + 5
