@@ -89,12 +89,17 @@ class GeometryExport:
         """The whole shot.  Raises `SceneError` when no frame was added."""
         if not self._frames:
             raise SceneError("The shot has no frames; give it at least one.")
+        # In the order of the names: the same shot gives the same arrays whatever order a depsgraph has.
+        slots = [self._slots[key] for key in sorted(self._slots)]
+        order = np.concatenate([np.zeros(0, np.int64), *(np.arange(slot.start, slot.end) for slot in slots)])
+        starts = np.cumsum([0, *(slot.topology.num_vertices for slot in slots)])
+        triangles = [
+            slot.topology.triangles + np.int32(start) for slot, start in zip(slots, starts, strict=False)
+        ]
         vertices = np.full((len(self._frames), self._num_vertices, 3), np.nan, dtype=np.float32)
-        for index in range(len(self._frames)):
-            frame_vertices = self._vertices[index]
+        for index, frame_vertices in enumerate(self._vertices):
             vertices[index, : len(frame_vertices)] = frame_vertices
-            self._vertices[index] = frame_vertices[:0]
-        triangles = [slot.topology.triangles + np.int32(slot.start) for slot in self._slots.values()]
+            vertices[index] = vertices[index, order]
         return GeometrySequence(
             triangles=np.concatenate([np.zeros((0, 3), np.int32), *triangles]),
             vertices=vertices,
@@ -153,6 +158,10 @@ class _Slot:
     start: int
     topology: _Topology
     frame: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.topology.num_vertices
 
 
 @dataclass

@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The scripting interface: what the operators, the render engine and the commands call, and what a TD's script calls.
+
+    from das_blender_addon import api
+
+    tracking = api.export_tracking(scene)                       # only the tracking video; no server needed
+    take = api.render_take(scene, server="localhost", seed=7)   # everything; blocks
+    api.add_to_sequencer(take, scene)
+
+`render_take` is `resolve_settings` → `plan_shot` → `export_shot` → `ensure_first_frame` → `take_request` → `run_take`;
+each station can be called by itself.  Functions with a ``scene`` belong on the thread that may touch Blender; the
+others need no Blender.  ``progress(done, of)`` and ``should_stop()`` are called on the calling thread; a True answer
+raises `JobCancelled`. All errors are `das_blender_addon.errors.DasError`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import bpy
+
+from . import camera as cameras
+from . import shot as shots
+from .errors import SettingsError
+from .export import export_geometry
+from .first_frame import FirstFrameRender, first_frame_path, first_frame_state, render_digest, start_first_frame
+from .protocol.messages import Capabilities
+from .shot import ShotPlan, ShotTracking, check_frames, check_in_view, shot_from_geometry
+from .stepping import stepping
+from .takes import Take, TakeRequest, TakeSettings, find_take, load_take, run_take, take_request, with_timings
+from .tracking.geometry import GeometrySequence, TrackingVideo
+from .tracking.video import render_tracking_video
+
+__all__ = [
+    "FirstFrameRender",
+    "ShotPlan",
+    "ShotTracking",
+    "Take",
+    "TakeRequest",
+    "TakeSettings",
+    "add_to_sequencer",
+    "ensure_first_frame",
+    "export_shot",
+    "export_tracking",
+    "find_take",
+    "first_frame_path",
+    "first_frame_state",
+    "load_take",
+    "plan_shot",
+    "render_digest",
+    "render_take",
+    "run_take",
+    "server_capabilities",
+    "shot_folder",
+    "shot_from_geometry",
+    "start_first_frame",
+    "take_request",
+]
+
+Step = Callable[[int], object]
+OnProgress = Callable[[int, int], None]
+ShouldStop = Callable[[], bool]
+
+
+# ── Only the tracking video ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def export_tracking(
+    scene,
+    *,
+    frames: Sequence[int] | None = None,
+    size: tuple[int, int] | None = None,
+    step: Step | None = None,
+    progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> TrackingVideo:
+    """The 3D tracking video of ``scene`` as its own camera sees it; no server, no model.
+
+    ``frames``: any increasing list of frame numbers, the first of them is the first frame; None for the scene's range
+    (or its shot range).  ``size`` (width, height) in pixels; None for the render size.  ``step(frame)`` gives an
+    evaluated depsgraph, for callers inside a render; outside of one the scene is stepped and then left as it was
+    found, frame, selection and all.
+    ``progress(done, of)`` counts exported, then rasterised frames (``of`` is twice the number of frames).
+
+    Gives a `TrackingVideo`: ``.video`` [T,H,W,3] u8, ``.coverage`` [T,H,W] bool, ``.first_frame_xy`` [T,H,W,2] f32 in
+    pixels (NaN where there is none), ``.first_frame_visible`` [T,H,W] bool.
+
+    Raises `SceneError` (no camera, a camera that is not perspective, nothing in view, topology that changes over time),
+    `SettingsError` (frames, size), `JobCancelled`.
+    """
+    frames = check_frames(shot_frames(scene) if frames is None else frames)
+    width, height = _check_size(cameras.render_size(scene) if size is None else size)
+    geometry = _export(scene, frames, (width, height), step, _part(progress, 0, 2), should_stop)
+    tracking = render_tracking_video(geometry, progress=_part(progress, 1, 2), should_stop=should_stop)
+    check_in_view(tracking)
+    return tracking
+
+
+def shot_frames(scene) -> tuple[int, ...]:
+    """The frames of the scene's shot: its own shot range when that is switched on, else the scene's range and step."""
+    settings = getattr(scene, "das", None)
+    start, end = scene.frame_start, scene.frame_end
+    if settings is not None and settings.use_shot_range:
+        start, end = settings.shot_start, settings.shot_end
+    return tuple(range(start, end + 1, scene.frame_step))
+
+
+# ── The stations of a take ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def server_capabilities(server: str, *, timeout_s: float = 10.0, should_stop: ShouldStop | None = None) -> Capabilities:
+    """Ask the server at ``server`` what it offers.  Needs no Blender.  Raises `TransportError`, `VersionMismatch`."""
+    from .client.client import DasClient
+
+    with DasClient(server, timeout_s=timeout_s) as client:
+        return client.hello(should_stop=should_stop).capabilities
+
+
+def plan_shot(
+    scene,
+    capabilities: Capabilities,
+    *,
+    frames: Sequence[int] | None = None,
+    model: str | None = None,
+    size: tuple[int, int] | None = None,
+) -> ShotPlan:
+    """What will be sent for the scene's shot: frames, window, sizes, framing, and all of it in words (``.notes``).
+
+    ``frames`` as in `export_tracking`.  ``model``: a name the server offers, None for its default.  ``size`` (width,
+    height):
+    one of the model's sizes, None for the one nearest to the render's shape.  Cheap: nothing is evaluated.
+
+    Raises `ShotTooLong`, `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not
+    installed).
+    """
+    return shots.plan(
+        shot_frames(scene) if frames is None else frames,
+        cameras.render_size(scene),
+        cameras.pixel_aspect(scene),
+        capabilities,
+        model=model or "",
+        size=size,
+    )
+
+
+def export_shot(
+    scene,
+    plan: ShotPlan,
+    *,
+    step: Step | None = None,
+    progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> ShotTracking:
+    """The tracking video of a planned shot, seen by the overscanned camera at the model's size.
+
+    Arguments and errors as in `export_tracking`.  A caller that must not block exports frame by frame with
+    `export.GeometryExport` at ``plan.render_size`` and calls `shot_from_geometry` on a thread.
+    """
+    started = time.perf_counter()
+    geometry = _export(scene, plan.frames, plan.render_size, step, _part(progress, 0, 2), should_stop)
+    exported = time.perf_counter() - started
+    shot = shot_from_geometry(geometry, plan, progress=_part(progress, 1, 2), should_stop=should_stop)
+    return replace(shot, timings={"export": exported, **shot.timings})
+
+
+def ensure_first_frame(
+    scene,
+    plan: ShotPlan,
+    shot: ShotTracking,
+    *,
+    folder: Path,
+    path: str | Path = "",
+    engine: str = "CYCLES",
+    samples: int = 32,
+    force: bool = False,
+    progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Path:
+    """The PNG of the shot's first frame, rendered by a child Blender when it is missing or stale; blocks.
+
+    ``folder``: the shot's, see `shot_folder`.  ``path``: a file of the user's own.  ``engine``: CYCLES, EEVEE or
+    WORKBENCH.
+    ``force`` renders it whatever is there.  A file that its user replaced or painted over is used as it is.
+
+    Raises `FirstFrameError`, `SettingsError`, `JobCancelled`.  `start_first_frame` is the same in two steps.
+    """
+    found = start_first_frame(scene, shot, folder=folder, path=path, engine=engine, samples=samples, force=force)
+    return found.wait(progress=progress, should_stop=should_stop)
+
+
+def shot_folder(scene, cache_folder: str | Path) -> Path:
+    """Where the scene's first frame and takes live below ``cache_folder``: ``<file>-<scene>``, safe on every system."""
+    file = Path(bpy.data.filepath).stem if bpy.data.filepath else "untitled"
+    return Path(cache_folder) / re.sub(r"[^\w.-]+", "_", f"{file}-{scene.name}")
+
+
+# ── All of it ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def render_take(
+    scene,
+    *,
+    server: str | None = None,
+    frames: Sequence[int] | None = None,
+    folder: str | Path | None = None,
+    step: Step | None = None,
+    on_event: Callable[[object], None] | None = None,
+    should_stop: ShouldStop | None = None,
+    **settings,
+) -> Take:
+    """Render the scene's shot as a take; blocks until every frame is on disk.
+
+    ``server``: its address.  ``frames`` as in `export_tracking`.  ``folder``: the cache.  ``settings``: ``prompt``,
+    ``negative_prompt``, ``seed``, ``num_inference_steps``, ``guidance_scale``, ``tracking_range``, ``compose``,
+    ``model``,
+    ``size`` (width, height), ``first_frame`` (a file), ``first_frame_engine``, ``first_frame_samples``, ``timeout_s``.
+    What is not given comes from the environment, the scene, the preferences and the defaults, in this order
+    (`properties`).
+
+    ``on_event`` gets `client.take` events: `Progress` (``stage``, ``step``, ``of``, ``fraction`` of the whole take),
+    `Preview`, `Log`.  A take that is in the cache, whole and undamaged, is returned at once (``.cached``).
+
+    Gives a `Take`: ``.frames`` (PNGs at the render size), ``.model_frames``, ``.tracking_frames``, ``.first_frame``,
+    ``.report`` (what decided the pixels, what the server said), ``.timings`` (seconds per station).
+
+    Raises `SettingsError` (also for a setting that does not exist), `SceneError`, `FirstFrameError`, and what
+    `client.take.run_job` raises: `TransportError`, `JobError`, `ModelError`.
+    """
+    chosen = _chosen_settings(scene, server, frames, folder, settings)
+    _check_online(chosen.server, explicit=server is not None)
+    timings, clock = {}, time.perf_counter()
+
+    def lap(station: str) -> None:
+        nonlocal clock
+        timings[station] = time.perf_counter() - clock
+        clock = time.perf_counter()
+
+    # 1. What the server offers, and how the shot fits it.
+    capabilities = server_capabilities(chosen.server, should_stop=should_stop)
+    plan = plan_shot(scene, capabilities, frames=chosen.frames, model=chosen.model, size=chosen.size)
+    lap("plan")
+    # 2. The tracking video.
+    report = _Reporter(on_event)
+    shot = export_shot(scene, plan, step=step, progress=report.station("exporting", 0.0, 0.2), should_stop=should_stop)
+    clock = time.perf_counter()
+    # 3. The first frame.
+    where = shot_folder(scene, chosen.cache_folder)
+    first_frame = ensure_first_frame(
+        scene,
+        plan,
+        shot,
+        folder=where,
+        path=chosen.first_frame_path,
+        engine=chosen.first_frame_engine,
+        samples=chosen.first_frame_samples,
+        progress=report.station("first frame", 0.2, 0.3),
+        should_stop=should_stop,
+    )
+    lap("first_frame")
+    # 4. The job and its frames.
+    request = take_request(shot, first_frame, TakeSettings.from_resolved(chosen), where)
+    take = run_take(
+        request,
+        chosen.server,
+        on_event=report.job_events(0.3, 1.0),
+        should_stop=should_stop,
+        timeout_s=chosen.timeout_s,
+    )
+    lap("take")
+    return with_timings(take, {**shot.timings, **timings})
+
+
+def add_to_sequencer(take: Take, scene=None, *, edit_scene=None):
+    """Put ``take`` into a sequencer as an image strip and return the strip; seed, prompt and job id are on it.
+
+    ``scene``: the one the take was rendered from (None: the active one).  ``edit_scene``: whose sequencer takes the
+    strip; None for an edit scene of its own: strips in the rendered scene would keep Blender from calling any render
+    engine.
+    """
+    from . import sequencer
+
+    return sequencer.add_take(take, scene or bpy.context.scene, edit_scene=edit_scene)
+
+
+# ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_NAMES_IN_SETTINGS = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance",
+    "first_frame": "first_frame_path",
+}
+
+
+def _chosen_settings(scene, server, frames, folder, settings: dict):
+    """`properties.resolve_settings`, and above it what the caller said."""
+    from .properties import ResolvedSettings, resolve_settings
+
+    if not hasattr(scene, "das"):
+        raise SettingsError("The extension is not enabled, so scenes have no settings; enable it or call register().")
+    named = {_NAMES_IN_SETTINGS.get(name, name): value for name, value in settings.items() if value is not None}
+    known = {field.name for field in fields(ResolvedSettings)} - {"server", "frames", "cache_folder"}
+    unknown = sorted(set(named) - known)
+    if unknown:
+        offered = sorted({_name_for_callers(name) for name in known})
+        raise SettingsError(f"There is no setting {unknown[0]!r}; there are {', '.join(offered)}.", field=unknown[0])
+    if server:
+        named["server"] = server
+    if frames is not None:
+        named["frames"] = check_frames(frames)
+    if folder is not None:
+        named["cache_folder"] = Path(bpy.path.abspath(str(folder))).resolve()
+    return replace(resolve_settings(scene), **named)
+
+
+def _name_for_callers(name: str) -> str:
+    return next((outside for outside, inside in _NAMES_IN_SETTINGS.items() if inside == name), name)
+
+
+def _check_online(server: str, *, explicit: bool) -> None:
+    from .preferences import check_online_access
+
+    check_online_access(server, chosen_by_environment=explicit or bool(os.environ.get("DAS_SERVER")))
+
+
+def _check_size(size) -> tuple[int, int]:
+    try:
+        width, height = (int(pixels) for pixels in size)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"The size is {size!r}; give (width, height) in pixels.", field="size") from error
+    if width < 1 or height < 1:
+        raise SettingsError(f"The size is {width}×{height} pixels; both must be at least 1.", field="size")
+    return width, height
+
+
+def _export(
+    scene,
+    frames: tuple[int, ...],
+    size: tuple[int, int],
+    step: Step | None,
+    progress: OnProgress | None,
+    should_stop: ShouldStop | None,
+) -> GeometrySequence:
+    """Station 1, with the caller's steps or our own."""
+    cameras.active_camera(scene, frames[0])  # the commonest mistake is told before any frame is evaluated
+
+    def walk(step: Step) -> GeometrySequence:
+        return export_geometry(
+            ((frame, step(frame)) for frame in frames),
+            width=size[0],
+            height=size[1],
+            should_stop=should_stop,
+            progress=progress,
+            num_frames=len(frames),
+        )
+
+    if step is not None:
+        return walk(step)
+    with stepping(scene) as own_step:
+        return walk(own_step)
+
+
+def _part(progress: OnProgress | None, index: int, of: int) -> OnProgress | None:
+    """``progress`` of one of several stations that count the same frames."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(index * total + done, of * total)
+
+
+class _Reporter:
+    """Turns the counts of all stations into `client.take.Progress` of one take."""
+
+    def __init__(self, on_event):
+        self._on_event = on_event
+
+    def station(self, stage: str, low: float, high: float) -> OnProgress | None:
+        from .client.take import Progress
+
+        if self._on_event is None:
+            return None
+        return lambda done, of: self._on_event(Progress(stage, done, of, low + (high - low) * done / max(of, 1)))
+
+    def job_events(self, low: float, high: float):
+        from .client.take import Progress
+
+        if self._on_event is None:
+            return None
+
+        def pass_on(event) -> None:
+            if isinstance(event, Progress):
+                event = replace(event, fraction=low + (high - low) * event.fraction)
+            self._on_event(event)
+
+        return pass_on

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The first frame: rendered by a child Blender with the overscanned camera, kept while fresh, its user's when touched."""
+
+import json
+
+import bpy
+import numpy as np
+import pytest
+
+from das_blender_addon import api
+from das_blender_addon.errors import FirstFrameError, JobCancelled, SettingsError
+from das_blender_addon.first_frame import first_frame_path, first_frame_state, render_digest, start_first_frame
+from das_blender_addon.protocol.png import decode_png, encode_png
+from tests.support.capabilities import capabilities_of, model_capability
+from tests.support.scenes import add_camera, add_cube, key, link
+
+MODEL_SIZE = (96, 64)
+CENTRE_TOLERANCE = 0.6  # pixels: a marker's centroid in an 8-bit picture of some samples
+SAMPLES = 4
+HALF_LIT = 188  # sRGB of half the light: the edge of a shape that the render's filter has softened
+
+
+def glowing(colour):
+    """A material that shines in one colour, whatever the light."""
+    material = bpy.data.materials.new("Glow")
+    material.use_nodes = True
+    tree = material.node_tree
+    emission = tree.nodes.new("ShaderNodeEmission")
+    emission.inputs["Color"].default_value = (*colour, 1.0)
+    tree.links.new(emission.outputs["Emission"], tree.nodes["Material Output"].inputs["Surface"])
+    return material
+
+
+@pytest.fixture
+def shot_scene(blank_scene):
+    """Three glowing cubes in front of a shifted, animated camera; a render twice as wide as the model's picture."""
+    scene = blank_scene
+    scene.render.resolution_x, scene.render.resolution_y = 192, 64
+    scene.view_settings.view_transform = "Standard"
+    scene.render.dither_intensity = 0.0
+    camera = add_camera(scene)
+    camera.data.shift_x, camera.data.shift_y = 0.05, -0.08
+    key(camera, "location", {1: (-3, -12, 1), 5: (0, -8, 0)})
+    key(camera.data, "lens", {1: 30.0, 5: 50.0})
+    for colour, place in (((1, 0, 0), (-2, 0, 0)), ((0, 1, 0), (0, 1, 1)), ((0, 0, 1), (2, 0, -0.5))):
+        cube = add_cube(scene, size=0.4, location=place)
+        cube.data.materials.append(glowing(colour))
+    return scene
+
+
+def shot_of(scene, frames=(3, 4, 5)):
+    plan = api.plan_shot(scene, capabilities_of(model_capability(sizes=[list(MODEL_SIZE)])), frames=frames)
+    return api.export_shot(scene, plan)
+
+
+def ensure(scene, folder, shot=None, **options):
+    shot = shot or shot_of(scene)
+    return api.ensure_first_frame(scene, shot.plan, shot, folder=folder, samples=SAMPLES, **options)
+
+
+def test_first_frame_shows_every_marker_where_the_overscanned_camera_projects_it(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    before = sorted(item.name for item in (*bpy.data.objects, *bpy.data.cameras, *bpy.data.images))
+    picture = decode_png(ensure(shot_scene, tmp_path, shot).read_bytes()).astype(float)
+
+    assert picture.shape == (64, 96, 3)
+    cameras = shot.cameras
+    for channel, place in enumerate([(-2, 0, 0), (0, 1, 1), (2, 0, -0.5)]):
+        weight = picture[..., channel] * (picture[..., channel] > 40)
+        rows, columns = np.mgrid[:64, :96] + 0.5
+        seen = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
+        local = cameras.camera_from_world[0] @ [*place, 1.0]
+        wanted = cameras.principal_px[0] + cameras.focal_px[0] * local[:2] * (1, -1) / -local[2]
+        np.testing.assert_allclose(seen, wanted, atol=CENTRE_TOLERANCE)
+    assert sorted(item.name for item in (*bpy.data.objects, *bpy.data.cameras, *bpy.data.images)) == before
+    # The tracking video covers the same pixels as the picture.
+    coverage = shot.tracking.coverage[0]
+    lit = picture.max(axis=2) > HALF_LIT
+    assert (coverage & lit).sum() / (coverage | lit).sum() > 0.7
+
+
+def test_first_frame_is_the_same_bytes_every_time(shot_scene, tmp_path):
+    first = ensure(shot_scene, tmp_path / "a").read_bytes()
+    assert ensure(shot_scene, tmp_path / "b").read_bytes() == first
+
+
+def test_first_frame_is_kept_while_fresh_and_rendered_anew_when_stale(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    path = ensure(shot_scene, tmp_path, shot)
+    assert first_frame_state(tmp_path, render_digest(shot, "CYCLES", SAMPLES)) == "fresh"
+    assert not start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES).is_rendering
+    old = path.read_bytes()
+
+    shot_scene.objects["Cube"].location.z += 1
+    moved = shot_of(shot_scene)
+    assert first_frame_state(tmp_path, render_digest(moved, "CYCLES", SAMPLES)) == "stale"
+    assert ensure(shot_scene, tmp_path, moved).read_bytes() != old
+    assert first_frame_state(tmp_path, render_digest(moved, "CYCLES", SAMPLES)) == "fresh"
+
+
+def test_first_frame_that_the_user_painted_over_wins(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    path = ensure(shot_scene, tmp_path, shot)
+    painted = encode_png(np.full((64, 96, 3), 90, np.uint8))
+    path.write_bytes(painted)
+    shot_scene.objects["Cube"].location.z += 1
+    moved = shot_of(shot_scene)
+    assert first_frame_state(tmp_path, "anything") == "user"
+    assert ensure(shot_scene, tmp_path, moved).read_bytes() == painted
+    assert json.loads((tmp_path / "first_frame.json").read_text())["digest"] == "user"
+    assert first_frame_state(tmp_path) == "user"
+    assert ensure(shot_scene, tmp_path, moved, force=True).read_bytes() != painted
+    assert first_frame_state(tmp_path) == "rendered"
+
+
+def test_first_frame_of_the_users_own_is_taken_from_its_path(shot_scene, tmp_path):
+    own = tmp_path / "painting.png"
+    own.write_bytes(encode_png(np.zeros((64, 96, 3), np.uint8)))
+    assert ensure(shot_scene, tmp_path / "cache", path=own) == own
+    assert first_frame_state(tmp_path / "cache") == "missing"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (encode_png(np.zeros((10, 20, 3), np.uint8)), "20×10 pixels and the model needs 96×64"),
+        (b"no picture", "cannot be read"),
+    ],
+)
+def test_first_frame_that_does_not_fit_is_refused(shot_scene, tmp_path, content, words):
+    first_frame_path(tmp_path).write_bytes(content)
+    with pytest.raises(FirstFrameError, match=words):
+        ensure(shot_scene, tmp_path)
+    with pytest.raises(FirstFrameError, match=words):
+        ensure(shot_scene, tmp_path, path=first_frame_path(tmp_path))
+
+
+def test_first_frame_that_is_not_there_is_refused(shot_scene, tmp_path):
+    with pytest.raises(FirstFrameError, match="nowhere.png"):
+        ensure(shot_scene, tmp_path, path=tmp_path / "nowhere.png")
+
+
+def test_empty_first_frame_is_rendered_anew(shot_scene, tmp_path):
+    first_frame_path(tmp_path).write_bytes(b"")
+    assert decode_png(ensure(shot_scene, tmp_path).read_bytes()).shape == (64, 96, 3)
+
+
+def test_first_frame_keeps_the_scenes_look_and_leaves_out_what_comes_later(shot_scene, tmp_path):
+    plain = decode_png(ensure(shot_scene, tmp_path / "plain").read_bytes())
+    shot_scene.render.use_border = True
+    shot_scene.render.border_max_x = 0.5
+    shot_scene.render.use_stamp = True
+    shot_scene.render.engine = "BLENDER_WORKBENCH"
+    shot_scene.render.resolution_percentage = 100
+    np.testing.assert_array_equal(decode_png(ensure(shot_scene, tmp_path / "border").read_bytes()), plain)
+    shot_scene.view_settings.exposure = 1.0
+    shot_scene.view_settings.view_transform = "AgX"
+    assert (decode_png(ensure(shot_scene, tmp_path / "look").read_bytes()) != plain).any()
+
+
+def test_first_frame_reports_progress_and_stops_when_asked(shot_scene, tmp_path):
+    seen = []
+    shot = shot_of(shot_scene)
+    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=8)
+    assert render.is_rendering
+    render.wait(progress=lambda *counts: seen.append(counts))
+    assert seen and seen[-1] == (8, 8)
+
+    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=60_000)
+    child = render._child
+    with pytest.raises(JobCancelled):
+        render.wait(should_stop=lambda: True)
+    assert child.poll() is not None
+    assert first_frame_state(tmp_path) == "rendered"
+
+
+def test_first_frame_that_fails_says_why(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
+    render._child.kill()
+    with pytest.raises(FirstFrameError, match="could not be rendered with CYCLES: the child Blender ended with"):
+        render.wait()
+    assert first_frame_state(tmp_path) == "missing"
+
+
+def test_first_frame_of_an_unknown_engine_is_refused(shot_scene, tmp_path):
+    with pytest.raises(SettingsError, match="'LUXCORE'; use one of CYCLES"):
+        ensure(shot_scene, tmp_path, engine="LUXCORE")
+
+
+def test_first_frame_is_rendered_from_inside_a_render(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    paths = []
+
+    class DAS_TEST_first_frame(bpy.types.RenderEngine):
+        bl_idname = "DAS_TEST_FIRST_FRAME"
+        bl_label = "Test"
+
+        def render(self, depsgraph):
+            paths.append(ensure(depsgraph.scene, tmp_path, shot))
+
+    bpy.utils.register_class(DAS_TEST_first_frame)
+    try:
+        shot_scene.render.engine = "DAS_TEST_FIRST_FRAME"
+        bpy.ops.render.render()
+    finally:
+        bpy.utils.unregister_class(DAS_TEST_first_frame)
+    assert decode_png(paths[0].read_bytes()).max() > 200
+
+
+def test_first_frame_follows_a_camera_bound_to_a_marker(shot_scene, tmp_path):
+    bound = add_camera(shot_scene, "Bound", location=(0, -6, 3))
+    link(shot_scene, "Unrelated")
+    shot_scene.timeline_markers.new("cut", frame=3).camera = bound
+    shot = shot_of(shot_scene)
+    picture = decode_png(ensure(shot_scene, tmp_path, shot).read_bytes())
+    coverage = shot.tracking.coverage[0]
+    lit = picture.max(axis=2) > HALF_LIT
+    assert (coverage & lit).sum() / (coverage | lit).sum() > 0.7
