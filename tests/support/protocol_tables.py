@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tables of docs/protocol.md, made from the code; `python -m tests.support.protocol_tables` rewrites them there.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import typing
+from pathlib import Path
+
+from das_blender_addon import errors
+from das_blender_addon.protocol import frames, messages
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+PARTS = (messages.JobSpec, messages.JobInput, messages.Artefact, messages.ModelCapability, messages.Capabilities)
+LIMITS = ("CHUNK_BYTES", "FETCH_CREDIT", "MAX_HEADER_BYTES", "MAX_NESTING", "DEFAULT_PORT", "HEARTBEAT_S")
+_MARKED = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.S)
+
+
+def tables() -> dict[str, str]:
+    """Name → Markdown of every table."""
+    return {
+        "versions": ", ".join(map(str, messages.PROTOCOL_VERSIONS)) + "\n",
+        "messages": _message_table(),
+        "parts": "\n".join(f"**{cls.__name__}**: {_first_sentence(cls)}\n\n{_field_table(cls)}" for cls in PARTS),
+        "events": _event_table(),
+        "stages": ", ".join(messages.PROGRESS_STAGES) + "\n",
+        "limits": _rows(("Name", "Value"), [(f"`{name}`", f"{getattr(messages, name):g}") for name in LIMITS]),
+        "dtypes": ", ".join(frames.DTYPES) + "\n",
+        "errors": _error_table(),
+    }
+
+
+def with_tables(page: str) -> str:
+    """``page`` with every marked table made anew."""
+    made = tables()
+    return _MARKED.sub(lambda match: f"<!-- table: {match[1]} -->\n\n{made[match[1]]}\n<!-- end -->", page)
+
+
+def names_in(page: str) -> list[str]:
+    """The tables that ``page`` marks."""
+    return [match[1] for match in _MARKED.finditer(page)]
+
+
+def _message_table() -> str:
+    rows = []
+    for name, cls in messages.MESSAGES.items():
+        fields = ", ".join(
+            f"`{field}` {kind}" + ("" if required else " (may be left out)") for field, kind, required in _fields(cls)
+        )
+        rows.append((f"`{name}`", fields, "yes" if name in messages.WITH_BLOB else ""))
+    return _rows(("Message", "Fields", "Blob frame"), rows)
+
+
+def _field_table(cls: type) -> str:
+    return _rows(
+        ("Field", "Type", "May be left out"),
+        [(f"`{field}`", kind, "" if required else "yes") for field, kind, required in _fields(cls)],
+    )
+
+
+def _event_table() -> str:
+    rows = []
+    for kind in messages.EVENT_KINDS:
+        fields = ", ".join(f"`{name}` {_kind(hint)}" for name, hint in messages.EVENT_FIELDS[kind].items())
+        rows.append((f"`{kind}`", fields or "none", "yes" if kind in messages.FINAL_EVENT_KINDS else ""))
+    return _rows(("Kind", "Fields", "Last"), rows)
+
+
+def _error_table() -> str:
+    rows = [
+        (f"`{cls.code}`", f"`{cls.__name__}`", str(cls.exit_code), _first_sentence(cls))
+        for cls in errors.all_error_classes()
+    ]
+    return _rows(("Code", "Class", "Exit status", "Meaning"), sorted(rows, key=lambda row: int(row[2])))
+
+
+def _fields(cls: type) -> list[tuple[str, str, bool]]:
+    hints = typing.get_type_hints(cls)
+    return [
+        (
+            field.name,
+            _kind(hints[field.name]),
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def _kind(hint: typing.Any) -> str:
+    if dataclasses.is_dataclass(hint):
+        return hint.__name__
+    if typing.get_origin(hint) is list:
+        return f"list of {_kind(typing.get_args(hint)[0])}"
+    return "map" if typing.get_origin(hint) is dict else {int: "int", float: "float", str: "str", bool: "bool"}[hint]
+
+
+def _first_sentence(cls: type) -> str:
+    return " ".join(inspect.getdoc(cls).split("\n\n")[0].split()).replace("``", "`")
+
+
+def _rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
