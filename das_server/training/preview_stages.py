@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The later stages of the preview recipe: encode all clips, train the transformer on the latents, assemble the folder."""
+"""Later stages of the preview recipe: encode all clips, train the transformer on the latents, assemble the folder."""
 
 import logging
 import shutil
