@@ -27,7 +27,7 @@ class Hits:
 
 
 def camera_rays(cameras: CameraPath, index: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Origin [3] and directions [P,3], world space, of the rays through pixels (x, y) [P]; a step of 1 is a depth of 1."""
+    """Origin [3] and directions [P,3] of the world rays through pixels (x, y) [P]; a step of 1 is a depth of 1."""
     world_from_camera = np.linalg.inv(cameras.camera_from_world[index])
     directions = np.stack(
         [
