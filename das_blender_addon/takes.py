@@ -198,11 +198,12 @@ def load_take(folder: Path) -> Take | None:
     if said is None or said.get("layout") != LAYOUT or said.get("key") != folder.name:
         return None
     try:
-        for name, sha in said["files"].items():
-            if not holds(folder / name, sha):
-                LOGGER.warning("the take %s is damaged: %s is not what it was", said["key"], folder / name)
+        take = _take(folder, said, cached=True)
+        for path in (*take.frames, *take.model_frames, *take.tracking_frames, take.first_frame):
+            if not holds(path, said["files"][path.relative_to(folder).as_posix()]):
+                LOGGER.warning("the take %s is damaged: %s is not what it was", take.key, path)
                 return None
-        return _take(folder, said, cached=True)
+        return take
     except (KeyError, TypeError, AttributeError):
         return None
 
