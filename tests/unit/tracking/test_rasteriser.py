@@ -214,8 +214,8 @@ def test_rasterise_ignores_triangles_with_non_finite_corners(bad):
 
 @pytest.mark.filterwarnings("error")
 def test_rasterise_ignores_triangles_without_area():
-    points = np.concatenate([flat((1, 1), (30, 20), (30, 20)), flat((3, 3), (3, 3), (3, 3)), flat((0, 5), (9, 5), (30,
-    5))]) points = np.concatenate([points, np.zeros((3, 3))])
+    line, point, level = ((1, 1), (30, 20), (30, 20)), ((3, 3), (3, 3), (3, 3)), ((0, 5.5), (9, 5.5), (30, 5.5))
+    points = np.concatenate([flat(*line), flat(*point), flat(*level), np.zeros((3, 3))])
 
     assert not covered(points, np.arange(12).reshape(4, 3)).any()
 
@@ -234,8 +234,10 @@ def test_rasterise_drops_triangles_between_pixel_centres():
 def test_rasterise_does_not_depend_on_chunk_sizes(monkeypatch, name):
     rng = np.random.default_rng(3)
     corners = rng.uniform((-5, -5), (45, 35), (400, 1, 2)) + rng.normal(0, 4, (400, 3, 2))
-    points = np.concatenate([flat(*triangle, depth=d) for triangle, d in zip(corners, rng.uniform(1, 9, 400),
-    strict=True)]) triangles = np.arange(1200).reshape(-1, 3) whole = rasterise(points, triangles, flat_camera())
+    depths = rng.uniform(1, 9, 400)
+    points = np.concatenate([flat(*triangle, depth=d) for triangle, d in zip(corners, depths, strict=True)])
+    triangles = np.arange(1200).reshape(-1, 3)
+    whole = rasterise(points, triangles, flat_camera())
 
     monkeypatch.setattr(rasteriser, name, 7)
 
