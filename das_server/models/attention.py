@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Joint attention over text and video rows, through diffusers' attention dispatcher.
 
-The stock CogVideoX processor of diffusers 0.42 calls PyTorch's attention directly, so `set_attention_backend` and context
-parallelism silently do nothing with it.  This one computes the same and goes through the dispatcher.
+The stock CogVideoX processor of diffusers 0.42 calls PyTorch's attention directly, so `set_attention_backend` and
+context parallelism silently do nothing with it.  This one computes the same and goes through the dispatcher.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from diffusers.models.embeddings import apply_rotary_emb
 class DasAttnProcessor:
     """Attention of one block: queries, keys and values from [text; video], rotary positions on the video rows only.
 
-    `set_attention_backend` sets ``_attention_backend`` and context parallelism sets ``_parallel_config``, both per instance.
+    `set_attention_backend` sets ``_attention_backend`` and context parallelism sets ``_parallel_config``, both per
+    instance.
     """
 
     _attention_backend = None
@@ -33,8 +34,8 @@ class DasAttnProcessor:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend from video [B,N,C] (and text [B,L,C]) to both; → (video [B,N,C], text [B,L,C] or None).
 
-        ``image_rotary_emb``: (cos, sin), each [N,D] f32, applied to interleaved channel pairs of each head (D channels).
-        ``text_rows`` False leaves the text rows out of the queries: their result would be thrown away.
+        ``image_rotary_emb``: (cos, sin), each [N,D] f32, applied to interleaved channel pairs of each head (D
+        channels). ``text_rows`` False leaves the text rows out of the queries: their result would be thrown away.
         """
         text_length = encoder_hidden_states.shape[1]
         joint = torch.cat([encoder_hidden_states, hidden_states], dim=1)

@@ -17,8 +17,8 @@ Modulation = tuple[torch.Tensor, torch.Tensor]
 class DasBlock(CogVideoXBlock):
     """`CogVideoXBlock` with the same parameters and arithmetic, and two exact short cuts.
 
-    ``modulation`` replaces the two projections of the time embedding by values computed earlier; ``text_rows`` False skips
-    every row of text after the attention's keys and values, for blocks whose text output nobody reads.
+    ``modulation`` replaces the two projections of the time embedding by values computed earlier; ``text_rows`` False
+    skips every row of text after the attention's keys and values, for blocks whose text output nobody reads.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -1,133 +1,238 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checkpoint folders: find their files, check every tensor before anything is loaded, verify their digests."""
+"""Whole checkpoints: their files and digests; adding them to the models folder, fetching them.
+
+Never imports torch at module level.  What ``das-server models`` calls is listed at the head of `registry`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import struct
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from das_blender_addon.errors import ModelError
 
-WEIGHTS_STEM = "diffusion_pytorch_model"
-"""File name of a diffusers component's weights, without ending."""
+from .registry import COMPONENTS, model_path, model_spec
+from .tensors import read_component_config, weight_files
 
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Endings of files that can run code when they are loaded: never opened."""
+MANIFEST_NAME = "das_manifest.json"
+"""File that `add_model` writes into a model's folder: sha256 and size of every file."""
 
-MAX_HEADER_BYTES = 100 * 1024 * 1024
-"""Largest safetensors header that the format allows."""
+CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".md")
+"""Endings of the files that belong to a checkpoint; others are left behind by `add_model`."""
 
-
-def read_component_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of one component's folder.  Raises `ModelError` when there is none or it is not a JSON object."""
-    path = folder / "config.json"
-    if not folder.is_dir():
-        raise ModelError(f"There is no folder {folder}.")
-    if not path.is_file():
-        raise ModelError(f"{folder} has no config.json, so it is not a component of a diffusers checkpoint.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} holds no JSON object.")
-    return config
+Progress = Callable[[str, int, int], None]
+"""Told (what, bytes done, bytes in all)."""
 
 
-def weight_files(folder: Path, *, stem: str = WEIGHTS_STEM, variant: str | None = None) -> list[Path]:
-    """The safetensors files of a component, one or all shards.  Raises `ModelError` that names what is missing."""
-    dotted = f".{variant}" if variant else ""
-    single = folder / f"{stem}{dotted}.safetensors"
-    index = folder / f"{stem}.safetensors.index{dotted}.json"
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        names = sorted(set(_weight_map(index).values()))
-        for name in names:
-            if Path(name).name != name or not name.endswith(".safetensors"):
-                raise ModelError(f"{index} lists {name!r}, which is not a safetensors file of the same folder.")
-            if not (folder / name).is_file():
-                raise ModelError(f"{folder} lacks {name}, which {index.name} lists.")
-        return [folder / name for name in names]
-    pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLE_SUFFIXES]
-    if pickles:
-        raise ModelError(
-            f"{folder} holds only {pickles[0]}: pickle checkpoints can run code and are refused; convert it to safetensors."
-        )
-    raise ModelError(f"{folder} has neither {single.name} nor {index.name}.")
+@dataclass(frozen=True)
+class VerifyReport:
+    """Result of `verify_model`: ``num_files`` and ``size_bytes`` were read and agree with the manifest."""
+
+    folder: Path
+    num_files: int
+    size_bytes: int
 
 
-def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a safetensors file, from its header alone.  Raises `ModelError` for a damaged file."""
-    try:
-        size_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            (header_bytes,) = struct.unpack("<Q", file.read(8))
-            if header_bytes > min(MAX_HEADER_BYTES, size_bytes - 8):
-                raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(header_bytes))
-        header.pop("__metadata__", None)
-        data_bytes = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if 8 + header_bytes + data_bytes != size_bytes:
-            raise ValueError(f"it has {size_bytes} bytes instead of {8 + header_bytes + data_bytes}")
-        return {name: tuple(entry["shape"]) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise ModelError(f"{path} is not a whole safetensors file: {error}.") from error
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint, relative to ``folder``, sorted.
 
-
-def check_tensors(
-    folder: Path, expected: dict[str, tuple[int, ...]], *, stem: str = WEIGHTS_STEM, variant: str | None = None
-) -> None:
-    """Compare the tensors in ``folder`` with what the model is made of; nothing is loaded.
-
-    Raises `ModelError` that names the first missing, extra or mis-shaped tensor and says how many there are.
+    Raises `ModelError` when it is no checkpoint, or when a component has its weights in a pickle format only.
     """
-    files = weight_files(folder, stem=stem, variant=variant)
-    found: dict[str, tuple[int, ...]] = {}
-    for path in files:
-        found.update(read_tensor_shapes(path))
-    if len(files) > 1 or not files[0].name.startswith(f"{stem}{'.' + variant if variant else ''}.safetensors"):
-        _check_index(folder, files, stem, variant)
-
-    missing = sorted(expected.keys() - found.keys())
-    if missing:
-        raise ModelError(f"{folder} lacks the tensor {missing[0]}{_and_more(missing)}.")
-    extra = sorted(found.keys() - expected.keys())
-    if extra:
-        raise ModelError(f"{folder} holds a tensor the model does not have: {extra[0]}{_and_more(extra)}.")
-    misshaped = [name for name in sorted(expected) if expected[name] != found[name]]
-    if misshaped:
-        name = misshaped[0]
-        raise ModelError(
-            f"The tensor {name} in {folder} has shape {list(found[name])}, but the model needs {list(expected[name])}"
-            f"{_and_more(misshaped)}."
-        )
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"{folder} is not a model folder: it has no model_index.json.")
+    files = [folder / "model_index.json"]
+    for component in COMPONENTS:
+        part = folder / component
+        if not part.is_dir():
+            raise ModelError(f"{folder} lacks the folder {component}.")
+        if component in ("transformer", "vae"):
+            read_component_config(part)
+            weight_files(part)
+        if component == "text_encoder":
+            read_component_config(part)
+            weight_files(part, stem="model")
+        files += [path for path in sorted(part.iterdir()) if path.is_file() and path.suffix in CHECKPOINT_SUFFIXES]
+    return [path.relative_to(folder) for path in files]
 
 
-def _and_more(names: list[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+def write_manifest(folder: Path, *, progress: Progress | None = None) -> Path:
+    """Digest every file of a checkpoint and write the manifest.  Raises `ModelError` when the folder is not one."""
+    files = checkpoint_files(folder)
+    digests = _digest_files(folder, files, progress)
+    entries = {
+        path.as_posix(): {"sha256": digests[path], "size_bytes": (folder / path).stat().st_size} for path in files
+    }
+    manifest = folder / MANIFEST_NAME
+    temporary = manifest.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"format": 1, "files": entries}, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, manifest)
+    return manifest
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def verify_folder(folder: Path, *, progress: Progress | None = None) -> VerifyReport:
+    """Compare every file with the manifest.  Raises `ModelError` that names the first file that differs."""
+    manifest = folder / MANIFEST_NAME
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise ValueError("its weight_map does not map names to files")
-        return weight_map
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{index} is not a valid index of shards: {error!r}.") from error
+        entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        expected = {Path(name): (str(entry["sha256"]), int(entry["size_bytes"])) for name, entry in entries.items()}
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} has no {MANIFEST_NAME}: add the model with das-server models add.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{manifest} is damaged: {error!r}; add the model again.") from error
+    for path, (_, size_bytes) in expected.items():
+        if path.is_absolute() or ".." in path.parts:
+            raise ModelError(f"{manifest} is damaged: it lists {path}, which is outside the model's folder.")
+        if not (folder / path).is_file():
+            raise ModelError(f"{folder / path} is missing; add the model again.")
+        actual = (folder / path).stat().st_size
+        if actual != size_bytes:
+            raise ModelError(f"{folder / path} has {actual} bytes instead of {size_bytes}; add the model again.")
+    for path in checkpoint_files(folder):
+        if path not in expected:
+            raise ModelError(
+                f"{folder / path} was not there when the model was added; remove it or add the model again."
+            )
+    digests = _digest_files(folder, list(expected), progress)
+    for path, (digest, _) in expected.items():
+        if digests[path] != digest:
+            raise ModelError(
+                f"{folder / path} has changed since the model was added (its sha256 differs); add it again."
+            )
+    return VerifyReport(folder, len(expected), sum(size for _, size in expected.values()))
 
 
-def _check_index(folder: Path, files: list[Path], stem: str, variant: str | None) -> None:
-    """Every tensor must lie in the shard that the index says, or the loader would not find it."""
-    dotted = f".{variant}" if variant else ""
-    weight_map = _weight_map(folder / f"{stem}.safetensors.index{dotted}.json")
-    for path in files:
-        held = read_tensor_shapes(path).keys()
-        listed = {name for name, file in weight_map.items() if file == path.name}
-        for name in sorted(listed - held):
-            raise ModelError(f"{path} lacks the tensor {name}, which the index of shards places there.")
-        for name in sorted(held - listed):
-            raise ModelError(f"{path} holds the tensor {name}, which the index of shards does not place there.")
+def verify_model(name: str, models_folder: Path | None = None, *, progress: Progress | None = None) -> VerifyReport:
+    """`verify_folder` of an installed model."""
+    return verify_folder(model_path(name, models_folder), progress=progress)
+
+
+def add_model(
+    name: str, source: str | Path, models_folder: Path | None = None, *, progress: Progress | None = None
+) -> Path:
+    """Copy a checkpoint folder into the models folder, check its tensors, write its manifest; → its folder.
+
+    The model appears whole or not at all.  Raises `ModelError` for an unknown name, a folder that is not a whole
+    safetensors checkpoint of the published layout, tensors that do not fit, or a model that is installed already.
+    """
+    source = Path(source).expanduser().absolute()
+    target = _free_target(name, models_folder)
+    if not source.is_dir():
+        raise ModelError(f"There is no folder {source}.")
+    files = checkpoint_files(source)
+    _check_all_tensors(source)
+    total, done = sum((source / path).stat().st_size for path in files), 0
+
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        for path in files:
+            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, temporary / path)
+            done += (source / path).stat().st_size
+            if progress:
+                progress("copy", done, total)
+        write_manifest(temporary, progress=progress)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ModelError(f"{source} cannot be copied to {target}: {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def pull_model(
+    name: str, revision: str, models_folder: Path | None = None, *, progress: Progress | None = None
+) -> Path:
+    """Fetch a model's files at one revision (commit, tag or branch) with huggingface_hub; → its folder.
+
+    Raises `ModelError`; when the network cannot be used, it says exactly which files to put where.
+    """
+    spec = model_spec(name)
+    if not spec.repository:
+        raise ModelError(f"{name} is part of this software; there is nothing to pull.")
+    if not revision:
+        raise ModelError(f"Pulling {name} needs a revision: name the commit of {spec.repository} that you want.")
+    target = _free_target(name, models_folder)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    temporary = target.with_name(f".{target.name}.pull")  # kept on failure: the next attempt goes on from there
+    try:
+        snapshot_download(
+            spec.repository,
+            revision=revision,
+            local_dir=str(temporary),
+            allow_patterns=[
+                "model_index.json",
+                *(f"{part}/*{end}" for part in COMPONENTS for end in CHECKPOINT_SUFFIXES),
+            ],
+            ignore_patterns=["*.md"],
+        )
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelError(f"{spec.repository} at {revision} does not exist or is not open to you: {error}") from error
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        raise ModelError(offline_instructions(name, models_folder), detail=str(error)) from error
+    _check_all_tensors(temporary)
+    shutil.rmtree(temporary / ".cache", ignore_errors=True)
+    write_manifest(temporary, progress=progress)
+    os.replace(temporary, target)
+    return target
+
+
+def offline_instructions(name: str, models_folder: Path | None = None) -> str:
+    """Which files of a model to put where by hand, in words."""
+    spec, folder = model_spec(name), model_path(name, models_folder)
+    listing = "\n".join(f"  {file}" for file in spec.files)
+    return (
+        f"{spec.repository} cannot be reached from here. On a machine that can, download its files, and put them "
+        "here:\n"
+        f"{folder}\n{listing}\nor put them anywhere and run: das-server models add {name} FOLDER"
+    )
+
+
+def _free_target(name: str, models_folder: Path | None) -> Path:
+    """The folder a new model goes to, which must not exist yet; its parent is made."""
+    spec = model_spec(name)
+    if spec.embedded:
+        raise ModelError(f"{name} is part of this software and cannot be replaced.")
+    target = model_path(name, models_folder)
+    if target.exists():
+        raise ModelError(f"{target} exists already: remove it first.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{target.parent} cannot be made: {error}.") from error
+    return target
+
+
+def _check_all_tensors(folder: Path) -> None:
+    """Compare transformer and VAE with their configurations; nothing is loaded."""
+    from .transformer import DasTransformer3DModel
+    from .vae import check_vae_folder  # torch: only when it is needed
+
+    DasTransformer3DModel.check_folder(folder / "transformer")
+    check_vae_folder(folder / "vae")
+
+
+def _digest_files(folder: Path, files: list[Path], progress: Progress | None) -> dict[Path, str]:
+    """sha256 of each file, several at a time (hashing releases the interpreter)."""
+    total = sum((folder / path).stat().st_size for path in files)
+    done = 0
+
+    def digest(path: Path) -> str:
+        with (folder / path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    digests = {}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for path, value in zip(files, pool.map(digest, files), strict=True):
+            digests[path] = value
+            done += (folder / path).stat().st_size
+            if progress:
+                progress("digest", done, total)
+    return digests

@@ -23,7 +23,7 @@ from torch import nn
 from das_blender_addon.errors import ModelError
 
 from .block import DasBlock, Modulation
-from .checkpoint import check_tensors, read_component_config
+from .tensors import check_tensors, read_component_config
 
 PUBLISHED_CLASS_NAME = "CogVideoXTransformer3DModelTracking"
 """``_class_name`` of the published checkpoints, and of those we save."""
@@ -39,8 +39,8 @@ TRACKING_PREFIXES = ("transformer_blocks_copy.", "combine_linears.", "initial_co
 class RunCache:
     """What stays the same over the steps of one run: make one per run and hand it to every `forward` of that run.
 
-    ``tracking_tokens`` [B,N,C] is filled by the first step.  ``modulation`` holds, per timestep, the modulation of every
-    main block, every copy and the last norm (`DasTransformer3DModel.modulation_tables`), or nothing.
+    ``tracking_tokens`` [B,N,C] is filled by the first step.  ``modulation`` holds, per timestep, the modulation of
+    every main block, every copy and the last norm (`DasTransformer3DModel.modulation_tables`), or nothing.
     """
 
     tracking_tokens: torch.Tensor | None = None
@@ -173,7 +173,8 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
             self.patch_embed.pos_embedding = self.patch_embed.pos_embedding.float()
 
         self.allow_computed_positions = False
-        """True: a clip of another length than the learned position table gets a computed, untrained one, as published."""
+        """True: a clip of another length than the learned position table gets a computed, untrained one, as published.
+        """
 
     # ── Loading and saving ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -181,17 +182,14 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
     def from_pretrained(
         cls, folder: str | Path, *, subfolder: str | None = None, variant: str | None = None, **kwargs: Any
     ) -> DasTransformer3DModel:
-        """Load a published-layout folder (``config.json`` and safetensors, one file or several), every tensor accounted for.
+        """Load a published-layout folder (``config.json`` and safetensors, one file or several), every tensor
+        accounted for.
 
-        ``kwargs`` go to diffusers (``torch_dtype``, ``device_map``, ``quantization_config`` …).  Raises `ModelError` that names
-        the first missing, extra or mis-shaped tensor, a missing file, or a checkpoint in pickle format.
+        ``kwargs`` go to diffusers (``torch_dtype``, ``device_map``, ``quantization_config`` …).  Raises `ModelError`
+        that names the first missing, extra or mis-shaped tensor, a missing file, or a checkpoint in pickle format.
         """
         path = Path(folder) / subfolder if subfolder else Path(folder)
-        config = read_component_config(path)
-        with torch.device("meta"):
-            empty = cls.from_config(config)
-        shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
-        check_tensors(path, shapes, variant=variant)
+        cls.check_folder(path, variant=variant)
         kwargs.setdefault("low_cpu_mem_usage", True)
         kwargs.update(local_files_only=True, use_safetensors=True)
         try:
@@ -199,6 +197,13 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         except (OSError, RuntimeError, ValueError) as error:
             raise ModelError(f"The transformer in {path} cannot be loaded: {error}") from error
         return model.eval()
+
+    @classmethod
+    def check_folder(cls, folder: Path, *, variant: str | None = None) -> None:
+        """Compare the tensors in ``folder`` with its config, from their headers.  Raises `ModelError` as
+        `from_pretrained`."""
+        config = read_component_config(folder)
+        check_tensors(folder, _expected_tensors(cls, config, folder), variant=variant)
 
     @classmethod
     def from_base(
@@ -211,8 +216,9 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
     ) -> DasTransformer3DModel:
         """Convert a plain CogVideoX transformer folder: the first blocks are copied, all combining linears are zero.
 
-        The output equals the base model's bit for bit until the new parameters are trained.  Raises `ModelError` when the
-        folder already holds a tracking branch, has too few blocks to copy, or its tensors do not match its config.
+        The output equals the base model's bit for bit until the new parameters are trained.  Raises `ModelError` when
+        the folder already holds a tracking branch, has too few blocks to copy, or its tensors do not match its
+        config.
         """
         path = Path(folder) / subfolder if subfolder else Path(folder)
         config = read_component_config(path)
@@ -221,12 +227,11 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         num_layers = config.get("num_layers", 30)
         if not 0 <= num_tracking_blocks <= num_layers:
             raise ModelError(
-                f"num_tracking_blocks is {num_tracking_blocks}, but {path} has {num_layers} blocks to copy: use 0 to {num_layers}."
+                f"num_tracking_blocks is {num_tracking_blocks}, but {path} has {num_layers} blocks to copy: use 0 "
+                f"to {num_layers}."
             )
         base_config = {key: value for key, value in config.items() if not key.startswith("_")}
-        with torch.device("meta"):
-            empty = CogVideoXTransformer3DModel.from_config(base_config)
-        check_tensors(path, {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()})
+        check_tensors(path, _expected_tensors(CogVideoXTransformer3DModel, base_config, path))
         base = CogVideoXTransformer3DModel.from_pretrained(
             str(path), torch_dtype=torch_dtype, local_files_only=True, use_safetensors=True
         )
@@ -243,7 +248,9 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         loaded = model.load_state_dict(state, strict=False, assign=True)
         not_loaded = [key for key in loaded.missing_keys if not key.startswith(TRACKING_PREFIXES[1:])]
         if not_loaded or loaded.unexpected_keys:
-            raise ModelError(f"{path} does not convert: {[*not_loaded, *loaded.unexpected_keys][0]} has no counterpart.")
+            raise ModelError(
+                f"{path} does not convert: {[*not_loaded, *loaded.unexpected_keys][0]} has no counterpart."
+            )
         return model.eval()
 
     def to_json_string(self) -> str:
@@ -254,9 +261,11 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
     # ── What does not fit this model ────────────────────────────────────────────────────────────────────────────────
 
     def enable_cache(self, config: Any) -> None:
-        """Refuse: a cache made for plain CogVideoX skips main blocks while the tracking copies still run and add again."""
+        """Refuse: a cache made for plain CogVideoX skips main blocks while the tracking copies still run and add
+        again."""
         raise ModelError(
-            f"{type(config).__name__} cannot be used with this model: step caches made for plain CogVideoX skip its main blocks "
+            f"{type(config).__name__} cannot be used with this model: step caches made for plain CogVideoX skip "
+            "its main blocks "
             "but not the tracking branch, which gives wrong frames; render without a cache."
         )
 
@@ -270,15 +279,17 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
     def _check_blocks(self) -> None:
         if len(self.transformer_blocks) != self.config.num_layers:
             raise ModelError(
-                f"transformer_blocks holds {len(self.transformer_blocks)} blocks instead of {self.config.num_layers}: a block cache "
+                f"transformer_blocks holds {len(self.transformer_blocks)} blocks instead of "
+                f"{self.config.num_layers}: a block cache "
                 "has replaced them, which skips the tracking branch and gives wrong frames; render without that cache."
             )
 
     def _check_clip(self, latents: torch.Tensor, tracking_maps: torch.Tensor) -> None:
-        """Raise `ModelError` where the position table would not fit or would silently be another than the trained one."""
+        """Raise `ModelError` where the position table would not fit or would silently be another one."""
         if tracking_maps.shape[1:] != latents.shape[1:] or tracking_maps.shape[0] not in (1, latents.shape[0]):
             raise ModelError(
-                f"tracking_maps is {list(tracking_maps.shape)} but hidden_states is {list(latents.shape)}: they must be equal "
+                f"tracking_maps is {list(tracking_maps.shape)} but hidden_states is {list(latents.shape)}: they "
+                "must be equal "
                 "([B,F,C,H,W], or batch 1 for the tracking maps)."
             )
         config = self.config
@@ -294,7 +305,8 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         if num_frames != config.sample_frames and not self.allow_computed_positions:
             trained = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
             raise ModelError(
-                f"A clip of {num_latent_frames} latent frames ({num_frames} frames) does not fit this model's learned positions, "
+                f"A clip of {num_latent_frames} latent frames ({num_frames} frames) does not fit this model's "
+                "learned positions, "
                 f"which are for {trained} latent frames ({config.sample_frames} frames) only."
             )
 
@@ -317,10 +329,11 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
         """Predict the velocity of noisy latents under a tracking video.
 
-        ``hidden_states``, ``tracking_maps``: latents [B,F,C,H,W] (16 of the video, 16 of its first frame); the tracking maps
-        may have batch 1 for all rows.  ``encoder_hidden_states``: [B,L,D] text.  ``timestep``: int64 [B], or [1] for all rows.
-        ``image_rotary_emb``: (cos, sin), each [tokens, head_dim] f32.  ``run``: see `RunCache`.
-        Returns [B,F,16,H,W] in ``.sample``.  Raises `ModelError` for a clip that the learned positions do not fit.
+        ``hidden_states``, ``tracking_maps``: latents [B,F,C,H,W] (16 of the video, 16 of its first frame); the
+        tracking maps may have batch 1 for all rows.  ``encoder_hidden_states``: [B,L,D] text.  ``timestep``: int64
+        [B], or [1] for all rows. ``image_rotary_emb``: (cos, sin), each [tokens, head_dim] f32.  ``run``: see
+        `RunCache`. Returns [B,F,16,H,W] in ``.sample``.  Raises `ModelError` for a clip that the learned positions do
+        not fit.
         """
         self._check_blocks()
         self._check_clip(hidden_states, tracking_maps)
@@ -341,12 +354,15 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         # 3. The branch starts from both.
         control = self.initial_combine_linear(video + run.tracking_tokens)
 
-        # 4. Main blocks; beside each of the first ones its copy, which reads the main text stream.  The next copy continues
+        # 4. Main blocks; beside each of the first ones its copy, which reads the main text stream.  The next copy
+        # continues
         #    from the *projected* control, not from the copy's own output.
         num_copies = len(self.transformer_blocks_copy)
         for index, block in enumerate(self.transformer_blocks):
             modulation = step.blocks[index] if step else None
-            video, text = self._run_block(block, video, text, temb, image_rotary_emb, attention_kwargs, modulation, True)
+            video, text = self._run_block(
+                block, video, text, temb, image_rotary_emb, attention_kwargs, modulation, True
+            )
             if index < num_copies:
                 copy, modulation = self.transformer_blocks_copy[index], step.copies[index] if step else None
                 control, _ = self._run_block(
@@ -401,7 +417,9 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         return grid.permute(0, 1, 5, 4, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(1, 2)
 
     @torch.no_grad()
-    def modulation_tables(self, timesteps: list[int], dtype: torch.dtype, device: torch.device) -> dict[int, StepModulation]:
+    def modulation_tables(
+        self, timesteps: list[int], dtype: torch.dtype, device: torch.device
+    ) -> dict[int, StepModulation]:
         """The adaptive-norm values of every timestep, for `RunCache.modulation`: they depend on nothing else."""
         tables = {}
         for timestep in timesteps:
@@ -412,3 +430,15 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
                 last=self.norm_out.linear(self.norm_out.silu(temb)),
             )
         return tables
+
+
+def _expected_tensors(
+    model_class: type[CogVideoXTransformer3DModel], config: dict[str, Any], folder: Path
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that a model of this config is made of."""
+    try:
+        with torch.device("meta"):
+            empty = model_class.from_config(config)
+    except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise ModelError(f"{folder / 'config.json'} does not describe a CogVideoX transformer: {error}") from error
+    return {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}

@@ -18,7 +18,9 @@ from PIL import Image
 TrackingRange = Literal["signed", "unit"]
 
 
-def frames_to_vae(frames: np.ndarray, device: torch.device, dtype: torch.dtype, value_range: TrackingRange) -> torch.Tensor:
+def frames_to_vae(
+    frames: np.ndarray, device: torch.device, dtype: torch.dtype, value_range: TrackingRange
+) -> torch.Tensor:
     """u8 [T,H,W,3] → [1,3,T,H,W]: 0…1 ("unit") or −1…1 ("signed"); computed in float32, then cast."""
     pixels = torch.from_numpy(np.require(frames, requirements=["C", "W"])).to(torch.float32) / 255.0
     if value_range == "signed":
@@ -69,8 +71,8 @@ def rotary_positions(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotary (cos, sin), each [F·rows·columns, head_dim] f32, for a grid of patches (rows, columns).
 
-    Positions run over the region that a resize of the grid into ``base_size`` (rows, columns), keeping aspect, would cover:
-    plain indices when both sizes agree.
+    Positions run over the region that a resize of the grid into ``base_size`` (rows, columns), keeping aspect, would
+    cover: plain indices when both sizes agree.
     """
     rows, columns = grid_size
     base_rows, base_columns = base_size
@@ -96,7 +98,8 @@ def rotary_positions(
 def fit_latent_to_rgb(vae: AutoencoderKLCogVideoX, *, size: int = 128) -> torch.Tensor:
     """Least-squares linear map from latents to colour: [C+1, 3] f32 on the CPU, the last row a constant.
 
-    Fitted on one still of soft colour patches, made from a fixed seed, encoded by the model's own VAE (its posterior's mean).
+    Fitted on one still of soft colour patches, made from a fixed seed, encoded by the model's own VAE (its
+    posterior's mean).
     """
     coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     picture = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tracking video + first frame + prompt → frames: the published recipe, step by step.
 
-Three random streams decide the result: ``generator`` (latents, first-frame posteriors, sampler), ``tracking_generator`` (the
-tracking video's posterior) and nothing else.  Draws happen on the generator's device, in the pipeline's dtype.
+Three random streams decide the result: ``generator`` (latents, first-frame posteriors, sampler),
+``tracking_generator`` (the tracking video's posterior) and nothing else.  Draws happen on the generator's device, in
+the pipeline's dtype.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
-import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,17 +24,21 @@ from PIL import Image
 
 from das_blender_addon.errors import JobCancelled, JobRejected, ModelError
 
-from ..models.checkpoint import check_tensors, read_component_config
+from ..models.convolution import use_onednn
+from ..models.tensors import read_component_config
 from ..models.transformer import DasTransformer3DModel, RunCache
+from ..models.vae import load_vae
 from . import latents as border
+from . import memory
 from .latents import TrackingRange
-from .prompt import PromptCache, PromptEncoder
+from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
 from .scheduler import check_step_count, guidance_at, load_scheduler
 
 log = logging.getLogger(__name__)
 
 DEFAULT_NEGATIVE_PROMPT = (
-    "The video is not of a high quality, it has a low resolution. Watermark present in each frame. The background is solid. "
+    "The video is not of a high quality, it has a low resolution. Watermark present in each frame. The "
+    "background is solid. "
     "Strange body and strange trajectory. Distortion."
 )
 """The negative prompt that the model was published with."""
@@ -47,7 +51,8 @@ NUM_LATENT_CHANNELS = 16
 
 @dataclass(frozen=True)
 class DasPipelineOutput:
-    """``frames``: u8 [T,H,W,3], or the latents [1,F,16,h,w] for output_type "latent".  ``settings``: all that decided them."""
+    """``frames``: u8 [T,H,W,3], or the latents [1,F,16,h,w] for output_type "latent".  ``settings``: all that decided
+    them."""
 
     frames: Any
     latents: torch.Tensor
@@ -78,6 +83,7 @@ class DasPipeline:
         self.prompt_encoder = prompt_encoder
         self.device = device
         self.vae_tiling = vae_tiling
+        self.profile = "resident"
         self._latent_to_rgb: torch.Tensor | None = None
 
     @classmethod
@@ -88,33 +94,46 @@ class DasPipeline:
         torch_dtype: torch.dtype | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device = "auto",
+        profile: str = "auto",
         vae_tiling: bool = True,
         prompt_cache: PromptCache | None = None,
+        fast_cpu_convolutions: bool = False,
     ) -> DasPipeline:
         """Load a checkpoint folder in the published layout.
 
-        ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA when there is
-        one.  The text encoder is not read before a prompt needs it.  Raises `ModelError` for anything missing or damaged.
+        ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA
+        when there is one.  ``profile``: see `memory`.  ``prompt_cache`` None: one in the platform's folder for user
+        data.  The text encoder is not read before a prompt needs it.  Raises `ModelError` for anything missing or
+        damaged, `OutOfMemory`.
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
-        device = pick_device(device)
-        dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
 
-        transformer = DasTransformer3DModel.from_pretrained(path / "transformer", torch_dtype=dtype)
-        vae = load_vae(path / "vae", dtype)
-        encoder = PromptEncoder(path, transformer.config.max_text_seq_length, dtype, prompt_cache)
+        # 1. Where it goes, before anything large is read.
+        device = torch.device("cpu") if profile == "cpu" else pick_device(device)
+        dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        plan = memory.plan_memory(_needs_at_home(path, dtype, vae_tiling), device, profile=profile)
+        log.info("%s: %s", path, plan.reason)
+
+        # 2. Its parts.
+        with no_progress_bars():
+            transformer = DasTransformer3DModel.from_pretrained(path / "transformer", torch_dtype=dtype)
+            vae = load_vae(path / "vae", dtype)
+        if fast_cpu_convolutions:
+            use_onednn(vae)
+        cache = prompt_cache if prompt_cache is not None else PromptCache(default_prompt_cache())
         pipeline = cls(
             transformer=transformer.requires_grad_(False),
             vae=vae.requires_grad_(False),
             scheduler=load_scheduler(path / "scheduler"),
-            prompt_encoder=encoder,
-            device=device,
+            prompt_encoder=PromptEncoder(path, transformer.config.max_text_seq_length, dtype, cache),
+            device=plan.device,
             vae_tiling=vae_tiling,
         )
-        pipeline.transformer.to(device)
-        pipeline.vae.to(device)
+
+        # 3. In their places.
+        memory.apply_plan(pipeline, plan.profile)
         return pipeline
 
     @property
@@ -155,10 +174,10 @@ class DasPipeline:
 
         ``tracking_video``: u8 [T,H,W,3], whose size is the result's.  ``image``: the first frame, any size.
         ``generator``: seed 42 when None.  ``tracking_generator``: derived from the generator's seed when None.
-        ``tracking_range``: how the tracking video enters the VAE: "signed" −1…1 as trained, "unit" 0…1 as in the published
-        demo.  ``latents``: initial noise [1,F,16,h,w].  ``vae_tiling`` None: the pipeline's own setting.
-        ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,16,h,w] f32), or, if it takes four arguments, as
-        diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
+        ``tracking_range``: how the tracking video enters the VAE: "signed" −1…1 as trained, "unit" 0…1 as in the
+        published demo.  ``latents``: initial noise [1,F,16,h,w].  ``vae_tiling`` None: the pipeline's own setting.
+        ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,16,h,w] f32), or, if it takes four
+        arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
         ``should_stop``: asked between steps.  ``on_stage``: told "encoding", "denoising", "decoding".
 
         Raises `JobRejected` for a request that cannot be run, `JobCancelled` when stopped (nothing is decoded then).
@@ -173,6 +192,8 @@ class DasPipeline:
         generator = generator if generator is not None else torch.Generator().manual_seed(DEFAULT_SEED)
         tracking_generator = tracking_generator if tracking_generator is not None else tracking_stream(generator)
         tiling = self.vae_tiling if vae_tiling is None else vae_tiling
+        guided = guidance_scale > 1.0
+        memory.check_room(self, num_frames, width, height, tiling, batch=2 if guided else 1)
         settings = {
             "num_frames": num_frames,
             "width": width,
@@ -186,14 +207,14 @@ class DasPipeline:
             "vae_tiling": tiling,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
+            "profile": self.profile,
         }
 
         with deterministic_kernels():
             # 2. Text; the negative prompt goes first in the batch, and only where there is guidance.
             _raise_if_stopped(stop)
             tell("encoding")
-            texts = [negative_prompt, prompt] if guidance_scale > 1.0 else [prompt]
-            prompt_embeds = torch.cat(self.prompt_encoder.encode(texts, self.device))
+            prompt_embeds = self._encode_texts([negative_prompt, prompt] if guided else [prompt])
 
             # 3. Conditions and noise, drawn in the published order.
             self._set_tiling(tiling)
@@ -255,14 +276,19 @@ class DasPipeline:
         if height % multiple or width % multiple or not height or not width:
             raise JobRejected(f"The size {width}x{height} must be a multiple of {multiple} both ways.", field="size")
         if num_frames % 8 != 1 or num_frames < 9:
-            raise JobRejected(f"A clip of {num_frames} frames is not possible: use 9, 17, 25, 33, 41 or 49.", field="num_frames")
+            raise JobRejected(
+                f"A clip of {num_frames} frames is not possible: use 9, 17, 25, 33, 41 or 49.", field="num_frames"
+            )
         if config.use_learned_positional_embeddings:
             trained = (config.sample_width * self.vae_stride, config.sample_height * self.vae_stride)
             if (width, height) != trained:
-                raise JobRejected(f"The size is {width}x{height}; this model makes {trained[0]}x{trained[1]} only.", field="size")
+                raise JobRejected(
+                    f"The size is {width}x{height}; this model makes {trained[0]}x{trained[1]} only.", field="size"
+                )
             if num_frames != config.sample_frames and not self.transformer.allow_computed_positions:
                 raise JobRejected(
-                    f"The clip has {num_frames} frames; this model makes {config.sample_frames} only.", field="num_frames"
+                    f"The clip has {num_frames} frames; this model makes {config.sample_frames} only.",
+                    field="num_frames",
                 )
         expected = self._latents_shape(num_frames, height, width)
         if latents is not None and tuple(latents.shape) != expected:
@@ -273,6 +299,21 @@ class DasPipeline:
         ratio = self.vae.config.temporal_compression_ratio
         num_latent_frames = int((num_frames - 1) // ratio) + 1
         return (1, num_latent_frames, NUM_LATENT_CHANNELS, height // self.vae_stride, width // self.vae_stride)
+
+    def _encode_texts(self, texts: list[str]) -> torch.Tensor:
+        """Texts → prompt embeds [len(texts), L, D]; where the profile asks for it, the rest makes room for the text
+        encoder."""
+        makes_room = self.profile == "drop_text_encoder" and self.device.type != "cpu"
+        if not makes_room or self.prompt_encoder.is_cached(texts, self.device):
+            return torch.cat(self.prompt_encoder.encode(texts, self.device))
+        self.transformer.to("cpu")
+        self.vae.to("cpu")
+        torch.cuda.empty_cache()
+        try:
+            return torch.cat(self.prompt_encoder.encode(texts, self.device))
+        finally:
+            self.transformer.to(self.device)
+            self.vae.to(self.device)
 
     def _set_tiling(self, tiling: bool) -> None:
         if tiling:
@@ -295,7 +336,8 @@ class DasPipeline:
         latents: torch.Tensor | None,
         generator: torch.Generator,
     ) -> _Conditions:
-        """The seeded draws before the first step, in the published order: image, noise, tracking image, noise thrown away."""
+        """The seeded draws before the first step, in the published order: image, noise, tracking image, noise thrown
+        away."""
         num_frames, height, width, _ = tracking_video.shape
         shape = self._latents_shape(num_frames, height, width)
 
@@ -345,7 +387,8 @@ class DasPipeline:
         on_step: Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor],
         stop: Callable[[], bool],
     ) -> torch.Tensor:
-        """Initial noise → clean latents [1,F,16,h,w].  ``prompt_embeds``: [2,L,D] negative first, or [1,L,D] without guidance."""
+        """Initial noise → clean latents [1,F,16,h,w].  ``prompt_embeds``: [2,L,D] negative first, or [1,L,D] without
+        guidance."""
         self.scheduler.set_timesteps(num_inference_steps)
         timesteps = [int(timestep) for timestep in self.scheduler.timesteps]
         latents, x0, run = conditions.latents, None, RunCache()
@@ -388,7 +431,7 @@ class DasPipeline:
 
 @dataclass(frozen=True)
 class _Conditions:
-    """What the steps read: noise [1,F,16,h,w], first frame [1,F,16,h,w], tracking [1,F,32,h,w], rotary tables or None."""
+    """What the steps read: noise and first frame [1,F,16,h,w], tracking [1,F,32,h,w], rotary tables or None."""
 
     latents: torch.Tensor
     image: torch.Tensor
@@ -434,7 +477,8 @@ def _takes_four(callback: Callable[..., Any]) -> bool:
 
 
 def tracking_stream(generator: torch.Generator) -> torch.Generator:
-    """The generator of the tracking video's posterior, decided by the seed of ``generator`` alone and consuming none of it."""
+    """The generator of the tracking video's posterior, decided by the seed of ``generator`` alone and consuming none
+    of it."""
     digest = hashlib.sha256(b"tracking video" + str(generator.initial_seed()).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
@@ -446,19 +490,19 @@ def pick_device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
-def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKLCogVideoX:
-    """The checkpoint's VAE, every tensor accounted for.  Raises `ModelError`."""
-    config = read_component_config(folder)
-    with torch.device("meta"):
-        empty = AutoencoderKLCogVideoX.from_config(config)
-    check_tensors(folder, {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()})
+def _needs_at_home(folder: Path, dtype: torch.dtype, vae_tiling: bool) -> memory.MemoryNeeds:
+    """What a checkpoint needs for a clip of the length and size in its own configuration."""
+    transformer, vae = read_component_config(folder / "transformer"), read_component_config(folder / "vae")
     try:
-        vae = AutoencoderKLCogVideoX.from_pretrained(
-            str(folder), torch_dtype=dtype, local_files_only=True, use_safetensors=True
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"The VAE in {folder} cannot be loaded: {error}") from error
-    return vae.eval()
+        stride = 2 ** (len(vae["block_out_channels"]) - 1)
+        clip = {
+            "num_frames": transformer["sample_frames"],
+            "width": transformer["sample_width"] * stride,
+            "height": transformer["sample_height"] * stride,
+        }
+        return memory.measure_needs(folder, dtype, vae_tiling=vae_tiling, **clip)
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"The configuration in {folder} is not that of a CogVideoX model: {error!r}.") from error
 
 
 @contextlib.contextmanager
@@ -466,11 +510,3 @@ def deterministic_kernels() -> Iterator[None]:
     """Inside, cuDNN takes only algorithms that give the same bits every time, and does not try others for speed."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         yield
-
-
-def read_model_index(folder: Path) -> dict[str, Any]:
-    """``model_index.json`` of a checkpoint folder.  Raises `ModelError`."""
-    try:
-        return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} is not a model folder: {error}.") from error

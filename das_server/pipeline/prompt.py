@@ -6,11 +6,13 @@ The text encoder is read when a text is not known yet and let go right after.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from das_blender_addon.errors import ModelError
+
+from ..models.registry import default_models_folder
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +72,7 @@ class PromptEncoder:
         self.cache = cache
         self.model: torch.nn.Module | None = None
         self.keep_loaded = False
+        self.offload = False
         self._tokenizer: Any = None
         self._fingerprint: str | None = None
 
@@ -91,7 +96,8 @@ class PromptEncoder:
         return tokens.input_ids
 
     def encode(self, texts: list[str], device: torch.device) -> list[torch.Tensor]:
-        """Texts → prompt embeds [1, max_length, D] each, on ``device``.  Each text is encoded alone, so neighbours do not matter."""
+        """Texts → prompt embeds [1, max_length, D] each, on ``device``.  Each text is encoded alone, so neighbours do
+        not matter."""
         keys = [self.key(text, device) for text in texts]
         found = [self.cache.get(key) if self.cache else None for key in keys]
         for index, text in enumerate(texts):
@@ -116,7 +122,7 @@ class PromptEncoder:
                 torch.cuda.empty_cache()
 
     def key(self, text: str, device: torch.device) -> str:
-        """Hex digest of all that decides the embeds: encoder and tokenizer files, length, dtype, kind of device, text."""
+        """Hex digest of all that decides the embeds: encoder's and tokenizer's files, length, dtype, device, text."""
         if self._fingerprint is None:
             self._fingerprint = _fingerprint(self.folder)
         parts = [self._fingerprint, str(self.max_length), str(self.dtype), device.type, text]
@@ -125,8 +131,45 @@ class PromptEncoder:
     @torch.no_grad()
     def _encode_one(self, text: str, device: torch.device) -> torch.Tensor:
         if self.model is None:
-            self.model = _load_text_encoder(self.folder, self.dtype).to(device)
+            self.model = self._placed(_load_text_encoder(self.folder, self.dtype), device)
         return self.model(self.token_ids(text).to(device))[0].to(self.dtype)
+
+    def _placed(self, model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+        if not self.offload:
+            return model.to(device)
+        from diffusers.hooks import apply_group_offloading
+
+        apply_group_offloading(
+            model,
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+            use_stream=device.type == "cuda",
+        )
+        return model
+
+
+def default_prompt_cache() -> Path:
+    """Where prompt embeds are kept unless somebody says otherwise: beside the models folder."""
+    return default_models_folder().parent / "prompt_embeds"
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Inside, the libraries' loaders draw no bars on stderr."""
+    import diffusers.utils.logging as of_diffusers
+    import transformers.utils.logging as of_transformers
+
+    restore = []
+    for library in (of_diffusers, of_transformers):
+        if library.is_progress_bar_enabled():
+            library.disable_progress_bar()
+            restore.append(library.enable_progress_bar)
+    try:
+        yield
+    finally:
+        for enable in restore:
+            enable()
 
 
 def _load_tokenizer(folder: Path) -> Any:
@@ -147,14 +190,17 @@ def _load_text_encoder(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
 
     path = folder / "text_encoder"
     try:
-        model, report = T5EncoderModel.from_pretrained(
-            str(path), dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        with no_progress_bars():
+            model, report = T5EncoderModel.from_pretrained(
+                str(path), dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"The text encoder in {path} cannot be loaded: {error}") from error
     for problem in ("missing_keys", "mismatched_keys"):
         if report.get(problem):
-            raise ModelError(f"The text encoder in {path} has {problem.replace('_', ' ')}: {sorted(map(str, report[problem]))[0]}.")
+            raise ModelError(
+                f"The text encoder in {path} has {problem.replace('_', ' ')}: {sorted(map(str, report[problem]))[0]}."
+            )
     return model.eval()
 
 

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which models there are, as a table, and what is installed.  Never imports torch: the front door reads it.
+
+`model_specs` is the table.  The functions behind ``das-server models`` return plain values and print nothing:
+
+    list     list_models(models_folder=None) -> list[ModelStatus]
+    path     model_path(name, models_folder=None) -> Path
+    verify   verify_model(name, models_folder=None, *, progress=None) -> VerifyReport
+    add      add_model(name, source, models_folder=None, *, progress=None) -> Path
+    pull     pull_model(name, revision, models_folder=None, *, progress=None) -> Path
+
+(`verify_model`, `add_model` and `pull_model` live in `checkpoint`.)  All raise `ModelError`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from das_blender_addon.errors import ModelError
+from das_blender_addon.protocol.messages import ModelCapability
+
+MODELS_VARIABLE = "DAS_SERVER_MODELS"
+"""Environment variable that names the models folder."""
+
+PREVIEW_FOLDER = Path(__file__).resolve().parent / "das_preview"
+"""The embedded preview model's checkpoint, part of the package."""
+
+EXACT_STEPS = (1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200)
+"""Step counts that divide the sampler's 1000 timesteps."""
+
+GIBIBYTE = 1 << 30
+
+COMPONENTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
+"""Sub-folders of a checkpoint in the published layout."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that is known of a model without opening its files.
+
+    ``num_frames``: window lengths, increasing.  ``sizes``: (width, height) pixels, the default first.  ``inputs``:
+    roles it reads besides "tracking_video" and "first_frame".  ``memory_bytes``: device memory it needs per profile,
+    estimated for bfloat16 (see `pipeline.memory`, which measures instead where the files are there).  ``repository``,
+    ``files``: where the weights come from and which they are, for `checkpoint.pull_model`.
+    """
+
+    name: str
+    label: str
+    num_frames: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+    default_steps: int
+    default_guidance: float
+    default_tracking_range: str
+    uses_prompt: bool
+    licence: str
+    exact_steps: tuple[int, ...] = EXACT_STEPS
+    inputs: tuple[str, ...] = ()
+    vae_tiling: bool = True
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    repository: str = ""
+    files: tuple[str, ...] = ()
+    embedded: Path | None = None
+
+    def capability(self, installed: bool) -> ModelCapability:
+        """What a server says of this model on the wire."""
+        return ModelCapability(
+            name=self.name,
+            label=self.label,
+            num_frames=list(self.num_frames),
+            sizes=[list(size) for size in self.sizes],
+            default_steps=self.default_steps,
+            exact_steps=list(self.exact_steps),
+            default_guidance=self.default_guidance,
+            default_tracking_range=self.default_tracking_range,
+            uses_prompt=self.uses_prompt,
+            inputs=list(self.inputs),
+            licence=self.licence,
+            installed=installed,
+        )
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One line of ``das-server models list``.  ``verifiable``: it was added with digests that can be checked."""
+
+    spec: ModelSpec
+    folder: Path
+    installed: bool
+    verifiable: bool
+    size_bytes: int
+
+
+_PREVIEW_SIZES = (
+    # 3:2, then the other shapes; within one shape the first is the one that is chosen by itself
+    (240, 160), (360, 240), (192, 128), (144, 96), (120, 80), (96, 64), (72, 48),
+    (256, 144), (128, 72),
+    (224, 168), (320, 240), (160, 120), (128, 96), (96, 72), (64, 48),
+    (288, 144), (320, 160), (128, 64),
+    (288, 120), (192, 80),
+    (192, 192), (240, 240), (128, 128), (64, 64),
+    (160, 240), (128, 192), (64, 96),
+    (168, 224), (120, 160),
+    (144, 256), (72, 128),
+)  # fmt: skip
+
+_SPECS = (
+    ModelSpec(
+        name="das-preview",
+        label="Preview (embedded, small)",
+        num_frames=(9, 17, 25, 33, 41, 49),
+        sizes=_PREVIEW_SIZES,
+        default_steps=1,
+        default_guidance=1.0,
+        default_tracking_range="signed",
+        uses_prompt=False,
+        licence="GPL-3.0-or-later",
+        inputs=("first_frame_xy",),
+        vae_tiling=False,
+        memory_bytes={"resident": GIBIBYTE, "cpu": 4 * GIBIBYTE},
+        embedded=PREVIEW_FOLDER,
+    ),
+    ModelSpec(
+        name="das-cogvideox-5b",
+        label="Diffusion as Shader (CogVideoX 5B)",
+        num_frames=(49,),
+        sizes=((720, 480),),
+        default_steps=50,
+        default_guidance=6.0,
+        default_tracking_range="signed",
+        uses_prompt=True,
+        licence="CogVideoX licence (read it with the weights; they are not part of this software)",
+        memory_bytes={
+            "resident": 30 * GIBIBYTE,
+            "drop_text_encoder": 21 * GIBIBYTE,
+            "group_offload": 9 * GIBIBYTE,
+            "cpu": 64 * GIBIBYTE,
+        },
+        repository="EXCAI/Diffusion-As-Shader",
+        files=(
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors (or model.safetensors.index.json and the shards it lists)",
+            "tokenizer/spiece.model",
+            "tokenizer/tokenizer_config.json",
+            "tokenizer/special_tokens_map.json",
+            "tokenizer/added_tokens.json",
+            "transformer/config.json",
+            "transformer/diffusion_pytorch_model.safetensors (or diffusion_pytorch_model.safetensors.index.json "
+            "and the "
+            "shards it lists)",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.safetensors",
+        ),
+    ),
+)
+
+
+def model_specs() -> dict[str, ModelSpec]:
+    """Every known model by name."""
+    return {spec.name: spec for spec in _SPECS}
+
+
+def model_spec(name: str) -> ModelSpec:
+    """One model of the table.  Raises `ModelError` that names those there are."""
+    specs = model_specs()
+    if name not in specs:
+        raise ModelError(f"There is no model {name!r}; known are {', '.join(specs)}.", field="model")
+    return specs[name]
+
+
+def default_models_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """``DAS_SERVER_MODELS``, else ``das-server/models`` in the platform's folder for user data."""
+    environment = os.environ if environment is None else environment
+    if environment.get(MODELS_VARIABLE):
+        return Path(environment[MODELS_VARIABLE]).expanduser().absolute()
+    home = Path(environment.get("HOME") or Path.home())
+    if sys.platform == "win32":
+        base = Path(environment.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        base = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return base / "das-server" / "models"
+
+
+def model_path(name: str, models_folder: Path | None = None) -> Path:
+    """Where a model's checkpoint is, or where it would have to be put.  Raises `ModelError` for an unknown name."""
+    spec = model_spec(name)
+    return spec.embedded or (models_folder or default_models_folder()) / spec.name
+
+
+def is_installed(folder: Path) -> bool:
+    """Whether ``folder`` holds a whole checkpoint by the look of it: an index, and weights in every component."""
+    if not (folder / "model_index.json").is_file():
+        return False
+    if not (folder / "scheduler" / "scheduler_config.json").is_file() or not (folder / "tokenizer").is_dir():
+        return False
+    weighted = ("text_encoder", "transformer", "vae")
+    return all(
+        (folder / part / "config.json").is_file() and any((folder / part).glob("*.safetensors")) for part in weighted
+    )
+
+
+def list_models(models_folder: Path | None = None) -> list[ModelStatus]:
+    """Every known model, installed or not."""
+    from .checkpoint import MANIFEST_NAME
+
+    statuses = []
+    for spec in model_specs().values():
+        folder = model_path(spec.name, models_folder)
+        installed = is_installed(folder)
+        files = [path for path in folder.rglob("*") if path.is_file()] if installed else []
+        statuses.append(
+            ModelStatus(
+                spec=spec,
+                folder=folder,
+                installed=installed,
+                verifiable=(folder / MANIFEST_NAME).is_file(),
+                size_bytes=sum(path.stat().st_size for path in files),
+            )
+        )
+    return statuses
+
+
+def capabilities_of_models(models_folder: Path | None = None) -> list[ModelCapability]:
+    """What a server says of all its models."""
+    return [spec.capability(is_installed(model_path(spec.name, models_folder))) for spec in model_specs().values()]

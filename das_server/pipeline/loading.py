@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A model's name → a pipeline ready to run: found, verified, loaded, laid out in memory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from das_blender_addon.errors import ModelError
+
+from ..models.checkpoint import MANIFEST_NAME, offline_instructions, verify_folder
+from ..models.registry import is_installed, model_path, model_spec
+from .pipeline import DasPipeline
+
+log = logging.getLogger(__name__)
+
+
+def load_pipeline(
+    model: str,
+    *,
+    device: str | torch.device = "auto",
+    profile: str = "auto",
+    models_folder: Path | None = None,
+) -> DasPipeline:
+    """Load an installed model by name; ``profile``: see `memory`.
+
+    A model that was added with digests is verified first.  Raises `ModelError` when it is unknown, not installed or
+    damaged, `OutOfMemory` when it cannot fit, before anything is loaded.
+    """
+    spec, folder = model_spec(model), model_path(model, models_folder)
+    if not is_installed(folder):
+        if spec.files:
+            raise ModelError(f"The weights of {model} are not installed. {offline_instructions(model, models_folder)}")
+        raise ModelError(f"The weights of {model} are not installed: {folder} is incomplete.")
+    if (folder / MANIFEST_NAME).is_file():
+        report = verify_folder(folder)
+        log.info("%s: %s files verified in %s", model, report.num_files, folder)
+    return DasPipeline.from_pretrained(
+        folder,
+        device=device,
+        profile=profile,
+        vae_tiling=spec.vae_tiling,
+        fast_cpu_convolutions=spec.embedded is not None,
+    )

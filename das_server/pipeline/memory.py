@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a model is laid out in memory: profiles, what each needs, which one fits, and `doctor`.
+
+    resident            everything on the device, the text encoder too
+    drop_text_encoder   the text encoder is there only while it encodes, the rest stays
+    group_offload       the transformer's blocks come from host memory one after the other, prefetched
+    cpu                 no accelerator
+
+All give the same result.  Weights are measured from the files' headers; activations are estimated from the
+configuration by the two formulas in `measure_needs`.
+
+For ``das-server doctor``: ``doctor(models_folder=None, device="auto") -> list[DoctorReport]``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from das_blender_addon.errors import ModelError, OutOfMemory
+
+from ..models.registry import GIBIBYTE, is_installed, list_models
+from ..models.tensors import read_component_config, read_tensor_shapes, weight_files
+
+if TYPE_CHECKING:
+    from .pipeline import DasPipeline
+
+PROFILES = ("resident", "drop_text_encoder", "group_offload", "cpu")
+"""From the fastest to the smallest."""
+
+RESERVE_BYTES = GIBIBYTE // 2
+"""Device memory left alone for the driver's own needs and fragmentation."""
+
+TOKEN_STREAMS = 16
+"""Token streams [B,N,C] alive at once at the widest place of a block: input, residual, q/k/v, feed-forward (4 + 4) …"""
+
+PIXEL_STREAMS = 12
+"""Feature maps of the VAE's finest level alive at once while decoding."""
+
+
+@dataclass(frozen=True)
+class MemoryNeeds:
+    """Bytes.  ``blocks`` of ``transformer`` are its repeated blocks, ``largest_block`` one of them; the last two are
+    activations."""
+
+    transformer: int
+    blocks: int
+    largest_block: int
+    text_encoder: int
+    vae: int
+    denoising: int
+    decoding: int
+
+    def peak_bytes(self, profile: str) -> int:
+        """Memory that ``profile`` takes at its peak: of the device, or of the host for "cpu"."""
+        working = max(self.denoising, self.decoding)
+        if profile == "resident":
+            return self.transformer + self.text_encoder + self.vae + working
+        if profile == "drop_text_encoder":
+            return max(self.text_encoder, self.transformer + self.vae + working)
+        if profile == "group_offload":
+            # Three blocks: the one that runs, the one that arrives, the one that leaves.
+            resting = self.transformer - self.blocks + 3 * self.largest_block
+            return self.vae + max(resting + self.denoising, self.decoding)
+        if profile == "cpu":
+            return max(self.text_encoder, 0) + self.transformer + self.vae + working
+        raise ModelError(f"There is no memory profile {profile!r}; use auto, {', '.join(PROFILES)}.", field="profile")
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The chosen profile and why; ``needed_bytes`` and ``free_bytes`` are of ``device``."""
+
+    profile: str
+    device: torch.device
+    needed_bytes: int
+    free_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """One model on this machine.  ``profile`` "" means it fits nowhere; ``needs``: bytes per profile."""
+
+    model: str
+    installed: bool
+    device: str
+    profile: str
+    reason: str
+    needs: Mapping[str, int]
+
+
+def measure_needs(
+    folder: Path, dtype: torch.dtype, *, num_frames: int, width: int, height: int, vae_tiling: bool, batch: int = 2
+) -> MemoryNeeds:
+    """What a checkpoint folder needs for one clip.  ``batch`` 2 is for guidance.  Raises `ModelError` for a bad
+    folder."""
+    transformer, vae = read_component_config(folder / "transformer"), read_component_config(folder / "vae")
+    sizes = _tensor_bytes(folder / "transformer", dtype)
+    blocks: dict[str, int] = {}
+    for name, size in sizes.items():
+        parts = name.split(".")
+        if parts[0] in ("transformer_blocks", "transformer_blocks_copy", "combine_linears"):
+            blocks[".".join(parts[:2])] = blocks.get(".".join(parts[:2]), 0) + size
+    return MemoryNeeds(
+        transformer=sum(sizes.values()),
+        blocks=sum(blocks.values()),
+        largest_block=max(blocks.values(), default=0),
+        text_encoder=sum(_tensor_bytes(folder / "text_encoder", dtype, stem="model").values()),
+        vae=sum(_tensor_bytes(folder / "vae", dtype).values()),
+        denoising=denoising_bytes(transformer, vae, dtype, num_frames, width, height, batch),
+        decoding=decoding_bytes(vae, dtype, num_frames, width, height, vae_tiling),
+    )
+
+
+def denoising_bytes(
+    transformer: Mapping, vae: Mapping, dtype: torch.dtype, num_frames: int, width: int, height: int, batch: int = 2
+) -> int:
+    """Activations of one forward pass: `TOKEN_STREAMS` streams of [batch, tokens, channels]."""
+    stride = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
+    num_latent_frames = (num_frames - 1) // int(vae["temporal_compression_ratio"]) + 1
+    tokens = num_latent_frames * (height // stride) * (width // stride) + transformer["max_text_seq_length"]
+    channels = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+    return TOKEN_STREAMS * batch * tokens * channels * dtype.itemsize
+
+
+def decoding_bytes(vae: Mapping, dtype: torch.dtype, num_frames: int, width: int, height: int, vae_tiling: bool) -> int:
+    """Activations of the decoder's finest level for its ten frames at a time, plus the finished clip."""
+    rows, columns = height, width
+    if vae_tiling:
+        rows, columns = min(rows, vae["sample_height"] // 2), min(columns, vae["sample_width"] // 2)
+    finest = vae["block_out_channels"][0] * 10 * rows * columns * dtype.itemsize
+    return PIXEL_STREAMS * finest + 2 * num_frames * height * width * 3 * dtype.itemsize
+
+
+def plan_memory(
+    needs: MemoryNeeds,
+    device: torch.device,
+    *,
+    profile: str = "auto",
+    free: int | None = None,
+    host_free: int | None = None,
+) -> MemoryPlan:
+    """Choose a profile, or check the chosen one.  ``free``, ``host_free``: bytes, measured when None.
+
+    Raises `OutOfMemory` that names the largest profile that would fit, `ModelError` for an unknown profile.
+    """
+    if profile not in ("auto", *PROFILES):
+        raise ModelError(f"There is no memory profile {profile!r}; use auto, {', '.join(PROFILES)}.", field="profile")
+    on_cpu = torch.device("cpu")
+    host_free = free_memory(on_cpu) if host_free is None else host_free
+    if device.type == "cpu":
+        candidates = ["cpu"] if profile == "auto" else [profile]
+        free = host_free if free is None else free
+    else:
+        candidates = list(PROFILES[:3]) if profile == "auto" else [profile]
+        free = free_memory(device) if free is None else free
+
+    for candidate in candidates:
+        needed = needs.peak_bytes(candidate)
+        place, available = (on_cpu, host_free) if candidate == "cpu" else (device, free - RESERVE_BYTES)
+        if needed <= available:
+            how = "chosen" if profile == "auto" else "asked for"
+            reason = f"{candidate} is {how}: it needs {_gib(needed)} and {place} has {_gib(available)} to give."
+            return MemoryPlan(candidate, place, needed, available, reason)
+
+    fitting = [name for name in PROFILES[:3] if device.type != "cpu" and needs.peak_bytes(name) <= free - RESERVE_BYTES]
+    fitting += ["cpu"] if needs.peak_bytes("cpu") <= host_free else []
+    wanted = candidates[-1]
+    remedy = f"use the profile {fitting[0]}" if fitting else "no profile fits; use a smaller model or free memory"
+    raise OutOfMemory(
+        f"The profile {wanted} needs {_gib(needs.peak_bytes(wanted))}, but {device} has "
+        f"{_gib(free - RESERVE_BYTES)} to give: {remedy}.",
+        field="profile",
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken: on CUDA what the driver and PyTorch's own cache have, on the CPU available
+    memory."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return _available_host_memory()
+
+
+def apply_plan(pipeline: DasPipeline, profile: str) -> None:
+    """Place a freshly loaded pipeline's parts as ``profile`` says, on ``pipeline.device``."""
+    device = pipeline.device
+    pipeline.profile = profile
+    pipeline.prompt_encoder.keep_loaded = profile == "resident"
+    pipeline.prompt_encoder.offload = profile == "group_offload"
+    pipeline.vae.to(device)
+    if profile == "group_offload":
+        streams = device.type == "cuda"
+        pipeline.transformer.enable_group_offload(
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=streams,
+            non_blocking=streams,
+        )
+    else:
+        pipeline.transformer.to(device)
+
+
+def check_room(pipeline: DasPipeline, num_frames: int, width: int, height: int, vae_tiling: bool, batch: int) -> None:
+    """Refuse a request whose activations cannot fit beside what is loaded.  Raises `OutOfMemory` before any work."""
+    transformer, vae = pipeline.transformer.config, pipeline.vae.config
+    needed = max(
+        denoising_bytes(transformer, vae, pipeline.dtype, num_frames, width, height, batch),
+        decoding_bytes(vae, pipeline.dtype, num_frames, width, height, vae_tiling),
+    )
+    free = free_memory(pipeline.device)
+    if needed > free:
+        smaller = [name for name in PROFILES[PROFILES.index(pipeline.profile) + 1 :] if name != "cpu"]
+        remedy = (
+            f"load the model with the profile {smaller[0]}" if smaller else "ask for a smaller size or fewer frames"
+        )
+        raise OutOfMemory(
+            f"A clip of {num_frames} frames of {width}x{height} needs {_gib(needed)} to work in, but "
+            f"{pipeline.device} has "
+            f"{_gib(free)} free: {remedy}.",
+            field="profile",
+        )
+
+
+def doctor(models_folder: Path | None = None, device: str | torch.device = "auto") -> list[DoctorReport]:
+    """For every known model: whether it is installed, which profile it would run with here, and why."""
+    place = (
+        torch.device("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else torch.device(device)
+    )
+    dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+    reports = []
+    for status in list_models(models_folder):
+        spec = status.spec
+        width, height = max(spec.sizes, key=lambda size: size[0] * size[1])
+        installed = is_installed(status.folder)
+        if installed:
+            clip = {"num_frames": spec.num_frames[-1], "width": width, "height": height, "vae_tiling": spec.vae_tiling}
+            batch = 2 if spec.default_guidance > 1 else 1
+            needs = measure_needs(status.folder, dtype, batch=batch, **clip)
+            table = {profile: needs.peak_bytes(profile) for profile in PROFILES}
+        else:
+            table = dict(spec.memory_bytes)
+        profile, reason = _first_fitting(table, place)
+        reports.append(DoctorReport(spec.name, installed, str(place), profile, reason, table))
+    return reports
+
+
+def _first_fitting(table: Mapping[str, int], device: torch.device) -> tuple[str, str]:
+    host_free = free_memory(torch.device("cpu"))
+    free = free_memory(device) - RESERVE_BYTES
+    for profile in PROFILES if device.type != "cpu" else ("cpu",):
+        available = host_free if profile == "cpu" else free
+        if profile in table and table[profile] <= available:
+            where = "host memory" if profile == "cpu" else str(device)
+            return profile, f"it needs {_gib(table[profile])} and {where} has {_gib(available)} to give"
+    smallest = min(table.values(), default=0)
+    return (
+        "",
+        f"the smallest profile needs {_gib(smallest)}; {device} has {_gib(free)} and the host {_gib(host_free)} "
+        "to give",
+    )
+
+
+def _tensor_bytes(folder: Path, dtype: torch.dtype, stem: str = "diffusion_pytorch_model") -> dict[str, int]:
+    sizes = {}
+    for path in weight_files(folder, stem=stem):
+        for name, shape in read_tensor_shapes(path).items():
+            count = 1
+            for length in shape:
+                count *= length
+            sizes[name] = count * dtype.itemsize
+    return sizes
+
+
+def _available_host_memory() -> int:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62  # unknown (Windows): never refuse on a guess
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / GIBIBYTE:.1f} GiB"
