@@ -23,7 +23,6 @@ from das_blender_addon.errors import (
     DasError,
     JobRejected,
     MessageTooLarge,
-    ModelError,
     ProtocolError,
     SettingsError,
     StorageError,
@@ -37,7 +36,7 @@ from das_server import __version__
 from das_server.blobs import BlobStore
 from das_server.config import ServerConfig
 from das_server.jobs import Job, JobStore, lock_state
-from das_server.models.registry import capabilities_of_models
+from das_server.models.registry import capabilities_of_models, model_spec
 from das_server.tasks.base import task_module
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
@@ -263,6 +262,11 @@ class Endpoint:
         return about
 
 
+def known_models() -> dict[str, ModelCapability]:
+    """Every model of the table by name, with whether its weights are there now."""
+    return {one.name: one for one in capabilities_of_models()}
+
+
 def _failure(request: int, error: DasError) -> messages.Failure:
     return messages.Failure(request, error.code, error.message, error.field or "")
 
@@ -281,11 +285,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
     """
     # 1. What must be right before anything starts.
     stop = stop or threading.Event()
-    models = capabilities_of_models()
-    if config.model not in models:
-        raise ModelError(
-            f"The model {config.model!r} does not exist; this server knows {', '.join(models)}.", field="model"
-        )
+    model_spec(config.model)
     with lock_state(config.state):
         # 2. What is on disk.
         shutil.rmtree(config.state / "scratch", ignore_errors=True)
@@ -299,7 +299,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             context,
             config.state,
             devices=config.devices,
-            model=config.model if models[config.model].installed else "",
+            model=config.model,
             threads=config.threads,
             profile=config.profile,
             cancel_grace_s=config.cancel_grace_s,
@@ -313,7 +313,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             blobs,
             workers,
             dispatcher,
-            models=capabilities_of_models,
+            models=known_models,
             default_model=config.model,
             max_blob_bytes=config.max_blob_bytes,
         )

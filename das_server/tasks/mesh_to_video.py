@@ -21,6 +21,10 @@ TRACKING_RANGES = ("signed", "unit")
 MAX_PROMPT_LENGTH = 10_000
 MAX_SEED = 2**63 - 1
 MAX_GUIDANCE = 100.0
+NEEDED_INPUTS = ("tracking_video", "first_frame")
+COMPOSE_INPUTS = ("first_frame_xy", "first_frame_visible")
+"""Read by models that compose; the second is optional, because the first says it too."""
+
 OPTIONS = ("compose",)
 """Settings that this task knows besides the ordinary ones: ``compose`` bool, for models that read "first_frame_xy"."""
 
@@ -32,19 +36,23 @@ def check(spec: JobSpec, inputs: list[JobInput], model: ModelCapability) -> None
     """Compare a request with what ``model`` takes; raises `JobRejected` that names field, value and valid values."""
     _check_settings(spec, model)
     roles = [one.role for one in inputs]
+    known = [*NEEDED_INPUTS, *(COMPOSE_INPUTS if "first_frame_xy" in model.inputs else ())]
     for role in roles:
+        if role not in known:
+            words = ", ".join(known)
+            raise JobRejected(
+                f"The input {role[:40]!r} is not read by {model.name}, which reads {words}.", field="inputs"
+            )
         if roles.count(role) > 1:
             raise JobRejected(f"The input {role!r} comes {roles.count(role)} times; send it once.", field="inputs")
-        if role not in ("tracking_video", "first_frame", *model.inputs):
-            known = ", ".join(["tracking_video", "first_frame", *model.inputs])
-            raise JobRejected(
-                f"The input {role[:40]!r} is not read by {model.name}, which reads {known}.", field="inputs"
-            )
-    by_role = {one.role: one for one in inputs}
-    wanted = ["tracking_video", "first_frame", *(model.inputs if composes(spec, model) else ())]
-    for role in wanted:
-        if role not in by_role:
+    for role in NEEDED_INPUTS:
+        if role not in roles:
             raise JobRejected(f"The input {role!r} is missing; {model.name} cannot work without it.", field="inputs")
+    if composes(spec, model) and "first_frame_xy" not in roles:
+        raise JobRejected(
+            "The input 'first_frame_xy' is missing; send it, or set the option compose to false.", field="inputs"
+        )
+    by_role = {one.role: one for one in inputs}
     window = [spec.num_frames, spec.height, spec.width]
     _check_png(by_role["first_frame"])
     _check_array(by_role["tracking_video"], "uint8", [*window, 3])

@@ -136,6 +136,7 @@ class Worker:
             "device": self._device_label,
         }
         about |= {"threads": self._threads, "versions": self._versions, "timings_s": timings_s}
+        about |= {"memory_profile": getattr(self._pipeline, "profile", self._profile)}
         return artefacts, about | result.report
 
     def _context(self, order: dict[str, Any], times: StageTimes) -> TaskContext:

@@ -89,6 +89,5 @@ def job_inputs(spec: JobSpec) -> tuple[list[JobInput], dict[str, bytes]]:
         array_input("tracking_video", tracking_video(*size)),
         png_input(first_frame(spec.width, spec.height)),
         array_input("first_frame_xy", pack_first_frame_xy(xy, visible)),
-        array_input("first_frame_visible", visible),
     ]
     return [item for item, _ in pairs], {item.sha: blob for item, blob in pairs}

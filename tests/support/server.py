@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+IMPATIENT = {"DAS_SERVER_CANCEL_GRACE_S": "3", "DAS_SERVER_HEARTBEAT_TIMEOUT_S": "5"}
+"""Environment of a server that gives up on its workers soon, so that tests need not wait."""
+
 START_S = 60.0
 STOP_S = 20.0
 

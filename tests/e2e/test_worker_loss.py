@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Workers that die or fall silent: noticed, replaced, their job tried again, but not for ever."""
+
+import os
+import signal
+
+from das_blender_addon.client.client import DasClient
+from tests.support.wire import follow, is_step, kill, submit
+
+JOB = {"num_inference_steps": 20, "seed": 21}
+
+
+def test_job_of_killed_worker_is_tried_again_with_same_result(own_server):
+    with DasClient(own_server.address, timeout_s=30) as client:
+        expected = follow(client, submit(client, **JOB)).frame_shas
+        job = submit(client, **JOB)
+        follow(client, job, until=is_step)
+        kill(own_server.status()["workers"][0]["pid"])
+        finished = follow(client, job)
+    assert finished.kinds == ["QUEUED", "STARTED", "RETRY", "STARTED", "DONE"]
+    retry = next(event for event in finished.events if event.kind == "RETRY").fields
+    assert retry["code"] == "job.worker_lost" and retry["attempt"] == 2 and "SIGKILL" in retry["message"]
+    assert finished.frame_shas == expected
+    assert own_server.status()["workers"][0]["restarts"] == 1
+
+
+def test_job_that_always_loses_its_worker_fails_after_three_attempts(own_server):
+    with DasClient(own_server.address, timeout_s=30) as client:
+        job = submit(client, num_inference_steps=100)
+        after = 0
+        for _ in range(3):
+            after = follow(client, job, after=after, until=lambda event: event.kind == "STARTED").last.seq
+            after = follow(client, job, after=after, until=is_step).last.seq
+            kill(own_server.status()["workers"][0]["pid"])
+        finished = follow(client, job)
+        assert finished.kinds == ["QUEUED"] + ["STARTED", "RETRY"] * 2 + ["STARTED", "FAILED"]
+        assert finished.last.fields["code"] == "job.worker_lost"
+        assert "3 times" in finished.last.fields["message"]
+        assert follow(client, submit(client)).last.kind == "DONE"
+
+
+def test_silent_worker_is_replaced(own_server):
+    with DasClient(own_server.address, timeout_s=30) as client:
+        job = submit(client, **JOB)
+        follow(client, job, until=is_step)
+        os.kill(own_server.status()["workers"][0]["pid"], signal.SIGSTOP)
+        finished = follow(client, job)
+    assert finished.last.kind == "DONE"
+    retry = next(event for event in finished.events if event.kind == "RETRY").fields
+    assert "silent" in retry["message"]
+
+
+def test_idle_worker_that_dies_is_replaced(own_server):
+    ready = own_server.wait_until(lambda status: status["workers"][0]["state"] == "ready", "a ready worker")
+    assert ready
+    pid = own_server.status()["workers"][0]["pid"]
+    kill(pid)
+    own_server.wait_until(lambda status: status["workers"][0]["pid"] not in (0, pid), "a new worker")
+    with DasClient(own_server.address) as client:
+        assert follow(client, submit(client)).kinds == ["QUEUED", "STARTED", "DONE"]
