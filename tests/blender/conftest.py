@@ -14,6 +14,7 @@ import bpy  # noqa: I001  (addon_utils is found once bpy is there)
 import addon_utils
 import pytest
 
+from tests.support.scenes import add_camera, add_cube, key
 from tests.support.server import running_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,3 +84,32 @@ def server(tmp_path_factory):
     """A real server with the embedded preview model."""
     with running_server(tmp_path_factory.mktemp("server")) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory):
+    """One cache for all tests, so that the same shot is sent once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def shot_scene(scene, server, cache_folder):
+    """An orange cube that moves past a camera in nine frames; the model makes exactly the render's 96 × 64 pixels."""
+    camera = add_camera(scene)
+    cube = add_cube(scene, size=2.0)
+    key(cube, "location", {1: -1.5, LAST_FRAME: 1.5}, index=0)
+    key(cube, "rotation_euler", {1: 0.0, LAST_FRAME: 1.0}, index=2)
+    key(camera.data, "lens", {1: 40.0, LAST_FRAME: 60.0})
+    orange = bpy.data.materials.new("Orange")
+    orange.use_nodes = True
+    shader = orange.node_tree.nodes["Principled BSDF"]
+    shader.inputs["Emission Color"].default_value = (1.0, 0.2, 0.0, 1.0)
+    shader.inputs["Emission Strength"].default_value = 1.0
+    shader.inputs["Base Color"].default_value = (0.0, 0.0, 0.0, 1.0)
+    cube.data.materials.append(orange)
+    scene.render.engine = "DAS"
+    scene.das.server = server.address
+    scene.das.cache_folder = str(cache_folder)
+    scene.das.first_frame_samples = 1
+    scene.das.size = "96x64"
+    return scene

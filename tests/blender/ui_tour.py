@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drives a real Blender window through the whole path and stops wherever a picture is worth taking.
+
+DAS_SERVER=tcp://127.0.0.1:5599 DAS_TOUR_FOLDER=out/tour blender -p 0 0 1600 1000 --python tests/blender/ui_tour.py
+
+DAS_TOUR_FOLDER is where the file, the cache and ``tour.log`` go.  At each stop the tour writes ``stop-NAME`` there
+and goes on when somebody has removed it (after a screenshot), or after STOP_LIMIT_S.  Everything is done by the
+operators that the buttons call.  Ends Blender with status 0, or 1 when something was not as it should be
+(``tour.log`` says what).
+"""
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import addon_utils
+import bpy  # noqa: I001  (addon_utils is found once bpy is there)
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(os.environ["DAS_TOUR_FOLDER"]).resolve()
+PACKAGE = os.environ.get("DAS_TOUR_PACKAGE", "das_blender_addon")
+STOP_LIMIT_S = 60.0
+WAIT_LIMIT_S = 300.0
+TICK_S = 0.05
+PROPERTIES_WIDTH = 620
+
+
+def tour():
+    """The stations of the tour; every yield lets Blender's window go on."""
+    manager = bpy.context.window_manager
+    # 1. The demo scene, the engine, a camera view, a wide Properties editor.
+    scene = build_scene()
+    yield from settle()
+    arrange(scene)
+    yield from settle()
+    yield from stop("idle")
+
+    # 2. The server is asked.
+    call("test_connection")
+    yield from until(lambda: manager.das.server_state != "RUNNING", "the connection was not tested")
+    check(manager.das.server_state == "DONE", manager.das.server_line)
+    yield from settle()
+    yield from stop("connected")
+
+    # 3. The tracking video, in an Image Editor.
+    call("preview_tracking")
+    yield from until(lambda: manager.das.job_state != "RUNNING", "the tracking preview did not end")
+    check(manager.das.job_state == "DONE", manager.das.job_line)
+    check(bpy.data.images["DAS Tracking"].has_data or bpy.data.images["DAS Tracking"].size[0] > 0, "no tracking image")
+    yield from settle()
+    yield from stop("tracking")
+    close_extra_windows()
+    yield from settle()
+
+    # 4. A take is cancelled, in the middle of denoising.
+    call("render_take")
+    yield from until(lambda: manager.das.progress > 0.45, "the first take did not get far")
+    call("cancel")
+    yield from until(lambda: manager.das.job_state != "RUNNING", "the take was not cancelled")
+    check(manager.das.job_state == "CANCELLED", manager.das.job_line)
+
+    # 5. A take runs while the window lives.
+    call("render_take")
+    ticks = yield from until(lambda: jobs().preview_path() is not None, "no preview came")
+    note(f"{ticks} ticks of the window until the first preview")
+    yield from settle()
+    yield from stop("running")
+    yield from until(lambda: manager.das.job_state != "RUNNING", "the take did not end")
+    check(manager.das.job_state == "DONE", manager.das.job_line)
+    check(scene.frame_current == 1, "the scene's frame has changed")
+    yield from settle()
+    yield from stop("done")
+
+    # 6. The strip.
+    call("add_to_sequencer")
+    check(bpy.data.scenes.get(f"DAS Edit {scene.name}") is not None, "no edit scene")
+    show_sequencer(scene.das.edit_scene)
+    yield from settle(20)
+    yield from stop("strip")
+
+
+def build_scene():
+    """The demo scene, saved, rendered by the engine into the tour's folder."""
+    demo_scene = module("demo_scene")
+    scene = demo_scene.build_demo_scene()
+    scene.render.engine = "DAS"
+    scene.view_settings.view_transform = "Standard"
+    scene.das.prompt = "a striped clay creature bends and waves on a checkered floor, soft daylight"
+    scene.das.seed = 42
+    scene.das.cache_folder = str(FOLDER / "cache")
+    bpy.ops.wm.save_as_mainfile(filepath=str(FOLDER / "tour.blend"))
+    return bpy.context.scene
+
+
+def arrange(scene) -> None:
+    """Camera view on the left, the Render properties wide on the right."""
+    window = bpy.context.window_manager.windows[0]
+    areas = {area.type: area for area in window.screen.areas}
+    view = areas["VIEW_3D"].spaces.active
+    view.region_3d.view_perspective = "CAMERA"
+    view.shading.type = "MATERIAL"
+    view.overlay.show_overlays = False
+    properties = areas["PROPERTIES"]
+    with bpy.context.temp_override(window=window):
+        edge = properties.x - 1
+        delta = properties.width - PROPERTIES_WIDTH
+        bpy.ops.screen.area_move(x=edge, y=properties.y + properties.height // 2, delta=delta)
+        outliner = areas["OUTLINER"]
+        bpy.ops.screen.area_move(x=outliner.x + outliner.width // 2, y=outliner.y - 1, delta=outliner.height - 60)
+    properties.spaces.active.context = "RENDER"
+
+
+def show_sequencer(edit) -> None:
+    """The Video Editing workspace on the edit scene."""
+    template = (
+        Path(bpy.utils.system_resource("SCRIPTS")) / "startup/bl_app_templates_system/Video_Editing/startup.blend"
+    )
+    bpy.ops.workspace.append_activate(idname="Video Editing", filepath=str(template))
+    bpy.app.timers.register(lambda: _show_edit(edit.name), first_interval=0.3)
+
+
+def _show_edit(name: str) -> None:
+    edit = bpy.data.scenes[name]
+    window = bpy.context.window_manager.windows[0]
+    window.scene = edit
+    module("compat").show_in_sequencer(bpy.context, edit)
+    edit.frame_set(25)
+    for area in window.screen.areas:
+        if area.type == "SEQUENCE_EDITOR":
+            region = next(region for region in area.regions if region.type == "WINDOW")
+            with bpy.context.temp_override(window=window, area=area, region=region):
+                if area.spaces.active.view_type != "PREVIEW":
+                    bpy.ops.sequencer.view_all()
+
+
+def close_extra_windows() -> None:
+    manager = bpy.context.window_manager
+    for window in list(manager.windows)[1:]:
+        with bpy.context.temp_override(window=window):
+            bpy.ops.wm.window_close()
+
+
+# ── How the tour walks ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def module(name: str):
+    __import__(f"{PACKAGE}.{name}")
+    return sys.modules[f"{PACKAGE}.{name}"]
+
+
+def jobs():
+    return module("jobs")
+
+
+def call(name: str) -> None:
+    """Press a button."""
+    note(f"das.{name}")
+    with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
+        getattr(bpy.ops.das, name)("INVOKE_DEFAULT")
+
+
+def settle(ticks: int = 8):
+    """Let the window draw itself."""
+    for _ in range(ticks):
+        yield
+
+
+def until(condition, otherwise: str):
+    """Wait; returns the number of ticks that the window got meanwhile."""
+    deadline, ticks = time.monotonic() + WAIT_LIMIT_S, 0
+    while not condition():
+        check(time.monotonic() < deadline, otherwise)
+        ticks += 1
+        yield
+    return ticks
+
+
+def stop(name: str):
+    """Wait for a screenshot."""
+    flag = FOLDER / f"stop-{name}"
+    flag.touch()
+    deadline = time.monotonic() + STOP_LIMIT_S
+    while flag.exists() and time.monotonic() < deadline:
+        yield
+    flag.unlink(missing_ok=True)
+    note(f"passed {name}")
+
+
+def check(right: bool, otherwise: str) -> None:
+    if not right:
+        raise AssertionError(otherwise)
+
+
+def note(text: str) -> None:
+    with (FOLDER / "tour.log").open("a") as log:
+        log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+
+def walk(steps) -> float | None:
+    """One tick."""
+    try:
+        next(steps)
+    except StopIteration:
+        note("the end")
+        leave(0)
+    except BaseException:
+        note(traceback.format_exc())
+        leave(1)
+    return TICK_S
+
+
+def leave(status: int) -> None:
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    note(f"Blender {bpy.app.version_string}")
+    preferences = bpy.context.preferences
+    preferences.view.show_splash = False
+    preferences.view.render_display_type = "NONE"
+    if "." not in PACKAGE:
+        sys.path.insert(0, str(ROOT))
+    check(addon_utils.enable(PACKAGE, default_set=True) is not None, "the extension cannot be enabled")
+    steps = tour()
+    bpy.app.timers.register(lambda: walk(steps), first_interval=1.0, persistent=True)
+
+
+main()
