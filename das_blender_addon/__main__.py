@@ -3,29 +3,32 @@
 
 import os
 import sys
+import traceback
 
 
 def main() -> None:
     """Enable the extension as an add-on, run the command, and leave at once.
 
-    Blender 4.2 and 4.5 as a module crash or hang in their own exit code while classes are registered, so `os._exit`
-    it is.
+    Blender 4.2 and 4.5 as a module crash or hang in their own exit code while classes are registered, so `os._exit` it
+    is.
     """
+    import bpy  # noqa: F401, I001  (starts Blender, which brings addon_utils)
     import addon_utils
-    import bpy  # noqa: F401  (starts Blender, which brings addon_utils)
 
+    package = sys.modules[__package__]
+    package.__time__ = os.path.getmtime(package.__file__)  # or Blender takes it for changed on disk and loads it again
     status = 70
     try:
         if addon_utils.enable(__package__, default_set=True) is None:
             print(f"das: the extension {__package__} cannot be enabled.", file=sys.stderr)
         else:
-            from . import commands
+            from . import commands, local_server
 
             status = commands.main(sys.argv[1:])
+            local_server.stop()
+    except BaseException:
+        traceback.print_exc()
     finally:
-        from . import local_server
-
-        local_server.stop()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: files, exit codes, JSON lines; as a process of its own where that is what counts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+
+from das_blender_addon import api, commands, compat, errors
+from das_blender_addon.protocol.png import decode_png
+from tests.support.server import ROOT, running_server
+
+LIMIT_S = 240.0
+
+
+@pytest.fixture
+def shot_file(shot_scene, tmp_path):
+    """The shot, saved; the command's own flags say where the server and the cache are."""
+    shot_scene.das.server = ""
+    path = tmp_path / "shot.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(path))
+    return path
+
+
+def lines_of(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def pictures(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: decode_png(path.read_bytes()) for path in sorted(folder.iterdir())}
+
+
+def start(*words: str, **environment: str) -> subprocess.Popen:
+    """``python -m das_blender_addon`` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "das_blender_addon", *words],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_render_writes_the_takes_frames_under_their_numbers(shot_file, server, tmp_path):
+    process = start(
+        "render", str(shot_file), "--server", server.address, "--frames", "3-9x3", "--seed", "5", "--json",
+        "--output", str(tmp_path / "out"), "--blend", str(tmp_path / "done.blend"),
+    )  # fmt: skip
+    output, errors_written = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, errors_written
+    said = lines_of(output)
+    fractions = [line["fraction"] for line in said if line["event"] == "progress"]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    done = said[-1]
+    assert done["event"] == "done" and done["report"]["seed"] == 5 and len(done["job"]) == 32
+
+    frames = pictures(tmp_path / "out")
+    assert list(frames) == ["0003.png", "0006.png", "0009.png"]
+    take = api.render_take(bpy.context.scene, server=server.address, frames=[3, 6, 9], seed=5)
+    assert take.cached and take.key == done["key"]
+    for frame, path in zip(frames.values(), take.frames, strict=True):
+        np.testing.assert_array_equal(frame, decode_png(path.read_bytes()))
+
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "done.blend"))
+    (strip,) = compat.all_strips(bpy.context.scene.das.edit_scene)
+    assert (strip["das_seed"], strip["das_take"], strip["das_job"]) == (5, take.key, done["job"])
+
+
+def test_interrupted_render_cancels_its_job(shot_file, tmp_path):
+    with running_server(tmp_path / "server") as server:
+        process = start(
+            "render", str(shot_file), "--server", server.address, "--size", "240x160", "--output", str(tmp_path / "out")
+        )
+        server.wait_until(lambda status: status["jobs"], "the job started", LIMIT_S)
+        process.send_signal(signal.SIGTERM)
+        _, errors_written = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == errors.JobCancelled.exit_code, errors_written
+        server.wait_until(lambda status: status["jobs"][0]["state"] == "CANCELLED", "the job was cancelled", LIMIT_S)
+    assert not (tmp_path / "out").exists()
+
+
+def test_preview_needs_no_server(shot_file, tmp_path, capsys):
+    assert commands.main(["preview", str(shot_file), "--frames", "2-4", "--output", str(tmp_path / "tracking")]) == 0
+    frames = pictures(tmp_path / "tracking")
+    tracking = api.export_tracking(bpy.context.scene, frames=[2, 3, 4])
+    assert list(frames) == ["0002.png", "0003.png", "0004.png"]
+    np.testing.assert_array_equal(np.stack(list(frames.values())), tracking.video)
+    assert "3 frames in" in capsys.readouterr().out
+
+
+def test_doctor_finds_nothing_wrong_where_all_is_well(scene, server, tmp_path, capsys):
+    assert commands.main(["doctor", "--server", server.address, "--cache", str(tmp_path), "--json"]) == 0
+    checks = {line["name"]: line for line in lines_of(capsys.readouterr().out) if line["event"] == "check"}
+    assert {"Diffusion as Shader", "Blender", "libraries", "cache folder", "server", "model"} <= set(checks)
+    assert bpy.app.version_string in checks["Blender"]["words"] and "pyzmq" in checks["libraries"]["words"]
+    assert all(check["ok"] for check in checks.values())
+
+
+def test_doctor_names_what_is_wrong_and_what_to_do(scene, tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    status = commands.main(["doctor", "--server", "127.0.0.1:9", "--timeout", "1", "--cache", str(blocked / "cache")])
+    shown = capsys.readouterr().out
+    assert status == errors.StorageError.exit_code
+    assert "FAIL  cache folder" in shown and "FAIL  server" in shown and "das-server serve" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "error"),
+    [
+        (lambda scene: None, ["--server", "127.0.0.1:9", "--timeout", "1"], errors.ServerUnreachable),
+        (lambda scene: bpy.data.objects.remove(scene.camera), [], errors.SceneError),
+        (lambda scene: bpy.data.objects.remove(bpy.data.objects["Cube"]), [], errors.SceneError),
+        (lambda scene: None, ["--frames", "1-60"], errors.ShotTooLong),
+        (lambda scene: None, ["--first-frame", "/no/such/image.png"], errors.FirstFrameError),
+        (lambda scene: None, ["--seed", "lucky"], errors.SettingsError),
+        (lambda scene: None, ["--model", "sora"], errors.SettingsError),
+        (lambda scene: None, ["--scene", "Elsewhere"], errors.SettingsError),
+        (lambda scene: None, ["--server", "tcp://render.studio:5599"], errors.TransportError),
+    ],
+)
+def test_failure_ends_with_the_exit_code_of_its_class(shot_scene, tmp_path, capsys, change, flags, error):
+    change(shot_scene)
+    shot_scene.das.seed = 77
+    status = commands.main(["render", "--output", str(tmp_path / "out"), "--timeout", "2", "--json", *flags])
+    shown = capsys.readouterr()
+    said = lines_of(shown.out)[-1]
+    raised = errors.error_from_code(said["code"], said["message"])
+    assert said["event"] == "error" and isinstance(raised, error), said
+    assert status == said["exit_code"] == raised.exit_code
+    assert shown.err.strip().splitlines()[-1] == f"das: {said['message']}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_flags_are_forgotten_after_the_command(scene, monkeypatch):
+    monkeypatch.setenv("DAS_SEED", "3")
+    commands.main(["preview", "--seed", "4", "--prompt", "x"])
+    assert os.environ["DAS_SEED"] == "3" and "DAS_PROMPT" not in os.environ
+
+
+def test_wrong_usage_is_told(scene, capsys):
+    assert commands.main(["dance"]) == 2
+    assert "doctor" in capsys.readouterr().err
