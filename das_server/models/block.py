@@ -33,7 +33,7 @@ class DasBlock(CogVideoXBlock):
         self,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
-        temb: torch.Tensor,
+        temb: torch.Tensor | None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
         attention_kwargs: dict[str, Any] | None = None,
         modulation: Modulation | None = None,

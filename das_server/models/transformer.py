@@ -8,6 +8,7 @@ Source of the computation: "Diffusion as Shader", Gu et al. 2025, section 3.2, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -317,7 +318,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         self,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
-        timestep: torch.Tensor,
+        timestep: torch.Tensor | int,
         tracking_maps: torch.Tensor,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
         return_dict: bool = True,
@@ -340,9 +341,13 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         run = run if run is not None else RunCache()
         latents_shape, text_length = hidden_states.shape, encoder_hidden_states.shape[1]
 
-        # 1. Time: the sinusoid is float32 whatever the weights are.
-        temb = self._embed_time(timestep, timestep_cond, ofs, hidden_states.dtype)
-        step = run.modulation[int(timestep.flatten()[0])] if run.modulation else None
+        # 1. Time: all that blocks know of it, computed earlier for the whole run or now.
+        temb, step = None, None
+        if run.modulation:
+            step = run.modulation[int(timestep)]
+        else:
+            timestep = torch.as_tensor(timestep, device=hidden_states.device).reshape(-1)
+            temb = self._embed_time(timestep, timestep_cond, ofs, hidden_states.dtype)
 
         # 2. Patches of the noisy latents and, by the same weights and positions, of the tracking latents.
         joint = self.embedding_dropout(self.patch_embed(encoder_hidden_states, hidden_states))
@@ -380,7 +385,8 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         self, timestep: torch.Tensor, condition: torch.Tensor | None, ofs: torch.Tensor | None, dtype: torch.dtype
     ) -> torch.Tensor:
         """Timesteps [B] → time embedding [B, time_embed_dim] in ``dtype``."""
-        temb = self.time_embedding(self.time_proj(timestep.reshape(-1)).to(dtype), condition)
+        # The sinusoid is float32 whatever the weights are.
+        temb = self.time_embedding(self.time_proj(timestep).to(dtype), condition)
         if self.ofs_embedding is not None:
             temb = temb + self.ofs_embedding(self.ofs_proj(ofs).to(dtype))
         return temb
@@ -418,18 +424,21 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
 
     @torch.no_grad()
     def modulation_tables(
-        self, timesteps: list[int], dtype: torch.dtype, device: torch.device
+        self, timesteps: Sequence[int], dtype: torch.dtype, device: torch.device
     ) -> dict[int, StepModulation]:
         """The adaptive-norm values of every timestep, for `RunCache.modulation`: they depend on nothing else."""
-        tables = {}
-        for timestep in timesteps:
-            temb = self._embed_time(torch.tensor([timestep], device=device), None, None, dtype)
-            tables[timestep] = StepModulation(
-                blocks=tuple(block.project_time(temb) for block in self.transformer_blocks),
-                copies=tuple(block.project_time(temb) for block in self.transformer_blocks_copy),
-                last=self.norm_out.linear(self.norm_out.silu(temb)),
-            )
-        return tables
+        temb = self._embed_time(torch.tensor(timesteps, device=device), None, None, dtype)  # [steps, E]
+        blocks = [block.project_time(temb) for block in self.transformer_blocks]
+        copies = [block.project_time(temb) for block in self.transformer_blocks_copy]
+        last = self.norm_out.linear(self.norm_out.silu(temb))
+
+        def rows(tables: list[Modulation], index: int) -> tuple[Modulation, ...]:
+            return tuple((first[index : index + 1], second[index : index + 1]) for first, second in tables)
+
+        return {
+            timestep: StepModulation(rows(blocks, index), rows(copies, index), last[index : index + 1])
+            for index, timestep in enumerate(timesteps)
+        }
 
 
 def _expected_tensors(

@@ -392,6 +392,8 @@ class DasPipeline:
         self.scheduler.set_timesteps(num_inference_steps)
         timesteps = [int(timestep) for timestep in self.scheduler.timesteps]
         latents, x0, run = conditions.latents, None, RunCache()
+        if self.profile != "group_offload":  # there, weights are at hand only while their block runs
+            run.modulation = self.transformer.modulation_tables(timesteps, self.dtype, self.device)
 
         for index, timestep in enumerate(timesteps):
             _raise_if_stopped(stop)
@@ -400,7 +402,7 @@ class DasPipeline:
             velocity = self.transformer(
                 hidden_states=model_input,
                 encoder_hidden_states=prompt_embeds,
-                timestep=torch.tensor([timestep], device=self.device),
+                timestep=timestep,
                 tracking_maps=conditions.tracking,
                 image_rotary_emb=conditions.rotary,
                 return_dict=False,
