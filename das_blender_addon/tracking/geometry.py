@@ -12,11 +12,12 @@ import numpy as np
 class CameraPath:
     """T pinhole cameras that see a shot, one per frame, all with the same picture size.
 
-    ``camera_from_world`` [T,4,4] f64: world (Blender units, +Z up) to camera (+X right, +Y up, looks along −Z), no
-    scale. ``focal_px`` [T,2] f64 (x, y) and ``principal_px`` [T,2] f64 (x, y): pixels, origin top left, y down. A
-    camera-space point (X, Y, Z) with depth d = −Z > 0 is seen at ``x = principal_x + focal_x · X / d``, ``y =
-    principal_y − focal_y · Y / d``; pixel centres lie at +0.5. ``clip_start`` [T] f64, Blender units: nothing nearer is
-    drawn.  ``width``, ``height``: pixels.
+    ``camera_from_world`` [T,4,4] f64: world (Blender units, +Z up) to camera (+X right, +Y up, looks along −Z),
+    no scale.
+    ``focal_px`` [T,2] f64 (x, y) and ``principal_px`` [T,2] f64 (x, y): pixels, origin top left, y down.
+    A camera-space point (X, Y, Z) with depth d = −Z > 0 is seen at
+    ``x = principal_x + focal_x · X / d``, ``y = principal_y − focal_y · Y / d``; pixel centres lie at +0.5.
+    ``clip_start`` [T] f64, Blender units: nothing nearer is drawn.  ``width``, ``height``: pixels.
     """
 
     camera_from_world: np.ndarray
@@ -35,9 +36,9 @@ class CameraPath:
 class GeometrySequence:
     """All triangles of a shot with their vertices in every frame.
 
-    ``triangles`` [M,3] i32: vertex indices, the same in every frame.  ``vertices`` [T,N,3] f32: world space, Blender
-    units. ``cameras``: `CameraPath` of the same T.  ``frames``: the T Blender frame numbers, increasing; the first is
-    the first frame.
+    ``triangles`` [M,3] i32: vertex indices, the same in every frame.
+    ``vertices`` [T,N,3] f32: world space, Blender units.  ``cameras``: `CameraPath` of the same T.
+    ``frames``: the T Blender frame numbers, increasing; the first is the first frame.
     """
 
     triangles: np.ndarray
@@ -55,11 +56,13 @@ class TrackingVideo:
     """A 3D tracking video and the exact correspondences behind it; rows are top-down.
 
     ``video`` [T,H,W,3] u8: the first-frame (x, y, inverse depth) of the surface point seen by each pixel, black where
-    there is none. ``coverage`` [T,H,W] bool: a surface is seen. ``first_frame_xy`` [T,H,W,2] f32: where that point lay
-    in the first frame, pixels (may lie outside the picture); NaN where there is no surface or the point lay behind the
-    first camera. ``first_frame_visible`` [T,H,W] bool: that point was inside the first frame and nothing hid it there.
-    ``inverse_depth_range``: (low, high), the percentiles that the blue channel spans, 1/Blender units. ``frames``: the
-    T Blender frame numbers.
+    there is none.
+    ``coverage`` [T,H,W] bool: a surface is seen.
+    ``first_frame_xy`` [T,H,W,2] f32: where that point lay in the first frame, pixels (may lie outside the picture);
+    NaN where there is no surface or the point lay behind the first camera.
+    ``first_frame_visible`` [T,H,W] bool: that point was inside the first frame and nothing hid it there.
+    ``inverse_depth_range``: (low, high), the percentiles that the blue channel spans, 1/Blender units.
+    ``frames``: the T Blender frame numbers.
     """
 
     video: np.ndarray
