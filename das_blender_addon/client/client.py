@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 import logging
 import threading
 import time
@@ -209,8 +210,8 @@ class DasClient:
         ``on_progress(received_bytes, size_bytes)``.  Raises `StorageError` when it arrives damaged twice.
         """
         for _ in range(2):
-            blob = self._fetch_once(sha, size_bytes, on_progress, should_stop)
-            if blob_sha(blob) == sha:
+            blob, arrived_sha = self._fetch_once(sha, size_bytes, on_progress, should_stop)
+            if arrived_sha == sha:
                 return blob
             log.warning("blob %s arrived damaged", sha)
         raise StorageError(f"The blob {sha[:12]}… arrived damaged twice; look at the server's disk and render again.")
@@ -221,8 +222,10 @@ class DasClient:
 
     def _fetch_once(
         self, sha: str, size_bytes: int, on_progress: OnBytes | None, should_stop: ShouldStop | None
-    ) -> bytes:
-        blob, received = bytearray(size_bytes), 0
+    ) -> tuple[bytes, str]:
+        """The blob and its sha, which is computed while the rest is on its way."""
+        pieces: dict[int, memoryview] = {}
+        running, hashed, received = hashlib.sha256(), 0, 0
         waiting = collections.deque(range(0, size_bytes, CHUNK_BYTES))
         flying: dict[int, int] = {}
         moved = time.monotonic()
@@ -252,11 +255,14 @@ class DasClient:
                     f"The server sent bytes {chunk.offset} to {chunk.offset + len(piece)} of {chunk.size_bytes} of a "
                     f"blob where {offset} onward of {size_bytes} was asked for; use the same release on both sides."
                 )
-            blob[offset : offset + len(piece)] = piece
+            pieces[offset] = piece
+            while hashed in pieces:
+                running.update(pieces[hashed])
+                hashed += CHUNK_BYTES
             received, moved = received + len(piece), time.monotonic()
             if on_progress:
                 on_progress(received, size_bytes)
-        return bytes(blob)
+        return b"".join(pieces[offset] for offset in sorted(pieces)), running.hexdigest()
 
     # ── Events ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
