@@ -38,6 +38,7 @@ class LoopSettings:
     schedule: str = "cosine"
     clip_norm: float = 1.0
     ema_decay: float = 0.999
+    accumulate: int = 1
     checkpoint_every: int = 500
     log_every: int = 20
     validate_every: int = 500
@@ -82,10 +83,13 @@ class TrainingLoop:
             # 1. rate and generators of this step
             for group in self.optimiser.param_groups:
                 group["lr"] = group["base_lr"] * self._rate(progress)
-            loss, metrics = step_loss(self._context(progress))
-            # 2. gradients, averaged and clipped
+            # 2. gradients, accumulated, averaged and clipped
             self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            for part in range(settings.accumulate):
+                loss, metrics = step_loss(self._context(progress, part))
+                (loss / settings.accumulate).backward()
+                for key, value in {"loss": loss.item(), **metrics}.items():
+                    sums.setdefault(key, []).append(value)
             ranks.average_gradients(self.trainable.values())
             norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), settings.clip_norm)
             # 3. update, unless the gradients overflowed
@@ -94,8 +98,7 @@ class TrainingLoop:
                 self._update_average()
             self.step += 1
             # 4. logs, validation, checkpoint
-            for key, value in {"loss": loss.item(), "gradient_norm": norm.item(), **metrics}.items():
-                sums.setdefault(key, []).append(value)
+            sums.setdefault("gradient_norm", []).append(norm.item())
             self.elapsed_s = ranks.from_first(before_s + time.monotonic() - started)
             if self.step % settings.log_every == 0:
                 self._log(sums, progress)
@@ -161,12 +164,12 @@ class TrainingLoop:
         fall = 1 - late if self.settings.schedule == "linear" else 0.5 + 0.5 * math.cos(math.pi * min(1.0, late))
         return warm * max(0.01, fall)
 
-    def _context(self, progress: float) -> StepContext:
-        seed, rank = self.settings.seed, self.ranks.rank
-        noise_seed = np.random.SeedSequence([seed, self.step, rank]).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(noise_seed))
-        return StepContext(self.step, progress, np.random.default_rng([seed, self.step]),
-                           np.random.default_rng([seed, self.step, rank + 1]), generator)
+    def _context(self, progress: float, part: int = 0) -> StepContext:
+        shared = [self.settings.seed, self.step, *([part] if part else [])]
+        own = [*shared, self.ranks.rank]
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(own).generate_state(1)[0]))
+        return StepContext(self.step, progress, np.random.default_rng(shared),
+                           np.random.default_rng([*shared, self.ranks.rank + 1]), generator)
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -3,7 +3,7 @@
 
 import dataclasses
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +98,13 @@ class FineTuneRecipe:
     height: int = 480
     width: int = 720
     batch_size: int = 1
-    accumulate: int = 1
     trainable: str = "tracking"
     mixed_precision: str = "bf16"
     gradient_checkpointing: bool = True
     image_noise: bool = True
     image_dropout: float = 0.05
     sample_every: int = 500
-    captions_prefix: str = field(default="")
+    sample_steps: int = 25
 
 
 def load_recipe(path: Path) -> PreviewRecipe | FineTuneRecipe:

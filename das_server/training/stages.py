@@ -3,7 +3,7 @@
 
 from das_blender_addon.errors import ModelError
 
-from . import preview, preview_stages
+from . import finetune, preview, preview_stages
 from .ranks import Ranks
 from .recipe import FineTuneRecipe, PreviewRecipe
 
@@ -12,6 +12,9 @@ PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode", "trans
 
 def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, resume: bool) -> None:
     """Run `stage` of `recipe` as one of `ranks`. Raises ModelError for a stage that the recipe does not have."""
+    if isinstance(recipe, FineTuneRecipe) and stage == "finetune":
+        finetune.train(recipe, ranks, resume)
+        return
     if isinstance(recipe, FineTuneRecipe) or stage not in PREVIEW_STAGES:
         raise ModelError(f"the recipe {recipe.name!r} has no stage {stage!r}.")
     if stage == "render_first":

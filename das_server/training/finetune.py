@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Train a checkpoint folder with the published objective on clips in the public layout.
+
+Weights that are trained are float32 and stepped in float32; under mixed precision the computation and the frozen
+weights are bfloat16. Either the tracking branch alone is trained (as published) or everything.
+"""
+
+import contextlib
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from PIL import Image
+
+from das_blender_addon.errors import ModelError
+from das_server.models.transformer import DasTransformer3DModel
+from das_server.pipeline import latents as border
+from das_server.pipeline.prompt import PromptEncoder
+from das_server.pipeline.scheduler import load_scheduler
+
+from .dataset import TrainingClip, read_dataset, read_frames
+from .loop import StepContext, TrainingLoop
+from .objective import noised_image, velocity_objective
+from .preview import make_optimiser
+from .ranks import Ranks
+from .recipe import FineTuneRecipe
+
+_log = logging.getLogger(__name__)
+
+TRACKING_PREFIXES = ("transformer_blocks_copy.", "combine_linears.", "initial_combine_linear.")
+NUM_TIMESTEPS = 1000
+
+
+def select_trainable(transformer: torch.nn.Module, trainable: str) -> None:
+    """Freeze everything but the tracking branch ("tracking"), or train everything ("all")."""
+    if trainable not in ("tracking", "all"):
+        raise ModelError(f'trainable = {trainable!r}; choose "tracking" or "all".')
+    for name, parameter in transformer.named_parameters():
+        parameter.requires_grad_(trainable == "all" or name.startswith(TRACKING_PREFIXES))
+
+
+def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
+    """Train as `recipe` says; writes `last/`, `log.csv`, `samples/` and, at the end, `transformer/` (averaged)."""
+    # 1. the model, masters in float32
+    torch.manual_seed(recipe.loop.seed)
+    half = torch.bfloat16 if recipe.mixed_precision == "bf16" else torch.float32
+    transformer = DasTransformer3DModel.from_pretrained(recipe.model / "transformer")
+    select_trainable(transformer, recipe.trainable)
+    for parameter in transformer.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(half)
+    transformer.to(ranks.device)
+    if recipe.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    encoders = ClipEncoders(recipe, ranks.device, half)
+    clips = read_dataset(recipe.dataset)
+    # 2. the loop
+    loop = TrainingLoop(transformer, make_optimiser(transformer, recipe.optimiser), recipe.loop, recipe.folder, ranks)
+    if resume:
+        loop.resume()
+
+    def step_loss(context: StepContext):
+        indices = clip_order(len(clips), recipe.loop.seed, context.step, recipe.batch_size, ranks)
+        with torch.autocast(ranks.device.type, half, enabled=half != torch.float32):
+            output = finetune_objective(transformer, encoders, [clips[index] for index in indices], context)
+        return output.loss.float(), {}
+
+    loop.run(step_loss, lambda loop: _sample(recipe, loop, encoders, clips[0]))
+    if ranks.rank == 0:
+        transformer.load_state_dict(loop.averaged_weights())
+        transformer.save_pretrained(recipe.folder / "transformer")
+
+
+def clip_order(count: int, seed: int, step: int, batch_size: int, ranks: Ranks) -> list[int]:
+    """Which clips this rank takes in `step`: a new shuffle per epoch, every clip once per epoch over all ranks."""
+    first = (step * ranks.size + ranks.rank) * batch_size
+    order = []
+    for position in range(first, first + batch_size):
+        epoch, index = divmod(position, count)
+        order.append(int(np.random.default_rng([seed, epoch, 7]).permutation(count)[index]))
+    return order
+
+
+class ClipEncoders:
+    """The frozen parts: autoencoder, prompt encoder, scheduler table, rotary positions."""
+
+    def __init__(self, recipe: FineTuneRecipe, device: torch.device, dtype: torch.dtype):
+        self.recipe, self.device = recipe, device
+        self.autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.model / "vae", torch_dtype=dtype).to(device)
+        self.autoencoder.requires_grad_(False)
+        self.alphas_cumprod = load_scheduler(recipe.model / "scheduler").alphas_cumprod.float()
+        self.config = DasTransformer3DModel.load_config(recipe.model / "transformer")
+        self.prompts = PromptEncoder(recipe.model, self.config["max_text_seq_length"], dtype)
+
+    @torch.no_grad()
+    def encode(self, clips: list[TrainingClip], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Posterior samples of a batch, scaled: `latents`, `tracking_latents` `[B, F, C, h, w]`, `image_latents`,
+        `tracking_image_latents` `[B, 1, C, h, w]`; `text` `[B, L, D]`. The first frame is noised as published."""
+        recipe = self.recipe
+        size = (recipe.num_frames, recipe.height, recipe.width)
+        video, tracking = (torch.from_numpy(np.stack([read_frames(path, *size) for path in paths]))
+                           .permute(0, 4, 1, 2, 3).float().div(127.5).sub(1)
+                           for paths in ([clip.video for clip in clips], [clip.tracking for clip in clips]))
+        image = video[:, :, :1]
+        if recipe.image_noise:
+            image = noised_image(image, generator)
+        texts = self.prompts.encode([clip.prompt for clip in clips], self.device)
+        return {"latents": self._sample(video, generator), "image_latents": self._sample(image, generator),
+                "tracking_latents": self._sample(tracking, generator),
+                "tracking_image_latents": self._sample(tracking[:, :, :1], generator), "text": torch.cat(texts)}
+
+    def _sample(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        posterior = self.autoencoder.encode(pixels.to(self.device, self.autoencoder.dtype)).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+        return (posterior.mean + posterior.std * noise).transpose(1, 2) * self.autoencoder.config.scaling_factor
+
+    def rotary(self, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Rotary tables for latents of `shape` `[B, F, C, h, w]`, None for models without them."""
+        config = self.config
+        if not config["use_rotary_positional_embeddings"]:
+            return None
+        patch = config["patch_size"]
+        return border.rotary_positions(
+            head_dim=config["attention_head_dim"], grid_size=(shape[3] // patch, shape[4] // patch),
+            base_size=(config["sample_height"] // patch, config["sample_width"] // patch),
+            num_latent_frames=shape[1], device=self.device)
+
+
+def finetune_objective(transformer, encoders: ClipEncoders, clips: list[TrainingClip], context: StepContext):
+    """The published objective on a batch of clips: uniform timesteps, image latents dropped together now and then."""
+    batch = encoders.encode(clips, context.generator)
+    if context.rng.random() < encoders.recipe.image_dropout:
+        for name in ("image_latents", "tracking_image_latents"):
+            batch[name] = torch.zeros_like(batch[name])
+    latents = batch["latents"]
+    timesteps = torch.randint(NUM_TIMESTEPS, (latents.shape[0],), generator=context.generator).to(latents.device)
+    noise = torch.randn(latents.shape, generator=context.generator).to(latents)
+    return velocity_objective(transformer, **batch, timesteps=timesteps, noise=noise,
+                              alphas_cumprod=encoders.alphas_cumprod, rotary=encoders.rotary(latents.shape))
+
+
+def _sample(recipe: FineTuneRecipe, loop: TrainingLoop, encoders: ClipEncoders, clip: TrainingClip) -> dict[str, float]:
+    """Render the first clip with the current weights: `samples/<step>.png`, truth above result; returns its PSNR."""
+    from das_server.pipeline.pipeline import DasPipeline
+
+    from .evaluate import psnr
+
+    size = (recipe.num_frames, recipe.height, recipe.width)
+    truth = read_frames(clip.video, *size)
+    scheduler = load_scheduler(recipe.model / "scheduler")
+    pipeline = DasPipeline(transformer=loop.module.eval(), vae=encoders.autoencoder, scheduler=scheduler,
+                           prompt_encoder=encoders.prompts, device=encoders.device)
+    dtype = encoders.autoencoder.dtype
+    context = torch.autocast(encoders.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
+    with context, torch.no_grad():
+        frames = pipeline(clip.prompt, read_frames(clip.tracking, *size), Image.fromarray(truth[0]),
+                          num_inference_steps=recipe.sample_steps, guidance_scale=1.0).frames
+    moments = np.linspace(0, len(truth) - 1, 4).round().astype(int)
+    sheet = np.concatenate([np.concatenate(list(video[moments]), 1) for video in (truth, np.asarray(frames))], 0)
+    path = Path(recipe.folder) / "samples" / f"{loop.step:06d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+    return {"psnr": round(psnr(np.asarray(frames), truth), 3)}
