@@ -27,7 +27,8 @@ from ..protocol.messages import (
     JobSpec,
     Need,
 )
-from .client import POLL_S, DasClient, ShouldStop
+from .client import DasClient
+from .connection import POLL_S, ShouldStop
 from .files import holds, write_whole
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from das_blender_addon.client import client as client_module
+from das_blender_addon.client import connection
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, run_job
 from das_blender_addon.client.watcher import JobWatcher
@@ -226,7 +226,7 @@ def test_client_waits_for_a_server_that_is_still_starting(own_server, tmp_path):
 
 
 def test_client_of_another_version_is_told(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(client_module, "PROTOCOL_VERSIONS", (99,))
+    monkeypatch.setattr(connection, "PROTOCOL_VERSIONS", (99,))
     with pytest.raises(VersionMismatch, match="99"):
         run_job(server.address, request(), tmp_path)
 

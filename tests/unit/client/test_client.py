@@ -7,7 +7,7 @@ import time
 import msgpack
 import pytest
 
-from das_blender_addon.client import client as client_module
+from das_blender_addon.client import connection
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.errors import (
     JobCancelled,
@@ -38,8 +38,8 @@ def patient():
 def _short_patience(monkeypatch, request):
     if "patient" in request.fixturenames:
         return
-    monkeypatch.setattr(client_module, "ATTEMPT_S", 0.3)
-    monkeypatch.setattr(client_module, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(connection, "ATTEMPT_S", 0.3)
+    monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_refused_request_is_the_error_that_the_server_names(peer, client):
 
 
 def test_version_that_the_server_does_not_speak_is_a_mismatch(monkeypatch, client):
-    monkeypatch.setattr(client_module, "PROTOCOL_VERSIONS", (99,))
+    monkeypatch.setattr(connection, "PROTOCOL_VERSIONS", (99,))
     with pytest.raises(VersionMismatch, match="speaks 1"):
         client.hello()
 
@@ -424,6 +424,16 @@ def test_server_that_stays_away_while_events_are_awaited_is_a_timeout(peer):
         client.attach(JOB)
         peer.drop[m.Attach] = peer.drop[m.Hello] = 10_000
         with pytest.raises(TransportTimeout):
+            events_until_final(client)
+
+
+def test_server_that_greets_and_says_nothing_else_is_a_timeout(peer):
+    peer.final = None
+    with DasClient(peer.address, timeout_s=0.8) as client:
+        client.submit(JOB, SPEC, [])
+        client.attach(JOB)
+        peer.drop[m.Attach] = 10_000
+        with pytest.raises(TransportTimeout, match="fell silent for 0.8 s"):
             events_until_final(client)
 
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from das_blender_addon.client import client as client_module
+from das_blender_addon.client import connection
 from das_blender_addon.client import take as take_module
 from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, job_inputs, run_job
 from das_blender_addon.client.watcher import JobWatcher
@@ -46,8 +46,8 @@ def request(**changes):
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch):
-    monkeypatch.setattr(client_module, "ATTEMPT_S", 0.3)
-    monkeypatch.setattr(client_module, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(connection, "ATTEMPT_S", 0.3)
+    monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
 
 
 @pytest.fixture
