@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except DasError as error:
         logging.getLogger(__name__).debug("%s", error.detail or error, exc_info=True)
         print(f"das-server: {error.message}", file=sys.stderr)
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of a pipe has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,9 +61,38 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
 
+    doctor = commands.add_parser("doctor", help="say which models run on this machine, how, and why")
+    doctor.add_argument("--device", default="auto", help='such as cuda:0 or cpu (default "auto")')
+    doctor.set_defaults(command=_doctor)
+
+    _add_models_parser(commands.add_parser("models", help="list, check and install models"))
+
+    train = commands.add_parser("train", help="train a model by a TOML recipe")
+    train.add_argument("recipe", type=Path)
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train.set_defaults(command=_train)
+
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=lambda options: print(__version__))
     return parser
+
+
+def _add_models_parser(models: argparse.ArgumentParser) -> None:
+    actions = models.add_subparsers(metavar="ACTION", required=True)
+    actions.add_parser("list", help="all known models").set_defaults(command=_models_list)
+    for name, command, text in (
+        ("path", _models_path, "where a model's checkpoint is, or would have to be"),
+        ("verify", _models_verify, "compare an installed model with its digests"),
+        ("add", _models_add, "install a checkpoint folder"),
+        ("pull", _models_pull, "download a model at a revision"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("name")
+        action.set_defaults(command=command)
+        if name == "add":
+            action.add_argument("folder", type=Path)
+        if name == "pull":
+            action.add_argument("--revision", required=True, help="the commit to fetch")
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -102,3 +131,62 @@ def _status(options: argparse.Namespace) -> None:
             job.get("message"),
         ]
         print("  " + " · ".join(word for word in words if word))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from das_server.pipeline.memory import doctor
+
+    for one in doctor(device=options.device):
+        state = "installed" if one.installed else "not installed"
+        print(f"{one.model}: {state}; profile {one.profile or 'none fits'}: {one.reason}")
+
+
+def _models_list(options: argparse.Namespace) -> None:
+    from das_server.models.registry import list_models
+
+    for one in list_models():
+        state = f"{one.size_bytes / 1e6:.0f} MB" if one.installed else "not installed"
+        print(f"{one.spec.name}  {state}  {one.spec.label}  {one.folder}")
+
+
+def _models_path(options: argparse.Namespace) -> None:
+    from das_server.models.registry import model_path
+
+    print(model_path(options.name))
+
+
+def _models_verify(options: argparse.Namespace) -> None:
+    from das_server.models.checkpoint import verify_model
+
+    report = verify_model(options.name, progress=_show_progress())
+    print(f"{report.folder}: {report.num_files} files, {report.size_bytes} bytes, all as they were added")
+
+
+def _models_add(options: argparse.Namespace) -> None:
+    from das_server.models.checkpoint import add_model
+
+    print(add_model(options.name, options.folder, progress=_show_progress()))
+
+
+def _models_pull(options: argparse.Namespace) -> None:
+    from das_server.models.checkpoint import pull_model
+
+    print(pull_model(options.name, options.revision, progress=_show_progress()))
+
+
+def _show_progress() -> Callable[[str, int, int], None] | None:
+    """Progress on one line of a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(what: str, done: int, total: int) -> None:
+        print(f"\r{what} {done / 1e6:.0f} of {total / 1e6:.0f} MB ", end="\n" if done == total else "", file=sys.stderr)
+
+    return show
+
+
+def _train(options: argparse.Namespace) -> int:
+    from das_server.training.launch import run
+
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return run(options.recipe, options.resume)
