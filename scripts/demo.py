@@ -150,7 +150,7 @@ def main() -> None:
     result = json.loads((out / "blender.json").read_text())
     contact_sheet(out, result)
     write_report(out, result, {"server_start": round(server_s, 2), "blender_total": round(blender_s, 2)})
-    for scratch in ("blender.json", "blender_render", "tracking", "server", "blender_profile", "extension"):
+    for scratch in ("blender.json", "blender_render", "server", "blender_profile", "extension"):
         target = out / scratch
         shutil.rmtree(target, ignore_errors=True) if target.is_dir() else target.unlink(missing_ok=True)
     say(f"done: {out}")

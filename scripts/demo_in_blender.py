@@ -17,7 +17,6 @@ import sys
 import time
 from pathlib import Path
 
-import addon_utils
 import bpy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,13 +35,12 @@ def render_strip_movie(scene: bpy.types.Scene, target: Path, compat) -> None:
     bpy.ops.render.render(animation=True, scene=scene.name)
 
 
-def tracking_movie(folder: Path, target: Path, like: bpy.types.Scene, size: tuple[int, int], sequencer, compat) -> None:
-    """Make a movie of the tracking frames in ``folder`` through a scene of strips of its own."""
+def tracking_movie(files, target: Path, like: bpy.types.Scene, size, sequencer, compat) -> None:
+    """Make a movie of the tracking frames through a scene of strips of its own."""
     scene = bpy.data.scenes.new("Tracking Movie")
     scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = *size, 100
     scene.render.fps = like.render.fps
     scene.view_settings.view_transform = "Standard"
-    files = sorted(folder.glob("*.png"))
     scene.frame_start, scene.frame_end = 1, len(files)
     sequencer.add_image_strip(scene, "tracking", files, frame_start=1)
     render_strip_movie(scene, target, compat)
@@ -73,18 +71,20 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="   %(message)s", stream=sys.stdout)
     if "." not in arguments.package:
         sys.path.insert(0, str(ROOT))
+        import addon_utils  # Blender as a module finds it only once bpy is there
+
         addon_utils.enable(arguments.package, default_set=True)
     addon = {
         name: importlib.import_module(f"{arguments.package}.{name}")
-        for name in ("api", "compat", "demo_scene", "protocol.png", "sequencer")
+        for name in ("api", "compat", "demo_scene", "sequencer")
     }
     timings = {}
 
     say(f"Blender {bpy.app.version_string}: building the demo scene")
     scene = addon["demo_scene"].build_demo_scene()
     scene.render.engine = "DAS"
-    scene.das.prompt, scene.das.seed, scene.das.server, scene.das.size = PROMPT, arguments.seed, arguments.server, arguments.size
-    scene.das.cache_folder = str(out / "cache")
+    scene.das.prompt, scene.das.seed = PROMPT, arguments.seed
+    scene.das.server, scene.das.size = arguments.server, arguments.size
     (out / "frames").mkdir()
     scene.render.filepath = str(out / "frames" / "####")
     addon["compat"].set_image_output(scene, "PNG")
@@ -97,16 +97,9 @@ def main() -> None:
     take = addon["api"].render_take(scene)  # in the cache already
     shutil.copyfile(take.first_frame, out / "first_frame.png")
 
-    say("the tracking video, seen alone")
-    tracking = addon["api"].export_tracking(scene)
-    (out / "tracking").mkdir()
-    tracking_files = {}
-    for number, frame in zip(tracking.frames, tracking.video, strict=True):
-        file = out / "tracking" / f"{number:04d}.png"
-        file.write_bytes(addon["protocol.png"].encode_png(frame))
-        tracking_files[str(number)] = str(file)
-    size = (tracking.video.shape[2], tracking.video.shape[1])
-    tracking_movie(out / "tracking", out / "tracking.mp4", scene, size, addon["sequencer"], addon["compat"])
+    say("a movie of the tracking video")
+    sizes = [int(word) for word in take.report["model_size"]]
+    tracking_movie(take.tracking_frames, out / "tracking.mp4", scene, sizes, addon["sequencer"], addon["compat"])
 
     say("the strip in the sequencer, and its movie")
     strip = addon["api"].add_to_sequencer(take, scene)
@@ -125,16 +118,16 @@ def main() -> None:
         "blender_version": bpy.app.version_string,
         "settings": {"prompt": PROMPT, "seed": arguments.seed, "size": arguments.size},
         "report": take.report,
-        "timings_s": timings,
+        "timings_s": {**timings, **take.timings},
         "inputs_sha256": {
-            "first_frame": hashlib.sha256(Path(take.first_frame).read_bytes()).hexdigest(),
-            "tracking_video": hashlib.sha256(tracking.video.tobytes()).hexdigest(),
-            "demo.blend scene script": hashlib.sha256(Path(addon["demo_scene"].__file__).read_bytes()).hexdigest(),
+            "first_frame": take.report["first_frame_sha256"],
+            "tracking_video": take.report["tracking_video_sha256"],
+            "scene script": hashlib.sha256(Path(addon["demo_scene"].__file__).read_bytes()).hexdigest(),
         },
         "first_frame": str(out / "first_frame.png"),
         "columns": list(COLUMN_FRAMES),
-        "tracking": tracking_files,
-        "frames": {str(number): str(out / "frames" / f"{number:04d}.png") for number in take.plan.frames},
+        "tracking": {str(number): str(file) for number, file in zip(take.frame_numbers, take.tracking_frames, strict=True)},
+        "frames": {str(number): str(out / "frames" / f"{number:04d}.png") for number in take.frame_numbers},
         "blender": own,
     }
     (out / "blender.json").write_text(json.dumps(result, default=str))
