@@ -23,7 +23,8 @@ HALF_LIT = 188  # sRGB of half the light: the edge of a shape that the render's 
 def glowing(colour):
     """A material that shines in one colour, whatever the light."""
     material = bpy.data.materials.new("Glow")
-    material.use_nodes = True
+    if material.node_tree is None:  # Blender 5 always has one
+        material.use_nodes = True
     tree = material.node_tree
     emission = tree.nodes.new("ShaderNodeEmission")
     emission.inputs["Color"].default_value = (*colour, 1.0)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The demo scene has in it what a demo has to show, and is the same every time."""
+
+import bpy
+import numpy as np
+import pytest
+
+from das_blender_addon import api
+from das_blender_addon.demo_scene import NUM_FRAMES, build_demo_scene
+from das_blender_addon.export import export_geometry
+from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.stepping import stepping
+
+FRAMES = (1, 25, NUM_FRAMES)
+
+
+def geometry_of(scene, frames=FRAMES):
+    with stepping(scene) as step:
+        return export_geometry(((frame, step(frame)) for frame in frames), width=72, height=48)
+
+
+@pytest.fixture
+def demo():
+    return build_demo_scene()
+
+
+def test_demo_scene_is_the_same_every_time(demo):
+    first = geometry_of(demo)
+    again = geometry_of(build_demo_scene())
+    np.testing.assert_array_equal(first.vertices, again.vertices)
+    np.testing.assert_array_equal(first.triangles, again.triangles)
+    np.testing.assert_array_equal(first.cameras.camera_from_world, again.cameras.camera_from_world)
+
+
+def test_demo_scene_deforms_by_bones_and_shape_keys_and_zooms(demo):
+    objects = demo.objects
+    assert objects["Creature"].modifiers["Armature"].object == objects["Bones"]
+    assert len(objects["Ball"].data.shape_keys.key_blocks) == 3
+    assert len(objects["Floor"].data.polygons) == len(objects["Wall"].data.polygons) == 2
+    assert (demo.frame_start, demo.frame_end, demo.render.fps) == (1, NUM_FRAMES, 24)
+    cameras = geometry_of(demo).cameras
+    assert cameras.focal_px[2, 0] > cameras.focal_px[0, 0] * 1.05
+    assert np.abs(cameras.camera_from_world[2] - cameras.camera_from_world[0]).max() > 0.1
+
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    for name in ("Creature", "Ball"):
+        shapes = []
+        for frame in FRAMES[:2]:
+            demo.frame_set(frame)
+            shape = objects[name].evaluated_get(depsgraph).data
+            shapes.append(np.array([vertex.co[:] for vertex in shape.vertices]))
+        assert np.abs(shapes[1] - shapes[0]).max() > 0.1, name
+
+
+def test_demo_scene_hides_the_ball_behind_the_ring_and_shows_it_again(demo):
+    everything = api.export_tracking(demo, frames=FRAMES, size=(144, 96))
+    demo.objects["Ring"].hide_render = True
+    without_ring = api.export_tracking(demo, frames=FRAMES, size=(144, 96))
+    for name in ("Creature", "Floor", "Wall", "Eye", "Eye.001", "Pupil", "Pupil.001"):
+        demo.objects[name].hide_render = True
+    ball = api.export_tracking(demo, frames=FRAMES, size=(144, 96)).coverage
+    in_front = (everything.video != without_ring.video).any(axis=-1) & ball
+    hidden = in_front.sum(axis=(1, 2)) / ball.sum(axis=(1, 2))
+    assert hidden[0] < 0.05 and hidden[1] > 0.2 and hidden[2] < hidden[1] / 2
+
+
+def test_demo_scene_fills_the_picture_and_mostly_stays_in_it(demo):
+    tracking = api.export_tracking(demo, frames=[1, 13, 25, 37, 49], size=(144, 96))
+    assert tracking.coverage.all()
+    assert tracking.first_frame_visible.mean(axis=(1, 2)).min() > 0.85
+
+
+def test_demo_scene_renders_the_same_first_frame_every_time(demo, tmp_path):
+    pictures = []
+    for name in ("a", "b"):
+        scene = build_demo_scene()
+        scene.render.resolution_percentage = 10
+        scene.cycles.samples = 4
+        scene.render.filepath = str(tmp_path / f"{name}.png")
+        bpy.ops.render.render(write_still=True)
+        pictures.append(decode_png((tmp_path / f"{name}.png").read_bytes()))
+    np.testing.assert_array_equal(*pictures)
+    assert pictures[0].shape == (48, 72, 3) and pictures[0].std() > 30
+
+
+def test_demo_scene_is_saved_where_it_is_asked_to(tmp_path):
+    build_demo_scene(tmp_path / "deep" / "demo.blend")
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "deep" / "demo.blend"))
+    assert bpy.context.scene.name == "Demo" and bpy.context.scene.camera is not None
