@@ -38,8 +38,9 @@ class DasBlock(CogVideoXBlock):
         attention_kwargs: dict[str, Any] | None = None,
         modulation: Modulation | None = None,
         text_rows: bool = True,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Video [B,N,C], text [B,L,C], time embedding [B or 1, E] → (video [B,N,C], text [B,L,C] or None)."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Video [B,N,C], text [B,L,C], time embedding [B or 1, E] → (video, text); without ``text_rows`` text is as it
+        came."""
         first, second = self.project_time(temb) if modulation is None else modulation
 
         # 1. Joint attention between adaptive norms; chunks: shift, scale, gate for video, then the same for text.
@@ -57,7 +58,7 @@ class DasBlock(CogVideoXBlock):
         shift, scale, gate, text_shift, text_scale, text_ff_gate = second[:, None, :].chunk(6, dim=2)
         video_in = self.norm2.norm(hidden_states) * (1 + scale) + shift
         if not text_rows:
-            return hidden_states + gate * self.ff(video_in), None
+            return hidden_states + gate * self.ff(video_in), encoder_hidden_states
 
         encoder_hidden_states = encoder_hidden_states + text_gate * text_attended
         text_in = self.norm2.norm(encoder_hidden_states) * (1 + text_scale) + text_shift

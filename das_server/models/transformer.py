@@ -351,7 +351,8 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
 
         # 2. Patches of the noisy latents and, by the same weights and positions, of the tracking latents.
         joint = self.embedding_dropout(self.patch_embed(encoder_hidden_states, hidden_states))
-        text, video = joint[:, :text_length], joint[:, text_length:]
+        # Contiguous, so that a compiled first block is the same program as the others.
+        text, video = joint[:, :text_length].contiguous(), joint[:, text_length:].contiguous()
         if run.tracking_tokens is None:
             some_text = encoder_hidden_states[: tracking_maps.shape[0]]
             run.tracking_tokens = self.patch_embed(some_text, tracking_maps)[:, text_length:]
@@ -391,7 +392,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
             temb = temb + self.ofs_embedding(self.ofs_proj(ofs).to(dtype))
         return temb
 
-    def _run_block(self, block: DasBlock, *args: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _run_block(self, block: DasBlock, *args: Any) -> tuple[torch.Tensor, torch.Tensor]:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(block, *args)
         names = (
