@@ -75,23 +75,26 @@ def bare_rates(count: int) -> tuple[list[float], list[float]]:
         process.wait()
 
 
-def client_rates(size_mib: int, folder: Path) -> tuple[list[float], list[float], list[float]]:
-    """MiB/s of `DasClient`: up, up again (nothing to send), down."""
-    up, again, down = [], [], []
+def client_rates(size_mib: int, folder: Path) -> tuple[list[float], list[float], list[float], list[float]]:
+    """MiB/s of `DasClient`: up, up again (nothing to send), down; and MiB per CPU second of the client, up and down."""
+    up, again, down, cpu = [], [], [], []
     with running_server(folder) as server, DasClient(server.address) as client:
         while client.status().workers[0]["state"] in ("starting", "loading"):  # a worker that loads takes the cores
             time.sleep(0.5)
         for _ in range(ROUNDS):
             blob = os.urandom(size_mib * MEBIBYTE)
             sha = blob_sha(blob)
+            cpu_start = time.process_time()
             for rates in (up, again):
                 start = time.perf_counter()
                 client.upload(blob, sha)
                 rates.append(size_mib / (time.perf_counter() - start))
             start = time.perf_counter()
-            assert client.fetch(sha, len(blob)) == blob
+            fetched = client.fetch(sha, len(blob))
             down.append(size_mib / (time.perf_counter() - start))
-    return up, again, down
+            cpu.append(2 * size_mib / (time.process_time() - cpu_start))
+            assert fetched == blob
+    return up, again, down, cpu
 
 
 def disk_rate(size_mib: int, folder: Path) -> float:
@@ -117,13 +120,14 @@ def main() -> None:
     size_mib = int(sys.argv[1]) if len(sys.argv) > 1 else 64
     with tempfile.TemporaryDirectory() as folder:
         bare_up, bare_down = bare_rates(size_mib)
-        up, again, down = client_rates(size_mib, Path(folder) / "state")
+        up, again, down, cpu = client_rates(size_mib, Path(folder) / "state")
         rates = {
             "bare loop, up": bare_up,
             "bare loop, down": bare_down,
             "DasClient, upload": up,
             "DasClient, upload of what is there": again,
             "DasClient, download": down,
+            "DasClient, per CPU second of its own": cpu,
             "SHA-256": [sha_rate(size_mib) for _ in range(ROUNDS)],
             "write and flush to disk": [disk_rate(size_mib, Path(folder)) for _ in range(ROUNDS)],
         }
