@@ -209,7 +209,7 @@ def _sway(bones) -> None:
     for index in range(CREATURE_BONES):
         bone = bones.pose.bones[f"Bone {index}"]
         bone.rotation_mode = "XYZ"
-        for frame, sideways, forward in ((1, 0.0, 0.0), (15, -9.0, 3.0), (33, 11.0, 5.0), (49, 2.0, 0.0)):
+        for frame, sideways, forward in ((1, 0.0, 0.0), (15, -9.0, 3.0), (33, 7.5, 5.0), (49, -1.0, 0.0)):
             later = frame if frame in (1, NUM_FRAMES) else frame + index
             bone.rotation_euler = (radians(forward), 0.0, radians(sideways))
             bone.keyframe_insert("rotation_euler", frame=later)
@@ -291,7 +291,7 @@ def _add_ring(scene) -> None:
 def _add_camera(scene) -> None:
     """Comes nearer in an arc while it zooms in: what the first frame does not show stays rare."""
     camera = _link(scene, "Camera", bpy.data.cameras.new("Camera"))
-    target = Vector((0.12, 0.4, 1.12))
+    target = Vector((0.05, 0.4, 1.12))
     for frame, place, lens in (
         (1, Vector((0.60, -7.7, 2.75)), 42.0),
         (25, Vector((0.10, -7.3, 2.45)), 45.0),
