@@ -39,6 +39,9 @@ POLL_S = 0.1
 ATTEMPT_S = 2.5
 """A request without an answer for this long is sent again on a new socket, seconds."""
 
+GAP_S = 0.5
+"""Events that are missing are asked for again at most this often, seconds."""
+
 MAX_FRAME_BYTES = 8 << 20
 """A server that sends a larger frame than this is disconnected, bytes."""
 
@@ -77,6 +80,8 @@ class Connection:
         self._heard = 0.0
         self._asked: float | None = None
         self._beats: set[int | None] = set()
+        self._beat_at = 0.0
+        self._gap = False
         self._unanswered_s: float | None = None
         self._attempt_s = min(ATTEMPT_S, timeout_s)
 
@@ -112,7 +117,9 @@ class Connection:
             now = time.monotonic()
             if self._asked is not None and now - self._asked > self._attempt_s:
                 self._recover("the last question", self._unanswered_s or now, should_stop)
-            elif self._asked is None and now - self._heard > HEARTBEAT_S:
+            elif self._asked is None and (
+                now - self._heard > HEARTBEAT_S or (self._gap and now - self._beat_at > GAP_S)
+            ):
                 self._beat()
             # 3. wait a little
             self._check_stop(should_stop)
@@ -125,7 +132,8 @@ class Connection:
         """Ask for the events since the last one seen; the answers are taken by `next_event`."""
         beats: list[Any] = [messages.Attach(0, job, after) for job, after in self._following.items()]
         self._beats = {self._send(beat, wait_s=0.0) for beat in beats or [messages.Ping(0)]}
-        self._asked = time.monotonic()
+        self._asked = self._beat_at = time.monotonic()
+        self._gap = False
         self._unanswered_s = self._unanswered_s or self._asked
 
     # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -289,8 +297,10 @@ class Connection:
         return bool(self._open_socket().poll(int(1000 * wait_s), zmq.POLLIN))
 
     def _take_event(self, event: messages.Event) -> None:
-        """Keep an event of a followed job, once; a repeated one has a ``seq`` that was seen."""
-        if event.seq <= self._following.get(event.job, event.seq):
+        """Keep an event of a followed job if it is the next; others were seen, or come again with the next ATTACH."""
+        due = self._following.get(event.job, event.seq) + 1
+        if event.seq != due:
+            self._gap = self._gap or event.seq > due
             return
         self._following[event.job] = event.seq
         self._inbox.append(event)

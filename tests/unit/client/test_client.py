@@ -398,6 +398,32 @@ def test_lost_events_are_asked_for_again(peer, client):
     assert peer.followers[JOB] == follower
 
 
+def test_events_lost_in_the_middle_are_asked_for_again(peer, client):
+    peer.final = None
+    client.submit(JOB, SPEC, [])
+    client.attach(JOB)
+    assert [client.next_event(2.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
+    follower = peer.followers.pop(JOB)
+    for step in range(3):
+        peer.add_event(JOB, "PROGRESS", {"stage": "decoding", "step": step, "of": 3, "elapsed_s": 1.0})
+    until = time.monotonic() + 5
+    while len(peer.events[JOB]) < 8 and time.monotonic() < until:
+        time.sleep(0.005)
+    peer.followers[JOB] = follower
+    peer.add_event(JOB, "DONE", {"artefacts": [], "report": {}})
+    assert [event.seq for event in events_until_final(client)] == [6, 7, 8, 9]
+
+
+def test_events_of_an_earlier_question_are_not_taken_out_of_turn(peer, client):
+    peer.final = None
+    client.submit(JOB, SPEC, [])
+    client.attach(JOB)
+    assert [client.next_event(2.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
+    peer.add_event(JOB, "DONE", {"artefacts": [], "report": {}})
+    client.attach(JOB, after=2)
+    assert [event.seq for event in events_until_final(client)] == [3, 4, 5, 6]
+
+
 def test_server_that_restarts_goes_on_telling(peer):
     with Peer() as first:
         first.final = None
