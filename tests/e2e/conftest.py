@@ -13,8 +13,8 @@ def server(tmp_path_factory):
         yield server
 
 
-@pytest.fixture
-def own_server(tmp_path):
-    """A server for one test alone, to be killed, stopped and starved."""
-    with running_server(tmp_path / "state", environment=IMPATIENT) as server:
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory):
+    """A server of one file's tests, to be killed, stopped and starved; each leaves it running."""
+    with running_server(tmp_path_factory.mktemp("own") / "state", environment=IMPATIENT) as server:
         yield server

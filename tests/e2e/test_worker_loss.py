@@ -5,7 +5,7 @@ import os
 import signal
 
 from das_blender_addon.client.client import DasClient
-from tests.support.wire import follow, is_step, kill, submit
+from tests.support.wire import follow, is_step, kill, submit, whole_story
 
 JOB = {"num_inference_steps": 20, "seed": 21}
 
@@ -16,12 +16,12 @@ def test_job_of_killed_worker_is_tried_again_with_same_result(own_server):
         job = submit(client, **JOB)
         follow(client, job, until=is_step)
         kill(own_server.status()["workers"][0]["pid"])
-        finished = follow(client, job)
+        finished = whole_story(own_server.address, job)
     assert finished.kinds == ["QUEUED", "STARTED", "RETRY", "STARTED", "DONE"]
     retry = next(event for event in finished.events if event.kind == "RETRY").fields
     assert retry["code"] == "job.worker_lost" and retry["attempt"] == 2 and "SIGKILL" in retry["message"]
     assert finished.frame_shas == expected
-    assert own_server.status()["workers"][0]["restarts"] == 1
+    assert own_server.status()["workers"][0]["restarts"] >= 1
 
 
 def test_job_that_always_loses_its_worker_fails_after_three_attempts(own_server):
@@ -32,7 +32,7 @@ def test_job_that_always_loses_its_worker_fails_after_three_attempts(own_server)
             after = follow(client, job, after=after, until=lambda event: event.kind == "STARTED").last.seq
             after = follow(client, job, after=after, until=is_step).last.seq
             kill(own_server.status()["workers"][0]["pid"])
-        finished = follow(client, job)
+        finished = whole_story(own_server.address, job)
         assert finished.kinds == ["QUEUED"] + ["STARTED", "RETRY"] * 2 + ["STARTED", "FAILED"]
         assert finished.last.fields["code"] == "job.worker_lost"
         assert "3 times" in finished.last.fields["message"]
@@ -44,7 +44,7 @@ def test_silent_worker_is_replaced(own_server):
         job = submit(client, **JOB)
         follow(client, job, until=is_step)
         os.kill(own_server.status()["workers"][0]["pid"], signal.SIGSTOP)
-        finished = follow(client, job)
+        finished = whole_story(own_server.address, job)
     assert finished.last.kind == "DONE"
     retry = next(event for event in finished.events if event.kind == "RETRY").fields
     assert "silent" in retry["message"]

@@ -71,6 +71,12 @@ def follow(client: DasClient, job: str, *, after: int = 0, until: Callable[[Even
     raise AssertionError(f"job {job} did not get there within {JOB_S:.0f} s; its events: {events}")
 
 
+def whole_story(address: str, job: str) -> Finished:
+    """All events of a job from the first to the final one, as a client gets them that was not there before."""
+    with DasClient(address, timeout_s=60) as client:
+        return follow(client, job)
+
+
 def is_step(event: Event) -> bool:
     """Whether a denoising step has just ended."""
     return event.kind == "PROGRESS" and event.fields["stage"] == "denoising" and event.fields["step"] > 0

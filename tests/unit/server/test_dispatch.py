@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is tried again and what is given up, with a real job list and a pool whose workers do as the test says."""
+
+import time
+
+import pytest
+
+from das_blender_addon.protocol.messages import Artefact
+from das_server.blobs import BlobStore
+from das_server.jobs import JobState, JobStore
+from das_server.workers.base import (
+    WorkDone,
+    WorkerStatus,
+    WorkFailed,
+    WorkLost,
+    WorkOrder,
+    WorkPreviewed,
+    WorkProgressed,
+    Workers,
+)
+from das_server.workers.dispatch import Dispatcher
+from tests.support.jobs import job_id, job_inputs, job_spec
+
+
+class ScriptedWorkers(Workers):
+    """A second implementation of the interface: one worker, and news that the test puts there."""
+
+    def __init__(self):
+        self.order: WorkOrder | None = None
+        self.cancelled: list[str] = []
+        self.waiting: list = []
+        self.state = "ready"
+
+    def start(self):
+        self.state = "ready"
+
+    def stop(self):
+        self.state = "stopped"
+
+    def free(self):
+        return self.status() if self.order is None and self.state == "ready" else []
+
+    def run(self, worker, order):
+        assert worker == "worker-0" and self.order is None
+        self.order = order
+
+    def cancel(self, job):
+        self.cancelled.append(job)
+
+    def news(self):
+        news, self.waiting = self.waiting, []
+        if any(not isinstance(one, WorkProgressed | WorkPreviewed) for one in news):
+            self.order = None
+        return news
+
+    def status(self):
+        return [WorkerStatus("worker-0", self.state, "cpu", problem="It broke." if self.state == "broken" else "")]
+
+
+@pytest.fixture
+def house(tmp_path):
+    store, blobs, workers = JobStore(tmp_path), BlobStore(tmp_path), ScriptedWorkers()
+    yield store, blobs, workers, Dispatcher(store, blobs, workers, max_attempts=3)
+    store.close()
+
+
+def submitted(store: JobStore, **changes) -> str:
+    job = job_id()
+    spec = job_spec(**changes)
+    store.submit(job, spec, job_inputs(spec)[0])
+    return job
+
+
+def kinds(store: JobStore, job: str) -> list[str]:
+    return [event.kind for event in store.events(job)]
+
+
+def frame(blobs: BlobStore, content: bytes = b"pixels") -> Artefact:
+    sha, size = blobs.add(content)
+    return Artefact("frame", sha, size, "image/png")
+
+
+def test_jobs_are_given_out_one_by_one_in_order(house):
+    store, blobs, workers, dispatcher = house
+    one, two = submitted(store), submitted(store)
+    dispatcher.tick()
+    dispatcher.tick()
+    assert workers.order.job == one and store.get(two).state is JobState.QUEUED
+    workers.waiting = [WorkDone(one, 1, (frame(blobs),), {"seed": 7})]
+    dispatcher.tick()
+    assert workers.order.job == two
+    assert store.last_event(one).fields["report"] == {"seed": 7}
+
+
+def test_news_become_numbered_events(house):
+    store, blobs, workers, dispatcher = house
+    job = submitted(store)
+    dispatcher.tick()
+    preview = frame(blobs, b"small")
+    workers.waiting = [WorkProgressed(job, 1, {"step": 1}), WorkPreviewed(job, 1, 1, preview)]
+    dispatcher.tick()
+    assert kinds(store, job) == ["QUEUED", "STARTED", "PROGRESS", "PREVIEW"]
+    assert preview.sha in store.referenced_blobs()
+
+
+def test_lost_job_is_tried_three_times(house):
+    store, _, workers, dispatcher = house
+    job = submitted(store)
+    for attempt in (1, 2, 3):
+        dispatcher.tick()
+        assert workers.order.attempt == attempt
+        workers.waiting = [WorkLost(job, attempt, "It died.")]
+        dispatcher.tick()
+    assert store.get(job).state is JobState.FAILED
+    assert store.last_event(job).fields["code"] == "job.worker_lost"
+    assert "It died." in store.last_event(job).fields["message"]
+
+
+def test_failed_job_is_not_tried_again(house):
+    store, _, workers, dispatcher = house
+    job = submitted(store)
+    dispatcher.tick()
+    workers.waiting = [WorkFailed(job, 1, "first_frame", "No.", "first_frame")]
+    dispatcher.tick()
+    assert kinds(store, job) == ["QUEUED", "STARTED", "FAILED"]
+    assert store.last_event(job).fields == {"code": "first_frame", "message": "No.", "field": "first_frame"}
+
+
+def test_late_news_of_an_earlier_attempt_change_nothing(house):
+    store, blobs, workers, dispatcher = house
+    job = submitted(store)
+    dispatcher.tick()
+    workers.waiting = [WorkLost(job, 1, "It died.")]
+    dispatcher.tick()
+    workers.waiting = [WorkProgressed(job, 1, {"step": 9})]
+    dispatcher.tick()
+    assert store.get(job).attempt == 2 and store.get(job).state is JobState.RUNNING
+    assert "PROGRESS" not in kinds(store, job)
+
+
+@pytest.mark.parametrize("how", ["done", "failed", "lost"])
+def test_cancelled_job_is_cancelled_however_its_worker_ends(house, how):
+    store, blobs, workers, dispatcher = house
+    job = submitted(store)
+    dispatcher.tick()
+    dispatcher.cancel(job)
+    assert workers.cancelled == [job]
+    news = {
+        "done": WorkDone(job, 1, (frame(blobs),), {}),
+        "failed": WorkFailed(job, 1, "job.cancelled", "Stopped."),
+        "lost": WorkLost(job, 1, "It was killed."),
+    }
+    workers.waiting = [news[how]]
+    dispatcher.tick()
+    assert kinds(store, job) == ["QUEUED", "STARTED", "CANCELLED"]
+
+
+def test_result_that_vanished_from_disk_is_made_again(house):
+    store, blobs, workers, dispatcher = house
+    job = submitted(store)
+    dispatcher.tick()
+    artefact = frame(blobs)
+    blobs.delete(artefact.sha)
+    workers.waiting = [WorkDone(job, 1, (artefact,), {})]
+    dispatcher.tick()
+    assert kinds(store, job)[-2:] == ["RETRY", "STARTED"]
+
+
+def test_restart_puts_running_jobs_back_and_ends_cancelled_ones(house):
+    store, blobs, _, _ = house
+    one, two = submitted(store), submitted(store)
+    for job in (one, two):
+        store.start(job, worker="worker-0", device="cpu")
+    store.request_cancel(two)
+    workers = ScriptedWorkers()
+    dispatcher = Dispatcher(store, blobs, workers)
+    dispatcher.recover()
+    assert store.get(one).state is JobState.QUEUED and store.get(one).losses == 0
+    assert store.get(two).state is JobState.CANCELLED
+    dispatcher.tick()
+    assert workers.order.job == one and workers.order.attempt == 2
+
+
+def test_end_of_job_that_could_not_be_written_is_written_later(house):
+    store, blobs, workers, dispatcher = house
+    job = submitted(store)
+    dispatcher.tick()
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    workers.waiting = [WorkDone(job, 1, (frame(blobs),), {"long": "x" * 50_000})]
+    dispatcher.tick()
+    assert store.get(job).state is JobState.RUNNING
+    store._db.execute("PRAGMA max_page_count = 100000")
+    deadline = time.monotonic() + 10
+    while store.get(job).state is JobState.RUNNING and time.monotonic() < deadline:
+        dispatcher.tick()
+    assert store.get(job).state is JobState.DONE
+
+
+def test_waiting_jobs_fail_with_the_reason_when_no_worker_can_start(house):
+    store, _, workers, dispatcher = house
+    job = submitted(store)
+    workers.state = "broken"
+    dispatcher.tick()
+    last = store.last_event(job)
+    assert last.kind == "FAILED" and last.fields["code"] == "job.worker_lost" and "It broke." in last.fields["message"]
