@@ -148,6 +148,11 @@ def known_capabilities(server: str | None = None) -> Capabilities | None:
     return welcome.capabilities if welcome is not None else None
 
 
+def forget_servers() -> None:
+    """As if none had been asked."""
+    _welcomes.clear()
+
+
 def words_of_server(welcome: Welcome) -> str:
     """One line for people: which server, on what."""
     return f"{welcome.server} on {', '.join(welcome.capabilities.devices)}"

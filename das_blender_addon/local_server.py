@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -22,13 +23,16 @@ from .errors import ServerUnreachable, SettingsError
 LOGGER = logging.getLogger(__name__)
 PROGRAM = "das-server"
 LOG_LINES = 200
-STOP_WAIT_S = 5.0
+STOP_WAIT_S = 10.0
 
 _running: LocalServer | None = None
 
 
 class LocalServer:
-    """One server process.  Its output goes to a log file and, the last lines, to `log_tail`."""
+    """One server process, below a guard that ends it when Blender is gone.
+
+    Its output goes to a log file and, the last lines, to `log_tail`.
+    """
 
     def __init__(self, executable: str, *, model: str = "", port: int = 0, state_folder: Path):
         self.address = f"tcp://127.0.0.1:{port or free_port()}"
@@ -38,11 +42,10 @@ class LocalServer:
         arguments = [executable, "serve", "--bind", self.address, "--state", os.fspath(state_folder)]
         if model:
             arguments += ["--model", model]
-        if _knows_option(executable, "--until-stdin-closes"):
-            arguments.append("--until-stdin-closes")  # a Blender that crashed leaves no server behind
+        guard = os.fspath(Path(__file__).with_name("local_server_guard.py"))
         try:
             self.process = subprocess.Popen(
-                arguments,
+                [sys.executable, "-P", guard, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -93,16 +96,15 @@ class LocalServer:
         return next((line for line in reversed(self._lines) if line.strip()), "it wrote nothing.")
 
     def stop(self) -> None:
-        """End the process: asked first, forced after `STOP_WAIT_S`."""
-        if self.is_running:
-            self.process.stdin.close()
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_WAIT_S)
-            except subprocess.TimeoutExpired:
-                LOGGER.warning("The local server did not end within %g s and is killed.", STOP_WAIT_S)
-                self.process.kill()
-                self.process.wait()
+        """End the server: its guard asks first and forces then (`local_server_guard`)."""
+        if not self.process.stdin.closed:
+            self.process.stdin.close()  # the guard ends the server
+        try:
+            self.process.wait(STOP_WAIT_S)
+        except subprocess.TimeoutExpired:
+            LOGGER.warning("The local server did not end within %g s and is killed.", STOP_WAIT_S)
+            self.process.kill()
+            self.process.wait()
         self._reader.join(1.0)
 
     def _read_log(self) -> None:
@@ -186,14 +188,6 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def _knows_option(executable: str, option: str) -> bool:
-    try:
-        shown = subprocess.run([executable, "serve", "--help"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return option in shown.stdout
 
 
 def register():

@@ -79,7 +79,7 @@ class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
         except DasError as error:
             _alert(layout, error.message)
             return
-        if icon:
+        if icon is not None:
             layout.template_icon(icon_value=icon, scale=THUMBNAIL_SCALE)
         else:
             _say(layout, "None yet: a take renders it when it needs it", "INFO")
@@ -146,7 +146,7 @@ class DAS_PT_take(_RenderPanel, bpy.types.Panel):
             row.progress(factor=session.progress, text=session.job_line)
             row.operator("das.cancel", text="", icon="CANCEL")
             icon = thumbnail(jobs.preview_path())
-            if icon:
+            if icon is not None:
                 layout.template_icon(icon_value=icon, scale=THUMBNAIL_SCALE)
         elif session.job_state == "FAILED":
             _alert(layout, session.job_line)
@@ -302,14 +302,17 @@ def _wrapped(words: str, width: int = 58) -> list[str]:
 # ── Thumbnails ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def thumbnail(path: Path | None) -> int:
-    """Icon number of the image at ``path``, 0 when there is none.  A file that changed is read again."""
+def thumbnail(path: Path | None) -> int | None:
+    """Icon number of the image at ``path`` (0 without a window), None when there is none.
+
+    A file that changed is read again.
+    """
     if path is None or _thumbnails is None:
-        return 0
+        return None
     try:
         stat = os.stat(path)
     except OSError:
-        return 0
+        return None
     slot, name = os.fspath(path), f"{path}@{stat.st_mtime_ns}"
     if _thumbnail_names.get(slot) != name:
         _thumbnails.pop(_thumbnail_names.get(slot, ""), None)

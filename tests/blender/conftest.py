@@ -101,7 +101,8 @@ def shot_scene(scene, server, cache_folder):
     key(cube, "rotation_euler", {1: 0.0, LAST_FRAME: 1.0}, index=2)
     key(camera.data, "lens", {1: 40.0, LAST_FRAME: 60.0})
     orange = bpy.data.materials.new("Orange")
-    orange.use_nodes = True
+    if orange.node_tree is None:  # always there since Blender 5.0
+        orange.use_nodes = True
     shader = orange.node_tree.nodes["Principled BSDF"]
     shader.inputs["Emission Color"].default_value = (1.0, 0.2, 0.0, 1.0)
     shader.inputs["Emission Strength"].default_value = 1.0

@@ -10,6 +10,7 @@ operators that the buttons call.  Ends Blender with status 0, or 1 when somethin
 """
 
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -31,10 +32,10 @@ def tour():
     """The stations of the tour; every yield lets Blender's window go on."""
     manager = bpy.context.window_manager
     # 1. The demo scene, the engine, a camera view, a wide Properties editor.
-    scene = build_scene()
+    scene = manager.windows[0].scene
     yield from settle()
-    arrange(scene)
-    yield from settle()
+    yield from arrange()
+    yield from settle(20)
     yield from stop("idle")
 
     # 2. The server is asked.
@@ -56,7 +57,7 @@ def tour():
 
     # 4. A take is cancelled, in the middle of denoising.
     call("render_take")
-    yield from until(lambda: manager.das.progress > 0.45, "the first take did not get far")
+    yield from until(lambda: manager.das.progress > 0.35, "the first take did not get far")
     call("cancel")
     yield from until(lambda: manager.das.job_state != "RUNNING", "the take was not cancelled")
     check(manager.das.job_state == "CANCELLED", manager.das.job_line)
@@ -81,35 +82,59 @@ def tour():
     yield from stop("strip")
 
 
-def build_scene():
-    """The demo scene, saved, rendered by the engine into the tour's folder."""
-    demo_scene = module("demo_scene")
-    scene = demo_scene.build_demo_scene()
+def open_scene() -> None:
+    """The demo scene with the engine, out of a file that a background Blender makes."""
+    file = FOLDER / "tour.blend"
+    build = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {PACKAGE} import demo_scene; demo_scene.build_demo_scene"
+    )
+    subprocess.run(
+        [
+            bpy.app.binary_path,
+            "-b",
+            "--factory-startup",
+            "--python-exit-code",
+            "1",
+            "--python-expr",
+            f"{build}({str(file)!r})",
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    bpy.ops.wm.open_mainfile(filepath=str(file))
+    scene = bpy.context.scene
     scene.render.engine = "DAS"
     scene.view_settings.view_transform = "Standard"
     scene.das.prompt = "a striped clay creature bends and waves on a checkered floor, soft daylight"
     scene.das.seed = 42
     scene.das.cache_folder = str(FOLDER / "cache")
-    bpy.ops.wm.save_as_mainfile(filepath=str(FOLDER / "tour.blend"))
-    return bpy.context.scene
 
 
-def arrange(scene) -> None:
-    """Camera view on the left, the Render properties wide on the right."""
+def arrange():
+    """The camera's view on the left, the Render properties as high as the window on the right.
+
+    Areas that were just made or closed crash Blender when they are touched before it has drawn them: hence the waits.
+    """
     window = bpy.context.window_manager.windows[0]
-    areas = {area.type: area for area in window.screen.areas}
-    view = areas["VIEW_3D"].spaces.active
+    for kind in ("OUTLINER", "PROPERTIES", "DOPESHEET_EDITOR"):
+        area = next((area for area in window.screen.areas if area.type == kind), None)
+        if area is not None:
+            with bpy.context.temp_override(window=window, screen=window.screen, area=area):
+                bpy.ops.screen.area_close()
+            yield from settle()
+    area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+    with bpy.context.temp_override(window=window, screen=window.screen, area=area):
+        bpy.ops.screen.area_split(direction="VERTICAL", factor=1.0 - PROPERTIES_WIDTH / window.width)
+    yield from settle()
+    left, right = sorted((area for area in window.screen.areas if area.type == "VIEW_3D"), key=lambda area: area.x)
+    right.type = "PROPERTIES"
+    yield from settle()
+    right.spaces.active.context = "RENDER"
+    view = left.spaces.active
     view.region_3d.view_perspective = "CAMERA"
     view.shading.type = "MATERIAL"
     view.overlay.show_overlays = False
-    properties = areas["PROPERTIES"]
-    with bpy.context.temp_override(window=window):
-        edge = properties.x - 1
-        delta = properties.width - PROPERTIES_WIDTH
-        bpy.ops.screen.area_move(x=edge, y=properties.y + properties.height // 2, delta=delta)
-        outliner = areas["OUTLINER"]
-        bpy.ops.screen.area_move(x=outliner.x + outliner.width // 2, y=outliner.y - 1, delta=outliner.height - 60)
-    properties.spaces.active.context = "RENDER"
+    view.show_region_toolbar = False
 
 
 def show_sequencer(edit) -> None:
@@ -225,8 +250,13 @@ def main() -> None:
     if "." not in PACKAGE:
         sys.path.insert(0, str(ROOT))
     check(addon_utils.enable(PACKAGE, default_set=True) is not None, "the extension cannot be enabled")
+    open_scene()
     steps = tour()
     bpy.app.timers.register(lambda: walk(steps), first_interval=1.0, persistent=True)
 
 
-main()
+try:
+    main()
+except BaseException:
+    note(traceback.format_exc())
+    leave(1)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operators: blocking where there is no window, reasons where they cannot run, and the jobs that a window's
+timer drives.
+"""
+
+import threading
+import time
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+
+from das_blender_addon import api, compat, jobs, operators, recipes, sequencer
+from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable
+from das_blender_addon.properties import resolve_settings
+from das_blender_addon.protocol.png import decode_png
+
+LIMIT_S = 120.0
+
+
+def session():
+    return bpy.context.window_manager.das
+
+
+def why_not(operator) -> str:
+    """What Blender says when the operator cannot run."""
+    with pytest.raises(RuntimeError) as refused:
+        operator()
+    return str(refused.value)
+
+
+# ── Blocking, as scripts and the background call them ───────────────────────────────────────────────────────────────
+
+
+def test_render_take_then_strip(shot_scene):
+    bpy.ops.das.render_take()
+    take = jobs.last_take(shot_scene)
+    assert session().job_state == "DONE" and "9 frames" in session().job_line
+    assert all(decode_png(path.read_bytes()).std() > 1.0 for path in take.frames)
+    bpy.ops.das.add_to_sequencer()
+    (strip,) = compat.all_strips(shot_scene.das.edit_scene)
+    assert strip["das_take"] == take.key and strip["das_scene"] == shot_scene.name
+    assert (compat.strip_time(strip, "left"), compat.strip_time(strip, "right")) == (1, 10)
+    assert shot_scene.das.edit_scene.frame_end == 9
+    assert not sequencer.hides_engine(shot_scene)
+
+
+def test_render_take_leaves_the_frame(shot_scene):
+    shot_scene.frame_set(4)
+    bpy.ops.das.render_take()
+    assert shot_scene.frame_current == 4
+
+
+def test_preview_tracking_writes_and_loads_the_video(shot_scene):
+    shot_scene.das.server = "tcp://127.0.0.1:9"  # it needs none
+    bpy.ops.das.preview_tracking()
+    image = bpy.data.images["DAS Tracking"]
+    folder = Path(image.filepath).parent
+    tracking = api.export_tracking(shot_scene)
+    written = [decode_png(path.read_bytes()) for path in sorted(folder.glob("*.png"))]
+    np.testing.assert_array_equal(np.stack(written), tracking.video)
+    assert image.source == "SEQUENCE"
+    shot_scene.frame_end = 4
+    bpy.ops.das.preview_tracking()
+    assert len(list(folder.glob("*.png"))) == 4 and len(bpy.data.images) == 1
+
+
+def test_render_first_frame_makes_the_slots_file(shot_scene, tmp_path):
+    shot_scene.das.cache_folder = str(tmp_path)
+    file = operators.first_frame_file(shot_scene)
+    assert "no first frame yet" in why_not(bpy.ops.das.open_first_frame)
+    bpy.ops.das.render_first_frame()
+    picture = decode_png(file.read_bytes()).astype(int)
+    assert picture.shape == (64, 96, 3) and (picture[..., 0] - picture[..., 2] > 60).any()
+    bpy.ops.das.open_first_frame()
+    assert [Path(image.filepath) for image in bpy.data.images] == [file]
+
+
+def test_test_connection_remembers_the_models(shot_scene, server):
+    bpy.ops.das.test_connection()
+    assert session().server_state == "DONE" and session().server_line.startswith("das-server")
+    assert jobs.known_capabilities(server.address).default_model == "das-preview"
+
+
+def test_failure_is_told_and_raised(shot_scene, monkeypatch):
+    monkeypatch.setenv("DAS_TIMEOUT_S", "1")
+    shot_scene.das.server = "tcp://127.0.0.1:9"
+    with pytest.raises(RuntimeError, match="127.0.0.1:9"):
+        bpy.ops.das.test_connection()
+    assert session().server_state == "FAILED" and "127.0.0.1:9" in session().server_line
+    with pytest.raises(RuntimeError, match="127.0.0.1:9"):
+        bpy.ops.das.render_take()
+    assert session().job_state == "FAILED" and "127.0.0.1:9" in session().job_line
+
+
+def test_randomise_seed_changes_it(scene):
+    seeds = set()
+    for _ in range(4):
+        bpy.ops.das.randomise_seed()
+        seeds.add(scene.das.seed)
+    assert len(seeds) == 4
+
+
+# ── Reasons ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_buttons_say_why_they_cannot_be_pressed(scene):
+    assert "has no camera" in why_not(bpy.ops.das.render_take)
+    assert "has no camera" in why_not(bpy.ops.das.preview_tracking)
+    assert "no take of this scene" in why_not(bpy.ops.das.add_to_sequencer)
+    assert "Nothing is running" in why_not(bpy.ops.das.cancel)
+    assert "No local server" in why_not(bpy.ops.das.stop_local_server)
+
+
+def test_own_first_frame_is_not_rendered_over(shot_scene, tmp_path):
+    shot_scene.das.first_frame_path = str(tmp_path / "painted.png")
+    assert "image of your own" in why_not(bpy.ops.das.render_first_frame)
+
+
+def test_takes_of_another_file_are_forgotten(shot_scene):
+    jobs.remember_take(shot_scene, object())
+    bpy.ops.wm.read_homefile(use_factory_startup=True)
+    assert jobs.last_take(bpy.context.scene) is None
+
+
+# ── Jobs of a window, ticked by hand: timers do not run in the background ───────────────────────────────────────────
+
+
+class Ticker:
+    """Starts a job as a window's operator does and ticks it as Blender's timer would."""
+
+    def __init__(self, recipe):
+        self.shown, self.ended = [], []
+        self.job = jobs.SessionJob("test", recipe, self.shown.append, lambda *end: self.ended.append(end))
+
+    def run(self, until=lambda: False) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not until() and (wait := self.job.tick()) is not None:
+            assert time.monotonic() < deadline
+            time.sleep(wait)
+
+
+def test_window_job_renders_a_take_in_small_steps(shot_scene):
+    shot_scene.das.seed = 21
+    ticker = Ticker(recipes.take_outside_render(shot_scene, resolve_settings(shot_scene)))
+    ticker.run()
+    ((take, error),) = ticker.ended
+    assert error is None and len(take.frames) == 9 and not ticker.job.is_running
+    fractions = [status.fraction for status in ticker.shown]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert sum(status.stage == "exporting" for status in ticker.shown) == 9  # a frame per tick
+    assert any(status.preview for status in ticker.shown)
+
+
+def test_cancelled_window_job_ends_and_restores_the_scene(shot_scene):
+    shot_scene.frame_set(3)
+    ticker = Ticker(recipes.take_outside_render(shot_scene, resolve_settings(shot_scene)))
+    ticker.run(until=lambda: any(status.stage == "exporting" and "5" in status.text for status in ticker.shown))
+    assert shot_scene.frame_current != 3
+    ticker.job.cancel()
+    ticker.run()
+    ((take, error),) = ticker.ended
+    assert take is None and isinstance(error, JobCancelled) and shot_scene.frame_current == 3
+
+
+def test_failed_window_job_hands_its_error_over(shot_scene, monkeypatch):
+    monkeypatch.setenv("DAS_TIMEOUT_S", "1")
+    shot_scene.das.server = "tcp://127.0.0.1:9"
+    ticker = Ticker(recipes.hello(resolve_settings(shot_scene)))
+    ticker.run()
+    assert isinstance(ticker.ended[0][1], ServerUnreachable)
+
+
+def test_stop_is_seen_in_the_middle_of_long_work():
+    """Whoever drives a recipe is asked often, also while its thread works and asks nothing itself."""
+    release, asked = threading.Event(), []
+
+    def work(should_stop, say):
+        release.wait(LIMIT_S)
+
+    def should_stop() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) > 20
+
+    with pytest.raises(JobCancelled):
+        try:
+            jobs.finish(jobs.in_thread(work), should_stop=should_stop)
+        finally:
+            release.set()
+    assert len(asked) == 21
+
+
+def test_thread_of_a_closed_recipe_is_told_to_stop():
+    seen = threading.Event()
+
+    def work(should_stop, say):
+        while not should_stop():
+            time.sleep(0.01)
+        seen.set()
+
+    recipe = jobs.in_thread(work)
+    next(recipe)
+    recipe.close()
+    assert seen.wait(LIMIT_S)
+
+
+def test_error_of_a_thread_comes_out_of_the_recipe():
+    def work(should_stop, say):
+        raise SceneError("no camera")
+
+    with pytest.raises(SceneError, match="no camera"):
+        jobs.finish(jobs.in_thread(work))
+
+
+def test_everything_said_comes_before_the_result():
+    said = []
+
+    def work(should_stop, say):
+        for index in range(100):
+            say(jobs.Status("test", str(index), index / 100))
+        return "done"
+
+    assert jobs.finish(jobs.in_thread(work), on_status=said.append) == "done"
+    assert [status.text for status in said] == [str(index) for index in range(100)]
