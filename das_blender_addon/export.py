@@ -184,7 +184,7 @@ def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
 
     A mesh is triangulated when one of its instances has no slot yet.
     """
-    shown = _ShownByRender(depsgraph)
+    objects = _Objects(depsgraph)
     meshes: dict[int, _Mesh] = {}
     occurrences: Counter = Counter()
     for instance in depsgraph.object_instances:
@@ -192,20 +192,18 @@ def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
         if shape.type != "MESH" or not instance.show_self:
             continue
         if instance.is_instance:
-            source, parent = instance.instance_object, instance.parent
-            if not (shown(source) and shown(parent)):
+            source, parent = objects(instance.instance_object), objects(instance.parent)
+            if not (source.is_shown and parent.is_shown):
                 continue
             particles = instance.particle_system
-            if parent.instance_type == "COLLECTION":
-                # Its numbers count visible objects only and shift when one is hidden; the names do not.
-                numbers: tuple = ()
-            else:
-                numbers = tuple(instance.persistent_id)
-            key = (parent.name_full, source.name_full, particles.name if particles else "", numbers)
+            # A collection's numbers count visible objects only and shift when one is hidden; the names do not.
+            numbers = () if parent.instances_collection else tuple(instance.persistent_id)
+            key = (parent.name, source.name, particles.name if particles else "", numbers)
         else:
-            if not shown(shape):
+            source = objects(shape)
+            if not source.is_shown:
                 continue
-            key = ("", shape.name_full, "", ())
+            key = ("", source.name, "", ())
         occurrences[key] += 1
         key = (*key, occurrences[key])
         data = shape.data
@@ -220,8 +218,17 @@ def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
     return list(meshes.values())
 
 
-class _ShownByRender:
-    """Whether a final render shows an object to the camera; asks every object once per frame.
+@dataclass(frozen=True)
+class _Object:
+    """What the exporter must know of an object; asked once per frame and object."""
+
+    name: str
+    is_shown: bool
+    instances_collection: bool
+
+
+class _Objects:
+    """Objects by pointer, and whether a final render shows them to the camera.
 
     A render's own depsgraph holds only what renders; the one of the viewport also holds what is hidden for rendering,
     by itself or by its collections.  Holdouts cut a hole into the picture: they show no surface.
@@ -231,19 +238,21 @@ class _ShownByRender:
         self._layer = depsgraph.view_layer
         self._filter = depsgraph.mode != "RENDER"
         self._rendered = rendered_objects(depsgraph.scene, self._layer) if self._filter else set()
-        self._known: dict[int, bool] = {}
+        self._known: dict[int, _Object] = {}
 
-    def __call__(self, shape) -> bool:
+    def __call__(self, shape) -> _Object:
         pointer = shape.as_pointer()
-        if pointer not in self._known:
-            self._known[pointer] = self._asks(shape)
-        return self._known[pointer]
+        known = self._known.get(pointer)
+        if known is None:
+            known = _Object(shape.name_full, self._is_shown(shape), shape.instance_type == "COLLECTION")
+            self._known[pointer] = known
+        return known
 
-    def _asks(self, shape) -> bool:
+    def _is_shown(self, shape) -> bool:
         if not shape.visible_camera or shape.is_holdout:
             return False
         original = shape.original
-        if original.name in self._layer.objects and original.library is None:
+        if original.library is None and original.name in self._layer.objects:
             if original.holdout_get(view_layer=self._layer) or original.indirect_only_get(view_layer=self._layer):
                 return False
         return not self._filter or (not shape.hide_render and original in self._rendered)
