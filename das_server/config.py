@@ -45,7 +45,7 @@ class ServerConfig:
     min_free_bytes: int = 256 * MEBIBYTE
     keep_s: float = 24 * 3600.0
     max_attempts: int = 3
-    cancel_grace_s: float = 10.0
+    cancel_grace_s: float = 15.0
     heartbeat_timeout_s: float = 30.0
     stall_timeout_s: float = 3600.0
 

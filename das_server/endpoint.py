@@ -23,6 +23,7 @@ from das_blender_addon.errors import (
     DasError,
     JobRejected,
     MessageTooLarge,
+    ModelError,
     ProtocolError,
     SettingsError,
     StorageError,
@@ -36,7 +37,8 @@ from das_server import __version__
 from das_server.blobs import BlobStore
 from das_server.config import ServerConfig
 from das_server.jobs import Job, JobStore, lock_state
-from das_server.models.registry import capabilities_of_models, model_spec
+from das_server.models.checkpoint import offline_instructions
+from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
 from das_server.tasks.base import task_module
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
@@ -286,6 +288,9 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
     # 1. What must be right before anything starts.
     stop = stop or threading.Event()
     model_spec(config.model)
+    if not is_installed(model_path(config.model)):
+        instructions = offline_instructions(config.model)
+        raise ModelError(f"The weights of {config.model} are not installed. {instructions}", field="model")
     with lock_state(config.state):
         # 2. What is on disk.
         shutil.rmtree(config.state / "scratch", ignore_errors=True)

@@ -392,7 +392,7 @@ def lock_state(folder: Path) -> IO[str]:
     """
     path = folder / "server.lock"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # pictures and prompts are their owner's
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 — stays open as long as the lock is held
     except OSError as error:
         raise StorageError(f"The state folder {folder} cannot be written: {error.strerror}.") from error

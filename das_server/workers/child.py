@@ -70,6 +70,7 @@ class Worker:
 
     def _warm_up(self, model: str) -> None:
         with self._link.state("loading"):
+            self._link.model = model
             try:
                 self._load(model)
             except DasError as error:
@@ -77,16 +78,16 @@ class Worker:
                 self._link.say("problem", message=error.message)
             except Exception as error:  # whatever a model's files do, the worker stays and says so
                 _log.exception("the model %s is not loaded", model)
-                self._link.say(
-                    "problem", message=f"The model {model} cannot be loaded: {type(error).__name__}: {error}"
-                )
+                reason = f"{type(error).__name__}: {error}"
+                self._link.say("problem", message=f"The model {model} cannot be loaded: {reason}")
+            self._link.model = self._model
 
     def _load(self, model: str) -> DasPipeline:
         if self._pipeline is not None and self._model == model:
             return self._pipeline
         from das_server.pipeline.loading import load_pipeline
 
-        self._pipeline, self._model, self._link.model = None, "", ""
+        self._pipeline, self._model = None, ""
         _free_memory()  # two large models do not fit
         started = time.monotonic()
         self._pipeline = load_pipeline(model, device=self._device, profile=self._profile)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from das_blender_addon.errors import JobCancelled, StorageError, WorkerLost
 from das_server.blobs import BlobStore
@@ -20,6 +21,9 @@ from das_server.workers.base import (
 
 _log = logging.getLogger(__name__)
 
+SAVE_AGAIN_S = 2.0
+"""Pause before the end of an attempt is offered once more to a disk that refused it."""
+
 
 class Dispatcher:
     """Moves jobs through their states.  ``max_attempts``: how many workers a job may lose before it fails."""
@@ -30,6 +34,7 @@ class Dispatcher:
         self._workers = workers
         self._max_attempts = max_attempts
         self._unsaved: list[WorkNews] = []
+        self._save_again_s = 0.0
 
     def recover(self) -> None:
         """After a start: jobs that were running when the server ended wait again, in their old places."""
@@ -43,14 +48,17 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Take in the workers' news, then give out waiting jobs."""
-        news, self._unsaved = self._unsaved + self._workers.news(), []
+        news = self._workers.news()
+        if self._unsaved and time.monotonic() >= self._save_again_s:
+            news, self._unsaved = self._unsaved + news, []
         for one in news:
             try:
                 self._take_in(one)
             except StorageError as error:
                 _log.error("job %s: %s", one.job, error.message)
                 if not isinstance(one, WorkProgressed | WorkPreviewed):
-                    self._unsaved.append(one)  # the end of an attempt must not get lost: try again next time
+                    self._unsaved.append(one)  # the end of an attempt must not get lost
+                    self._save_again_s = time.monotonic() + SAVE_AGAIN_S
         try:
             self._give_out()
         except StorageError as error:

@@ -87,7 +87,7 @@ class LocalWorkers(Workers):
         model: str = "",
         threads: int = 0,
         profile: str = "auto",
-        cancel_grace_s: float = 10.0,
+        cancel_grace_s: float = 15.0,
         heartbeat_timeout_s: float = 30.0,
         stall_timeout_s: float = 3600.0,
     ):

@@ -10,13 +10,13 @@ from das_server.blobs import BlobStore
 from das_server.jobs import JobState, JobStore
 from das_server.workers.base import (
     WorkDone,
+    Workers,
     WorkerStatus,
     WorkFailed,
     WorkLost,
     WorkOrder,
     WorkPreviewed,
     WorkProgressed,
-    Workers,
 )
 from das_server.workers.dispatch import Dispatcher
 from tests.support.jobs import job_id, job_inputs, job_spec

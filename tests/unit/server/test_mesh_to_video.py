@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Requests are compared with what the model takes before they are accepted."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from das_blender_addon.errors import FirstFrameError, JobRejected
+from das_blender_addon.protocol.png import encode_png
+from das_server import media
+from das_server.models.registry import model_spec
+from das_server.tasks import mesh_to_video
+from das_server.tasks.base import LoadedInput, task_module
+from tests.support.jobs import array_input, first_frame, job_inputs, job_spec, png_input, tracking_video
+
+PREVIEW = model_spec("das-preview").capability(True)
+FULL = model_spec("das-cogvideox-5b").capability(True)
+INPUTS, BLOBS = job_inputs(job_spec())
+
+
+def check(inputs=INPUTS, model=PREVIEW, **changes):
+    mesh_to_video.check(job_spec(**changes), list(inputs), model)
+
+
+def without(role: str):
+    return [one for one in INPUTS if one.role != role]
+
+
+def test_good_request_passes():
+    check()
+    check(options={"compose": False}, inputs=without("first_frame_xy"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"num_frames": 10}, "num_frames", "9, 17, 25, 33, 41, 49"),
+        ({"num_frames": 57}, "num_frames", "49"),
+        ({"width": 100}, "width", "96×64"),
+        ({"kept_frames": 0}, "kept_frames", "between 1 and num_frames, 9"),
+        ({"num_inference_steps": 0}, "num_inference_steps", "1, 2, 4"),
+        ({"num_inference_steps": 30}, "num_inference_steps", "25, 40"),
+        ({"guidance_scale": float("nan")}, "guidance_scale", "between 0 and 100"),
+        ({"guidance_scale": 101.0}, "guidance_scale", "between 0 and 100"),
+        ({"seed": 2**63}, "seed", "2^63"),
+        ({"tracking_range": ""}, "tracking_range", "signed, unit"),
+        ({"prompt": "x" * 10_001}, "prompt", "10001"),
+        ({"negative_prompt": "x" * 10_001}, "negative_prompt", "10000"),
+        ({"options": {"compose": 1}}, "options", "true or false"),
+        ({"options": {"other": True}}, "options", "compose"),
+    ],
+)
+def test_bad_setting_is_named_with_the_valid_values(changes, field, words):
+    with pytest.raises(JobRejected) as caught:
+        check(**changes)
+    assert caught.value.field == field
+    assert words in caught.value.message and caught.value.message.endswith(".")
+
+
+def test_size_that_fits_the_model_but_not_the_arrays_is_refused():
+    with pytest.raises(JobRejected, match=r"\[9, 96, 64, 3\]") as caught:
+        check(width=64, height=96)
+    assert caught.value.field == "tracking_video"
+
+
+@pytest.mark.parametrize("role", ["tracking_video", "first_frame", "first_frame_xy"])
+def test_missing_input_is_named(role):
+    with pytest.raises(JobRejected, match=role) as caught:
+        check(inputs=without(role))
+    assert caught.value.field == "inputs"
+
+
+def test_input_that_model_does_not_read_is_named():
+    spec = job_spec(model=FULL.name, num_frames=49, kept_frames=49, width=720, height=480, num_inference_steps=50)
+    with pytest.raises(JobRejected, match="'first_frame_xy' is not read by das-cogvideox-5b"):
+        mesh_to_video.check(spec, INPUTS, FULL)
+    with pytest.raises(JobRejected, match="comes 2 times"):
+        check(inputs=[*INPUTS, INPUTS[0]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "float32"},
+        {"shape": [9, 64, 96]},
+        {"shape": [9, 96, 64, 3]},
+        {"codec": "lzma"},
+        {"media": "image/png"},
+    ],
+)
+def test_array_of_wrong_form_is_named(change):
+    inputs = [dataclasses.replace(one, **change) if one.role == "tracking_video" else one for one in INPUTS]
+    with pytest.raises(JobRejected) as caught:
+        check(inputs=inputs)
+    assert caught.value.field == "tracking_video"
+
+
+def test_visibility_beside_the_positions_may_come():
+    extra, _ = array_input("first_frame_visible", np.ones((9, 64, 96), bool))
+    check(inputs=[*INPUTS, extra])
+    wrong, _ = array_input("first_frame_visible", np.ones((9, 64, 95), bool))
+    with pytest.raises(JobRejected, match="first_frame_visible"):
+        check(inputs=[*INPUTS, wrong])
+
+
+def test_unknown_task_is_named():
+    assert task_module("mesh_to_video") is mesh_to_video
+    with pytest.raises(JobRejected, match="mesh_to_video") as caught:
+        task_module("os.path")
+    assert caught.value.field == "task"
+
+
+def test_loaded_input_gives_the_array_that_was_sent():
+    about, blob = array_input("tracking_video", tracking_video())
+    np.testing.assert_array_equal(LoadedInput(about, blob).array(), tracking_video())
+
+
+def test_first_frame_is_read_as_it_was_written():
+    _, blob = png_input(first_frame())
+    image = media.read_first_frame(blob, 96, 64)
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), first_frame())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a picture", encode_png(first_frame())[:200], b"\xff\xd8\xff\xe0" + b"0" * 50]
+)
+def test_first_frame_that_is_no_whole_png_is_refused(content):
+    with pytest.raises(FirstFrameError, match="PNG|cannot be read") as caught:
+        media.read_first_frame(content, 96, 64)
+    assert caught.value.field == "first_frame"
+
+
+def test_first_frame_of_another_size_is_refused_with_both_sizes():
+    with pytest.raises(FirstFrameError, match="96×64 pixels but the job says 192×128"):
+        media.read_first_frame(encode_png(first_frame()), 192, 128)
+
+
+def test_preview_is_a_small_jpeg_of_several_frames():
+    import io
+
+    from PIL import Image
+
+    frames = np.stack([np.full((100, 150, 3), 60 * t, np.uint8) for t in range(5)])
+    with Image.open(io.BytesIO(media.preview_jpeg(frames))) as image:
+        pixels = np.asarray(image.convert("L")).astype(int)
+        assert image.format == "JPEG" and image.size == (300, 200)
+    corners = [pixels[10, 10], pixels[10, -10], pixels[-10, 10], pixels[-10, -10]]
+    np.testing.assert_allclose(corners, [0, 60, 180, 240], atol=3)
+    with Image.open(io.BytesIO(media.preview_jpeg(frames[:1].repeat(10, axis=1)))) as image:
+        assert max(image.size) <= 480

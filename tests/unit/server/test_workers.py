@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finding devices, and the words between server and worker."""
+
+import pytest
+
+from das_server.workers import wire
+from das_server.workers.local import find_devices, gpus_in
+
+TWO_GPUS = "GPU 0: NVIDIA A100 (UUID: GPU-aaaa-1)\nGPU 1: NVIDIA A100 (UUID: GPU-bbbb-2)\n"
+SPLIT_GPU = (
+    "GPU 0: NVIDIA H100 (UUID: GPU-aaaa-1)\n"
+    "  MIG 1g.10gb     Device  0: (UUID: MIG-cccc-3)\n"
+    "  MIG 1g.10gb     Device  1: (UUID: MIG-dddd-4)\n"
+    "GPU 1: NVIDIA H100 (UUID: GPU-bbbb-2)\n"
+)
+
+
+def test_gpus_are_read_from_the_listing_with_parts_for_a_split_one():
+    assert gpus_in(TWO_GPUS) == ["GPU-aaaa-1", "GPU-bbbb-2"]
+    assert gpus_in(SPLIT_GPU) == ["MIG-cccc-3", "MIG-dddd-4", "GPU-bbbb-2"]
+    assert gpus_in("No devices were found\n") == []
+
+
+def test_auto_is_one_worker_per_visible_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    found = find_devices(("auto",))
+    assert [device for device, _ in found] == ["cuda:0", "cuda:0"]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in found] == ["2", "5"]
+    assert find_devices(("cuda:1", "cpu")) == [("cuda:0", found[1][1]), ("cpu", {})]
+
+
+def test_auto_without_gpu_is_one_worker(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert find_devices(("auto",)) == [("auto", {})]
+
+
+def test_message_comes_back_as_it_was():
+    message = {"kind": "progress", "job": "a" * 32, "attempt": 1, "fields": {"step": 3, "elapsed_s": 0.5}}
+    assert wire.unpack("secret", wire.pack("secret", message)) == message
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        wire.pack("other", {"kind": "hello"}),
+        [b"secret"],
+        [b"secret", b"\xc1"],
+        [b"secret", wire.pack("secret", {"no": "kind"})[1]],
+        [b"", b""],
+    ],
+)
+def test_message_of_a_stranger_is_none(frames):
+    assert wire.unpack("secret", frames) is None
