@@ -207,12 +207,17 @@ def check_in_view(tracking: TrackingVideo) -> None:
 
 
 def first_frame_digest(geometry: GeometrySequence) -> str:
-    """SHA-256 (hex) of the first frame's geometry, camera, picture size and frame number."""
-    cameras = geometry.cameras
+    """SHA-256 (hex) of the first frame's geometry, camera, picture size and frame number.
+
+    What comes only in later frames (NaN vertices in the first) does not count: the first frame can be exported alone.
+    """
+    cameras, vertices = geometry.cameras, geometry.vertices[0]
+    there = np.isfinite(vertices).all(axis=1)
+    triangles = geometry.triangles[there[geometry.triangles].all(axis=1)]
     digest = hashlib.sha256(f"{geometry.frames[0]} {cameras.width}x{cameras.height}".encode())
     for array in (
-        geometry.triangles,
-        geometry.vertices[0],
+        (np.cumsum(there, dtype=np.int64) - 1)[triangles],
+        vertices[there],
         cameras.camera_from_world[0],
         cameras.focal_px[0],
         cameras.principal_px[0],

@@ -2,6 +2,7 @@
 """A shot fits a model or is refused with a reason; its tracking video has the model's size."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,3 +109,14 @@ def test_digest_follows_the_first_frame_only():
     assert digest == first_frame_digest(wall(96, 64, num_frames=5))
     assert digest != first_frame_digest(wall(96, 64, depth=math.nextafter(10.0, 11.0) + 1e-3))
     assert digest != first_frame_digest(wall(64, 96))
+
+
+def test_digest_ignores_what_comes_later():
+    alone = wall(96, 64)
+    later = replace(
+        alone,
+        triangles=np.concatenate([np.array([(0, 1, 2)], np.int32), alone.triangles + 4]),
+        vertices=np.concatenate([np.full((3, 4, 3), np.nan, np.float32), alone.vertices], axis=1),
+    )
+    later.vertices[1:, :4] = 1.0
+    assert first_frame_digest(later) == first_frame_digest(alone)
