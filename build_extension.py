@@ -3,8 +3,9 @@
 
     python build_extension.py [--out dist] [--only-this-platform]
 
-The files of ``das_blender_addon/`` go to the root of the ZIP beside the manifest, and the wheels that Blender needs (pyzmq and msgpack, for every
-platform and Python of Blender 4.2 to 5.2) into ``wheels/``; pip fetches them once into ``build/wheels``.  Needs Python 3.11 with pip.
+The files of ``das_blender_addon/`` go to the root of the ZIP beside the manifest, and the wheels that Blender needs
+(pyzmq and msgpack, for every platform and Python of Blender 4.2 to 5.2) into ``wheels/``; pip fetches them once into
+``build/wheels``.  Needs Python 3.11 with pip.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def manifest_with_wheels(wheels: list[Path]) -> str:
 def extension_files() -> list[tuple[Path, str]]:
     """Every file of the extension as (path, name in the ZIP)."""
     package = ROOT / "das_blender_addon"
-    kept = [p for p in sorted(package.rglob("*")) if p.is_file() and "__pycache__" not in p.parts and p.suffix != ".pyc"]
+    kept = [
+        p for p in sorted(package.rglob("*")) if p.is_file() and "__pycache__" not in p.parts and p.suffix != ".pyc"
+    ]
     return [(path, path.relative_to(package).as_posix()) for path in kept] + [(ROOT / "LICENSE", "LICENSE")]
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make demo`: server up, demo scene rendered through Blender, results into `out/demo/`.
 
-Run by .venv's Python.  Blender is the module in .venv, or the program that ``BLENDER`` names (the extension is then built, installed into
-an empty profile and used from there, as an artist would).  Everything in ``out/demo/`` is made anew by every run.
+Run by .venv's Python.  Blender is the module in .venv, or the program that ``BLENDER`` names (the extension is then
+built, installed into an empty profile and used from there, as an artist would).  Everything in ``out/demo/`` is made
+anew by every run.
 """
 
 from __future__ import annotations
@@ -79,7 +80,11 @@ def blender_command(out: Path) -> tuple[list[str], dict[str, str], str]:
 
 def contact_sheet(out: Path, result: dict) -> None:
     """First frame on the left; tracking video, result and Blender's own render at four moments on the right."""
-    rows = [("tracking video", result["tracking"]), ("result", result["frames"]), ("Blender's own render", result["blender"])]
+    rows = [
+        ("tracking video", result["tracking"]),
+        ("result", result["frames"]),
+        ("Blender's own render", result["blender"]),
+    ]
     cell_w, cell_h, gap, label = 360, 240, 6, 26
     width = (COLUMNS + 1) * (cell_w + gap) + gap
     sheet = Image.new("RGB", (width, len(rows) * (cell_h + label + gap) + gap), (24, 24, 27))
@@ -127,7 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--size", default="AUTO", help="the model's size, for example 192x128 (default: the model's own default)")
+    parser.add_argument(
+        "--size", default="AUTO", help="the model's size, for example 192x128 (default: the model's own default)"
+    )
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
@@ -140,10 +147,23 @@ def main() -> None:
     try:
         command, environment, package = blender_command(out)
         began = time.monotonic()
-        words = ["--package", package, "--out", str(out), "--server", address, "--seed", str(arguments.seed), "--size", arguments.size]
+        words = [
+            "--package",
+            package,
+            "--out",
+            str(out),
+            "--server",
+            address,
+            "--seed",
+            str(arguments.seed),
+            "--size",
+            arguments.size,
+        ]
         done = subprocess.run([*command, *words], cwd=ROOT, env=environment)
         if done.returncode != 0 or not (out / "blender.json").exists():
-            sys.exit(f"demo: Blender ended with status {done.returncode}; the server's words are in {out / 'server.log'}")
+            sys.exit(
+                f"demo: Blender ended with status {done.returncode}; the server's words are in {out / 'server.log'}"
+            )
         blender_s = time.monotonic() - began
     finally:
         stop_server(server)
@@ -154,7 +174,15 @@ def main() -> None:
         target = out / scratch
         shutil.rmtree(target, ignore_errors=True) if target.is_dir() else target.unlink(missing_ok=True)
     say(f"done: {out}")
-    for name in ("contact_sheet.png", "demo.mp4", "tracking.mp4", "first_frame.png", "demo.blend", "report.json", "frames/"):
+    for name in (
+        "contact_sheet.png",
+        "demo.mp4",
+        "tracking.mp4",
+        "first_frame.png",
+        "demo.blend",
+        "report.json",
+        "frames/",
+    ):
         print(f"   {out / name}")
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The part of `make demo` that runs inside Blender: build the scene, Render Animation with the engine, sequencer, movies.
+"""The part of `make demo` that runs inside Blender: the scene, Render Animation with the engine, sequencer, movies.
 
-Run by `scripts/demo.py`, either as ``python demo_in_blender.py …`` with Blender as a module or as ``blender -b --python … -- …``.
+Run by `scripts/demo.py`, either as ``python demo_in_blender.py …`` with Blender as a module or as
+``blender -b --python … -- …``.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ def main() -> None:
         },
         "first_frame": str(out / "first_frame.png"),
         "columns": list(COLUMN_FRAMES),
-        "tracking": {str(number): str(file) for number, file in zip(take.frame_numbers, take.tracking_frames, strict=True)},
+        "tracking": {
+            str(number): str(file) for number, file in zip(take.frame_numbers, take.tracking_frames, strict=True)
+        },
         "frames": {str(number): str(out / "frames" / f"{number:04d}.png") for number in take.frame_numbers},
         "blender": own,
     }

@@ -3,8 +3,9 @@
 
     .venv/bin/python scripts/run_tests.py [unit] [parity] [e2e] [blender] [-- PYTEST ARGUMENTS]
 
-unit, parity and e2e run in .venv; the unit tests of the extension once more in every other Blender's environment (another Python, another
-numpy); blender runs once per Blender version, each in a process of its own with an empty Blender profile.
+unit, parity and e2e run in .venv; the unit tests of the extension once more in every other Blender's environment
+(another Python, another numpy); blender runs once per Blender version, each in a process of its own with an empty
+Blender profile.
 """
 
 from __future__ import annotations
@@ -38,13 +39,18 @@ def planned_runs(wanted: list[str]) -> list[Run]:
     listing = subprocess.run(
         [sys.executable, ROOT / "scripts" / "setup_environment.py", "list"], capture_output=True, text=True, check=True
     )
-    blenders = [(version, Path(python)) for version, python in (line.split(" ", 1) for line in listing.stdout.splitlines())]
+    blenders = [
+        (version, Path(python)) for version, python in (line.split(" ", 1) for line in listing.stdout.splitlines())
+    ]
     runs = []
     if "unit" in wanted:
         runs.append(Run("unit", main, ("tests/unit",)))
         extension_tests = tuple(
-            f"tests/unit/{entry.name}" for entry in sorted((ROOT / "tests/unit").iterdir())
-            if entry.name != "server" and (entry.is_dir() or entry.name.startswith("test_")) and entry.name != "__pycache__"
+            f"tests/unit/{entry.name}"
+            for entry in sorted((ROOT / "tests/unit").iterdir())
+            if entry.name != "server"
+            and (entry.is_dir() or entry.name.startswith("test_"))
+            and entry.name != "__pycache__"
         )
         for version, python in blenders:
             if python != main:

@@ -5,9 +5,8 @@
     python3 scripts/setup_environment.py blenders        one more environment per Blender version that is tested
     python3 scripts/setup_environment.py list            print `<blender version> <python of its environment>` lines
 
-A finished environment carries a stamp of what went into it; a second run sees the stamp and does nothing.  Needs only the standard
-library of any Python 3.9 or newer.  ``PYTHON`` names an interpreter to prefer, ``BLENDER`` a Blender to use instead of the module
-for `make demo` (the module is then not installed into .venv).
+A finished environment carries a stamp of what went into it; a second run sees the stamp and does nothing.  Needs only
+the standard library of any Python 3.9 or newer.  ``PYTHON`` names an interpreter to prefer.
 """
 
 from __future__ import annotations
@@ -124,7 +123,9 @@ def find_python(version: tuple[int, int]) -> str | None:
     roots = [os.environ.get("PYENV_ROOT", ""), os.path.expanduser("~/.pyenv"), "/opt/pyenv"]
     for root in filter(None, roots):
         candidates += sorted(glob.glob(f"{root}/versions/{version[0]}.{version[1]}*/bin/{name}"), reverse=True)
-    candidates += sorted(glob.glob(f"{os.path.expanduser('~/.local/share/uv/python')}/*{version[0]}.{version[1]}*/bin/{name}"))
+    candidates += sorted(
+        glob.glob(f"{os.path.expanduser('~/.local/share/uv/python')}/*{version[0]}.{version[1]}*/bin/{name}")
+    )
     for candidate in dict.fromkeys(filter(None, candidates)):
         found = shutil.which(candidate)
         if found and python_version(found) == version:
@@ -144,7 +145,7 @@ def main_python() -> tuple[str, tuple[int, int]]:
         found = find_python(version)
         if found:
             return found, version
-    stop("no Python 3.11 or 3.13 found on PATH; install one (Debian 12: python3.11, Debian 13: python3.13) or set PYTHON.")
+    stop("no Python 3.11 or 3.13 on PATH; install one (Debian 12: python3.11, Debian 13: python3.13) or set PYTHON.")
     raise AssertionError
 
 
@@ -152,7 +153,7 @@ def main_python() -> tuple[str, tuple[int, int]]:
 
 
 def make_venv(folder: Path, python: str, version: tuple[int, int]) -> Path:
-    """Create an empty environment with pip and return its interpreter; brings Debian's venv package when it is missing."""
+    """Create an empty environment with pip and return its interpreter; brings Debian's venv package if need be."""
     if folder.exists():
         shutil.rmtree(folder)
     if subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True).returncode != 0:
@@ -172,7 +173,9 @@ def environment(folder: Path, python: str, version: tuple[int, int], steps: list
     say(f"making {folder.name} with Python {version[0]}.{version[1]}")
     interpreter = make_venv(folder, python, version)
     for step in steps:
-        run(interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", CONSTRAINTS, *step, cwd=ROOT)
+        run(
+            interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", CONSTRAINTS, *step, cwd=ROOT
+        )
     stamp.write_text(recipe.hexdigest())
 
 
@@ -180,16 +183,13 @@ def make_main() -> None:
     """.venv: torch first and pinned, so that no dependency pulls another build; then Blender, then the project."""
     ensure_system_libraries()
     python, version = main_python()
-    steps = [["torch"]]
-    if not os.environ.get("BLENDER"):
-        bpy, _, extra = BLENDERS[MAIN_BLENDER[version]]
-        steps.append([bpy, *extra])
-    steps.append(["-e", ".[train,test]"])
+    bpy, _, extra = BLENDERS[MAIN_BLENDER[version]]
+    steps = [["torch"], [bpy, *extra], ["-e", ".[train,test]"]]
     environment(ROOT / ".venv", python, version, steps)
 
 
 def make_blenders() -> None:
-    """One environment for each tested Blender that .venv does not hold; a missing Python stops the set-up in CI only."""
+    """One environment per tested Blender that .venv does not hold; a missing Python stops the set-up in CI only."""
     _, main_version = main_python()
     for blender, (bpy, version, extra) in BLENDERS.items():
         if blender == MAIN_BLENDER[main_version]:

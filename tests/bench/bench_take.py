@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From *Render* to the first progress, the first step preview and the last frame: the demo shot on the embedded model, through a real server.
+"""From *Render* to the first progress, the first step preview and the last frame: the demo shot, the embedded model.
 
-Run: ``python tests/bench/bench_take.py [WIDTHxHEIGHT …]`` in an environment with Blender as a module.  Each size is rendered twice with different seeds: the first
-take also renders the first frame in a child Blender and may wait for the model; the second has both.
+Run: ``python tests/bench/bench_take.py [WIDTHxHEIGHT …]`` in an environment with Blender as a module.  A real server
+renders each size twice with different seeds: the first take also renders the first frame in a child Blender and may wait
+for the model; the second has both.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def measure(api, scene, server: str, size: str, seed: int, cache: Path) -> dict[
             seen.setdefault("first preview", elapsed_s)
 
     chosen = None if size == "AUTO" else tuple(int(word) for word in size.split("x"))
-    take = api.render_take(scene, server=server, seed=seed, folder=cache, on_event=on_event, **({"size": chosen} if chosen else {}))
+    take = api.render_take(
+        scene, server=server, seed=seed, folder=cache, on_event=on_event, **({"size": chosen} if chosen else {})
+    )
     seen["last frame"] = time.perf_counter() - began
     width, height = take.report["model_size"]
     stations = {f"· {name}": value for name, value in take.timings.items() if isinstance(value, float)}
@@ -57,9 +60,14 @@ def main() -> None:
     scene = demo_scene.build_demo_scene()
     with tempfile.TemporaryDirectory() as scratch, running_server(Path(scratch) / "server") as server:
         bpy.ops.wm.save_as_mainfile(filepath=str(Path(scratch) / "demo.blend"))
-        print(f"49 frames of the demo scene, Blender {bpy.app.version_string}, {os.cpu_count()} processors, das-preview; seconds since render_take")
+        print(
+            f"49 frames of the demo scene, Blender {bpy.app.version_string}, {os.cpu_count()} processors, das-preview; "
+            "seconds since render_take"
+        )
         for size in sys.argv[1:] or SIZES:
-            takes = [measure(api, scene, server.address, size, seed, Path(scratch) / f"cache {size}") for seed in (1, 2)]
+            takes = [
+                measure(api, scene, server.address, size, seed, Path(scratch) / f"cache {size}") for seed in (1, 2)
+            ]
             print(f"\n{takes[0].pop('size')}{'':18}{'first take':>12}{'second take':>13}")
             takes[1].pop("size")
             for name in takes[0]:

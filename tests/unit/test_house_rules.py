@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rules of the house (docs/architecture.md), read off the source with `ast`: who imports whom, and what nobody does."""
+"""The rules of the house (docs/architecture.md), read off the source: who imports whom, and what nobody does."""
 
 import ast
 import re
@@ -67,7 +67,9 @@ def test_extension_imports_itself_only_relatively(path):
         if isinstance(node, ast.ImportFrom) and not node.level:
             assert not (node.module or "").startswith(("das_blender_addon", "das_server")), f"line {node.lineno}"
         if isinstance(node, ast.Import):
-            assert not any(a.name.startswith(("das_blender_addon", "das_server")) for a in node.names), f"line {node.lineno}"
+            assert not any(a.name.startswith(("das_blender_addon", "das_server")) for a in node.names), (
+                f"line {node.lineno}"
+            )
 
 
 @pytest.mark.parametrize("path", python_files(ADDON), ids=relative)
@@ -93,7 +95,9 @@ def test_server_imports_only_the_shared_contract_of_the_extension(path):
         assert name.split(".")[0] not in BLENDER_MODULES
 
 
-@pytest.mark.parametrize("path", [p for p in python_files(SERVER) if p.stem in ("endpoint", "jobs", "auth", "config")], ids=relative)
+@pytest.mark.parametrize(
+    "path", [p for p in python_files(SERVER) if p.stem in ("endpoint", "jobs", "auth", "config")], ids=relative
+)
 def test_front_door_never_imports_torch(path):
     names = {name.split(".")[0] for name, _, _ in imports_of(path)}
     assert not names & {"torch", "diffusers", "transformers", "accelerate"}
@@ -122,7 +126,9 @@ def test_nobody_pickles(path):
 
 @pytest.mark.parametrize("path", [p for p in python_files(ADDON, SERVER) if p not in PRINTING], ids=relative)
 def test_nobody_prints_but_the_command_lines(path):
-    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    calls = [
+        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    ]
     assert not [call.lineno for call in calls if call.func.id == "print"]
 
 
@@ -130,7 +136,9 @@ def test_nobody_prints_but_the_command_lines(path):
 def test_no_exception_is_swallowed_whole(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ExceptHandler):
-            broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+            broad = node.type is None or (
+                isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+            )
             assert not (broad and len(node.body) == 1 and isinstance(node.body[0], ast.Pass)), f"line {node.lineno}"
 
 
