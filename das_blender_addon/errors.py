@@ -21,8 +21,8 @@
     │   └── StorageError         the disk refused: full, read-only, or a file is damaged
     └── ModelError               no such model, bad checkpoint, weights not installed
 
-Every class has a stable ``code`` that travels on the wire and an ``exit_code`` for headless runs.  The message names the
-thing, its value and the remedy in one sentence.  Raise the narrowest class, ``from`` the cause.
+Every class has a stable ``code`` that travels on the wire and an ``exit_code`` for headless runs.  The message names
+the thing, its value and the remedy in one sentence.  Raise the narrowest class, ``from`` the cause.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from __future__ import annotations
 class DasError(Exception):
     """Base of every error that Diffusion as Shader raises on purpose.
 
-    ``field`` names the offending setting where there is one (``"num_inference_steps"``); ``detail`` holds text for a log
-    (a traceback, a server's words), never for a headline.
+    ``field`` names the offending setting where there is one (``"num_inference_steps"``); ``detail`` holds text for a
+    log (a traceback, a server's words), never for a headline.
     """
 
     code = "error"
@@ -180,7 +180,7 @@ def all_error_classes() -> list[type[DasError]]:
 
 
 def error_from_code(code: str, message: str, *, field: str | None = None, detail: str = "") -> DasError:
-    """Build the error that ``code`` names; an unknown code gives the nearest known ancestor (``"job.new"`` → `JobError`).
+    """Build the error that ``code`` names; an unknown code gives the nearest ancestor (``"job.new"`` → `JobError`).
 
     A newer server may send codes that this side does not know yet: the message still reaches the user.
     """

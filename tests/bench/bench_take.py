@@ -2,8 +2,8 @@
 """From *Render* to the first progress, the first step preview and the last frame: the demo shot, the embedded model.
 
 Run: ``python tests/bench/bench_take.py [WIDTHxHEIGHT …]`` in an environment with Blender as a module.  A real server
-renders each size twice with different seeds: the first take also renders the first frame in a child Blender and may wait
-for the model; the second has both.
+renders each size twice with different seeds: the first take also renders the first frame in a child Blender and may
+wait for the model; the second has both.
 """
 
 from __future__ import annotations
