@@ -14,6 +14,8 @@ from pathlib import Path
 import bpy
 from mathutils import Matrix, Vector
 
+from .demo_nodes import MaterialNodes, grey_output, use_nodes
+
 NUM_FRAMES = 49
 RESOLUTION = (720, 480)
 SAMPLES = 32
@@ -90,18 +92,18 @@ def _add_floor_and_wall(scene) -> None:
 
 def _floor_material():
     """Tiles in two colours, each a little uneven."""
-    nodes = _Nodes("Tiles")
+    nodes = MaterialNodes("Tiles")
     tiles = nodes.add("ShaderNodeTexChecker", Scale=1.5, Color1=SAND, Color2=STONE)
     grain = nodes.add("ShaderNodeTexNoise", Scale=3.0, Detail=4.0)
     place = nodes.coordinates("Object")
     nodes.link(place, tiles, "Vector")
     nodes.link(place, grain, "Vector")
-    return nodes.finish(nodes.shade(tiles.outputs["Color"], _factor(grain), 0.75, 1.2), matt=True)
+    return nodes.finish(nodes.shade(tiles.outputs["Color"], grey_output(grain), 0.75, 1.2), matt=True)
 
 
 def _wall_material():
     """Large soft dots on a plain wall."""
-    nodes = _Nodes("Wallpaper")
+    nodes = MaterialNodes("Wallpaper")
     dots = nodes.add("ShaderNodeTexVoronoi", Scale=0.8, Randomness=0.35)
     nodes.link(nodes.coordinates("Object"), dots, "Vector")
     colour = nodes.ramp(dots.outputs["Distance"], [(0.0, TEAL), (0.26, TEAL), (0.31, SKY), (1.0, SKY)])
@@ -145,12 +147,12 @@ def _add_tube(scene):
         for side in range(sides)
     ]
     body = _add_mesh(scene, "Creature", vertices, faces)
-    nodes = _Nodes("Stripes")
+    nodes = MaterialNodes("Stripes")
     stripes = nodes.add("ShaderNodeTexWave", Scale=2.3, Distortion=1.6, Detail=1.0, **{"Detail Scale": 1.2})
     stripes.bands_direction = "Z"
     nodes.link(nodes.coordinates("Generated"), stripes, "Vector")
     colour = nodes.ramp(
-        _factor(stripes), [(0.0, DEEP_RED), (0.18, CORAL), (0.50, CORAL), (0.56, CREAM), (1.0, CREAM)]
+        grey_output(stripes), [(0.0, DEEP_RED), (0.18, CORAL), (0.50, CORAL), (0.56, CREAM), (1.0, CREAM)]
     )
     body.data.materials.append(nodes.finish(colour))
     return body
@@ -236,7 +238,7 @@ def _add_ball(scene) -> None:
         for frame, value in values.items():
             shape.value = value
             shape.keyframe_insert("value", frame=frame)
-    nodes = _Nodes("Dots")
+    nodes = MaterialNodes("Dots")
     dots = nodes.add("ShaderNodeTexVoronoi", Scale=4.6, Randomness=0.55)
     nodes.link(nodes.coordinates("Generated"), dots, "Vector")
     colour = nodes.ramp(dots.outputs["Distance"], [(0.0, PLUM), (0.27, PLUM), (0.31, YELLOW), (1.0, YELLOW)])
@@ -266,7 +268,7 @@ def _add_ring(scene) -> None:
         for turn in range(across)
     ]
     ring = _add_mesh(scene, "Ring", vertices, faces)
-    nodes = _Nodes("Sectors")
+    nodes = MaterialNodes("Sectors")
     # The gradient runs once around z: turn the ring's own axis, y, there.
     turned = nodes.add("ShaderNodeMapping", Rotation=(radians(90), 0.0, 0.0))
     nodes.link(nodes.coordinates("Object"), turned, "Vector")
@@ -275,7 +277,7 @@ def _add_ring(scene) -> None:
     nodes.link(turned.outputs["Vector"], sector, "Vector")
     colours = (PINK, WHITE, TEAL, WHITE, YELLOW, WHITE, NAVY, WHITE)
     stops = [(index / len(colours), colour) for index, colour in enumerate(colours)]
-    ring.data.materials.append(nodes.finish(nodes.ramp(_factor(sector), stops, interpolation="CONSTANT")))
+    ring.data.materials.append(nodes.finish(nodes.ramp(grey_output(sector), stops, interpolation="CONSTANT")))
 
     outer = RING_RADIUS + RING_THICKNESS
     for frame, x in ((1, RING_FROM), (25, RING_TO), (49, RING_FROM + 0.15)):
@@ -312,14 +314,14 @@ def _add_light(scene) -> None:
     sun.data.energy, sun.data.angle = 2.4, radians(30)
     sun.rotation_euler = (radians(42), radians(-16), radians(-18))
     world = bpy.data.worlds.new("Sky")
-    _use_nodes(world)
+    use_nodes(world)
     background = world.node_tree.nodes["Background"]
     background.inputs["Color"].default_value = (0.82, 0.90, 1.0, 1.0)
     background.inputs["Strength"].default_value = 0.75
     scene.world = world
 
 
-# ── Objects and nodes ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── Objects ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _link(scene, name: str, data):
@@ -359,81 +361,5 @@ def _sphere(radius: float, sides: int, rings: int):
 
 
 def _plain_material(name: str, colour):
-    nodes = _Nodes(name)
+    nodes = MaterialNodes(name)
     return nodes.finish(nodes.colour(colour), roughness=0.35)
-
-
-def _use_nodes(owner) -> None:
-    """Blender 5 always does, and warns when it is asked."""
-    if owner.node_tree is None:
-        owner.use_nodes = True
-
-
-def _factor(node):
-    """The grey output of a texture node: "Fac" before Blender 5.0, "Factor" in some nodes since."""
-    return next(node.outputs[name] for name in ("Fac", "Factor") if name in node.outputs)
-
-
-class _Nodes:
-    """A material that is being built: textures in, one colour out."""
-
-    def __init__(self, name: str):
-        self.material = bpy.data.materials.new(name)
-        _use_nodes(self.material)
-        self.tree = self.material.node_tree
-
-    def add(self, kind: str, **inputs):
-        """A node with input values by name."""
-        node = self.tree.nodes.new(kind)
-        for name, value in inputs.items():
-            is_colour = node.inputs[name].type == "RGBA"
-            node.inputs[name].default_value = (*value, 1.0) if is_colour else value
-        return node
-
-    def link(self, output, node, name: str) -> None:
-        self.tree.links.new(output, node.inputs[name])
-
-    def coordinates(self, name: str):
-        """Texture coordinates; "Generated" and "Object" ones stay on a deforming surface."""
-        return self.tree.nodes.new("ShaderNodeTexCoord").outputs[name]
-
-    def colour(self, colour):
-        node = self.tree.nodes.new("ShaderNodeRGB")
-        node.outputs[0].default_value = (*colour, 1.0)
-        return node.outputs[0]
-
-    def ramp(self, factor, stops, *, interpolation: str = "LINEAR"):
-        """Grey → colour by (position, colour) stops."""
-        node = self.tree.nodes.new("ShaderNodeValToRGB")
-        node.color_ramp.interpolation = interpolation
-        elements = node.color_ramp.elements
-        while len(elements) > 1:
-            elements.remove(elements[-1])
-        elements[0].position, elements[0].color = stops[0][0], (*stops[0][1], 1.0)
-        for position, colour in stops[1:]:
-            elements.new(position).color = (*colour, 1.0)
-        self.link(factor, node, "Fac")
-        return node.outputs["Color"]
-
-    def shade(self, colour, factor, low: float, high: float):
-        """``colour`` times a grey between ``low`` and ``high``."""
-        grey = self.ramp(factor, [(0.3, (low,) * 3), (0.7, (high,) * 3)])
-        node = self.tree.nodes.new("ShaderNodeVectorMath")
-        node.operation = "MULTIPLY"
-        self.tree.links.new(colour, node.inputs[0])
-        self.tree.links.new(grey, node.inputs[1])
-        return node.outputs["Vector"]
-
-    def finish(self, colour, *, roughness: float = 0.7, matt: bool = False):
-        """The material with ``colour``; ``matt`` is cheaper to render."""
-        if matt:
-            surface = self.tree.nodes.new("ShaderNodeBsdfDiffuse")
-            self.link(colour, surface, "Color")
-            output = next(node for node in self.tree.nodes if node.type == "OUTPUT_MATERIAL")
-            self.link(surface.outputs["BSDF"], output, "Surface")
-            return self.material
-        surface = next(node for node in self.tree.nodes if node.type == "BSDF_PRINCIPLED")
-        self.link(colour, surface, "Base Color")
-        surface.inputs["Roughness"].default_value = roughness
-        surface.inputs["Specular IOR Level"].default_value = 0.15
-        return self.material
