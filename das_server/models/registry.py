@@ -136,7 +136,7 @@ _SPECS = (
         memory_bytes={
             "resident": 30 * GIBIBYTE,
             "drop_text_encoder": 21 * GIBIBYTE,
-            "group_offload": 9 * GIBIBYTE,
+            "group_offload": 11 * GIBIBYTE // 2,
             "cpu": 64 * GIBIBYTE,
         },
         repository="EXCAI/Diffusion-As-Shader",

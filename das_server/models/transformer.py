@@ -427,19 +427,20 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
     def modulation_tables(
         self, timesteps: Sequence[int], dtype: torch.dtype, device: torch.device
     ) -> dict[int, StepModulation]:
-        """The adaptive-norm values of every timestep, for `RunCache.modulation`: they depend on nothing else."""
-        temb = self._embed_time(torch.tensor(timesteps, device=device), None, None, dtype)  # [steps, E]
-        blocks = [block.project_time(temb) for block in self.transformer_blocks]
-        copies = [block.project_time(temb) for block in self.transformer_blocks_copy]
-        last = self.norm_out.linear(self.norm_out.silu(temb))
+        """The adaptive-norm values of every timestep, for `RunCache.modulation`: they depend on nothing else.
 
-        def rows(tables: list[Modulation], index: int) -> tuple[Modulation, ...]:
-            return tuple((first[index : index + 1], second[index : index + 1]) for first, second in tables)
-
-        return {
-            timestep: StepModulation(rows(blocks, index), rows(copies, index), last[index : index + 1])
-            for index, timestep in enumerate(timesteps)
-        }
+        Timestep by timestep, so that the values are those of a forward pass to the bit (a larger product may round
+        otherwise); the gain is that later clips find them ready.
+        """
+        tables = {}
+        for timestep in timesteps:
+            temb = self._embed_time(torch.tensor([timestep], device=device), None, None, dtype)
+            tables[timestep] = StepModulation(
+                blocks=tuple(block.project_time(temb) for block in self.transformer_blocks),
+                copies=tuple(block.project_time(temb) for block in self.transformer_blocks_copy),
+                last=self.norm_out.linear(self.norm_out.silu(temb)),
+            )
+        return tables
 
 
 def _expected_tensors(

@@ -10,7 +10,7 @@ import torch
 
 from das_blender_addon.errors import ModelError
 
-from ..models.checkpoint import MANIFEST_NAME, offline_instructions, verify_folder
+from ..models.checkpoint import MANIFEST_NAME, verify_folder
 from ..models.registry import is_installed, model_path, model_spec
 from .pipeline import DasPipeline
 
@@ -31,9 +31,8 @@ def load_pipeline(
     """
     spec, folder = model_spec(model), model_path(model, models_folder)
     if not is_installed(folder):
-        if spec.files:
-            raise ModelError(f"The weights of {model} are not installed. {offline_instructions(model, models_folder)}")
-        raise ModelError(f"The weights of {model} are not installed: {folder} is incomplete.")
+        remedy = "install this software again" if spec.embedded else f"das-server models pull {model} gets them"
+        raise ModelError(f"The weights of {model} are not installed ({folder} is missing or not whole): {remedy}.")
     if (folder / MANIFEST_NAME).is_file():
         report = verify_folder(folder)
         log.info("%s: %s files verified in %s", model, report.num_files, folder)

@@ -255,19 +255,18 @@ def doctor(models_folder: Path | None = None, device: str | torch.device = "auto
 
 
 def _first_fitting(table: Mapping[str, int], device: torch.device) -> tuple[str, str]:
+    """The fastest profile of ``table`` (bytes per profile) that fits, and why; "" when none does."""
     host_free = free_memory(torch.device("cpu"))
-    free = free_memory(device) - RESERVE_BYTES
+    tried = []
     for profile in PROFILES if device.type != "cpu" else ("cpu",):
-        available = host_free if profile == "cpu" else free
-        if profile in table and table[profile] <= available:
-            where = "host memory" if profile == "cpu" else str(device)
-            return profile, f"it needs {_gib(table[profile])} and {where} has {_gib(available)} to give"
-    smallest = min(table.values(), default=0)
-    return (
-        "",
-        f"the smallest profile needs {_gib(smallest)}; {device} has {_gib(free)} and the host {_gib(host_free)} "
-        "to give",
-    )
+        if profile not in table:
+            continue
+        where = "the host" if profile == "cpu" else str(device)
+        available = host_free if profile == "cpu" else free_memory(device) - RESERVE_BYTES
+        tried.append(f"{profile} needs {_gib(table[profile])} and {where} has {_gib(available)} to give")
+        if table[profile] <= available:
+            return profile, tried[-1]
+    return "", "; ".join(tried)
 
 
 def _tensor_bytes(folder: Path, dtype: torch.dtype, stem: str = "diffusion_pytorch_model") -> dict[str, int]:

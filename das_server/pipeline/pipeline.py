@@ -26,7 +26,7 @@ from das_blender_addon.errors import JobCancelled, JobRejected, ModelError
 
 from ..models.convolution import use_onednn
 from ..models.tensors import read_component_config
-from ..models.transformer import DasTransformer3DModel, RunCache
+from ..models.transformer import DasTransformer3DModel, RunCache, StepModulation
 from ..models.vae import load_vae
 from . import latents as border
 from . import memory
@@ -47,6 +47,9 @@ DEFAULT_SEED = 42
 """Seed used when no generator is given."""
 
 NUM_LATENT_CHANNELS = 16
+
+MAX_KEPT_TIMESTEPS = 200
+"""Adaptive-norm tables that a pipeline keeps from one clip to the next."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class DasPipeline:
         self.vae_tiling = vae_tiling
         self.profile = "resident"
         self._latent_to_rgb: torch.Tensor | None = None
+        self._modulation: dict[int, StepModulation] = {}
 
     @classmethod
     def from_pretrained(
@@ -315,6 +319,14 @@ class DasPipeline:
             self.transformer.to(self.device)
             self.vae.to(self.device)
 
+    def _modulation_of(self, timesteps: list[int]) -> dict[int, StepModulation]:
+        """Tables of the timesteps, kept for later clips (4 MB each for the full model)."""
+        if len(self._modulation) > MAX_KEPT_TIMESTEPS:
+            self._modulation.clear()
+        missing = [timestep for timestep in timesteps if timestep not in self._modulation]
+        self._modulation.update(self.transformer.modulation_tables(missing, self.dtype, self.device))
+        return self._modulation
+
     def _set_tiling(self, tiling: bool) -> None:
         if tiling:
             self.vae.enable_tiling()
@@ -393,7 +405,7 @@ class DasPipeline:
         timesteps = [int(timestep) for timestep in self.scheduler.timesteps]
         latents, x0, run = conditions.latents, None, RunCache()
         if self.profile != "group_offload":  # there, weights are at hand only while their block runs
-            run.modulation = self.transformer.modulation_tables(timesteps, self.dtype, self.device)
+            run.modulation = self._modulation_of(timesteps)
 
         for index, timestep in enumerate(timesteps):
             _raise_if_stopped(stop)

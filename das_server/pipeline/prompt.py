@@ -59,7 +59,8 @@ class PromptCache:
             os.replace(temporary, path)
         except OSError as error:
             log.warning("The prompt cannot be cached in %s: %s", self.folder, error)
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 class PromptEncoder:

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The table of models, and models on disk: adding, verifying, fetching."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from das_blender_addon.errors import ModelError
+from das_blender_addon.protocol import codec
+from das_server.models.checkpoint import MANIFEST_NAME, add_model, pull_model, verify_folder, verify_model
+from das_server.models.registry import (
+    PREVIEW_FOLDER,
+    capabilities_of_models,
+    default_models_folder,
+    is_installed,
+    list_models,
+    model_path,
+    model_spec,
+    model_specs,
+)
+
+FULL = "das-cogvideox-5b"
+WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A whole small checkpoint in the published layout."""
+    return shutil.copytree(PREVIEW_FOLDER, tmp_path / "download")
+
+
+@pytest.fixture
+def models(tmp_path):
+    return tmp_path / "models"
+
+
+def test_table_is_sound():
+    assert list(model_specs()) == ["das-preview", FULL]
+    for name, spec in model_specs().items():
+        assert spec.name == name
+        assert list(spec.num_frames) == sorted(spec.num_frames) and all(count % 8 == 1 for count in spec.num_frames)
+        assert len(set(spec.sizes)) == len(spec.sizes) and all(w % 8 == 0 and h % 8 == 0 for w, h in spec.sizes)
+        assert spec.default_steps in spec.exact_steps and all(1000 % count == 0 for count in spec.exact_steps)
+        assert spec.default_tracking_range == "signed"
+        assert spec.licence
+
+
+def test_full_model_is_the_published_one():
+    spec = model_spec(FULL)
+    assert (spec.num_frames, spec.sizes, spec.default_steps, spec.default_guidance) == ((49,), ((720, 480),), 50, 6.0)
+    assert spec.uses_prompt
+
+
+def test_capabilities_travel():
+    for capability in capabilities_of_models():
+        assert codec.from_plain(type(capability), codec.to_plain(capability)) == capability
+    assert [one.installed for one in capabilities_of_models() if one.name == "das-preview"] == [True]
+
+
+def test_table_needs_no_torch():
+    code = "import sys, das_server.models.registry as r; r.capabilities_of_models(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_unknown_model_names_the_known_ones():
+    with pytest.raises(ModelError, match="das-preview"):
+        model_spec("das-previw")
+
+
+def test_models_folder_comes_from_the_environment(tmp_path):
+    assert default_models_folder({"DAS_SERVER_MODELS": str(tmp_path)}) == tmp_path
+    assert default_models_folder({"HOME": str(tmp_path)}).is_relative_to(tmp_path)
+
+
+def test_added_model_is_listed_verified_and_found(source, models):
+    (source / "transformer" / "notes.bin").write_bytes(b"not part of it")
+    seen = []
+    folder = add_model(FULL, source, models, progress=lambda what, done, total: seen.append((what, done, total)))
+    assert folder == model_path(FULL, models) == models / FULL
+    assert is_installed(folder) and not (folder / "transformer" / "notes.bin").exists()
+    assert {what for what, _, _ in seen} == {"copy", "digest"} and seen[-1][1] == seen[-1][2]
+    status = {one.spec.name: one for one in list_models(models)}[FULL]
+    assert status.installed and status.verifiable and status.size_bytes > 10_000_000
+    report = verify_model(FULL, models)
+    assert report.num_files == len(json.loads((folder / MANIFEST_NAME).read_text())["files"]) == 10
+    assert [path.name for path in models.iterdir()] == [FULL]
+
+
+def test_dropped_in_folder_counts_as_installed(source, models):
+    models.mkdir()
+    source.rename(models / FULL)
+    status = {one.spec.name: one for one in list_models(models)}[FULL]
+    assert status.installed and not status.verifiable
+    with pytest.raises(ModelError, match="models add"):
+        verify_model(FULL, models)
+
+
+@pytest.mark.parametrize("damage", ["one bit", "shorter", "gone", "extra"])
+def test_changed_file_is_named(source, models, damage):
+    folder = add_model(FULL, source, models)
+    path = folder / WEIGHTS
+    content = bytearray(path.read_bytes())
+    if damage == "one bit":
+        content[-1000] ^= 1
+        path.write_bytes(content)
+    elif damage == "shorter":
+        path.write_bytes(content[:-1])
+    elif damage == "gone":
+        path.unlink()
+    else:
+        path = folder / "vae" / "more.safetensors"
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=path.name):
+        verify_folder(folder)
+
+
+def test_manifest_cannot_point_outside(source, models):
+    folder = add_model(FULL, source, models)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["files"]["../../secret"] = {"sha256": "0" * 64, "size_bytes": 1}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="outside"):
+        verify_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("breakage", "words"),
+    [
+        (lambda folder: (folder / "model_index.json").unlink(), "model_index"),
+        (lambda folder: shutil.rmtree(folder / "tokenizer"), "tokenizer"),
+        (lambda folder: (folder / WEIGHTS).rename(folder / "vae" / "weights.bin"), "pickle"),
+        (lambda folder: (folder / "text_encoder" / "model.safetensors").rename(folder / "text_encoder/x.pt"), "pickle"),
+        (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]), "not a whole"),
+    ],
+)
+def test_bad_checkpoint_is_not_added(source, models, breakage, words):
+    breakage(source)
+    with pytest.raises(ModelError, match=words):
+        add_model(FULL, source, models)
+    assert not (models / FULL).exists()
+
+
+def test_model_is_not_added_twice_nor_over_the_embedded_one(source, models):
+    add_model(FULL, source, models)
+    with pytest.raises(ModelError, match="exists already"):
+        add_model(FULL, source, models)
+    with pytest.raises(ModelError, match="part of this software"):
+        add_model("das-preview", source, models)
+
+
+def test_pull_offline_says_which_files_go_where(models):
+    code = (
+        "import sys; from das_server.models.checkpoint import pull_model; from pathlib import Path\n"
+        f"pull_model({FULL!r}, 'main', Path(sys.argv[1]))"
+    )
+    environment = {"HF_HUB_OFFLINE": "1", "PATH": "", "HOME": str(models)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(models)], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    for name in (*model_spec(FULL).files, str(models / FULL), "das-server models add"):
+        assert name in done.stderr
+
+
+def test_pull_needs_a_revision_and_weights_to_pull(models):
+    with pytest.raises(ModelError, match="revision"):
+        pull_model(FULL, "", models)
+    with pytest.raises(ModelError, match="nothing to pull"):
+        pull_model("das-preview", "main", models)

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pipeline's promises: one seed decides everything, cancelling decodes nothing, bad requests do no work."""
+
+import numpy as np
+import pytest
+import torch
+
+from das_blender_addon.errors import JobCancelled, JobRejected, ModelError, OutOfMemory
+from das_server.models.registry import PREVIEW_FOLDER
+from das_server.pipeline.loading import load_pipeline
+from das_server.pipeline.memory import PROFILES
+from das_server.pipeline.pipeline import DasPipeline
+from das_server.pipeline.prompt import PromptCache
+from tests.support.models import gradient_clip
+
+PROFILE_ATOL = 1e-5
+VIDEO, PICTURE = gradient_clip(9, 48, 32)
+
+
+def load(cache_folder, **options):
+    return DasPipeline.from_pretrained(PREVIEW_FOLDER, prompt_cache=PromptCache(cache_folder), **options)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    return load(tmp_path_factory.mktemp("prompts"))
+
+
+def run(pipeline, prompt="a paper boat", video=VIDEO, picture=PICTURE, *, seed=7, **options):
+    options = {"num_inference_steps": 2, "guidance_scale": 6.0, "vae_tiling": False} | options
+    return pipeline(prompt, video, picture, generator=torch.Generator().manual_seed(seed), **options)
+
+
+# ── One seed decides everything ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_same_request_gives_the_same_bytes(pipeline):
+    torch.manual_seed(1)
+    first = run(pipeline)
+    torch.manual_seed(2)  # the global generator plays no part
+    again = run(pipeline)
+    assert first.frames.dtype == np.uint8 and first.frames.shape == (9, 32, 48, 3)
+    assert first.frames.tobytes() == again.frames.tobytes()
+    assert torch.equal(first.latents, again.latents)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 8},
+        {"tracking_range": "unit"},
+        {"use_dynamic_cfg": False},
+        {"guidance_scale": 1.0},
+        {"num_inference_steps": 4},
+        {"tracking_generator": torch.Generator().manual_seed(0)},
+        {"prompt": "a stone boat"},
+        {"negative_prompt": "fog"},
+        {"video": VIDEO[::-1].copy()},
+        {"picture": PICTURE.rotate(180)},
+    ],
+    ids=str,
+)
+def test_every_setting_decides(pipeline, change):
+    assert not torch.equal(run(pipeline).latents, run(pipeline, **change).latents)
+
+
+def test_no_generator_means_seed_42(pipeline):
+    options = {"num_inference_steps": 1, "guidance_scale": 1.0, "output_type": "latent"}
+    silent = pipeline("x", VIDEO, PICTURE, **options)
+    assert silent.settings["seed"] == 42
+    assert torch.equal(silent.latents, run(pipeline, "x", seed=42, vae_tiling=None, **options).latents)
+
+
+def test_settings_record_what_decided(pipeline):
+    settings = run(pipeline, tracking_range="unit", num_inference_steps=1).settings
+    expected = {
+        "num_frames": 9, "width": 48, "height": 32, "seed": 7, "num_inference_steps": 1, "guidance_scale": 6.0,
+        "use_dynamic_cfg": True, "tracking_range": "unit", "vae_tiling": False, "dtype": "float32", "device": "cpu",
+    }  # fmt: skip
+    assert expected.items() <= settings.items()
+    assert run(pipeline, num_inference_steps=1).settings["tracking_range"] == "signed"
+
+
+def test_tracking_draw_leaves_the_other_stream_alone(pipeline):
+    """The tracking generator decides the tracking latents and nothing else: the seeded stream ends where it would."""
+    ends = []
+    for options in ({}, {"tracking_generator": torch.Generator().manual_seed(5)}):
+        generator = torch.Generator().manual_seed(7)
+        pipeline("x", VIDEO, PICTURE, num_inference_steps=1, guidance_scale=1.0, generator=generator, **options)
+        ends.append(generator.get_state())
+    assert torch.equal(*ends)
+
+
+# ── Steps, stages, previews, cancelling ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_callback_sees_every_step(pipeline):
+    simple, full, stages = [], [], []
+    result = run(
+        pipeline,
+        num_inference_steps=4,
+        callback_on_step_end=lambda *step: simple.append(step),
+        on_stage=stages.append,
+    )
+    run(pipeline, num_inference_steps=4, callback_on_step_end=lambda pipe, i, t, tensors: full.append((i, t, tensors)))
+    assert [(index, count) for index, count, _ in simple] == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert [(index, timestep) for index, timestep, _ in full] == [(0, 999), (1, 749), (2, 499), (3, 249)]
+    for (_, _, x0), (_, _, tensors) in zip(simple, full, strict=True):
+        assert torch.equal(x0, tensors["pred_original_sample"]) and x0.shape == (1, 3, 16, 8, 12)
+    assert torch.equal(full[-1][2]["latents"], result.latents)
+    assert stages == ["encoding", "denoising", "decoding"]
+
+
+def test_preview_looks_like_the_frames(pipeline):
+    """Rough colours at the latents' size: closer to the decoded frames than to their mean colour."""
+    result = run(pipeline, num_inference_steps=1, guidance_scale=1.0)
+    preview = pipeline.preview_frames(result.latents)
+    assert preview.dtype == np.uint8 and preview.shape == (3, 8, 12, 3)
+    small = result.frames[0].reshape(8, 4, 12, 4, 3).mean(axis=(1, 3))
+    assert np.abs(preview[0] - small).mean() < 0.5 * np.abs(small.mean(axis=(0, 1)) - small).mean()
+
+
+@pytest.mark.parametrize("steps_done", [0, 1, 2])
+def test_cancelled_run_stops_between_steps_and_decodes_nothing(pipeline, steps_done):
+    steps, decoded = [], []
+    hook = pipeline.vae.decoder.register_forward_hook(lambda *call: decoded.append(call))
+    try:
+        with pytest.raises(JobCancelled):
+            run(
+                pipeline,
+                callback_on_step_end=lambda index, count, x0: steps.append(index),
+                should_stop=lambda: len(steps) >= steps_done,
+            )
+    finally:
+        hook.remove()
+    assert len(steps) == steps_done and not decoded
+
+
+def test_latents_are_not_decoded_when_asked_for(pipeline):
+    result = run(pipeline, output_type="latent")
+    assert result.frames is result.latents and result.latents.shape == (1, 3, 16, 8, 12)
+
+
+# ── Requests that cannot be run ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_inference_steps": 30}, "use 25 or 40"),
+        ({"num_inference_steps": 999}, "use 500 or 1000"),
+        ({"num_inference_steps": 0}, "1 to 1000"),
+        ({"num_inference_steps": 2.0}, "whole number"),
+        ({"video": VIDEO[:8]}, "9, 17, 25"),
+        ({"video": VIDEO[:, :30]}, "multiple of 8"),
+        ({"video": VIDEO[..., :1]}, "1 channels"),
+        ({"video": VIDEO.astype(np.float32)}, "uint8"),
+        ({"picture": np.zeros((32, 48, 3), np.uint8)}, "PIL"),
+        ({"tracking_range": "both"}, "'signed' or 'unit'"),
+        ({"output_type": "pil"}, "'np' or 'latent'"),
+        ({"guidance_scale": float("nan")}, "finite"),
+        ({"latents": torch.zeros(1, 3, 16, 4, 4)}, "latents"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_bad_request_is_refused_before_any_work(pipeline, change, words):
+    stages = []
+    with pytest.raises(JobRejected, match=words):
+        run(pipeline, on_stage=stages.append, **change)
+    assert not stages
+
+
+def test_inexact_steps_run_when_asked_for(pipeline):
+    steps = []
+    run(pipeline, num_inference_steps=3, exact_steps=False, callback_on_step_end=lambda *step: steps.append(step))
+    assert len(steps) == 3
+
+
+def test_request_that_cannot_fit_is_refused_before_any_work(pipeline):
+    video = np.broadcast_to(np.uint8(0), (8 * 4096 + 1, 4096, 4096, 3))
+    with pytest.raises(OutOfMemory, match="smaller size"):
+        run(pipeline, video=video)
+
+
+def test_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="model_index"):
+        DasPipeline.from_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="not installed.*models pull das-cogvideox-5b"):
+        load_pipeline("das-cogvideox-5b", models_folder=tmp_path)
+
+
+# ── Memory profiles ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_give_the_same_result(pipeline, tmp_path, profile):
+    expected = run(pipeline)
+    other = load(tmp_path, profile=profile, device="cpu")
+    assert other.profile == profile
+    for _ in range(2):
+        result = run(other)
+        assert (result.latents - expected.latents).abs().max() <= PROFILE_ATOL
+        assert np.abs(result.frames.astype(int) - expected.frames.astype(int)).max() <= 1
+    assert result.settings["profile"] == profile
+
+
+def test_installed_model_loads_by_name():
+    result = run(load_pipeline("das-preview", device="cpu"), num_inference_steps=1, guidance_scale=1.0)
+    assert result.frames.shape == (9, 32, 48, 3) and result.settings["vae_tiling"] is False
+
+
+def test_text_encoder_leaves_memory(tmp_path):
+    dropped, kept = load(tmp_path / "a"), load(tmp_path / "b", profile="resident", device="cpu")
+    for pipeline in (dropped, kept):
+        run(pipeline, num_inference_steps=1)
+    assert dropped.prompt_encoder.model is None
+    assert kept.prompt_encoder.model is not None
+
+
+def test_tables_of_an_earlier_clip_change_nothing(pipeline, tmp_path):
+    """The norm tables that a pipeline keeps are those of the timestep, whatever ran before."""
+    for steps in (5, 2):
+        kept = run(pipeline, num_inference_steps=steps)
+    assert torch.equal(kept.latents, run(load(tmp_path), num_inference_steps=2).latents)
