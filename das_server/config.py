@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -175,8 +176,9 @@ def _check(config: ServerConfig) -> None:
         raise SettingsError(
             f"log_level is {config.log_level!r} but must be one of {', '.join(LOG_LEVELS)}.", field="log_level"
         )
-    if not config.devices or not all(config.devices):
-        raise SettingsError("devices is empty but must name at least one, such as auto or cpu.", field="devices")
+    for device in config.devices or ("",):
+        if not re.fullmatch(r"auto|cpu|cuda:\d+", device):
+            raise SettingsError(f"devices names {device!r} but takes auto, cpu, cuda:0, cuda:1 ….", field="devices")
     lowest = {"threads": 0, "max_blob_bytes": 1, "min_free_bytes": 0, "keep_s": 0.0, "max_attempts": 1}
     lowest |= {"cancel_grace_s": 0.0, "heartbeat_timeout_s": 1.0, "stall_timeout_s": 1.0}
     for name, least in lowest.items():

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
+NO_TORCH_STATUS = 69
 CONTEXT_IS_DEAD_STATUS = 70
 """Exit status after an error that leaves the GPU unusable for this process."""
 
@@ -56,7 +57,12 @@ class Worker:
 
     def run_forever(self) -> None:
         """Prepare torch, say so, then obey; never returns."""
-        about = _set_up_torch(self._device, self._threads)
+        try:
+            about = _set_up_torch(self._device, self._threads)
+        except Exception as error:  # a broken installation or a device that is not there: say so, there is no other way
+            _log.exception("torch is not usable on %s", self._device)
+            problem = f"torch is not usable on {self._device}: {type(error).__name__}: {_first_line(error)}"
+            self._link.end(problem, NO_TORCH_STATUS)
         self._device = about["device"]
         self._versions = about["versions"]
         self._device_label = about["device_label"]
@@ -219,8 +225,11 @@ def _error_of(error: Exception, device_label: str) -> DasError:
             f"The job does not fit the memory of {device_label}; use fewer or smaller frames, or a smaller memory "
             "profile."
         )
-    first_line = str(error).splitlines()[0] if str(error) else "no message"
-    return JobError(f"The job failed with {name}: {first_line}; the server's log has the details.")
+    return JobError(f"The job failed with {name}: {_first_line(error)}; the server's log has the details.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else "no message"
 
 
 def _set_up_torch(device: str, threads: int) -> dict[str, Any]:

@@ -64,6 +64,12 @@ class Link:
         self._words.put({"kind": kind, **fields})
         self._bell.send(b"!")
 
+    def end(self, problem: str, status: int) -> None:
+        """Say what is wrong and end the process; never returns."""
+        self.say("problem", message=problem)
+        self.say("end", status=status)
+        threading.Event().wait()
+
     @contextmanager
     def state(self, state: str) -> Iterator[None]:
         """What the heartbeats say meanwhile."""
@@ -156,6 +162,10 @@ class Link:
                     os._exit(0)
 
     def _tell(self, dealer: zmq.Socket, message: dict[str, Any]) -> None:
+        if message["kind"] == "end":
+            dealer.close()
+            zmq.Context.instance().term()  # returns when all is said, or after the socket's linger
+            os._exit(message["status"])
         dealer.send_multipart(wire.pack(self._token, message))
 
     def _listen(self, dealer: zmq.Socket) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import zmq
 
-from das_blender_addon.errors import JobCancelled
+from das_blender_addon.errors import JobCancelled, SettingsError
 from das_blender_addon.protocol.messages import Artefact
 from das_server.workers import wire
 from das_server.workers.base import (
@@ -233,7 +233,7 @@ class LocalWorkers(Workers):
             self._news.append(WorkLost(one.order.job, one.order.attempt, reason))
         was_ready = bool(one.about)
         one.failed_starts = 0 if was_ready else one.failed_starts + 1
-        one.problem = "" if was_ready else reason
+        one.problem = "" if was_ready else one.problem or reason
         one.process, one.order, one.cancel_deadline_s = None, None, float("inf")
         one.state = "broken" if one.failed_starts >= BROKEN_AFTER_STARTS else "starting"
         one.start_at_s = time.monotonic() + (0.0 if was_ready else min(0.25 * 2**one.failed_starts, LONGEST_PAUSE_S))
@@ -344,6 +344,9 @@ def find_devices(names: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
         elif name.startswith("cuda:") and name[5:].isdecimal():
             gpus = _visible_gpus()
             index = int(name[5:])
+            if gpus and index >= len(gpus):
+                names = ", ".join(f"cuda:{i}" for i in range(len(gpus)))
+                raise SettingsError(f"The device {name} does not exist; this machine has {names}.", field="devices")
             found.append(("cuda:0", _gpu_environment(gpus[index])) if index < len(gpus) else (name, {}))
         else:
             found.append((name, {}))

@@ -5,6 +5,7 @@ import os
 import signal
 
 from das_blender_addon.client.client import DasClient
+from tests.support.server import running_server
 from tests.support.wire import follow, is_step, kill, submit, whole_story
 
 JOB = {"num_inference_steps": 20, "seed": 21}
@@ -48,6 +49,17 @@ def test_silent_worker_is_replaced(own_server):
     assert finished.last.kind == "DONE"
     retry = next(event for event in finished.events if event.kind == "RETRY").fields
     assert "silent" in retry["message"]
+
+
+def test_worker_that_cannot_start_fails_the_job_with_its_reason(tmp_path):
+    environment = {"DAS_SERVER_DEVICES": "cuda:0", "CUDA_VISIBLE_DEVICES": ""}
+    with running_server(tmp_path / "state", environment=environment) as server:
+        with DasClient(server.address, timeout_s=30) as client:
+            last = follow(client, submit(client)).last
+        assert last.kind == "FAILED" and last.fields["code"] == "job.worker_lost"
+        assert "torch is not usable on cuda:0" in last.fields["message"]
+        assert server.status()["workers"][0]["state"] == "broken"
+        assert server.stop() == 0
 
 
 def test_idle_worker_that_dies_is_replaced(own_server):

@@ -91,6 +91,7 @@ def test_config_refuses_what_is_no_address(address):
         ("keep_s", "inf"),
         ("log_level", "loud"),
         ("devices", ""),
+        ("devices", "cpu,gpu"),
         ("model", 3),
     ],
 )

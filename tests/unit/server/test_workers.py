@@ -3,6 +3,7 @@
 
 import pytest
 
+from das_blender_addon.errors import SettingsError
 from das_server.workers import wire
 from das_server.workers.local import find_devices, gpus_in
 
@@ -27,6 +28,12 @@ def test_auto_is_one_worker_per_visible_gpu(monkeypatch):
     assert [device for device, _ in found] == ["cuda:0", "cuda:0"]
     assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in found] == ["2", "5"]
     assert find_devices(("cuda:1", "cpu")) == [("cuda:0", found[1][1]), ("cpu", {})]
+
+
+def test_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(SettingsError, match="cuda:2 does not exist; this machine has cuda:0, cuda:1"):
+        find_devices(("cuda:2",))
 
 
 def test_auto_without_gpu_is_one_worker(monkeypatch):
