@@ -89,9 +89,11 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             jobs.log_status(status)
 
         try:
-            return jobs.finish(recipes.take(scene, settings, step), on_status=show, should_stop=self.test_break)
+            made = jobs.finish(recipes.take(scene, settings, step), on_status=show, should_stop=self.test_break)
         finally:
             self.frame_set(frame, 0.0)
+        jobs.remember_take(scene, made.take)
+        return made
 
     def _warn(self, scene) -> None:
         view_transform = scene.view_settings.view_transform

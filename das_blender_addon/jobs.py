@@ -26,6 +26,8 @@ from .protocol.messages import Capabilities, Welcome
 LOGGER = logging.getLogger(__name__)
 TICK_S = 0.04
 """Seconds between two looks at a waiting recipe; well under the 100 ms within which a break must be seen."""
+BUDGET_S = 0.1
+"""Seconds that a job may take of the window at once; every tick costs a redraw, so a frame a tick would be slow."""
 STOP_WAIT_S = 2.0
 """Seconds that a stopped job's thread gets to tell the server."""
 
@@ -202,24 +204,28 @@ class SessionJob:
         self._cancelled = True
 
     def tick(self) -> float | None:
-        """One step of the recipe; the seconds until the next one, None at the end (as `bpy.app.timers` wants it)."""
-        if not self.is_running:
-            return None
-        try:
-            if self._cancelled:
-                raise JobCancelled("The job was cancelled.")
-            status = next(self._recipe)
-        except StopIteration as end:
-            self._end(end.value, None)
-            return None
-        except BaseException as error:  # the border: shown to the user by `done`
-            self._recipe.close()
-            self._end(None, error)
-            return None
-        if status is None:
-            return TICK_S
-        self._show(status)
-        return 0.0
+        """Steps of the recipe for `BUDGET_S`; the seconds until the next tick, None at the end (for
+        `bpy.app.timers`).
+        """
+        deadline = time.monotonic() + BUDGET_S
+        while self.is_running:
+            try:
+                if self._cancelled:
+                    raise JobCancelled("The job was cancelled.")
+                status = next(self._recipe)
+            except StopIteration as end:
+                self._end(end.value, None)
+                break
+            except BaseException as error:  # the border: shown to the user by `done`
+                self._recipe.close()
+                self._end(None, error)
+                break
+            if status is None:
+                return TICK_S
+            self._show(status)
+            if time.monotonic() > deadline:
+                return 0.0
+        return None
 
     def _end(self, result, error) -> None:
         self.is_running = False

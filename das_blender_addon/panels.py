@@ -6,6 +6,7 @@ network.
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 
 import bpy
@@ -16,6 +17,10 @@ from .properties import resolve_settings
 
 THUMBNAIL_SCALE = 8.0
 LOG_LINES_SHOWN = 12
+MIN_LINE, CHARACTER_PX, MARGIN_PX = 30, 7, 70
+"""A label does not wrap by itself: fewest characters of a line, width of one and of what is beside them, unscaled
+pixels.
+"""
 
 _thumbnails: bpy.utils.previews.ImagePreviewCollection | None = None
 _thumbnail_names: dict[str, str] = {}
@@ -269,8 +274,8 @@ def _draw_server_line(layout, context) -> None:
         if session.server_state == "FAILED":
             _alert(layout, session.server_line)
         icon = "CHECKMARK" if welcome is not None else "QUESTION"
-        words = f"{server}: {jobs.words_of_server(welcome)}" if welcome is not None else f"{server}: not asked yet"
-    row = layout.row(align=True)
+        words = jobs.words_of_server(welcome) if welcome is not None else f"{server}, not asked yet"
+    row = layout.split(factor=0.6)
     row.label(text=words, icon=icon)
     row.operator("das.test_connection", icon="LINKED")
 
@@ -290,13 +295,12 @@ def _alert(layout, words: str) -> None:
     _say(column, words, "ERROR")
 
 
-def _wrapped(words: str, width: int = 58) -> list[str]:
-    lines = [""]
-    for word in words.split():
-        if lines[-1] and len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
+def _wrapped(words: str) -> list[str]:
+    """The lines that ``words`` take in the region that is drawn now."""
+    region = bpy.context.region
+    scale = bpy.context.preferences.system.ui_scale
+    width = max(MIN_LINE, int(region.width / scale - MARGIN_PX) // CHARACTER_PX) if region is not None else MIN_LINE
+    return textwrap.wrap(words, width) or [""]
 
 
 # ── Thumbnails ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,15 +91,13 @@ def machine_settings() -> MachineSettings:
 def user_folder(name: str) -> Path:
     """A folder of this user that the extension may write to; created if it is not there.
 
-    Blender gives extensions one of their own; a package that is not installed as an extension gets one among the
-    temporary files.
+    Blender gives extensions one of their own; a package that is not installed as an extension gets one among the user's
+    data files.
     """
     try:
         return Path(bpy.utils.extension_path_user(__package__, path=name, create=True))
     except ValueError:
-        folder = Path(tempfile.gettempdir()) / f"das_blender_addon-{name}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return Path(bpy.utils.user_resource("DATAFILES", path=f"das_blender_addon/{name}", create=True))
 
 
 def check_online_access(address: str, *, chosen_by_environment: bool) -> None:

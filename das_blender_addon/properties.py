@@ -76,6 +76,17 @@ def _search_models(_settings, _context, edit_text: str):
     return [name for name in names if edit_text.lower() in name.lower()]
 
 
+def _search_sizes(settings, _context, edit_text: str):
+    """AUTO and the sizes of the chosen model, as the server offered them."""
+    from . import jobs  # which needs this module
+
+    capabilities = jobs.known_capabilities()
+    models = capabilities.models if capabilities is not None else []
+    name = settings.model or (capabilities.default_model if capabilities is not None else "")
+    sizes = [f"{width}x{height}" for model in models if model.name == name for width, height in model.sizes]
+    return [size for size in ("AUTO", *sizes) if edit_text.lower() in size.lower() or edit_text == settings.size]
+
+
 class DAS_PG_settings(bpy.types.PropertyGroup):
     """Settings of a shot, saved with the file."""
 
@@ -105,6 +116,8 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         name="Model Size",
         description="AUTO for the model's own size, or WIDTHxHEIGHT in pixels, as the model offers",
         default="AUTO",
+        search=_search_sizes,
+        search_options={"SUGGESTION"},
     )
     tracking_range: EnumProperty(
         name="Tracking Range",

@@ -94,14 +94,15 @@ def hello(settings: ResolvedSettings) -> Recipe:
     return welcome
 
 
-def take(scene, settings: ResolvedSettings, step: Step) -> Recipe:
-    """The take of the shot; ``step(frame)`` sets the scene to a frame and gives its evaluated depsgraph.
+def take(scene, settings: ResolvedSettings, step: Step | None = None) -> Recipe:
+    """The take of the shot.  Returns a `FinishedTake`.
 
-    Returns a `FinishedTake`.
+    ``step(frame)`` sets the scene to a frame and gives its evaluated depsgraph, inside a render; outside of one (None)
+    the scene is stepped for as long as the export takes.
     """
     welcome = yield from hello(settings)
     planned = plan_shot(scene, settings, welcome.capabilities)
-    geometry = yield from _export(planned.frames, planned.render_size, step)
+    geometry = yield from _export(scene, planned.frames, planned.render_size, step)
     shot = yield from _shot(geometry, planned)
     image = yield from _first_frame(scene, settings, shot, again=False)
     request = take_request(
@@ -117,9 +118,8 @@ def take(scene, settings: ResolvedSettings, step: Step) -> Recipe:
 
 
 def take_outside_render(scene, settings: ResolvedSettings) -> Recipe:
-    """`take` where there is no render call: the scene is stepped by itself and left as it was.  Returns the `Take`."""
-    with stepping(scene) as step:
-        finished = yield from take(scene, settings, step)
+    """`take` where there is no render call.  Returns the `Take`."""
+    finished = yield from take(scene, settings)
     return finished.take
 
 
@@ -127,8 +127,7 @@ def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
     """Render the first frame anew; returns its path."""
     welcome = yield from hello(settings)
     planned = plan_shot(scene, settings, welcome.capabilities)
-    with stepping(scene) as step:
-        geometry = yield from _export(planned.frames[:1], planned.render_size, step)
+    geometry = yield from _export(scene, planned.frames[:1], planned.render_size)
     shot = yield from _shot(geometry, planned)
     return (yield from _first_frame(scene, settings, shot, again=True))
 
@@ -136,8 +135,7 @@ def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
 def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
     """The tracking video of the shot at the render size as PNG files; needs no server.  Returns their paths."""
     folder = api.shot_folder(scene, settings.cache_folder) / "tracking_preview"
-    with stepping(scene) as step:
-        geometry = yield from _export(settings.frames, render_size(scene), step)
+    geometry = yield from _export(scene, settings.frames, render_size(scene))
 
     def draw(should_stop, say):
         def progress(done, of):
@@ -163,13 +161,15 @@ def plan_shot(scene, settings: ResolvedSettings, capabilities: Capabilities) -> 
 # ── Their stations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _export(frames, size: tuple[int, int], step: Step) -> Recipe:
-    """The scene's geometry, one frame between two yields."""
+def _export(scene, frames, size: tuple[int, int], step: Step | None = None) -> Recipe:
+    """The scene's geometry, one frame between two yields; without ``step`` the scene is stepped and left as it was."""
+    if step is None:
+        with stepping(scene) as step:
+            return (yield from _export(scene, frames, size, step))
     builder = GeometryExport(*size)
     for done, frame in enumerate(frames):
-        yield Status(
-            "exporting", f"Exporting frame {frame} ({done + 1}/{len(frames)})", _part(_EXPORT, done, len(frames))
-        )
+        words = f"Exporting frame {frame} ({done + 1}/{len(frames)})"
+        yield Status("exporting", words, _part(_EXPORT, done, len(frames)))
         builder.add(frame, step(frame))
     return builder.finish()
 
@@ -203,9 +203,15 @@ def _first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, *, again
 
         return rendering.wait(progress=progress, should_stop=should_stop)
 
-    if rendering.is_rendering:
-        yield Status("first frame", f"Rendering the first frame with {engine}", _FIRST_FRAME[0])
-    return (yield from in_thread(wait))
+    waited_for = False
+    try:
+        if rendering.is_rendering:
+            yield Status("first frame", f"Rendering the first frame with {engine}", _FIRST_FRAME[0])
+        waited_for = True
+        return (yield from in_thread(wait))
+    finally:
+        if not waited_for:  # cancelled before anybody waited, who would have ended the child
+            rendering.close()
 
 
 class _Translator:

@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+import logging
+
+import bpy
+
 from . import commands, compat, engine, local_server, operators, panels, preferences, properties
 
 MODULES = (preferences, properties, local_server, engine, operators, panels, commands)
 """Everything with a `register` and an `unregister`, in the order of registering."""
+
+
+_log_handler: logging.Handler | None = None
 
 
 def register():
@@ -17,6 +24,7 @@ def register():
             module.register()
             done.append(module)
         compat.show_shared_panels()
+        _show_log(True)
     except BaseException:
         for module in reversed(done):
             module.unregister()
@@ -25,6 +33,24 @@ def register():
 
 def unregister():
     """Undo `register`."""
+    _show_log(False)
     compat.hide_shared_panels()
     for module in reversed(MODULES):
         module.unregister()
+
+
+def _show_log(shown: bool) -> None:
+    """In ``blender -b`` the log is all that people see of a running job: it goes to stderr, from INFO on.
+
+    Where Blender is a module, logging belongs to the program that uses it.
+    """
+    global _log_handler
+    logger = logging.getLogger(__package__)
+    if shown and bpy.app.background and bpy.app.binary_path:
+        _log_handler = logging.StreamHandler()
+        _log_handler.setFormatter(logging.Formatter("das | %(message)s"))
+        logger.addHandler(_log_handler)
+        logger.setLevel(logging.INFO)
+    elif not shown and _log_handler is not None:
+        logger.removeHandler(_log_handler)
+        _log_handler = None

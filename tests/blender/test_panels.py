@@ -40,6 +40,9 @@ class Layout:
     def column(self, **arguments):
         return self._part("column", **arguments)
 
+    def split(self, **arguments):
+        return self._part("split", **arguments)
+
     def box(self):
         return self._part("box")
 

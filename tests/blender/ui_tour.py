@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Drives a real Blender window through the whole path and stops wherever a picture is worth taking.
 
-DAS_SERVER=tcp://127.0.0.1:5599 DAS_TOUR_FOLDER=out/tour blender -p 0 0 1600 1000 --python tests/blender/ui_tour.py
+    DAS_SERVER=tcp://127.0.0.1:5599 DAS_TOUR_FOLDER=out/tour blender -p 0 0 1600 1000 --python tests/blender/ui_tour.py
 
-DAS_TOUR_FOLDER is where the file, the cache and ``tour.log`` go.  At each stop the tour writes ``stop-NAME`` there
-and goes on when somebody has removed it (after a screenshot), or after STOP_LIMIT_S.  Everything is done by the
-operators that the buttons call.  Ends Blender with status 0, or 1 when something was not as it should be
-(``tour.log`` says what).
+DAS_TOUR_FOLDER is where the file, the cache and ``tour.log`` go.  At each stop the tour writes ``stop-NAME`` there and
+goes on when somebody has removed it (after a screenshot), or after STOP_LIMIT_S; at ``stop-escape`` somebody must press
+Escape first.  Everything is done by the operators that the buttons call.  Ends Blender with status 0, or 1 when
+something was not as it should be (``tour.log`` says what).
 """
 
 import os
@@ -35,8 +35,9 @@ def tour():
     scene = manager.windows[0].scene
     yield from settle()
     yield from arrange()
-    yield from settle(20)
+    yield from settle(30)
     yield from stop("idle")
+    yield from shade("SOLID")
 
     # 2. The server is asked.
     call("test_connection")
@@ -66,20 +67,50 @@ def tour():
     call("render_take")
     ticks = yield from until(lambda: jobs().preview_path() is not None, "no preview came")
     note(f"{ticks} ticks of the window until the first preview")
-    yield from settle()
+    yield from shade("MATERIAL")
     yield from stop("running")
+    yield from shade("SOLID")
     yield from until(lambda: manager.das.job_state != "RUNNING", "the take did not end")
     check(manager.das.job_state == "DONE", manager.das.job_line)
     check(scene.frame_current == 1, "the scene's frame has changed")
     yield from settle()
     yield from stop("done")
 
-    # 6. The strip.
+    # 6. Blender's own render jobs, on another thread: F12 of the cached take, then an animation that Escape stops.
+    with bpy.context.temp_override(window=manager.windows[0]):
+        bpy.ops.render.render("INVOKE_DEFAULT")
+    yield from until(lambda: bpy.app.is_job_running("RENDER"), "F12 did not start")
+    yield from until(lambda: not bpy.app.is_job_running("RENDER"), "F12 did not end")
+    check(ENDED == ["complete"], f"F12 ended with {ENDED}")
+    scene.das.seed = 43
+    with bpy.context.temp_override(window=manager.windows[0]):
+        bpy.ops.render.render("INVOKE_DEFAULT", animation=True)
+    yield from settle(60)
+    yield from stop("escape")
+    yield from until(lambda: not bpy.app.is_job_running("RENDER"), "Escape did not end the render")
+    check(ENDED == ["complete", "cancel"], f"the renders ended with {ENDED}")
+    scene.das.seed = 42
+
+    # 7. The strip.
     call("add_to_sequencer")
     check(bpy.data.scenes.get(f"DAS Edit {scene.name}") is not None, "no edit scene")
     show_sequencer(scene.das.edit_scene)
     yield from settle(20)
     yield from stop("strip")
+
+
+ENDED = []
+"""How Blender's render jobs ended."""
+
+
+@bpy.app.handlers.persistent
+def note_complete(*_):
+    ENDED.append("complete")
+
+
+@bpy.app.handlers.persistent
+def note_cancel(*_):
+    ENDED.append("cancel")
 
 
 def open_scene() -> None:
@@ -135,6 +166,10 @@ def arrange():
     view.shading.type = "MATERIAL"
     view.overlay.show_overlays = False
     view.show_region_toolbar = False
+    yield from settle()
+    region = next(region for region in left.regions if region.type == "WINDOW")
+    with bpy.context.temp_override(window=window, screen=window.screen, area=left, region=region):
+        bpy.ops.view3d.view_center_camera()
 
 
 def show_sequencer(edit) -> None:
@@ -158,6 +193,15 @@ def _show_edit(name: str) -> None:
             with bpy.context.temp_override(window=window, area=area, region=region):
                 if area.spaces.active.view_type != "PREVIEW":
                     bpy.ops.sequencer.view_all()
+
+
+def shade(kind: str):
+    """Material preview for a picture, solid for speed: without a GPU the former takes seconds to draw."""
+    window = bpy.context.window_manager.windows[0]
+    for area in window.screen.areas:
+        if area.type == "VIEW_3D":
+            area.spaces.active.shading.type = kind
+    yield from settle(20 if kind == "MATERIAL" else 2)
 
 
 def close_extra_windows() -> None:
@@ -251,6 +295,8 @@ def main() -> None:
         sys.path.insert(0, str(ROOT))
     check(addon_utils.enable(PACKAGE, default_set=True) is not None, "the extension cannot be enabled")
     open_scene()
+    bpy.app.handlers.render_complete.append(note_complete)
+    bpy.app.handlers.render_cancel.append(note_cancel)
     steps = tour()
     bpy.app.timers.register(lambda: walk(steps), first_interval=1.0, persistent=True)
 
