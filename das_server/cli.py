@@ -87,12 +87,12 @@ def _add_models_parser(models: argparse.ArgumentParser) -> None:
         ("pull", _models_pull, "download a model at a revision"),
     ):
         action = actions.add_parser(name, help=text)
-        action.add_argument("name")
+        action.add_argument("name", nargs="?" if name == "path" else None)
         action.set_defaults(command=command)
         if name == "add":
             action.add_argument("folder", type=Path)
         if name == "pull":
-            action.add_argument("--revision", required=True, help="the commit to fetch")
+            action.add_argument("--revision", default="", help="the commit to fetch")
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -150,9 +150,9 @@ def _models_list(options: argparse.Namespace) -> None:
 
 
 def _models_path(options: argparse.Namespace) -> None:
-    from das_server.models.registry import model_path
+    from das_server.models.registry import default_models_folder, model_path
 
-    print(model_path(options.name))
+    print(model_path(options.name) if options.name else default_models_folder())
 
 
 def _models_verify(options: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ class ServerConfig:
     """All that can be set on a server; durations in seconds, sizes in bytes.
 
     ``bind``: tcp://HOST:PORT, HOST a loopback address, PORT "*" for any free one. ``state``: folder of jobs and blobs.
-    ``model``: loaded at start, and what a job without a model name gets. ``devices``: one worker process each ("auto",
+    ``model``: loaded at start, and what clients use that name none. ``devices``: one worker process each ("auto",
     "cpu", "cuda:0", …). ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
     model is laid out in memory. ``keep_s``: how long finished jobs and unused blobs stay on disk. ``min_free_bytes``:
     disk space that uploads must leave. ``max_attempts``: how many workers a job may lose. ``cancel_grace_s``: how long

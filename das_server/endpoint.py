@@ -37,7 +37,6 @@ from das_server import __version__
 from das_server.blobs import BlobStore
 from das_server.config import ServerConfig
 from das_server.jobs import Job, JobStore, lock_state
-from das_server.models.checkpoint import offline_instructions
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
 from das_server.tasks.base import task_module
 from das_server.workers.base import Workers
@@ -289,8 +288,11 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
     stop = stop or threading.Event()
     model_spec(config.model)
     if not is_installed(model_path(config.model)):
-        instructions = offline_instructions(config.model)
-        raise ModelError(f"The weights of {config.model} are not installed. {instructions}", field="model")
+        raise ModelError(
+            f"The weights of {config.model} are not installed; get them with das-server models pull, or install a "
+            f"folder with das-server models add {config.model} FOLDER.",
+            field="model",
+        )
     with lock_state(config.state):
         # 2. What is on disk.
         shutil.rmtree(config.state / "scratch", ignore_errors=True)

@@ -46,6 +46,9 @@ STALLED_STEPS = 20.0
 SHORTEST_STALL_S = 120.0
 """… but not sooner than this."""
 
+TAKE_UP_S = 10.0
+"""How long a worker may say that it has nothing to do after it was given a job."""
+
 STOP_S = 2.0
 """How long a worker may take to end before it is killed."""
 
@@ -62,6 +65,7 @@ class _Process:
     state: str = "starting"
     order: WorkOrder | None = None
     heard_s: float = 0.0
+    ordered_s: float = 0.0
     cancel_deadline_s: float = float("inf")
     failed_starts: int = 0
     start_at_s: float = 0.0
@@ -136,6 +140,7 @@ class LocalWorkers(Workers):
         if one.order is not None:
             raise ValueError(f"{worker} already runs job {one.order.job}")
         one.order = order
+        one.ordered_s = time.monotonic()
         one.state = "busy"
         one.heartbeat = {}
         inputs = [asdict(item) for item in order.inputs]
@@ -215,6 +220,8 @@ class LocalWorkers(Workers):
         )
         if now - one.heard_s > self._heartbeat_timeout_s:
             self._doom(one, f"was silent for {self._heartbeat_timeout_s:.0f} s")
+        elif one.order and beat.get("state") == "ready" and now - one.ordered_s > TAKE_UP_S:
+            self._doom(one, "did not take up its job")
         elif one.order and now > one.cancel_deadline_s:
             self._doom(one, f"did not stop within {self._cancel_grace_s:g} s of being asked to")
         elif one.order and since > min(stall_s, self._stall_timeout_s):

@@ -274,6 +274,19 @@ def test_unknown_model_is_refused_at_start(tmp_path):
     assert "das-preview" in answer.stderr and answer.stderr.count("\n") == 1
 
 
+def test_model_without_weights_is_refused_at_start(tmp_path):
+    answer = run_das_server(
+        "serve",
+        "--state",
+        str(tmp_path),
+        "--model",
+        "das-cogvideox-5b",
+        environment={"DAS_SERVER_MODELS": str(tmp_path)},
+    )
+    assert answer.returncode == 50
+    assert "das-server models add" in answer.stderr and answer.stderr.count("\n") == 1
+
+
 def test_ready_line_names_version_address_and_model(server):
     assert server.ready_line.startswith(f"das-server 0.1.0 listening on {server.address}")
     assert "das-preview" in server.ready_line
