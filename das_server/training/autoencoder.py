@@ -96,6 +96,21 @@ def _read_pairs(head, pairs, deviation, num_outputs):
         head.weight[output, negative, last, 1, 1] -= deviation
 
 
+@torch.no_grad()
+def centre_latents(autoencoder: AutoencoderKLCogVideoX, mean: torch.Tensor) -> None:
+    """Shift the latents by `-mean` `[C]`, in place: the encoder subtracts it, everything that reads latents adds it.
+
+    Exact but for the zero padding at the picture's border, which the decoder's first convolution now sees as the mean.
+    """
+    autoencoder.encoder.conv_out.conv.bias[:len(mean)] -= mean
+    first = autoencoder.decoder.conv_in.conv
+    first.bias += first.weight.sum((2, 3, 4)) @ mean
+    for part in autoencoder.decoder.modules():
+        if isinstance(part, CogVideoXSpatialNorm3D):
+            for layer in (part.conv_y.conv, part.conv_b.conv):
+                layer.bias += layer.weight[:, :, 0, 0, 0] @ mean
+
+
 def autoencoder_loss(autoencoder: nn.Module, video: torch.Tensor, generator: torch.Generator):
     """`video` `[B, 3, T, H, W]` in [-1, 1]. Returns the loss (L1 + L2 + small KL) and a dict of plain numbers."""
     posterior = autoencoder.encode(video).latent_dist

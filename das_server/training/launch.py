@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 CPU_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33),
                  "MALLOC_TOP_PAD_": str(2**28)}
 """glibc gives every large tensor back to the system and takes zeroed pages for the next; kept, they cost nothing."""
+BESIDE = {"autoencoder": "render_rest", "transformer": "encode_rest"}
+"""Work that one more process does while a stage trains."""
 
 
 def run(recipe: Path, resume: bool = False) -> int:
@@ -27,15 +29,15 @@ def run(recipe: Path, resume: bool = False) -> int:
     if isinstance(settings, FineTuneRecipe):
         _wait(recipe, "finetune", _start(recipe, settings, "finetune", settings.processes, resume))
         return 0
-    for stage in ("render_first", "autoencoder", "encode", "transformer", "assemble"):
+    for stage in ("render_first", "autoencoder", "encode_first", "transformer", "assemble"):
         if resume and _finished(settings, stage):
             continue
-        beside = []
-        if stage == "autoencoder":
-            beside = _start(recipe, settings, "render_rest", 1, resume)
+        second = BESIDE.get(stage)
+        beside = _start(recipe, settings, second, 1, resume) if second else []
         count = 1 if stage == "assemble" else settings.processes
         _wait(recipe, stage, _start(recipe, settings, stage, count, resume))
-        _wait(recipe, "render_rest", beside)
+        if second:
+            _wait(recipe, second, beside)
         _mark(settings, stage).touch()
     return 0
 

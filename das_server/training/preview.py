@@ -3,8 +3,8 @@
 
 1. `render_first`: the clips that the autoencoder trains on, and the validation clips
 2. `autoencoder` (while `render_rest` renders the other clips, when the recipe allows)
-3. `encode`: every clip to latents, once
-4. `transformer`
+3. `encode_first`: clips to latents, the first portion
+4. `transformer` (while `encode_rest` encodes the others)
 5. `assemble`: the checkpoint folder in the full model's layout
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
 
-from .autoencoder import autoencoder_loss, build_autoencoder
+from .autoencoder import autoencoder_loss, build_autoencoder, centre_latents
 from .clips import ClipSet, create_clip_arrays, open_clips, render_clips
 from .loop import StepContext, TrainingLoop
 from .optimiser import build_optimiser
@@ -53,7 +53,7 @@ def _create_all(recipe, ranks):
     if ranks.rank == 0:
         for clip_set in (*recipe.clip_sets, *recipe.validation_sets):
             create_clip_arrays(clips_folder(recipe, clip_set), clip_set, token_size(recipe))
-    ranks.from_first(0.0)  # wait for the arrays
+    ranks.wait()
 
 
 def clips_folder(recipe: PreviewRecipe, clip_set: ClipSet) -> Path:
@@ -69,7 +69,7 @@ def _render(recipe, clip_set, ranks, only):
 
 def to_video(frames: np.ndarray) -> torch.Tensor:
     """`[B, T, H, W, 3]` u8 to `[B, 3, T, H, W]` f32 in [-1, 1]."""
-    video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 4, 1, 2, 3).float()
+    video = torch.from_numpy(np.array(frames)).permute(0, 4, 1, 2, 3).float()
     return video.div_(127.5).sub_(1).contiguous()
 
 
@@ -150,8 +150,12 @@ def _write_autoencoder(recipe, weights, arrays, folder: Path) -> None:
     autoencoder = build_autoencoder(recipe.autoencoder.block_out_channels, recipe.autoencoder.norm_num_groups)
     autoencoder.load_state_dict(weights)
     autoencoder.eval()
-    latents = [autoencoder.encode(to_video(arrays["rgb"][index:index + 1])).latent_dist.mode() for index in range(48)]
-    autoencoder.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 4))
+    latents = torch.cat([autoencoder.encode(to_video(arrays["rgb"][index:index + 1])).latent_dist.mode()
+                         for index in range(48)])
+    mean = latents.mean((0, 2, 3, 4))
+    centre_latents(autoencoder, mean)
+    deviation = (latents - mean.view(1, -1, 1, 1, 1)).square().mean().sqrt()
+    autoencoder.register_to_config(scaling_factor=round(1 / deviation.item(), 4))
     autoencoder.save_pretrained(folder / "final")
 
 

@@ -20,29 +20,49 @@ from .text_components import write_text_components
 _log = logging.getLogger(__name__)
 
 LATENT_CHANNELS = 16
+PORTIONS = 16
+"""A set is encoded in this many portions, the first before training, the others beside it."""
 LATENT_NAMES = ("video", "tracking", "image", "tracking_image")
 SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
              "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0, "prediction_type": "v_prediction",
              "timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "snr_shift_scale": 1.0}
 
 
-def encode(recipe: PreviewRecipe, ranks: Ranks) -> None:
-    """Write `latents/<size>/{video,tracking,image,tracking_image}.npy`, f16 `[clips, F, 16, h, w]`, scaled."""
+def encode_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
+    """Encode the validation clips and the first portion of every set: what the transformer needs to begin.
+
+    Writes `latents/<size>/{video,tracking,image,tracking_image}.npy`, f16 `[clips, F, 16, h, w]`, scaled, and beside
+    them `encoded.txt`, the number of clips that are ready."""
+    for clip_set in recipe.validation_sets:
+        _encode_clips(recipe, ranks, clip_set, clip_set.count)
+    for clip_set in recipe.clip_sets:
+        _encode_clips(recipe, ranks, clip_set, clip_set.count // PORTIONS)
+
+
+def encode_rest(recipe: PreviewRecipe, ranks: Ranks) -> None:
+    """Encode the other portions, all sets growing together, while the transformer trains."""
+    for portion in range(2, PORTIONS + 1):
+        for clip_set in recipe.clip_sets:
+            _encode_clips(recipe, ranks, clip_set, clip_set.count * portion // PORTIONS)
+
+
+def _encode_clips(recipe: PreviewRecipe, ranks: Ranks, clip_set: ClipSet, end: int) -> None:
+    folder = latents_folder(recipe, clip_set)
+    if ranks.rank == 0 and not (folder / "encoded.txt").exists():
+        _create_latents(folder, clip_set, token_size(recipe) // 2)
+    ranks.wait()
+    start = int((folder / "encoded.txt").read_text())
+    arrays = open_clips(clips_folder(recipe, clip_set), clip_set)
+    latents = _open_latents(folder, "r+")
     autoencoder = load_autoencoder(recipe).to(ranks.device)
-    stride = token_size(recipe) // 2
-    for clip_set in (*recipe.validation_sets, *recipe.clip_sets):
-        folder = latents_folder(recipe, clip_set)
-        if ranks.rank == 0:
-            _create_latents(folder, clip_set, stride)
-        ranks.from_first(0.0)  # wait for the arrays
-        arrays = open_clips(clips_folder(recipe, clip_set), clip_set)
-        latents = _open_latents(folder, "r+")
-        for index in range(ranks.rank, clip_set.count, ranks.size):
-            for source, names in (("rgb", ("video", "image")), ("tracking", ("tracking", "tracking_image"))):
-                video = to_video(arrays[source][index:index + 1]).to(ranks.device)
-                for name, part in zip(names, (video, video[:, :, :1]), strict=True):
-                    latents[name][index] = _encode(autoencoder, part)
-    ranks.from_first(0.0)
+    for index in range(start + ranks.rank, end, ranks.size):
+        for source, names in (("rgb", ("video", "image")), ("tracking", ("tracking", "tracking_image"))):
+            video = to_video(arrays[source][index:index + 1]).to(ranks.device)
+            for name, part in zip(names, (video, video[:, :, :1]), strict=True):
+                latents[name][index] = _encode(autoencoder, part)
+    ranks.wait()
+    if ranks.rank == 0 and end > start:
+        (folder / "encoded.txt").write_text(str(end))
 
 
 def clip_latents(autoencoder, rgb: np.ndarray, tracking: np.ndarray) -> dict[str, torch.Tensor]:
@@ -74,6 +94,7 @@ def _create_latents(folder: Path, clip_set: ClipSet, stride: int) -> None:
         length = 1 if name.endswith("image") else frames
         shape = (clip_set.count, length, LATENT_CHANNELS, clip_set.height // stride, clip_set.width // stride)
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, shape).flush()
+    (folder / "encoded.txt").write_text("0")
 
 
 def _open_latents(folder: Path, mode: str = "r") -> dict[str, np.ndarray]:
@@ -86,7 +107,13 @@ class _Clips:
     def __init__(self, recipe: PreviewRecipe, clip_set: ClipSet):
         self.latents = _open_latents(latents_folder(recipe, clip_set))
         self.sources = open_clips(clips_folder(recipe, clip_set), clip_set)["sources"]
-        self.count, self.tokens = clip_set.count, self.sources.shape[1]
+        self.tokens = self.sources.shape[1]
+        self._encoded = latents_folder(recipe, clip_set) / "encoded.txt"
+
+    @property
+    def count(self) -> int:
+        """Clips that are encoded by now."""
+        return int(self._encoded.read_text() or "1")
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         batch = {name: torch.from_numpy(np.stack([array[i] for i in indices])).float()

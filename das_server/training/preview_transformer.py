@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The preview's small transformer: how it starts, and its objective on encoded clips.
 
-Beside the published loss there is a training-only hint: some attention heads of the tracking branch are pulled towards
-the first-frame token that shows the same surface point (known exactly for synthetic clips). Late in training the noisy
-input of a later sampling step is made from the model's own first prediction, which is what it will meet in use.
+The published network adds the noisy latents to the tracking latents before its tracking branch, which buries the tracks
+in noise. The start below undoes that: the first combining layer subtracts the branch from the main stream in one third
+of the channels, which leaves the clean tracking latents there, and two heads of the following main blocks compare them
+and copy first-frame latents to where their tracks lead. So training begins as a blurred warp instead of from nothing.
+
+Beside the published loss there is a training-only hint: those heads are pulled towards the first-frame token that shows
+the same surface point (known exactly for synthetic clips). Late in training the noisy input of a later sampling step is
+made from the model's own first prediction, which is what it will meet in use.
 """
 
 from collections.abc import Iterator
@@ -13,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from das_blender_addon.errors import ModelError
 from das_server.models.transformer import DasTransformer3DModel
 
 from .objective import ObjectiveOutput, velocity_objective
@@ -21,6 +27,14 @@ from .recipe import TransformerSettings
 LAST_TIMESTEP = 999
 LATER_TIMESTEPS = (749, 499, 249)
 """With 999, the timesteps of a four-step run; 499 also is the second of a two-step run."""
+TIME_WAVES = 4
+"""Sine and cosine channels of the position table that nothing else is written to."""
+TRACK_GAIN = 2.0
+"""How much stronger the tracking latents start than the position table that is added to them."""
+SOURCE_GAIN = 2.5
+"""Query and key norm gain of the blocks that look up sources: sharp enough to tell neighbouring tokens apart."""
+COPY_GAIN = 0.7
+"""Each of the source blocks writes this share of what it copies."""
 
 
 def build_transformer(settings: TransformerSettings, *, latent_channels: int = 16, sample_frames: int = 49,
@@ -38,12 +52,72 @@ def build_transformer(settings: TransformerSettings, *, latent_channels: int = 1
         for block in [*transformer.transformer_blocks, *transformer.transformer_blocks_copy]:
             _start_block(block)
         for linear in transformer.combine_linears:
-            _set_identity(linear, 0.5)
-        _set_identity(transformer.initial_combine_linear, 1.0)
+            _set_diagonal(linear, 0.5)
+        _set_diagonal(transformer.initial_combine_linear, 1.0)
         for linear in (transformer.proj_out, transformer.norm_out.linear):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
+        if settings.source_blocks:
+            _wire_copy(transformer, settings, latent_channels)
     return transformer
+
+
+def _wire_copy(transformer, settings, latent_channels):
+    """Let the network start as a blurred warp; see the module's text.
+
+    Channels of the main stream after block 0: tracking latents (negative, projected to a few channels fewer),
+    first-frame latents, noisy latents, and the fastest waves of the position table's time, by which the first frame is
+    told apart.
+    """
+    dim = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+    width = 4 * latent_channels
+    time = [start + wave for start in (0, dim // 8) for wave in range(TIME_WAVES)]
+    others = [channel for channel in range(dim) if channel not in time]
+    image, noisy, tracks = others[:width], others[width:2 * width], others[2 * width:]
+    if len(tracks) < width // 2:
+        raise ModelError(f"{dim} channels have no room for the copying start, with patches of {width} channels.")
+    tracks = tracks[:width]
+    patches = torch.eye(width).view(width, latent_channels, 2, 2)
+    projection = torch.linalg.qr(torch.randn(width, width)).Q[:len(tracks)]
+    embed = transformer.patch_embed.proj
+    nn.init.zeros_(embed.weight)
+    nn.init.zeros_(embed.bias)
+    embed.weight[tracks, :latent_channels] = TRACK_GAIN * projection.view(-1, latent_channels, 2, 2)
+    embed.weight[image, latent_channels:] = patches
+    embed.weight[noisy, :latent_channels] = patches
+    combine = transformer.combine_linears[0]
+    combine.weight.zero_()
+    combine.weight[tracks, tracks] = -1
+    for block in (transformer.transformer_blocks[0], transformer.transformer_blocks_copy[0]):
+        block.attn1.to_out[0].weight.mul_(0.2)
+        block.ff.net[2].weight.mul_(0.2)
+    for index in settings.source_blocks:
+        _wire_source_heads(transformer.transformer_blocks[index].attn1, settings, tracks, image, time)
+    transformer.proj_out.weight[range(width), image] = -1
+
+
+def _wire_source_heads(attention, settings, tracks, image, time):
+    """Heads that compare tracking latents, prefer the first frame, and copy its latents."""
+    head = settings.attention_head_dim
+    attention.norm_q.weight.fill_(SOURCE_GAIN)
+    attention.norm_k.weight.fill_(SOURCE_GAIN)
+    for number in range(settings.source_heads):
+        rows = list(range(number * head, (number + 1) * head - 1))
+        marker = (number + 1) * head - 1
+        compare = torch.randn(len(rows), len(tracks)) / len(tracks) ** 0.5
+        for linear in (attention.to_q, attention.to_k):
+            linear.weight[[*rows, marker]] = 0
+            linear.bias[[*rows, marker]] = 0
+            linear.weight[torch.tensor(rows)[:, None], tracks] = compare
+        attention.to_q.bias[marker] = 2
+        attention.to_k.weight[marker, time[TIME_WAVES:]] = 2
+        attention.to_k.bias[marker] = -2
+    copied = list(range(min(settings.source_heads * head, len(image))))
+    attention.to_v.weight[copied] = 0
+    attention.to_v.bias[copied] = 0
+    attention.to_v.weight[copied, image[:len(copied)]] = 1
+    attention.to_out[0].weight[:, copied] = 0
+    attention.to_out[0].weight[image[:len(copied)], copied] = COPY_GAIN
 
 
 def _start_block(block):
@@ -60,7 +134,7 @@ def _start_block(block):
     block.ff.net[2].weight.mul_(0.5)
 
 
-def _set_identity(linear, scale):
+def _set_diagonal(linear, scale):
     linear.weight.copy_(torch.eye(linear.weight.shape[0]) * scale)
     linear.bias.zero_()
 
@@ -76,7 +150,7 @@ class SourceAttention:
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """While open, every forward pass leaves its queries and keys here."""
-        handles = [getattr(self._transformer.transformer_blocks_copy[block].attn1, name).register_forward_hook(
+        handles = [getattr(self._transformer.transformer_blocks[block].attn1, name).register_forward_hook(
             lambda module, inputs, output, key=(block, name): self._rows.__setitem__(key, output))
             for block in self.blocks for name in ("norm_q", "norm_k")]
         try:
@@ -93,7 +167,7 @@ class SourceAttention:
         seen = target >= 0
         for block in self.blocks:
             query, key = self._rows[block, "norm_q"], self._rows[block, "norm_k"]
-            first = query.shape[1] - sources.shape[1] + frame_tokens
+            first = text_length + frame_tokens
             query = query[:, first:, :self.num_heads].transpose(1, 2)
             key = key[:, text_length:text_length + frame_tokens, :self.num_heads].transpose(1, 2)
             scores = functional.log_softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, -1)

@@ -47,6 +47,11 @@ class Ranks:
             gradient.copy_(flat[start:start + gradient.numel()].view_as(gradient))
             start += gradient.numel()
 
+    def wait(self) -> None:
+        """Return when every rank has come here."""
+        if self.size > 1:
+            distributed.barrier()
+
     def from_first(self, value: float) -> float:
         """Rank 0's `value`, on every rank."""
         if self.size == 1:

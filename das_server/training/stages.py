@@ -7,7 +7,8 @@ from . import finetune, preview, preview_stages
 from .ranks import Ranks
 from .recipe import FineTuneRecipe, PreviewRecipe
 
-PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode", "transformer", "assemble")
+PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", "encode_rest", "transformer",
+                  "assemble")
 
 
 def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, resume: bool) -> None:
@@ -23,8 +24,10 @@ def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, 
         preview.render_rest(recipe, ranks)
     elif stage == "autoencoder":
         preview.train_autoencoder(recipe, ranks, resume)
-    elif stage == "encode":
-        preview_stages.encode(recipe, ranks)
+    elif stage == "encode_first":
+        preview_stages.encode_first(recipe, ranks)
+    elif stage == "encode_rest":
+        preview_stages.encode_rest(recipe, ranks)
     elif stage == "transformer":
         preview_stages.train_transformer(recipe, ranks, resume)
     else:
