@@ -136,7 +136,7 @@ def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
         loop.resume()
 
     def step_loss(context: StepContext):
-        batch = preview_batch(context, settings, sets)
+        batch = {key: value.to(ranks.device) for key, value in preview_batch(context, settings, sets).items()}
         return preview_objective(transformer, batch, settings, alphas_cumprod, context.progress, context.generator,
                                  attention)
 

@@ -162,7 +162,7 @@ class SourceAttention:
 
     def loss(self, sources: torch.Tensor, text_length: int, frame_tokens: int) -> torch.Tensor:
         """`sources` `[B, tokens, samples]` i64, -1 for none: mean cross-entropy of later frames."""
-        total = torch.zeros(())
+        total = torch.zeros((), device=sources.device)
         target = sources[:, frame_tokens:]
         seen = target >= 0
         for block in self.blocks:
@@ -182,19 +182,19 @@ def preview_objective(transformer: DasTransformer3DModel, batch: dict[str, torch
                       attention: SourceAttention) -> tuple[torch.Tensor, dict[str, float]]:
     """Loss and plain numbers of one batch of encoded clips (see `preview_batch`)."""
     latents = batch["video"]
-    count = latents.shape[0]
+    count, device = latents.shape[0], latents.device
     late = torch.rand(count, generator=generator) >= settings.first_step_share
     later = torch.tensor(LATER_TIMESTEPS)[torch.randint(len(LATER_TIMESTEPS), (count,), generator=generator)]
-    timesteps = torch.where(late, later, LAST_TIMESTEP)
-    text = _any_text(count, settings, generator)
-    noise = torch.randn(latents.shape, generator=generator)
+    timesteps, late = torch.where(late, later, LAST_TIMESTEP).to(device), late.to(device)
+    text = _any_text(count, settings, generator).to(device)
+    noise = torch.randn(latents.shape, generator=generator).to(device)
     start = None
     if progress >= settings.own_input_from and late.any():
         start = latents.clone()
-        first = torch.randn(latents[late].shape, generator=generator)
+        first = torch.randn(latents[late].shape, generator=generator).to(device)
         with torch.no_grad():
             part = {key: value[late] for key, value in batch.items()}
-            last = torch.full((int(late.sum()),), LAST_TIMESTEP)
+            last = torch.full((int(late.sum()),), LAST_TIMESTEP, device=device)
             start[late] = _objective(transformer, part, text[late], last, first, alphas_cumprod, None).prediction
     with attention.collecting():
         output = _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start)
