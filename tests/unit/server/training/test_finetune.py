@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fine-tuning a checkpoint folder on clips in the public layout, at tiny size."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from das_blender_addon.errors import ModelError
+from das_server.models.transformer import DasTransformer3DModel
+from das_server.training import finetune
+from das_server.training.loop import LoopSettings
+from das_server.training.ranks import Ranks
+from das_server.training.recipe import FineTuneRecipe, OptimiserSettings
+from tests.parity.golden_data import PIPELINE_MODEL
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+FRAMES, HEIGHT, WIDTH = 9, 32, 48
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("video", "tracking"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        for index in range(FRAMES):
+            picture = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / "clips" / name / f"{index:03d}.png")
+    for name, line in (("prompt.txt", "noise"), ("videos.txt", "video"), ("trackings.txt", "tracking")):
+        (tmp_path / "clips" / name).write_text(line + "\n")
+    loop = LoopSettings(seed=1, steps=2, warmup_steps=1, checkpoint_every=1, log_every=1, validate_every=100)
+    return FineTuneRecipe(name="tiny", folder=tmp_path / "out", model=_model_without_learned_positions(tmp_path),
+                          dataset=tmp_path / "clips", optimiser=OptimiserSettings(learning_rate=1e-3), loop=loop,
+                          num_frames=FRAMES, height=HEIGHT, width=WIDTH, mixed_precision="no",
+                          gradient_checkpointing=True)
+
+
+def _model_without_learned_positions(tmp_path):
+    """The golden checkpoint with a transformer that takes any size."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for part in ("vae", "text_encoder", "tokenizer", "scheduler", "model_index.json"):
+        (folder / part).symlink_to(PIPELINE_MODEL / part)
+    config = DasTransformer3DModel.load_config(PIPELINE_MODEL / "transformer")
+    config = {key: value for key, value in config.items() if not key.startswith("_")}
+    config["use_learned_positional_embeddings"] = False
+    torch.manual_seed(0)
+    transformer = DasTransformer3DModel(**{"num_tracking_blocks": 2, **config})
+    for linear in (*transformer.combine_linears, transformer.initial_combine_linear):
+        torch.nn.init.eye_(linear.weight)
+    transformer.save_pretrained(folder / "transformer")
+    return folder
+
+
+def test_finetuning_moves_the_tracking_branch_only(recipe):
+    before = DasTransformer3DModel.from_pretrained(recipe.model / "transformer").state_dict()
+    finetune.train(recipe, ALONE, resume=False)
+    after = DasTransformer3DModel.from_pretrained(recipe.folder / "transformer").state_dict()
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved
+    assert all(key.startswith(finetune.TRACKING_PREFIXES) for key in moved)
+
+
+def test_finetuning_resumes_bit_for_bit_after_an_interruption(recipe, tmp_path, monkeypatch):
+    finetune.train(recipe, ALONE, resume=False)
+    again = replace(recipe, folder=tmp_path / "again")
+    objective = finetune.finetune_objective
+
+    def interrupt(transformer, encoders, clips, context):
+        if context.step == 1:
+            raise KeyboardInterrupt
+        return objective(transformer, encoders, clips, context)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune, "finetune_objective", interrupt)
+        finetune.train(again, ALONE, resume=False)
+    finetune.train(again, ALONE, resume=True)
+    whole, resumed = (DasTransformer3DModel.from_pretrained(folder / "transformer").state_dict()
+                      for folder in (recipe.folder, again.folder))
+    for key, value in whole.items():
+        assert torch.equal(resumed[key], value), key
+
+
+def test_clip_order_visits_every_clip_once_per_epoch_over_all_ranks():
+    ranks = [Ranks(rank, 2, torch.device("cpu")) for rank in range(2)]
+    seen = [index for step in range(3) for rank in ranks for index in finetune.clip_order(6, 9, step, 1, rank)]
+    assert sorted(seen) == list(range(6))
+
+
+def test_unknown_trainable_part_is_refused():
+    with pytest.raises(ModelError, match='choose "tracking" or "all"'):
+        finetune.select_trainable(torch.nn.Linear(1, 1), "some")
