@@ -22,6 +22,9 @@ from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspe
 from .errors import JobCancelled, SceneError
 from .tracking.geometry import CameraPath, GeometrySequence
 
+PATTERN_INSTANCERS = ("VERTS", "FACES")
+"""Instancers whose children are only the pattern of their instances."""
+
 
 def export_geometry(
     steps: Iterable[tuple[int, object]],
@@ -193,15 +196,19 @@ def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
             continue
         if instance.is_instance:
             source, parent = objects(instance.instance_object), objects(instance.parent)
-            if not (source.is_shown and parent.is_shown):
-                continue
             particles = instance.particle_system
+            if not (source.is_seen and parent.is_seen and parent.renders):
+                continue
+            if not source.renders and _hides_with_source(parent, particles):
+                continue
+            if source.is_pattern and parent.instances not in PATTERN_INSTANCERS:
+                continue
             # A collection's numbers count visible objects only and shift when one is hidden; the names do not.
-            numbers = () if parent.instances_collection else tuple(instance.persistent_id)
+            numbers = () if parent.instances == "COLLECTION" else tuple(instance.persistent_id)
             key = (parent.name, source.name, particles.name if particles else "", numbers)
         else:
             source = objects(shape)
-            if not source.is_shown:
+            if not (source.is_seen and source.renders) or source.is_pattern:
                 continue
             key = ("", source.name, "", ())
         occurrences[key] += 1
@@ -218,79 +225,65 @@ def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
     return list(meshes.values())
 
 
+def _hides_with_source(parent: _Object, particles) -> bool:
+    """Whether instances of an object that is hidden for rendering are hidden too.
+
+    Blender asks it for instances on vertices and faces and of collections.  Particles and geometry nodes show an object
+    whether it is hidden or not: artists hide the original on purpose.
+    """
+    if particles is not None:
+        return particles.settings.render_type == "COLLECTION"
+    return parent.instances != "NONE"
+
+
 @dataclass(frozen=True)
 class _Object:
-    """What the exporter must know of an object; asked once per frame and object."""
+    """What the exporter must know of an object; asked once per frame and object.
+
+    ``is_seen``: the camera would see it if it renders.  ``renders``: it is not hidden for rendering.  ``instances``:
+    its
+    ``instance_type``.
+    """
 
     name: str
-    is_shown: bool
-    instances_collection: bool
+    is_seen: bool
+    renders: bool
+    is_pattern: bool
+    instances: str
 
 
 class _Objects:
-    """Objects by pointer, and whether a final render shows them to the camera.
+    """Objects by pointer.
 
-    A render's own depsgraph holds only what renders; the one of the viewport also holds what is hidden for rendering,
-    by itself or by its collections.  Holdouts cut a hole into the picture: they show no surface.
+    A render's own depsgraph holds only what renders; the one of the viewport may also hold what is hidden for
+    rendering.  Holdouts cut a hole into the picture: they show no surface.
     """
 
     def __init__(self, depsgraph):
         self._layer = depsgraph.view_layer
-        self._filter = depsgraph.mode != "RENDER"
-        self._rendered = rendered_objects(depsgraph.scene, self._layer) if self._filter else set()
+        self._is_render = depsgraph.mode == "RENDER"
         self._known: dict[int, _Object] = {}
 
     def __call__(self, shape) -> _Object:
         pointer = shape.as_pointer()
         known = self._known.get(pointer)
         if known is None:
-            known = _Object(shape.name_full, self._is_shown(shape), shape.instance_type == "COLLECTION")
-            self._known[pointer] = known
+            known = self._known[pointer] = _Object(
+                name=shape.name_full,
+                is_seen=self._is_seen(shape),
+                renders=self._is_render or not shape.hide_render,
+                is_pattern=shape.parent is not None and shape.parent.instance_type in PATTERN_INSTANCERS,
+                instances=shape.instance_type,
+            )
         return known
 
-    def _is_shown(self, shape) -> bool:
+    def _is_seen(self, shape) -> bool:
         if not shape.visible_camera or shape.is_holdout:
             return False
         original = shape.original
-        if original.library is None and original.name in self._layer.objects:
-            if original.holdout_get(view_layer=self._layer) or original.indirect_only_get(view_layer=self._layer):
-                return False
-        return not self._filter or (not shape.hide_render and original in self._rendered)
-
-
-def rendered_objects(scene, layer) -> set:
-    """The objects (original data) whose collections let them render in ``layer``, also those of instanced
-    collections.
-    """
-    found: set = set()
-    visited: set = set()
-
-    def take(collection) -> None:
-        for shape in collection.objects:
-            found.add(shape)
-            if shape.instance_type == "COLLECTION" and shape.instance_collection is not None:
-                walk(shape.instance_collection)
-
-    def walk(collection) -> None:
-        if collection in visited or collection.hide_render:
-            return
-        visited.add(collection)
-        take(collection)
-        for child in collection.children:
-            walk(child)
-
-    def walk_layer(layer_collection) -> None:
-        if layer_collection.collection.hide_render:
-            return
-        if not layer_collection.exclude:
-            take(layer_collection.collection)
-        for child in layer_collection.children:
-            walk_layer(child)
-
-    walk_layer(layer.layer_collection)
-    if scene.background_set is not None:
-        walk(scene.background_set.collection)
-    return found
+        if original.library is not None or original.name not in self._layer.objects:
+            return True
+        return not (original.holdout_get(view_layer=self._layer) or original.indirect_only_get(view_layer=self._layer))
 
 
 def _read_mesh(data, shape) -> _Mesh:

@@ -5,12 +5,14 @@ Inside ``RenderEngine.render`` the engine's own depsgraph (mode RENDER) is used 
 Blender offers scripts nothing but the viewport's depsgraph.  For the time of the walk it is made to hold what a render
 holds:
 
-- objects and collections that are hidden in the viewport and not for rendering are shown; what is hidden for rendering
-  is left out by the exporter;
+- objects and collections are hidden in the viewport exactly when they are hidden for rendering, so that Blender's own
+  rules for instances of hidden objects apply; what may hide and show itself by animation stays in the viewport and the
+  exporter leaves it out frame by frame;
 - modifiers, subdivision levels, simplify, particle display, curve and metaball resolutions take their render values.
 
 What remains of the viewport: settings that are animated or driven themselves, node trees that ask *Is Viewport*, and
-changes to animated values that were never keyed, which any change of frame forgets.
+changes to animated values that were never keyed, which any change of frame forgets.  A walk should be short: what it
+changed it also sets back, whoever else changed it in between.
 """
 
 from __future__ import annotations
@@ -44,7 +46,11 @@ def render_layer(scene):
 def stepping(scene) -> Iterator[Callable[[int], object]]:
     """A function that sets ``scene`` to a frame and gives its evaluated depsgraph; on leaving, all is as it was."""
     layer = render_layer(scene)
+    if layer.depsgraph is None:  # a scene that no window ever showed
+        layer.update()
     frame, subframe, camera = scene.frame_current, scene.frame_subframe, scene.camera
+    selected = [shape for shape in layer.objects if shape.select_get(view_layer=layer)]
+    active = layer.objects.active
     changed: list[tuple[object, str, object]] = []
     unhidden: list = []
 
@@ -52,8 +58,6 @@ def stepping(scene) -> Iterator[Callable[[int], object]]:
         scene.frame_set(number)
         return layer.depsgraph
 
-    if layer.depsgraph is None:  # a scene that no window ever showed
-        layer.update()
     try:
         _show_what_renders(scene, layer, changed, unhidden)
         yield step
@@ -65,6 +69,10 @@ def stepping(scene) -> Iterator[Callable[[int], object]]:
         scene.frame_set(frame, subframe=subframe)
         if scene.camera is not camera:  # a marker had bound another one
             scene.camera = camera
+        for shape in selected:  # hiding had deselected it
+            shape.select_set(True, view_layer=layer)
+        if layer.objects.active is not active:
+            layer.objects.active = active
 
 
 def _show_what_renders(scene, layer, changed: list, unhidden: list) -> None:
@@ -77,14 +85,17 @@ def _show_what_renders(scene, layer, changed: list, unhidden: list) -> None:
             setattr(owner, name, value)
 
     # 1. Collections, then objects.
-    _show_collections(layer.layer_collection, change)
+    _show_layer_collections(layer.layer_collection, change)
+    for collection in bpy.data.collections:
+        change(collection, "hide_viewport", collection.hide_render)
     for shape in layer.objects:
         if not shape.hide_render and shape.hide_get(view_layer=layer):
             unhidden.append(shape)
             shape.hide_set(False, view_layer=layer)
-    for shape in scene.objects:
-        if not shape.hide_render:
-            change(shape, "hide_viewport", False)
+    for shape in bpy.data.objects:
+        # What is hidden is not evaluated and could not show itself again.
+        may_change = shape.animation_data is not None
+        change(shape, "hide_viewport", shape.hide_render and not may_change)
 
     # 2. What objects are made of.
     for shape in bpy.data.objects:
@@ -105,10 +116,8 @@ def _show_what_renders(scene, layer, changed: list, unhidden: list) -> None:
             change(scene.render, viewport, getattr(scene.render, render))
 
 
-def _show_collections(layer_collection, change) -> None:
-    if layer_collection.exclude or layer_collection.collection.hide_render:
-        return
+def _show_layer_collections(layer_collection, change) -> None:
+    """Open the eyes of collections in the outliner: a render does not ask them."""
     change(layer_collection, "hide_viewport", False)
-    change(layer_collection.collection, "hide_viewport", False)
     for child in layer_collection.children:
-        _show_collections(child, change)
+        _show_layer_collections(child, change)

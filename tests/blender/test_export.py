@@ -215,6 +215,87 @@ def test_export_holds_what_renders_when_inside_a_render(blank_scene):
     assert places_of_cubes(export_in_render(blank_scene, (1,))) == sorted(wanted)
 
 
+def make_instancer(scene, kind):
+    """A grid that makes 25 (particles: 10) instances of the cube "Leaf" in one of Blender's ways."""
+    host, leaf = add_grid(scene, "Host"), add_cube(scene, "Leaf", size=0.1)
+    parts = bpy.data.collections.new("Parts")
+    if kind.endswith("collection"):
+        parts.objects.link(leaf)
+    if kind in ("VERTS", "FACES"):
+        leaf.parent, host.instance_type = host, kind
+    elif kind.startswith("particles"):
+        host.modifiers.new("Particles", "PARTICLE_SYSTEM")
+        settings = host.particle_systems[0].settings
+        settings.count, settings.frame_start, settings.frame_end, settings.lifetime = 10, 1, 1, 40
+        settings.physics_type = "NO"  # no state that depends on the frames before
+        settings.render_type = "COLLECTION" if kind.endswith("collection") else "OBJECT"
+        settings.instance_object, settings.instance_collection = leaf, parts
+    elif kind.startswith("nodes"):
+        host.modifiers.new("Nodes", "NODES").node_group = instancing_nodes(leaf, parts if parts.objects else None)
+    else:
+        empty = link(scene, "Empty")
+        empty.instance_type, empty.instance_collection = "COLLECTION", parts
+    return leaf
+
+
+def instancing_nodes(leaf, parts):
+    """Geometry nodes: Instance on Points of an object, or of a collection."""
+    tree = bpy.data.node_groups.new("Instances", "GeometryNodeTree")
+    for direction in ("INPUT", "OUTPUT"):
+        tree.interface.new_socket("Geometry", in_out=direction, socket_type="NodeSocketGeometry")
+    start, end = tree.nodes.new("NodeGroupInput"), tree.nodes.new("NodeGroupOutput")
+    spread = tree.nodes.new("GeometryNodeInstanceOnPoints")
+    if parts is None:
+        source = tree.nodes.new("GeometryNodeObjectInfo")
+        source.inputs["Object"].default_value, source.inputs["As Instance"].default_value = leaf, True
+    else:
+        source = tree.nodes.new("GeometryNodeCollectionInfo")
+        source.inputs["Collection"].default_value = parts
+    output = next(socket for socket in source.outputs if socket.type == "GEOMETRY")
+    tree.links.new(start.outputs[0], spread.inputs["Points"])
+    tree.links.new(output, spread.inputs["Instance"])
+    tree.links.new(spread.outputs[0], end.inputs[0])
+    return tree
+
+
+@pytest.mark.parametrize("hidden", ["no", "for render", "not in the scene", "by its collection", "in the viewport"])
+@pytest.mark.parametrize(
+    "kind",
+    ["VERTS", "FACES", "particles", "particles of a collection", "nodes", "nodes of a collection", "a collection"],
+)
+def test_export_outside_a_render_holds_the_instances_of_a_render(blank_scene, kind, hidden):
+    """Blender has its own rules for instances of hidden objects, other ones for each way to make them."""
+    add_camera(blank_scene)
+    leaf = make_instancer(blank_scene, kind)
+    if hidden == "for render":
+        leaf.hide_render = True
+    elif hidden == "not in the scene":
+        blank_scene.collection.objects.unlink(leaf)
+    elif hidden == "by its collection":
+        hiding = bpy.data.collections.new("Hiding")
+        blank_scene.collection.children.link(hiding)
+        blank_scene.collection.objects.unlink(leaf)
+        hiding.objects.link(leaf)
+        hiding.hide_render = True
+    elif hidden == "in the viewport":
+        leaf.hide_viewport = True
+        leaf.hide_render = kind == "nodes"
+    outside, inside = export(blank_scene, (2,)), export_in_render(blank_scene, (2,))
+    np.testing.assert_array_equal(outside.vertices, inside.vertices)
+    np.testing.assert_array_equal(outside.triangles, inside.triangles)
+
+
+def test_export_shows_particles_when_they_are_born(blank_scene):
+    add_camera(blank_scene)
+    make_instancer(blank_scene, "particles").hide_render = True
+    settings = blank_scene.objects["Host"].particle_systems[0].settings
+    settings.frame_end, settings.lifetime = 9, 4
+    outside, inside = export(blank_scene, (1, 5, 9)), export_in_render(blank_scene, (1, 5, 9))
+    np.testing.assert_array_equal(outside.vertices, inside.vertices)
+    absent = np.isnan(outside.vertices[..., 0]).sum(axis=1)
+    assert len(set(absent)) > 1 and (absent % 8 == 0).all()
+
+
 def test_export_outside_a_render_uses_render_settings_of_modifiers(blank_scene):
     add_camera(blank_scene)
     subsurf = add_cube(blank_scene).modifiers.new("Smooth", "SUBSURF")
@@ -290,7 +371,7 @@ def test_export_follows_instances_on_vertices(blank_scene):
     geometry = export(blank_scene, (1, 2))
     distances = np.linalg.norm(geometry.vertices, axis=2)
     np.testing.assert_allclose(distances[0], distances[1], atol=1e-5)
-    assert geometry.vertices.shape[1] == 9 + 8 * 10
+    assert geometry.vertices.shape[1] == 9 + 8 * 9
 
 
 def test_export_names_object_and_frame_of_changing_topology(blank_scene):
@@ -385,7 +466,9 @@ def test_stepping_leaves_the_scene_as_it_was(blank_scene):
     cube.modifiers.new("Smooth", "SUBSURF").render_levels = 3
     cube.data.materials.append(bpy.data.materials.new("Paint"))
     cube.select_set(True)
-    bpy.context.view_layer.objects.active = cube
+    hidden = blank_scene.objects["Hidden render"]
+    hidden.select_set(True)
+    bpy.context.view_layer.objects.active = hidden
     second = add_camera(blank_scene, "Second")
     blank_scene.timeline_markers.new("cut", frame=5).camera = second
     blank_scene.camera = blank_scene.objects["Camera"]
