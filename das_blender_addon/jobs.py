@@ -263,6 +263,12 @@ def stop_job() -> None:
 _preview: Path | None = None
 
 
+def show_idle(session) -> None:
+    """Nothing was asked for yet."""
+    for line in ("job", "server"):
+        _set_line(session, line, "IDLE", "")
+
+
 def show_begin(session, name: str, line: str = "job") -> None:
     """A job begins; it is shown in the panel's ``line`` "job" or "server"."""
     global _preview

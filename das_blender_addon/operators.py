@@ -17,6 +17,7 @@ from bpy.app.handlers import persistent
 from . import api, compat, jobs, local_server, recipes
 from .errors import DasError
 from .first_frame import first_frame_path
+from .images import load_sequence, show_image
 from .properties import MAX_SEED, resolve_settings
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
@@ -112,6 +113,18 @@ def no_camera(scene) -> str:
     return ""
 
 
+def _no_plan(scene) -> str:
+    """Why the shot does not fit the model, as far as the server was asked; "" when nothing is known against it."""
+    try:
+        settings = resolve_settings(scene)
+        capabilities = jobs.known_capabilities(settings.server)
+        if capabilities is not None:
+            recipes.plan_shot(scene, settings, capabilities)
+    except DasError as error:
+        return error.message.rstrip(".")
+    return ""
+
+
 # ── Jobs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -188,7 +201,7 @@ class DAS_OT_render_take(_JobOperator, bpy.types.Operator):
 
     @classmethod
     def why_not(cls, context):
-        return no_camera(context.scene)
+        return no_camera(context.scene) or _no_plan(context.scene)
 
     def make_recipe(self, scene):
         return recipes.take_outside_render(scene, resolve_settings(scene))
@@ -348,40 +361,6 @@ def first_frame_file(scene) -> Path:
     return Path(chosen.first_frame_path or first_frame_path(api.shot_folder(scene, chosen.cache_folder)))
 
 
-# ── Images ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def load_sequence(name: str, files: list[Path]):
-    """The image data block ``name`` as the sequence of ``files``; the one that is there already is used again."""
-    image = bpy.data.images.get(name)
-    if image is None:
-        image = bpy.data.images.load(os.fspath(files[0]))
-        image.name = name
-    image.filepath = os.fspath(files[0])
-    image.source = "SEQUENCE" if len(files) > 1 else "FILE"
-    image.reload()
-    return image
-
-
-def show_image(image, num_frames: int = 1, frame_start: int = 1) -> None:
-    """Show ``image`` in an Image Editor: one that is open, else in a window of its own.  Nothing in the background."""
-    if bpy.app.background:
-        return
-    manager = bpy.context.window_manager
-    areas = [area for window in manager.windows for area in window.screen.areas if area.type == "IMAGE_EDITOR"]
-    if not areas:
-        with bpy.context.temp_override(window=manager.windows[0]):
-            bpy.ops.wm.window_new()
-        areas = [manager.windows[-1].screen.areas[0]]
-        areas[0].type = "IMAGE_EDITOR"
-    space = areas[0].spaces.active
-    space.image = image
-    if num_frames > 1:
-        space.image_user.frame_duration = num_frames
-        space.image_user.frame_start = frame_start
-        space.image_user.use_auto_refresh = True
-
-
 CLASSES = (
     DAS_OT_test_connection,
     DAS_OT_preview_tracking,
@@ -403,16 +382,25 @@ def stop_before_load(*_):
     jobs.forget_takes()
 
 
+@persistent
+def forget_words_of_file(*_):
+    """Another file was opened: what it may hold of its own session is not ours."""
+    if jobs.running_job() is None:
+        jobs.show_idle(bpy.context.window_manager.das)
+
+
 def register():
     """Register the operators; a running job ends before another file is opened."""
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     bpy.app.handlers.load_pre.append(stop_before_load)
+    bpy.app.handlers.load_post.append(forget_words_of_file)
 
 
 def unregister():
     """Undo `register`, and stop what is running."""
     jobs.stop_job()
+    bpy.app.handlers.load_post.remove(forget_words_of_file)
     bpy.app.handlers.load_pre.remove(stop_before_load)
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)

@@ -15,7 +15,7 @@ from . import compat, jobs, local_server, operators, recipes, sequencer
 from .errors import DasError
 from .properties import resolve_settings
 
-THUMBNAIL_SCALE = 8.0
+THUMBNAIL_SCALE = 7.0
 LOG_LINES_SHOWN = 12
 MIN_LINE, CHARACTER_PX, MARGIN_PX = 30, 7, 70
 """A label does not wrap by itself: fewest characters of a line, width of one and of what is beside them, unscaled
@@ -325,7 +325,8 @@ def thumbnail(path: Path | None) -> int | None:
     return _thumbnails[name].icon_id
 
 
-CLASSES = (DAS_PT_shot, DAS_PT_first_frame, DAS_PT_window, DAS_PT_take, DAS_PT_machine)
+CLASSES = (DAS_PT_shot, DAS_PT_take, DAS_PT_first_frame, DAS_PT_window, DAS_PT_machine)
+"""In the order of the panel, top to bottom."""
 
 
 def register():

@@ -113,6 +113,12 @@ def test_buttons_say_why_they_cannot_be_pressed(scene):
     assert "No local server" in why_not(bpy.ops.das.stop_local_server)
 
 
+def test_shot_that_does_not_fit_the_model_cannot_be_sent(shot_scene):
+    bpy.ops.das.test_connection()
+    shot_scene.frame_end = 60
+    assert "60 frames" in why_not(bpy.ops.das.render_take)
+
+
 def test_own_first_frame_is_not_rendered_over(shot_scene, tmp_path):
     shot_scene.das.first_frame_path = str(tmp_path / "painted.png")
     assert "image of your own" in why_not(bpy.ops.das.render_first_frame)
@@ -120,7 +126,9 @@ def test_own_first_frame_is_not_rendered_over(shot_scene, tmp_path):
 
 def test_takes_of_another_file_are_forgotten(shot_scene):
     jobs.remember_take(shot_scene, object())
+    jobs.show_begin(session(), "Render Take")
     bpy.ops.wm.read_homefile(use_factory_startup=True)
+    assert (session().job_state, session().job_line) == ("IDLE", "")
     assert jobs.last_take(bpy.context.scene) is None
 
 

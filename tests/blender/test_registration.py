@@ -57,7 +57,9 @@ def test_disabling_takes_everything_away(scene):
         assert not [
             panel for panel in bpy.types.Panel.__subclasses__() if "DAS" in getattr(panel, "COMPAT_ENGINES", ())
         ]
-        handlers = [handler for name in ("render_init", "load_pre") for handler in getattr(bpy.app.handlers, name)]
+        handlers = [
+            handler for name in ("render_init", "load_pre", "load_post") for handler in getattr(bpy.app.handlers, name)
+        ]
         assert not [handler for handler in handlers if handler.__module__.startswith("das_blender_addon")]
     finally:
         addon_utils.enable("das_blender_addon", default_set=True)

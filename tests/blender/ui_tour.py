@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Drives a real Blender window through the whole path and stops wherever a picture is worth taking.
+"""A tour of a real Blender window through the whole path, with a picture at every stop.
 
-    DAS_SERVER=tcp://127.0.0.1:5599 DAS_TOUR_FOLDER=out/tour blender -p 0 0 1600 1000 --python tests/blender/ui_tour.py
+python tests/blender/ui_tour.py out/tour [--images docs/images]
 
-DAS_TOUR_FOLDER is where the file, the cache and ``tour.log`` go.  At each stop the tour writes ``stop-NAME`` there and
-goes on when somebody has removed it (after a screenshot), or after STOP_LIMIT_S; at ``stop-escape`` somebody must press
-Escape first.  Everything is done by the operators that the buttons call.  Ends Blender with status 0, or 1 when
-something was not as it should be (``tour.log`` says what).
+starts a server (unless DAS_SERVER names one), a virtual screen (Xvfb) and the Blender that BLENDER names, takes the
+pictures (ImageMagick's ``import``) into ``out/tour/shots`` and writes those of the documentation into
+``docs/images``.  Blender's Python must find pyzmq and msgpack; DAS_TOUR_PACKAGE names the extension where it is
+installed as one.
+
+Inside Blender this file is the tour itself: a generator that a timer drives.  Everything is done by the operators
+that the buttons call.  At a stop it writes ``stop-NAME`` and goes on when the file is gone, or after STOP_LIMIT_S;
+at ``stop-escape`` Escape is pressed.  Ends with status 0, or 1 when something was not as it should be (``tour.log``
+says what).
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -16,15 +22,19 @@ import time
 import traceback
 from pathlib import Path
 
-import addon_utils
-import bpy  # noqa: I001  (addon_utils is found once bpy is there)
+INSIDE_BLENDER = "bpy" in sys.modules
+if INSIDE_BLENDER:
+    import bpy  # noqa: I001  (addon_utils is found once bpy is there)
+    import addon_utils
+
+    FOLDER = Path(os.environ["DAS_TOUR_FOLDER"]).resolve()
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = Path(os.environ["DAS_TOUR_FOLDER"]).resolve()
 PACKAGE = os.environ.get("DAS_TOUR_PACKAGE", "das_blender_addon")
 STOP_LIMIT_S = 60.0
 WAIT_LIMIT_S = 300.0
 TICK_S = 0.05
+SCREEN = ("1600", "1000")
 PROPERTIES_WIDTH = 620
 
 
@@ -103,12 +113,10 @@ ENDED = []
 """How Blender's render jobs ended."""
 
 
-@bpy.app.handlers.persistent
 def note_complete(*_):
     ENDED.append("complete")
 
 
-@bpy.app.handlers.persistent
 def note_cancel(*_):
     ENDED.append("cancel")
 
@@ -285,7 +293,7 @@ def leave(status: int) -> None:
     os._exit(status)
 
 
-def main() -> None:
+def tour_main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     note(f"Blender {bpy.app.version_string}")
     preferences = bpy.context.preferences
@@ -301,8 +309,75 @@ def main() -> None:
     bpy.app.timers.register(lambda: walk(steps), first_interval=1.0, persistent=True)
 
 
-try:
-    main()
-except BaseException:
-    note(traceback.format_exc())
-    leave(1)
+# ── Outside of Blender: screen, server, pictures ────────────────────────────────────────────────────────────────────
+
+IMAGES = {"connected": "ui_panel.png", "running": "ui_take_running.png", "strip": "ui_sequencer.png"}
+"""Stop → picture of the documentation."""
+
+
+def conduct() -> int:
+    """Start everything, take the pictures, end everything; returns Blender's exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=Path, help="folder for the pictures of the documentation")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    (folder / "shots").mkdir(parents=True, exist_ok=True)
+    for old in (*folder.glob("stop-*"), folder / "tour.log"):
+        old.unlink(missing_ok=True)
+    if "DAS_SERVER" in os.environ:
+        return conduct_with(os.environ["DAS_SERVER"], folder, arguments.images)
+    sys.path.insert(0, str(ROOT))
+    from tests.support.server import running_server
+
+    with running_server(folder / "server") as server:
+        return conduct_with(server.address, folder, arguments.images)
+
+
+def conduct_with(server: str, folder: Path, images: Path | None) -> int:
+    display = f":{os.getpid() % 500 + 100}"
+    environment = os.environ | {
+        "DISPLAY": display,
+        "LIBGL_ALWAYS_SOFTWARE": "1",
+        "DAS_SERVER": server,
+        "DAS_TOUR_FOLDER": str(folder),
+    }
+    profile = [] if "." in PACKAGE else ["--factory-startup"]
+    command = [os.environ.get("BLENDER", "blender"), *profile, "-p", "0", "0", *SCREEN, "--python", str(Path(__file__))]
+    screen = subprocess.Popen(["Xvfb", display, "-screen", "0", f"{SCREEN[0]}x{SCREEN[1]}x24", "-nolisten", "tcp"])
+    try:
+        time.sleep(1.0)
+        blender = subprocess.Popen(command, env=environment)
+        while blender.poll() is None:
+            for flag in sorted(folder.glob("stop-*")):
+                take_picture(flag, environment, images)
+            time.sleep(0.1)
+        return blender.returncode
+    finally:
+        screen.terminate()
+        screen.wait()
+
+
+def take_picture(flag: Path, environment: dict, images: Path | None) -> None:
+    """The window as it is now; then the tour may go on."""
+    name = flag.name.removeprefix("stop-")
+    time.sleep(0.3)
+    if name == "escape":
+        subprocess.run(["xdotool", "mousemove", "400", "400", "key", "Escape"], env=environment, check=True)
+    shot = flag.parent / "shots" / f"{name}.png"
+    subprocess.run(["import", "-window", "root", str(shot)], env=environment, check=True)
+    if images is not None and name in IMAGES:
+        smaller = ["-resize", "1280x", "-dither", "FloydSteinberg", "-colors", "256", "-strip"]
+        subprocess.run(["convert", str(shot), *smaller, f"png8:{images / IMAGES[name]}"], check=True)
+    flag.unlink(missing_ok=True)
+
+
+if not INSIDE_BLENDER:
+    if __name__ == "__main__":
+        sys.exit(conduct())
+else:
+    try:
+        tour_main()
+    except BaseException:
+        note(traceback.format_exc())
+        leave(1)
