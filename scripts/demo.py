@@ -161,9 +161,7 @@ def main() -> None:
         ]
         done = subprocess.run([*command, *words], cwd=ROOT, env=environment)
         if done.returncode != 0 or not (out / "blender.json").exists():
-            sys.exit(
-                f"demo: Blender ended with status {done.returncode}; the server's words are in {out / 'server.log'}"
-            )
+            sys.exit(f"demo: Blender ended with status {done.returncode}; see {out}/blender.log and server.log")
         blender_s = time.monotonic() - began
     finally:
         stop_server(server)

@@ -13,6 +13,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -25,8 +26,33 @@ PROMPT = "a striped clay creature bends and waves on a checkered floor, soft day
 COLUMN_FRAMES = (1, 17, 33, 49)
 
 
-def say(text: str) -> None:
-    print(f"── {text}", flush=True)
+class Progress(logging.Handler):
+    """Says on the terminal what the extension logs, one line for each step that a person would notice."""
+
+    def __init__(self, terminal):
+        super().__init__(logging.INFO)
+        self._terminal = terminal
+        self._last = ("", -10)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Drop a line of the same stage that is less than 3 % further."""
+        text = record.getMessage()
+        found = re.match(r"\s*(\d+)%\s+(\w+)", text)
+        if found:
+            stage, percent = found[2], int(found[1])
+            if stage == self._last[0] and percent < self._last[1] + 3:
+                return
+            self._last = (stage, percent)
+        print(f"   {text}", file=self._terminal, flush=True)
+
+
+def terminal_without_blenders_chatter(log: Path):
+    """Send everything that Blender writes to its standard output into ``log``; returns the terminal."""
+    sys.stdout.flush()
+    terminal = os.fdopen(os.dup(1), "w")
+    with log.open("wb") as chatter:
+        os.dup2(chatter.fileno(), 1)
+    return terminal
 
 
 def render_strip_movie(scene: bpy.types.Scene, target: Path, compat) -> None:
@@ -49,15 +75,15 @@ def tracking_movie(files, target: Path, like: bpy.types.Scene, size, sequencer, 
 
 
 def blender_frames(scene: bpy.types.Scene, folder: Path) -> dict[str, str]:
-    """Blender's own render (Cycles, few samples) at the contact sheet's moments."""
+    """Blender's own render (Cycles, half size) at the contact sheet's moments."""
     engine, path = scene.render.engine, scene.render.filepath
-    scene.render.engine = "CYCLES"
+    scene.render.engine, scene.render.resolution_percentage = "CYCLES", 50
     files = {}
     for number in COLUMN_FRAMES:
         scene.frame_set(number)
         scene.render.filepath = files[str(number)] = str(folder / f"{number:04d}.png")
         bpy.ops.render.render(write_still=True, scene=scene.name)
-    scene.render.engine, scene.render.filepath = engine, path
+    scene.render.engine, scene.render.filepath, scene.render.resolution_percentage = engine, path, 100
     return files
 
 
@@ -69,7 +95,13 @@ def main() -> None:
     words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
     arguments = parser.parse_args(words)
     out = Path(arguments.out)
-    logging.basicConfig(level=logging.INFO, format="   %(message)s", stream=sys.stdout)
+    terminal = terminal_without_blenders_chatter(out / "blender.log")
+    logging.getLogger().addHandler(Progress(terminal))
+    logging.getLogger().setLevel(logging.INFO)
+
+    def say(text: str) -> None:
+        print(f"── {text}", file=terminal, flush=True)
+
     if "." not in arguments.package:
         sys.path.insert(0, str(ROOT))
         import addon_utils  # Blender as a module finds it only once bpy is there
