@@ -9,7 +9,6 @@ Source of the computation: "Diffusion as Shader", Gu et al. 2025, section 3.2, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from torch import nn
 
 from das_blender_addon.errors import ModelError
 
-from .block import DasBlock, Modulation
+from .block import DasBlock
+from .run_cache import RunCache, StepModulation
 from .tensors import check_tensors, read_component_config
 
 PUBLISHED_CLASS_NAME = "CogVideoXTransformer3DModelTracking"
@@ -34,27 +34,6 @@ DEFAULT_NUM_TRACKING_BLOCKS = 18
 
 TRACKING_PREFIXES = ("transformer_blocks_copy.", "combine_linears.", "initial_combine_linear.")
 """The parameters that Diffusion as Shader adds to CogVideoX, which are also the ones it trains."""
-
-
-@dataclass
-class RunCache:
-    """What stays the same over the steps of one run: make one per run and hand it to every `forward` of that run.
-
-    ``tracking_tokens`` [B,N,C] is filled by the first step.  ``modulation`` holds, per timestep, the modulation of
-    every main block, every copy and the last norm (`DasTransformer3DModel.modulation_tables`), or nothing.
-    """
-
-    tracking_tokens: torch.Tensor | None = None
-    modulation: dict[int, StepModulation] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class StepModulation:
-    """All adaptive-norm values of one timestep: per main block, per copy, and of the last norm ([1, 2·C])."""
-
-    blocks: tuple[Modulation, ...]
-    copies: tuple[Modulation, ...]
-    last: torch.Tensor
 
 
 class DasTransformer3DModel(CogVideoXTransformer3DModel):

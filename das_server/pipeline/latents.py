@@ -17,6 +17,19 @@ from PIL import Image
 
 TrackingRange = Literal["signed", "unit"]
 
+NUM_LATENT_CHANNELS = 16
+
+
+def vae_stride(vae: AutoencoderKLCogVideoX) -> int:
+    """Pixels per latent, along width and height."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def latents_shape(vae: AutoencoderKLCogVideoX, num_frames: int, height: int, width: int) -> tuple[int, ...]:
+    """(1, F, 16, h, w) of a clip in pixels."""
+    num_latent_frames = (num_frames - 1) // int(vae.config.temporal_compression_ratio) + 1
+    return (1, num_latent_frames, NUM_LATENT_CHANNELS, height // vae_stride(vae), width // vae_stride(vae))
+
 
 def frames_to_vae(
     frames: np.ndarray, device: torch.device, dtype: torch.dtype, value_range: TrackingRange

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
 from PIL import Image
 
-from das_blender_addon.errors import JobCancelled, JobRejected, ModelError
+from das_blender_addon.errors import JobCancelled, ModelError
 
 from ..models.convolution import use_onednn
 from ..models.tensors import read_component_config
@@ -32,6 +31,7 @@ from . import latents as border
 from . import memory
 from .latents import TrackingRange
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
+from .request import check_choices, check_clip, check_latents, step_caller
 from .scheduler import check_step_count, guidance_at, load_scheduler
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,6 @@ DEFAULT_NEGATIVE_PROMPT = (
 
 DEFAULT_SEED = 42
 """Seed used when no generator is given."""
-
-NUM_LATENT_CHANNELS = 16
 
 MAX_KEPT_TIMESTEPS = 200
 """Adaptive-norm tables that a pipeline keeps from one clip to the next."""
@@ -75,10 +73,10 @@ class DasPipeline:
         device: torch.device,
         vae_tiling: bool = True,
     ):
-        if transformer.config.in_channels != 2 * NUM_LATENT_CHANNELS:
+        if transformer.config.in_channels != 2 * border.NUM_LATENT_CHANNELS:
             raise ModelError(
                 f"The transformer takes {transformer.config.in_channels} channels; only image-to-video models, with "
-                f"{2 * NUM_LATENT_CHANNELS}, are known."
+                f"{2 * border.NUM_LATENT_CHANNELS}, are known."
             )
         self.transformer = transformer
         self.vae = vae
@@ -145,11 +143,6 @@ class DasPipeline:
         """The dtype that everything but the sampler's history is computed in."""
         return self.vae.dtype
 
-    @property
-    def vae_stride(self) -> int:
-        """Pixels per latent, along width and height."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
     # ── The recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     @torch.no_grad()
@@ -187,9 +180,10 @@ class DasPipeline:
         Raises `JobRejected` for a request that cannot be run, `JobCancelled` when stopped (nothing is decoded then).
         """
         # 1. Guard: everything wrong with a request is said before any work.
-        num_frames, height, width = self._check_request(
-            tracking_video, image, tracking_range, output_type, latents, guidance_scale
-        )
+        num_frames, height, width = check_clip(tracking_video, image, self.transformer, self.vae)
+        check_choices(tracking_range, output_type, guidance_scale)
+        shape = border.latents_shape(self.vae, num_frames, height, width)
+        check_latents(latents, shape)
         check_step_count(num_inference_steps, exact_steps=exact_steps)
         stop = should_stop or (lambda: False)
         tell = on_stage or (lambda stage: None)
@@ -223,7 +217,7 @@ class DasPipeline:
             # 3. Conditions and noise, drawn in the published order.
             self._set_tiling(tiling)
             tracking = self._encode_tracking(tracking_video, tracking_range, tracking_generator)
-            conditions = self._encode_conditions(tracking_video, image, tracking, latents, generator)
+            conditions = self._encode_conditions(tracking_video, image, tracking, latents, shape, generator)
 
             # 4. Denoise.
             tell("denoising")
@@ -234,7 +228,7 @@ class DasPipeline:
                 guidance_scale=guidance_scale,
                 use_dynamic_cfg=use_dynamic_cfg,
                 generator=generator,
-                on_step=_step_caller(self, callback_on_step_end, num_inference_steps),
+                on_step=step_caller(self, callback_on_step_end, num_inference_steps),
                 stop=stop,
             )
 
@@ -251,58 +245,6 @@ class DasPipeline:
         return border.preview_frames(x0, self._latent_to_rgb)
 
     # ── Its steps ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _check_request(
-        self,
-        tracking_video: np.ndarray,
-        image: Image.Image,
-        tracking_range: str,
-        output_type: str,
-        latents: torch.Tensor | None,
-        guidance_scale: float,
-    ) -> tuple[int, int, int]:
-        """(T, H, W) of a request that this model can run.  Raises `JobRejected` that names the valid values."""
-        if not isinstance(tracking_video, np.ndarray) or tracking_video.dtype != np.uint8 or tracking_video.ndim != 4:
-            raise JobRejected("The tracking video must be a uint8 array [T,H,W,3].", field="tracking_video")
-        num_frames, height, width, channels = tracking_video.shape
-        if channels != 3:
-            raise JobRejected(f"The tracking video has {channels} channels instead of 3.", field="tracking_video")
-        if not isinstance(image, Image.Image):
-            raise JobRejected(f"The first frame must be a PIL image, not {type(image).__name__}.", field="image")
-        if tracking_range not in ("signed", "unit"):
-            raise JobRejected(f"tracking_range is {tracking_range!r}: use 'signed' or 'unit'.", field="tracking_range")
-        if output_type not in ("np", "latent"):
-            raise JobRejected(f"output_type is {output_type!r}: use 'np' or 'latent'.", field="output_type")
-        if not np.isfinite(guidance_scale):
-            raise JobRejected(f"guidance_scale is {guidance_scale!r}: use a finite number.", field="guidance_scale")
-        config = self.transformer.config
-        multiple = self.vae_stride * config.patch_size
-        if height % multiple or width % multiple or not height or not width:
-            raise JobRejected(f"The size {width}x{height} must be a multiple of {multiple} both ways.", field="size")
-        if num_frames % 8 != 1 or num_frames < 9:
-            raise JobRejected(
-                f"A clip of {num_frames} frames is not possible: use 9, 17, 25, 33, 41 or 49.", field="num_frames"
-            )
-        if config.use_learned_positional_embeddings:
-            trained = (config.sample_width * self.vae_stride, config.sample_height * self.vae_stride)
-            if (width, height) != trained:
-                raise JobRejected(
-                    f"The size is {width}x{height}; this model makes {trained[0]}x{trained[1]} only.", field="size"
-                )
-            if num_frames != config.sample_frames and not self.transformer.allow_computed_positions:
-                raise JobRejected(
-                    f"The clip has {num_frames} frames; this model makes {config.sample_frames} only.",
-                    field="num_frames",
-                )
-        expected = self._latents_shape(num_frames, height, width)
-        if latents is not None and tuple(latents.shape) != expected:
-            raise JobRejected(f"latents is {list(latents.shape)} instead of {list(expected)}.", field="latents")
-        return num_frames, height, width
-
-    def _latents_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int, int]:
-        ratio = self.vae.config.temporal_compression_ratio
-        num_latent_frames = int((num_frames - 1) // ratio) + 1
-        return (1, num_latent_frames, NUM_LATENT_CHANNELS, height // self.vae_stride, width // self.vae_stride)
 
     def _encode_texts(self, texts: list[str]) -> torch.Tensor:
         """Texts → prompt embeds [len(texts), L, D]; where the profile asks for it, the rest makes room for the text
@@ -346,12 +288,12 @@ class DasPipeline:
         image: Image.Image,
         tracking: torch.Tensor,
         latents: torch.Tensor | None,
+        shape: tuple[int, ...],
         generator: torch.Generator,
     ) -> _Conditions:
         """The seeded draws before the first step, in the published order: image, noise, tracking image, noise thrown
         away."""
-        num_frames, height, width, _ = tracking_video.shape
-        shape = self._latents_shape(num_frames, height, width)
+        _, height, width, _ = tracking_video.shape
 
         def encode_first_frame(frame: np.ndarray) -> torch.Tensor:
             pixels = border.frames_to_vae(frame, self.device, self.dtype, "signed")
@@ -456,38 +398,6 @@ class _Conditions:
 def _raise_if_stopped(stop: Callable[[], bool]) -> None:
     if stop():
         raise JobCancelled("The job was cancelled.")
-
-
-def _step_caller(
-    pipeline: DasPipeline, callback: Callable[..., Any] | None, num_steps: int
-) -> Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A function (index, timestep, latents, x0) → latents that calls ``callback`` in the form it takes."""
-    if callback is None:
-        return lambda index, timestep, latents, x0: latents
-    if _takes_four(callback):
-
-        def call(index: int, timestep: int, latents: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
-            tensors = {"latents": latents, "pred_original_sample": x0}
-            returned = callback(pipeline, index, timestep, tensors)
-            return returned.get("latents", latents) if isinstance(returned, dict) else latents
-
-        return call
-
-    def call_simply(index: int, timestep: int, latents: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
-        callback(index, num_steps, x0)
-        return latents
-
-    return call_simply
-
-
-def _takes_four(callback: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(callback).bind(None, None, None)
-    except TypeError:
-        return True
-    except ValueError:  # a built-in without a signature
-        return False
-    return False
 
 
 def tracking_stream(generator: torch.Generator) -> torch.Generator:

@@ -186,9 +186,12 @@ def test_attention_backend_reaches_every_block():
     model = tiny_transformer()
     inputs = tiny_inputs(model)
     expected = output_of(model, inputs)
-    model.set_attention_backend("_native_math")
-    assert {processor._attention_backend for processor in model.attn_processors.values()} == {"_native_math"}
-    assert (output_of(model, inputs) - expected).abs().max() <= ATOL
+    try:
+        model.set_attention_backend("_native_math")
+        assert {processor._attention_backend for processor in model.attn_processors.values()} == {"_native_math"}
+        assert (output_of(model, inputs) - expected).abs().max() <= ATOL
+    finally:
+        model.set_attention_backend("native")  # diffusers keeps the choice globally, too
 
 
 def test_regional_compilation_is_one_graph_per_kind_of_block():

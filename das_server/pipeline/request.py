@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a request may ask of a pipeline, checked before any work; and the forms its callback may have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from PIL import Image
+
+from das_blender_addon.errors import JobRejected
+
+from ..models.transformer import DasTransformer3DModel
+from .latents import vae_stride
+
+
+def check_clip(
+    tracking_video: np.ndarray, image: Image.Image, transformer: DasTransformer3DModel, vae: AutoencoderKLCogVideoX
+) -> tuple[int, int, int]:
+    """(T, H, W) of a clip that the model can make.  Raises `JobRejected` that names the valid values."""
+    if not isinstance(tracking_video, np.ndarray) or tracking_video.dtype != np.uint8 or tracking_video.ndim != 4:
+        raise JobRejected("The tracking video must be a uint8 array [T,H,W,3].", field="tracking_video")
+    num_frames, height, width, channels = tracking_video.shape
+    if channels != 3:
+        raise JobRejected(f"The tracking video has {channels} channels instead of 3.", field="tracking_video")
+    if not isinstance(image, Image.Image):
+        raise JobRejected(f"The first frame must be a PIL image, not {type(image).__name__}.", field="image")
+    config, stride = transformer.config, vae_stride(vae)
+    multiple = stride * config.patch_size
+    if height % multiple or width % multiple or not height or not width:
+        raise JobRejected(f"The size {width}x{height} must be a multiple of {multiple} both ways.", field="size")
+    if num_frames % 8 != 1 or num_frames < 9:
+        raise JobRejected(
+            f"A clip of {num_frames} frames is not possible: use 9, 17, 25, 33, 41 or 49.", field="num_frames"
+        )
+    if config.use_learned_positional_embeddings:
+        trained = (config.sample_width * stride, config.sample_height * stride)
+        if (width, height) != trained:
+            raise JobRejected(
+                f"The size is {width}x{height}; this model makes {trained[0]}x{trained[1]} only.", field="size"
+            )
+        if num_frames != config.sample_frames and not transformer.allow_computed_positions:
+            raise JobRejected(
+                f"The clip has {num_frames} frames; this model makes {config.sample_frames} only.", field="num_frames"
+            )
+    return num_frames, height, width
+
+
+def check_choices(tracking_range: str, output_type: str, guidance_scale: float) -> None:
+    """Raise `JobRejected` for a setting outside its choices."""
+    if tracking_range not in ("signed", "unit"):
+        raise JobRejected(f"tracking_range is {tracking_range!r}: use 'signed' or 'unit'.", field="tracking_range")
+    if output_type not in ("np", "latent"):
+        raise JobRejected(f"output_type is {output_type!r}: use 'np' or 'latent'.", field="output_type")
+    if not np.isfinite(guidance_scale):
+        raise JobRejected(f"guidance_scale is {guidance_scale!r}: use a finite number.", field="guidance_scale")
+
+
+def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]) -> None:
+    """Raise `JobRejected` for given noise of another shape than the clip's."""
+    if latents is not None and tuple(latents.shape) != shape:
+        raise JobRejected(f"latents is {list(latents.shape)} instead of {list(shape)}.", field="latents")
+
+
+def step_caller(
+    pipeline: Any, callback: Callable[..., Any] | None, num_steps: int
+) -> Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A function (index, timestep, latents, x0) → latents that calls ``callback`` in the form it takes."""
+    if callback is None:
+        return lambda index, timestep, latents, x0: latents
+    if _takes_four(callback):
+
+        def call(index: int, timestep: int, latents: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+            tensors = {"latents": latents, "pred_original_sample": x0}
+            returned = callback(pipeline, index, timestep, tensors)
+            return returned.get("latents", latents) if isinstance(returned, dict) else latents
+
+        return call
+
+    def call_simply(index: int, timestep: int, latents: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        callback(index, num_steps, x0)
+        return latents
+
+    return call_simply
+
+
+def _takes_four(callback: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(callback).bind(None, None, None)
+    except TypeError:
+        return True
+    except ValueError:  # a built-in without a signature
+        return False
+    return False
