@@ -97,6 +97,13 @@ def contact_sheet(out: Path, result: dict) -> None:
         sheet.paste(Image.open(path).convert("RGB").resize((cell_w, cell_h), Image.Resampling.LANCZOS), (x, y + label))
 
     paste(result["first_frame"], 0, 0, "first frame")
+    words = [f"model {result['report']['model']}, seed {result['report']['seed']}"]
+    words += [
+        f"{len(result['frames'])} frames made at {'×'.join(str(side) for side in result['report']['model_size'])}"
+    ]
+    words += [f"Blender {result['blender_version']}"]
+    for line, text in enumerate(words):
+        draw.text((gap + 2, cell_h + 2 * label + gap + line * label), text, fill=(170, 170, 178), font=font)
     for row, (name, files) in enumerate(rows):
         for column, number in enumerate(result["columns"]):
             paste(files[str(number)], column + 1, row, f"{name}, frame {number}")

@@ -55,6 +55,13 @@ def terminal_without_blenders_chatter(log: Path):
     return terminal
 
 
+def leave_out_dates(scene: bpy.types.Scene) -> None:
+    """Send all that Blender writes to its standard output into ``log``; returns the terminal."""
+    for name in scene.render.bl_rna.properties.keys():
+        if name.startswith("use_stamp"):
+            setattr(scene.render, name, False)
+
+
 def render_strip_movie(scene: bpy.types.Scene, target: Path, compat) -> None:
     """Render a scene's strips into an H.264 movie with Blender's own encoder."""
     compat.set_video_output(scene)
@@ -121,6 +128,8 @@ def main() -> None:
     (out / "frames").mkdir()
     scene.render.filepath = str(out / "frames" / "####")
     addon["compat"].set_image_output(scene, "PNG")
+    leave_out_dates(scene)
+    bpy.context.preferences.filepaths.save_version = 0
     bpy.ops.wm.save_as_mainfile(filepath=str(out / "demo.blend"))
 
     say("Render Animation with the engine Diffusion as Shader")
