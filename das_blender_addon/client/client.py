@@ -10,7 +10,7 @@ import collections
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import DasError, MessageTooLarge, ProtocolError, StorageError
 from ..protocol import messages
@@ -135,39 +135,47 @@ class DasClient(Connection):
         on_progress: OnBytes | None = None,
         should_stop: ShouldStop | None = None,
     ) -> bytes:
-        """The blob ``sha`` of ``size_bytes``, checked against its sha.
+        """The blob ``sha`` of ``size_bytes``; see `fetch_each`."""
+        return next(self.fetch_each([(sha, size_bytes)], on_progress, should_stop))
 
-        ``on_progress(received_bytes, size_bytes)``.  Raises `StorageError` when it arrives damaged twice.
+    def fetch_each(
+        self,
+        blobs: Iterable[tuple[str, int]],
+        on_progress: OnBytes | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> Iterator[bytes]:
+        """Blobs, ``(sha, size_bytes)`` each, in order, each checked against its sha.
+
+        The credit goes on from one blob to the next, so that a small one does not cost a round trip of its own.
+        ``on_progress(received_bytes, size_bytes)`` counts all of them.  Raises `StorageError` when one arrives damaged
+        twice.
         """
-        for _ in range(2):
-            blob, arrived_sha = self._fetch_once(sha, size_bytes, on_progress, should_stop)
-            if arrived_sha == sha:
-                return blob
-            log.warning("blob %s arrived damaged", sha)
-        raise StorageError(f"The blob {sha[:12]}… arrived damaged twice; look at the server's disk and render again.")
-
-    def _ask_upload(self, sha: str, size_bytes: int, should_stop: ShouldStop | None) -> int:
-        """How much of the blob the server has: a PUT with an empty piece."""
-        return self._request(messages.Put(0, sha, size_bytes, 0), messages.Have, should_stop=should_stop).received_bytes
-
-    def _fetch_once(
-        self, sha: str, size_bytes: int, on_progress: OnBytes | None, should_stop: ShouldStop | None
-    ) -> tuple[bytes, str]:
-        """The blob and its sha, which is computed while the rest is on its way."""
-        pieces: dict[int, memoryview] = {}
-        running, hashed, received = hashlib.sha256(), 0, 0
-        waiting = collections.deque(range(0, size_bytes, CHUNK_BYTES))
-        flying: dict[int, int] = {}
+        downloads = collections.deque(_Download(sha, size_bytes) for sha, size_bytes in blobs)
+        total, received = sum(one.size_bytes for one in downloads), 0
+        waiting = collections.deque((one, offset) for one in downloads for offset in one.offsets())
+        flying: dict[int, tuple[_Download, int]] = {}
         moved = time.monotonic()
         if self._socket is None:
             self._greet(should_stop, self.timeout_s)
-        while waiting or flying:
+        while downloads:
+            # 1. what is complete
+            if (one := downloads[0]).is_complete:
+                if one.is_whole():
+                    yield downloads.popleft().content()
+                else:
+                    received -= one.size_bytes
+                    waiting.extendleft((one, offset) for offset in reversed(one.begin_again()))
+                moved = time.monotonic()
+                continue
+            # 2. ask for more
             while len(flying) < FETCH_CREDIT and waiting:
-                length = min(CHUNK_BYTES, size_bytes - waiting[0])
-                number = self._send(messages.Fetch(0, sha, waiting[0], length), should_stop=should_stop)
+                one, offset = waiting[0]
+                piece = messages.Fetch(0, one.sha, offset, one.length_at(offset))
+                number = self._send(piece, should_stop=should_stop)
                 if number is None:
                     break
                 flying[number] = waiting.popleft()
+            # 3. take one piece
             answer = self._answer(flying, self._attempt_s, should_stop) if flying else None
             if answer is None:
                 self._recover("the download", moved, should_stop)
@@ -175,21 +183,66 @@ class DasClient(Connection):
                 flying = {}
                 continue
             chunk, piece = self._expect(answer[0], messages.Chunk), answer[1]
-            offset = flying.pop(chunk.request)
-            if (
-                chunk.size_bytes != size_bytes
-                or chunk.offset != offset
-                or len(piece) != min(CHUNK_BYTES, size_bytes - offset)
-            ):
-                raise ProtocolError(
-                    f"The server sent bytes {chunk.offset} to {chunk.offset + len(piece)} of {chunk.size_bytes} of a "
-                    f"blob where {offset} onward of {size_bytes} was asked for; use the same release on both sides."
-                )
-            pieces[offset] = piece
-            while hashed in pieces:
-                running.update(pieces[hashed])
-                hashed += CHUNK_BYTES
+            one, offset = flying.pop(chunk.request)
+            one.take(chunk, piece, offset)
             received, moved = received + len(piece), time.monotonic()
             if on_progress:
-                on_progress(received, size_bytes)
-        return b"".join(pieces[offset] for offset in sorted(pieces)), running.hexdigest()
+                on_progress(received, total)
+
+    def _ask_upload(self, sha: str, size_bytes: int, should_stop: ShouldStop | None) -> int:
+        """How much of the blob the server has: a PUT with an empty piece."""
+        return self._request(messages.Put(0, sha, size_bytes, 0), messages.Have, should_stop=should_stop).received_bytes
+
+
+class _Download:
+    """A blob that is coming in pieces, hashed while the rest is on its way."""
+
+    def __init__(self, sha: str, size_bytes: int):
+        self.sha = sha
+        self.size_bytes = size_bytes
+        self._pieces: dict[int, memoryview] = {}
+        self._running, self._hashed = hashlib.sha256(), 0
+        self._was_damaged = False
+
+    def offsets(self) -> range:
+        """Where its pieces begin."""
+        return range(0, self.size_bytes, CHUNK_BYTES)
+
+    def length_at(self, offset: int) -> int:
+        """Bytes of the piece that begins at ``offset``."""
+        return min(CHUNK_BYTES, self.size_bytes - offset)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._hashed >= self.size_bytes
+
+    def take(self, chunk: messages.Chunk, piece: memoryview, offset: int) -> None:
+        """Keep the answer to the request for the piece at ``offset``; `ProtocolError` when it is another one."""
+        if chunk.size_bytes != self.size_bytes or chunk.offset != offset or len(piece) != self.length_at(offset):
+            raise ProtocolError(
+                f"The server sent bytes {chunk.offset} to {chunk.offset + len(piece)} of {chunk.size_bytes} of a "
+                f"blob where {offset} onward of {self.size_bytes} was asked for; use the same release on both sides."
+            )
+        self._pieces[offset] = piece
+        while self._hashed in self._pieces:
+            self._running.update(self._pieces[self._hashed])
+            self._hashed += CHUNK_BYTES
+
+    def is_whole(self) -> bool:
+        """Whether what arrived has the sha."""
+        return self._running.hexdigest() == self.sha
+
+    def begin_again(self) -> range:
+        """Forget what arrived, because it is damaged, and give `offsets`; `StorageError` the second time."""
+        log.warning("blob %s arrived damaged", self.sha)
+        if self._was_damaged or not self.size_bytes:
+            raise StorageError(
+                f"The blob {self.sha[:12]}… arrived damaged twice; look at the server's disk and render again."
+            )
+        self._was_damaged = True
+        self._pieces, self._running, self._hashed = {}, hashlib.sha256(), 0
+        return self.offsets()
+
+    def content(self) -> bytes:
+        """All of it."""
+        return b"".join(self._pieces[offset] for offset in self.offsets())

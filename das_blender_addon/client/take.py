@@ -332,14 +332,15 @@ class _Run:
             raise ProtocolError(
                 f"The server finished the job with {len(kept)} PNG frames, {count} were asked for; look at its log."
             )
-        paths = []
-        for artefact in kept:
-            path = self.folder / f"{artefact.index + 1:04d}.png"
-            if not holds(path, artefact.sha):
-                image = client.fetch(artefact.sha, artefact.size_bytes, should_stop=self.should_stop)
-                write_whole(path, image)
-            paths.append(path)
-            self.progress("downloading", len(paths), count)
+        paths = [self.folder / f"{artefact.index + 1:04d}.png" for artefact in kept]
+        missing = [(one, path) for one, path in zip(kept, paths, strict=True) if not holds(path, one.sha)]
+        images = client.fetch_each([(one.sha, one.size_bytes) for one, _ in missing], should_stop=self.should_stop)
+        there = count - len(missing)
+        self.progress("downloading", there, count)
+        for (_, path), image in zip(missing, images, strict=True):
+            write_whole(path, image)
+            there += 1
+            self.progress("downloading", there, count)
         self.mark("downloaded")
         return JobOutcome(self.job_id, paths, done.fields["report"], artefacts, self.timings)
 

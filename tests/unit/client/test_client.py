@@ -341,6 +341,45 @@ def test_damaged_fetch_is_repeated_once(peer, client):
         client.fetch(sha, len(BIG))
 
 
+def test_many_blobs_share_the_credit(patient, peer, client):
+    blobs = [bytes([number]) * (number * 1000) for number in range(2 * m.FETCH_CREDIT)]
+    for blob in blobs:
+        peer.results[blob_sha(blob)] = blob
+    client.hello()
+    names = [(blob_sha(blob), len(blob)) for blob in blobs]
+    steps = []
+    images = client.fetch_each(names, lambda done, of: steps.append((done, of)))
+    assert next(images) == blobs[0] == b""  # nothing had to travel for it
+    assert next(images) == blobs[1]
+    waited_until = time.monotonic() + 5
+    while peer.seen[m.Fetch] < m.FETCH_CREDIT and time.monotonic() < waited_until:
+        time.sleep(0.01)
+    assert peer.seen[m.Fetch] == m.FETCH_CREDIT  # those of the next blobs are on their way already
+    assert list(images) == blobs[2:]
+    assert peer.seen[m.Fetch] == len(blobs) - 1
+    total = sum(map(len, blobs))
+    assert steps[-1] == (total, total) and steps == sorted(steps)
+
+
+def test_many_blobs_survive_loss_and_damage_of_one(peer, client):
+    blobs = [BIG[:5], BIG, BIG[:7], BIG[7:90]]
+    for blob in blobs:
+        peer.results[blob_sha(blob)] = blob
+    peer.drop[m.Fetch] = 2
+    peer.damage_fetches = 1
+    assert list(client.fetch_each([(blob_sha(blob), len(blob)) for blob in blobs])) == blobs
+
+
+def test_other_requests_between_two_blobs_harm_neither(peer, client):
+    blobs = [BIG[:5], BIG[:6], BIG[:7]]
+    for blob in blobs:
+        peer.results[blob_sha(blob)] = blob
+    images = client.fetch_each([(blob_sha(blob), len(blob)) for blob in blobs])
+    assert next(images) == blobs[0]
+    client.ping()  # the answers that were on their way are asked for again
+    assert list(images) == blobs[1:]
+
+
 def test_fetch_of_a_blob_of_another_size_is_a_protocol_error(peer, client):
     sha = blob_sha(BIG)
     peer.results[sha] = BIG
