@@ -56,7 +56,7 @@ def terminal_without_blenders_chatter(log: Path):
 
 
 def leave_out_dates(scene: bpy.types.Scene) -> None:
-    """Send all that Blender writes to its standard output into ``log``; returns the terminal."""
+    """Keep the date and the render's duration out of Blender's pictures: the same frames, the same bytes."""
     for name in scene.render.bl_rna.properties.keys():
         if name.startswith("use_stamp"):
             setattr(scene.render, name, False)
