@@ -108,13 +108,20 @@ class Endpoint:
     def tell_followers(self) -> None:
         """Send every event that an attached client has not had; one that cannot be sent now comes next time."""
         for (peer, job), after in list(self._followers.items()):
-            for event in self._store.events(job, after=after):
-                if not self._send(peer, event):
-                    break
-                if (peer, job) in self._followers:
-                    self._followers[peer, job] = event.seq
-                if event.kind in messages.FINAL_EVENT_KINDS:
-                    self._followers.pop((peer, job), None)
+            try:
+                self._tell(peer, job, after)
+            except DasError as error:  # a disk that refuses, an event that cannot be written: its client asks again
+                _log.error("job %s: its events cannot be sent: %s", job, error.message)
+                self._followers.pop((peer, job), None)
+
+    def _tell(self, peer: bytes, job: str, after: int) -> None:
+        for event in self._store.events(job, after=after):
+            if not self._send(peer, event):
+                break
+            if (peer, job) in self._followers:
+                self._followers[peer, job] = event.seq
+            if event.kind in messages.FINAL_EVENT_KINDS:
+                self._followers.pop((peer, job), None)
 
     # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,7 +140,11 @@ class Endpoint:
             _log.exception("a request failed unexpectedly")
             inside = DasError(f"The server failed inside with {type(error).__name__}; its log has the details.")
             reply, content = _failure(request_of(frames), inside), None
-        self._send(peer, reply, content)
+        try:
+            self._send(peer, reply, content)
+        except ProtocolError as error:  # a reply that cannot be written
+            _log.error("a reply could not be written: %s", error.message)
+            self._send(peer, _failure(request_of(frames), error))
 
     def _send(self, peer: bytes, message: Any, blob: bytes | None = None) -> bool:
         """Whether the message is on its way; a client that is gone or does not read misses replies and asks again."""
@@ -289,8 +300,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
     model_spec(config.model)
     if not is_installed(model_path(config.model)):
         raise ModelError(
-            f"The weights of {config.model} are not installed; get them with das-server models pull, or install a "
-            f"folder with das-server models add {config.model} FOLDER.",
+            f"The weights of {config.model} are not installed; get them with das-server models pull {config.model} "
+            f"--revision COMMIT, or install a folder with das-server models add {config.model} FOLDER.",
             field="model",
         )
     with lock_state(config.state):

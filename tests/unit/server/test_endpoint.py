@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The front door by itself, on a real socket: what must not end it.  (Everything else about it: `tests/e2e`.)"""
+
+import pytest
+import zmq
+
+from das_blender_addon.protocol import codec
+from das_blender_addon.protocol import messages as m
+from das_server.blobs import BlobStore
+from das_server.endpoint import Endpoint, known_models
+from das_server.jobs import JobStore
+from das_server.workers.dispatch import Dispatcher
+from das_server.workers.local import LocalWorkers
+from tests.support.jobs import job_id, job_inputs, job_spec
+
+ANSWER_MS = 5000
+
+
+class House:
+    """An endpoint whose loop is turned by hand, and a client's socket."""
+
+    def __init__(self, folder):
+        self.store = JobStore(folder)
+        blobs = BlobStore(folder)
+        self._context = zmq.Context()
+        router = self._context.socket(zmq.ROUTER)
+        router.bind("inproc://front-door")
+        self._dealer = self._context.socket(zmq.DEALER)
+        self._dealer.connect("inproc://front-door")
+        workers = LocalWorkers(self._context, folder, devices=("cpu",))  # never started
+        self.endpoint = Endpoint(
+            router,
+            self.store,
+            blobs,
+            workers,
+            Dispatcher(self.store, blobs, workers),
+            models=known_models,
+            default_model="das-preview",
+            max_blob_bytes=1 << 20,
+        )
+        self._workers = workers
+
+    def close(self):
+        self._workers.stop()
+        self._context.destroy(linger=0)
+        self.store.close()
+
+    def submitted(self):
+        job, spec = job_id(), job_spec()
+        self.store.submit(job, spec, job_inputs(spec)[0])
+        return job
+
+    def ask(self, request):
+        """Send a request, let the endpoint answer it, and return the answer."""
+        self._dealer.send_multipart(codec.encode(request))
+        self.endpoint.receive()
+        return self.heard()
+
+    def heard(self):
+        assert self._dealer.poll(ANSWER_MS)
+        return codec.decode(self._dealer.recv_multipart())[0]
+
+
+@pytest.fixture
+def house(tmp_path):
+    house = House(tmp_path)
+    yield house
+    house.close()
+
+
+def test_event_that_cannot_be_written_harms_no_other_follower(house, caplog):
+    bad, good = house.submitted(), house.submitted()
+    for request, job in ((1, bad), (2, good)):
+        assert house.ask(m.Attach(request, job, 1)) == m.Attached(request, job, 1)
+    fields = {"stage": "denoising", "step": 1, "of": 2, "elapsed_s": 0.5}
+    house.store.progress(bad, fields | {"elapsed_s": float("nan")})
+    house.store.progress(good, fields)
+    house.endpoint.tell_followers()
+    event = house.heard()
+    assert (event.job, event.seq, event.fields) == (good, 2, fields)
+    assert f"job {bad}: its events cannot be sent" in caplog.text
+
+
+def test_job_list_that_cannot_be_read_does_not_end_the_front_door(house, caplog):
+    job = house.submitted()
+    house.ask(m.Attach(1, job, 1))
+    house.store.close()  # its disk is gone
+    house.endpoint.tell_followers()
+    assert "its events cannot be sent" in caplog.text
+    assert house.ask(m.Attach(2, job, 1)).code == "job.storage"
+    assert house.ask(m.Ping(3)) == m.Pong(3)
