@@ -29,7 +29,7 @@ def tables() -> dict[str, str]:
         "parts": "\n".join(f"**{cls.__name__}**: {_first_sentence(cls)}\n\n{_field_table(cls)}" for cls in PARTS),
         "events": _event_table(),
         "stages": ", ".join(messages.PROGRESS_STAGES) + "\n",
-        "limits": _rows(("Name", "Value"), [(f"`{name}`", f"{getattr(messages, name):g}") for name in LIMITS]),
+        "limits": _rows(("Name", "Value"), [(f"`{name}`", f"{getattr(messages, name):.12g}") for name in LIMITS]),
         "dtypes": ", ".join(frames.DTYPES) + "\n",
         "errors": _error_table(),
     }
