@@ -16,7 +16,7 @@ from das_blender_addon.client.client import DasClient
 from das_blender_addon.errors import ServerUnreachable, SettingsError
 from tests.support.server import ROOT, server_environment, server_python
 
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_server_does_not_outlive_its_blender(program, ending):
         addon_utils.enable("das_blender_addon", default_set=True)
         from das_blender_addon import local_server
         server = local_server.start()
-        server.wait_until_listening()
+        server.wait_until_listening({LIMIT_S})
         print("ADDRESS", server.address, flush=True)
         {ending}
     """

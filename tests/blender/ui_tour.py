@@ -21,6 +21,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 INSIDE_BLENDER = "bpy" in sys.modules
 if INSIDE_BLENDER:
@@ -47,7 +48,6 @@ def tour():
     yield from arrange()
     yield from settle(30)
     yield from stop("idle")
-    yield from shade("SOLID")
 
     # 2. The server is asked.
     call("test_connection")
@@ -55,6 +55,7 @@ def tour():
     check(manager.das.server_state == "DONE", manager.das.server_line)
     yield from settle()
     yield from stop("connected")
+    yield from shade("SOLID")
 
     # 3. The tracking video, in an Image Editor.
     call("preview_tracking")
@@ -104,8 +105,7 @@ def tour():
     # 7. The strip.
     call("add_to_sequencer")
     check(bpy.data.scenes.get(f"DAS Edit {scene.name}") is not None, "no edit scene")
-    show_sequencer(scene.das.edit_scene)
-    yield from settle(20)
+    yield from show_sequencer(scene.das.edit_scene)
     yield from stop("strip")
 
 
@@ -180,27 +180,29 @@ def arrange():
         bpy.ops.view3d.view_center_camera()
 
 
-def show_sequencer(edit) -> None:
-    """The Video Editing workspace on the edit scene."""
+def show_sequencer(edit):
+    """The Video Editing workspace on the edit scene, without its file browser."""
     template = (
         Path(bpy.utils.system_resource("SCRIPTS")) / "startup/bl_app_templates_system/Video_Editing/startup.blend"
     )
-    bpy.ops.workspace.append_activate(idname="Video Editing", filepath=str(template))
-    bpy.app.timers.register(lambda: _show_edit(edit.name), first_interval=0.3)
-
-
-def _show_edit(name: str) -> None:
-    edit = bpy.data.scenes[name]
     window = bpy.context.window_manager.windows[0]
+    with bpy.context.temp_override(window=window):
+        bpy.ops.workspace.append_activate(idname="Video Editing", filepath=str(template))
+    yield from settle(20)
     window.scene = edit
-    module("compat").show_in_sequencer(bpy.context, edit)
+    module("compat").show_in_sequencer(SimpleNamespace(workspace=window.workspace), edit)
     edit.frame_set(25)
+    browser = next((area for area in window.screen.areas if area.type == "FILE_BROWSER"), None)
+    if browser is not None:
+        with bpy.context.temp_override(window=window, screen=window.screen, area=browser):
+            bpy.ops.screen.area_close()
+    yield from settle(10)
     for area in window.screen.areas:
-        if area.type == "SEQUENCE_EDITOR":
+        if area.type == "SEQUENCE_EDITOR" and area.spaces.active.view_type != "PREVIEW":
             region = next(region for region in area.regions if region.type == "WINDOW")
-            with bpy.context.temp_override(window=window, area=area, region=region):
-                if area.spaces.active.view_type != "PREVIEW":
-                    bpy.ops.sequencer.view_all()
+            with bpy.context.temp_override(window=window, screen=window.screen, area=area, region=region):
+                bpy.ops.sequencer.view_all()
+    yield from settle(20)
 
 
 def shade(kind: str):
