@@ -2,14 +2,19 @@
 """Composition of the preview: the first frame's own pixels where it saw the surface, the model's where it did not.
 
 The exporter knows for every pixel which point of the first frame it shows. Where that point was visible then, its
-colour is looked up there; the model paints the rest (disocclusions, surfaces that enter, the background). Two small
-steps, each kept because it measured better, make the two agree: near a seam the painted colours are moved half-way
-towards the carried ones, and background that stays background keeps the first frame's pixel where the model paints
+colour is looked up there; the model paints the rest (disocclusions, surfaces that enter, the background). Three steps,
+each kept because it measured better, make the two agree: a surface that something hid in the first frame takes part of
+its colour from the first frame's nearest pixels at its own depth; near a seam the painted colours are moved half-way
+towards the carried ones; and background that stays background keeps the first frame's pixel where the model paints
 about the same. Never applied to the full model.
 """
 
 import numpy as np
 
+HIDDEN_SHARE = 0.6
+"""How much of a hidden surface's colour comes from the first frame around it; the model gives the rest."""
+DEPTH_STEP, DEPTH_WIDTH = 16, 10.0
+"""Distance between depth layers and the Gaussian width of one, in 8-bit levels of the tracking video's blue."""
 SEAM_STRENGTH = 0.5
 """How far painted colours at a seam move towards the carried ones. All of it is worse: it smears objects into holes."""
 SEAM_FALLOFF_PX = 3.0
@@ -21,14 +26,15 @@ BACKGROUND_BLUR_PX = 2
 
 
 def compose(model_frames: np.ndarray, first_frame: np.ndarray, first_frame_xy: np.ndarray,
-            first_frame_visible: np.ndarray, *, feather_px: float = 1.0, match_seams: bool = True,
-            keep_background: bool = True) -> np.ndarray:
+            first_frame_visible: np.ndarray, *, tracking_video: np.ndarray | None = None, feather_px: float = 1.0,
+            match_seams: bool = True, keep_background: bool = True) -> np.ndarray:
     """Carry the first frame along the tracks and let the model paint the holes.
 
     `model_frames` `[T, H, W, 3]` u8; `first_frame` `[H, W, 3]` u8; `first_frame_xy` `[T, H, W, 2]` f32 pixels (centres
     at +0.5), NaN where there is none; `first_frame_visible` `[T, H, W]` bool, the point was seen in the first frame.
-    `feather_px` is the width of the blend inside the carried area; `match_seams` and `keep_background` switch the two
-    steps described above. Returns `[T, H, W, 3]` u8. Raises ValueError when the shapes differ.
+    `tracking_video` `[T, H, W, 3]` u8, when given, tells where hidden surfaces lie and how deep. `feather_px` is the
+    width of the blend inside the carried area; `match_seams` and `keep_background` switch the steps described above.
+    Returns `[T, H, W, 3]` u8. Raises ValueError when the shapes differ.
     """
     frames, height, width, _ = model_frames.shape
     if first_frame.shape != (height, width, 3) or first_frame_xy.shape != (frames, height, width, 2) \
@@ -37,11 +43,16 @@ def compose(model_frames: np.ndarray, first_frame: np.ndarray, first_frame_xy: n
                          f"{first_frame_xy.shape}, visibility {first_frame_visible.shape}")
     source = first_frame.astype(np.float32)
     shown = first_frame_visible & np.isfinite(first_frame_xy).all(-1)
+    layers = None if tracking_video is None else depth_layers(source, tracking_video[0], shown[0])
     result = np.empty_like(model_frames)
     for t in range(frames):
         known = shown[t]
         carried = look_up(source, np.where(known[..., None], first_frame_xy[t], 0))
         painted = model_frames[t].astype(np.float32)
+        if layers is not None:
+            hidden = ~known & tracking_video[t].any(-1)
+            around = look_up_layers(layers, tracking_video[t][hidden])
+            painted[hidden] += HIDDEN_SHARE * (around - painted[hidden])
         if match_seams:
             correction = SEAM_STRENGTH * nearness(known, SEAM_FALLOFF_PX)[..., None]
             matched = painted + correction * diffuse(carried - painted, known)
@@ -68,8 +79,39 @@ def look_up(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
     return top * (1 - fy) + bottom * fy
 
 
+def depth_layers(first_frame: np.ndarray, tracking: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """`[layers, H, W, 3]` f32: the first frame as its surfaces at each depth would continue behind nearer ones.
+
+    `first_frame` `[H, W, 3]` f32; `tracking` `[H, W, 3]` u8, its blue the normalised inverse depth; `known` `[H, W]`.
+    """
+    depth = tracking[..., 2].astype(np.float32)
+    layers = []
+    for level in range(0, 256, DEPTH_STEP):
+        weights = np.exp(-((depth - level) ** 2) / (2 * DEPTH_WIDTH**2)) * known
+        layers.append(diffuse(first_frame, np.where(weights < 0.05, 0, weights).astype(np.float32)))
+    return np.stack(layers)
+
+
+def look_up_layers(layers: np.ndarray, tracking: np.ndarray) -> np.ndarray:
+    """`[P, 3]` f32 colours of `depth_layers` at `tracking` `[P, 3]` u8: position in red and green, depth in blue."""
+    count, height, width, _ = layers.shape
+    values = tracking.astype(np.float32)
+    xy = values[:, :2] * np.array([width / 255, height / 255], np.float32)
+    level = values[:, 2] / DEPTH_STEP
+    below = np.minimum(np.floor(level).astype(np.intp), count - 1)
+    above = np.minimum(below + 1, count - 1)
+    share = (level - below)[:, None]
+    result = np.zeros((len(values), 3), np.float32)
+    for index in range(count):
+        for chosen, weight in ((below == index, 1 - share), (above == index, share)):
+            if chosen.any():
+                result[chosen] += weight[chosen] * look_up(layers[index], xy[chosen])
+    return result
+
+
 def diffuse(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Spread `values` `[H, W, 3]` f32 from the `known` `[H, W]` bool pixels smoothly over the others (pull-push).
+    """Spread `values` `[H, W, 3]` f32 from the `known` `[H, W]` pixels (bool, or weights up to 1) smoothly over the
+    others (pull-push).
 
     Zero everywhere when nothing is known. Source: Gortler et al. 1996, The Lumigraph, section 3.4.
     """

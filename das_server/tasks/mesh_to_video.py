@@ -175,7 +175,7 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
         from das_server.pipeline.compose import compose
 
         context.emit_progress("composing", 0, 1)
-        frames = compose(frames, np.asarray(first_frame), *correspondences)
+        frames = compose(frames, np.asarray(first_frame), *correspondences, tracking_video=tracking_video)
     if context.should_stop():
         raise JobCancelled("The job was cancelled.")
 

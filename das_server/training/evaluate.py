@@ -143,12 +143,13 @@ def evaluate(checkpoint: Path, clips: list[HeldOutClip], steps: Iterable[int] = 
                     "autoencoder": runner.through_autoencoder(clip)}
         for count in steps:
             variants[f"model_{count}"] = runner.frames(clip, clip.tracking, count)
-            if others:
+            if others and count == steps[0]:
                 variants[f"other_{count}"] = runner.frames(clip, others[0].tracking, count)
         frozen = np.repeat(clip.tracking[:1], len(clip.tracking), 0)
         variants["frozen"] = runner.frames(clip, frozen, steps[0])
         for count in steps:
-            variants[f"composed_{count}"] = compose(variants[f"model_{count}"], clip.rgb[0], clip.xy, clip.visible)
+            variants[f"composed_{count}"] = compose(variants[f"model_{count}"], clip.rgb[0], clip.xy, clip.visible,
+                                                     tracking_video=clip.tracking)
         for variant, frames in variants.items():
             rows.append({"clip": clip.name, "kind": clip.kind, "motion": clip.has_motion, "variant": variant,
                          **measure(frames, clip)})

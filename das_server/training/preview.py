@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
 
+from das_server.models.convolution import use_onednn
+
 from .autoencoder import autoencoder_loss, build_autoencoder, centre_latents
 from .clips import ClipSet, create_clip_arrays, open_clips, render_clips
 from .loop import StepContext, TrainingLoop
@@ -161,4 +163,6 @@ def _write_autoencoder(recipe, weights, arrays, folder: Path) -> None:
 
 def load_autoencoder(recipe: PreviewRecipe) -> AutoencoderKLCogVideoX:
     """The trained autoencoder, float32, for encoding."""
-    return AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").eval()
+    autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").eval()
+    use_onednn(autoencoder)
+    return autoencoder

@@ -2,9 +2,10 @@
 """The preview's small transformer: how it starts, and its objective on encoded clips.
 
 The published network adds the noisy latents to the tracking latents before its tracking branch, which buries the tracks
-in noise. The start below undoes that: the first combining layer subtracts the branch from the main stream in one third
-of the channels, which leaves the clean tracking latents there, and two heads of the following main blocks compare them
-and copy first-frame latents to where their tracks lead. So training begins as a blurred warp instead of from nothing.
+in noise. The start below undoes that: the first combining layer subtracts the branch from the main stream in some of
+the channels, which leaves the clean tracking latents there, and two heads of the following main blocks compare them and
+copy first-frame latents to where their tracks lead; two heads of the first block copy them to where they were. So
+training begins with a still, blurred picture that leans after the tracks, instead of with noise.
 
 Beside the published loss there is a training-only hint: those heads are pulled towards the first-frame token that shows
 the same surface point (known exactly for synthetic clips). Late in training the noisy input of a later sampling step is
@@ -27,13 +28,16 @@ from .recipe import TransformerSettings
 LAST_TIMESTEP = 999
 LATER_TIMESTEPS = (749, 499, 249)
 """With 999, the timesteps of a four-step run; 499 also is the second of a two-step run."""
-TIME_WAVES = 4
-"""Sine and cosine channels of the position table that nothing else is written to."""
+TIME_WAVES, SPACE_WAVES = 4, 5
+"""Fastest waves of the position table, per axis, whose sine and cosine channels nothing else is written to."""
 TRACK_GAIN = 2.0
 """How much stronger the tracking latents start than the position table that is added to them."""
-SOURCE_GAIN = 2.5
-"""Query and key norm gain of the blocks that look up sources: sharp enough to tell neighbouring tokens apart."""
-COPY_GAIN = 0.7
+STATIC_GAIN, SOURCE_GAIN = 2.5, 2.5
+"""Query and key norm gains of the blocks that look up places and sources: enough to tell neighbouring tokens apart."""
+MARKER = 2.0
+"""How strongly these heads start to prefer the first frame."""
+OUTPUT_GAIN = 1.8
+COPY_GAIN = 0.4
 """Each of the source blocks writes this share of what it copies."""
 
 
@@ -63,61 +67,82 @@ def build_transformer(settings: TransformerSettings, *, latent_channels: int = 1
 
 
 def _wire_copy(transformer, settings, latent_channels):
-    """Let the network start as a blurred warp; see the module's text.
+    """Let the network start as the first frame, half static and half warped; see the module's text.
 
-    Channels of the main stream after block 0: tracking latents (negative, projected to a few channels fewer),
-    first-frame latents, noisy latents, and the fastest waves of the position table's time, by which the first frame is
-    told apart.
+    The channels of the main stream are shared out by the frequency of the position table's wave on them. The fastest
+    waves stay alone, as clean coordinates; then come the noisy latents, the tracking latents (projected to fewer
+    channels; negative from block 0 on), and on the slowest waves, nearly constant, the first frame's latents.
     """
-    dim = transformer.config.num_attention_heads * transformer.config.attention_head_dim
-    width = 4 * latent_channels
-    time = [start + wave for start in (0, dim // 8) for wave in range(TIME_WAVES)]
-    others = [channel for channel in range(dim) if channel not in time]
-    image, noisy, tracks = others[:width], others[width:2 * width], others[2 * width:]
+    config = transformer.config
+    dim, width = config.num_attention_heads * config.attention_head_dim, 4 * latent_channels
+    waves = _Waves(dim)
+    noisy, tracks, image = waves.rest[:width], waves.rest[width:-width], waves.rest[-width:]
     if len(tracks) < width // 2:
         raise ModelError(f"{dim} channels have no room for the copying start, with patches of {width} channels.")
-    tracks = tracks[:width]
     patches = torch.eye(width).view(width, latent_channels, 2, 2)
     projection = torch.linalg.qr(torch.randn(width, width)).Q[:len(tracks)]
     embed = transformer.patch_embed.proj
     nn.init.zeros_(embed.weight)
-    nn.init.zeros_(embed.bias)
+    embed.bias.zero_()
+    embed.bias[[channel for channel in image if waves.is_cosine(channel)]] = -1  # takes the table's constant ones away
     embed.weight[tracks, :latent_channels] = TRACK_GAIN * projection.view(-1, latent_channels, 2, 2)
     embed.weight[image, latent_channels:] = patches
     embed.weight[noisy, :latent_channels] = patches
     combine = transformer.combine_linears[0]
     combine.weight.zero_()
     combine.weight[tracks, tracks] = -1
-    for block in (transformer.transformer_blocks[0], transformer.transformer_blocks_copy[0]):
+    blocks = transformer.transformer_blocks
+    for block in (*blocks, *transformer.transformer_blocks_copy):
         block.attn1.to_out[0].weight.mul_(0.2)
         block.ff.net[2].weight.mul_(0.2)
+    _wire_heads(blocks[0].attn1, settings, waves.space, image, waves.time, STATIC_GAIN, 1.0)
     for index in settings.source_blocks:
-        _wire_source_heads(transformer.transformer_blocks[index].attn1, settings, tracks, image, time)
-    transformer.proj_out.weight[range(width), image] = -1
+        _wire_heads(blocks[index].attn1, settings, tracks, image, waves.time, SOURCE_GAIN, COPY_GAIN)
+    transformer.proj_out.weight[range(width), image] = -OUTPUT_GAIN
 
 
-def _wire_source_heads(attention, settings, tracks, image, time):
-    """Heads that compare tracking latents, prefer the first frame, and copy its latents."""
+class _Waves:
+    """The channels of the sine-cosine position table: a quarter time, three eighths each width and height."""
+
+    def __init__(self, dim: int):
+        quarter, axis = dim // 4, dim * 3 // 8
+        parts = [(0, quarter, TIME_WAVES), (quarter, axis, SPACE_WAVES), (quarter + axis, axis, SPACE_WAVES)]
+        self._cosines, frequency, alone = set(), {}, []
+        for start, length, count in parts:
+            half = length // 2
+            self._cosines |= set(range(start + half, start + length))
+            alone.append([start + offset + wave for offset in (0, half) for wave in range(count)])
+            frequency |= {start + channel: channel % half / half for channel in range(length)}
+        self.time, self.space = alone[0], alone[1] + alone[2]
+        taken = {*self.time, *self.space}
+        self.rest = sorted((channel for channel in range(dim) if channel not in taken), key=lambda c: (frequency[c], c))
+
+    def is_cosine(self, channel: int) -> bool:
+        return channel in self._cosines
+
+
+def _wire_heads(attention, settings, compare, image, time, gain, copy_gain):
+    """Let heads find the first-frame token that agrees in the `compare` channels, and add its `image` channels."""
     head = settings.attention_head_dim
-    attention.norm_q.weight.fill_(SOURCE_GAIN)
-    attention.norm_k.weight.fill_(SOURCE_GAIN)
+    attention.norm_q.weight.fill_(gain)
+    attention.norm_k.weight.fill_(gain)
     for number in range(settings.source_heads):
-        rows = list(range(number * head, (number + 1) * head - 1))
-        marker = (number + 1) * head - 1
-        compare = torch.randn(len(rows), len(tracks)) / len(tracks) ** 0.5
+        rows = list(range(number * head, (number + 1) * head))
+        basis = torch.linalg.qr(torch.randn(max(head - 1, len(compare)), len(compare))).Q[:head - 1]
         for linear in (attention.to_q, attention.to_k):
-            linear.weight[[*rows, marker]] = 0
-            linear.bias[[*rows, marker]] = 0
-            linear.weight[torch.tensor(rows)[:, None], tracks] = compare
-        attention.to_q.bias[marker] = 2
-        attention.to_k.weight[marker, time[TIME_WAVES:]] = 2
-        attention.to_k.bias[marker] = -2
+            linear.weight[rows] = 0
+            linear.bias[rows] = 0
+            linear.weight[torch.tensor(rows[:-1])[:, None], compare] = basis
+        # The cosines of time sum to TIME_WAVES in the first frame and to less in later ones.
+        attention.to_q.bias[rows[-1]] = MARKER
+        attention.to_k.weight[rows[-1], time[TIME_WAVES:]] = MARKER
+        attention.to_k.bias[rows[-1]] = -0.5 * TIME_WAVES * MARKER
     copied = list(range(min(settings.source_heads * head, len(image))))
     attention.to_v.weight[copied] = 0
     attention.to_v.bias[copied] = 0
     attention.to_v.weight[copied, image[:len(copied)]] = 1
     attention.to_out[0].weight[:, copied] = 0
-    attention.to_out[0].weight[image[:len(copied)], copied] = COPY_GAIN
+    attention.to_out[0].weight[image[:len(copied)], copied] = copy_gain
 
 
 def _start_block(block):

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from das_server.pipeline.compose import compose, diffuse, look_up, nearness
+from das_server.pipeline.compose import HIDDEN_SHARE, compose, depth_layers, diffuse, look_up, look_up_layers, nearness
 
 FRAMES, HEIGHT, WIDTH = 3, 20, 28
 ROUNDING_LEVELS = 1
@@ -124,3 +124,35 @@ def test_nearness_falls_with_chessboard_distance():
     near = nearness(known, 3.0)[0]
     np.testing.assert_allclose(near[[0, 3, 6]], np.exp([0, -1, -2]), rtol=1e-5)
     assert near[20] == 0
+
+
+def _two_depths():
+    """A first frame of a red near half and a green far half, and its tracking colours."""
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    near = columns < WIDTH // 2
+    first = np.where(near[..., None], (200, 40, 40), (40, 200, 40)).astype(np.uint8)
+    tracking = np.stack([columns * 255 / WIDTH, rows * 255 / HEIGHT, np.where(near, 240, 16)], -1).astype(np.uint8)
+    return first, tracking
+
+
+def test_hidden_surface_takes_the_colour_of_its_own_depth():
+    first, tracking = _two_depths()
+    layers = depth_layers(first.astype(np.float32), tracking, np.ones((HEIGHT, WIDTH), bool))
+    behind_the_near_half = np.array([[40, 128, 16], [40, 128, 240]], np.uint8)
+    far, near = look_up_layers(layers, behind_the_near_half)
+    np.testing.assert_allclose(far, (40, 200, 40), atol=6)
+    np.testing.assert_allclose(near, (200, 40, 40), atol=6)
+
+
+def test_compose_mixes_hidden_surfaces_with_the_model_and_leaves_entering_ones_to_it():
+    first, tracking = _two_depths()
+    xy, visible = _identity_positions()
+    tracks = np.repeat(tracking[None], FRAMES, 0)
+    visible[1:, 5:10, 3:9] = False  # far surface that the near half hid
+    tracks[1:, 5:10, 3:9, 2] = 16
+    visible[1:, 5:10, 18:24] = False  # enters from outside: black
+    tracks[1:, 5:10, 18:24] = 0
+    result = compose(_model(100), first, xy, visible, tracking_video=tracks, match_seams=False, keep_background=False)
+    expected = HIDDEN_SHARE * np.array((40, 200, 40)) + (1 - HIDDEN_SHARE) * 100
+    np.testing.assert_allclose(result[1, 5:10, 3:9], np.broadcast_to(expected, (5, 6, 3)), atol=6)
+    assert (result[1, 5:10, 18:24] == 100).all()
