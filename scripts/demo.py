@@ -126,7 +126,7 @@ def write_report(out: Path, result: dict, timings_s: dict) -> None:
             "blender": result["blender_version"],
             "python": platform.python_version(),
             "platform": platform.platform(),
-            **result["report"].get("versions", {}),
+            **result["report"]["job"].get("versions", {}),
         },
         "inputs_sha256": result["inputs_sha256"],
         "frames_sha256": {frame.name: sha256(frame) for frame in frames},

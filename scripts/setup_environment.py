@@ -25,7 +25,7 @@ CONSTRAINTS = ROOT / "scripts" / "constraints.txt"
 
 BLENDERS = {
     # Blender version: (bpy requirement, Python that its wheel needs, further requirements)
-    "4.2": ("bpy==4.2.23", (3, 11), ("numpy<2",)),
+    "4.2": ("bpy==4.2.23", (3, 11), ("numpy==1.24.4",)),  # what Blender 4.2 itself brings
     "4.5": ("bpy==4.5.15", (3, 11), ("numpy<2",)),
     "5.2": ("bpy==5.2.3", (3, 13), ("numpy>=2",)),
 }

@@ -26,7 +26,7 @@ def read_exr(path: Path) -> dict[str, np.ndarray]:
     rows = [header["dataWindow"][3] - header["dataWindow"][1] + 1 for header in headers]
     chunks = struct.unpack_from(f"<{sum(rows)}Q", data, offset)
     planes: dict[str, np.ndarray] = {}
-    for index, start in enumerate(chunks):
+    for start in chunks:
         part = 0
         if version & _MULTI_PART:
             (part,) = struct.unpack_from("<I", data, start)
