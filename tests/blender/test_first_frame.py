@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first frame: rendered by a child Blender with the overscanned camera, kept while fresh, never taken from users."""
+"""The first frame: rendered by a child Blender with the overscanned camera, kept while it is fresh."""
 
 import json
 
