@@ -26,7 +26,7 @@ import numpy as np
 
 from .client.files import holds, write_whole
 from .client.take import JobOutcome, JobRequest, run_job
-from .errors import FirstFrameError, SettingsError, StorageError, TransportError
+from .errors import FirstFrameError, JobCancelled, SettingsError, StorageError, TransportError
 from .protocol.messages import JobSpec, ModelCapability
 from .protocol.png import blob_sha, decode_png, encode_png
 from .shot import ShotPlan, ShotTracking
@@ -218,7 +218,8 @@ def run_take(
 ) -> Take:
     """Find the take of ``request`` or have ``server`` make it; blocks, needs no Blender, any thread.
 
-    ``on_event`` gets the events of `client.take.run_job`.  Raises whatever `run_job` raises, and `StorageError`.
+    ``on_event`` gets the events of `client.take.run_job`.  ``should_stop`` is asked as often as `run_job` asks it, and
+    between two frames of what follows.  Raises whatever `run_job` raises, `JobCancelled`, and `StorageError`.
     """
     found = find_take(request)
     if found is not None:
@@ -229,9 +230,10 @@ def run_take(
     received = time.perf_counter()
     # 2. The shot's frames.
     names = [f"{index + 1:04d}.png" for index in range(len(request.plan.frames))]
-    _write_frames(request, outcome, names)
+    _write_frames(request, outcome, names, should_stop)
     # 3. What they were made from.
     for name, frame in zip(names, request.job.tracking_video, strict=False):
+        _check_stop(should_stop)
         write_whole(request.folder / "tracking" / name, encode_png(frame))
     write_whole(request.folder / "first_frame.png", request.job.first_frame_png)
     # 4. take.json, which makes it a take.
@@ -252,21 +254,45 @@ def _run(request: TakeRequest, server: str, on_event, should_stop, timeout_s: fl
     job_id = known.get("job_id") if known.get("server") == server else None
     job_id = job_id or uuid.uuid4().hex
     write_whole(note, json.dumps({"job_id": job_id, "server": server}).encode())
+
+    def stop_asked() -> bool:
+        if should_stop is None or not should_stop():
+            return False
+        # At once, not when the server has agreed: the next take must not go on with a job that is being cancelled.
+        _drop_note(note, job_id)
+        return True
+
     try:
         return run_job(
             server,
             request.job,
             request.folder / "model",
             on_event=on_event,
-            should_stop=should_stop,
+            should_stop=stop_asked,
             job_id=job_id,
             timeout_s=timeout_s,
         )
-    except TransportError:
-        raise  # the job may go on at the server: the id is kept
-    except BaseException:
-        note.unlink(missing_ok=True)
+    except BaseException as error:
+        # The id is kept while the server may go on with the job, or has done it and our disk could not take its frames.
+        if not isinstance(error, TransportError) and not _is_of_our_disk(error):
+            _drop_note(note, job_id)
         raise
+
+
+def _drop_note(note: Path, job_id: str) -> None:
+    """Forget that ``job_id`` runs, unless the note is another job's by now."""
+    if (_read_json(note) or {}).get("job_id") == job_id:
+        note.unlink(missing_ok=True)
+
+
+def _is_of_our_disk(error: BaseException) -> bool:
+    """Whether ``error`` is a refusal of this machine's disk (`write_whole`), not one that the server reports."""
+    return isinstance(error, StorageError) and isinstance(error.__cause__, OSError)
+
+
+def _check_stop(should_stop: Callable[[], bool] | None) -> None:
+    if should_stop is not None and should_stop():
+        raise JobCancelled("The take was cancelled.")
 
 
 def _frames_of_another_size(request: TakeRequest) -> JobOutcome | None:
@@ -288,10 +314,11 @@ def _frames_of_another_size(request: TakeRequest) -> JobOutcome | None:
     return None
 
 
-def _write_frames(request: TakeRequest, outcome: JobOutcome, names: list[str]) -> None:
+def _write_frames(request: TakeRequest, outcome: JobOutcome, names: list[str], should_stop) -> None:
     """Crop and resize the model's frames into the shot's, one at a time."""
     framing = request.plan.framing
     for path, name in zip(outcome.frames, names, strict=True):
+        _check_stop(should_stop)
         png = path.read_bytes()
         if not framing.is_exact:
             pixels = decode_png(png, name=f"The frame {path}", error=StorageError)

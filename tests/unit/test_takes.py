@@ -7,8 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from das_blender_addon.errors import FirstFrameError, OutOfMemory, ServerUnreachable, SettingsError
-from das_blender_addon.protocol.messages import Submit
+from das_blender_addon.errors import (
+    FirstFrameError,
+    JobCancelled,
+    OutOfMemory,
+    ServerUnreachable,
+    SettingsError,
+    StorageError,
+)
+from das_blender_addon.protocol.messages import Cancel, Fetch, Submit
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot import ShotTracking, plan
 from das_blender_addon.takes import TakeSettings, find_take, load_take, run_take, take_request
@@ -224,3 +231,61 @@ def test_job_that_lost_its_server_goes_on_under_its_id(request_of):
         peer.final = "DONE"
         take = run_take(request_of(), peer.address)
     assert take.job_id == waiting
+
+
+def test_cancelled_job_is_forgotten_before_the_server_has_cancelled_it(request_of):
+    asked = request_of()
+    note, noted = asked.folder / "job.json", []
+    with Peer() as peer:
+        peer.final = None
+        peer.on_request = lambda message: noted.append(note.exists()) if is_cancel(message) else 0
+        with pytest.raises(JobCancelled):
+            run_take(asked, peer.address, should_stop=lambda: bool(peer.jobs))
+    assert noted == [False]
+
+
+def test_cancelled_job_leaves_the_note_of_the_next_one(request_of):
+    asked = request_of()
+    note = asked.folder / "job.json"
+    with Peer() as peer:
+        peer.final = None
+        peer.on_request = lambda message: note.write_text('{"job_id": "next"}') if is_cancel(message) else 0
+        with pytest.raises(JobCancelled):
+            run_take(asked, peer.address, should_stop=lambda: bool(peer.jobs))
+    assert json.loads(note.read_text()) == {"job_id": "next"}
+
+
+def is_cancel(message) -> bool:
+    return isinstance(message, Cancel)
+
+
+def test_job_whose_frames_found_no_place_is_not_rendered_again(request_of):
+    asked = request_of()
+    in_the_way = asked.folder / "model" / "0002.png"
+    in_the_way.mkdir(parents=True)
+    with Peer() as peer:
+        with pytest.raises(StorageError, match="0002.png cannot be written"):
+            run_take(asked, peer.address)
+        in_the_way.rmdir()
+        take = run_take(asked, peer.address)
+        assert list(peer.jobs) == [take.job_id]
+
+
+def test_job_whose_frames_the_server_lost_is_forgotten(request_of):
+    asked = request_of()
+    with Peer() as peer:
+        peer.say[Fetch] = StorageError("The blob is gone; render again.")
+        with pytest.raises(StorageError, match="is gone"):
+            run_take(asked, peer.address)
+        assert not (asked.folder / "job.json").exists()
+
+
+@pytest.mark.parametrize("part", ["frames", "tracking"])
+def test_take_stops_between_two_frames_and_goes_on_with_the_same_job(request_of, part):
+    asked = request_of(shot(render_size=(HEIGHT, HEIGHT)))
+    with Peer() as peer:
+        with pytest.raises(JobCancelled):
+            run_take(asked, peer.address, should_stop=(asked.folder / part / "0001.png").exists)
+        assert not (asked.folder / part / "0002.png").exists() and find_take(asked) is None
+        take = run_take(asked, peer.address)
+        assert list(peer.jobs) == [take.job_id]
