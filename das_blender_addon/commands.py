@@ -46,9 +46,12 @@ OVERRIDES = {
     "--steps": ("DAS_STEPS", "denoising steps, 0 for the model's default"),
     "--guidance": ("DAS_GUIDANCE", "guidance scale, 0 for the model's default"),
     "--size": ("DAS_SIZE", "the model's size: AUTO or WIDTHxHEIGHT"),
+    "--tracking-range": ("DAS_TRACKING_RANGE", "AUTO, signed or unit"),
+    "--compose": ("DAS_COMPOSE", "1 keeps the first frame's detail (models that can), 0 does not"),
     "--frames": ("DAS_FRAMES", "7, 1-49 or 1-49x2 instead of the scene's range"),
     "--first-frame": ("DAS_FIRST_FRAME", "image of the first frame at the model's size"),
     "--first-frame-engine": ("DAS_FIRST_FRAME_ENGINE", "CYCLES, EEVEE or WORKBENCH"),
+    "--first-frame-samples": ("DAS_FIRST_FRAME_SAMPLES", "samples per pixel of a first frame that is rendered"),
     "--cache": ("DAS_CACHE", "folder for first frames and takes"),
 }
 
@@ -152,7 +155,7 @@ def preview(scene, arguments, voice: Voice, should_stop) -> int:
 def render(scene, arguments, voice: Voice, should_stop) -> int:
     """Render the take of the shot and write its frames, and a file with its strip if asked for."""
     settings = resolve_settings(scene)
-    check_online_access(settings.server, chosen_by_environment="DAS_SERVER" in os.environ)
+    check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
     take = jobs.finish(recipes.take_outside_render(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = _copy_frames(zip(settings.frames, take.frames, strict=True), arguments.output)
     if arguments.blend:
@@ -328,7 +331,7 @@ def _check_first_frame(settings) -> Check:
 
 def _check_server(settings, should_stop) -> Iterator[Check]:
     try:
-        check_online_access(settings.server, chosen_by_environment="DAS_SERVER" in os.environ)
+        check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
         welcome = jobs.finish(recipes.hello(settings), should_stop=should_stop)
     except JobCancelled:
         raise

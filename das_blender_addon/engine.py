@@ -16,7 +16,7 @@ import numpy as np
 from bpy.app.handlers import persistent
 
 from . import compat, jobs, recipes, sequencer
-from .errors import DasError, FirstFrameError, JobCancelled, SceneError, StorageError
+from .errors import DasError, JobCancelled, SceneError, StorageError
 from .properties import resolve_settings
 from .protocol.png import decode_png
 
@@ -166,7 +166,7 @@ def _read_frame(take, frame: int, size: tuple[int, int]) -> np.ndarray:
             f"The frame {path} of the take cannot be read; delete its folder to render it again."
         ) from error
     if (picture.shape[1], picture.shape[0]) != size:
-        raise FirstFrameError(
+        raise StorageError(
             f"The frame {path} has {picture.shape[1]}×{picture.shape[0]} pixels and the render {size[0]}×{size[1]}; "
             "delete its folder to render it again."
         )

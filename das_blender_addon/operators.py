@@ -150,7 +150,8 @@ class DAS_OT_preview_tracking(_JobOperator, bpy.types.Operator):
     bl_idname = "das.preview_tracking"
     bl_label = "Preview Tracking"
     bl_description = (
-        "Render only the tracking video of the shot, as the model would see it, and open it; needs no server"
+        "Render only the tracking video of the shot and open it; needs no server. "
+        "Once the server was asked, it is what the model will see, at its size and framing"
     )
 
     @classmethod
@@ -164,7 +165,7 @@ class DAS_OT_preview_tracking(_JobOperator, bpy.types.Operator):
     def finished(cls, scene, files):
         image = load_sequence("DAS Tracking", files)
         image.colorspace_settings.name = "sRGB"
-        show_image(image, len(files), scene.frame_start)
+        show_image(image, len(files), resolve_settings(scene).frames[0])
 
     @classmethod
     def words(cls, files):

@@ -20,7 +20,9 @@ from . import compat, local_server, preferences
 from .errors import SettingsError
 
 FIRST_FRAME_ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
+TRACKING_RANGES = ("signed", "unit")
 MAX_SEED = 2**31 - 1
+MAX_SAMPLES = 65536
 ENVIRONMENT = (
     "DAS_SERVER",
     "DAS_TIMEOUT_S",
@@ -31,9 +33,12 @@ ENVIRONMENT = (
     "DAS_STEPS",
     "DAS_GUIDANCE",
     "DAS_SIZE",
+    "DAS_TRACKING_RANGE",
+    "DAS_COMPOSE",
     "DAS_FRAMES",
     "DAS_FIRST_FRAME",
     "DAS_FIRST_FRAME_ENGINE",
+    "DAS_FIRST_FRAME_SAMPLES",
     "DAS_CACHE",
 )
 """Every environment variable that overrides a setting."""
@@ -166,7 +171,12 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         options=set(),
     )
     first_frame_samples: IntProperty(
-        name="Samples", description="Samples per pixel of the first frame", default=32, min=1, max=65536, options=set()
+        name="Samples",
+        description="Samples per pixel of the first frame",
+        default=32,
+        min=1,
+        max=MAX_SAMPLES,
+        options=set(),
     )
     server: StringProperty(
         name="Server", description="Address of the server for this scene; empty uses the one in the preferences"
@@ -231,12 +241,14 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         steps=_number(environment, "DAS_STEPS", int, settings.steps, low=0, high=1000),
         guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=50.0),
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
-        tracking_range="" if settings.tracking_range == "AUTO" else settings.tracking_range,
-        compose=settings.compose,
+        tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
+        compose=_switch(environment, "DAS_COMPOSE", settings.compose),
         frames=_window(scene, environment.get("DAS_FRAMES", "")),
         first_frame_path=_absolute(environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path),
         first_frame_engine=first_frame_engine,
-        first_frame_samples=settings.first_frame_samples,
+        first_frame_samples=_number(
+            environment, "DAS_FIRST_FRAME_SAMPLES", int, settings.first_frame_samples, low=1, high=MAX_SAMPLES
+        ),
         cache_folder=_cache_folder(environment.get("DAS_CACHE", "") or settings.cache_folder or machine.cache_folder),
     )
 
@@ -294,6 +306,29 @@ def _number(environment, name: str, kind, otherwise, *, low, high):
     if not low <= value <= high:
         raise SettingsError(f"{name} is {text}; it goes from {low} to {high}.", field=name)
     return value
+
+
+def _tracking_range(text: str) -> str:
+    """The tracking range by name, "" for the model's own."""
+    name = text.strip().lower()
+    if name != "auto" and name not in TRACKING_RANGES:
+        raise SettingsError(
+            f"DAS_TRACKING_RANGE is {text!r}; use AUTO, {' or '.join(TRACKING_RANGES)}.", field="tracking_range"
+        )
+    return "" if name == "auto" else name
+
+
+def _switch(environment, name: str, otherwise: bool) -> bool:
+    """A variable that is 1 or 0 (also true, false, yes, no, on, off)."""
+    text = environment.get(name, "").strip().lower()
+    if not text:
+        return otherwise
+    if text not in _SWITCHES:
+        raise SettingsError(f"{name} is {environment[name]!r}; use 1 or 0.", field=name)
+    return _SWITCHES[text]
+
+
+_SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 def _absolute(path: str) -> str:

@@ -21,6 +21,7 @@ from .camera import render_size
 from .client.client import DasClient
 from .client.files import write_whole
 from .client.take import Log, Preview, Progress
+from .errors import ModelError, SettingsError, ShotTooLong
 from .export import GeometryExport
 from .first_frame import start_first_frame
 from .jobs import Recipe, Status, in_thread
@@ -82,7 +83,7 @@ def _nearest(low: float, high: float, count: int) -> np.ndarray:
 
 def hello(settings: ResolvedSettings) -> Recipe:
     """Ask the server what it is and keep what it offers; returns its `Welcome`."""
-    check_online_access(settings.server, chosen_by_environment="DAS_SERVER" in os.environ)
+    check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
     yield Status("connecting", f"Asking {settings.server}", 0.0)
 
     def ask(should_stop, _say):
@@ -133,9 +134,16 @@ def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
 
 
 def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
-    """The tracking video of the shot at the render size as PNG files; needs no server.  Returns their paths."""
+    """The tracking video of the shot as PNG files; asks no server.  Returns their paths.
+
+    Where the server has already said what the model makes, it is the video that would be sent, at the model's size
+    and framing; else the shot's own picture at the render size.
+    """
     folder = api.shot_folder(scene, settings.cache_folder) / "tracking_preview"
+    planned = _known_plan(scene, settings)
     geometry = yield from _export(scene, settings.frames, render_size(scene))
+    if planned is not None:
+        geometry = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
 
     def draw(should_stop, say):
         def progress(done, of):
@@ -151,6 +159,16 @@ def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
         return files
 
     return (yield from in_thread(draw))
+
+
+def _known_plan(scene, settings: ResolvedSettings) -> ShotPlan | None:
+    """What would be sent, as far as the server was asked; None where it was not, or the shot does not fit the model."""
+    capabilities = jobs.known_capabilities(settings.server)
+    try:
+        return plan_shot(scene, settings, capabilities) if capabilities is not None else None
+    except (ModelError, SettingsError, ShotTooLong) as error:
+        LOGGER.info("the preview is drawn at the render's size: %s", error.message)
+        return None
 
 
 def plan_shot(scene, settings: ResolvedSettings, capabilities: Capabilities) -> ShotPlan:

@@ -12,7 +12,7 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, commands, compat, errors
+from das_blender_addon import api, commands, compat, errors, properties
 from das_blender_addon.protocol.png import decode_png
 from tests.support.server import ROOT, running_server
 
@@ -143,6 +143,18 @@ def test_flags_are_forgotten_after_the_command(scene, monkeypatch):
     monkeypatch.setenv("DAS_SEED", "3")
     commands.main(["preview", "--seed", "4", "--prompt", "x"])
     assert os.environ["DAS_SEED"] == "3" and "DAS_PROMPT" not in os.environ
+
+
+def test_empty_server_variable_permits_no_other_machine(shot_scene, monkeypatch, capsys):
+    monkeypatch.setenv("DAS_SERVER", "")
+    shot_scene.das.server = "tcp://render.studio:5599"
+    assert commands.main(["render"]) == errors.SettingsError.exit_code
+    assert commands.main(["doctor"]) == errors.SettingsError.exit_code
+    assert capsys.readouterr().err.count("online access is off") == 1
+
+
+def test_every_override_has_its_flag():
+    assert {variable for variable, _ in commands.OVERRIDES.values()} == set(properties.ENVIRONMENT)
 
 
 def test_wrong_usage_is_told(scene, capsys):

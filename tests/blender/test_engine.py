@@ -12,7 +12,8 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, compat, engine
+from das_blender_addon import api, compat, engine, recipes
+from das_blender_addon.errors import StorageError
 from das_blender_addon.protocol.png import decode_png
 from tests.support.exr import read_exr
 from tests.support.scenes import add_camera
@@ -180,6 +181,12 @@ def test_damaged_frame_in_the_cache_is_made_anew(shot):
     take.frames[4].write_bytes(b"")
     take.model_frames[4].write_bytes(take.model_frames[4].read_bytes()[:100])
     np.testing.assert_array_equal(render_still(shot, 5), frames[4])
+
+
+def test_frame_of_another_size_is_an_error_of_the_cache(shot):
+    take = api.render_take(shot)
+    with pytest.raises(StorageError, match="96×64 pixels and the render 48×32"):
+        engine._read_frame(recipes.FinishedTake(take, None), 4, (48, 32))
 
 
 # ── Failures give no pixels ─────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from das_blender_addon import api, compat, jobs, operators, recipes, sequencer
-from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable
+from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError
 from das_blender_addon.properties import resolve_settings
 from das_blender_addon.protocol.png import decode_png
 
@@ -64,6 +64,35 @@ def test_preview_tracking_writes_and_loads_the_video(shot_scene):
     shot_scene.frame_end = 4
     bpy.ops.das.preview_tracking()
     assert len(list(folder.glob("*.png"))) == 4 and len(bpy.data.images) == 1
+
+
+def test_preview_tracking_shows_what_will_be_sent_once_the_server_was_asked(shot_scene):
+    shot_scene.render.resolution_x = 192  # wider than the model's picture, which is overscanned
+    bpy.ops.das.test_connection()
+    bpy.ops.das.preview_tracking()
+    folder = Path(bpy.data.images["DAS Tracking"].filepath).parent
+    written = [decode_png(path.read_bytes()) for path in sorted(folder.glob("*.png"))]
+    settings = resolve_settings(shot_scene)
+    plan = recipes.plan_shot(shot_scene, settings, jobs.known_capabilities(settings.server))
+    np.testing.assert_array_equal(np.stack(written), api.export_shot(shot_scene, plan).tracking.video)
+    assert written[0].shape == (64, 96, 3)
+
+
+def test_preview_tracking_begins_at_the_shots_first_frame(shot_scene, monkeypatch):
+    shot_scene.das.server = "tcp://127.0.0.1:9"
+    shot_scene.das.use_shot_range, shot_scene.das.shot_start, shot_scene.das.shot_end = True, 4, 6
+    shown = []
+    monkeypatch.setattr(operators, "show_image", lambda image, *times: shown.append(times))
+    bpy.ops.das.preview_tracking()
+    assert shown == [(3, 4)]
+
+
+def test_empty_server_variable_permits_no_other_machine(shot_scene, monkeypatch):
+    assert not bpy.app.online_access
+    monkeypatch.setenv("DAS_SERVER", "")
+    shot_scene.das.server = "tcp://render.studio:5599"
+    with pytest.raises(SettingsError, match="online access is off"):
+        jobs.finish(recipes.hello(resolve_settings(shot_scene)))
 
 
 def test_render_first_frame_makes_the_slots_file(shot_scene, tmp_path):

@@ -112,9 +112,12 @@ def test_environment_overrides_every_setting(scene):
             "DAS_STEPS": "8",
             "DAS_GUIDANCE": "6.5",
             "DAS_SIZE": "720x480",
+            "DAS_TRACKING_RANGE": "Unit",
+            "DAS_COMPOSE": "0",
             "DAS_FRAMES": "3-9x3",
             "DAS_FIRST_FRAME": "/images/first.png",
             "DAS_FIRST_FRAME_ENGINE": "workbench",
+            "DAS_FIRST_FRAME_SAMPLES": "8",
             "DAS_CACHE": "/scratch/das",
         },
     )
@@ -126,7 +129,9 @@ def test_environment_overrides_every_setting(scene):
     )
     assert (settings.seed, settings.steps, settings.guidance, settings.size) == (3, 8, 6.5, (720, 480))
     assert settings.frames == (3, 6, 9) and settings.first_frame_path == "/images/first.png"
-    assert settings.first_frame_engine == "WORKBENCH" and settings.cache_folder == Path("/scratch/das")
+    assert settings.first_frame_engine == "WORKBENCH" and settings.first_frame_samples == 8
+    assert settings.tracking_range == "unit" and settings.compose is False
+    assert settings.cache_folder == Path("/scratch/das")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +144,10 @@ def test_environment_overrides_every_setting(scene):
         ("DAS_SIZE", "720"),
         ("DAS_FRAMES", "9-1"),
         ("DAS_FRAMES", "1-"),
+        ("DAS_TRACKING_RANGE", "wide"),
+        ("DAS_COMPOSE", "perhaps"),
         ("DAS_FIRST_FRAME_ENGINE", "LUXCORE"),
+        ("DAS_FIRST_FRAME_SAMPLES", "0"),
     ],
 )
 def test_unusable_override_is_refused_with_its_value(scene, name, value):
