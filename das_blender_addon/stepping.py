@@ -46,8 +46,8 @@ def render_layer(scene):
 def stepping(scene) -> Iterator[Callable[[int], object]]:
     """A function that sets ``scene`` to a frame and gives its evaluated depsgraph; on leaving, all is as it was."""
     layer = render_layer(scene)
-    # A scene that no window ever showed has no depsgraph yet; and after a script has removed an object, Blender 4.2's layer
-    # still lists it until the next update: touching it there is a crash.
+    # A scene that no window ever showed has no depsgraph yet; and after a script has removed an object, Blender 4.2's
+    # layer still lists it until the next update: touching it there is a crash.
     layer.update()
     frame, subframe, camera = scene.frame_current, scene.frame_subframe, scene.camera
     selected = [shape for shape in layer.objects if shape.select_get(view_layer=layer)]
