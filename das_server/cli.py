@@ -17,6 +17,7 @@ from das_blender_addon.errors import DasError
 from das_server import __version__
 from das_server.config import LOG_LEVELS, ServerConfig, build_config
 
+NAME_HELP = {"path": "(default: the models folder itself)", "pull": "(default: the full model)"}
 SERVE_FLAGS = ("bind", "state", "model", "devices", "threads", "profile", "log_level", "keep_s")
 
 
@@ -87,7 +88,7 @@ def _add_models_parser(models: argparse.ArgumentParser) -> None:
         ("pull", _models_pull, "download a model at a revision"),
     ):
         action = actions.add_parser(name, help=text)
-        action.add_argument("name", nargs="?" if name == "path" else None)
+        action.add_argument("name", nargs="?" if name in ("path", "pull") else None, help=NAME_HELP.get(name))
         action.set_defaults(command=command)
         if name == "add":
             action.add_argument("folder", type=Path)
@@ -170,8 +171,10 @@ def _models_add(options: argparse.Namespace) -> None:
 
 def _models_pull(options: argparse.Namespace) -> None:
     from das_server.models.checkpoint import pull_model
+    from das_server.models.registry import model_specs
 
-    print(pull_model(options.name, options.revision, progress=_show_progress()))
+    name = options.name or next(name for name, spec in model_specs().items() if spec.repository)
+    print(pull_model(name, options.revision, progress=_show_progress()))
 
 
 def _show_progress() -> Callable[[str, int, int], None] | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from das_blender_addon.errors import ModelError
 
 from .registry import COMPONENTS, model_path, model_spec
-from .tensors import read_component_config, weight_files
+from .tensors import read_component_config, read_tensor_shapes, weight_files
 
 MANIFEST_NAME = "das_manifest.json"
 """File that `add_model` writes into a model's folder: sha256 and size of every file."""
@@ -108,8 +108,18 @@ def verify_folder(folder: Path, *, progress: Progress | None = None) -> VerifyRe
 
 
 def verify_model(name: str, models_folder: Path | None = None, *, progress: Progress | None = None) -> VerifyReport:
-    """`verify_folder` of an installed model."""
-    return verify_folder(model_path(name, models_folder), progress=progress)
+    """`verify_folder` of an installed model.  Raises `ModelError`, also where there are no digests to compare with."""
+    spec, folder = model_spec(name), model_path(name, models_folder)
+    if not (folder / MANIFEST_NAME).is_file():
+        if spec.embedded:
+            raise ModelError(f"{name} is part of this software and has no digests of its own to compare with.")
+        if not folder.is_dir():
+            raise ModelError(f"{name} is not installed: there is no folder {folder}.")
+        raise ModelError(
+            f"{folder} was put there by hand and has no {MANIFEST_NAME}: write it with das-server models add {name} "
+            f"{folder}"
+        )
+    return verify_folder(folder, progress=progress)
 
 
 def add_model(
@@ -117,13 +127,19 @@ def add_model(
 ) -> Path:
     """Copy a checkpoint folder into the models folder, check its tensors, write its manifest; → its folder.
 
-    The model appears whole or not at all.  Raises `ModelError` for an unknown name, a folder that is not a whole
-    safetensors checkpoint of the published layout, tensors that do not fit, or a model that is installed already.
+    The model appears whole or not at all.  A folder that was put into its place by hand is checked and gets its
+    manifest where it is.  Raises `ModelError` for an unknown name, a folder that is not a whole safetensors checkpoint
+    of the published layout, tensors that do not fit, or another folder that is installed under this name already.
     """
     source = Path(source).expanduser().absolute()
-    target = _free_target(name, models_folder)
     if not source.is_dir():
         raise ModelError(f"There is no folder {source}.")
+    by_hand_in_place = source.resolve() == model_path(name, models_folder).resolve()
+    if by_hand_in_place and not model_spec(name).embedded and not (source / MANIFEST_NAME).is_file():
+        _check_all_tensors(source)
+        write_manifest(source, progress=progress)
+        return source
+    target = _free_target(name, models_folder)
     files = checkpoint_files(source)
     _check_all_tensors(source)
     total, done = sum((source / path).stat().st_size for path in files), 0
@@ -156,7 +172,10 @@ def pull_model(
     if not spec.repository:
         raise ModelError(f"{name} is part of this software; there is nothing to pull.")
     if not revision:
-        raise ModelError(f"Pulling {name} needs a revision: name the commit of {spec.repository} that you want.")
+        raise ModelError(
+            f"Pulling {name} needs a revision: das-server models pull {name} --revision COMMIT, with the commit of "
+            f"{spec.repository} that you want.\nWithout a network: {by_hand(name, models_folder)}"
+        )
     target = _free_target(name, models_folder)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -186,11 +205,15 @@ def pull_model(
 
 def offline_instructions(name: str, models_folder: Path | None = None) -> str:
     """Which files of a model to put where by hand, in words."""
+    return f"{model_spec(name).repository} cannot be reached from here. {by_hand(name, models_folder)}"
+
+
+def by_hand(name: str, models_folder: Path | None = None) -> str:
+    """How to install a model's files by hand, with every file's name and place."""
     spec, folder = model_spec(name), model_path(name, models_folder)
     listing = "\n".join(f"  {file}" for file in spec.files)
     return (
-        f"{spec.repository} cannot be reached from here. On a machine that can, download its files, and put them "
-        "here:\n"
+        f"On a machine that reaches {spec.repository}, download its files, and put them here:\n"
         f"{folder}\n{listing}\nor put them anywhere and run: das-server models add {name} FOLDER"
     )
 
@@ -211,12 +234,15 @@ def _free_target(name: str, models_folder: Path | None) -> Path:
 
 
 def _check_all_tensors(folder: Path) -> None:
-    """Compare transformer and VAE with their configurations; nothing is loaded."""
+    """Compare transformer and VAE with their configurations, and see that the text encoder is whole; nothing is
+    loaded."""
     from .transformer import DasTransformer3DModel
     from .vae import check_vae_folder  # torch: only when it is needed
 
     DasTransformer3DModel.check_folder(folder / "transformer")
     check_vae_folder(folder / "vae")
+    for file in weight_files(folder / "text_encoder", stem="model"):
+        read_tensor_shapes(file)
 
 
 def _digest_files(folder: Path, files: list[Path], progress: Progress | None) -> dict[Path, str]:

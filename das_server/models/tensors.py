@@ -41,6 +41,8 @@ def weight_files(folder: Path, *, stem: str = WEIGHTS_STEM, variant: str | None 
     dotted = f".{variant}" if variant else ""
     single = folder / f"{stem}{dotted}.safetensors"
     index = folder / f"{stem}.safetensors.index{dotted}.json"
+    if single.is_file() and index.is_file():  # loaders do not agree on which of the two they read
+        raise ModelError(f"{folder} holds both {single.name} and {index.name}: remove the one that is not the model.")
     if single.is_file():
         return [single]
     if index.is_file():
@@ -116,6 +118,8 @@ def _weight_map(index: Path) -> dict[str, str]:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise ValueError("its weight_map does not map names to files")
+        if not weight_map:
+            raise ValueError("its weight_map is empty")
         return weight_map
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{index} is not a valid index of shards: {error!r}.") from error

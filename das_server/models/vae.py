@@ -20,7 +20,7 @@ def check_vae_folder(folder: Path) -> None:
     try:
         with torch.device("meta"):
             empty = AutoencoderKLCogVideoX.from_config(config)
-    except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+    except (TypeError, ValueError, AttributeError, NameError, ArithmeticError, RuntimeError) as error:
         raise ModelError(f"{folder / 'config.json'} does not describe a CogVideoX VAE: {error}") from error
     check_tensors(folder, {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()})
 

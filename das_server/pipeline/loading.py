@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
 
 from das_blender_addon.errors import ModelError
 
-from ..models.checkpoint import MANIFEST_NAME, verify_folder
 from ..models.registry import is_installed, model_path, model_spec
 from .pipeline import DasPipeline
-
-log = logging.getLogger(__name__)
 
 
 def load_pipeline(
@@ -26,16 +22,13 @@ def load_pipeline(
 ) -> DasPipeline:
     """Load an installed model by name; ``profile``: see `memory`.
 
-    A model that was added with digests is verified first.  Raises `ModelError` when it is unknown, not installed or
+    Raises `ModelError` when it is unknown, not installed or
     damaged, `OutOfMemory` when it cannot fit, before anything is loaded.
     """
     spec, folder = model_spec(model), model_path(model, models_folder)
     if not is_installed(folder):
         remedy = "install this software again" if spec.embedded else f"das-server models pull {model} gets them"
         raise ModelError(f"The weights of {model} are not installed ({folder} is missing or not whole): {remedy}.")
-    if (folder / MANIFEST_NAME).is_file():
-        report = verify_folder(folder)
-        log.info("%s: %s files verified in %s", model, report.num_files, folder)
     return DasPipeline.from_pretrained(
         folder,
         device=device,

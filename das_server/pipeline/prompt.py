@@ -11,17 +11,20 @@ import gc
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from das_blender_addon.errors import ModelError
 
 from ..models.registry import default_models_folder
+from ..models.tensors import read_tensor_shapes, weight_files
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class PromptCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({"prompt_embeds": prompt_embeds.contiguous().cpu()}, temporary)
             os.replace(temporary, path)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             log.warning("The prompt cannot be cached in %s: %s", self.folder, error)
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -113,6 +116,12 @@ class PromptEncoder:
     def is_cached(self, texts: list[str], device: torch.device) -> bool:
         """Whether `encode` could answer without the text encoder."""
         return self.cache is not None and all(self.cache.get(self.key(text, device)) is not None for text in texts)
+
+    def size_bytes(self) -> int:
+        """Bytes of the text encoder's weights in the dtype it runs in, from the files' headers."""
+        files = weight_files(self.folder / "text_encoder", stem="model")
+        shapes = [shape for file in files for shape in read_tensor_shapes(file).values()]
+        return self.dtype.itemsize * sum(math.prod(shape) for shape in shapes)
 
     def unload(self) -> None:
         """Let the text encoder go."""
@@ -190,6 +199,8 @@ def _load_text_encoder(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     from transformers import T5EncoderModel
 
     path = folder / "text_encoder"
+    for file in weight_files(path, stem="model"):
+        read_tensor_shapes(file)  # a cut file is named here
     try:
         with no_progress_bars():
             model, report = T5EncoderModel.from_pretrained(

@@ -46,7 +46,10 @@ def test_models_path_names_one_or_all(capsys, tmp_path):
     [
         (["models", "path", "das-huge"], 50, "das-huge"),
         (["models", "add", "das-cogvideox-5b", "/no/such/folder"], 50, "/no/such/folder"),
-        (["models", "pull", "das-cogvideox-5b"], 50, "revision"),
+        (["models", "pull", "das-preview", "--revision", "main"], 50, "nothing to pull"),
+        (["models", "verify", "das-preview"], 50, "part of this software"),
+        (["doctor", "--device", "nonsense"], 50, "nonsense"),
+        (["doctor", "--device", "cuda:99"], 50, "cuda:99"),
         (["serve", "--bind", "tcp://0.0.0.0:5599"], 33, "authentication is not configured"),
         (["serve", "--threads", "two"], 13, "--threads"),
         (["serve", "--config", "/no/such.toml"], 13, "/no/such.toml"),
@@ -60,6 +63,15 @@ def test_error_is_one_sentence_and_its_exit_status(capsys, arguments, status, wo
     captured = capsys.readouterr()
     assert words in captured.err and captured.err.startswith("das-server: ")
     assert captured.err.count("\n") == 1 and captured.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["models", "pull"], ["models", "pull", "das-cogvideox-5b"]])
+def test_pull_without_a_revision_says_how_to_pull_and_how_to_do_without(capsys, monkeypatch, tmp_path, arguments):
+    monkeypatch.setenv("DAS_SERVER_MODELS", str(tmp_path))
+    assert cli.main(arguments) == 50
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "das-server models pull das-cogvideox-5b --revision COMMIT" in first
+    assert str(tmp_path / "das-cogvideox-5b") in others and "  transformer/config.json" in others
 
 
 def test_unknown_command_is_the_usual_usage_error(capsys):

@@ -205,3 +205,28 @@ def test_base_is_not_taken_for_a_tracking_model(base_folder):
     """Loading a plain CogVideoX must not leave its missing half to chance."""
     with pytest.raises(ModelError, match="lacks the tensor combine_linears"):
         DasTransformer3DModel.from_pretrained(base_folder)
+
+
+def test_folder_with_both_one_file_and_shards_is_refused(folder):
+    """Which of the two would be read depends on the loader; the other would go unchecked."""
+    tiny_transformer(seed=1).save_pretrained(folder, max_shard_size="100KB")
+    tiny_transformer().save_pretrained(folder / "single")
+    (folder / "single" / WEIGHTS).rename(folder / WEIGHTS)
+    with pytest.raises(ModelError, match=f"both {WEIGHTS} and {WEIGHTS}.index.json"):
+        DasTransformer3DModel.from_pretrained(folder)
+
+
+def test_empty_index_is_refused(folder):
+    (folder / WEIGHTS).unlink()
+    (folder / f"{WEIGHTS}.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(ModelError, match="weight_map is empty"):
+        DasTransformer3DModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_tracking_blocks": "2"}, {"activation_fn": "nope"}, {"attention_head_dim": 0}], ids=str
+)
+def test_config_of_no_model_is_refused(folder, change):
+    edit_config(folder, **change)
+    with pytest.raises(ModelError, match=r"config\.json"):
+        DasTransformer3DModel.from_pretrained(folder)

@@ -94,8 +94,19 @@ def test_dropped_in_folder_counts_as_installed(source, models):
     source.rename(models / FULL)
     status = {one.spec.name: one for one in list_models(models)}[FULL]
     assert status.installed and not status.verifiable
-    with pytest.raises(ModelError, match="models add"):
+    with pytest.raises(ModelError, match=f"put there by hand .* models add {FULL} {models / FULL}"):
         verify_model(FULL, models)
+    assert add_model(FULL, models / FULL, models) == models / FULL  # checked and given digests where it is
+    assert verify_model(FULL, models).num_files == 10
+    with pytest.raises(ModelError, match="exists already"):  # digests are not written over
+        add_model(FULL, models / FULL, models)
+
+
+def test_verifying_what_has_no_digests_says_why(models):
+    with pytest.raises(ModelError, match="not installed"):
+        verify_model(FULL, models)
+    with pytest.raises(ModelError, match="part of this software"):
+        verify_model("das-preview", models)
 
 
 @pytest.mark.parametrize("damage", ["one bit", "shorter", "gone", "extra"])
@@ -134,6 +145,7 @@ def test_manifest_cannot_point_outside(source, models):
         (lambda folder: (folder / WEIGHTS).rename(folder / "vae" / "weights.bin"), "pickle"),
         (lambda folder: (folder / "text_encoder" / "model.safetensors").rename(folder / "text_encoder/x.pt"), "pickle"),
         (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]), "not a whole"),
+        (lambda folder: (folder / "text_encoder/model.safetensors").write_bytes(b"cut"), "text_encoder.*not a whole"),
     ],
 )
 def test_bad_checkpoint_is_not_added(source, models, breakage, words):
@@ -166,7 +178,9 @@ def test_pull_offline_says_which_files_go_where(models):
 
 
 def test_pull_needs_a_revision_and_weights_to_pull(models):
-    with pytest.raises(ModelError, match="revision"):
+    with pytest.raises(ModelError, match="--revision COMMIT") as caught:
         pull_model(FULL, "", models)
+    for name in (*model_spec(FULL).files, str(models / FULL)):  # and how to do without
+        assert name in caught.value.message
     with pytest.raises(ModelError, match="nothing to pull"):
         pull_model("das-preview", "main", models)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Prompt embeds: encoded once per model and text, kept on disk, made anew when damaged."""
 
+import os
 import shutil
 
 import pytest
@@ -38,7 +39,7 @@ def test_known_text_needs_no_text_encoder(model, cache):
     weights.unlink()
     for one, other in zip(first, again.encode(["a red car", ""], CPU), strict=True):
         assert torch.equal(one, other) and one.shape == (1, LENGTH, 32)
-    with pytest.raises(ModelError, match="text encoder"):
+    with pytest.raises(ModelError, match="text_encoder"):
         again.encode(["a blue car"], CPU)
 
 
@@ -74,6 +75,21 @@ def test_cache_that_cannot_be_written_costs_only_time(model, tmp_path):
     blocked.write_text("in the way")
     (embeds,) = encoder(model, PromptCache(blocked)).encode(["a red car"], CPU)
     assert embeds.isfinite().all()
+
+
+def test_entry_that_cannot_be_written_costs_only_time(model, cache, caplog):
+    """A full or read-only disk shows only when the entry itself is written."""
+    one = encoder(model, cache)
+    (cache.folder / f"{one.key('a red car', CPU)}.safetensors.{os.getpid()}.tmp").mkdir(parents=True)
+    (embeds,) = one.encode(["a red car"], CPU)
+    assert embeds.isfinite().all() and "cannot be cached" in caplog.text
+
+
+def test_cut_text_encoder_is_named(model, cache):
+    weights = model / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"text_encoder/model\.safetensors is not a whole"):
+        encoder(model, cache).encode(["a red car"], CPU)
 
 
 def test_unknown_tokenizer_is_refused(model, cache):
