@@ -23,6 +23,7 @@ from torch import nn
 from das_blender_addon.errors import ModelError
 
 from .block import DasBlock
+from .inputs import check_clip, check_rows
 from .run_cache import RunCache, StepModulation
 from .tensors import check_tensors, read_component_config
 
@@ -264,32 +265,6 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
                 "has replaced them, which skips the tracking branch and gives wrong frames; render without that cache."
             )
 
-    def _check_clip(self, latents: torch.Tensor, tracking_maps: torch.Tensor) -> None:
-        """Raise `ModelError` where the position table would not fit or would silently be another one."""
-        if tracking_maps.shape[1:] != latents.shape[1:] or tracking_maps.shape[0] not in (1, latents.shape[0]):
-            raise ModelError(
-                f"tracking_maps is {list(tracking_maps.shape)} but hidden_states is {list(latents.shape)}: they "
-                "must be equal "
-                "([B,F,C,H,W], or batch 1 for the tracking maps)."
-            )
-        config = self.config
-        if not config.use_learned_positional_embeddings:
-            return
-        num_latent_frames, _, height, width = latents.shape[1:]
-        if (height, width) != (config.sample_height, config.sample_width):
-            raise ModelError(
-                f"latents of {width}x{height} do not fit this model's learned positions, which are for "
-                f"{config.sample_width}x{config.sample_height} only."
-            )
-        num_frames = (num_latent_frames - 1) * config.temporal_compression_ratio + 1
-        if num_frames != config.sample_frames and not self.allow_computed_positions:
-            trained = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
-            raise ModelError(
-                f"A clip of {num_latent_frames} latent frames ({num_frames} frames) does not fit this model's "
-                "learned positions, "
-                f"which are for {trained} latent frames ({config.sample_frames} frames) only."
-            )
-
     # ── The computation ─────────────────────────────────────────────────────────────────────────────────────────────
 
     @apply_lora_scale("attention_kwargs")
@@ -316,7 +291,8 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         not fit.
         """
         self._check_blocks()
-        self._check_clip(hidden_states, tracking_maps)
+        check_rows(self.config, hidden_states, encoder_hidden_states, timestep)
+        check_clip(self.config, hidden_states, tracking_maps, self.allow_computed_positions)
         run = run if run is not None else RunCache()
         latents_shape, text_length = hidden_states.shape, encoder_hidden_states.shape[1]
 
@@ -429,6 +405,6 @@ def _expected_tensors(
     try:
         with torch.device("meta"):
             empty = model_class.from_config(config)
-    except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+    except (TypeError, ValueError, AttributeError, NameError, ArithmeticError, RuntimeError) as error:
         raise ModelError(f"{folder / 'config.json'} does not describe a CogVideoX transformer: {error}") from error
     return {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}

@@ -42,7 +42,14 @@ def frames_to_vae(
 
 
 def image_to_frame(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """A picture of any size and mode → u8 [1,H,W,3]: Lanczos to the size, ignoring aspect, then RGB (as published)."""
+    """A picture of any size and mode → u8 [1,H,W,3]: Lanczos to the size, ignoring aspect, then RGB (as published).
+
+    Palettes, bitmaps and deep greys become 8-bit colours first: Pillow would not filter the ones and clip the others.
+    """
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
+    elif image.mode in ("1", "P", "PA"):
+        image = image.convert("RGB")
     return np.asarray(image.resize((width, height), resample=Image.Resampling.LANCZOS).convert("RGB"))[None]
 
 

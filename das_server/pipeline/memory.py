@@ -15,7 +15,7 @@ For ``das-server doctor``: ``doctor(models_folder=None, device="auto") -> list[D
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,7 +148,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Choose a profile, or check the chosen one.  ``free``, ``host_free``: bytes, measured when None.
 
-    Raises `OutOfMemory` that names the largest profile that would fit, `ModelError` for an unknown profile.
+    "auto" tries them all, the fastest first.  Raises `OutOfMemory` that names the fastest and the smallest profile
+    that would fit, `ModelError` for an unknown profile.
     """
     if profile not in ("auto", *PROFILES):
         raise ModelError(f"There is no memory profile {profile!r}; use auto, {', '.join(PROFILES)}.", field="profile")
@@ -158,7 +159,7 @@ def plan_memory(
         candidates = ["cpu"] if profile == "auto" else [profile]
         free = host_free if free is None else free
     else:
-        candidates = list(PROFILES[:3]) if profile == "auto" else [profile]
+        candidates = list(PROFILES) if profile == "auto" else [profile]
         free = free_memory(device) if free is None else free
 
     for candidate in candidates:
@@ -172,12 +173,40 @@ def plan_memory(
     fitting = [name for name in PROFILES[:3] if device.type != "cpu" and needs.peak_bytes(name) <= free - RESERVE_BYTES]
     fitting += ["cpu"] if needs.peak_bytes("cpu") <= host_free else []
     wanted = candidates[-1]
-    remedy = f"use the profile {fitting[0]}" if fitting else "no profile fits; use a smaller model or free memory"
+    place, available = (on_cpu, host_free) if wanted == "cpu" else (device, free - RESERVE_BYTES)
     raise OutOfMemory(
-        f"The profile {wanted} needs {_gib(needs.peak_bytes(wanted))}, but {device} has "
-        f"{_gib(free - RESERVE_BYTES)} to give: {remedy}.",
+        f"The profile {wanted} needs {_gib(needs.peak_bytes(wanted))}, but {place} has "
+        f"{_gib(max(0, available))} to give: {_remedy(fitting)}.",
         field="profile",
     )
+
+
+def _remedy(fitting: Sequence[str], verb: str = "use") -> str:
+    """What to do, given the profiles that would fit, the fastest first."""
+    if not fitting:
+        return "no profile fits; use a smaller model or free memory"
+    on_device = [profile for profile in fitting if profile != "cpu"] or fitting
+    smallest = f", or the smallest that fits, {on_device[-1]}" if len(on_device) > 1 else ""
+    return f"{verb} the profile {fitting[0]}{smallest}"
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """ "auto" → CUDA when there is one, else the CPU.  Raises `ModelError` for one that this machine does not have."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(f"There is no device {device!r}: use auto, cpu or cuda:0.", field="device") from error
+    if picked.type not in ("cpu", "cuda"):
+        raise ModelError(f"The device {device} is not supported: use auto, cpu or cuda:0.", field="device")
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise ModelError(
+            f"The device {device} is not there: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            "devices on this machine.",
+            field="device",
+        )
+    return picked
 
 
 def free_memory(device: torch.device) -> int:
@@ -218,24 +247,35 @@ def check_room(pipeline: DasPipeline, num_frames: int, width: int, height: int, 
         decoding_bytes(vae, pipeline.dtype, num_frames, width, height, vae_tiling),
     )
     free = free_memory(pipeline.device)
+    if pipeline.profile == "resident" and pipeline.prompt_encoder.model is None:
+        free -= pipeline.prompt_encoder.size_bytes()  # it is still to come, and stays
     if needed > free:
-        smaller = [name for name in PROFILES[PROFILES.index(pipeline.profile) + 1 :] if name != "cpu"]
-        remedy = (
-            f"load the model with the profile {smaller[0]}" if smaller else "ask for a smaller size or fewer frames"
-        )
+        gains = _gains_of_smaller_profiles(pipeline) if pipeline.device.type != "cpu" else {}
+        fitting = [profile for profile, gain in gains.items() if needed <= free + gain]
+        remedy = _remedy(fitting, "load the model with") if fitting else "ask for a smaller size or fewer frames"
         raise OutOfMemory(
             f"A clip of {num_frames} frames of {width}x{height} needs {_gib(needed)} to work in, but "
-            f"{pipeline.device} has "
-            f"{_gib(free)} free: {remedy}.",
+            f"{pipeline.device} has {_gib(max(0, free))} free: {remedy}.",
             field="profile",
         )
 
 
+def _gains_of_smaller_profiles(pipeline: DasPipeline) -> dict[str, int]:
+    """Device memory in bytes that each profile below the pipeline's own would leave free beyond what is free now."""
+    blocks = sum(
+        parameter.numel() * parameter.element_size()
+        for name, parameter in pipeline.transformer.named_parameters()
+        if name.startswith(("transformer_blocks", "combine_linears"))
+    )
+    if pipeline.profile == "resident":
+        text_encoder = pipeline.prompt_encoder.size_bytes()
+        return {"drop_text_encoder": text_encoder, "group_offload": text_encoder + blocks}
+    return {"group_offload": blocks} if pipeline.profile == "drop_text_encoder" else {}
+
+
 def doctor(models_folder: Path | None = None, device: str | torch.device = "auto") -> list[DoctorReport]:
     """For every known model: whether it is installed, which profile it would run with here, and why."""
-    place = (
-        torch.device("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else torch.device(device)
-    )
+    place = pick_device(device)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     reports = []
     for status in list_models(models_folder):

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from PIL import Image
 
 from das_blender_addon.errors import JobCancelled, ModelError
 
+from ..models.checkpoint import MANIFEST_NAME, verify_folder
 from ..models.convolution import use_onednn
 from ..models.tensors import read_component_config
 from ..models.transformer import DasTransformer3DModel, RunCache, StepModulation
@@ -31,7 +32,7 @@ from . import latents as border
 from . import memory
 from .latents import TrackingRange
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
-from .request import check_choices, check_clip, check_latents, step_caller
+from .request import check_choices, check_clip, check_generators, check_latents, check_texts, step_caller
 from .scheduler import check_step_count, guidance_at, load_scheduler
 
 log = logging.getLogger(__name__)
@@ -105,18 +106,20 @@ class DasPipeline:
 
         ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA
         when there is one.  ``profile``: see `memory`.  ``prompt_cache`` None: one in the platform's folder for user
-        data.  The text encoder is not read before a prompt needs it.  Raises `ModelError` for anything missing or
-        damaged, `OutOfMemory`.
+        data.  The text encoder is not read before a prompt needs it.  A folder with digests is verified first.  Raises
+        `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything large is loaded.
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
 
         # 1. Where it goes, before anything large is read.
-        device = torch.device("cpu") if profile == "cpu" else pick_device(device)
+        device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         plan = memory.plan_memory(_needs_at_home(path, dtype, vae_tiling), device, profile=profile)
         log.info("%s: %s", path, plan.reason)
+        if (path / MANIFEST_NAME).is_file():
+            log.info("%s: %s files verified", path, verify_folder(path).num_files)
 
         # 2. Its parts.
         with no_progress_bars():
@@ -152,7 +155,7 @@ class DasPipeline:
         tracking_video: np.ndarray,
         image: Image.Image,
         *,
-        negative_prompt: str = DEFAULT_NEGATIVE_PROMPT,
+        negative_prompt: str | None = DEFAULT_NEGATIVE_PROMPT,
         num_inference_steps: int = 50,
         guidance_scale: float = 6.0,
         use_dynamic_cfg: bool = True,
@@ -160,7 +163,7 @@ class DasPipeline:
         tracking_generator: torch.Generator | None = None,
         tracking_range: TrackingRange = "signed",
         latents: torch.Tensor | None = None,
-        vae_tiling: bool | None = None,
+        vae_tiling: bool | Literal["auto"] | None = None,
         callback_on_step_end: Callable[..., Any] | None = None,
         output_type: str = "np",
         exact_steps: bool = True,
@@ -170,9 +173,10 @@ class DasPipeline:
         """Make one clip.
 
         ``tracking_video``: u8 [T,H,W,3], whose size is the result's.  ``image``: the first frame, any size.
-        ``generator``: seed 42 when None.  ``tracking_generator``: derived from the generator's seed when None.
-        ``tracking_range``: how the tracking video enters the VAE: "signed" −1…1 as trained, "unit" 0…1 as in the
-        published demo.  ``latents``: initial noise [1,F,16,h,w].  ``vae_tiling`` None: the pipeline's own setting.
+        ``negative_prompt`` None is the empty text.  ``generator``: seed 42 when None.  ``tracking_generator``: derived
+        from the generator's seed when None.  ``tracking_range``: how the tracking video enters the VAE: "signed" −1…1
+        as trained, "unit" 0…1 as in the published demo.  ``latents``: initial noise [1,F,16,h,w].  ``vae_tiling`` None
+        or "auto": the pipeline's own setting.
         ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,16,h,w] f32), or, if it takes four
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
         ``should_stop``: asked between steps.  ``on_stage``: told "encoding", "denoising", "decoding".
@@ -181,15 +185,18 @@ class DasPipeline:
         """
         # 1. Guard: everything wrong with a request is said before any work.
         num_frames, height, width = check_clip(tracking_video, image, self.transformer, self.vae)
-        check_choices(tracking_range, output_type, guidance_scale)
+        check_texts(prompt, negative_prompt)
+        check_choices(tracking_range, output_type, guidance_scale, vae_tiling)
+        check_generators(generator=generator, tracking_generator=tracking_generator)
         shape = border.latents_shape(self.vae, num_frames, height, width)
         check_latents(latents, shape)
         check_step_count(num_inference_steps, exact_steps=exact_steps)
+        num_inference_steps = int(num_inference_steps)
         stop = should_stop or (lambda: False)
         tell = on_stage or (lambda stage: None)
         generator = generator if generator is not None else torch.Generator().manual_seed(DEFAULT_SEED)
         tracking_generator = tracking_generator if tracking_generator is not None else tracking_stream(generator)
-        tiling = self.vae_tiling if vae_tiling is None else vae_tiling
+        tiling = self.vae_tiling if vae_tiling in (None, "auto") else bool(vae_tiling)
         guided = guidance_scale > 1.0
         memory.check_room(self, num_frames, width, height, tiling, batch=2 if guided else 1)
         settings = {
@@ -212,7 +219,7 @@ class DasPipeline:
             # 2. Text; the negative prompt goes first in the batch, and only where there is guidance.
             _raise_if_stopped(stop)
             tell("encoding")
-            prompt_embeds = self._encode_texts([negative_prompt, prompt] if guided else [prompt])
+            prompt_embeds = self._encode_texts([negative_prompt or "", prompt] if guided else [prompt])
 
             # 3. Conditions and noise, drawn in the published order.
             self._set_tiling(tiling)
@@ -344,7 +351,8 @@ class DasPipeline:
         """Initial noise → clean latents [1,F,16,h,w].  ``prompt_embeds``: [2,L,D] negative first, or [1,L,D] without
         guidance."""
         self.scheduler.set_timesteps(num_inference_steps)
-        timesteps = [int(timestep) for timestep in self.scheduler.timesteps]
+        # Of 1 to 200 steps, four counts (61, 103, 121, 122) round to one timestep too many, −1, which no model knows.
+        timesteps = [int(timestep) for timestep in self.scheduler.timesteps if timestep >= 0]
         latents, x0, run = conditions.latents, None, RunCache()
         if self.profile != "group_offload":  # there, weights are at hand only while their block runs
             run.modulation = self._modulation_of(timesteps)
@@ -405,13 +413,6 @@ def tracking_stream(generator: torch.Generator) -> torch.Generator:
     of it."""
     digest = hashlib.sha256(b"tracking video" + str(generator.initial_seed()).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """ "auto" → CUDA when there is one, else the CPU."""
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
 
 
 def _needs_at_home(folder: Path, dtype: torch.dtype, vae_tiling: bool) -> memory.MemoryNeeds:

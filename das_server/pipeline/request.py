@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -50,20 +52,46 @@ def check_clip(
     return num_frames, height, width
 
 
-def check_choices(tracking_range: str, output_type: str, guidance_scale: float) -> None:
+def check_texts(prompt: str, negative_prompt: str | None) -> None:
+    """Raise `JobRejected` for a text that is none, or that no file or message could carry."""
+    for field, text in (("prompt", prompt), ("negative_prompt", negative_prompt or "")):
+        if not isinstance(text, str):
+            raise JobRejected(f"{field} is {text!r}: use one text.", field=field)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise JobRejected(f"{field} holds half a character ({error.reason}).", field=field) from error
+
+
+def check_choices(tracking_range: str, output_type: str, guidance_scale: float, vae_tiling: bool | str | None) -> None:
     """Raise `JobRejected` for a setting outside its choices."""
     if tracking_range not in ("signed", "unit"):
         raise JobRejected(f"tracking_range is {tracking_range!r}: use 'signed' or 'unit'.", field="tracking_range")
     if output_type not in ("np", "latent"):
         raise JobRejected(f"output_type is {output_type!r}: use 'np' or 'latent'.", field="output_type")
-    if not np.isfinite(guidance_scale):
+    if vae_tiling not in (True, False, None, "auto"):
+        raise JobRejected(f"vae_tiling is {vae_tiling!r}: use True, False or 'auto'.", field="vae_tiling")
+    if not isinstance(guidance_scale, numbers.Real) or not math.isfinite(guidance_scale):
         raise JobRejected(f"guidance_scale is {guidance_scale!r}: use a finite number.", field="guidance_scale")
 
 
 def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]) -> None:
-    """Raise `JobRejected` for given noise of another shape than the clip's."""
-    if latents is not None and tuple(latents.shape) != shape:
+    """Raise `JobRejected` for given noise of another shape than the clip's, or that is no noise."""
+    if latents is None:
+        return
+    if not isinstance(latents, torch.Tensor):
+        raise JobRejected(f"latents is {type(latents).__name__}: use a tensor {list(shape)}.", field="latents")
+    if tuple(latents.shape) != shape:
         raise JobRejected(f"latents is {list(latents.shape)} instead of {list(shape)}.", field="latents")
+    if not torch.isfinite(latents).all():
+        raise JobRejected("latents holds values that are not finite.", field="latents")
+
+
+def check_generators(**generators: torch.Generator | None) -> None:
+    """Raise `JobRejected` for a source of random numbers that is not one `torch.Generator`."""
+    for field, generator in generators.items():
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise JobRejected(f"{field} is {type(generator).__name__}: use a torch.Generator.", field=field)
 
 
 def step_caller(

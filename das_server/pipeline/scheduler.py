@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 from pathlib import Path
 
 from diffusers import CogVideoXDPMScheduler
@@ -24,7 +25,7 @@ def exact_step_counts(limit: int = NUM_TRAIN_TIMESTEPS) -> list[int]:
 
 def check_step_count(num_inference_steps: int, *, exact_steps: bool = True) -> None:
     """Raise `JobRejected` for a count that is no count, or (``exact_steps``) that does not divide the schedule."""
-    if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, int):
+    if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, numbers.Integral):
         raise JobRejected(
             f"num_inference_steps is {num_inference_steps!r}: use a whole number.", field="num_inference_steps"
         )

@@ -146,6 +146,30 @@ def test_tracking_maps_of_another_shape_are_refused():
         output_of(model, inputs | {"tracking_maps": inputs["tracking_maps"][:, :, :16]})
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tracking_maps": torch.zeros(3, 3, 32, 6, 8)}, "tracking_maps is .3, 3, 32, 6, 8"),
+        ({"tracking_maps": torch.zeros(3, 32, 6, 8)}, "tracking_maps"),
+        ({"encoder_hidden_states": torch.zeros(1, 10, 16)}, "encoder_hidden_states .* 2 rows"),
+        ({"timestep": torch.tensor([1, 2, 3])}, "3 values for 2 rows"),
+        ({"hidden_states": torch.zeros(2, 3, 16, 6, 8)}, r"\[B,F,32,H,W\]"),
+    ],
+)
+def test_inputs_that_do_not_agree_are_refused(change, words):
+    model = tiny_transformer()
+    with pytest.raises(ModelError, match=words):
+        output_of(model, tiny_inputs(model) | change)
+
+
+def test_half_a_patch_is_refused():
+    """Without learned positions a row too many would be left out silently."""
+    model = tiny_transformer(**FLAVOURS["computed positions"])
+    odd = torch.zeros(2, 3, 16, 7, 8)
+    with pytest.raises(ModelError, match="multiples of 2"):
+        output_of(model, tiny_inputs(model) | {"hidden_states": odd, "tracking_maps": odd})
+
+
 @pytest.mark.parametrize("config", [FirstBlockCacheConfig(), PyramidAttentionBroadcastConfig()])
 def test_block_caches_are_refused_with_a_sentence(config):
     with pytest.raises(ModelError, match="wrong frames"):

@@ -3,9 +3,11 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from das_blender_addon.errors import ModelError, OutOfMemory
 from das_server.models.registry import GIBIBYTE, PREVIEW_FOLDER, model_spec
+from das_server.pipeline import memory
 from das_server.pipeline.memory import (
     PROFILES,
     RESERVE_BYTES,
@@ -16,6 +18,8 @@ from das_server.pipeline.memory import (
     measure_needs,
     plan_memory,
 )
+from das_server.pipeline.pipeline import DasPipeline
+from das_server.pipeline.prompt import PromptCache
 
 GPU = torch.device("cuda")  # never touched: free memory is given
 TRANSFORMER = {"num_attention_heads": 48, "attention_head_dim": 64, "patch_size": 2, "max_text_seq_length": 226}
@@ -66,8 +70,10 @@ def test_profile_that_cannot_fit_names_one_that_does():
         plan_memory(FULL, GPU, profile="resident", free=24 * GIBIBYTE, host_free=64 * GIBIBYTE)
     with pytest.raises(OutOfMemory, match="use the profile group_offload"):
         plan_memory(FULL, GPU, profile="drop_text_encoder", free=16 * GIBIBYTE, host_free=64 * GIBIBYTE)
+    with pytest.raises(OutOfMemory, match="drop_text_encoder, or the smallest that fits, group_offload"):
+        plan_memory(FULL, GPU, profile="resident", free=24 * GIBIBYTE, host_free=64 * GIBIBYTE)
     with pytest.raises(OutOfMemory, match="group_offload needs .* use the profile cpu"):
-        plan_memory(FULL, GPU, free=2 * GIBIBYTE, host_free=64 * GIBIBYTE)
+        plan_memory(FULL, GPU, profile="group_offload", free=2 * GIBIBYTE, host_free=64 * GIBIBYTE)
     with pytest.raises(OutOfMemory, match="no profile fits"):
         plan_memory(FULL, GPU, free=2 * GIBIBYTE, host_free=8 * GIBIBYTE)
 
@@ -76,6 +82,51 @@ def test_reserve_is_kept():
     exactly = FULL.peak_bytes("resident")
     assert plan_memory(FULL, GPU, free=exactly + RESERVE_BYTES, host_free=0).profile == "resident"
     assert plan_memory(FULL, GPU, free=exactly + RESERVE_BYTES - 1, host_free=0).profile == "drop_text_encoder"
+
+
+def test_cpu_is_chosen_where_the_card_is_too_small():
+    plan = plan_memory(FULL, GPU, free=2 * GIBIBYTE, host_free=64 * GIBIBYTE)
+    assert plan.profile == "cpu" and plan.device.type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["nonsense", "mps", "cuda:99"])
+def test_device_that_is_not_there_is_refused(tmp_path, device):
+    with pytest.raises(ModelError, match="device"):
+        doctor(tmp_path, device=device)
+    with pytest.raises(ModelError, match="device"):
+        DasPipeline.from_pretrained(PREVIEW_FOLDER, device=device)
+
+
+def test_request_too_large_names_only_profiles_with_room(tmp_path, monkeypatch):
+    """The text encoder of the resident profile counts although it is still to come."""
+    pipeline = DasPipeline.from_pretrained(
+        PREVIEW_FOLDER, device="cpu", profile="resident", prompt_cache=PromptCache(tmp_path)
+    )
+    pipeline.device = GPU  # never touched: free memory is given
+    clip = {"num_frames": 9, "width": 96, "height": 64, "vae_tiling": False, "batch": 1}
+    needed = max(
+        denoising_bytes(pipeline.transformer.config, pipeline.vae.config, pipeline.dtype, 9, 96, 64, 1),
+        decoding_bytes(pipeline.vae.config, pipeline.dtype, 9, 96, 64, False),
+    )
+    text_encoder = pipeline.prompt_encoder.size_bytes()
+    weights = load_file(PREVIEW_FOLDER / "text_encoder" / "model.safetensors")
+    assert text_encoder == sum(4 * weight.numel() for weight in weights.values())
+
+    def refused(free):
+        monkeypatch.setattr(memory, "free_memory", lambda device: free)
+        try:
+            memory.check_room(pipeline, **clip)
+        except OutOfMemory as error:
+            return error.message
+        return ""
+
+    assert not refused(needed + text_encoder)
+    assert "drop_text_encoder, or the smallest that fits, group_offload" in refused(needed + text_encoder - 1)
+    assert "with the profile group_offload" in refused(needed - 1)
+    assert "smaller size" in refused(0)
+    pipeline.profile = "drop_text_encoder"
+    assert not refused(needed)
+    assert "with the profile group_offload" in refused(needed - 1)
 
 
 def test_cpu_is_chosen_without_an_accelerator():

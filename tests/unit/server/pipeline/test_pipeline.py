@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from das_blender_addon.errors import JobCancelled, JobRejected, ModelError, OutOfMemory
+from das_server.models.checkpoint import add_model
 from das_server.models.registry import PREVIEW_FOLDER
 from das_server.pipeline.loading import load_pipeline
 from das_server.pipeline.memory import PROFILES
@@ -91,6 +92,23 @@ def test_tracking_draw_leaves_the_other_stream_alone(pipeline):
     assert torch.equal(*ends)
 
 
+def test_same_things_said_otherwise_give_the_same_result(pipeline):
+    expected = run(pipeline, negative_prompt="").latents
+    for same in (
+        {"negative_prompt": None},
+        {"vae_tiling": "auto"},
+        {"vae_tiling": None},
+        {"num_inference_steps": np.int64(2)},
+        {"picture": PICTURE.convert("RGBA")},
+    ):
+        assert torch.equal(run(pipeline, **({"negative_prompt": ""} | same)).latents, expected), same
+
+
+@pytest.mark.parametrize("prompt", ["", "word " * 2000, "日本語 🐱 é\n\t\0"], ids=["empty", "long", "unicode"])
+def test_any_text_is_a_prompt(pipeline, prompt):
+    assert torch.isfinite(run(pipeline, prompt, num_inference_steps=1, output_type="latent").latents).all()
+
+
 # ── Steps, stages, previews, cancelling ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -159,7 +177,15 @@ def test_latents_are_not_decoded_when_asked_for(pipeline):
         ({"tracking_range": "both"}, "'signed' or 'unit'"),
         ({"output_type": "pil"}, "'np' or 'latent'"),
         ({"guidance_scale": float("nan")}, "finite"),
+        ({"guidance_scale": "6"}, "finite"),
+        ({"vae_tiling": "off"}, "True, False or 'auto'"),
         ({"latents": torch.zeros(1, 3, 16, 4, 4)}, "latents"),
+        ({"latents": torch.full((1, 3, 16, 8, 12), torch.nan)}, "finite"),
+        ({"latents": [0.0]}, "tensor"),
+        ({"prompt": None}, "prompt is None"),
+        ({"prompt": "a \ud800 boat"}, "half a character"),
+        ({"negative_prompt": ["fog"]}, "negative_prompt"),
+        ({"tracking_generator": 5}, "torch.Generator"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
@@ -174,6 +200,21 @@ def test_inexact_steps_run_when_asked_for(pipeline):
     steps = []
     run(pipeline, num_inference_steps=3, exact_steps=False, callback_on_step_end=lambda *step: steps.append(step))
     assert len(steps) == 3
+
+
+def test_step_count_of_one_timestep_too_many_stops_at_the_last_one_there_is(pipeline):
+    """61 steps round to 62 timesteps, the last of them −1."""
+    timesteps = []
+    result = run(
+        pipeline,
+        num_inference_steps=61,
+        exact_steps=False,
+        guidance_scale=1.0,
+        output_type="latent",
+        callback_on_step_end=lambda pipe, index, timestep, tensors: timesteps.append(timestep),
+    )
+    assert len(timesteps) == 61 and min(timesteps) >= 0
+    assert torch.isfinite(result.latents).all()
 
 
 def test_request_that_cannot_fit_is_refused_before_any_work(pipeline):
@@ -207,6 +248,19 @@ def test_profiles_give_the_same_result(pipeline, tmp_path, profile):
 def test_installed_model_loads_by_name():
     result = run(load_pipeline("das-preview", device="cpu"), num_inference_steps=1, guidance_scale=1.0)
     assert result.frames.shape == (9, 32, 48, 3) and result.settings["vae_tiling"] is False
+
+
+def test_model_with_digests_is_verified_before_it_is_loaded(tmp_path):
+    folder = add_model("das-cogvideox-5b", PREVIEW_FOLDER, tmp_path)
+    DasPipeline.from_pretrained(folder)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1000] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match=f"{weights.name} has changed"):
+        DasPipeline.from_pretrained(folder)
+    with pytest.raises(ModelError, match=f"{weights.name} has changed"):
+        load_pipeline(folder.name, models_folder=tmp_path)
 
 
 def test_text_encoder_leaves_memory(tmp_path):
