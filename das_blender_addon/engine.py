@@ -89,7 +89,12 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             jobs.log_status(status)
 
         try:
-            made = jobs.finish(recipes.take(scene, settings, step), on_status=show, should_stop=self.test_break)
+            made = jobs.finish(
+                recipes.take(scene, settings, step),
+                on_status=show,
+                should_stop=self.test_break,
+                wait_s=jobs.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
+            )
         finally:
             self.frame_set(frame, 0.0)
         jobs.remember_take(scene, made.take)

@@ -29,7 +29,8 @@ TICK_S = 0.04
 BUDGET_S = 0.1
 """Seconds that a job may take of the window at once; every tick costs a redraw, so a frame a tick would be slow."""
 STOP_WAIT_S = 2.0
-"""Seconds that a stopped job's thread gets to tell the server."""
+"""Seconds that a stopped job's thread gets to tell the server before the process ends."""
+CANCELLED = "The job was cancelled."
 
 
 @dataclass(frozen=True)
@@ -98,17 +99,22 @@ def wait_for_threads(timeout_s: float = STOP_WAIT_S) -> None:
 
 
 def finish(
-    recipe: Recipe, *, on_status: Callable[[Status], None] | None = None, should_stop: Callable[[], bool] | None = None
+    recipe: Recipe,
+    *,
+    on_status: Callable[[Status], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    wait_s: float = STOP_WAIT_S,
 ) -> Any:
     """Drive a recipe to its end on this thread and return its result.
 
     ``should_stop`` is asked at least every `TICK_S`, also in the middle of long work in a thread.  Raises
-    `JobCancelled` then, and whatever the recipe raises.
+    `JobCancelled` then, and whatever the recipe raises; its thread gets up to ``wait_s`` seconds to tell the server.  A
+    process that lives on waits 0 seconds: the thread ends by itself.
     """
     try:
         while True:
             if should_stop is not None and should_stop():
-                raise JobCancelled("The job was cancelled.")
+                raise JobCancelled(CANCELLED)
             try:
                 status = next(recipe)
             except StopIteration as end:
@@ -119,7 +125,7 @@ def finish(
                 on_status(status)
     except BaseException:
         recipe.close()
-        wait_for_threads()
+        wait_for_threads(wait_s)
         raise
 
 
@@ -196,12 +202,12 @@ class SessionJob:
         self._recipe = recipe
         self._show = show
         self._done = done
-        self._cancelled = False
+        self._cancelled = ""
         self.is_running = True
 
-    def cancel(self) -> None:
-        """Stop at the next tick of the timer."""
-        self._cancelled = True
+    def cancel(self, words: str = CANCELLED) -> None:
+        """Stop at the next tick of the timer, for the reason ``words``."""
+        self._cancelled = words
 
     def tick(self) -> float | None:
         """Steps of the recipe for `BUDGET_S`; the seconds until the next tick, None at the end (for
@@ -211,7 +217,7 @@ class SessionJob:
         while self.is_running:
             try:
                 if self._cancelled:
-                    raise JobCancelled("The job was cancelled.")
+                    raise JobCancelled(self._cancelled)
                 status = next(self._recipe)
             except StopIteration as end:
                 self._end(end.value, None)
@@ -249,13 +255,12 @@ def start_job(job: SessionJob) -> None:
     bpy.app.timers.register(job.tick, first_interval=0.0)
 
 
-def stop_job() -> None:
-    """Cancel the running job now (the file is being replaced, or Blender ends)."""
+def stop_job(words: str = CANCELLED) -> None:
+    """Cancel the running job now, for the reason ``words``; its thread tells the server and ends by itself."""
     job = running_job()
     if job is not None:
-        job.cancel()
+        job.cancel(words)
         job.tick()
-        wait_for_threads()
 
 
 # ── What `WindowManager.das` shows of it ────────────────────────────────────────────────────────────────────────────
@@ -292,7 +297,7 @@ def show_end(session, words: str, error: BaseException | None, line: str = "job"
     if error is None:
         _set_line(session, line, "DONE", words)
     elif isinstance(error, JobCancelled):
-        _set_line(session, line, "CANCELLED", "Cancelled")
+        _set_line(session, line, "CANCELLED", error.message)
     else:
         known = error.message if isinstance(error, DasError) else f"{type(error).__name__}: {error}"
         _set_line(session, line, "FAILED", known)

@@ -19,6 +19,7 @@ from .errors import DasError
 from .first_frame import first_frame_path
 from .images import load_sequence, show_image
 from .properties import MAX_SEED, resolve_settings
+from .stepping import is_stepping
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
 
@@ -384,24 +385,51 @@ def stop_before_load(*_):
 
 
 @persistent
+def stop_export_before_undo(*_):
+    """Undo or redo comes while a job has the scene's frame and visibility changed: they are set back first."""
+    if is_stepping():
+        jobs.stop_job("Stopped: the scene was undone or redone while it was exported. Press the button again.")
+
+
+@persistent
+def stop_export_before_save(*_):
+    """The file is saved while a job has the scene's frame and visibility changed: they are set back first."""
+    if is_stepping():
+        jobs.stop_job("Stopped: the file was saved while its scene was exported. Press the button again.")
+
+
+@persistent
 def forget_words_of_file(*_):
     """Another file was opened: what it may hold of its own session is not ours."""
     if jobs.running_job() is None:
         jobs.show_idle(bpy.context.window_manager.das)
 
 
+def _handlers():
+    """(Blender's list of handlers, ours)."""
+    lists = bpy.app.handlers
+    return (
+        (lists.load_pre, stop_before_load),
+        (lists.load_post, forget_words_of_file),
+        (lists.undo_pre, stop_export_before_undo),
+        (lists.redo_pre, stop_export_before_undo),
+        (lists.save_pre, stop_export_before_save),
+    )
+
+
 def register():
-    """Register the operators; a running job ends before another file is opened."""
+    """Register the operators; a running job ends before another file is opened, an export before undo and saving."""
     for cls in CLASSES:
         bpy.utils.register_class(cls)
-    bpy.app.handlers.load_pre.append(stop_before_load)
-    bpy.app.handlers.load_post.append(forget_words_of_file)
+    for handlers, handler in _handlers():
+        handlers.append(handler)
 
 
 def unregister():
     """Undo `register`, and stop what is running."""
     jobs.stop_job()
-    bpy.app.handlers.load_post.remove(forget_words_of_file)
-    bpy.app.handlers.load_pre.remove(stop_before_load)
+    jobs.wait_for_threads()
+    for handlers, handler in _handlers():
+        handlers.remove(handler)
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)

@@ -12,15 +12,20 @@ holds:
 
 What remains of the viewport: settings that are animated or driven themselves, node trees that ask *Is Viewport*, and
 changes to animated values that were never keyed, which any change of frame forgets.  A walk should be short: what it
-changed it also sets back, whoever else changed it in between.
+changed it also sets back, whoever else changed it in between.  Whatever keeps a state of the whole file (undo, saving)
+has to end it first: see `is_stepping`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import bpy
+
+LOGGER = logging.getLogger(__name__)
 
 #: (collection of bpy.data, viewport property, render property)
 _DATA_TWINS = (
@@ -42,9 +47,21 @@ def render_layer(scene):
     return scene.view_layers[0]
 
 
+_walks = 0
+
+
+def is_stepping() -> bool:
+    """Whether a scene is being walked now, with its visibility and frame changed for that time."""
+    return _walks > 0
+
+
 @contextmanager
 def stepping(scene) -> Iterator[Callable[[int], object]]:
-    """A function that sets ``scene`` to a frame and gives its evaluated depsgraph; on leaving, all is as it was."""
+    """A function that sets ``scene`` to a frame and gives its evaluated depsgraph; on leaving, all is as it was.
+
+    What was removed in the meantime is left out; everything else is set back all the same.
+    """
+    global _walks
     layer = render_layer(scene)
     # A scene that no window ever showed has no depsgraph yet; and after a script has removed an object, Blender 4.2's
     # layer still lists it until the next update: touching it there is a crash.
@@ -59,21 +76,46 @@ def stepping(scene) -> Iterator[Callable[[int], object]]:
         scene.frame_set(number)
         return layer.depsgraph
 
+    def set_back() -> Iterator[Callable[[], object]]:
+        for owner, name, value in reversed(changed):
+            yield partial(setattr, owner, name, value)
+        for shape in unhidden:
+            yield lambda shape=shape: shape.hide_set(True, view_layer=layer)
+        yield lambda: scene.frame_set(frame, subframe=subframe)
+        yield lambda: _bind_camera(scene, camera)  # a marker had bound another one
+        for shape in selected:  # hiding had deselected it
+            yield lambda shape=shape: shape.select_set(True, view_layer=layer)
+        yield lambda: _activate(layer, active)
+
+    _walks += 1
     try:
         _show_what_renders(scene, layer, changed, unhidden)
         yield step
     finally:
-        for owner, name, value in reversed(changed):
-            setattr(owner, name, value)
-        for shape in unhidden:
-            shape.hide_set(True, view_layer=layer)
-        scene.frame_set(frame, subframe=subframe)
-        if scene.camera is not camera:  # a marker had bound another one
-            scene.camera = camera
-        for shape in selected:  # hiding had deselected it
-            shape.select_set(True, view_layer=layer)
-        if layer.objects.active is not active:
-            layer.objects.active = active
+        _walks -= 1
+        _do_all(set_back())
+
+
+def _do_all(steps: Iterator[Callable[[], object]]) -> None:
+    """Every one of ``steps``, whatever becomes of the others: what they are about may be gone."""
+    failures = []
+    for step in steps:
+        try:
+            step()
+        except (ReferenceError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            failures.append(error)
+    if failures:
+        LOGGER.warning("%d things of the scene are gone and were not set back (%s)", len(failures), failures[0])
+
+
+def _bind_camera(scene, camera) -> None:
+    if scene.camera is not camera:
+        scene.camera = camera
+
+
+def _activate(layer, active) -> None:
+    if layer.objects.active is not active:
+        layer.objects.active = active
 
 
 def _show_what_renders(scene, layer, changed: list, unhidden: list) -> None:

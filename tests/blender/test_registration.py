@@ -58,7 +58,9 @@ def test_disabling_takes_everything_away(scene):
             panel for panel in bpy.types.Panel.__subclasses__() if "DAS" in getattr(panel, "COMPAT_ENGINES", ())
         ]
         handlers = [
-            handler for name in ("render_init", "load_pre", "load_post") for handler in getattr(bpy.app.handlers, name)
+            handler
+            for name in ("render_init", "load_pre", "load_post", "undo_pre", "redo_pre", "save_pre")
+            for handler in getattr(bpy.app.handlers, name)
         ]
         assert not [handler for handler in handlers if handler.__module__.startswith("das_blender_addon")]
     finally:

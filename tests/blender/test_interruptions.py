@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What comes between a job and its end: undo, saving, removed objects, Esc."""
+
+import threading
+import time
+
+import bpy
+import pytest
+
+from das_blender_addon import engine, jobs, operators, recipes
+from das_blender_addon.errors import JobCancelled
+from das_blender_addon.properties import resolve_settings
+from das_blender_addon.stepping import stepping
+from tests.blender.test_engine import running_jobs
+from tests.support.scenes import add_cube
+from tests.support.server import running_server
+
+LIMIT_S = 120.0
+
+
+def session():
+    return bpy.context.window_manager.das
+
+
+@pytest.fixture
+def exporting(shot_scene, monkeypatch):
+    """A window's job in the middle of its export; the scene has a cube that is shown in renders only."""
+    monkeypatch.setattr(jobs, "BUDGET_S", 0.0)  # one status a tick
+    add_cube(shot_scene, "Hidden", location=(0.0, 2.0, 1.0)).hide_viewport = True
+    shot_scene.frame_set(3)
+    bpy.ops.ed.undo_push(message="before")
+    shot_scene.das.prompt = "changed"
+    bpy.ops.ed.undo_push(message="after")
+    operator = operators.DAS_OT_preview_tracking
+    show, done = operators._shown_in_window(operator, shot_scene.name)
+    job = jobs.SessionJob("test", recipes.tracking_preview(shot_scene, resolve_settings(shot_scene)), show, done)
+    jobs.start_job(job)
+    while "frame 5" not in session().job_line:
+        assert job.tick() is not None
+    assert not bpy.data.objects["Hidden"].hide_viewport and shot_scene.frame_current != 3
+    yield job
+    jobs.stop_job()
+
+
+def assert_stopped_as_it_was(job, words: str) -> None:
+    scene = bpy.context.scene
+    assert not job.is_running and job.tick() is None
+    assert session().job_state == "CANCELLED" and words in session().job_line
+    assert bpy.data.objects["Hidden"].hide_viewport and scene.frame_current == 3
+
+
+def test_undo_stops_an_export_and_finds_the_scene_as_it_was(exporting):
+    bpy.ops.ed.undo()
+    assert bpy.context.scene.das.prompt == ""
+    assert_stopped_as_it_was(exporting, "undone or redone")
+
+
+def test_saving_stops_an_export_and_keeps_the_scene_as_it_was(exporting, tmp_path):
+    file = str(tmp_path / "saved.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=file)
+    assert_stopped_as_it_was(exporting, "was saved")
+    bpy.ops.wm.open_mainfile(filepath=file)
+    assert bpy.data.objects["Hidden"].hide_viewport and bpy.context.scene.frame_current == 3
+
+
+def test_saving_leaves_a_job_alone_that_has_left_the_scene(shot_scene, tmp_path):
+    jobs.start_job(job := jobs.SessionJob("test", jobs.in_thread(lambda *_: time.sleep(0.2)), print, lambda *_: None))
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "saved.blend"))
+    assert job.is_running
+    jobs.stop_job()
+
+
+def test_what_is_removed_during_an_export_keeps_nothing_else_from_being_set_back(shot_scene):
+    shown = [add_cube(shot_scene, name, location=(0.0, 2.0, 1.0)) for name in ("One", "Two", "Three")]
+    for shape in shown:
+        shape.hide_viewport = True
+    shot_scene.frame_set(3)
+    with stepping(shot_scene) as step:
+        step(5)
+        bpy.data.objects.remove(bpy.data.objects["Two"])
+    assert bpy.data.objects["One"].hide_viewport and bpy.data.objects["Three"].hide_viewport
+    assert shot_scene.frame_current == 3
+
+
+def test_stopped_job_does_not_wait_for_its_thread_unless_asked_to():
+    started, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(should_stop, say):
+        started.set()
+        while not should_stop():
+            time.sleep(0.01)
+        release.wait(1.0)
+        ended.set()
+
+    with pytest.raises(JobCancelled):
+        jobs.finish(jobs.in_thread(work), should_stop=started.is_set, wait_s=0.0)
+    assert not ended.is_set()
+    release.set()
+    assert ended.wait(LIMIT_S)
+    started.clear(), ended.clear()
+    with pytest.raises(JobCancelled):
+        jobs.finish(jobs.in_thread(work), should_stop=started.is_set, wait_s=LIMIT_S)
+    assert ended.is_set()
+
+
+class EnginesUser:
+    """The engine's own code, called as Blender calls it, with a user who presses Esc: there is none without a window,
+    where only Blender itself can make `test_break` true.
+    """
+
+    render = engine.DAS_RE_engine.render
+    _render = engine.DAS_RE_engine._render
+    _make_take = engine.DAS_RE_engine._make_take
+    _warn = engine.DAS_RE_engine._warn
+    _give = engine.DAS_RE_engine._give
+
+    def __init__(self, scene, esc: threading.Event):
+        self.scene, self.test_break = scene, esc.is_set
+        self.resolution_x, self.resolution_y = scene.render.resolution_x, scene.render.resolution_y
+        self.reports, self.stats = [], []
+
+    def report(self, kinds, words):
+        self.reports.append((kinds, words))
+
+    def frame_set(self, frame, subframe):
+        self.scene.frame_set(frame, subframe=subframe)
+
+    def update_progress(self, fraction):
+        assert 0.0 <= fraction <= 1.0
+
+    def update_stats(self, _title, words):
+        self.stats.append(words)
+
+    def begin_result(self, *_):
+        raise AssertionError("a broken render gives pixels")
+
+
+def test_esc_ends_a_render_without_pixels_or_error_and_cancels_its_job(shot_scene, tmp_path):
+    esc = threading.Event()
+    with running_server(tmp_path / "server") as server:
+        shot_scene.das.server, shot_scene.das.size, shot_scene.das.seed = server.address, "240x160", 97
+
+        def press() -> None:
+            server.wait_until(running_jobs, "the job started", LIMIT_S)
+            esc.set()
+
+        thread = threading.Thread(target=press)
+        thread.start()
+        user = EnginesUser(shot_scene, esc)
+        user.render(bpy.context.evaluated_depsgraph_get())
+        assert esc.is_set() and user.stats and not user.reports
+        thread.join()
+        server.wait_until(lambda status: not running_jobs(status), "the job stopped", LIMIT_S)
+        assert [job["state"] for job in server.status()["jobs"]] == ["CANCELLED"]
+    assert shot_scene.frame_current == 1
