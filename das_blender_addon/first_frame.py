@@ -175,6 +175,7 @@ class FirstFrameRender:
             if child.poll() is None:
                 child.kill()
             child.wait()
+            child.stdin.close()
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
@@ -240,8 +241,9 @@ def _start_child(scene, shot: ShotTracking, scratch: Path, engine: str, samples:
     command, environment = _child_command(request)
     with (scratch / "log.txt").open("wb") as log:
         try:
+            # Nothing is ever written into its input: it ends when that closes, which it does even if we are killed.
             return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=scratch
+                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=scratch
             )
         except OSError as error:
             raise FirstFrameError(

@@ -4,13 +4,15 @@
 A script of its own that imports nothing of the package, so that it runs in any Blender binary (``-b --python``) and in
 any Python with the `bpy` module.  The last argument is a JSON file of `first_frame._child_request`.  Says lines that
 begin with
-``DAS `` and hold JSON: ``{"step", "of"}`` while it renders, ``{"error"}`` when it fails.
+``DAS `` and hold JSON: ``{"step", "of"}`` while it renders, ``{"error"}`` when it fails.  When standard input closes,
+because whoever started it is no more, it leaves at once.
 """
 
 import json
 import os
 import re
 import sys
+import threading
 import traceback
 
 import bpy
@@ -116,8 +118,16 @@ def render(request):
     bpy.ops.render.render(write_still=True, scene=scene.name)
 
 
+def leave_with_parent():
+    """Wait until standard input closes, then end this process without another word."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
 def main():
     """Render and leave at once: bpy up to 4.5 crashes or hangs in its own exit code while add-ons are registered."""
+    if sys.stdin is not None:  # Blender for Windows may have none
+        threading.Thread(target=leave_with_parent, daemon=True).start()
     status = 0
     try:
         with open(sys.argv[-1], encoding="utf-8") as file:

@@ -2,6 +2,13 @@
 """The first frame: rendered by a child Blender with the overscanned camera, kept while it is fresh."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
 
 import bpy
 import numpy as np
@@ -17,6 +24,8 @@ from tests.support.scenes import add_camera, add_cube, key, link
 MODEL_SIZE = (96, 64)
 CENTRE_TOLERANCE = 0.6  # pixels: a marker's centroid in an 8-bit picture of some samples
 SAMPLES = 4
+LIMIT_S = 120.0
+ROOT = Path(__file__).resolve().parents[2]
 HALF_LIT = 188  # sRGB of half the light: the edge of a shape that the render's filter has softened
 
 
@@ -173,6 +182,46 @@ def test_first_frame_reports_progress_and_stops_when_asked(shot_scene, tmp_path)
         render.wait(should_stop=lambda: True)
     assert child.poll() is not None
     assert first_frame_state(tmp_path) == "rendered"
+
+
+def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_path):
+    file = tmp_path / "scene.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(file))
+    script = f"""
+        import os, signal, sys, time
+        sys.path.insert(0, {str(ROOT)!r})
+        import bpy
+        bpy.ops.wm.open_mainfile(filepath={str(file)!r})
+        from das_blender_addon.first_frame import start_first_frame
+        from tests.blender.test_first_frame import shot_of
+        shot = shot_of(bpy.context.scene)
+        render = start_first_frame(bpy.context.scene, shot, folder={str(tmp_path / "shot")!r}, samples=60_000)
+        print("CHILD", render._child.pid, flush=True)
+        while "DAS {{" not in render._log():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    child = int(done.stdout.split("CHILD ")[1].split()[0])
+    deadline = time.monotonic() + LIMIT_S
+    try:
+        while lives(child):
+            assert time.monotonic() < deadline, "the child renders on"
+            time.sleep(0.05)
+    finally:
+        if lives(child):
+            os.kill(child, signal.SIGKILL)
+
+
+def lives(pid: int) -> bool:
+    """Whether the process runs; one that nobody has buried yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_first_frame_that_fails_says_why(shot_scene, tmp_path):
