@@ -26,6 +26,8 @@ LOG_LINES = 200
 STOP_WAIT_S = 10.0
 
 _running: LocalServer | None = None
+_ending: LocalServer | None = None
+"""The one that was told to end and may still be at it."""
 
 
 class LocalServer:
@@ -95,10 +97,14 @@ class LocalServer:
         """The last line of the log that says something."""
         return next((line for line in reversed(self._lines) if line.strip()), "it wrote nothing.")
 
-    def stop(self) -> None:
-        """End the server: its guard asks first and forces then (`local_server_guard`)."""
+    def begin_stop(self) -> None:
+        """Let the guard end the server: it asks first and forces then (`local_server_guard`).  Returns at once."""
         if not self.process.stdin.closed:
-            self.process.stdin.close()  # the guard ends the server
+            self.process.stdin.close()
+
+    def stop(self) -> None:
+        """End the server and wait until it is gone, `STOP_WAIT_S` at most."""
+        self.begin_stop()
         try:
             self.process.wait(STOP_WAIT_S)
         except subprocess.TimeoutExpired:
@@ -130,11 +136,12 @@ def address() -> str:
 
 def start() -> LocalServer:
     """Start the local server, or return the one that runs.  Raises `SettingsError` when there is no das-server
-    program.
+    program, or while the last server is still ending.
     """
     global _running
     if _running is not None and _running.is_running:
         return _running
+    _check_ended()
     machine = preferences.machine_settings()
     _running = LocalServer(
         find_executable(),
@@ -145,12 +152,27 @@ def start() -> LocalServer:
     return _running
 
 
-def stop() -> None:
-    """Stop the local server of this session; harmless when there is none."""
-    global _running
+def stop(*, wait: bool | None = None) -> None:
+    """Stop the local server of this session; harmless when there is none.
+
+    ``wait``: return when it is gone.  None: only where there is no window, which would stand still for so long.
+    """
+    global _running, _ending
     server, _running = _running, None
-    if server is not None:
+    if server is None:
+        return
+    if bpy.app.background if wait is None else wait:
         server.stop()
+        return
+    _ending = server
+    server.begin_stop()
+    threading.Thread(target=server.stop, name="das-server stop", daemon=True).start()
+
+
+def _check_ended() -> None:
+    """Raise `SettingsError` while the stopped server still holds its state folder and its port."""
+    if _ending is not None and _ending.is_running:
+        raise SettingsError("The local server is still ending; start it again in a few seconds.")
 
 
 def find_executable() -> str:
@@ -177,6 +199,7 @@ def find_executable() -> str:
 def can_start() -> str:
     """ "" when a local server can be started, else the reason in one sentence."""
     try:
+        _check_ended()
         find_executable()
     except SettingsError as error:
         return error.message
@@ -192,7 +215,7 @@ def free_port() -> int:
 
 def register():
     """Stop the server when Blender ends."""
-    atexit.register(stop)
+    atexit.register(stop, wait=True)
 
 
 def unregister():

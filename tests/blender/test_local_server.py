@@ -71,6 +71,19 @@ def test_stopped_server_is_gone(scene, program):
     assert properties.resolve_settings(scene, {}).server == preferences.DEFAULT_SERVER
 
 
+def test_stopping_in_a_window_does_not_wait(scene, program):
+    program.write_text("#!/bin/sh\ntrap '' TERM\necho ready\nwhile :; do sleep 0.1; done\n")
+    server = local_server.start()
+    wait_until(lambda: "ready" in server.log_tail, "the program did not start")
+    local_server.stop(wait=False)
+    assert server.is_running and local_server.current() is None and local_server.address() == ""
+    assert "still ending" in local_server.can_start()
+    with pytest.raises(SettingsError, match="still ending"):
+        local_server.start()
+    wait_until(lambda: not server.is_running, "the guard did not end it")
+    assert local_server.can_start() == ""
+
+
 def test_server_is_started_once(scene, program):
     assert local_server.start() is local_server.start()
 
