@@ -7,15 +7,15 @@
     take = api.render_take(scene, server="localhost", seed=7)   # everything; blocks
     api.add_to_sequencer(take, scene)
 
-`render_take` is `resolve_settings` → `plan_shot` → `export_shot` → `ensure_first_frame` → `take_request` → `run_take`;
-each station can be called by itself.  Functions with a ``scene`` belong on the thread that may touch Blender; the
-others need no Blender.  ``progress(done, of)`` and ``should_stop()`` are called on the calling thread; a True answer
-raises `JobCancelled`. All errors are `das_blender_addon.errors.DasError`.
+`render_take` drives the recipe that the operators and the render engine drive (`recipes.take`).  Its stations can be
+called one by one: `server_capabilities` → `plan_shot` → `export_shot` → `ensure_first_frame` → `take_request` →
+`run_take`.  Functions with a ``scene`` belong on the thread that may touch Blender; the others need no Blender.
+``progress(done, of)`` and ``should_stop()`` are called on the calling thread; a True answer raises `JobCancelled`.
+All errors are `das_blender_addon.errors.DasError`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ from .first_frame import FirstFrameRender, first_frame_path, first_frame_state, 
 from .protocol.messages import Capabilities
 from .shot import ShotPlan, ShotTracking, check_frames, check_in_view, shot_from_geometry
 from .stepping import stepping
-from .takes import Take, TakeRequest, TakeSettings, find_take, load_take, run_take, take_request, with_timings
+from .takes import Take, TakeRequest, TakeSettings, find_take, load_take, run_take, take_request
 from .tracking.geometry import GeometrySequence, TrackingVideo
 from .tracking.video import render_tracking_video
 
@@ -223,56 +223,20 @@ def render_take(
     (`properties`).
 
     ``on_event`` gets `client.take` events: `Progress` (``stage``, ``step``, ``of``, ``fraction`` of the whole take),
-    `Preview`, `Log`.  A take that is in the cache, whole and undamaged, is returned at once (``.cached``).
+    `Preview`, `Log`.  A take that is in the cache, whole and undamaged, is returned as it is (``.cached``), also while
+    no server answers.
 
     Gives a `Take`: ``.frames`` (PNGs at the render size), ``.model_frames``, ``.tracking_frames``, ``.first_frame``,
-    ``.report`` (what decided the pixels, what the server said), ``.timings`` (seconds per station).
+    ``.report`` (what decided the pixels, what the server said), ``.timings`` (seconds per station, of its making).
 
     Raises `SettingsError` (also for a setting that does not exist), `SceneError`, `FirstFrameError`, and what
     `client.take.run_job` raises: `TransportError`, `JobError`, `ModelError`.
     """
+    from . import jobs, recipes  # which stand upon this module
+
     chosen = _chosen_settings(scene, server, frames, folder, settings)
-    _check_online(chosen.server, explicit=server is not None)
-    timings, clock = {}, time.perf_counter()
-
-    def lap(station: str) -> None:
-        nonlocal clock
-        timings[station] = time.perf_counter() - clock
-        clock = time.perf_counter()
-
-    # 1. What the server offers, and how the shot fits it.
-    capabilities = server_capabilities(chosen.server, should_stop=should_stop)
-    plan = plan_shot(scene, capabilities, frames=chosen.frames, model=chosen.model, size=chosen.size)
-    lap("plan")
-    # 2. The tracking video.
-    report = _Reporter(on_event)
-    shot = export_shot(scene, plan, step=step, progress=report.station("exporting", 0.0, 0.2), should_stop=should_stop)
-    clock = time.perf_counter()
-    # 3. The first frame.
-    where = shot_folder(scene, chosen.cache_folder)
-    first_frame = ensure_first_frame(
-        scene,
-        plan,
-        shot,
-        folder=where,
-        path=chosen.first_frame_path,
-        engine=chosen.first_frame_engine,
-        samples=chosen.first_frame_samples,
-        progress=report.station("first frame", 0.2, 0.3),
-        should_stop=should_stop,
-    )
-    lap("first_frame")
-    # 4. The job and its frames.
-    request = take_request(shot, first_frame, TakeSettings.from_resolved(chosen), where)
-    take = run_take(
-        request,
-        chosen.server,
-        on_event=report.job_events(0.3, 1.0),
-        should_stop=should_stop,
-        timeout_s=chosen.timeout_s,
-    )
-    lap("take")
-    return with_timings(take, {**shot.timings, **timings})
+    recipe = recipes.take(scene, chosen, step, on_event=on_event, server_named=server is not None)
+    return jobs.finish(recipe, should_stop=should_stop).take
 
 
 def add_to_sequencer(take: Take, scene=None, *, edit_scene=None):
@@ -321,12 +285,6 @@ def _name_for_callers(name: str) -> str:
     return next((outside for outside, inside in _NAMES_IN_SETTINGS.items() if inside == name), name)
 
 
-def _check_online(server: str, *, explicit: bool) -> None:
-    from .preferences import check_online_access
-
-    check_online_access(server, chosen_by_environment=explicit or bool(os.environ.get("DAS_SERVER")))
-
-
 def _check_size(size) -> tuple[int, int]:
     try:
         width, height = (int(pixels) for pixels in size)
@@ -369,30 +327,3 @@ def _part(progress: OnProgress | None, index: int, of: int) -> OnProgress | None
     if progress is None:
         return None
     return lambda done, total: progress(index * total + done, of * total)
-
-
-class _Reporter:
-    """Turns the counts of all stations into `client.take.Progress` of one take."""
-
-    def __init__(self, on_event):
-        self._on_event = on_event
-
-    def station(self, stage: str, low: float, high: float) -> OnProgress | None:
-        from .client.take import Progress
-
-        if self._on_event is None:
-            return None
-        return lambda done, of: self._on_event(Progress(stage, done, of, low + (high - low) * done / max(of, 1)))
-
-    def job_events(self, low: float, high: float):
-        from .client.take import Progress
-
-        if self._on_event is None:
-            return None
-
-        def pass_on(event) -> None:
-            if isinstance(event, Progress):
-                event = replace(event, fraction=low + (high - low) * event.fraction)
-            self._on_event(event)
-
-        return pass_on

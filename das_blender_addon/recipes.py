@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,21 @@ import numpy as np
 
 from . import api, jobs
 from .camera import render_size
+from .capability_note import keep_capabilities, kept_capabilities
 from .client.client import DasClient
 from .client.files import write_whole
-from .client.take import Log, Preview, Progress
-from .errors import ModelError, SettingsError, ShotTooLong
+from .client.take import JobEvent, Log, Preview, Progress
+from .errors import (
+    DasError,
+    ModelError,
+    ServerUnreachable,
+    SettingsError,
+    ShotTooLong,
+    TransportError,
+    TransportTimeout,
+)
 from .export import GeometryExport
-from .first_frame import start_first_frame
+from .first_frame import first_frame_state, render_digest, start_first_frame
 from .jobs import Recipe, Status, in_thread
 from .preferences import check_online_access
 from .properties import ResolvedSettings
@@ -31,20 +41,20 @@ from .protocol.messages import Capabilities
 from .protocol.png import encode_png
 from .shot import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
 from .stepping import stepping
-from .takes import Take, TakeSettings, run_take, take_request
+from .takes import Take, TakeSettings, find_take, run_take, take_request
 from .tracking.video import render_tracking_video
 
 LOGGER = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 """A server that does not say hello within this time is not there."""
 
-_EXPORT = (0.02, 0.10)
-_TRACKING = (0.10, 0.18)
-_FIRST_FRAME = (0.18, 0.30)
-_JOB = (0.30, 1.00)
+_SPANS = {"exporting": (0.02, 0.10), "tracking": (0.10, 0.18), "first frame": (0.18, 0.30)}
 """Station → its part of a take's progress."""
+_JOB_SPAN = (0.30, 1.00)
+"""The part of all that the server's stages make up."""
 
 Step = Callable[[int], object]
+OnEvent = Callable[[JobEvent], None]
 
 
 @dataclass(frozen=True)
@@ -81,9 +91,13 @@ def _nearest(low: float, high: float, count: int) -> np.ndarray:
 # ── Whole jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def hello(settings: ResolvedSettings) -> Recipe:
-    """Ask the server what it is and keep what it offers; returns its `Welcome`."""
-    check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
+def hello(settings: ResolvedSettings, *, server_named: bool = False) -> Recipe:
+    """Ask the server what it is and keep what it offers; returns its `Welcome`.
+
+    ``server_named``: a script has named this server, which is permission to go online.
+    """
+    permitted = server_named or bool(os.environ.get("DAS_SERVER"))
+    check_online_access(settings.server, chosen_by_environment=permitted)
     yield Status("connecting", f"Asking {settings.server}", 0.0)
 
     def ask(should_stop, _say):
@@ -95,25 +109,49 @@ def hello(settings: ResolvedSettings) -> Recipe:
     return welcome
 
 
-def take(scene, settings: ResolvedSettings, step: Step | None = None) -> Recipe:
+def take(
+    scene,
+    settings: ResolvedSettings,
+    step: Step | None = None,
+    *,
+    on_event: OnEvent | None = None,
+    server_named: bool = False,
+) -> Recipe:
     """The take of the shot.  Returns a `FinishedTake`.
 
     ``step(frame)`` sets the scene to a frame and gives its evaluated depsgraph, inside a render; outside of one (None)
-    the scene is stepped for as long as the export takes.
+    the scene is stepped for as long as the export takes.  ``on_event`` gets the events of all stations, `Progress` with
+    the fraction of the whole take, on the thread that drives the recipe.  While no server answers, a take that is
+    complete is found nevertheless.
     """
-    welcome = yield from hello(settings)
-    planned = plan_shot(scene, settings, welcome.capabilities)
-    geometry = yield from _export(scene, planned.frames, planned.render_size, step)
-    shot = yield from _shot(geometry, planned)
-    image = yield from _first_frame(scene, settings, shot, again=False)
-    request = take_request(
-        shot, image, TakeSettings.from_resolved(settings), api.shot_folder(scene, settings.cache_folder)
-    )
+    report, clock = _Reporter(on_event), _Clock()
+    folder = api.shot_folder(scene, settings.cache_folder)
+    # 1. What the server offers, and how the shot fits it.
+    capabilities, planned, unreachable = yield from _plan(scene, settings, folder, server_named)
+    clock.lap("plan")
+    # 2. The tracking video.
+    geometry = yield from _export(scene, planned.frames, planned.render_size, step, report)
+    clock.lap("export")
+    shot = yield from _shot(geometry, planned, report)
+    clock.lap("tracking")
+    # 3. The first frame.
+    if unreachable is not None and not _has_first_frame(settings, shot, folder):
+        raise unreachable
+    image = yield from _first_frame(scene, settings, shot, report, again=False)
+    clock.lap("first_frame")
+    # 4. The job and its frames.
+    shot = replace(shot, timings=clock.seconds)
+    chosen = TakeSettings.from_resolved(settings)
 
     def make(should_stop, say):
-        return run_take(request, settings.server, on_event=say, should_stop=should_stop, timeout_s=settings.timeout_s)
+        request = take_request(shot, image, chosen, folder)
+        if unreachable is not None:
+            return _found(find_take(request), unreachable)
+        made = run_take(request, settings.server, on_event=say, should_stop=should_stop, timeout_s=settings.timeout_s)
+        keep_capabilities(folder, capabilities)
+        return made
 
-    result = yield from in_thread(make, _Translator())
+    result = yield from in_thread(make, report)
     yield Status("done", "The take comes from the cache" if result.cached else "The take is complete", 1.0)
     return FinishedTake(result, shot)
 
@@ -126,11 +164,12 @@ def take_outside_render(scene, settings: ResolvedSettings) -> Recipe:
 
 def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
     """Render the first frame anew; returns its path."""
+    report = _Reporter()
     welcome = yield from hello(settings)
     planned = plan_shot(scene, settings, welcome.capabilities)
-    geometry = yield from _export(scene, planned.frames[:1], planned.render_size)
-    shot = yield from _shot(geometry, planned)
-    return (yield from _first_frame(scene, settings, shot, again=True))
+    geometry = yield from _export(scene, planned.frames[:1], planned.render_size, None, report)
+    shot = yield from _shot(geometry, planned, report)
+    return (yield from _first_frame(scene, settings, shot, report, again=True))
 
 
 def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
@@ -141,15 +180,13 @@ def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
     """
     folder = api.shot_folder(scene, settings.cache_folder) / "tracking_preview"
     planned = _known_plan(scene, settings)
-    geometry = yield from _export(scene, settings.frames, render_size(scene))
+    report = _Reporter()
+    geometry = yield from _export(scene, settings.frames, render_size(scene), None, report)
     if planned is not None:
         geometry = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
 
     def draw(should_stop, say):
-        def progress(done, of):
-            say(Status("tracking", f"Tracking video {done}/{of}", _part(_TRACKING, done, of)))
-
-        tracking = render_tracking_video(geometry, progress=progress, should_stop=should_stop)
+        tracking = render_tracking_video(geometry, progress=_counting("tracking", say), should_stop=should_stop)
         check_in_view(tracking)
         files = [folder / f"{index + 1:04d}.png" for index in range(len(tracking.frames))]
         for stale in set(folder.glob("*.png")) - set(files):
@@ -158,7 +195,7 @@ def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
             write_whole(file, encode_png(frame))
         return files
 
-    return (yield from in_thread(draw))
+    return (yield from in_thread(draw, report))
 
 
 def _known_plan(scene, settings: ResolvedSettings) -> ShotPlan | None:
@@ -179,30 +216,67 @@ def plan_shot(scene, settings: ResolvedSettings, capabilities: Capabilities) -> 
 # ── Their stations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _export(scene, frames, size: tuple[int, int], step: Step | None = None) -> Recipe:
+def _plan(scene, settings: ResolvedSettings, folder: Path, server_named: bool) -> Recipe:
+    """(capabilities, `ShotPlan`, None); or, while no server answers, with what was offered when this shot last got a
+    take, and the error that says so.
+    """
+    unreachable: TransportError | None = None
+    try:
+        welcome = yield from hello(settings, server_named=server_named)
+        capabilities = welcome.capabilities
+    except (ServerUnreachable, TransportTimeout) as error:
+        kept = kept_capabilities(folder)
+        if kept is None:
+            raise
+        capabilities, unreachable = kept, error
+        yield Status("connecting", "No server answers; looking for a complete take", 0.0)
+    try:
+        return capabilities, plan_shot(scene, settings, capabilities), unreachable
+    except DasError as error:
+        if unreachable is None:
+            raise
+        raise unreachable from error  # what does not fit what was offered was never rendered
+
+
+def _has_first_frame(settings: ResolvedSettings, shot: ShotTracking, folder: Path) -> bool:
+    """Whether the first frame is there and fits the shot, so that nothing has to be rendered for it."""
+    digest = render_digest(shot, settings.first_frame_engine, settings.first_frame_samples)
+    return bool(settings.first_frame_path) or first_frame_state(folder, digest) in ("user", "fresh")
+
+
+def _found(take: Take | None, otherwise: DasError) -> Take:
+    if take is None:
+        raise otherwise
+    LOGGER.info("no server answers; the take %s is complete and needs none", take.key)
+    return take
+
+
+def _export(scene, frames, size: tuple[int, int], step: Step | None, report: _Reporter) -> Recipe:
     """The scene's geometry, one frame between two yields; without ``step`` the scene is stepped and left as it was."""
     if step is None:
         with stepping(scene) as step:
-            return (yield from _export(scene, frames, size, step))
+            return (yield from _export(scene, frames, size, step, report))
     builder = GeometryExport(*size)
     for done, frame in enumerate(frames):
-        words = f"Exporting frame {frame} ({done + 1}/{len(frames)})"
-        yield Status("exporting", words, _part(_EXPORT, done, len(frames)))
+        event = Progress("exporting", done, len(frames), done / len(frames))
+        yield report(event, f"Exporting frame {frame} ({done + 1}/{len(frames)})")
         builder.add(frame, step(frame))
     return builder.finish()
 
 
-def _shot(geometry, planned: ShotPlan) -> Recipe:
+def _shot(geometry, planned: ShotPlan, report: _Reporter) -> Recipe:
     def draw(should_stop, say):
-        def progress(done, of):
-            say(Status("tracking", f"Tracking video {done}/{of}", _part(_TRACKING, done, of)))
+        return shot_from_geometry(geometry, planned, progress=_counting("tracking", say), should_stop=should_stop)
 
-        return shot_from_geometry(geometry, planned, progress=progress, should_stop=should_stop)
-
-    return (yield from in_thread(draw))
+    return (yield from in_thread(draw, report))
 
 
-def _first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, *, again: bool) -> Recipe:
+def _counting(stage: str, say: OnEvent) -> Callable[[int, int], None]:
+    """A ``progress(done, of)`` that says `Progress` of ``stage``."""
+    return lambda done, of: say(Progress(stage, done, of, done / of if of else 1.0))
+
+
+def _first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, report: _Reporter, *, again: bool) -> Recipe:
     """The first frame's file, rendered by a child Blender where it is missing, stale, or wanted ``again``."""
     rendering = start_first_frame(
         scene,
@@ -213,29 +287,43 @@ def _first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, *, again
         samples=settings.first_frame_samples,
         force=again,
     )
-    engine = settings.first_frame_engine.title()
 
     def wait(should_stop, say):
-        def progress(done, of):
-            say(Status("first frame", f"First frame with {engine}: {done}/{of}", _part(_FIRST_FRAME, done, of)))
-
-        return rendering.wait(progress=progress, should_stop=should_stop)
+        return rendering.wait(progress=_counting("first frame", say), should_stop=should_stop)
 
     waited_for = False
     try:
         if rendering.is_rendering:
-            yield Status("first frame", f"Rendering the first frame with {engine}", _FIRST_FRAME[0])
+            engine = settings.first_frame_engine.title()
+            yield report(Progress("first frame", 0, 0, 0.0), f"Rendering the first frame with {engine}")
         waited_for = True
-        return (yield from in_thread(wait))
+        return (yield from in_thread(wait, report))
     finally:
         if not waited_for:  # cancelled before anybody waited, who would have ended the child
             rendering.close()
 
 
-class _Translator:
-    """Events of a running job (`client.take`) → `Status`; log lines go to the log."""
+class _Clock:
+    """Seconds per station."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, station: str) -> None:
+        """``station`` is over and the next one begins."""
+        now = time.perf_counter()
+        self.seconds[station], self._since = now - self._since, now
+
+
+class _Reporter:
+    """Events of the stations and of the running job (`client.take`) → `Status` for who drives the recipe, and the same
+    events, with the fraction of the whole take, for ``on_event``.  Log lines also go to the log.
+    """
 
     WORDS = {
+        "tracking": "Tracking video",
+        "first frame": "First frame",
         "uploading": "Sending",
         "queued": "Waiting in the queue",
         "loading": "Loading the model",
@@ -247,23 +335,28 @@ class _Translator:
         "downloading": "Receiving frames",
     }
 
-    def __init__(self):
-        self._last = Status("queued", "Sending the job", _JOB[0])
+    def __init__(self, on_event: OnEvent | None = None):
+        self._on_event = on_event
+        self._last = Status("queued", "Sending the job", _JOB_SPAN[0])
 
-    def __call__(self, event) -> Status | None:
+    def __call__(self, event: JobEvent, words: str = "") -> Status | None:
+        """The status of ``event``, None for one that has none.  ``words``: its line, where there is a better one."""
         if isinstance(event, Progress):
-            words = self.WORDS.get(event.stage, event.stage.capitalize())
-            if event.of > 1:
-                unit = f"{100 * event.step // event.of} %" if event.stage == "uploading" else f"{event.step}/{event.of}"
-                words = f"{words} {unit}"
-            self._last = Status(event.stage, words, _JOB[0] + (_JOB[1] - _JOB[0]) * event.fraction)
-            return self._last
-        if isinstance(event, Preview):
-            return replace(self._last, preview=event.image)
+            low, high = _SPANS.get(event.stage, _JOB_SPAN)
+            event = replace(event, fraction=low + (high - low) * event.fraction)
+            self._last = Status(event.stage, words or self._words(event), event.fraction)
         if isinstance(event, Log):
             LOGGER.info("%s", event.text)
-        return None
+        if self._on_event is not None:
+            self._on_event(event)
+        if isinstance(event, Preview):
+            return replace(self._last, preview=event.image)
+        return self._last if isinstance(event, Progress) else None
 
-
-def _part(span: tuple[float, float], done: int, of: int) -> float:
-    return span[0] + (span[1] - span[0]) * (done / of if of else 1.0)
+    def _words(self, event: Progress) -> str:
+        words = self.WORDS.get(event.stage, event.stage.capitalize())
+        if event.of <= 1:
+            return words
+        if event.stage == "uploading":
+            return f"{words} {100 * event.step // event.of} %"
+        return f"{words} {event.step}/{event.of}"

@@ -19,7 +19,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ class Take:
 
     ``frames``: one PNG per frame of the shot, at the render size; ``model_frames`` and ``tracking_frames``: the same
     at the model's size.  ``frame_numbers``: their Blender frames.  ``report``: what decided the pixels and what the
-    server says of the job.  ``timings``: seconds per station.  ``cached``: nothing had to be rendered.
+    server says of the job.  ``timings``: seconds per station of its making.  ``cached``: nothing had to be rendered.
     """
 
     key: str
@@ -221,6 +221,7 @@ def run_take(
     ``on_event`` gets the events of `client.take.run_job`.  ``should_stop`` is asked as often as `run_job` asks it, and
     between two frames of what follows.  Raises whatever `run_job` raises, `JobCancelled`, and `StorageError`.
     """
+    began = time.perf_counter()
     found = find_take(request)
     if found is not None:
         return found
@@ -241,6 +242,7 @@ def run_take(
     timings["job"] = received - started
     timings["frames"] = time.perf_counter() - received
     timings.update({f"job.{name}": seconds for name, seconds in outcome.timings.items()})
+    timings["take"] = time.perf_counter() - began
     said = _description(request, outcome, names, timings)
     write_whole(request.folder / "take.json", json.dumps(said, indent=1, sort_keys=True).encode())
     (request.folder / "job.json").unlink(missing_ok=True)
@@ -370,11 +372,6 @@ def _take(folder: Path, said: dict, *, cached: bool) -> Take:
         timings=dict(said["timings"]),
         cached=cached,
     )
-
-
-def with_timings(take: Take, timings: dict[str, float]) -> Take:
-    """``take`` with further stations added to its timings."""
-    return replace(take, timings={**take.timings, **timings})
 
 
 def _read_json(path: Path) -> dict | None:

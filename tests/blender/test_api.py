@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from das_blender_addon import api
-from das_blender_addon.client.take import Progress
+from das_blender_addon.client.take import Log, Preview, Progress
 from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError, ShotTooLong
 from das_blender_addon.protocol.png import decode_png, encode_png
 from tests.support.capabilities import capabilities_of, model_capability
@@ -177,7 +177,9 @@ def test_render_take_gives_frames_and_then_finds_them(shot, server, painted, tmp
     assert {"plan", "export", "tracking", "first_frame", "job", "take"} <= set(take.timings)
     fractions = [event.fraction for event in events if isinstance(event, Progress)]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
-    assert {event.stage for event in events if isinstance(event, Progress)} >= {"exporting", "denoising"}
+    stages = {event.stage for event in events if isinstance(event, Progress)}
+    assert stages >= {"exporting", "tracking", "denoising"}
+    assert any(isinstance(event, Preview) for event in events) and any(isinstance(event, Log) for event in events)
 
     again = api.render_take(shot, **options)
     assert again.cached and again.frames == take.frames

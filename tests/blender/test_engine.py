@@ -3,6 +3,7 @@
 none.
 """
 
+import json
 import os
 import signal
 import threading
@@ -88,6 +89,37 @@ def test_single_frame_after_the_animation_comes_from_the_cache(shot):
     np.testing.assert_array_equal(render_still(shot, 7), frames[6])
     assert take_folders(shot) == before
     assert stamps == {path: path.stat().st_mtime_ns for folder in before for path in folder.rglob("*.*")}
+
+
+def test_complete_take_is_found_while_the_server_is_off(shot, tmp_path, monkeypatch):
+    shot.das.cache_folder = str(tmp_path / "cache")
+    with running_server(tmp_path / "server") as server:
+        shot.das.server = server.address
+        frames = render_animation(shot)
+    for path in written(shot):
+        path.unlink()
+    monkeypatch.setenv("DAS_TIMEOUT_S", "1")
+    np.testing.assert_array_equal(render_still(shot, 7), frames[6])
+    np.testing.assert_array_equal(render_animation(shot)[8], frames[8])
+    for path in written(shot):
+        path.unlink()
+    shot.das.seed += 1  # another take, which is not there
+    assert_render_fails(shot, "No server answers at tcp://127.0.0.1")
+    shot.das.seed -= 1
+    (take,) = take_folders(shot)
+    (take / "frames" / "0003.png").write_bytes(b"damaged")
+    assert_render_fails(shot, "No server answers")
+
+
+def test_take_of_the_engine_says_how_long_each_station_took(shot):
+    shot.das.seed = 12
+    before = take_folders(shot)
+    render_animation(shot)
+    (folder,) = take_folders(shot) - before
+    timings = json.loads((folder / "take.json").read_text())["timings"]
+    assert {"plan", "export", "tracking", "first_frame", "job", "frames", "take"} <= set(timings)
+    assert all(seconds >= 0.0 for seconds in timings.values()) and timings["take"] > timings["job"] > 0.0
+    assert api.render_take(shot).timings == timings
 
 
 def test_frames_rendered_one_by_one_are_those_of_one_take(shot):
@@ -204,7 +236,8 @@ def test_frame_outside_of_the_shot_is_refused(shot):
     assert_render_fails(shot, "frame 12 is not in the shot .1 to 9.", write_still=True)
 
 
-def test_unreachable_server_fails_the_render(shot, monkeypatch):
+def test_unreachable_server_fails_the_render(shot, monkeypatch, tmp_path):
+    shot.das.cache_folder = str(tmp_path / "cache")  # without the take that other tests have made
     shot.das.server = "tcp://127.0.0.1:9"
     monkeypatch.setenv("DAS_TIMEOUT_S", "1")
     assert_render_fails(shot, "127.0.0.1:9")

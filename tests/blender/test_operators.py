@@ -11,7 +11,7 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, compat, jobs, operators, recipes, sequencer
+from das_blender_addon import api, compat, jobs, operators, recipes, sequencer, takes
 from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError
 from das_blender_addon.properties import resolve_settings
 from das_blender_addon.protocol.png import decode_png
@@ -112,7 +112,8 @@ def test_test_connection_remembers_the_models(shot_scene, server):
     assert jobs.known_capabilities(server.address).default_model == "das-preview"
 
 
-def test_failure_is_told_and_raised(shot_scene, monkeypatch):
+def test_failure_is_told_and_raised(shot_scene, monkeypatch, tmp_path):
+    shot_scene.das.cache_folder = str(tmp_path)  # without the take that other tests have made
     monkeypatch.setenv("DAS_TIMEOUT_S", "1")
     shot_scene.das.server = "tcp://127.0.0.1:9"
     with pytest.raises(RuntimeError, match="127.0.0.1:9"):
@@ -193,6 +194,18 @@ def test_window_job_renders_a_take_in_small_steps(shot_scene):
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
     assert sum(status.stage == "exporting" for status in ticker.shown) == 9  # it may stop after every frame
     assert any(status.preview for status in ticker.shown)
+
+
+def test_inputs_of_a_take_are_read_and_hashed_off_the_main_thread(shot_scene, monkeypatch):
+    threads = []
+
+    def spy(*arguments):
+        threads.append(threading.current_thread())
+        return takes.take_request(*arguments)
+
+    monkeypatch.setattr(recipes, "take_request", spy)
+    bpy.ops.das.render_take()
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
 
 
 def test_cancelled_window_job_ends_and_restores_the_scene(shot_scene):
