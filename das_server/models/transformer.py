@@ -23,7 +23,7 @@ from torch import nn
 from das_blender_addon.errors import ModelError
 
 from .block import DasBlock
-from .inputs import check_clip, check_rows
+from .inputs import check_clip, check_no_cache, check_rows
 from .run_cache import RunCache, StepModulation
 from .tensors import check_tensors, read_component_config
 
@@ -291,6 +291,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         not fit.
         """
         self._check_blocks()
+        check_no_cache(self)
         check_rows(self.config, hidden_states, encoder_hidden_states, timestep)
         check_clip(self.config, hidden_states, tracking_maps, self.allow_computed_positions)
         run = run if run is not None else RunCache()

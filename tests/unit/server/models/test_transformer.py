@@ -3,8 +3,18 @@
 
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig
-from diffusers.hooks import apply_first_block_cache
+from diffusers import (
+    FasterCacheConfig,
+    FirstBlockCacheConfig,
+    PyramidAttentionBroadcastConfig,
+    TaylorSeerCacheConfig,
+)
+from diffusers.hooks import (
+    apply_faster_cache,
+    apply_first_block_cache,
+    apply_pyramid_attention_broadcast,
+    apply_taylorseer_cache,
+)
 
 from das_blender_addon.errors import ModelError
 from das_server.models.attention import DasAttnProcessor
@@ -179,6 +189,27 @@ def test_block_caches_are_refused_with_a_sentence(config):
 def test_block_cache_applied_from_outside_is_refused():
     with pytest.raises(ValueError, match="not registered"):
         apply_first_block_cache(tiny_transformer(), FirstBlockCacheConfig())
+
+
+@pytest.mark.parametrize(
+    ("apply", "config"),
+    [
+        (
+            apply_pyramid_attention_broadcast,
+            PyramidAttentionBroadcastConfig(
+                spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 500
+            ),
+        ),
+        (apply_faster_cache, FasterCacheConfig(current_timestep_callback=lambda: 500)),
+        (apply_taylorseer_cache, TaylorSeerCacheConfig(use_lite_mode=True)),
+    ],
+    ids=["pyramid attention broadcast", "faster cache", "taylorseer"],
+)
+def test_cache_hooked_in_from_outside_is_refused_with_a_sentence(apply, config):
+    model = tiny_transformer()
+    apply(model, config)
+    with pytest.raises(ModelError, match="render without a cache"), model.cache_context("cond"):
+        output_of(model, tiny_inputs(model))
 
 
 def test_replaced_list_of_blocks_is_refused():
