@@ -73,7 +73,7 @@ def execute(run: Run, arguments: list[str]) -> tuple[int, int, int]:
             **os.environ,
             "BLENDER_USER_RESOURCES": str(Path(scratch) / "blender"),
             "DAS_SERVER_PYTHON": str(ROOT / ".venv" / "bin" / "python"),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # tiny models: threads only wait for each other
         }
         command = [str(run.python), "-m", "pytest", "-q", f"--junitxml={report}", *arguments, *run.folders]
         try:
