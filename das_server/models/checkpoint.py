@@ -17,10 +17,9 @@ from pathlib import Path
 
 from das_blender_addon.errors import ModelError
 
-from .registry import COMPONENTS, model_path, model_spec
+from .registry import COMPONENTS, MANIFEST_NAME, model_path, model_spec
 from .tensors import read_component_config, read_tensor_shapes, weight_files
 
-MANIFEST_NAME = "das_manifest.json"
 """File that `add_model` writes into a model's folder: sha256 and size of every file."""
 
 CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".md")

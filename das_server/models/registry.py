@@ -34,6 +34,9 @@ EXACT_STEPS = (1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200)
 
 GIBIBYTE = 1 << 30
 
+MANIFEST_NAME = "das_manifest.json"
+"""The file in a model's folder that holds the digests of all others."""
+
 COMPONENTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 """Sub-folders of a checkpoint in the published layout."""
 
@@ -208,8 +211,6 @@ def is_installed(folder: Path) -> bool:
 
 def list_models(models_folder: Path | None = None) -> list[ModelStatus]:
     """Every known model, installed or not."""
-    from .checkpoint import MANIFEST_NAME
-
     statuses = []
     for spec in model_specs().values():
         folder = model_path(spec.name, models_folder)
