@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,7 +197,7 @@ def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_pa
         from tests.blender.test_first_frame import shot_of
         shot = shot_of(bpy.context.scene)
         render = start_first_frame(bpy.context.scene, shot, folder={str(tmp_path / "shot")!r}, samples=60_000)
-        print("CHILD", render._child.pid, flush=True)
+        print("CHILD", render._child.pid, render._scratch.name, flush=True)
         while "DAS {{" not in render._log():
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -205,15 +206,18 @@ def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_pa
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=LIMIT_S
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    child = int(done.stdout.split("CHILD ")[1].split()[0])
+    child, scratch = done.stdout.split("CHILD ")[1].split()[:2]
+    child = int(child)
     deadline = time.monotonic() + LIMIT_S
     try:
         while lives(child):
             assert time.monotonic() < deadline, "the child renders on"
             time.sleep(0.05)
+        assert not (Path(scratch) / "first_frame.png").exists(), "the child rendered to its end"
     finally:
         if lives(child):
             os.kill(child, signal.SIGKILL)
+        shutil.rmtree(scratch)
 
 
 def lives(pid: int) -> bool:
