@@ -128,6 +128,15 @@ def show_in_sequencer(context, scene) -> None:
         workspace.sequencer_scene = scene
 
 
+# ── Colours ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def working_space() -> str:
+    """Name of the open file's scene-linear space; "" up to Blender 4.5, where files do not choose it."""
+    colours = getattr(bpy.data, "colorspace", None)
+    return colours.working_space if colours is not None else ""
+
+
 # ── Output ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

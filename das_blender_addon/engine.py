@@ -16,6 +16,7 @@ import numpy as np
 from bpy.app.handlers import persistent
 
 from . import compat, jobs, recipes, sequencer
+from .colours import colour_warning, working_from_rec709
 from .errors import DasError, JobCancelled, SceneError, StorageError
 from .properties import resolve_settings
 from .protocol.png import decode_png
@@ -101,13 +102,9 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         return made
 
     def _warn(self, scene) -> None:
-        view_transform = scene.view_settings.view_transform
-        if view_transform != "Standard":
-            self.report(
-                {"WARNING"},
-                f"Diffusion as Shader: the view transform {view_transform} changes the colours of the frames; "
-                "Standard shows them as they are.",
-            )
+        words = colour_warning(scene)
+        if words:
+            self.report({"WARNING"}, f"Diffusion as Shader: {words}.")
 
     def _give(self, scene, take, frame: int) -> None:
         """Put the frame's pixels into a render result; with a render border only its part."""
@@ -117,7 +114,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         part = _border(scene.render, picture.shape[1], picture.shape[0], result.resolution_x, result.resolution_y)
         passes = result.layers[0].passes
         combined = np.ones((result.resolution_y, result.resolution_x, 4), np.float32)
-        combined[..., :3] = linear_from_srgb(picture[part])
+        combined[..., :3] = working_from_rec709(linear_from_srgb(picture[part]))
         passes["Combined"].rect.foreach_set(_bottom_up(combined))
         for name, values in ((TRACKING_PASS, tracking[part] / np.float32(255.0)), (COVERAGE_PASS, coverage[part])):
             if name in passes.keys():
@@ -136,11 +133,11 @@ def _in_words(frames: tuple[int, ...]) -> str:
 
 _codes = np.arange(256, dtype=np.float64) / 255.0
 SRGB_TO_LINEAR = np.where(_codes <= 0.04045, _codes / 12.92, ((_codes + 0.055) / 1.055) ** 2.4).astype(np.float32)
-"""[256] f32: scene-linear value of each sRGB byte (IEC 61966-2-1); the Standard view gives back the same byte."""
+"""[256] f32: linear Rec.709 of each sRGB byte (IEC 61966-2-1); the Standard view gives back the same byte."""
 
 
 def linear_from_srgb(picture: np.ndarray) -> np.ndarray:
-    """sRGB bytes u8 → scene-linear f32, same shape."""
+    """sRGB bytes u8 → linear Rec.709 f32, same shape."""
     return SRGB_TO_LINEAR[picture]
 
 

@@ -5,14 +5,15 @@
     <shot folder>/first_frame.json   who made it ("das" or "user"), its SHA-256, and the digest of the view that it
     shows
 
-One that we rendered is fresh while the digest (geometry, camera and size of the first frame, engine and samples) is
-the same. One that somebody else changed is theirs: it is used as it is and never rendered over, unless it is asked for.
+One that we rendered is fresh while the digest (geometry, camera and size of the first frame, engine, samples and the
+kept look) is the same.  One that somebody else changed is theirs: it is used as it is and never rendered over, unless
+it is asked for.
 
 Blender cannot render inside a render, so a child Blender does it, always: the same binary, or the same Python where
-Blender is the `bpy` module, from a temporary copy of the scene.  The picture is the plain render with the scene's view
-transform: without compositing (it comes after the take), sequencer, motion blur (every later frame would smear it),
-border and stamp.  Painted images that were never saved or packed and simulation caches on disk do not travel with the
-copy.
+Blender is the `bpy` module, from a temporary copy of the scene.  The picture is the plain render with the scene's
+look, or the one that it was told to keep (`colours`): without dithering (the model would see grain), compositing (it
+comes after the take), sequencer, motion blur (every later frame would smear it), border and stamp.  Painted images
+that were never saved or packed and simulation caches on disk do not travel with the copy.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from pathlib import Path
 
 import bpy
 
+from . import compat
 from .camera import active_camera, blender_camera_values
 from .client.files import write_whole
+from .colours import kept_look
 from .errors import FirstFrameError, JobCancelled, SettingsError
 from .protocol.png import blob_sha, decode_png, encode_png
 from .shot import ShotTracking
@@ -71,9 +74,10 @@ def first_frame_state(shot_folder: Path, digest: str = "") -> str:
     return "fresh" if record.get("digest") == digest else "stale"
 
 
-def render_digest(shot: ShotTracking, engine: str, samples: int) -> str:
-    """SHA-256 (hex) of all that makes a rendered first frame stale when it changes."""
-    return hashlib.sha256(f"{shot.digest} {engine} {samples}".encode()).hexdigest()
+def render_digest(shot: ShotTracking, engine: str, samples: int, look: dict | None = None) -> str:
+    """SHA-256 (hex) of all that makes a rendered first frame stale when it changes; ``look`` of `colours.kept_look`."""
+    kept = " " + json.dumps(look, sort_keys=True) if look else ""
+    return hashlib.sha256(f"{shot.digest} {engine} {samples}{kept}".encode()).hexdigest()
 
 
 def start_first_frame(
@@ -99,7 +103,8 @@ def start_first_frame(
         raise SettingsError(
             f"The first frame's engine is {engine!r}; use one of {', '.join(ENGINES)}.", field="first_frame_engine"
         )
-    digest = render_digest(shot, engine, samples)
+    look = kept_look(scene)
+    digest = render_digest(shot, engine, samples, look)
     model_size = shot.plan.model_size
     if path:
         read_first_frame(Path(path), model_size)
@@ -117,6 +122,7 @@ def start_first_frame(
         "digest": digest,
         "engine": engine,
         "samples": samples,
+        "look": look,
         "frame": shot.plan.frames[0],
         "size": list(model_size),
         "blender": bpy.app.version_string,
@@ -269,6 +275,8 @@ def _child_request(scene, shot: ShotTracking, file: Path, scratch: Path, engine:
         "samples": samples,
         "size": [values.width, values.height],
         "pixel_aspect": list(values.pixel_aspect),
+        "look": kept_look(scene),
+        "working_space": compat.working_space(),
         "matrix_world": values.matrix_world,
         "sensor_width_per_lens": values.sensor_width,
         "shift": [values.shift_x, values.shift_y],

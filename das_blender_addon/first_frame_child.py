@@ -57,6 +57,12 @@ def choose_engine(scene, name, samples):
         scene.eevee.taa_render_samples = samples
 
 
+def use_working_space(name):
+    """The scene-linear space of the original file (Blender 5.0 and newer), which a copy of one scene may not have."""
+    if name and bpy.data.colorspace.working_space != name:
+        bpy.ops.wm.set_working_color_space(working_space=name, convert_colors=False)
+
+
 def place_camera(scene, request):
     """A new camera in the place of the scene's: its lens and focus, the request's view, nothing animated."""
     original = bpy.data.objects[request["camera"]] if request["camera"] in bpy.data.objects else scene.camera
@@ -78,7 +84,7 @@ def place_camera(scene, request):
 
 
 def set_output(scene, request):
-    """A whole picture of the model's size, the scene's own look, nothing burnt in and nothing after the render."""
+    """A whole picture of the model's size with the look asked for, nothing burnt in and nothing after the render."""
     render = scene.render
     render.resolution_x, render.resolution_y = request["size"]
     render.resolution_percentage = 100
@@ -100,6 +106,10 @@ def set_output(scene, request):
         settings.media_type = "IMAGE"
     settings.file_format, settings.color_mode, settings.color_depth = "PNG", "RGB", "8"
     settings.color_management = "FOLLOW_SCENE"
+    render.dither_intensity = 0.0  # the model would see it as grain
+    for name, value in request["look"].items():  # the view transform comes before the looks that it has
+        if hasattr(scene.view_settings, name):
+            setattr(scene.view_settings, name, value)
     render.use_file_extension = False
     render.filepath = request["output"]
 
@@ -110,6 +120,7 @@ def render(request):
     scene = bpy.data.scenes[request["scene"]]
     if bpy.context.window is not None:
         bpy.context.window.scene = scene
+    use_working_space(request["working_space"])
     choose_engine(scene, request["engine"], request["samples"])
     scene.frame_set(request["frame"])
     place_camera(scene, request)

@@ -15,6 +15,7 @@ import bpy
 from bpy.app.handlers import persistent
 
 from . import api, compat, jobs, local_server, recipes
+from .colours import keep_look, pixel_changes
 from .errors import DasError
 from .first_frame import first_frame_path
 from .images import load_sequence, show_image
@@ -272,6 +273,31 @@ class DAS_OT_open_first_frame(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class DAS_OT_keep_look(bpy.types.Operator):
+    bl_idname = "das.keep_look"
+    bl_label = "Keep Look"
+    bl_description = (
+        "Put the scene's look (view transform, look, exposure, gamma) into the first frame, and let the scene show "
+        "the take exactly as made: Standard, without dithering"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context):
+        if not pixel_changes(context.scene):
+            cls.poll_message_set("The take is shown exactly as made already")
+            return False
+        return True
+
+    def execute(self, context):
+        try:
+            keep_look(context.scene)
+        except DasError as error:
+            self.report({"ERROR"}, error.message)
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
 class DAS_OT_add_to_sequencer(bpy.types.Operator):
     bl_idname = "das.add_to_sequencer"
     bl_label = "Add to Sequencer"
@@ -371,6 +397,7 @@ CLASSES = (
     DAS_OT_cancel,
     DAS_OT_randomise_seed,
     DAS_OT_open_first_frame,
+    DAS_OT_keep_look,
     DAS_OT_add_to_sequencer,
     DAS_OT_start_local_server,
     DAS_OT_stop_local_server,

@@ -12,6 +12,7 @@ from pathlib import Path
 import bpy
 
 from . import compat, jobs, local_server, operators, recipes, sequencer
+from .colours import colour_warning, pixel_changes
 from .errors import DasError
 from .properties import resolve_settings
 
@@ -94,6 +95,11 @@ class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
         column.prop(settings, "first_frame_engine")
         if settings.first_frame_engine != "WORKBENCH":
             column.prop(settings, "first_frame_samples")
+        if settings.first_frame_view:
+            column = layout.column(align=True)
+            column.active = not settings.first_frame_path
+            for name in ("first_frame_view", "first_frame_look", "first_frame_exposure", "first_frame_gamma"):
+                column.prop(settings, name)
         row = layout.row(align=True)
         row.operator("das.render_first_frame", icon="RENDER_STILL")
         row.operator("das.open_first_frame", text="Open", icon="BRUSH_DATA")
@@ -140,6 +146,8 @@ class DAS_PT_take(_RenderPanel, bpy.types.Panel):
         session = context.window_manager.das
         for words in scene_warnings(context.scene):
             _alert(layout, words)
+        if pixel_changes(context.scene):
+            layout.operator("das.keep_look", icon="COLOR")
 
         column = layout.column(align=True)
         column.operator("das.preview_tracking", icon="MOD_UVPROJECT")
@@ -211,11 +219,8 @@ def scene_warnings(scene) -> list[str]:
         warnings.append(
             "This scene has strips: Blender renders them instead of the shot. Turn off Post Processing › Sequencer"
         )
-    if scene.view_settings.view_transform != "Standard":
-        warnings.append(
-            f"The view transform {scene.view_settings.view_transform} changes the colours of the frames. "
-            "Standard shows them as they are"
-        )
+    if colour_warning(scene):
+        warnings.append(colour_warning(scene))
     return warnings
 
 

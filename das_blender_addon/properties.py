@@ -178,6 +178,41 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         max=MAX_SAMPLES,
         options=set(),
     )
+    first_frame_view: StringProperty(
+        name="Kept View",
+        description="View transform that the first frame is rendered with; empty takes the scene's own look. "
+        "Keep Look fills it in",
+    )
+    first_frame_look: StringProperty(
+        name="Kept Look", description="Look that the first frame is rendered with; empty for none"
+    )
+    first_frame_exposure: FloatProperty(
+        name="Kept Exposure",
+        description="Exposure that the first frame is rendered with, stops",
+        min=-32.0,
+        max=32.0,
+        soft_min=-10.0,
+        soft_max=10.0,
+        options=set(),
+    )
+    first_frame_gamma: FloatProperty(
+        name="Kept Gamma",
+        description="Gamma that the first frame is rendered with",
+        default=1.0,
+        min=0.0,
+        max=5.0,
+        options=set(),
+    )
+    first_frame_curves: BoolProperty(
+        name="Kept Curves",
+        description="The first frame is rendered with the curves of the scene's colour management",
+        options=set(),
+    )
+    first_frame_white_balance: BoolProperty(
+        name="Kept White Balance",
+        description="The first frame is rendered with the white balance of the scene's colour management",
+        options=set(),
+    )
     server: StringProperty(
         name="Server", description="Address of the server for this scene; empty uses the one in the preferences"
     )

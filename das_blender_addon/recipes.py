@@ -23,6 +23,7 @@ from .capability_note import keep_capabilities, kept_capabilities
 from .client.client import DasClient
 from .client.files import write_whole
 from .client.take import JobEvent, Log, Preview, Progress
+from .colours import kept_look
 from .errors import (
     DasError,
     ModelError,
@@ -135,7 +136,7 @@ def take(
     shot = yield from _shot(geometry, planned, report)
     clock.lap("tracking")
     # 3. The first frame.
-    if unreachable is not None and not _has_first_frame(settings, shot, folder):
+    if unreachable is not None and not _has_first_frame(scene, settings, shot, folder):
         raise unreachable
     image = yield from _first_frame(scene, settings, shot, report, again=False)
     clock.lap("first_frame")
@@ -238,9 +239,9 @@ def _plan(scene, settings: ResolvedSettings, folder: Path, server_named: bool) -
         raise unreachable from error  # what does not fit what was offered was never rendered
 
 
-def _has_first_frame(settings: ResolvedSettings, shot: ShotTracking, folder: Path) -> bool:
+def _has_first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, folder: Path) -> bool:
     """Whether the first frame is there and fits the shot, so that nothing has to be rendered for it."""
-    digest = render_digest(shot, settings.first_frame_engine, settings.first_frame_samples)
+    digest = render_digest(shot, settings.first_frame_engine, settings.first_frame_samples, kept_look(scene))
     return bool(settings.first_frame_path) or first_frame_state(folder, digest) in ("user", "fresh")
 
 

@@ -142,7 +142,8 @@ def test_traps_of_the_scene_are_told(scene, tmp_path):
     scene.view_settings.view_transform = "AgX"
     sequencer.add_image_strip(scene, "strip", write_frames(tmp_path), 1)
     shown = words(panels.DAS_PT_take)
-    assert "AgX changes the colours" in shown and "This scene has strips" in shown
+    assert "view transform AgX changes the pixels" in shown and "This scene has strips" in shown
+    assert "das.keep_look" in drawn(panels.DAS_PT_take)
 
 
 def test_unusable_override_is_shown_instead_of_a_crash(scene, monkeypatch):
