@@ -20,8 +20,6 @@ from das_blender_addon.errors import ModelError
 from .registry import COMPONENTS, MANIFEST_NAME, model_path, model_spec
 from .tensors import read_component_config, read_tensor_shapes, weight_files
 
-"""File that `add_model` writes into a model's folder: sha256 and size of every file."""
-
 CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".md")
 """Endings of the files that belong to a checkpoint; others are left behind by `add_model`."""
 

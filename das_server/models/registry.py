@@ -35,7 +35,7 @@ EXACT_STEPS = (1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200)
 GIBIBYTE = 1 << 30
 
 MANIFEST_NAME = "das_manifest.json"
-"""The file in a model's folder that holds the digests of all others."""
+"""File that `checkpoint.add_model` writes into a model's folder: sha256 and size of every other file."""
 
 COMPONENTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 """Sub-folders of a checkpoint in the published layout."""
