@@ -99,7 +99,7 @@ def contact_sheet(out: Path, result: dict) -> None:
     paste(result["first_frame"], 0, 0, "first frame")
     words = [f"model {result['report']['model']}, seed {result['report']['seed']}"]
     words += [
-        f"{len(result['frames'])} frames made at {'×'.join(str(side) for side in result['report']['model_size'])}"
+        f"{len(result['frames'])} frames made at {' x '.join(str(side) for side in result['report']['model_size'])}"
     ]
     words += [f"Blender {result['blender_version']}"]
     for line, text in enumerate(words):
