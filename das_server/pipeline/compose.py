@@ -11,7 +11,7 @@ about the same. Never applied to the full model.
 
 import numpy as np
 
-HIDDEN_SHARE = 0.6
+HIDDEN_SHARE = 0.8
 """How much of a hidden surface's colour comes from the first frame around it; the model gives the rest."""
 DEPTH_STEP, DEPTH_WIDTH = 16, 10.0
 """Distance between depth layers and the Gaussian width of one, in 8-bit levels of the tracking video's blue."""
