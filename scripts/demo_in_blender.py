@@ -47,11 +47,13 @@ class Progress(logging.Handler):
 
 
 def terminal_without_blenders_chatter(log: Path):
-    """Send everything that Blender writes to its standard output into ``log``; returns the terminal."""
+    """Send everything that Blender itself writes into ``log``; returns the terminal, where Python's errors still go."""
     sys.stdout.flush()
     terminal = os.fdopen(os.dup(1), "w")
     with log.open("wb") as chatter:
         os.dup2(chatter.fileno(), 1)
+        os.dup2(chatter.fileno(), 2)
+    sys.stderr = terminal
     return terminal
 
 
