@@ -362,5 +362,7 @@ class _Run:
                 event = client.next_event(left, lambda: time.monotonic() > until)
                 if event is not None and event.job == self.job_id and event.kind in ("CANCELLED", "DONE", "FAILED"):
                     return
+        except JobCancelled:  # the time to wait is over
+            log.info("job %s: the server has been told to cancel and has not said CANCELLED yet", self.job_id)
         except DasError as error:
             log.warning("job %s could not be cancelled: %s", self.job_id, error)
