@@ -252,7 +252,7 @@ def _set_up_torch(device: str, threads: int) -> dict[str, Any]:
     if device.startswith("cuda"):
         label = f"{torch.cuda.get_device_name(device)} ({device})"
     else:
-        label = f"CPU, {threads} threads ({platform.machine()})"
+        label = f"CPU, {threads} thread{'' if threads == 1 else 's'} ({platform.machine()})"
     versions = {"das": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
     versions |= {"python": platform.python_version()}
     return {"device": device, "device_label": label, "versions": versions}
