@@ -16,6 +16,7 @@ says what).
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -74,7 +75,8 @@ def tour():
     yield from until(lambda: manager.das.job_state != "RUNNING", "the take was not cancelled")
     check(manager.das.job_state == "CANCELLED", manager.das.job_line)
 
-    # 5. A take runs while the window lives.
+    # 5. A take runs while the window lives; a larger one, so that it still runs when its picture is taken.
+    scene.das.size = "360x240"
     call("render_take")
     ticks = yield from until(lambda: jobs().preview_path() is not None, "no preview came")
     note(f"{ticks} ticks of the window until the first preview")
@@ -327,6 +329,7 @@ def conduct() -> int:
     (folder / "shots").mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("stop-*"), folder / "tour.log"):
         old.unlink(missing_ok=True)
+    shutil.rmtree(folder / "cache", ignore_errors=True)  # a take of the last tour would be found at once
     if "DAS_SERVER" in os.environ:
         return conduct_with(os.environ["DAS_SERVER"], folder, arguments.images)
     sys.path.insert(0, str(ROOT))
