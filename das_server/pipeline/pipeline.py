@@ -179,7 +179,7 @@ class DasPipeline:
         or "auto": the pipeline's own setting.
         ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,16,h,w] f32), or, if it takes four
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
-        ``should_stop``: asked between steps.  ``on_stage``: told "encoding", "denoising", "decoding".
+        ``should_stop``: asked between stages and steps.  ``on_stage``: told "encoding", "denoising", "decoding".
 
         Raises `JobRejected` for a request that cannot be run, `JobCancelled` when stopped (nothing is decoded then).
         """
@@ -222,8 +222,10 @@ class DasPipeline:
             prompt_embeds = self._encode_texts([negative_prompt or "", prompt] if guided else [prompt])
 
             # 3. Conditions and noise, drawn in the published order.
+            _raise_if_stopped(stop)
             self._set_tiling(tiling)
             tracking = self._encode_tracking(tracking_video, tracking_range, tracking_generator)
+            _raise_if_stopped(stop)
             conditions = self._encode_conditions(tracking_video, image, tracking, latents, shape, generator)
 
             # 4. Denoise.
@@ -242,6 +244,7 @@ class DasPipeline:
             # 5. Decode.
             if output_type == "latent":
                 return DasPipelineOutput(result, result, settings)
+            _raise_if_stopped(stop)
             tell("decoding")
             return DasPipelineOutput(border.decode(self.vae, result), result, settings)
 
