@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import CogVideoXDPMScheduler
+from PIL import Image
 
 from .clips import ClipSet, open_clips
 from .loop import StepContext, TrainingLoop
@@ -22,10 +23,14 @@ _log = logging.getLogger(__name__)
 LATENT_CHANNELS = 16
 PORTIONS = 16
 """A set is encoded in this many portions, the first before training, the others beside it."""
+SAMPLE_CLIPS, SAMPLE_STEPS = 8, (1, 4)
+"""Validation clips that are sampled whole during training, and with how many steps."""
 LATENT_NAMES = ("video", "tracking", "image", "tracking_image")
 SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
              "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0, "prediction_type": "v_prediction",
-             "timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "snr_shift_scale": 1.0}
+             "timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "snr_shift_scale": 30.0}
+"""The full model's sampler, but with the schedule shifted to high noise: what the tracking video leaves open is little,
+so a later step has to correct the step before it and not to refine a nearly finished picture."""
 
 
 def encode_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
@@ -143,7 +148,9 @@ def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
     def validate(loop: TrainingLoop) -> dict[str, float]:
         averaged = build_transformer(settings)
         averaged.load_state_dict(loop.averaged_weights())
-        return first_step_errors(averaged.eval(), validation.batch(np.arange(settings.validation_clips)), settings)
+        averaged.eval().to(ranks.device)
+        errors = first_step_errors(averaged, validation.batch(np.arange(settings.validation_clips)), settings)
+        return errors | sample_clips(recipe, averaged, folder / "samples" / f"{loop.step:06d}.png", ranks.device)
 
     loop.run(step_loss, validate)
     if ranks.rank == 0:
@@ -188,6 +195,34 @@ def predict_first_step(transformer, image, tracking, tracking_image, text, noise
     maps = torch.cat([tracking, torch.cat([tracking_image, zeros], 1)], 2)
     timestep = torch.full((len(noise),), LAST_TIMESTEP)
     return -transformer(hidden, text, timestep, maps, return_dict=False)[0]
+
+
+def sample_clips(recipe: PreviewRecipe, transformer, path: Path, device: torch.device) -> dict[str, float]:
+    """Run the pipeline on some validation clips; save their middle and last frames as `path`, a grid with a row per
+    clip: first frame, then tracking, truth, one step, several steps. Returns the PSNRs in dB, frames >= 1."""
+    from das_server.pipeline.pipeline import DasPipeline
+    from das_server.pipeline.prompt import PromptEncoder
+
+    from .evaluate import psnr
+
+    text = recipe.folder / "text"
+    write_text_components(text, recipe.transformer.text_embed_dim)
+    pipeline = DasPipeline(transformer=transformer, vae=load_autoencoder(recipe).to(device),
+                           scheduler=CogVideoXDPMScheduler(**SCHEDULER), device=device,
+                           prompt_encoder=PromptEncoder(text, recipe.transformer.max_text_seq_length, torch.float32))
+    clips = open_clips(recipe.folder / "validation", recipe.validation_sets[0])
+    grid, values = [], {steps: [] for steps in SAMPLE_STEPS}
+    for truth, tracking in zip(clips["rgb"][:SAMPLE_CLIPS], clips["tracking"][:SAMPLE_CLIPS], strict=True):
+        row = [tracking, truth]
+        for steps in SAMPLE_STEPS:
+            frames = np.asarray(pipeline("", np.asarray(tracking), Image.fromarray(truth[0]), guidance_scale=1.0,
+                                         num_inference_steps=steps, generator=torch.Generator().manual_seed(0)).frames)
+            values[steps].append(psnr(frames, truth))
+            row.append(frames)
+        grid.append(np.concatenate([truth[0], *(video[t] for video in row for t in (len(truth) // 2, -1))], 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(grid)).save(path)
+    return {f"psnr_{steps}": round(float(np.mean(list_)), 3) for steps, list_ in values.items()}
 
 
 def write_transformer(recipe: PreviewRecipe, weights: dict[str, torch.Tensor]) -> None:

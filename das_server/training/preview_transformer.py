@@ -26,8 +26,8 @@ from .objective import ObjectiveOutput, velocity_objective
 from .recipe import TransformerSettings
 
 LAST_TIMESTEP = 999
-LATER_TIMESTEPS = (749, 499, 249)
-"""With 999, the timesteps of a four-step run; 499 also is the second of a two-step run."""
+LATER_TIMESTEPS = (749, 499, 249, 99)
+"""With 999, the timesteps of a four-step run; 499 is the last of a two-step run, 99 of a ten-step run."""
 TIME_WAVES, SPACE_WAVES = 4, 5
 """Fastest waves of the position table, per axis, whose sine and cosine channels nothing else is written to."""
 TRACK_GAIN = 2.0
