@@ -11,7 +11,7 @@ from pathlib import Path
 
 import bpy
 
-from . import compat, jobs, local_server, operators, recipes, sequencer
+from . import compat, job_operators, jobs, local_server, operators, recipes, sequencer
 from .colours import colour_warning, pixel_changes
 from .errors import DasError
 from .properties import resolve_settings
@@ -165,7 +165,7 @@ class DAS_PT_take(_RenderPanel, bpy.types.Panel):
             _alert(layout, session.job_line)
         elif session.job_line:
             _say(layout, session.job_line, "CHECKMARK" if session.job_state == "DONE" else "INFO")
-        reason = operators.no_camera(context.scene)
+        reason = job_operators.no_camera(context.scene)
         if reason:
             _say(layout, reason, "INFO")
         layout.prop(context.scene.das, "edit_scene", text="Strips In")

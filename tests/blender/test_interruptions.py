@@ -7,7 +7,7 @@ import time
 import bpy
 import pytest
 
-from das_blender_addon import engine, jobs, operators, recipes
+from das_blender_addon import engine, job_operators, jobs, recipes
 from das_blender_addon.errors import JobCancelled
 from das_blender_addon.properties import resolve_settings
 from das_blender_addon.stepping import stepping
@@ -31,8 +31,8 @@ def exporting(shot_scene, monkeypatch):
     bpy.ops.ed.undo_push(message="before")
     shot_scene.das.prompt = "changed"
     bpy.ops.ed.undo_push(message="after")
-    operator = operators.DAS_OT_preview_tracking
-    show, done = operators._shown_in_window(operator, shot_scene.name)
+    operator = job_operators.DAS_OT_preview_tracking
+    show, done = job_operators.shown_in_window(operator, shot_scene.name)
     job = jobs.SessionJob("test", recipes.tracking_preview(shot_scene, resolve_settings(shot_scene)), show, done)
     jobs.start_job(job)
     while "frame 5" not in session().job_line:

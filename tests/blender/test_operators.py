@@ -11,7 +11,7 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, compat, jobs, operators, recipes, sequencer, takes
+from das_blender_addon import api, compat, job_operators, jobs, operators, recipes, sequencer, takes
 from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError
 from das_blender_addon.properties import resolve_settings
 from das_blender_addon.protocol.png import decode_png
@@ -82,7 +82,7 @@ def test_preview_tracking_begins_at_the_shots_first_frame(shot_scene, monkeypatc
     shot_scene.das.server = "tcp://127.0.0.1:9"
     shot_scene.das.use_shot_range, shot_scene.das.shot_start, shot_scene.das.shot_end = True, 4, 6
     shown = []
-    monkeypatch.setattr(operators, "show_image", lambda image, *times: shown.append(times))
+    monkeypatch.setattr(job_operators, "show_image", lambda image, *times: shown.append(times))
     bpy.ops.das.preview_tracking()
     assert shown == [(3, 4)]
 

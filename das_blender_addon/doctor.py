@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``das doctor`` looks at: versions, libraries, cache folder, first frame's engine, server and its models."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpy
+
+from . import jobs, local_server, recipes
+from .errors import DasError, FirstFrameError, JobCancelled, SettingsError, StorageError
+from .preferences import check_online_access
+from .properties import resolve_settings
+from .protocol.messages import PROTOCOL_VERSIONS
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.  ``hint``: what to do about it.  ``exit_code``: the process's, when it is not
+    ``ok``.
+    """
+
+    name: str
+    ok: bool
+    words: str
+    hint: str = ""
+    exit_code: int = 0
+
+
+def checks(scene, should_stop) -> Iterator[Check]:
+    """All of it, one after the other."""
+    yield Check("Diffusion as Shader", True, f"{version()}, protocol {', '.join(map(str, PROTOCOL_VERSIONS))}")
+    yield Check("Blender", True, f"{bpy.app.version_string}, Python {platform.python_version()}, {platform.platform()}")
+    yield Check("libraries", True, ", ".join(f"{name} {number}" for name, number in library_versions().items()))
+    try:
+        settings = resolve_settings(scene)
+    except DasError as error:
+        yield _failed("settings", error, "correct the variable or flag, or leave it out")
+        return
+    yield _check_cache(settings.cache_folder)
+    yield _check_first_frame(settings)
+    try:
+        yield Check("local server", True, local_server.find_executable())
+    except SettingsError as error:
+        yield Check(
+            "local server", True, error.message, hint="only needed to start a server on this machine from Blender"
+        )
+    yield from _check_server(settings, should_stop)
+
+
+def _check_cache(folder: Path) -> Check:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".das-", suffix=".part") as probe:
+            probe.write(b"probe")
+        free_gb = shutil.disk_usage(folder).free / 1e9
+    except OSError as error:
+        failure = StorageError(f"{folder} cannot be written to: {error.strerror}.")
+        return _failed("cache folder", failure, "choose another one with --cache, DAS_CACHE, or in the preferences")
+    return Check("cache folder", True, f"{folder}, {free_gb:.1f} GB free")
+
+
+def _check_first_frame(settings) -> Check:
+    if settings.first_frame_path:
+        if os.path.isfile(settings.first_frame_path):
+            return Check("first frame", True, settings.first_frame_path)
+        return _failed(
+            "first frame",
+            FirstFrameError(f"There is no image {settings.first_frame_path}."),
+            "choose another image, or none",
+        )
+    if settings.first_frame_engine == "CYCLES" and "cycles" not in bpy.context.preferences.addons:
+        return _failed(
+            "first frame", FirstFrameError("The add-on Cycles is off."), "enable it, or choose EEVEE or WORKBENCH"
+        )
+    return Check("first frame", True, f"rendered with {settings.first_frame_engine}")
+
+
+def _check_server(settings, should_stop) -> Iterator[Check]:
+    try:
+        check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
+        welcome = jobs.finish(recipes.hello(settings), should_stop=should_stop)
+    except JobCancelled:
+        raise
+    except DasError as error:
+        yield _failed("server", error, f"start one with: das-server serve --bind {settings.server}")
+        return
+    yield Check(
+        "server",
+        True,
+        f"{welcome.server} at {settings.server}, protocol {welcome.version}, {', '.join(welcome.capabilities.devices)}",
+    )
+    for model in welcome.capabilities.models:
+        mark = " (default)" if model.name == welcome.capabilities.default_model else ""
+        state = "installed" if model.installed else "weights not installed"
+        sizes = ", ".join(f"{width}x{height}" for width, height in model.sizes)
+        yield Check(
+            "model", True, f"{model.name}{mark}: {state}, {'/'.join(map(str, model.num_frames))} frames, {sizes}"
+        )
+
+
+def _failed(name: str, error: DasError, hint: str) -> Check:
+    return Check(name, False, error.message, hint=hint, exit_code=error.exit_code)
+
+
+def version() -> str:
+    """The extension's version, as its manifest says."""
+    here = Path(__file__).resolve().parent
+    for folder in (here, here.parent):
+        manifest = folder / "blender_manifest.toml"
+        if manifest.is_file():
+            return tomllib.loads(manifest.read_text(encoding="utf-8"))["version"]
+    return "unknown"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what the extension is built on; another extension's copy may have been loaded first."""
+    import msgpack
+    import numpy
+    import zmq
+
+    versions = {
+        "numpy": numpy.__version__,
+        "pyzmq": zmq.__version__,
+        "libzmq": zmq.zmq_version(),
+        "msgpack": ".".join(map(str, msgpack.version)),
+    }
+    try:
+        import zstandard
+    except ImportError:
+        versions["zstandard"] = "none (zlib instead)"
+    else:
+        versions["zstandard"] = zstandard.__version__
+    return versions

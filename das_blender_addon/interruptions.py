@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What comes between a running job and its end: another file, undo, saving, the extension switched off."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.app.handlers import persistent
+
+from . import jobs
+from .stepping import is_stepping
+
+
+@persistent
+def stop_before_load(*_):
+    """Another file is about to be opened: the running job belongs to the old one."""
+    jobs.stop_job()
+    jobs.forget_takes()
+
+
+@persistent
+def stop_export_before_undo(*_):
+    """Undo or redo comes while a job has the scene's frame and visibility changed: they are set back first."""
+    if is_stepping():
+        jobs.stop_job("Stopped: the scene was undone or redone while it was exported. Press the button again.")
+
+
+@persistent
+def stop_export_before_save(*_):
+    """The file is saved while a job has the scene's frame and visibility changed: they are set back first."""
+    if is_stepping():
+        jobs.stop_job("Stopped: the file was saved while its scene was exported. Press the button again.")
+
+
+@persistent
+def forget_words_of_file(*_):
+    """Another file was opened: what it may hold of its own session is not ours."""
+    if jobs.running_job() is None:
+        jobs.show_idle(bpy.context.window_manager.das)
+
+
+def _handlers():
+    """(Blender's list of handlers, ours)."""
+    lists = bpy.app.handlers
+    return (
+        (lists.load_pre, stop_before_load),
+        (lists.load_post, forget_words_of_file),
+        (lists.undo_pre, stop_export_before_undo),
+        (lists.redo_pre, stop_export_before_undo),
+        (lists.save_pre, stop_export_before_save),
+    )
+
+
+def register():
+    """From now on a running job ends before another file is opened, an export before undo and saving."""
+    for handlers, handler in _handlers():
+        handlers.append(handler)
+
+
+def unregister():
+    """Undo `register`, and stop what is running."""
+    jobs.stop_job()
+    jobs.wait_for_threads()
+    for handlers, handler in _handlers():
+        handlers.remove(handler)
