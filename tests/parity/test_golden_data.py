@@ -15,3 +15,9 @@ def test_file_is_the_one_in_the_manifest(name):
     content = (GOLDEN / name).read_bytes()
     assert len(content) == MANIFEST[name]["bytes"]
     assert hashlib.sha256(content).hexdigest() == MANIFEST[name]["sha256"]
+
+
+def test_manifest_lists_every_file():
+    files = {path.relative_to(GOLDEN).as_posix() for path in GOLDEN.rglob("*") if path.is_file()}
+    about = {name for name in files if name.endswith(("MANIFEST.json", "PROVENANCE.md"))}
+    assert files - about == set(MANIFEST)
