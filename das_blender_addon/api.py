@@ -133,7 +133,9 @@ def plan_shot(
 
     ``frames`` as in `export_tracking`.  ``model``: a name the server offers, None for its default.  ``size`` (width,
     height):
-    one of the model's sizes, None for the one nearest to the render's shape.  Cheap: nothing is evaluated.
+    one of the model's sizes, None for the one nearest to the render's shape; in a Blender with a window, and where the
+    server found itself fast, the largest of that shape.  In the background it is always the model's default, so that
+    the machines of a farm agree.  Cheap: nothing is evaluated.
 
     Raises `ShotTooLong`, `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not
     installed).
@@ -145,6 +147,7 @@ def plan_shot(
         capabilities,
         model=model or "",
         size=size,
+        large_if_fast=not bpy.app.background,
     )
 
 

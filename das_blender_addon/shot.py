@@ -62,11 +62,13 @@ def plan(
     *,
     model: str = "",
     size: tuple[int, int] | None = None,
+    large_if_fast: bool = False,
 ) -> ShotPlan:
     """Fit a shot to a model of a server: the smallest window that holds it, the size nearest to its shape.
 
     ``model`` "": the server's default.  ``size`` (width, height): one of the model's sizes, None for the one whose
-    aspect ratio is nearest to the render's.
+    aspect ratio is nearest to the render's: the model's default among those of one shape or, with ``large_if_fast``
+    and where the server says that the model is fast there, the largest.
 
     Raises `SettingsError` (unknown model, size that the model does not have), `ModelError` (its weights are not
     installed) and `ShotTooLong` (more frames than its longest window).
@@ -74,7 +76,10 @@ def plan(
     frames = check_frames(frames)
     chosen = _choose_model(capabilities, model)
     window = _choose_window(chosen, frames)
-    model_size = _choose_size(chosen, size, render_size, pixel_aspect)
+    usual_size = _choose_size(chosen, size, render_size, pixel_aspect)
+    model_size = usual_size
+    if large_if_fast and chosen.is_fast:
+        model_size = _choose_size(chosen, size, render_size, pixel_aspect, largest=True)
     framing = fit_framing(render_size, model_size, pixel_aspect=pixel_aspect[0] / pixel_aspect[1])
     return ShotPlan(
         frames=frames,
@@ -84,7 +89,7 @@ def plan(
         framing=framing,
         pixel_aspect=tuple(pixel_aspect),
         model=chosen,
-        notes=tuple(_notes(frames, window, framing, chosen)),
+        notes=tuple(_notes(frames, window, framing, chosen, enlarged=model_size != usual_size)),
     )
 
 
@@ -116,6 +121,8 @@ def _choose_size(
     size: tuple[int, int] | None,
     render_size: tuple[int, int],
     pixel_aspect: tuple[float, float],
+    *,
+    largest: bool = False,
 ) -> tuple[int, int]:
     sizes = [(int(width), int(height)) for width, height in model.sizes]
     if size is not None:
@@ -127,10 +134,17 @@ def _choose_size(
             )
         return tuple(size)
     shape = math.log(render_size[0] * pixel_aspect[0] / (render_size[1] * pixel_aspect[1]))
-    return min(sizes, key=lambda pair: round(abs(math.log(pair[0] / pair[1]) - shape), 6))
+
+    def distance(pair: tuple[int, int]) -> float:
+        return round(abs(math.log(pair[0] / pair[1]) - shape), 6)
+
+    nearest = [pair for pair in sizes if distance(pair) == min(map(distance, sizes))]
+    return max(nearest, key=math.prod) if largest else nearest[0]
 
 
-def _notes(frames: tuple[int, ...], window: int, framing: Framing, model: ModelCapability) -> Iterator[str]:
+def _notes(
+    frames: tuple[int, ...], window: int, framing: Framing, model: ModelCapability, *, enlarged: bool
+) -> Iterator[str]:
     count = f"{len(frames)} frame{'s' if len(frames) > 1 else ''}"
     yield f"{count} ({frames[0]} to {frames[-1]}) for {model.label}."
     if window > len(frames):
@@ -149,6 +163,8 @@ def _notes(frames: tuple[int, ...], window: int, framing: Framing, model: ModelC
             f"The model makes {model_width}×{model_height} and {sees}; the result is cropped to the shot and resized "
             f"(Lanczos) to {framing.render_size[0]}×{framing.render_size[1]}."
         )
+    if enlarged:
+        yield "The server was fast enough for the largest size; in the background the automatic size is smaller."
     if not model.uses_prompt:
         yield "This model ignores the prompt."
 

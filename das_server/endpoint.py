@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import zmq
@@ -42,6 +42,7 @@ from das_server.tasks.base import task_module
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
+from das_server.workers.speed import SpeedRecord
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ Models = Callable[[], dict[str, ModelCapability]]
 
 
 class Endpoint:
-    """Answers requests.  ``models``: what can be asked for now, by name."""
+    """Answers requests.  ``models``: what can be asked for now, by name.  ``speed``: how fast it was made so far."""
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Endpoint:
         models: Models,
         default_model: str,
         max_blob_bytes: int,
+        speed: SpeedRecord | None = None,
     ):
         self._socket = socket
         self._store = store
@@ -81,6 +83,7 @@ class Endpoint:
         self._models = models
         self._default_model = default_model
         self._max_blob_bytes = max_blob_bytes
+        self._speed = speed
         self._server_id = uuid.uuid4().hex
         self._started_s = time.monotonic()
         self._followers: dict[tuple[bytes, str], int] = {}
@@ -168,12 +171,16 @@ class Endpoint:
                 f"{_words(PROTOCOL_VERSIONS)}; install matching releases.",
                 field="versions",
             )
+        devices = [one.device_label or one.device for one in self._workers.status()]
+        models = list(self._models().values())
+        if self._speed is not None:
+            models = [replace(one, is_fast=self._speed.is_fast(one.name, devices)) for one in models]
         capabilities = Capabilities(
             default_model=self._default_model,
-            models=list(self._models().values()),
+            models=models,
             codecs=list(CODECS),
             max_blob_bytes=self._max_blob_bytes,
-            devices=[one.device_label or one.device for one in self._workers.status()],
+            devices=devices,
         )
         server = f"das-server {__version__}"
         return messages.Welcome(message.request, common[0], self._server_id, server, capabilities), None
@@ -324,7 +331,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             heartbeat_timeout_s=config.heartbeat_timeout_s,
             stall_timeout_s=config.stall_timeout_s,
         )
-        dispatcher = Dispatcher(store, blobs, workers, max_attempts=config.max_attempts)
+        speed = SpeedRecord(config.state)
+        dispatcher = Dispatcher(store, blobs, workers, max_attempts=config.max_attempts, speed=speed)
         endpoint = Endpoint(
             socket,
             store,
@@ -334,6 +342,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             models=known_models,
             default_model=config.model,
             max_blob_bytes=config.max_blob_bytes,
+            speed=speed,
         )
         try:
             dispatcher.recover()

@@ -97,6 +97,8 @@ class ModelCapability:
     ``num_frames``: window lengths it accepts, increasing.  ``sizes``: [width, height] pairs in pixels, default first.
     ``exact_steps``: step counts it accepts.  ``uses_prompt`` False: the prompt is ignored and the panel says so.
     ``inputs``: roles it reads besides "tracking_video" and "first_frame".  ``installed``: weights are there.
+    ``is_fast``: jobs on this server were so fast that its largest sizes take seconds, too: where somebody waits at a
+    screen, the automatic size may be the largest of a shape.
     """
 
     name: str
@@ -111,6 +113,7 @@ class ModelCapability:
     inputs: list[str]
     licence: str
     installed: bool
+    is_fast: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from das_server.workers.base import (
     WorkPreviewed,
     WorkProgressed,
 )
+from das_server.workers.speed import SpeedRecord
 
 _log = logging.getLogger(__name__)
 
@@ -26,13 +27,25 @@ SAVE_AGAIN_S = 2.0
 
 
 class Dispatcher:
-    """Moves jobs through their states.  ``max_attempts``: how many workers a job may lose before it fails."""
+    """Moves jobs through their states.
 
-    def __init__(self, store: JobStore, blobs: BlobStore, workers: Workers, *, max_attempts: int = 3):
+    ``max_attempts``: how many workers a job may lose before it fails.  ``speed`` is told of every finished job.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        blobs: BlobStore,
+        workers: Workers,
+        *,
+        max_attempts: int = 3,
+        speed: SpeedRecord | None = None,
+    ):
         self._store = store
         self._blobs = blobs
         self._workers = workers
         self._max_attempts = max_attempts
+        self._speed = speed
         self._unsaved: list[WorkNews] = []
         self._save_again_s = 0.0
 
@@ -95,6 +108,8 @@ class Dispatcher:
             self._retry(job, f"{len(missing)} results vanished from the server's disk.")
         else:
             self._store.finish(job.job, list(news.artefacts), news.report)
+            if self._speed is not None:
+                self._speed.note(job.spec, news.report)
 
     def _fail(self, job: Job, news: WorkFailed) -> None:
         if news.code == JobCancelled.code:  # nobody asked for it: the cancellation was forgotten with an earlier server

@@ -68,6 +68,23 @@ def test_plan_takes_a_size_that_the_model_has_and_no_other():
         plan((1,), (96, 64), SQUARE_PIXELS, capabilities_of(model), size=(100, 100))
 
 
+def test_plan_takes_the_largest_size_of_the_shape_only_where_that_is_fast_and_wanted():
+    sizes = [[96, 64], [192, 128], [48, 32], [256, 256]]
+    fast, slow = (model_capability(sizes=sizes, is_fast=is_fast) for is_fast in (True, False))
+    assert planned(capability=fast, large_if_fast=True).model_size == (192, 128)
+    assert planned(capability=fast).model_size == (96, 64)
+    assert planned(capability=slow, large_if_fast=True).model_size == (96, 64)
+    exactly = plan((1,), (96, 64), SQUARE_PIXELS, capabilities_of(fast), size=(48, 32), large_if_fast=True)
+    assert exactly.model_size == (48, 32)
+    assert planned(size=(1000, 1000), capability=fast, large_if_fast=True).model_size == (256, 256)
+
+
+def test_plan_says_when_the_automatic_size_is_the_largest():
+    model = model_capability(sizes=[[96, 64], [192, 128]], is_fast=True)
+    assert "fast enough" in " ".join(planned(capability=model, large_if_fast=True).notes)
+    assert "fast enough" not in " ".join(planned(capability=model).notes)
+
+
 def test_plan_never_squashes_pixels_that_are_not_square():
     made = planned(size=(100, 100), aspect=(2.0, 1.0))
     left, top, right, bottom = made.framing.crop
