@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way to a server: addresses, the client, a whole job, and the background watcher.  No bpy."""
+"""The way to a server: addresses, the client, a whole job.  No bpy."""

@@ -13,7 +13,6 @@ import pytest
 from das_blender_addon.client import connection
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, run_job
-from das_blender_addon.client.watcher import JobWatcher
 from das_blender_addon.errors import (
     FirstFrameError,
     JobCancelled,
@@ -23,6 +22,7 @@ from das_blender_addon.errors import (
     VersionMismatch,
 )
 from das_blender_addon.protocol.png import decode_png, encode_png
+from tests.support.background import BackgroundJob
 from tests.support.jobs import HEIGHT, WIDTH, correspondences, first_frame, job_id, job_spec, tracking_video
 from tests.support.server import ROOT
 from tests.support.wire import JOB_S, follow
@@ -54,13 +54,13 @@ def wait_for(condition, what, timeout_s=TAKE_S):
     raise AssertionError(f"{what} did not happen within {timeout_s:.0f} s")
 
 
-def wait_for_step(watcher) -> list:
-    """The watcher's events up to its first denoising step."""
+def wait_for_step(running) -> list:
+    """The running job's events up to its first denoising step."""
     seen = []
 
     def stepped():
-        seen.extend(watcher.poll())
-        assert not watcher.done, watcher.result()
+        seen.extend(running.poll())
+        assert not running.done, running.result(0)
         return any(isinstance(one, Progress) and one.stage == "denoising" and one.step > 0 for one in seen)
 
     wait_for(stepped, "a denoising step")
@@ -129,11 +129,11 @@ def test_take_that_fails_is_the_error_of_its_class(server, tmp_path):
 
 def test_cancelled_take_ends_on_both_sides(server, tmp_path):
     job = job_id()
-    watcher = JobWatcher(server.address, request(num_inference_steps=LONG_STEPS), tmp_path / "frames", job_id=job)
-    wait_for_step(watcher)
-    watcher.cancel()
+    running = BackgroundJob(server.address, request(num_inference_steps=LONG_STEPS), tmp_path / "frames", job_id=job)
+    wait_for_step(running)
+    running.cancel()
     with pytest.raises(JobCancelled):
-        watcher.result(TAKE_S)
+        running.result(TAKE_S)
     with DasClient(server.address) as client:
         assert follow(client, job).last.kind == "CANCELLED"
     assert not (tmp_path / "frames").exists()
@@ -141,12 +141,12 @@ def test_cancelled_take_ends_on_both_sides(server, tmp_path):
 
 def test_take_cancelled_by_another_client_ends(server, tmp_path):
     job = job_id()
-    watcher = JobWatcher(server.address, request(num_inference_steps=LONG_STEPS), tmp_path / "frames", job_id=job)
-    wait_for_step(watcher)
+    running = BackgroundJob(server.address, request(num_inference_steps=LONG_STEPS), tmp_path / "frames", job_id=job)
+    wait_for_step(running)
     with DasClient(server.address) as other:
         other.cancel(job)
     with pytest.raises(JobCancelled, match="was cancelled on the server"):
-        watcher.result(TAKE_S)
+        running.result(TAKE_S)
 
 
 # ── Going away and coming back ──────────────────────────────────────────────────────────────────────────────────────
@@ -188,26 +188,26 @@ def test_client_that_is_killed_finds_its_job_again(server, tmp_path):
 
 def test_server_that_is_killed_and_started_again_finishes_the_take(own_server, tmp_path):
     calm = run_job(own_server.address, request(num_inference_steps=20), tmp_path / "calm")
-    watcher = JobWatcher(own_server.address, request(num_inference_steps=20), tmp_path / "frames", timeout_s=TAKE_S)
-    seen = wait_for_step(watcher)
+    running = BackgroundJob(own_server.address, request(num_inference_steps=20), tmp_path / "frames", timeout_s=TAKE_S)
+    seen = wait_for_step(running)
     own_server.kill()
     own_server.start()
-    outcome = watcher.result(TAKE_S)
+    outcome = running.result(TAKE_S)
     assert contents(outcome) == contents(calm)
-    seen += watcher.poll()
+    seen += running.poll()
     started = [one.text for one in seen if isinstance(one, Log) and one.text.startswith("Started on")]
     assert len(started) == 2 and "attempt 2" in started[1]
 
 
 def test_server_that_stays_away_is_a_timeout_and_its_job_goes_on_later(own_server, tmp_path):
     job = job_id()
-    watcher = JobWatcher(
+    running = BackgroundJob(
         own_server.address, request(num_inference_steps=20), tmp_path / "frames", job_id=job, timeout_s=3.0
     )
-    wait_for_step(watcher)
+    wait_for_step(running)
     own_server.kill()
     with pytest.raises(TransportTimeout, match="fell silent for 3 s"):
-        watcher.result(TAKE_S)
+        running.result(TAKE_S)
     assert not (tmp_path / "frames").exists()
     own_server.start()
     again = run_job(own_server.address, request(num_inference_steps=20), tmp_path / "frames", job_id=job)
@@ -216,10 +216,10 @@ def test_server_that_stays_away_is_a_timeout_and_its_job_goes_on_later(own_serve
 
 def test_client_waits_for_a_server_that_is_still_starting(own_server, tmp_path):
     own_server.kill()
-    watcher = JobWatcher(own_server.address, request(), tmp_path / "frames", timeout_s=TAKE_S)
+    running = BackgroundJob(own_server.address, request(), tmp_path / "frames", timeout_s=TAKE_S)
     time.sleep(0.5)
     own_server.start()
-    assert len(watcher.result(TAKE_S).frames) == KEPT
+    assert len(running.result(TAKE_S).frames) == KEPT
 
 
 # ── Strangers ───────────────────────────────────────────────────────────────────────────────────────────────────────

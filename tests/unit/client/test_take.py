@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`run_job` and `JobWatcher` against a small peer: a whole job, and what may go wrong on its way."""
+"""`run_job` against a small peer: a whole job, and what may go wrong on its way."""
 
 import dataclasses
 import threading
@@ -11,7 +11,6 @@ import pytest
 from das_blender_addon.client import connection
 from das_blender_addon.client import take as take_module
 from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, job_inputs, run_job
-from das_blender_addon.client.watcher import JobWatcher
 from das_blender_addon.errors import (
     JobCancelled,
     JobRejected,
@@ -25,6 +24,7 @@ from das_blender_addon.errors import (
 from das_blender_addon.protocol import codec, frames
 from das_blender_addon.protocol import messages as m
 from das_blender_addon.protocol.png import decode_png, encode_png
+from tests.support.background import BackgroundJob
 from tests.support.messages import JOB
 from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, PREVIEW_IMAGE, WIDTH, Peer, frame
 
@@ -195,7 +195,7 @@ def test_server_that_restarts_in_the_middle_goes_on(tmp_path):
     first = Peer()
     first.final = None
     with first:
-        watcher = JobWatcher(first.address, request(), tmp_path, timeout_s=10.0)
+        running = BackgroundJob(first.address, request(), tmp_path, timeout_s=10.0)
         until = time.monotonic() + 5
         while not first.seen[m.Fetch] and time.monotonic() < until:
             time.sleep(0.01)
@@ -206,9 +206,9 @@ def test_server_that_restarts_in_the_middle_goes_on(tmp_path):
         artefacts = [second.keep(encode_png(frame(i)), "frame", "image/png", i) for i in range(NUM_FRAMES - 1)]
         second.add_event(job, "RETRY", {"attempt": 2, "code": "job.worker_lost", "message": "The server restarted."})
         second.add_event(job, "DONE", {"artefacts": artefacts, "report": {}})
-        outcome = watcher.result(15.0)
+        outcome = running.result(15.0)
         assert_frames(outcome.frames, tmp_path)
-    assert Log("Attempt 2: The server restarted.") in watcher.poll()
+    assert Log("Attempt 2: The server restarted.") in running.poll()
 
 
 # ── Not finishing ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -336,34 +336,3 @@ def test_event_of_an_unknown_kind_is_passed_over(peer, tmp_path):
     peer.final = None
     outcome = run_job(peer.address, request(), tmp_path, on_event=pause, timeout_s=5.0)
     assert_frames(outcome.frames, tmp_path)
-
-
-# ── In the background ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_watcher_runs_a_job_in_the_background(peer, tmp_path):
-    watcher = JobWatcher(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
-    outcome = watcher.result(10.0)
-    assert watcher.done and outcome.job_id == JOB
-    assert_frames(outcome.frames, tmp_path)
-    events = watcher.poll()
-    assert events[-1] == Progress("downloading", 2, 2, 1.0) and watcher.poll() == []
-
-
-def test_watcher_that_is_not_done_says_so_and_can_be_cancelled(peer, tmp_path):
-    peer.final = None
-    watcher = JobWatcher(peer.address, request(), tmp_path, timeout_s=5.0)
-    with pytest.raises(TransportTimeout, match="still running after 0 s"):
-        watcher.result()
-    assert not watcher.done
-    watcher.cancel()
-    with pytest.raises(JobCancelled):
-        watcher.result(10.0)
-    assert watcher.done
-
-
-def test_watcher_keeps_the_error_for_its_owner(tmp_path):
-    watcher = JobWatcher("127.0.0.1:9", request(), tmp_path, timeout_s=0.2)
-    for _ in range(2):
-        with pytest.raises(ServerUnreachable):
-            watcher.result(10.0)
