@@ -17,9 +17,17 @@ from PIL import Image, ImageDraw
 
 from das_server.pipeline.compose import compose, look_up
 
-MOVING_SHARE = 0.03
-"""A clip has motion when this share of its pixels, frames >= 1, differs from the first frame by MOVING_LEVELS."""
 MOVING_LEVELS = 24
+"""A pixel moves when it differs from the first frame's at the same place by more 8-bit levels than this."""
+MOVING_SHARE = 0.03
+STATIC_DB = 18.0
+SELECTIONS = {
+    "all": "all clips",
+    "moving": f"clips with motion: more than {MOVING_SHARE:.0%} of the pixels move",
+    "static_below_18": f"clips with motion: the static first frame is below {STATIC_DB:.0f} dB",
+}
+"""Which clips a table is of. The two definitions of motion differ much: the second leaves out what moves a little, and
+by construction is unkind to the static first frame."""
 PSNR_CEILING = 60.0
 """Equal frames have no finite PSNR; they count as this many dB."""
 
@@ -47,9 +55,11 @@ class HeldOutClip:
         change = np.abs(self.rgb.astype(np.int16) - self.rgb[:1].astype(np.int16)).max(-1)
         return change > MOVING_LEVELS
 
-    @property
-    def has_motion(self) -> bool:
-        return bool(self.moving[1:].mean() > MOVING_SHARE)
+    def selections(self) -> dict[str, bool]:
+        """Which of `SELECTIONS` the clip belongs to."""
+        static = np.broadcast_to(self.rgb[:1], self.rgb.shape)
+        return {"all": True, "moving": bool(self.moving[1:].mean() > MOVING_SHARE),
+                "static_below_18": psnr(static, self.rgb) < STATIC_DB}
 
 
 def load_clips(folder: Path) -> list[HeldOutClip]:
@@ -112,7 +122,8 @@ class PreviewRunner:
     def __init__(self, checkpoint: Path):
         from das_server.pipeline.pipeline import DasPipeline
 
-        self.pipeline = DasPipeline.from_pretrained(checkpoint, device="cpu", vae_tiling=False)
+        self.pipeline = DasPipeline.from_pretrained(checkpoint, device="cpu", vae_tiling=False,
+                                                    fast_cpu_convolutions=True)
 
     def frames(self, clip: HeldOutClip, tracking: np.ndarray, steps: int) -> np.ndarray:
         """`[T, H, W, 3]` u8 from the clip's first frame and `tracking` (its own or another's)."""
@@ -151,18 +162,19 @@ def evaluate(checkpoint: Path, clips: list[HeldOutClip], steps: Iterable[int] = 
             variants[f"composed_{count}"] = compose(variants[f"model_{count}"], clip.rgb[0], clip.xy, clip.visible,
                                                      tracking_video=clip.tracking)
         for variant, frames in variants.items():
-            rows.append({"clip": clip.name, "kind": clip.kind, "motion": clip.has_motion, "variant": variant,
+            rows.append({"clip": clip.name, "kind": clip.kind, **clip.selections(), "variant": variant,
                          **measure(frames, clip)})
         if each:
             each(clip, variants)
     return rows
 
 
-def summarise(rows: list[dict], *, motion_only: bool = False) -> dict[str, dict[str, tuple[float, float, int]]]:
-    """Per variant and number: (mean, standard error, clips), clips without a value left out."""
+def summarise(rows: list[dict], selection: str = "all") -> dict[str, dict[str, tuple[float, float, int]]]:
+    """Per variant and number, over one of `SELECTIONS`: (mean, standard error, clips), clips without a value left out.
+    """
     table: dict[str, dict[str, tuple[float, float, int]]] = {}
     for variant in dict.fromkeys(row["variant"] for row in rows):
-        chosen = [row for row in rows if row["variant"] == variant and (row["motion"] or not motion_only)]
+        chosen = [row for row in rows if row["variant"] == variant and row[selection]]
         table[variant] = {}
         for key in ("psnr", "ssim", "psnr_moving_visible", "psnr_visible", "psnr_holes"):
             values = np.array([row[key] for row in chosen], float)
@@ -172,11 +184,11 @@ def summarise(rows: list[dict], *, motion_only: bool = False) -> dict[str, dict[
     return table
 
 
-def paired(rows: list[dict], better: str, worse: str, key: str = "psnr", *, motion_only: bool = False):
+def paired(rows: list[dict], better: str, worse: str, key: str = "psnr",
+           selection: str = "all") -> tuple[float, float, int, int]:
     """(mean difference, standard error, clips won, clips) of `key` between two variants of the same clips."""
     def values(variant):
-        return {row["clip"]: row[key] for row in rows
-                if row["variant"] == variant and (row["motion"] or not motion_only)}
+        return {row["clip"]: row[key] for row in rows if row["variant"] == variant and row[selection]}
 
     first, second = values(better), values(worse)
     difference = np.array([first[name] - second[name] for name in first if name in second])
@@ -194,11 +206,12 @@ def write_table(rows: list[dict], folder: Path) -> str:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    summary = {"all": summarise(rows), "motion": summarise(rows, motion_only=True)}
+    summary = {selection: summarise(rows, selection) for selection in SELECTIONS}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1))
     lines = []
-    for title, table in summary.items():
-        lines += [f"{'All clips' if title == 'all' else 'Clips with motion'}:", "",
+    for selection, table in summary.items():
+        count = len({row["clip"] for row in rows if row[selection]})
+        lines += [f"{count} {SELECTIONS[selection]}", "",
                   "| variant | PSNR | SSIM | PSNR moving visible | PSNR visible | PSNR holes |",
                   "|---|---|---|---|---|---|"]
         for variant, numbers in table.items():

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Render held-out clips in Blender: `python -m tests.support.held_out_clips FOLDER` writes one `.npz` per clip.
 
+Sets: "motion" (the eight kinds), "large" (a few of them at the largest size, and the demo scene), "light" (light and
+shadows that change).
+
 Colours are Cycles renders; tracking video, coverage and first-frame positions come from the extension's own exporter.
 """
 
@@ -15,10 +18,23 @@ SIZES = ((9, 96, 64), (9, 96, 64), (9, 96, 64), (17, 144, 96))
 """(frames, width, height) of the clips of each kind, in turn."""
 
 
-def planned_clips(per_kind: int) -> list[tuple[str, str, int, int, int, int]]:
-    """(name, kind, seed, frames, width, height) of every clip."""
-    from tests.support.held_out_scenes import KINDS
+LARGE_KINDS, LARGE_SIZE, LARGE_SAMPLES = ("rigid", "orbit", "low_poly_ground"), (9, 360, 240), 24
+"""The clips of the largest size; their seed is of no other set."""
+LARGE_SEED = 4
+DEMO_SIZE = (49, 192, 128)
+"""All frames of the demo scene, at the size that it is rendered with by default."""
+CLIP_SETS = ("motion", "large", "light")
 
+
+def planned_clips(clip_set: str = "motion", per_kind: int = 4) -> list[tuple[str, str, int, int, int, int]]:
+    """(name, kind, seed, frames, width, height) of every clip of a set."""
+    from tests.support.held_out_scenes import KINDS, LIGHT_KINDS
+
+    if clip_set == "large":
+        large = [(f"{kind}_{LARGE_SEED}", kind, LARGE_SEED, *LARGE_SIZE) for kind in LARGE_KINDS]
+        return [*large, ("demo", "demo", 0, *DEMO_SIZE)]
+    if clip_set == "light":
+        return [(f"{kind}_{seed}", kind, seed, *SIZES[0]) for seed in range(per_kind) for kind in LIGHT_KINDS]
     return [(f"{kind}_{seed}", kind, seed, *SIZES[seed % len(SIZES)]) for seed in range(per_kind) for kind in KINDS]
 
 
@@ -28,9 +44,8 @@ def render_clip(path: Path, kind: str, seed: int, frames: int, width: int, heigh
     from PIL import Image
 
     from das_blender_addon import api
-    from tests.support.held_out_scenes import build_scene
 
-    scene = build_scene(kind, seed, frames, width, height)
+    scene = _build(kind, seed, frames, width, height)
     rgb = np.empty((frames, height, width, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         for index in range(frames):
@@ -45,12 +60,28 @@ def render_clip(path: Path, kind: str, seed: int, frames: int, width: int, heigh
                         xy=tracking.first_frame_xy.astype(np.float32), visible=tracking.first_frame_visible, kind=kind)
 
 
+def _build(kind: str, seed: int, frames: int, width: int, height: int):
+    """The Blender scene of a clip, to be rendered by Cycles at the clip's size."""
+    if kind != "demo":
+        from tests.support.held_out_scenes import build_scene
+
+        samples = {"samples": LARGE_SAMPLES} if (width, height) == LARGE_SIZE[1:] else {}
+        return build_scene(kind, seed, frames, width, height, **samples)
+    from das_blender_addon.demo_scene import build_demo_scene
+
+    scene = build_demo_scene()
+    scene.render.engine = "CYCLES"
+    scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = width, height, 100
+    return scene
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--set", choices=CLIP_SETS, default="motion", dest="clip_set")
     parser.add_argument("--per-kind", type=int, default=4)
     options = parser.parse_args(sys.argv[1:])
-    for name, *rest in planned_clips(options.per_kind):
+    for name, *rest in planned_clips(options.clip_set, options.per_kind):
         path = options.folder / f"{name}.npz"
         if not path.exists():
             render_clip(path, *rest)

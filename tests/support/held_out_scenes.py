@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Held-out scenes for the preview model: eight kinds of motion, built from a seed in the current Blender.
+"""Held-out scenes for the preview model, built from a seed in the current Blender: eight kinds of motion, and three of
+light and shadow that change.
 
 Materials are Blender's own procedural textures in generated coordinates, which stay on a surface that deforms; light is
 a sun with shadows and a plain world. Nothing here is shared with the generator that the model was trained on.
@@ -12,12 +13,14 @@ import numpy as np
 from mathutils import Vector
 
 KINDS = ("rigid", "skinned", "shape_key", "orbit", "dolly_occluder", "low_poly_ground", "crossing", "off_screen_entry")
+LIGHT_KINDS = ("moving_light", "lamp_fade", "moving_shadow")
+"""Kinds for `preview_relight.py` alone: what they measure is the light, and the model's numbers are of `KINDS`."""
 
 
 def build_scene(kind: str, seed: int, num_frames: int, width: int, height: int, samples: int = 48) -> bpy.types.Scene:
     """An empty file with one scene of `kind`: frames 1 to `num_frames`, Cycles on the CPU, a camera that renders it."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    rng = np.random.default_rng([seed, (*KINDS, *LIGHT_KINDS).index(kind)])
     scene = bpy.context.scene
     scene.frame_start, scene.frame_end = 1, num_frames
     scene.render.engine = "CYCLES"
@@ -243,3 +246,45 @@ def _off_screen_entry(scene, rng, end):
     for side in (-1, 1)[:int(rng.integers(1, 3))]:
         thing = _random_shape(scene, rng, (0, 0, 1.0), rng.uniform(0.6, 0.9))
         _key(thing, "location", (1, end), ((side * 5.5, rng.uniform(-1, 1), 1.0), (side * rng.uniform(0, 1.5), 0, 1.0)))
+
+
+def _moving_light(scene, rng, end):
+    """The sun goes round: the shadows of a tall thing and of a few others sweep over the ground."""
+    _tube(scene, rng, (rng.uniform(-1.2, 1.2), rng.uniform(-0.5, 1), 1.0))
+    _things(scene, rng, 2)
+    sun = scene.objects["Sun"]
+    start = sun.rotation_euler.copy()
+    start.x = rng.uniform(0.6, 1.0)
+    turn = rng.choice([-1, 1]) * rng.uniform(0.8, 1.6)
+    _key(sun, "rotation_euler", (1, end), (start, (start.x + rng.uniform(-0.3, 0.1), start.y, start.z + turn)))
+    thing = scene.objects["Thing"]
+    place = Vector(thing.location)
+    _key(thing, "location", (1, end), (place, place + Vector((rng.uniform(-0.8, 0.8), rng.uniform(-0.4, 0.4), 0))))
+
+
+def _lamp_fade(scene, rng, end):
+    """A lamp beside the things fades, or comes up, while one of them moves; the sun and the world are dim."""
+    scene.objects["Sun"].data.energy *= 0.3
+    level = scene.world.node_tree.nodes["Background"].inputs[0]
+    level.default_value = (*(0.4 * value for value in level.default_value[:3]), 1)
+    data = bpy.data.lights.new("Lamp", "POINT")
+    data.shadow_soft_size = 0.2
+    lamp = _link(scene, "Lamp", data)
+    lamp.location = (rng.choice([-1, 1]) * rng.uniform(1.5, 3), rng.uniform(-3, -1), rng.uniform(2.0, 3.5))
+    bright = rng.uniform(500, 900)
+    _key(data, "energy", (1, end), (bright, 0.1 * bright) if rng.random() < 0.5 else (0.1 * bright, bright))
+    thing = _things(scene, rng, 3)[0]
+    place = Vector(thing.location)
+    _key(thing, "location", (1, end), (place, place + Vector((rng.uniform(-1.2, 1.2), rng.uniform(-0.5, 0.5), 0))))
+
+
+def _moving_shadow(scene, rng, end):
+    """Things hover over a sunlit ground, and their shadows sweep over it: what the tracking video does tell."""
+    sun = scene.objects["Sun"]
+    sun.data.energy = rng.uniform(3, 5)
+    sun.rotation_euler.x = rng.uniform(0.3, 0.7)
+    for side in (-1, 1):
+        thing = _random_shape(scene, rng, (0, rng.uniform(-1.5, 1), rng.uniform(1.2, 1.8)), rng.uniform(0.5, 0.8))
+        start = Vector((side * rng.uniform(0.4, 2.2), thing.location.y, thing.location.z))
+        move = Vector((-side * rng.uniform(1.0, 2.4), rng.uniform(-0.8, 0.8), 0))
+        _key(thing, "location", (1, end), (start, start + move))
