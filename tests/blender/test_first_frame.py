@@ -178,10 +178,10 @@ def test_first_frame_reports_progress_and_stops_when_asked(shot_scene, tmp_path)
     assert seen and seen[-1] == (8, 8)
 
     render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=60_000)
-    child = render._child
+    process = render._child.process
     with pytest.raises(JobCancelled):
         render.wait(should_stop=lambda: True)
-    assert child.poll() is not None
+    assert process.poll() is not None
     assert first_frame_state(tmp_path) == "rendered"
 
 
@@ -197,8 +197,8 @@ def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_pa
         from tests.blender.test_first_frame import shot_of
         shot = shot_of(bpy.context.scene)
         render = start_first_frame(bpy.context.scene, shot, folder={str(tmp_path / "shot")!r}, samples=60_000)
-        print("CHILD", render._child.pid, render._scratch.name, flush=True)
-        while "DAS {{" not in render._log():
+        print("CHILD", render._child.process.pid, render._child.folder, flush=True)
+        while "DAS {{" not in render._child.log():
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -231,7 +231,7 @@ def lives(pid: int) -> bool:
 def test_first_frame_that_fails_says_why(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
-    render._child.kill()
+    render._child.process.kill()
     with pytest.raises(FirstFrameError, match="could not be rendered with CYCLES: the child Blender ended with"):
         render.wait()
     assert first_frame_state(tmp_path) == "missing"
