@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the transformer may be given, checked before it computes: shapes that agree, positions that exist, no cache
-that was hooked in from outside."""
+"""What the transformer may be given, checked before it computes: shapes that agree, positions that exist."""
 
 from __future__ import annotations
 
@@ -9,21 +8,6 @@ from typing import Any
 import torch
 
 from das_blender_addon.errors import ModelError
-
-CACHE_HOOKS = ("cache", "fbc_", "pyramid_attention_broadcast", "layer_skip")
-"""What the names of diffusers' hooks contain that leave computation out; offloading and parallelism do not."""
-
-
-def check_no_cache(model: torch.nn.Module) -> None:
-    """Raise `ModelError` where one of diffusers' ``apply_…_cache`` functions has hooked the model or a part of it."""
-    for name, module in model.named_modules():
-        registry = getattr(module, "_diffusers_hook", None)
-        for hook in registry.hooks if registry is not None else ():
-            if any(word in hook for word in CACHE_HOOKS):
-                raise ModelError(
-                    f"{name or 'The transformer'} has the hook {hook!r} of a step cache made for plain CogVideoX; with "
-                    "the tracking branch it gives wrong frames: render without a cache."
-                )
 
 
 def check_rows(config: Any, latents: torch.Tensor, text: torch.Tensor, timestep: torch.Tensor | int) -> None:

@@ -23,7 +23,8 @@ from torch import nn
 from das_blender_addon.errors import ModelError
 
 from .block import DasBlock
-from .inputs import check_clip, check_no_cache, check_rows
+from .caches import check_blocks, check_no_cache, register_block
+from .inputs import check_clip, check_rows
 from .run_cache import RunCache, StepModulation
 from .tensors import check_tensors, read_component_config
 
@@ -126,6 +127,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
             patch_bias=patch_bias,
         )
         self.register_to_config(num_layers=num_layers)
+        register_block(DasBlock)
         inner_dim = num_attention_heads * attention_head_dim
 
         def new_block() -> DasBlock:
@@ -257,14 +259,6 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
             "set_attention_backend and compile_repeated_blocks instead."
         )
 
-    def _check_blocks(self) -> None:
-        if len(self.transformer_blocks) != self.config.num_layers:
-            raise ModelError(
-                f"transformer_blocks holds {len(self.transformer_blocks)} blocks instead of "
-                f"{self.config.num_layers}: a block cache "
-                "has replaced them, which skips the tracking branch and gives wrong frames; render without that cache."
-            )
-
     # ── The computation ─────────────────────────────────────────────────────────────────────────────────────────────
 
     @apply_lora_scale("attention_kwargs")
@@ -290,7 +284,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         `RunCache`. Returns [B,F,16,H,W] in ``.sample``.  Raises `ModelError` for a clip that the learned positions do
         not fit.
         """
-        self._check_blocks()
+        check_blocks(self)
         check_no_cache(self)
         check_rows(self.config, hidden_states, encoder_hidden_states, timestep)
         check_clip(self.config, hidden_states, tracking_maps, self.allow_computed_positions)

@@ -6,13 +6,19 @@ import torch
 from diffusers import (
     FasterCacheConfig,
     FirstBlockCacheConfig,
+    LayerSkipConfig,
+    MagCacheConfig,
     PyramidAttentionBroadcastConfig,
     TaylorSeerCacheConfig,
 )
 from diffusers.hooks import (
+    SeaCacheConfig,
     apply_faster_cache,
     apply_first_block_cache,
+    apply_layer_skip,
+    apply_mag_cache,
     apply_pyramid_attention_broadcast,
+    apply_sea_cache,
     apply_taylorseer_cache,
 )
 
@@ -186,11 +192,6 @@ def test_block_caches_are_refused_with_a_sentence(config):
         tiny_transformer().enable_cache(config)
 
 
-def test_block_cache_applied_from_outside_is_refused():
-    with pytest.raises(ValueError, match="not registered"):
-        apply_first_block_cache(tiny_transformer(), FirstBlockCacheConfig())
-
-
 @pytest.mark.parametrize(
     ("apply", "config"),
     [
@@ -202,8 +203,15 @@ def test_block_cache_applied_from_outside_is_refused():
         ),
         (apply_faster_cache, FasterCacheConfig(current_timestep_callback=lambda: 500)),
         (apply_taylorseer_cache, TaylorSeerCacheConfig(use_lite_mode=True)),
+        (apply_first_block_cache, FirstBlockCacheConfig()),
+        (apply_mag_cache, MagCacheConfig(calibrate=True)),
+        (
+            apply_sea_cache,
+            SeaCacheConfig(raw_vision_callback=lambda _, args, named: list(named["hidden_states"].movedim(1, 2))),
+        ),
+        (apply_layer_skip, LayerSkipConfig(indices=[1])),
     ],
-    ids=["pyramid attention broadcast", "faster cache", "taylorseer"],
+    ids=["pyramid attention broadcast", "faster cache", "taylorseer", "first block", "mag", "sea", "layer skip"],
 )
 def test_cache_hooked_in_from_outside_is_refused_with_a_sentence(apply, config):
     model = tiny_transformer()
