@@ -2,9 +2,11 @@
 """Clips on disk in the public layout: `prompt.txt`, `videos.txt`, `trackings.txt`, one line per clip in each.
 
 Lines are captions and paths relative to the folder. A path is a video file, or a folder of numbered PNG frames
-(lossless: what exact tracks deserve).
+(lossless: what exact tracks deserve). The extension's export (`das_blender_addon/dataset_folder.py`) adds clips one by
+one; one that it has not finished adding does not count.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from PIL import Image
 from das_blender_addon.errors import ModelError
 
 LISTS = ("prompt.txt", "videos.txt", "trackings.txt")
+UNFINISHED = ".appending.json"
+"""Note of an export that is adding a clip, or died over it; its `count` is the number of clips before."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ def read_dataset(folder: Path) -> list[TrainingClip]:
     """All clips of a folder. A blank line inside a list is refused: dropping it would shift the lists.
 
     Raises ModelError for missing lists, lists of different length, blank lines and missing files."""
+    finished = _finished_clips(folder)
     columns = []
     for name in LISTS:
         path = folder / name
@@ -38,10 +43,12 @@ def read_dataset(folder: Path) -> list[TrainingClip]:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 raise ModelError(f"{path}, line {number} is blank; every clip needs a line in each list.")
-        columns.append([line.strip() for line in lines])
+        columns.append([line.strip() for line in lines][:finished])
     if len({len(column) for column in columns}) > 1:
         counts = ", ".join(f"{name} {len(column)}" for name, column in zip(LISTS, columns, strict=True))
         raise ModelError(f"the lists of {folder} differ in length: {counts}.")
+    if not columns[0]:
+        raise ModelError(f"{folder} has no finished clip yet; export one into it.")
     clips = [TrainingClip(prompt, folder / video, folder / tracking)
              for prompt, video, tracking in zip(*columns, strict=True)]
     for clip in clips:
@@ -49,6 +56,16 @@ def read_dataset(folder: Path) -> list[TrainingClip]:
             if not path.exists():
                 raise ModelError(f"{path}, named in {folder}, does not exist.")
     return clips
+
+
+def _finished_clips(folder: Path) -> int | None:
+    """How many clips count, None for all that are listed."""
+    try:
+        return int(json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["count"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / UNFINISHED} is no note of an export ({error}); remove it.") from error
 
 
 def read_frames(path: Path, num_frames: int, height: int, width: int) -> np.ndarray:

@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 import das_server.training
+from das_blender_addon import dataset_folder
+from das_blender_addon.client.files import write_whole
 from das_blender_addon.errors import ModelError
-from das_server.training.dataset import read_dataset, read_frames
+from das_blender_addon.protocol.png import encode_png
+from das_server.training.dataset import LISTS, UNFINISHED, read_dataset, read_frames
 from das_server.training.recipe import FineTuneRecipe, PreviewRecipe, load_recipe
 
 RECIPES = Path(das_server.training.__file__).parent / "recipes"
@@ -69,6 +72,40 @@ def test_dataset_that_does_not_line_up_is_refused(tmp_path, change, message):
     _write_dataset(tmp_path, {**GOOD, **change})
     with pytest.raises(ModelError, match=message):
         read_dataset(tmp_path)
+
+
+def test_clip_that_is_still_being_added_does_not_count(tmp_path):
+    assert (LISTS, UNFINISHED) == (dataset_folder.LISTS, dataset_folder.JOURNAL)
+    _write_dataset(tmp_path, {**GOOD, "prompt.txt": ["one", "two", "three"]})
+    (tmp_path / UNFINISHED).write_text('{"count": 2}')
+    assert [clip.prompt for clip in read_dataset(tmp_path)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(("note", "message"), [
+    ('{"count": 0}', "no finished clip"), ("{}", "is no note"), ("", "is no note"),
+])
+def test_dataset_without_a_finished_clip_is_refused(tmp_path, note, message):
+    _write_dataset(tmp_path, {name: lines[:1] for name, lines in GOOD.items()})
+    (tmp_path / UNFINISHED).write_text(note)
+    with pytest.raises(ModelError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_exported_clip_is_read_exactly(tmp_path):
+    """What the extension writes is what training reads, to the last bit."""
+    rng = np.random.default_rng(3)
+    written = {part: rng.integers(0, 256, (9, 16, 24, 3), np.uint8) for part in ("video", "tracking")}
+    place = dataset_folder.place_of("clip", lossless=True)
+    for part, frames in written.items():
+        for index, frame in enumerate(frames, 1):
+            write_whole(tmp_path / "made" / getattr(place, part) / f"{index:04d}.png", encode_png(frame))
+    write_whole(tmp_path / "made" / place.first_frame, encode_png(written["video"][0]))
+    dataset_folder.append_clip(tmp_path / "data", place, "a thing turns", tmp_path / "made")
+
+    (clip,) = read_dataset(tmp_path / "data")
+    assert clip.prompt == "a thing turns"
+    np.testing.assert_array_equal(read_frames(clip.video, 9, 16, 24), written["video"])
+    np.testing.assert_array_equal(read_frames(clip.tracking, 9, 16, 24), written["tracking"])
 
 
 def test_frames_are_sampled_over_the_whole_clip(tmp_path):
