@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m das_blender_addon doctor|preview|render …``: the command line where Blender is the `bpy` module."""
+"""``python -m das_blender_addon doctor|preview|render|dataset …``: the commands where Blender is the `bpy` module."""
 
 import os
 import sys

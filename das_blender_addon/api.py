@@ -6,6 +6,7 @@
     tracking = api.export_tracking(scene)                       # only the tracking video; no server needed
     take = api.render_take(scene, server="localhost", seed=7)   # everything; blocks
     api.add_to_sequencer(take, scene)
+    api.export_dataset(scene, "clips", lossless=True)           # a clip to train on; no server needed
 
 `render_take` drives the recipe that the operators and the render engine drive (`recipes.take`).  Its stations can be
 called one by one: `server_capabilities` → `plan_shot` → `export_shot` → `ensure_first_frame` → `take_request` →
@@ -45,6 +46,7 @@ __all__ = [
     "TakeSettings",
     "add_to_sequencer",
     "ensure_first_frame",
+    "export_dataset",
     "export_shot",
     "export_tracking",
     "find_take",
@@ -252,6 +254,44 @@ def add_to_sequencer(take: Take, scene=None, *, edit_scene=None):
     from . import sequencer
 
     return sequencer.add_take(take, scene or bpy.context.scene, edit_scene=edit_scene)
+
+
+# ── Clips to train on ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def export_dataset(
+    scene,
+    folder: str | Path,
+    *,
+    name: str = "",
+    caption: str = "",
+    frames: Sequence[int] | None = None,
+    size: tuple[int, int] | None = None,
+    lossless: bool = False,
+    engine: str | None = None,
+    samples: int | None = None,
+    on_event: Callable[[object], None] | None = None,
+    should_stop: ShouldStop | None = None,
+):
+    """Render the scene's shot and add it, with its exact tracking video, to the training clips in ``folder``; blocks.
+
+    ``name`` "": one of file, scene and frames.  ``caption`` "": the scene's prompt.  ``frames`` as in
+    `export_tracking`.  ``size`` (width, height) in pixels; None for the scene's model size, or the render size where
+    that is AUTO.  ``lossless``: the frames as PNG files instead of H.264 videos.  ``engine`` CYCLES, EEVEE or
+    WORKBENCH and ``samples``: None for those of the first frame.  ``on_event`` gets `client.take.Progress`.
+
+    Gives a `dataset.DatasetClip`; `dataset_folder` tells the layout.  Nothing of a clip that fails is listed.
+
+    Raises `SettingsError` (a name that is taken, a caption of several lines, an odd size without ``lossless``),
+    `SceneError`, `StorageError`, `JobCancelled`.
+    """
+    from . import dataset, jobs  # which stand upon this module
+
+    chosen = {"size": None if size is None else _check_size(size), "first_frame_engine": engine}
+    settings = _chosen_settings(scene, None, frames, None, {**chosen, "first_frame_samples": samples})
+    folder = Path(bpy.path.abspath(str(folder)))
+    request = dataset.clip_request(scene, settings, folder, name=name, caption=caption, lossless=lossless)
+    return jobs.finish(dataset.export_clip(scene, request, on_event=on_event), should_stop=should_stop)
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────

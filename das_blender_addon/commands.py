@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``blender --command das doctor|preview|render …``, or ``python -m das_blender_addon …`` with
-Blender as a module.
+"""The command line: ``blender --command das doctor|preview|render|dataset …``, or ``python -m das_blender_addon …``
+with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `properties.resolve_settings`).  A
 failure ends with one sentence on stderr and the exit code of its error class (see `errors`).  ``--json`` writes one
@@ -24,6 +24,7 @@ from pathlib import Path
 import bpy
 
 from . import api, jobs, recipes
+from .dataset import clip_request, export_clip
 from .doctor import Check, checks
 from .errors import DasError, SettingsError, StorageError
 from .preferences import check_online_access
@@ -170,17 +171,49 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
     return 0
 
 
+def dataset(scene, arguments, voice: Voice, should_stop) -> int:
+    """Render the shot with Blender's own engine and add it to a folder of training clips; needs no server."""
+    settings = resolve_settings(scene)
+    request = clip_request(
+        scene,
+        settings,
+        arguments.output,
+        name=arguments.name,
+        caption=arguments.caption,
+        lossless=arguments.lossless,
+    )
+    clip = jobs.finish(export_clip(scene, request), on_status=voice.status, should_stop=should_stop)
+    voice.result(
+        f"clip {clip.name} of {len(clip.frames)} frames in {clip.folder}",
+        clip=clip.name,
+        folder=clip.folder,
+        caption=clip.caption,
+        video=clip.video,
+        tracking=clip.tracking,
+        first_frame=clip.first_frame,
+        frames=clip.frames,
+        size=clip.size,
+    )
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=NAME, description="Diffusion as Shader from the command line.")
-    commands = parser.add_subparsers(required=True, metavar="doctor|preview|render")
-    for run, needs_file in ((doctor, False), (preview, True), (render, True)):
+    commands = parser.add_subparsers(required=True, metavar="doctor|preview|render|dataset")
+    for run, needs_file in ((doctor, False), (preview, True), (render, True), (dataset, True)):
         command = commands.add_parser(run.__name__, help=run.__doc__.partition("\n")[0], description=run.__doc__)
         command.set_defaults(run=run, scene="", output="", blend="")
         command.add_argument("--json", action="store_true", help="one JSON object per line")
         if needs_file:
             command.add_argument("file", nargs="?", help=".blend file; without it, the one that is open")
             command.add_argument("--scene", help="scene of the file; without it, its active one")
+        if run in (preview, render):
             command.add_argument("--output", help="folder for the frames, named by their numbers (0001.png)")
+        if run is dataset:
+            command.add_argument("--output", required=True, help="folder of the clips; made when it is not there")
+            command.add_argument("--name", default="", help="its name; without it, one of file, scene and frames")
+            command.add_argument("--caption", default="", help="what it shows, one line; without it, the prompt")
+            command.add_argument("--lossless", action="store_true", help="PNG files instead of H.264 videos")
         if run is render:
             command.add_argument("--blend", help="also write this .blend, with the take in its sequencer")
         for flag, (variable, words) in OVERRIDES.items():

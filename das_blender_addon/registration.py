@@ -7,9 +7,20 @@ import logging
 
 import bpy
 
-from . import commands, compat, engine, interruptions, local_server, operators, panels, preferences, properties
+from . import (
+    commands,
+    compat,
+    dataset_operator,
+    engine,
+    interruptions,
+    local_server,
+    operators,
+    panels,
+    preferences,
+    properties,
+)
 
-MODULES = (preferences, properties, local_server, engine, operators, interruptions, panels, commands)
+MODULES = (preferences, properties, local_server, engine, operators, dataset_operator, interruptions, panels, commands)
 """Everything with a `register` and an `unregister`, in the order of registering."""
 
 
