@@ -8,6 +8,7 @@ from bpy.app.handlers import persistent
 
 from . import jobs
 from .stepping import is_stepping
+from .stepping_note import set_back_noted
 
 
 @persistent
@@ -32,8 +33,16 @@ def stop_export_before_save(*_):
 
 
 @persistent
-def forget_words_of_file(*_):
+def set_back_after_undo(*_):
+    """Undo or redo brought back a state that Blender may have kept while a job had the scene changed."""
+    if not is_stepping():
+        set_back_noted()
+
+
+@persistent
+def forget_session_of_file(*_):
     """Another file was opened: what it may hold of its own session is not ours."""
+    set_back_noted()
     if jobs.running_job() is None:
         jobs.show_idle(bpy.context.window_manager.das)
 
@@ -43,9 +52,11 @@ def _handlers():
     lists = bpy.app.handlers
     return (
         (lists.load_pre, stop_before_load),
-        (lists.load_post, forget_words_of_file),
+        (lists.load_post, forget_session_of_file),
         (lists.undo_pre, stop_export_before_undo),
         (lists.redo_pre, stop_export_before_undo),
+        (lists.undo_post, set_back_after_undo),
+        (lists.redo_post, set_back_after_undo),
         (lists.save_pre, stop_export_before_save),
     )
 

@@ -12,20 +12,21 @@ holds:
 
 What remains of the viewport: settings that are animated or driven themselves, node trees that ask *Is Viewport*, and
 changes to animated values that were never keyed, which any change of frame forgets.  A walk should be short: what it
-changed it also sets back, whoever else changed it in between.  Whatever keeps a state of the whole file (undo, saving)
-has to end it first: see `is_stepping`.
+changed it also sets back, whoever else changed it in between.  The scene stays changed between two frames: going back
+to the user's frame after each would double the work and break simulations that are not baked, which only know how to
+go on.  So undo and saving end a walk first (see `is_stepping`), and states of the file that Blender keeps without
+asking hold a note of what was (see `stepping_note`).
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import bpy
 
-LOGGER = logging.getLogger(__name__)
+from .errors import SceneError
+from .stepping_note import Before
 
 #: (collection of bpy.data, viewport property, render property)
 _DATA_TWINS = (
@@ -66,101 +67,60 @@ def stepping(scene) -> Iterator[Callable[[int], object]]:
     # A scene that no window ever showed has no depsgraph yet; and after a script has removed an object, Blender 4.2's
     # layer still lists it until the next update: touching it there is a crash.
     layer.update()
-    frame, subframe, camera = scene.frame_current, scene.frame_subframe, scene.camera
-    selected = [shape for shape in layer.objects if shape.select_get(view_layer=layer)]
-    active = layer.objects.active
-    changed: list[tuple[object, str, object]] = []
-    unhidden: list = []
+    before = Before.of(scene, layer)
 
     def step(number: int):
         scene.frame_set(number)
-        return layer.depsgraph
-
-    def set_back() -> Iterator[Callable[[], object]]:
-        for owner, name, value in reversed(changed):
-            yield partial(setattr, owner, name, value)
-        for shape in unhidden:
-            yield lambda shape=shape: shape.hide_set(True, view_layer=layer)
-        yield lambda: scene.frame_set(frame, subframe=subframe)
-        yield lambda: _bind_camera(scene, camera)  # a marker had bound another one
-        for shape in selected:  # hiding had deselected it
-            yield lambda shape=shape: shape.select_set(True, view_layer=layer)
-        yield lambda: _activate(layer, active)
+        walked = scene.view_layers.get(before.layer)
+        if walked is None:
+            raise SceneError(f"The view layer {before.layer!r} is gone, or has another name now; export again.")
+        return walked.depsgraph
 
     _walks += 1
     try:
-        _show_what_renders(scene, layer, changed, unhidden)
+        _show_what_renders(scene, layer, before)
+        before.note()
         yield step
     finally:
         _walks -= 1
-        _do_all(set_back())
+        before.set_back()
 
 
-def _do_all(steps: Iterator[Callable[[], object]]) -> None:
-    """Every one of ``steps``, whatever becomes of the others: what they are about may be gone."""
-    failures = []
-    for step in steps:
-        try:
-            step()
-        except (ReferenceError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            failures.append(error)
-    if failures:
-        LOGGER.warning("%d things of the scene are gone and were not set back (%s)", len(failures), failures[0])
-
-
-def _bind_camera(scene, camera) -> None:
-    if scene.camera is not camera:
-        scene.camera = camera
-
-
-def _activate(layer, active) -> None:
-    if layer.objects.active is not active:
-        layer.objects.active = active
-
-
-def _show_what_renders(scene, layer, changed: list, unhidden: list) -> None:
-    """Give every viewport setting its render value; ``changed`` and ``unhidden`` remember what was."""
-
-    def change(owner, name: str, value) -> None:
-        before = getattr(owner, name)
-        if before != value:
-            changed.append((owner, name, before))
-            setattr(owner, name, value)
-
+def _show_what_renders(scene, layer, before: Before) -> None:
+    """Give every viewport setting its render value; ``before`` remembers what was."""
     # 1. Collections, then objects.
-    _show_layer_collections(layer.layer_collection, change)
+    _show_layer_collections(layer.layer_collection, f"{layer.path_from_id()}.layer_collection", before)
     for collection in bpy.data.collections:
-        change(collection, "hide_viewport", collection.hide_render)
+        before.change(collection, "hide_viewport", collection.hide_render)
     for shape in layer.objects:
         if not shape.hide_render and shape.hide_get(view_layer=layer):
-            unhidden.append(shape)
-            shape.hide_set(False, view_layer=layer)
+            before.unhide(shape, layer)
     for shape in bpy.data.objects:
         # What is hidden is not evaluated and could not show itself again.
         may_change = shape.animation_data is not None
-        change(shape, "hide_viewport", shape.hide_render and not may_change)
+        before.change(shape, "hide_viewport", shape.hide_render and not may_change)
 
     # 2. What objects are made of.
     for shape in bpy.data.objects:
         for modifier in shape.modifiers:
-            change(modifier, "show_viewport", modifier.show_render)
+            before.change(modifier, "show_viewport", modifier.show_render)
             if modifier.type in ("SUBSURF", "MULTIRES"):
-                change(modifier, "levels", modifier.render_levels)
+                before.change(modifier, "levels", modifier.render_levels)
     for collection, viewport, render in _DATA_TWINS:
         for owner in getattr(bpy.data, collection):
-            change(owner, viewport, getattr(owner, render))
+            before.change(owner, viewport, getattr(owner, render))
     for curve in bpy.data.curves:
         for viewport, render in _CURVE_TWINS:
-            change(curve, viewport, getattr(curve, render) or getattr(curve, viewport))
+            before.change(curve, viewport, getattr(curve, render) or getattr(curve, viewport))
     for particles in bpy.data.particles:
-        change(particles, "display_percentage", 100)
+        before.change(particles, "display_percentage", 100)
     if scene.render.use_simplify:
         for viewport, render in _SIMPLIFY_TWINS:
-            change(scene.render, viewport, getattr(scene.render, render))
+            before.change(scene.render, viewport, getattr(scene.render, render))
 
 
-def _show_layer_collections(layer_collection, change) -> None:
-    """Open the eyes of collections in the outliner: a render does not ask them."""
-    change(layer_collection, "hide_viewport", False)
+def _show_layer_collections(layer_collection, path: str, before: Before) -> None:
+    """Open the eyes of collections in the outliner: a render does not ask them.  Blender does not say their paths."""
+    before.change(layer_collection, "hide_viewport", False, path)
     for child in layer_collection.children:
-        _show_layer_collections(child, change)
+        _show_layer_collections(child, f'{path}.children["{bpy.utils.escape_identifier(child.name)}"]', before)

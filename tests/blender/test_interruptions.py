@@ -7,8 +7,8 @@ import time
 import bpy
 import pytest
 
-from das_blender_addon import engine, job_operators, jobs, recipes
-from das_blender_addon.errors import JobCancelled
+from das_blender_addon import engine, job_operators, jobs, recipes, stepping_note
+from das_blender_addon.errors import JobCancelled, SceneError
 from das_blender_addon.properties import resolve_settings
 from das_blender_addon.stepping import stepping
 from tests.blender.test_engine import running_jobs
@@ -27,6 +27,12 @@ def exporting(shot_scene, monkeypatch):
     """A window's job in the middle of its export; the scene has a cube that is shown in renders only."""
     monkeypatch.setattr(jobs, "BUDGET_S", 0.0)  # one status a tick
     add_cube(shot_scene, "Hidden", location=(0.0, 2.0, 1.0)).hide_viewport = True
+    eyed = add_cube(shot_scene, "Eye shut", location=(0.0, 2.0, -1.0))
+    eyed.hide_set(True)
+    cube = shot_scene.objects["Cube"]
+    cube.modifiers.new("Smooth", "SUBSURF").levels = 0
+    cube.select_set(True)
+    bpy.context.view_layer.objects.active = cube
     shot_scene.frame_set(3)
     bpy.ops.ed.undo_push(message="before")
     shot_scene.das.prompt = "changed"
@@ -38,15 +44,23 @@ def exporting(shot_scene, monkeypatch):
     while "frame 5" not in session().job_line:
         assert job.tick() is not None
     assert not bpy.data.objects["Hidden"].hide_viewport and shot_scene.frame_current != 3
+    assert not eyed.hide_get() and cube.modifiers[0].levels == 2
     yield job
     jobs.stop_job()
 
 
-def assert_stopped_as_it_was(job, words: str) -> None:
+def assert_as_it_was() -> None:
     scene = bpy.context.scene
+    cube = scene.objects["Cube"]
+    assert scene.frame_current == 3 and stepping_note.KEY not in scene
+    assert scene.objects["Hidden"].hide_viewport and scene.objects["Eye shut"].hide_get()
+    assert cube.modifiers[0].levels == 0 and cube.select_get() and bpy.context.view_layer.objects.active == cube
+
+
+def assert_stopped_as_it_was(job, words: str) -> None:
     assert not job.is_running and job.tick() is None
     assert session().job_state == "CANCELLED" and words in session().job_line
-    assert bpy.data.objects["Hidden"].hide_viewport and scene.frame_current == 3
+    assert_as_it_was()
 
 
 def test_undo_stops_an_export_and_finds_the_scene_as_it_was(exporting):
@@ -60,7 +74,51 @@ def test_saving_stops_an_export_and_keeps_the_scene_as_it_was(exporting, tmp_pat
     bpy.ops.wm.save_as_mainfile(filepath=file)
     assert_stopped_as_it_was(exporting, "was saved")
     bpy.ops.wm.open_mainfile(filepath=file)
-    assert bpy.data.objects["Hidden"].hide_viewport and bpy.context.scene.frame_current == 3
+    assert_as_it_was()
+
+
+def test_undo_step_of_another_operator_during_an_export_comes_back_as_the_scene_was(exporting):
+    bpy.ops.ed.undo_push(message="of another operator")
+    while exporting.tick() is not None:
+        time.sleep(0.01)
+    assert session().job_state == "DONE"
+    assert_as_it_was()
+    bpy.context.scene.das.prompt = "later"
+    bpy.ops.ed.undo_push(message="later")
+    bpy.ops.ed.undo()
+    assert bpy.context.scene.das.prompt == "changed"
+    assert_as_it_was()
+    bpy.ops.ed.undo()
+    bpy.ops.ed.redo()
+    assert bpy.context.scene.das.prompt == "changed"
+    assert_as_it_was()
+
+
+def test_file_that_was_kept_without_asking_during_an_export_opens_as_the_scene_was(exporting, tmp_path):
+    file = str(tmp_path / "kept.blend")
+    bpy.data.libraries.write(file, {bpy.context.scene})  # as automatic saving, it calls nobody
+    assert exporting.is_running
+    bpy.ops.wm.open_mainfile(filepath=file)
+    assert_as_it_was()
+
+
+def test_copy_of_a_scene_made_during_an_export_carries_no_note_later(exporting):
+    copy = bpy.context.scene.copy()
+    jobs.stop_job()
+    assert stepping_note.KEY not in copy
+    assert_as_it_was()
+
+
+def test_note_of_another_scene_is_not_followed(scene):
+    cube = add_cube(scene, "Cube")
+    with stepping(scene):
+        note = scene[stepping_note.KEY]
+    cube.hide_viewport = True
+    scene.frame_set(7)
+    for wrong in (note.replace('"Scene"', '"Another"'), "no note", "[]", "{}"):
+        scene[stepping_note.KEY] = wrong
+        stepping_note.set_back_noted()
+        assert stepping_note.KEY not in scene and scene.frame_current == 7
 
 
 def test_saving_leaves_a_job_alone_that_has_left_the_scene(shot_scene, tmp_path):
@@ -79,6 +137,30 @@ def test_what_is_removed_during_an_export_keeps_nothing_else_from_being_set_back
         step(5)
         bpy.data.objects.remove(bpy.data.objects["Two"])
     assert bpy.data.objects["One"].hide_viewport and bpy.data.objects["Three"].hide_viewport
+    assert shot_scene.frame_current == 3
+
+
+def test_parts_that_are_removed_during_an_export_are_left_out(shot_scene):
+    cube, hidden = shot_scene.objects["Cube"], bpy.data.collections.new("Hidden")
+    for name in ("First", "Second"):
+        cube.modifiers.new(name, "SUBSURF").levels = 0
+    shot_scene.collection.children.link(hidden)
+    bpy.context.view_layer.layer_collection.children["Hidden"].hide_viewport = True
+    with stepping(shot_scene) as step:
+        step(5)
+        cube.modifiers.remove(cube.modifiers["First"])
+        shot_scene.collection.children.unlink(hidden)
+    assert [(one.name, one.levels) for one in cube.modifiers] == [("Second", 0)] and shot_scene.frame_current == 1
+
+
+def test_view_layer_that_is_removed_during_an_export_is_named(shot_scene):
+    shot_scene.view_layers.new("Other")
+    shot_scene.frame_set(3)
+    with pytest.raises(SceneError, match="The view layer 'ViewLayer' is gone"):
+        with stepping(shot_scene) as step:
+            step(5)
+            shot_scene.view_layers.remove(shot_scene.view_layers["ViewLayer"])
+            step(6)
     assert shot_scene.frame_current == 3
 
 

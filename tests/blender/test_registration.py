@@ -59,7 +59,16 @@ def test_disabling_takes_everything_away(scene):
         ]
         handlers = [
             handler
-            for name in ("render_init", "load_pre", "load_post", "undo_pre", "redo_pre", "save_pre")
+            for name in (
+                "render_init",
+                "load_pre",
+                "load_post",
+                "undo_pre",
+                "undo_post",
+                "redo_pre",
+                "redo_post",
+                "save_pre",
+            )
             for handler in getattr(bpy.app.handlers, name)
         ]
         assert not [handler for handler in handlers if handler.__module__.startswith("das_blender_addon")]
