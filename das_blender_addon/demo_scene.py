@@ -8,6 +8,8 @@ chance.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import cos, pi, radians, sin
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def build_demo_scene(path: str | Path | None = None):
     The same Blender makes the same scene every time.
     """
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
-    scene = bpy.context.scene
+    (scene,) = bpy.data.scenes
     scene.name = "Demo"
     _set_render(scene)
     _add_floor_and_wall(scene)
@@ -52,7 +54,7 @@ def build_demo_scene(path: str | Path | None = None):
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         bpy.ops.wm.save_as_mainfile(filepath=str(path))
-    return bpy.context.scene
+    return scene
 
 
 def _set_render(scene) -> None:
@@ -163,17 +165,28 @@ def _add_bones(scene):
     bones = _link(scene, "Bones", armature)
     bones.location = CREATURE_PLACE
     bones.hide_render = True
-    bpy.context.view_layer.objects.active = bones
-    bpy.ops.object.mode_set(mode="EDIT")
-    parent = None
-    for index in range(CREATURE_BONES):
-        bone = armature.edit_bones.new(f"Bone {index}")
-        bone.head = (0, 0, CREATURE_HEIGHT * index / CREATURE_BONES)
-        bone.tail = (0, 0, CREATURE_HEIGHT * (index + 1) / CREATURE_BONES)
-        bone.parent, bone.use_connect = parent, parent is not None
-        parent = bone
-    bpy.ops.object.mode_set(mode="OBJECT")
+    with _editing(scene, bones):
+        parent = None
+        for index in range(CREATURE_BONES):
+            bone = armature.edit_bones.new(f"Bone {index}")
+            bone.head = (0, 0, CREATURE_HEIGHT * index / CREATURE_BONES)
+            bone.tail = (0, 0, CREATURE_HEIGHT * (index + 1) / CREATURE_BONES)
+            bone.parent, bone.use_connect = parent, parent is not None
+            parent = bone
     return bones
+
+
+@contextmanager
+def _editing(scene, bones) -> Iterator[None]:
+    """Edit mode, without which there are no new bones.  All that it needs is named: right after another file was opened
+    in a window, the context has no window and no active object.
+    """
+    layer = scene.view_layers[0]
+    layer.objects.active = bones
+    with bpy.context.temp_override(scene=scene, view_layer=layer, object=bones, active_object=bones):
+        bpy.ops.object.mode_set(mode="EDIT")
+        yield
+        bpy.ops.object.mode_set(mode="OBJECT")
 
 
 def _weigh(body) -> None:

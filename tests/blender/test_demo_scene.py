@@ -5,7 +5,7 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api
+from das_blender_addon import api, demo_scene
 from das_blender_addon.demo_scene import NUM_FRAMES, build_demo_scene
 from das_blender_addon.export import export_geometry
 from das_blender_addon.protocol.png import decode_png
@@ -87,3 +87,12 @@ def test_demo_scene_is_saved_where_it_is_asked_to(tmp_path):
     build_demo_scene(tmp_path / "deep" / "demo.blend")
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "deep" / "demo.blend"))
     assert bpy.context.scene.name == "Demo" and bpy.context.scene.camera is not None
+
+
+def test_demo_scene_needs_no_active_object_of_the_context():
+    """As right after another file was opened in a window, which has none until it is drawn."""
+    build_demo_scene()
+    with bpy.context.temp_override(object=None, active_object=None):
+        assert not bpy.ops.object.mode_set.poll()
+        bones = demo_scene._add_bones(bpy.data.scenes["Demo"])
+    assert len(bones.data.bones) == demo_scene.CREATURE_BONES and bones.mode == "OBJECT"
