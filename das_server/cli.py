@@ -15,10 +15,12 @@ from pathlib import Path
 
 from das_blender_addon.errors import DasError
 from das_server import __version__
-from das_server.config import LOG_LEVELS, ServerConfig, build_config
+from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, ServerConfig, build_config
 
 NAME_HELP = {"path": "(default: the models folder itself)", "pull": "(default: the full model)"}
-SERVE_FLAGS = ("bind", "state", "model", "devices", "threads", "profile", "log_level", "keep_s")
+SERVE_FLAGS = (
+    "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "log_level", "keep_s",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--threads", metavar="N", help="torch threads of a worker (default: the number of cores)")
     serve.add_argument(
         "--profile", metavar="NAME", help="memory profile of the model (default auto; see das-server doctor)"
+    )
+    serve.add_argument(
+        "--attention-backend", choices=ATTENTION_BACKENDS, help="attention kernel on CUDA (default auto; see doctor)"
+    )
+    serve.add_argument(
+        "--compile", action="store_true", default=None, help="compile the transformer's blocks (default: do not)"
     )
     serve.add_argument("--keep-s", metavar="SECONDS", help="how long finished jobs stay on disk (default 24 hours)")
     serve.add_argument("--log-level", choices=LOG_LEVELS, help=f"(default {ServerConfig.log_level})")
@@ -135,8 +143,12 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from das_server.pipeline import acceleration
     from das_server.pipeline.memory import doctor
 
+    speed = acceleration.doctor(options.device)
+    print(f"attention backend {speed.attention_backend}: {speed.reason}")
+    print("compilation of the blocks: off, unless the server is started with --compile")
     for one in doctor(device=options.device):
         state = "installed" if one.installed else "not installed"
         print(f"{one.model}: {state}; profile {one.profile or 'none fits'}: {one.reason}")

@@ -19,6 +19,8 @@ from das_blender_addon.errors import AuthenticationFailed, SettingsError
 DEFAULT_BIND = "tcp://127.0.0.1:5599"
 ENVIRONMENT_PREFIX = "DAS_SERVER_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+ATTENTION_BACKENDS = ("auto", "native", "cudnn")
+SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 MEBIBYTE = 1 << 20
 
 
@@ -29,10 +31,11 @@ class ServerConfig:
     ``bind``: tcp://HOST:PORT, HOST a loopback address, PORT "*" for any free one. ``state``: folder of jobs and blobs.
     ``model``: loaded at start, and what clients use that name none. ``devices``: one worker process each ("auto",
     "cpu", "cuda:0", …). ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
-    model is laid out in memory. ``keep_s``: how long finished jobs and unused blobs stay on disk. ``min_free_bytes``:
-    disk space that uploads must leave. ``max_attempts``: how many workers a job may lose. ``cancel_grace_s``: how long
-    a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after which a worker counts as lost.
-    ``stall_timeout_s``: the same for a job without progress.
+    model is laid out in memory. ``attention_backend``: the attention kernel on CUDA, one of `ATTENTION_BACKENDS`.
+    ``compile``: compile the transformer's blocks. ``keep_s``: how long finished jobs and unused blobs stay on disk.
+    ``min_free_bytes``: disk space that uploads must leave. ``max_attempts``: how many workers a job may lose.
+    ``cancel_grace_s``: how long a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after
+    which a worker counts as lost. ``stall_timeout_s``: the same for a job without progress.
     """
 
     bind: str = DEFAULT_BIND
@@ -41,6 +44,8 @@ class ServerConfig:
     devices: tuple[str, ...] = ("auto",)
     threads: int = 0
     profile: str = "auto"
+    attention_backend: str = "auto"
+    compile: bool = False
     log_level: str = "info"
     max_blob_bytes: int = 512 * MEBIBYTE
     min_free_bytes: int = 256 * MEBIBYTE
@@ -148,6 +153,8 @@ def _convert(name: str, value: Any, source: str) -> Any:
         if kind is tuple:
             parts = value.split(",") if isinstance(value, str) else value
             return tuple(str(part).strip() for part in parts)
+        if kind is bool:
+            return value if isinstance(value, bool) else SWITCHES[value.strip().lower()]
         if kind in (int, float):
             if isinstance(value, bool):
                 raise ValueError
@@ -158,8 +165,9 @@ def _convert(name: str, value: Any, source: str) -> Any:
         if not isinstance(value, str):
             raise ValueError
         return value
-    except (TypeError, ValueError) as error:
-        wanted = {int: "a whole number", float: "a number", tuple: "a list of names"}.get(kind, "text")
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        wanted = {int: "a whole number", float: "a number", tuple: "a list of names", bool: "true or false"}
+        wanted = wanted.get(kind, "text")
         raise SettingsError(f"{name} is {value!r} ({source}) but must be {wanted}.", field=name) from error
 
 
@@ -172,10 +180,10 @@ def _check(config: ServerConfig) -> None:
             "bind to 127.0.0.1 and reach it through an SSH tunnel.",
             field="bind",
         )
-    if config.log_level not in LOG_LEVELS:
-        raise SettingsError(
-            f"log_level is {config.log_level!r} but must be one of {', '.join(LOG_LEVELS)}.", field="log_level"
-        )
+    for name, choices in {"log_level": LOG_LEVELS, "attention_backend": ATTENTION_BACKENDS}.items():
+        value = getattr(config, name)
+        if value not in choices:
+            raise SettingsError(f"{name} is {value!r} but must be one of {', '.join(choices)}.", field=name)
     for device in config.devices or ("",):
         if not re.fullmatch(r"auto|cpu|cuda:\d+", device):
             raise SettingsError(f"devices names {device!r} but takes auto, cpu, cuda:0, cuda:1 ….", field="devices")

@@ -327,6 +327,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             model=config.model,
             threads=config.threads,
             profile=config.profile,
+            attention_backend=config.attention_backend,
+            compile_blocks=config.compile,
             cancel_grace_s=config.cancel_grace_s,
             heartbeat_timeout_s=config.heartbeat_timeout_s,
             stall_timeout_s=config.stall_timeout_s,

@@ -19,8 +19,10 @@ def load_pipeline(
     device: str | torch.device = "auto",
     profile: str = "auto",
     models_folder: Path | None = None,
+    attention_backend: str = "auto",
+    compile_blocks: bool = False,
 ) -> DasPipeline:
-    """Load an installed model by name; ``profile``: see `memory`.
+    """Load an installed model by name; ``profile``: see `memory`; the last two: see `acceleration`.
 
     Raises `ModelError` when it is unknown, not installed or
     damaged, `OutOfMemory` when it cannot fit, before anything is loaded.
@@ -35,4 +37,6 @@ def load_pipeline(
         profile=profile,
         vae_tiling=spec.vae_tiling,
         fast_cpu_convolutions=spec.embedded is not None,
+        attention_backend=attention_backend,
+        compile_blocks=compile_blocks,
     )

@@ -118,6 +118,21 @@ def measure_needs(
     )
 
 
+def needs_at_home(folder: Path, dtype: torch.dtype, vae_tiling: bool) -> MemoryNeeds:
+    """What a checkpoint needs for a clip of the length and size in its own configuration.  Raises `ModelError`."""
+    transformer, vae = read_component_config(folder / "transformer"), read_component_config(folder / "vae")
+    try:
+        stride = 2 ** (len(vae["block_out_channels"]) - 1)
+        clip = {
+            "num_frames": transformer["sample_frames"],
+            "width": transformer["sample_width"] * stride,
+            "height": transformer["sample_height"] * stride,
+        }
+        return measure_needs(folder, dtype, vae_tiling=vae_tiling, **clip)
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"The configuration in {folder} is not that of a CogVideoX model: {error!r}.") from error
+
+
 def denoising_bytes(
     transformer: Mapping, vae: Mapping, dtype: torch.dtype, num_frames: int, width: int, height: int, batch: int = 2
 ) -> int:

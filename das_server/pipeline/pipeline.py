@@ -8,10 +8,8 @@ the pipeline's dtype.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,13 +23,14 @@ from das_blender_addon.errors import JobCancelled, ModelError
 
 from ..models.checkpoint import MANIFEST_NAME, verify_folder
 from ..models.convolution import use_onednn
-from ..models.tensors import read_component_config
 from ..models.transformer import DasTransformer3DModel, RunCache, StepModulation
 from ..models.vae import load_vae
+from . import acceleration as speed
 from . import latents as border
 from . import memory
 from .latents import TrackingRange
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
+from .randomness import default_stream, deterministic_kernels, tracking_stream
 from .request import check_choices, check_clip, check_generators, check_latents, check_texts, step_caller
 from .scheduler import check_step_count, guidance_at, load_scheduler
 
@@ -43,9 +42,6 @@ DEFAULT_NEGATIVE_PROMPT = (
     "Strange body and strange trajectory. Distortion."
 )
 """The negative prompt that the model was published with."""
-
-DEFAULT_SEED = 42
-"""Seed used when no generator is given."""
 
 MAX_KEPT_TIMESTEPS = 200
 """Adaptive-norm tables that a pipeline keeps from one clip to the next."""
@@ -86,6 +82,7 @@ class DasPipeline:
         self.device = device
         self.vae_tiling = vae_tiling
         self.profile = "resident"
+        self.acceleration = speed.Acceleration()
         self._latent_to_rgb: torch.Tensor | None = None
         self._modulation: dict[int, StepModulation] = {}
 
@@ -101,13 +98,16 @@ class DasPipeline:
         vae_tiling: bool = True,
         prompt_cache: PromptCache | None = None,
         fast_cpu_convolutions: bool = False,
+        attention_backend: str = "auto",
+        compile_blocks: bool = False,
     ) -> DasPipeline:
         """Load a checkpoint folder in the published layout.
 
         ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA
         when there is one.  ``profile``: see `memory`.  ``prompt_cache`` None: one in the platform's folder for user
-        data.  The text encoder is not read before a prompt needs it.  A folder with digests is verified first.  Raises
-        `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything large is loaded.
+        data.  ``attention_backend``, ``compile_blocks``: see `acceleration`.  The text encoder is not read before a
+        prompt needs it.  A folder with digests is verified first.  Raises `ModelError` for anything missing or damaged,
+        `OutOfMemory`; either before anything large is loaded.
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():
@@ -116,7 +116,7 @@ class DasPipeline:
         # 1. Where it goes, before anything large is read.
         device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        plan = memory.plan_memory(_needs_at_home(path, dtype, vae_tiling), device, profile=profile)
+        plan = memory.plan_memory(memory.needs_at_home(path, dtype, vae_tiling), device, profile=profile)
         log.info("%s: %s", path, plan.reason)
         if (path / MANIFEST_NAME).is_file():
             log.info("%s: %s files verified", path, verify_folder(path).num_files)
@@ -137,8 +137,16 @@ class DasPipeline:
             vae_tiling=vae_tiling,
         )
 
-        # 3. In their places.
+        # 3. In their places, and as fast as this device can.
         memory.apply_plan(pipeline, plan.profile)
+        pipeline.acceleration = speed.accelerate(
+            transformer,
+            device=plan.device,
+            dtype=dtype,
+            profile=plan.profile,
+            attention_backend=attention_backend,
+            compile_blocks=compile_blocks,
+        )
         return pipeline
 
     @property
@@ -194,7 +202,7 @@ class DasPipeline:
         num_inference_steps = int(num_inference_steps)
         stop = should_stop or (lambda: False)
         tell = on_stage or (lambda stage: None)
-        generator = generator if generator is not None else torch.Generator().manual_seed(DEFAULT_SEED)
+        generator = generator if generator is not None else default_stream()
         tracking_generator = tracking_generator if tracking_generator is not None else tracking_stream(generator)
         tiling = self.vae_tiling if vae_tiling in (None, "auto") else bool(vae_tiling)
         guided = guidance_scale > 1.0
@@ -213,6 +221,8 @@ class DasPipeline:
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
             "profile": self.profile,
+            "attention_backend": self.acceleration.attention_backend,
+            "compiled": self.acceleration.compiled,
         }
 
         with deterministic_kernels():
@@ -240,6 +250,7 @@ class DasPipeline:
                 on_step=step_caller(self, callback_on_step_end, num_inference_steps),
                 stop=stop,
             )
+            settings["compiled"] = self.acceleration.compiled
 
             # 5. Decode.
             if output_type == "latent":
@@ -339,6 +350,18 @@ class DasPipeline:
             device=self.device,
         )
 
+    def _predict(self, **inputs: Any) -> torch.Tensor:
+        """One forward pass of the transformer → velocity [B,F,16,h,w]; where only its compilation fails, without."""
+        try:
+            return self.transformer(**inputs, return_dict=False)[0]
+        except Exception as error:
+            if not speed.is_fault_of_compilation(error, self.acceleration):
+                raise
+            reason = speed.in_one_line(error)
+            log.warning("the transformer's blocks are not compiled any more, because that failed: %s", reason)
+            self.acceleration = speed.undo_compilation(self.transformer, self.acceleration)
+        return self.transformer(**inputs, return_dict=False)[0]
+
     def _denoise(
         self,
         conditions: _Conditions,
@@ -364,15 +387,14 @@ class DasPipeline:
             _raise_if_stopped(stop)
             # 1. The velocity of both rows, in one batch.
             model_input = torch.cat([latents, conditions.image], dim=2).expand(len(prompt_embeds), -1, -1, -1, -1)
-            velocity = self.transformer(
+            velocity = self._predict(
                 hidden_states=model_input,
                 encoder_hidden_states=prompt_embeds,
                 timestep=timestep,
                 tracking_maps=conditions.tracking,
                 image_rotary_emb=conditions.rotary,
-                return_dict=False,
                 run=run,
-            )[0].float()
+            ).float()
 
             # 2. Guidance.
             if len(prompt_embeds) == 2:
@@ -409,32 +431,3 @@ class _Conditions:
 def _raise_if_stopped(stop: Callable[[], bool]) -> None:
     if stop():
         raise JobCancelled("The job was cancelled.")
-
-
-def tracking_stream(generator: torch.Generator) -> torch.Generator:
-    """The generator of the tracking video's posterior, decided by the seed of ``generator`` alone and consuming none
-    of it."""
-    digest = hashlib.sha256(b"tracking video" + str(generator.initial_seed()).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def _needs_at_home(folder: Path, dtype: torch.dtype, vae_tiling: bool) -> memory.MemoryNeeds:
-    """What a checkpoint needs for a clip of the length and size in its own configuration."""
-    transformer, vae = read_component_config(folder / "transformer"), read_component_config(folder / "vae")
-    try:
-        stride = 2 ** (len(vae["block_out_channels"]) - 1)
-        clip = {
-            "num_frames": transformer["sample_frames"],
-            "width": transformer["sample_width"] * stride,
-            "height": transformer["sample_height"] * stride,
-        }
-        return memory.measure_needs(folder, dtype, vae_tiling=vae_tiling, **clip)
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"The configuration in {folder} is not that of a CogVideoX model: {error!r}.") from error
-
-
-@contextlib.contextmanager
-def deterministic_kernels() -> Iterator[None]:
-    """Inside, cuDNN takes only algorithms that give the same bits every time, and does not try others for speed."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        yield

@@ -45,13 +45,24 @@ CONTEXT_IS_DEAD_STATUS = 70
 class Worker:
     """Runs one job after another; keeps one pipeline loaded."""
 
-    def __init__(self, link: Link, state: Path, *, device: str, threads: int, profile: str):
+    def __init__(
+        self,
+        link: Link,
+        state: Path,
+        *,
+        device: str,
+        threads: int,
+        profile: str,
+        attention_backend: str = "auto",
+        compile_blocks: bool = False,
+    ):
         self._link = link
         self._blobs = BlobStore(state)
         self._scratch = state / "scratch" / link.name
         self._device = device
         self._threads = threads or _num_cores()
         self._profile = profile
+        self._acceleration = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
         self._pipeline: DasPipeline | None = None
         self._model = ""
 
@@ -96,7 +107,7 @@ class Worker:
         self._pipeline, self._model = None, ""
         _free_memory()  # two large models do not fit
         started = time.monotonic()
-        self._pipeline = load_pipeline(model, device=self._device, profile=self._profile)
+        self._pipeline = load_pipeline(model, device=self._device, profile=self._profile, **self._acceleration)
         self._model = self._link.model = model
         _log.info("the model %s is loaded on %s after %.1f s", model, self._device, time.monotonic() - started)
         return self._pipeline
@@ -144,6 +155,7 @@ class Worker:
         }
         about |= {"threads": self._threads, "versions": self._versions, "timings_s": timings_s}
         about |= {"memory_profile": getattr(self._pipeline, "profile", self._profile)}
+        about |= {"peak_memory_bytes": _peak_memory_bytes()}
         return artefacts, about | result.report
 
     def _context(self, order: dict[str, Any], times: StageTimes) -> TaskContext:
@@ -268,6 +280,17 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def _peak_memory_bytes() -> int:
+    """The most resident memory that this process ever had, 0 where the system does not say.
+
+    Not `getrusage`: its peak begins with the memory of the parent that forked this process.
+    """
+    if sys.platform != "linux":
+        return 0
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
+
+
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -289,6 +312,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--state", required=True, type=Path)
     parser.add_argument("--threads", required=True, type=int)
     parser.add_argument("--profile", required=True)
+    parser.add_argument("--attention-backend", required=True)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--parent", required=True, type=int)
     parser.add_argument("--log-level", required=True)
     options = parser.parse_args(arguments)
@@ -299,7 +324,15 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=options.log_level, format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s")
     link = Link(options.address, options.routing_id, os.environ[wire.TOKEN_VARIABLE], parent=options.parent)
     link.start()
-    Worker(link, options.state, device=options.device, threads=options.threads, profile=options.profile).run_forever()
+    Worker(
+        link,
+        options.state,
+        device=options.device,
+        threads=options.threads,
+        profile=options.profile,
+        attention_backend=options.attention_backend,
+        compile_blocks=options.compile,
+    ).run_forever()
 
 
 if __name__ == "__main__":

@@ -91,13 +91,16 @@ class LocalWorkers(Workers):
         model: str = "",
         threads: int = 0,
         profile: str = "auto",
+        attention_backend: str = "auto",
+        compile_blocks: bool = False,
         cancel_grace_s: float = 15.0,
         heartbeat_timeout_s: float = 30.0,
         stall_timeout_s: float = 3600.0,
     ):
         self._state = state
         self._model = model
-        self._arguments = ["--threads", str(threads), "--profile", profile]
+        self._arguments = ["--threads", str(threads), "--profile", profile, "--attention-backend", attention_backend]
+        self._arguments += ["--compile"] if compile_blocks else []
         self._cancel_grace_s = cancel_grace_s
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._stall_timeout_s = stall_timeout_s

@@ -74,6 +74,14 @@ def test_pull_without_a_revision_says_how_to_pull_and_how_to_do_without(capsys, 
     assert str(tmp_path / "das-cogvideox-5b") in others and "  transformer/config.json" in others
 
 
+def test_doctor_names_the_attention_kernel_and_every_model(capsys):
+    assert cli.main(["doctor", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "attention backend native: cuDNN's kernel needs an NVIDIA GPU and this is CPU"
+    assert lines[1].endswith("off, unless the server is started with --compile")
+    assert lines[2].startswith("das-preview: installed; profile cpu") and lines[3].startswith("das-cogvideox-5b: ")
+
+
 def test_unknown_command_is_the_usual_usage_error(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["dance"])

@@ -52,6 +52,14 @@ def test_config_reads_lists_and_folders(tmp_path):
     assert build_config(environment={}, file=file).devices == ("cpu",)
 
 
+@pytest.mark.parametrize(("value", "on"), [("true", True), ("On", True), ("1", True), ("no", False), ("0", False)])
+def test_config_reads_switches(tmp_path, value, on):
+    environment = {"HOME": str(tmp_path), "DAS_SERVER_COMPILE": value}
+    assert build_config(environment=environment).compile is on
+    file = config_file(tmp_path, "compile = true\n")
+    assert build_config({"compile": None}, environment={}, file=file).compile is True
+
+
 @pytest.mark.parametrize(
     "address",
     ["tcp://0.0.0.0:5599", "tcp://192.168.1.4:5599", "tcp://*:5599", "tcp://example.org:1", "tcp://[::]:5599"],
@@ -93,6 +101,9 @@ def test_config_refuses_what_is_no_address(address):
         ("devices", ""),
         ("devices", "cpu,gpu"),
         ("model", 3),
+        ("attention_backend", "flash"),
+        ("compile", "perhaps"),
+        ("compile", 1),
     ],
 )
 def test_config_refuses_value_and_names_it(name, value):

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What makes the transformer faster without changing what it computes: the attention kernel, and compiled blocks.
+
+    native   PyTorch's own choice of kernel: everywhere, and what everything else falls back to
+    cudnn    cuDNN's kernel: faster on the GPUs of `CUDNN_GENERATIONS`, chosen there by "auto"
+
+A kernel is used only after it has agreed with the native one on this very device (`probe_attention`).  Compilation of
+the repeated blocks is off unless asked for.  Whatever fails is left out with one sentence in the log; nothing here ends
+a job.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from das_blender_addon.errors import DasError, ModelError
+
+from .memory import pick_device
+from .randomness import deterministic_kernels
+
+if TYPE_CHECKING:
+    from ..models.transformer import DasTransformer3DModel
+
+log = logging.getLogger(__name__)
+
+DISPATCHER_NAMES = {"native": "native", "cudnn": "_native_cudnn"}
+"""Our attention kernels → their names in diffusers' dispatcher."""
+
+ATTENTION_BACKENDS = ("auto", *DISPATCHER_NAMES)
+"""What can be asked for."""
+
+CUDNN_GENERATIONS = (9, 10)
+"""Major compute capabilities on which cuDNN's kernel is the faster one: Hopper (transformers' pull request 48163, which
+found it slower on 8.0, 8.6 and 12.0, and no faster on 8.9) and the B200 (sglang's pull request 33655)."""
+
+PROBE_ROWS = 777
+"""Video rows of the probe: several tiles of any kernel and, like the rows of a clip, no whole number of them."""
+
+PROBE_TOLERANCE = 0.01
+"""Relative RMS by which two kernels may differ: bfloat16 rounds at 0.4 %, and each kernel rounds at other places."""
+
+FULL_MODEL = {"heads": 48, "head_dim": 64, "text_rows": 226}
+"""The full model's attention, for `doctor`."""
+
+
+@dataclass(frozen=True)
+class DeviceDescription:
+    """What the choice depends on.  ``capability``: compute capability (major, minor) of an NVIDIA GPU, else None.
+    ``has_cudnn_attention``: this PyTorch offers the kernel and has it switched on."""
+
+    kind: str
+    name: str
+    capability: tuple[int, int] | None = None
+    has_cudnn_attention: bool = False
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """What is in use, and why.  ``attention_backend``: "native" or "cudnn"; ``compiled``: the blocks are, or will be
+    with the next clip."""
+
+    attention_backend: str = "native"
+    compiled: bool = False
+    reason: str = ""
+
+
+def describe_device(device: torch.device) -> DeviceDescription:
+    """Ask PyTorch about a device."""
+    if device.type != "cuda":
+        return DeviceDescription(device.type, "CPU" if device.type == "cpu" else str(device))
+    if torch.version.hip is not None:  # AMD: its capability numbers mean something else
+        return DeviceDescription("rocm", torch.cuda.get_device_name(device))
+    offered = torch.backends.cudnn.is_available() and torch.backends.cuda.cudnn_sdp_enabled()
+    return DeviceDescription(
+        "cuda", torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device), offered
+    )
+
+
+def choose_attention(asked: str, device: DeviceDescription, dtype: torch.dtype) -> tuple[str, str]:
+    """(attention kernel to try, why) for what was asked.  Raises `ModelError` for an unknown name."""
+    if asked not in ATTENTION_BACKENDS:
+        raise ModelError(
+            f"There is no attention backend {asked!r}; use one of {', '.join(ATTENTION_BACKENDS)}.",
+            field="attention_backend",
+        )
+    if asked == "native":
+        return "native", "asked for"
+    if device.kind != "cuda" or device.capability is None:
+        return "native", f"cuDNN's kernel needs an NVIDIA GPU and this is {device.name}"
+    if not device.has_cudnn_attention:
+        return "native", f"this PyTorch does not offer cuDNN's kernel on {device.name}"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return "native", f"cuDNN's kernel does not take {str(dtype).removeprefix('torch.')}"
+    number = ".".join(str(part) for part in device.capability)
+    if asked == "cudnn":
+        return "cudnn", "asked for"
+    if device.capability[0] not in CUDNN_GENERATIONS:
+        return "native", f"cuDNN's kernel is not faster on {device.name} (compute capability {number})"
+    return "cudnn", f"cuDNN's kernel is the faster one on {device.name} (compute capability {number})"
+
+
+def probe_attention(
+    backend: str, *, heads: int, head_dim: int, text_rows: int, device: torch.device, dtype: torch.dtype
+) -> str:
+    """Run one small attention of the model's shape with ``backend`` and with the native kernel → what is wrong, "" if
+    nothing.
+
+    With all rows as queries and, as in the tracking branch, without those of text.  Wrong are an error, values that
+    differ by more than `PROBE_TOLERANCE`, and other bits the second time.
+    """
+    from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+
+    draw = torch.Generator().manual_seed(0)
+    shape = (2, text_rows + PROBE_ROWS, heads, head_dim)
+    query, key, value = (torch.randn(shape, generator=draw).to(device, dtype) for _ in range(3))
+
+    def attend(name: str, first_query: int) -> torch.Tensor:
+        kernel = AttentionBackendName(DISPATCHER_NAMES[name])
+        return dispatch_attention_fn(query[:, first_query:], key, value, backend=kernel)
+
+    try:
+        with torch.no_grad(), deterministic_kernels():
+            for first_query in (0, text_rows):
+                ours = attend(backend, first_query)
+                if not torch.equal(ours, attend(backend, first_query)):
+                    return "it does not give the same bits twice"
+                difference = relative_difference(ours, attend("native", first_query))
+                if not difference <= PROBE_TOLERANCE:  # also true for NaN
+                    return f"it differs from the native kernel by {100 * difference:.2g} %"
+    except Exception as error:  # whatever a kernel does, there is another one
+        return in_one_line(error)
+    return ""
+
+
+def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Root mean square of the difference over that of ``theirs``."""
+    return ((ours.float() - theirs.float()).square().mean() / theirs.float().square().mean()).sqrt().item()
+
+
+def pick_attention(
+    asked: str, *, heads: int, head_dim: int, text_rows: int, device: torch.device, dtype: torch.dtype
+) -> Acceleration:
+    """Choose an attention kernel and try it.  Raises `ModelError` for an unknown name only."""
+    backend, reason = choose_attention(asked, describe_device(device), dtype)
+    if backend != "native":
+        shape = {"heads": heads, "head_dim": head_dim, "text_rows": text_rows}
+        problem = probe_attention(backend, **shape, device=device, dtype=dtype)
+        if problem:
+            return Acceleration("native", False, f"{backend} was tried and is not used: {problem}")
+    return Acceleration(backend, False, reason)
+
+
+def accelerate(
+    transformer: DasTransformer3DModel,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    profile: str,
+    attention_backend: str = "auto",
+    compile_blocks: bool = False,
+    compiler: str | Callable = "inductor",
+) -> Acceleration:
+    """Set a loaded transformer's attention kernel and, where asked for, have its blocks compiled when they first run.
+
+    ``profile``: see `memory`; blocks that come and go one by one are not compiled.  ``compiler``: torch.compile's
+    backend.  Raises `ModelError` for an unknown ``attention_backend`` only.
+    """
+    config = transformer.config
+    shape = {"heads": config.num_attention_heads, "head_dim": config.attention_head_dim}
+    chosen = pick_attention(
+        attention_backend, **shape, text_rows=config.max_text_seq_length, device=device, dtype=dtype
+    )
+    _use_attention(transformer, chosen.attention_backend)
+    level = logging.INFO if attention_backend in ("auto", chosen.attention_backend) else logging.WARNING
+    log.log(level, "attention backend %s: %s", chosen.attention_backend, chosen.reason)
+    if not compile_blocks:
+        return chosen
+    if profile == "group_offload":
+        problem = "the profile group_offload brings its weights block by block"
+    else:
+        problem = _try_compiler(device, compiler)
+    if problem:
+        log.warning("the transformer's blocks are not compiled: %s", problem)
+        return chosen
+    # One program per shape: a program for all shapes would be a slower one, and clips come in few sizes.
+    transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=compiler)
+    return replace(chosen, compiled=True)
+
+
+def undo_compilation(transformer: DasTransformer3DModel, acceleration: Acceleration) -> Acceleration:
+    """Run the blocks as they are from now on."""
+    for module in transformer.modules():
+        module._compiled_call_impl = None
+    return replace(acceleration, compiled=False)
+
+
+def is_fault_of_compilation(error: Exception, acceleration: Acceleration) -> bool:
+    """Whether a forward pass that ended with ``error`` is worth another try without compilation.
+
+    Compilers end in errors of many kinds, so all count but those that would come again: our own, too little memory, and
+    a GPU that is beyond use.
+    """
+    hopeless = (DasError, MemoryError, torch.OutOfMemoryError)
+    return acceleration.compiled and not isinstance(error, hopeless) and "CUDA error" not in str(error)
+
+
+def doctor(device: str | torch.device = "auto") -> Acceleration:
+    """What "auto" would choose here for the full model, tried on the device."""
+    place = pick_device(device)
+    dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+    return pick_attention("auto", **FULL_MODEL, device=place, dtype=dtype)
+
+
+def _use_attention(transformer: DasTransformer3DModel, backend: str) -> None:
+    """Set every block's kernel.
+
+    diffusers 0.42's `set_attention_backend` would also set it for every other model of the process.
+    """
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    for processor in transformer.attn_processors.values():
+        processor._attention_backend = AttentionBackendName(DISPATCHER_NAMES[backend])
+
+
+def _try_compiler(device: torch.device, compiler: str | Callable) -> str:
+    """Compile and run a line of code on ``device`` → what is wrong, "" if nothing: the compiler's own tools may be
+    missing."""
+    try:
+        with torch.no_grad():
+            line = torch.compile(lambda x: x.sin() + 1, backend=compiler, fullgraph=True, dynamic=False)
+            line(torch.ones(8, device=device)).sum().item()
+    except Exception as error:  # whatever a compiler does, there is a way without it
+        return in_one_line(error)
+    return ""
+
+
+def in_one_line(error: Exception) -> str:
+    """An error's kind and what it says first; compilers name the real one in their second line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2]) or 'no message'}"
