@@ -14,7 +14,6 @@ For ``das-server doctor``: ``doctor(models_folder=None, device="auto") -> list[D
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from das_blender_addon.errors import ModelError, OutOfMemory
 
 from ..models.registry import GIBIBYTE, is_installed, list_models
 from ..models.tensors import read_component_config, read_tensor_shapes, weight_files
+from . import host_memory
 
 if TYPE_CHECKING:
     from .pipeline import DasPipeline
@@ -70,6 +70,14 @@ class MemoryNeeds:
         if profile == "cpu":
             return max(self.text_encoder, 0) + self.transformer + self.vae + working
         raise ModelError(f"There is no memory profile {profile!r}; use auto, {', '.join(PROFILES)}.", field="profile")
+
+    def host_bytes(self, profile: str) -> int:
+        """This machine's own memory that ``profile`` takes besides the device's, where the two are not the same."""
+        if profile == "drop_text_encoder":
+            return self.transformer + self.vae  # they wait there while the text encoder is on the device
+        if profile == "group_offload":
+            return self.transformer + self.text_encoder
+        return 0
 
 
 @dataclass(frozen=True)
@@ -177,23 +185,33 @@ def plan_memory(
         candidates = list(PROFILES) if profile == "auto" else [profile]
         free = free_memory(device) if free is None else free
 
+    lacks = {name: _lack(needs, name, device, free, host_free) for name in PROFILES}
     for candidate in candidates:
-        needed = needs.peak_bytes(candidate)
-        place, available = (on_cpu, host_free) if candidate == "cpu" else (device, free - RESERVE_BYTES)
-        if needed <= available:
+        if not lacks[candidate]:
             how = "chosen" if profile == "auto" else "asked for"
+            place, available = (on_cpu, host_free) if candidate == "cpu" else (device, free - RESERVE_BYTES)
+            needed = needs.peak_bytes(candidate)
             reason = f"{candidate} is {how}: it needs {_gib(needed)} and {place} has {_gib(available)} to give."
             return MemoryPlan(candidate, place, needed, available, reason)
 
-    fitting = [name for name in PROFILES[:3] if device.type != "cpu" and needs.peak_bytes(name) <= free - RESERVE_BYTES]
-    fitting += ["cpu"] if needs.peak_bytes("cpu") <= host_free else []
+    usable = [name for name in PROFILES if name == "cpu" or device.type != "cpu"]
+    fitting = [name for name in usable if not lacks[name]]
     wanted = candidates[-1]
-    place, available = (on_cpu, host_free) if wanted == "cpu" else (device, free - RESERVE_BYTES)
-    raise OutOfMemory(
-        f"The profile {wanted} needs {_gib(needs.peak_bytes(wanted))}, but {place} has "
-        f"{_gib(max(0, available))} to give: {_remedy(fitting)}.",
-        field="profile",
-    )
+    raise OutOfMemory(f"The profile {wanted} {lacks[wanted]}: {_remedy(fitting)}.", field="profile")
+
+
+def _lack(needs: MemoryNeeds, profile: str, device: torch.device, free: int, host_free: int) -> str:
+    """What ``profile`` needs and does not get, in words; "" when it fits."""
+    place, available = ("cpu", host_free) if profile == "cpu" else (device, free - RESERVE_BYTES)
+    needed = needs.peak_bytes(profile)
+    if needed > available:
+        return f"needs {_gib(needed)}, but {place} has {_gib(max(0, available))} to give"
+    if device.type != "cpu" and needs.host_bytes(profile) > host_free:
+        return (
+            f"keeps {_gib(needs.host_bytes(profile))} in this machine's own memory, but that has "
+            f"{_gib(host_free)} to give"
+        )
+    return ""
 
 
 def _remedy(fitting: Sequence[str], verb: str = "use") -> str:
@@ -230,7 +248,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return _available_host_memory()
+    return host_memory.available_bytes()
 
 
 def apply_plan(pipeline: DasPipeline, profile: str) -> None:
@@ -302,15 +320,19 @@ def doctor(models_folder: Path | None = None, device: str | torch.device = "auto
             batch = 2 if spec.default_guidance > 1 else 1
             needs = measure_needs(status.folder, dtype, batch=batch, **clip)
             table = {profile: needs.peak_bytes(profile) for profile in PROFILES}
+            host_table = {profile: needs.host_bytes(profile) for profile in PROFILES}
         else:
-            table = dict(spec.memory_bytes)
-        profile, reason = _first_fitting(table, place)
+            table, host_table = dict(spec.memory_bytes), {}
+        profile, reason = _first_fitting(table, host_table, place)
         reports.append(DoctorReport(spec.name, installed, str(place), profile, reason, table))
     return reports
 
 
-def _first_fitting(table: Mapping[str, int], device: torch.device) -> tuple[str, str]:
-    """The fastest profile of ``table`` (bytes per profile) that fits, and why; "" when none does."""
+def _first_fitting(
+    table: Mapping[str, int], host_table: Mapping[str, int], device: torch.device
+) -> tuple[str, str]:
+    """The fastest profile that fits, and why; "" when none does.  The tables: bytes per profile, of the device and of
+    the host besides."""
     host_free = free_memory(torch.device("cpu"))
     tried = []
     for profile in PROFILES if device.type != "cpu" else ("cpu",):
@@ -318,8 +340,10 @@ def _first_fitting(table: Mapping[str, int], device: torch.device) -> tuple[str,
             continue
         where = "the host" if profile == "cpu" else str(device)
         available = host_free if profile == "cpu" else free_memory(device) - RESERVE_BYTES
-        tried.append(f"{profile} needs {_gib(table[profile])} and {where} has {_gib(available)} to give")
-        if table[profile] <= available:
+        resting = host_table.get(profile, 0)
+        beside = f" (and {_gib(resting)} of the host, which has {_gib(host_free)})" if resting else ""
+        tried.append(f"{profile} needs {_gib(table[profile])} and {where} has {_gib(available)} to give{beside}")
+        if table[profile] <= available and resting <= host_free:
             return profile, tried[-1]
     return "", "; ".join(tried)
 
@@ -333,20 +357,6 @@ def _tensor_bytes(folder: Path, dtype: torch.dtype, stem: str = "diffusion_pytor
                 count *= length
             sizes[name] = count * dtype.itemsize
     return sizes
-
-
-def _available_host_memory() -> int:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 62  # unknown (Windows): never refuse on a guess
 
 
 def _gib(size_bytes: int) -> str:

@@ -81,7 +81,27 @@ def test_profile_that_cannot_fit_names_one_that_does():
 def test_reserve_is_kept():
     exactly = FULL.peak_bytes("resident")
     assert plan_memory(FULL, GPU, free=exactly + RESERVE_BYTES, host_free=0).profile == "resident"
-    assert plan_memory(FULL, GPU, free=exactly + RESERVE_BYTES - 1, host_free=0).profile == "drop_text_encoder"
+    less = plan_memory(FULL, GPU, free=exactly + RESERVE_BYTES - 1, host_free=64 * GIBIBYTE)
+    assert less.profile == "drop_text_encoder"
+
+
+def test_profiles_that_rest_in_host_memory_need_it():
+    """A 12 GB card in a machine with little memory of its own: refused before anything is read."""
+    card = int(11.6 * GIBIBYTE)
+    exactly = FULL.host_bytes("group_offload")
+    assert exactly == FULL.transformer + FULL.text_encoder
+    plan = plan_memory(FULL, GPU, profile="group_offload", free=card, host_free=exactly)
+    assert plan.profile == "group_offload"
+    with pytest.raises(OutOfMemory, match=r"group_offload keeps 24.1 GiB in this machine's own memory, .* no profile"):
+        plan_memory(FULL, GPU, profile="group_offload", free=card, host_free=exactly - 1)
+    with pytest.raises(OutOfMemory, match="drop_text_encoder keeps 15.6 GiB .* use the profile resident"):
+        plan_memory(FULL, GPU, profile="drop_text_encoder", free=80 * GIBIBYTE, host_free=8 * GIBIBYTE)
+
+
+def test_host_memory_is_not_counted_twice_where_it_is_the_device():
+    needed = FULL.peak_bytes("group_offload") + RESERVE_BYTES
+    plan = plan_memory(FULL, torch.device("cpu"), profile="group_offload", host_free=needed)
+    assert plan.profile == "group_offload"
 
 
 def test_cpu_is_chosen_where_the_card_is_too_small():
