@@ -256,6 +256,12 @@ class JobStore:
             self._keep_blobs(job, {artefact.sha}, is_input=False)
             return self._append_event(job, "PREVIEW", {"step": step, "artefact": asdict(artefact)})
 
+    def retry(self, job: str, *, code: str, message: str) -> Event:
+        """Append a RETRY event: the same attempt begins anew."""
+        with self._transaction():
+            fields = {"attempt": self.get(job).attempt, "code": code, "message": message}
+            return self._append_event(job, "RETRY", fields)
+
     def requeue(self, job: str, *, code: str, message: str, lost: bool) -> Event:
         """RUNNING → QUEUED with a RETRY event, in its old place.  ``lost``: perhaps a worker died of it."""
         with self._transaction():

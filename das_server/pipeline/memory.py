@@ -251,8 +251,20 @@ def free_memory(device: torch.device) -> int:
     return host_memory.available_bytes()
 
 
+def smaller_profile(pipeline: DasPipeline) -> str:
+    """The profile after the pipeline's own that this machine has room for; "" when none is left."""
+    on_device = PROFILES[:3]
+    if pipeline.profile not in on_device[:-1]:
+        return ""
+    smaller = on_device[on_device.index(pipeline.profile) + 1]
+    if smaller == "group_offload" and pipeline.device.type != "cpu":
+        resting = pipeline.transformer.get_memory_footprint() + pipeline.prompt_encoder.size_bytes()
+        return smaller if resting <= free_memory(torch.device("cpu")) else ""
+    return smaller
+
+
 def apply_plan(pipeline: DasPipeline, profile: str) -> None:
-    """Place a freshly loaded pipeline's parts as ``profile`` says, on ``pipeline.device``."""
+    """Place a loaded pipeline's parts as ``profile`` says, on ``pipeline.device``."""
     device = pipeline.device
     pipeline.profile = profile
     pipeline.prompt_encoder.keep_loaded = profile == "resident"
@@ -260,6 +272,7 @@ def apply_plan(pipeline: DasPipeline, profile: str) -> None:
     pipeline.vae.to(device)
     if profile == "group_offload":
         streams = device.type == "cuda"
+        pipeline.transformer.to("cpu")
         pipeline.transformer.enable_group_offload(
             onload_device=device,
             offload_device=torch.device("cpu"),

@@ -40,6 +40,16 @@ class WorkPreviewed:
 
 
 @dataclass(frozen=True)
+class WorkRetried:
+    """The attempt begins anew on the same worker, which has changed something: ``message`` says what."""
+
+    job: str
+    attempt: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
 class WorkDone:
     """The attempt succeeded; the artefacts are already among the blobs."""
 
@@ -69,7 +79,7 @@ class WorkLost:
     reason: str
 
 
-WorkNews = WorkProgressed | WorkPreviewed | WorkDone | WorkFailed | WorkLost
+WorkNews = WorkProgressed | WorkPreviewed | WorkRetried | WorkDone | WorkFailed | WorkLost
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,8 @@ class Worker:
         self._threads = threads or _num_cores()
         self._profile = profile
         self._acceleration = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
+        self._device_label = device
+        self._versions: dict[str, str] = {}
         self._pipeline: DasPipeline | None = None
         self._model = ""
 
@@ -116,7 +118,7 @@ class Worker:
         job = order["job"]
         _log.info("job %s: attempt %s starts on %s", job, order["attempt"], self._device)
         try:
-            artefacts, report = self._work(order)
+            artefacts, report = self._work_within_memory(order)
         except DasError as error:
             _log.info("job %s: %s: %s", job, error.code, error.message)
             self._link.fail(order, error)
@@ -130,6 +132,32 @@ class Worker:
             _log.info("job %s: done", job)
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _work_within_memory(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
+        """`_work`; where the memory does not suffice, once more with the next smaller memory profile, which stays."""
+        try:
+            return self._work(order)
+        except Exception as error:
+            problem = _error_of(error, self._device_label)
+            if not isinstance(problem, OutOfMemory) or self._pipeline is None:
+                raise
+            _log.warning("job %s: %s: %s", order["job"], type(error).__name__, _first_line(error))
+        # Here, outside the handler, nothing holds the tensors of the first attempt any more.
+        problem = problem.with_traceback(None)
+        before = self._pipeline.profile
+        _free_memory()
+        try:
+            smaller = self._pipeline.use_smaller_profile()
+        except Exception:
+            self._pipeline, self._model = None, ""  # half of it may be elsewhere
+            raise
+        if not smaller:
+            raise problem
+        _free_memory()
+        message = f"The memory does not suffice with the profile {before}; once more with {smaller}, which is slower."
+        _log.warning("job %s: %s", order["job"], message)
+        self._link.retry(order, problem.code, message)
+        return self._work(order)
 
     def _work(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
         # 1. What is wanted, and whether it still is.
@@ -227,6 +255,9 @@ class StageTimes:
 
 
 def _error_of(error: Exception, device_label: str) -> DasError:
+    """The error as one of the tree."""
+    if isinstance(error, DasError):
+        return error
     name = type(error).__name__
     if (
         isinstance(error, MemoryError)

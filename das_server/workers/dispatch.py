@@ -17,6 +17,7 @@ from das_server.workers.base import (
     WorkOrder,
     WorkPreviewed,
     WorkProgressed,
+    WorkRetried,
 )
 from das_server.workers.speed import SpeedRecord
 
@@ -69,7 +70,7 @@ class Dispatcher:
                 self._take_in(one)
             except StorageError as error:
                 _log.error("job %s: %s", one.job, error.message)
-                if not isinstance(one, WorkProgressed | WorkPreviewed):
+                if not isinstance(one, WorkProgressed | WorkPreviewed | WorkRetried):
                     self._unsaved.append(one)  # the end of an attempt must not get lost
                     self._save_again_s = time.monotonic() + SAVE_AGAIN_S
         try:
@@ -93,6 +94,8 @@ class Dispatcher:
             self._store.progress(job.job, news.fields)
         elif isinstance(news, WorkPreviewed):
             self._store.preview(job.job, news.step, news.artefact)
+        elif isinstance(news, WorkRetried):
+            self._store.retry(job.job, code=news.code, message=news.message)
         elif job.cancel_requested:
             self._store.cancel(job.job)
         elif isinstance(news, WorkDone):

@@ -111,6 +111,10 @@ class Link:
         """Tell of a preview that is among the blobs."""
         self.say("preview", **_of(order), step=step, artefact=artefact)
 
+    def retry(self, order: dict[str, Any], code: str, message: str) -> None:
+        """Tell that the same attempt begins anew, and why."""
+        self.say("retry", **_of(order), code=code, message=message)
+
     def finish(self, order: dict[str, Any], artefacts: list[dict[str, Any]], report: dict[str, Any]) -> None:
         """Tell of success."""
         self._end(order)

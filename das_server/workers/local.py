@@ -32,6 +32,7 @@ from das_server.workers.base import (
     WorkOrder,
     WorkPreviewed,
     WorkProgressed,
+    WorkRetried,
 )
 
 _log = logging.getLogger(__name__)
@@ -309,6 +310,9 @@ class LocalWorkers(Workers):
             return
         if kind == "preview":
             self._news.append(WorkPreviewed(job, attempt, message["step"], Artefact(**message["artefact"])))
+            return
+        if kind == "retry":
+            self._news.append(WorkRetried(job, attempt, message["code"], message["message"]))
             return
         if kind == "done":
             artefacts = tuple(Artefact(**item) for item in message["artefacts"])

@@ -3,8 +3,8 @@
 
 Worker → server (``kind``): "hello" {pid} · "heartbeat" {state, model, job, attempt, stage, step_s, since_progress_s,
 memory_bytes} · "ready" {device, device_label, versions} · "problem" {message} · "progress" {job, attempt, fields} ·
-"preview" {job, attempt, step, artefact} · "done" {job, attempt, artefacts, report} · "failed" {job, attempt, code,
-message, field}.
+"preview" {job, attempt, step, artefact} · "retry" {job, attempt, code, message} · "done" {job, attempt, artefacts,
+report} · "failed" {job, attempt, code, message, field}.
 Server → worker: "load" {model} · "run" {job, attempt, spec, inputs} · "cancel" {job} · "heartbeat" {}.
 
 Every message carries the secret that the worker got at birth, so that no other process of the machine can pose as one.

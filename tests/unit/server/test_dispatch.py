@@ -17,6 +17,7 @@ from das_server.workers.base import (
     WorkOrder,
     WorkPreviewed,
     WorkProgressed,
+    WorkRetried,
 )
 from das_server.workers.dispatch import Dispatcher
 from tests.support.jobs import job_id, job_inputs, job_spec
@@ -49,7 +50,7 @@ class ScriptedWorkers(Workers):
 
     def news(self):
         news, self.waiting = self.waiting, []
-        if any(not isinstance(one, WorkProgressed | WorkPreviewed) for one in news):
+        if any(not isinstance(one, WorkProgressed | WorkPreviewed | WorkRetried) for one in news):
             self.order = None
         return news
 
@@ -124,6 +125,21 @@ def test_failed_job_is_not_tried_again(house):
     dispatcher.tick()
     assert kinds(store, job) == ["QUEUED", "STARTED", "FAILED"]
     assert store.last_event(job).fields == {"code": "first_frame", "message": "No.", "field": "first_frame"}
+
+
+def test_attempt_that_begins_anew_is_told_and_goes_on(house):
+    store, blobs, workers, dispatcher = house
+    job = submitted(store)
+    dispatcher.tick()
+    workers.waiting = [WorkRetried(job, 1, "job.out_of_memory", "Once more with less.")]
+    dispatcher.tick()
+    assert kinds(store, job) == ["QUEUED", "STARTED", "RETRY"]
+    fields = {"attempt": 1, "code": "job.out_of_memory", "message": "Once more with less."}
+    assert store.last_event(job).fields == fields
+    assert store.get(job).state is JobState.RUNNING and store.get(job).losses == 0
+    workers.waiting = [WorkDone(job, 1, (frame(blobs),), {})]
+    dispatcher.tick()
+    assert store.get(job).state is JobState.DONE
 
 
 def test_late_news_of_an_earlier_attempt_change_nothing(house):
