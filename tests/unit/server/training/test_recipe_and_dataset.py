@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Recipes and training folders are read strictly."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,13 @@ RECIPES = Path(das_server.training.__file__).parent / "recipes"
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_recipes_load(path):
     assert isinstance(load_recipe(path), PreviewRecipe | FineTuneRecipe)
+
+
+def test_recipe_of_the_guide_loads(tmp_path):
+    guide = Path(das_server.training.__file__).parents[2] / "docs" / "guides" / "headless.md"
+    (text,) = re.findall(r"```toml\n(.*?)```", guide.read_text(encoding="utf-8"), re.S)
+    (tmp_path / "recipe.toml").write_text(text)
+    assert isinstance(load_recipe(tmp_path / "recipe.toml"), FineTuneRecipe)
 
 
 def test_preview_recipe_has_a_share_for_every_size_and_fits_the_sitting():
