@@ -11,6 +11,7 @@ from . import jobs, recipes
 from .errors import DasError
 from .images import load_sequence, show_image
 from .properties import resolve_settings
+from .stepping import is_rendering
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
 
@@ -25,6 +26,9 @@ class JobOperator:
     def poll(cls, context):
         if jobs.running_job() is not None:
             cls.poll_message_set(f"{jobs.running_job().name} is running: wait for it, or cancel it")
+            return False
+        if is_rendering():
+            cls.poll_message_set("Blender is rendering: wait for it, or stop it with Esc in its window")
             return False
         reason = cls.why_not(context)
         if reason:
@@ -76,15 +80,18 @@ def shown_in_window(operator: type, scene_name: str):
         redraw()
 
     def done(result, error):
-        scene = bpy.data.scenes.get(scene_name)
-        if error is None and scene is not None:
-            try:
+        words = ""
+        try:
+            scene = bpy.data.scenes.get(scene_name)
+            if error is None and scene is not None:
                 operator.finished(scene, result)
-            except DasError as late:
-                error = late
-        jobs.show_end(
-            bpy.context.window_manager.das, "" if error is not None else operator.words(result), error, operator.line
-        )
+            if error is None:
+                words = operator.words(result)
+        except Exception as late:  # the border, too: else the panel would show a running job for ever
+            if not isinstance(late, DasError):
+                jobs.LOGGER.exception("%s failed at its end", operator.bl_label)
+            error = late
+        jobs.show_end(bpy.context.window_manager.das, words, error, operator.line)
         redraw()
 
     return show, done

@@ -219,22 +219,26 @@ class SessionJob:
                 if self._cancelled:
                     raise JobCancelled(self._cancelled)
                 status = next(self._recipe)
+                if status is not None:
+                    self._show(status)
             except StopIteration as end:
                 self._end(end.value, None)
                 break
             except BaseException as error:  # the border: shown to the user by `done`
-                self._recipe.close()
                 self._end(None, error)
                 break
             if status is None:
                 return TICK_S
-            self._show(status)
             if time.monotonic() > deadline:
                 return 0.0
         return None
 
     def _end(self, result, error) -> None:
         self.is_running = False
+        try:
+            self._recipe.close()
+        except Exception:  # it must not hide why the job ended, nor keep the panel from showing that it did
+            LOGGER.exception("%s did not end cleanly", self.name)
         if error is not None and not isinstance(error, DasError):
             LOGGER.error("%s failed", self.name, exc_info=error)
         self._done(result, error)
@@ -252,7 +256,7 @@ def start_job(job: SessionJob) -> None:
     """Let a timer drive ``job``.  Only one runs at a time: ask `running_job` before."""
     global _job
     _job = job
-    bpy.app.timers.register(job.tick, first_interval=0.0)
+    bpy.app.timers.register(job.tick, first_interval=0.0, persistent=True)
 
 
 def stop_job(words: str = CANCELLED) -> None:
@@ -287,9 +291,13 @@ def show_status(session, status: Status, line: str = "job") -> None:
     _set_line(session, line, "RUNNING", status.text, status.fraction)
     if status.preview:
         suffix = ".jpg" if status.preview[:2] == b"\xff\xd8" else ".png"
-        path = preferences.user_folder("previews") / f"step{suffix}"
-        path.write_bytes(status.preview)
-        _preview = path
+        try:
+            path = preferences.user_folder("previews") / f"step{suffix}"
+            path.write_bytes(status.preview)
+        except OSError as error:  # the take needs no preview
+            LOGGER.warning("The step preview cannot be written: %s", error)
+        else:
+            _preview = path
 
 
 def show_end(session, words: str, error: BaseException | None, line: str = "job") -> None:

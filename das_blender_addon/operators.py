@@ -142,7 +142,7 @@ class DAS_OT_start_local_server(bpy.types.Operator):
             self.report({"ERROR"}, error.message)
             return {"CANCELLED"}
         if not bpy.app.background:
-            bpy.app.timers.register(_watch_local_server, first_interval=0.5)
+            bpy.app.timers.register(_watch_local_server, first_interval=0.5, persistent=True)
         self.report({"INFO"}, f"The local server starts at {server.address}")
         return {"FINISHED"}
 

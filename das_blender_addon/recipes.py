@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import bpy
 import numpy as np
 
 from . import api, jobs
@@ -27,6 +28,7 @@ from .colours import kept_look
 from .errors import (
     DasError,
     ModelError,
+    SceneError,
     ServerUnreachable,
     SettingsError,
     ShotTooLong,
@@ -41,7 +43,7 @@ from .properties import ResolvedSettings
 from .protocol.messages import Capabilities
 from .protocol.png import encode_png
 from .shot import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
-from .stepping import stepping
+from .stepping import is_rendering, stepping
 from .takes import Take, TakeSettings, find_take, run_take, take_request
 from .tracking.video import render_tracking_video
 
@@ -127,18 +129,19 @@ def take(
     """
     report, clock = _Reporter(on_event), _Clock()
     folder = api.shot_folder(scene, settings.cache_folder)
+    find = _finder(scene) if step is None else lambda: scene
     # 1. What the server offers, and how the shot fits it.
-    capabilities, planned, unreachable = yield from _plan(scene, settings, folder, server_named)
+    capabilities, planned, unreachable = yield from _plan(find, settings, folder, server_named)
     clock.lap("plan")
     # 2. The tracking video.
-    geometry = yield from _export(scene, planned.frames, planned.render_size, step, report)
+    geometry = yield from _export(find(), planned.frames, planned.render_size, step, report)
     clock.lap("export")
     shot = yield from _shot(geometry, planned, report)
     clock.lap("tracking")
     # 3. The first frame.
-    if unreachable is not None and not _has_first_frame(scene, settings, shot, folder):
+    if unreachable is not None and not _has_first_frame(find(), settings, shot, folder):
         raise unreachable
-    image = yield from _first_frame(scene, settings, shot, report, again=False)
+    image = yield from _first_frame(find(), settings, shot, report, again=False)
     clock.lap("first_frame")
     # 4. The job and its frames.
     shot = replace(shot, timings=clock.seconds)
@@ -165,12 +168,12 @@ def take_outside_render(scene, settings: ResolvedSettings) -> Recipe:
 
 def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
     """Render the first frame anew; returns its path."""
-    report = _Reporter()
+    report, find = _Reporter(), _finder(scene)
     welcome = yield from hello(settings)
-    planned = plan_shot(scene, settings, welcome.capabilities)
-    geometry = yield from _export(scene, planned.frames[:1], planned.render_size, None, report)
+    planned = plan_shot(find(), settings, welcome.capabilities)
+    geometry = yield from _export(find(), planned.frames[:1], planned.render_size, None, report)
     shot = yield from _shot(geometry, planned, report)
-    return (yield from _first_frame(scene, settings, shot, report, again=True))
+    return (yield from _first_frame(find(), settings, shot, report, again=True))
 
 
 def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
@@ -217,7 +220,22 @@ def plan_shot(scene, settings: ResolvedSettings, capabilities: Capabilities) -> 
 # ── Their stations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _plan(scene, settings: ResolvedSettings, folder: Path, server_named: bool) -> Recipe:
+def _finder(scene) -> Callable[[], object]:
+    """What finds ``scene`` again after a wait: undo and redo make new scenes of old ones.  Raises `SceneError` then,
+    when there is none of its name.
+    """
+    name = scene.name
+
+    def find():
+        found = bpy.data.scenes.get(name)
+        if found is None:
+            raise SceneError(f"The scene {name!r} was removed or renamed in the meantime; start again.")
+        return found
+
+    return find
+
+
+def _plan(find: Callable[[], object], settings: ResolvedSettings, folder: Path, server_named: bool) -> Recipe:
     """(capabilities, `ShotPlan`, None); or, while no server answers, with what was offered when this shot last got a
     take, and the error that says so.
     """
@@ -232,7 +250,7 @@ def _plan(scene, settings: ResolvedSettings, folder: Path, server_named: bool) -
         capabilities, unreachable = kept, error
         yield Status("connecting", "No server answers; looking for a complete take", 0.0)
     try:
-        return capabilities, plan_shot(scene, settings, capabilities), unreachable
+        return capabilities, plan_shot(find(), settings, capabilities), unreachable
     except DasError as error:
         if unreachable is None:
             raise
@@ -254,15 +272,27 @@ def _found(take: Take | None, otherwise: DasError) -> Take:
 
 def _export(scene, frames, size: tuple[int, int], step: Step | None, report: _Reporter) -> Recipe:
     """The scene's geometry, one frame between two yields; without ``step`` the scene is stepped and left as it was."""
-    if step is None:
-        with stepping(scene) as step:
-            return (yield from _export(scene, frames, size, step, report))
+    if step is not None:
+        return (yield from _walk(frames, size, step, report))
+    yield from _let_renders_pass()
+    with stepping(scene) as step:
+        return (yield from _walk(frames, size, step, report, _let_renders_pass))
+
+
+def _walk(frames, size: tuple[int, int], step: Step, report: _Reporter, wait: Callable[[], Iterable] = tuple) -> Recipe:
     builder = GeometryExport(*size)
     for done, frame in enumerate(frames):
         event = Progress("exporting", done, len(frames), done / len(frames))
         yield report(event, f"Exporting frame {frame} ({done + 1}/{len(frames)})")
+        yield from wait()
         builder.add(frame, step(frame))
     return builder.finish()
+
+
+def _let_renders_pass() -> Recipe:
+    """A window's job changes no scene while Blender renders; whoever else drives a recipe would wait for itself."""
+    while is_rendering() and jobs.running_job() is not None:
+        yield None
 
 
 def _shot(geometry, planned: ShotPlan, report: _Reporter) -> Recipe:

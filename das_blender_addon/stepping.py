@@ -56,6 +56,11 @@ def is_stepping() -> bool:
     return _walks > 0
 
 
+def is_rendering() -> bool:
+    """Whether Blender renders in a thread of its own now, which reads what a walk would change."""
+    return bpy.app.is_job_running("RENDER")
+
+
 @contextmanager
 def stepping(scene) -> Iterator[Callable[[int], object]]:
     """A function that sets ``scene`` to a frame and gives its evaluated depsgraph; on leaving, all is as it was.
@@ -67,10 +72,13 @@ def stepping(scene) -> Iterator[Callable[[int], object]]:
     # A scene that no window ever showed has no depsgraph yet; and after a script has removed an object, Blender 4.2's
     # layer still lists it until the next update: touching it there is a crash.
     layer.update()
-    before = Before.of(scene, layer)
+    name, before = scene.name, Before.of(scene, layer)
 
     def step(number: int):
-        scene.frame_set(number)
+        try:
+            scene.frame_set(number)
+        except ReferenceError as error:
+            raise SceneError(f"The scene {name!r} was removed while it was exported.") from error
         walked = scene.view_layers.get(before.layer)
         if walked is None:
             raise SceneError(f"The view layer {before.layer!r} is gone, or has another name now; export again.")

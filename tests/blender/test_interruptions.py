@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What comes between a job and its end: undo, saving, removed objects, Esc."""
+"""What comes between a job and its end: undo, saving, another file, what is removed, a dying server, Esc."""
 
 import threading
 import time
 
+import addon_utils
 import bpy
 import pytest
 
@@ -37,10 +38,7 @@ def exporting(shot_scene, monkeypatch):
     bpy.ops.ed.undo_push(message="before")
     shot_scene.das.prompt = "changed"
     bpy.ops.ed.undo_push(message="after")
-    operator = job_operators.DAS_OT_preview_tracking
-    show, done = job_operators.shown_in_window(operator, shot_scene.name)
-    job = jobs.SessionJob("test", recipes.tracking_preview(shot_scene, resolve_settings(shot_scene)), show, done)
-    jobs.start_job(job)
+    job = start_as_in_window(job_operators.DAS_OT_preview_tracking, preview_of(shot_scene))
     while "frame 5" not in session().job_line:
         assert job.tick() is not None
     assert not bpy.data.objects["Hidden"].hide_viewport and shot_scene.frame_current != 3
@@ -162,6 +160,169 @@ def test_view_layer_that_is_removed_during_an_export_is_named(shot_scene):
             shot_scene.view_layers.remove(shot_scene.view_layers["ViewLayer"])
             step(6)
     assert shot_scene.frame_current == 3
+
+
+# ── What must not leave a job running for ever in the panel ─────────────────────────────────────────────────────────
+
+
+def start_as_in_window(operator, recipe) -> jobs.SessionJob:
+    """As a click on the button does; timers do not run in the background, so the tests tick."""
+    jobs.show_begin(session(), operator.bl_label, operator.line)
+    job = jobs.SessionJob(operator.bl_label, recipe, *job_operators.shown_in_window(operator, bpy.context.scene.name))
+    jobs.start_job(job)
+    return job
+
+
+def tick_until(job, condition) -> None:
+    """Tick the job until ``condition()``, or to its end."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition() and job.tick() is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def tick_to_the_end(job) -> None:
+    tick_until(job, lambda: False)
+    assert not job.is_running and jobs.running_job() is None
+
+
+def steps(*said):
+    """A recipe that says ``said``."""
+    yield from said
+
+
+def preview_of(scene):
+    return recipes.tracking_preview(scene, resolve_settings(scene))
+
+
+def take_of(scene, monkeypatch):
+    monkeypatch.setattr(jobs, "BUDGET_S", 0.0)  # one status a tick
+    return start_as_in_window(
+        job_operators.DAS_OT_render_take, recipes.take_outside_render(scene, resolve_settings(scene))
+    )
+
+
+def test_job_ends_when_its_result_cannot_be_shown(shot_scene, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no such colour space")
+
+    monkeypatch.setattr(job_operators, "show_image", broken)
+    tick_to_the_end(start_as_in_window(job_operators.DAS_OT_preview_tracking, preview_of(shot_scene)))
+    assert (session().job_state, session().job_line) == ("FAILED", "RuntimeError: no such colour space")
+
+
+def test_job_ends_when_its_progress_cannot_be_shown(scene):
+    ended = []
+
+    def broken(_status):
+        raise RuntimeError("the window is gone")
+
+    job = jobs.SessionJob("test", steps(jobs.Status("test", "one", 0.5)), broken, lambda *end: ended.append(end))
+    jobs.start_job(job)
+    tick_to_the_end(job)
+    assert isinstance(ended[0][1], RuntimeError)
+
+
+def test_job_ends_when_its_recipe_cannot_be_closed(scene):
+    def stubborn():
+        try:
+            yield jobs.Status("test", "one", 0.5)
+            yield None
+        finally:
+            raise RuntimeError("it is stuck")
+
+    job = start_as_in_window(job_operators.DAS_OT_test_connection, stubborn())
+    job.tick()
+    jobs.stop_job()
+    assert not job.is_running and session().server_state == "CANCELLED"
+
+
+def test_preview_that_cannot_be_written_does_not_end_the_job(scene, tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    monkeypatch.setattr(jobs.preferences, "user_folder", lambda name: blocked / name)
+    job = start_as_in_window(
+        job_operators.DAS_OT_test_connection, steps(jobs.Status("test", "one", 0.5, b"\xff\xd8"), None)
+    )
+    assert job.tick() is not None and session().server_line == "one" and jobs.preview_path() is None
+    jobs.stop_job()
+
+
+def test_take_whose_scene_is_removed_says_so(shot_scene, monkeypatch):
+    job = take_of(shot_scene, monkeypatch)
+    tick_until(job, lambda: "Exporting" in session().job_line)
+    bpy.data.scenes.new("Other")
+    bpy.data.scenes.remove(shot_scene)
+    tick_to_the_end(job)
+    assert session().job_state == "FAILED" and "The scene 'Scene' was removed" in session().job_line
+
+
+def test_take_whose_scene_is_removed_before_its_export_says_so(shot_scene, monkeypatch):
+    job = take_of(shot_scene, monkeypatch)
+    tick_until(job, lambda: "Asking" in session().job_line)
+    bpy.data.scenes.new("Other")
+    bpy.data.scenes.remove(shot_scene)
+    tick_to_the_end(job)
+    assert session().job_state == "FAILED" and "removed or renamed" in session().job_line
+
+
+def test_undo_leaves_a_take_alone_that_has_left_the_scene(shot_scene, monkeypatch):
+    bpy.ops.ed.undo_push(message="before")
+    shot_scene.frame_end = 8
+    bpy.ops.ed.undo_push(message="after")
+    job = take_of(shot_scene, monkeypatch)
+    tick_until(job, lambda: "Exporting frame 8" in session().job_line)
+    tick_until(job, lambda: "Exporting" not in session().job_line)
+    bpy.ops.ed.undo()
+    assert job.is_running and bpy.context.scene.frame_end == 9
+    tick_to_the_end(job)
+    assert session().job_state == "DONE" and "8 frames" in session().job_line
+    assert len(jobs.last_take(bpy.context.scene).frames) == 8
+
+
+def test_opening_a_file_ends_a_take(shot_scene, monkeypatch):
+    job = take_of(shot_scene, monkeypatch)
+    tick_until(job, lambda: "Exporting" in session().job_line)
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    assert not job.is_running and jobs.running_job() is None and job.tick() is None
+    assert (session().job_state, session().job_line) == ("IDLE", "")
+
+
+def test_disabling_the_extension_ends_a_take(shot_scene, monkeypatch):
+    job = take_of(shot_scene, monkeypatch)
+    tick_until(job, lambda: "Exporting frame 5" in session().job_line)
+    addon_utils.disable("das_blender_addon")
+    try:
+        assert not job.is_running and job.tick() is None and shot_scene.frame_current == 1
+    finally:
+        addon_utils.enable("das_blender_addon", default_set=True)
+    assert session().job_state != "RUNNING"
+
+
+def test_server_that_dies_ends_a_take(shot_scene, monkeypatch, tmp_path):
+    monkeypatch.setenv("DAS_TIMEOUT_S", "3")
+    with running_server(tmp_path / "server") as server:
+        shot_scene.das.server, shot_scene.das.seed = server.address, 98
+        job = take_of(shot_scene, monkeypatch)
+        tick_until(job, lambda: session().job_line.startswith(("Waiting", "Loading", "Encoding", "Denoising")))
+        server.kill()
+        tick_to_the_end(job)
+    assert session().job_state == "FAILED" and "fell silent" in session().job_line
+
+
+def test_no_scene_is_walked_while_blender_renders(shot_scene, monkeypatch):
+    rendering = True
+    for module in (job_operators, recipes):
+        monkeypatch.setattr(module, "is_rendering", lambda: rendering)
+    job = start_as_in_window(job_operators.DAS_OT_preview_tracking, preview_of(shot_scene))
+    for _ in range(3):
+        assert job.tick() == jobs.TICK_S and shot_scene.frame_current == 1
+    jobs.stop_job()
+    with pytest.raises(RuntimeError, match="Blender is rendering"):
+        bpy.ops.das.preview_tracking()
+    rendering = False
+    tick_to_the_end(start_as_in_window(job_operators.DAS_OT_preview_tracking, preview_of(shot_scene)))
+    assert session().job_state == "DONE"
 
 
 def test_stopped_job_does_not_wait_for_its_thread_unless_asked_to():
