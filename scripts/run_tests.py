@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run every test suite, each in the environment it is meant for, and close with one line `N passed, N failed`.
 
-    .venv/bin/python scripts/run_tests.py [unit] [parity] [e2e] [blender] [-- PYTEST ARGUMENTS]
+    .venv/bin/python scripts/run_tests.py [unit] [parity] [e2e] [blender] [binary] [-- PYTEST ARGUMENTS]
 
 unit, parity and e2e run in .venv; the unit tests of the extension once more in every other Blender's environment
 (another Python, another numpy); blender runs once per Blender version, each in a process of its own with an empty
-Blender profile.
+Blender profile.  binary runs only when it is named: it needs the Blender program that ``BLENDER`` names.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = ("unit", "parity", "e2e", "blender")
+ALL_SUITES = (*SUITES, "binary")
 LIMIT_S = 1500
 """A suite that takes longer hangs: it is killed and counts as failed."""
 
@@ -61,6 +62,8 @@ def planned_runs(wanted: list[str]) -> list[Run]:
         runs.append(Run("e2e", main, ("tests/e2e",)))
     if "blender" in wanted:
         runs += [Run(f"blender {version}", python, ("tests/blender",)) for version, python in blenders]
+    if "binary" in wanted:
+        runs.append(Run(f"binary {os.environ.get('BLENDER', '')}".strip(), main, ("tests/binary",)))
     return runs
 
 
@@ -95,9 +98,9 @@ def main() -> int:
     words = sys.argv[1:]
     arguments = words[words.index("--") + 1 :] if "--" in words else []
     wanted = [word for word in (words[: words.index("--")] if "--" in words else words)] or list(SUITES)
-    unknown = [word for word in wanted if word not in SUITES]
+    unknown = [word for word in wanted if word not in ALL_SUITES]
     if unknown:
-        sys.exit(f"run_tests: no suite {unknown[0]!r}; there are {', '.join(SUITES)}.")
+        sys.exit(f"run_tests: no suite {unknown[0]!r}; there are {', '.join(ALL_SUITES)}.")
     results = [(run, *execute(run, arguments)) for run in planned_runs(wanted)]
     print("\n━━ all suites")
     for run, status, passed, failed in results:
