@@ -17,7 +17,11 @@ from das_blender_addon.errors import DasError
 from das_server import __version__
 from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, ServerConfig, build_config
 
-NAME_HELP = {"path": "(default: the models folder itself)", "pull": "(default: the full model)"}
+NAME_HELP = {
+    "path": "(default: the models folder itself)",
+    "pull": "(default: the full model)",
+    "add": "das-cogvideox-5b, or a name of your own for a model that you have trained",
+}
 SERVE_FLAGS = (
     "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "log_level", "keep_s",
 )  # fmt: skip

@@ -6,22 +6,35 @@ Never imports torch at module level.  What ``das-server models`` calls is listed
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from das_blender_addon.errors import ModelError
 
-from .registry import COMPONENTS, MANIFEST_NAME, model_path, model_spec
+from .registry import (
+    BASE_OF_OWN_MODELS,
+    COMPONENTS,
+    MANIFEST_NAME,
+    ModelSpec,
+    model_path,
+    model_spec,
+    place_for,
+)
 from .tensors import read_component_config, read_tensor_shapes, weight_files
 
 CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".md")
 """Endings of the files that belong to a checkpoint; others are left behind by `add_model`."""
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Error numbers that say something of this machine's disk and nothing of the network."""
 
 Progress = Callable[[str, int, int], None]
 """Told (what, bytes done, bytes in all)."""
@@ -58,8 +71,12 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return [path.relative_to(folder) for path in files]
 
 
-def write_manifest(folder: Path, *, progress: Progress | None = None) -> Path:
-    """Digest every file of a checkpoint and write the manifest.  Raises `ModelError` when the folder is not one."""
+def write_manifest(folder: Path, *, progress: Progress | None = None, about: Mapping[str, Any] | None = None) -> Path:
+    """Digest every file of a checkpoint and write the manifest, ``about`` in it.
+
+    ``about``: ``source``, where the files came from; ``model``, what `registry.model_specs` reads of a model with a
+    name of its own.  Raises `ModelError` when the folder is not a checkpoint.
+    """
     files = checkpoint_files(folder)
     digests = _digest_files(folder, files, progress)
     entries = {
@@ -67,7 +84,8 @@ def write_manifest(folder: Path, *, progress: Progress | None = None) -> Path:
     }
     manifest = folder / MANIFEST_NAME
     temporary = manifest.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"format": 1, "files": entries}, indent=1) + "\n", encoding="utf-8")
+    content = {"format": 1, **(about or {}), "files": entries}
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, manifest)
     return manifest
 
@@ -106,7 +124,7 @@ def verify_folder(folder: Path, *, progress: Progress | None = None) -> VerifyRe
 
 def verify_model(name: str, models_folder: Path | None = None, *, progress: Progress | None = None) -> VerifyReport:
     """`verify_folder` of an installed model.  Raises `ModelError`, also where there are no digests to compare with."""
-    spec, folder = model_spec(name), model_path(name, models_folder)
+    spec, folder = model_spec(name, models_folder), model_path(name, models_folder)
     if not (folder / MANIFEST_NAME).is_file():
         if spec.embedded:
             raise ModelError(f"{name} is part of this software and has no digests of its own to compare with.")
@@ -124,20 +142,23 @@ def add_model(
 ) -> Path:
     """Copy a checkpoint folder into the models folder, check its tensors, write its manifest; → its folder.
 
-    The model appears whole or not at all.  A folder that was put into its place by hand is checked and gets its
-    manifest where it is.  Raises `ModelError` for an unknown name, a folder that is not a whole safetensors checkpoint
-    of the published layout, tensors that do not fit, or another folder that is installed under this name already.
+    ``name``: one of the table, or a new one, for a model of the full model's kind that somebody has trained.  The model
+    appears whole or not at all.  A folder that was put into its place by hand is checked and gets its manifest where it
+    is.  Raises `ModelError` for a name that cannot be one, a folder that is not a whole safetensors checkpoint of the
+    published layout, tensors that do not fit, or another folder that is installed under this name already.
     """
     source = Path(source).expanduser().absolute()
     if not source.is_dir():
         raise ModelError(f"There is no folder {source}.")
-    by_hand_in_place = source.resolve() == model_path(name, models_folder).resolve()
-    if by_hand_in_place and not model_spec(name).embedded and not (source / MANIFEST_NAME).is_file():
+    place, is_own = place_for(name, models_folder)
+    if source.resolve() == place.resolve() and not (source / MANIFEST_NAME).is_file():
+        about = _about_own(source) if is_own else None
         _check_all_tensors(source)
-        write_manifest(source, progress=progress)
+        write_manifest(source, progress=progress, about=about)
         return source
-    target = _free_target(name, models_folder)
+    target = _free_target(place)
     files = checkpoint_files(source)
+    about = _about_own(source) if is_own else None
     _check_all_tensors(source)
     total, done = sum((source / path).stat().st_size for path in files), 0
 
@@ -149,7 +170,7 @@ def add_model(
             done += (source / path).stat().st_size
             if progress:
                 progress("copy", done, total)
-        write_manifest(temporary, progress=progress)
+        write_manifest(temporary, progress=progress, about=about)
         os.replace(temporary, target)
     except OSError as error:
         raise ModelError(f"{source} cannot be copied to {target}: {error}.") from error
@@ -165,39 +186,50 @@ def pull_model(
 
     Raises `ModelError`; when the network cannot be used, it says exactly which files to put where.
     """
-    spec = model_spec(name)
+    spec = model_spec(name, models_folder)
     if not spec.repository:
-        raise ModelError(f"{name} is part of this software; there is nothing to pull.")
+        origin = "is part of this software" if spec.embedded else "was added from a folder"
+        raise ModelError(f"{name} {origin}; there is nothing to pull.")
     if not revision:
         raise ModelError(
             f"Pulling {name} needs a revision: das-server models pull {name} --revision COMMIT, with the commit of "
             f"{spec.repository} that you want.\nWithout a network: {by_hand(name, models_folder)}"
         )
-    target = _free_target(name, models_folder)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
+    target = _free_target(model_path(name, models_folder))
     temporary = target.with_name(f".{target.name}.pull")  # kept on failure: the next attempt goes on from there
-    try:
-        snapshot_download(
-            spec.repository,
-            revision=revision,
-            local_dir=str(temporary),
-            allow_patterns=[
-                "model_index.json",
-                *(f"{part}/*{end}" for part in COMPONENTS for end in CHECKPOINT_SUFFIXES),
-            ],
-            ignore_patterns=["*.md"],
-        )
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelError(f"{spec.repository} at {revision} does not exist or is not open to you: {error}") from error
-    except (OSError, HfHubHTTPError, ValueError) as error:
-        raise ModelError(offline_instructions(name, models_folder), detail=str(error)) from error
+    commit = _fetch(spec, revision, temporary, models_folder)
     _check_all_tensors(temporary)
     shutil.rmtree(temporary / ".cache", ignore_errors=True)
-    write_manifest(temporary, progress=progress)
+    source = {"repository": spec.repository, "commit": commit}
+    write_manifest(temporary, progress=progress, about={"source": source})
     os.replace(temporary, target)
     return target
+
+
+def _fetch(spec: ModelSpec, revision: str, folder: Path, models_folder: Path | None) -> str:
+    """Fetch the files of a checkpoint into ``folder`` → the commit that ``revision`` is.  Raises `ModelError`."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    patterns = ["model_index.json", *(f"{part}/*{end}" for part in COMPONENTS for end in CHECKPOINT_SUFFIXES)]
+    try:
+        # By commit: for a branch, the client would take what an earlier attempt has left for the whole, offline.
+        commit = HfApi().repo_info(spec.repository, revision=revision).sha
+        options = {"allow_patterns": patterns, "ignore_patterns": ["*.md"]}
+        snapshot_download(spec.repository, revision=commit, local_dir=str(folder), **options)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelError(f"{spec.repository} at {revision} does not exist or is not open to you: {error}") from error
+    except Exception as error:  # the client lets the errors of its HTTP library through, whichever that is
+        if getattr(error, "errno", None) in DISK_ERRORS:
+            raise ModelError(f"{folder} cannot be written: {error}.") from error
+        if folder.is_dir():
+            raise ModelError(
+                f"The download of {spec.repository} broke off: run the same command again, and it goes on from there. "
+                f"{by_hand(spec.name, models_folder)}",
+                detail=str(error),
+            ) from error
+        raise ModelError(offline_instructions(spec.name, models_folder), detail=str(error)) from error
+    return commit
 
 
 def offline_instructions(name: str, models_folder: Path | None = None) -> str:
@@ -215,12 +247,8 @@ def by_hand(name: str, models_folder: Path | None = None) -> str:
     )
 
 
-def _free_target(name: str, models_folder: Path | None) -> Path:
-    """The folder a new model goes to, which must not exist yet; its parent is made."""
-    spec = model_spec(name)
-    if spec.embedded:
-        raise ModelError(f"{name} is part of this software and cannot be replaced.")
-    target = model_path(name, models_folder)
+def _free_target(target: Path) -> Path:
+    """``target``, the folder of a new model, which must not exist yet; its parent is made."""
     if target.exists():
         raise ModelError(f"{target} exists already: remove it first.")
     try:
@@ -228,6 +256,31 @@ def _free_target(name: str, models_folder: Path | None) -> Path:
     except OSError as error:
         raise ModelError(f"{target.parent} cannot be made: {error}.") from error
     return target
+
+
+def _about_own(folder: Path) -> dict[str, Any]:
+    """What a manifest says of a model with a name of its own: the clip that its configuration is made for.
+
+    Raises `ModelError` for a clip that the pipeline could not make.
+    """
+    transformer, vae = read_component_config(folder / "transformer"), read_component_config(folder / "vae")
+    try:
+        stride = 2 ** (len(vae["block_out_channels"]) - 1)
+        size = [transformer["sample_width"] * stride, transformer["sample_height"] * stride]
+        num_frames, multiple = transformer["sample_frames"], stride * transformer["patch_size"]
+        if transformer["in_channels"] != 32:
+            raise ModelError(
+                f"The transformer in {folder} takes {transformer['in_channels']} channels; only image-to-video models, "
+                "with 32, can be added."
+            )
+        if num_frames < 9 or num_frames % 8 != 1 or size[0] % multiple or size[1] % multiple:
+            raise ModelError(
+                f"The transformer in {folder} is made for {num_frames} frames of {size[0]}x{size[1]}; only 8·n + 1 "
+                f"frames of multiples of {multiple} can be made."
+            )
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"The configuration in {folder} is not that of a CogVideoX model: {error!r}.") from error
+    return {"model": {"based_on": BASE_OF_OWN_MODELS, "num_frames": [num_frames], "sizes": [size]}}
 
 
 def _check_all_tensors(folder: Path) -> None:

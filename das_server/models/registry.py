@@ -14,11 +14,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability
@@ -36,6 +39,12 @@ GIBIBYTE = 1 << 30
 
 MANIFEST_NAME = "das_manifest.json"
 """File that `checkpoint.add_model` writes into a model's folder: sha256 and size of every other file."""
+
+OWN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""What a model may be called that somebody adds under a name of its own."""
+
+BASE_OF_OWN_MODELS = "das-cogvideox-5b"
+"""The model of the table that such models are like in all but the clip that they make."""
 
 COMPONENTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 """Sub-folders of a checkpoint in the published layout."""
@@ -163,17 +172,62 @@ _SPECS = (
 )
 
 
-def model_specs() -> dict[str, ModelSpec]:
-    """Every known model by name."""
-    return {spec.name: spec for spec in _SPECS}
+def model_specs(models_folder: Path | None = None) -> dict[str, ModelSpec]:
+    """Every model by name: those of the table, then those that were added under names of their own."""
+    specs = {spec.name: spec for spec in _SPECS}
+    for manifest in sorted((models_folder or default_models_folder()).glob(f"*/{MANIFEST_NAME}")):
+        name = manifest.parent.name
+        spec = _own_spec(name, manifest) if name not in specs and OWN_NAME.fullmatch(name) else None
+        if spec is not None:
+            specs[name] = spec
+    return specs
 
 
-def model_spec(name: str) -> ModelSpec:
-    """One model of the table.  Raises `ModelError` that names those there are."""
-    specs = model_specs()
+def model_spec(name: str, models_folder: Path | None = None) -> ModelSpec:
+    """One model.  Raises `ModelError` that names those there are."""
+    specs = model_specs(models_folder)
     if name not in specs:
         raise ModelError(f"There is no model {name!r}; known are {', '.join(specs)}.", field="model")
     return specs[name]
+
+
+def place_for(name: str, models_folder: Path | None = None) -> tuple[Path, bool]:
+    """(Where a model is to be put, whether the name is one of its own).  Raises `ModelError` for a name that cannot be
+    used."""
+    table = {spec.name: spec for spec in _SPECS}
+    if name in table and table[name].embedded:
+        raise ModelError(f"{name} is part of this software and cannot be replaced.", field="model")
+    if name not in table and not OWN_NAME.fullmatch(name):
+        raise ModelError(
+            f"A model cannot be called {name[:80]!r}: use up to 64 of a-z, 0-9, dot, hyphen and underscore, beginning "
+            "with a letter or digit.",
+            field="model",
+        )
+    return (models_folder or default_models_folder()) / name, name not in table
+
+
+def _own_spec(name: str, manifest: Path) -> ModelSpec | None:
+    """What the manifest of a model with a name of its own says of it; None for one that says nothing usable."""
+    base = next(spec for spec in _SPECS if spec.name == BASE_OF_OWN_MODELS)
+    try:
+        about: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["model"]
+        if about["based_on"] != base.name:
+            return None
+        num_frames = tuple(int(count) for count in about["num_frames"])
+        sizes = tuple((int(width), int(height)) for width, height in about["sizes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return replace(
+        base,
+        name=name,
+        label=f"{name} (added)",
+        num_frames=num_frames,
+        sizes=sizes,
+        licence="that of the weights that were added",
+        memory_bytes={},
+        repository="",
+        files=(),
+    )
 
 
 def default_models_folder(environment: Mapping[str, str] | None = None) -> Path:
@@ -193,7 +247,10 @@ def default_models_folder(environment: Mapping[str, str] | None = None) -> Path:
 
 def model_path(name: str, models_folder: Path | None = None) -> Path:
     """Where a model's checkpoint is, or where it would have to be put.  Raises `ModelError` for an unknown name."""
-    spec = model_spec(name)
+    return _folder_of(model_spec(name, models_folder), models_folder)
+
+
+def _folder_of(spec: ModelSpec, models_folder: Path | None) -> Path:
     return spec.embedded or (models_folder or default_models_folder()) / spec.name
 
 
@@ -212,8 +269,8 @@ def is_installed(folder: Path) -> bool:
 def list_models(models_folder: Path | None = None) -> list[ModelStatus]:
     """Every known model, installed or not."""
     statuses = []
-    for spec in model_specs().values():
-        folder = model_path(spec.name, models_folder)
+    for spec in model_specs(models_folder).values():
+        folder = _folder_of(spec, models_folder)
         installed = is_installed(folder)
         files = [path for path in folder.rglob("*") if path.is_file()] if installed else []
         statuses.append(
@@ -230,4 +287,5 @@ def list_models(models_folder: Path | None = None) -> list[ModelStatus]:
 
 def capabilities_of_models(models_folder: Path | None = None) -> list[ModelCapability]:
     """What a server says of all its models."""
-    return [spec.capability(is_installed(model_path(spec.name, models_folder))) for spec in model_specs().values()]
+    specs = model_specs(models_folder).values()
+    return [spec.capability(is_installed(_folder_of(spec, models_folder))) for spec in specs]

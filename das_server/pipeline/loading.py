@@ -27,9 +27,10 @@ def load_pipeline(
     Raises `ModelError` when it is unknown, not installed or
     damaged, `OutOfMemory` when it cannot fit, before anything is loaded.
     """
-    spec, folder = model_spec(model), model_path(model, models_folder)
+    spec, folder = model_spec(model, models_folder), model_path(model, models_folder)
     if not is_installed(folder):
-        remedy = "install this software again" if spec.embedded else f"das-server models pull {model} gets them"
+        remedy = f"das-server models pull {model} gets them" if spec.repository else "add it again"
+        remedy = "install this software again" if spec.embedded else remedy
         raise ModelError(f"The weights of {model} are not installed ({folder} is missing or not whole): {remedy}.")
     return DasPipeline.from_pretrained(
         folder,

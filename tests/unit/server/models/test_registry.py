@@ -21,6 +21,7 @@ from das_server.models.registry import (
     model_spec,
     model_specs,
 )
+from tests.support.models import edit_config
 
 FULL = "das-cogvideox-5b"
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
@@ -161,6 +162,69 @@ def test_model_is_not_added_twice_nor_over_the_embedded_one(source, models):
         add_model(FULL, source, models)
     with pytest.raises(ModelError, match="part of this software"):
         add_model("das-preview", source, models)
+
+
+# ── Models with names of their own ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_trained_model_is_added_under_a_name_of_its_own(source, models):
+    edit_config(source / "transformer", sample_frames=17, sample_width=30, sample_height=20)
+    folder = add_model("paper-boats.v2", source, models)
+    assert folder == models / "paper-boats.v2" == model_path("paper-boats.v2", models)
+    spec, base = model_spec("paper-boats.v2", models), model_spec(FULL)
+    assert (spec.num_frames, spec.sizes) == ((17,), ((120, 80),))  # of its configuration
+    assert (spec.default_steps, spec.default_guidance, spec.uses_prompt) == (
+        base.default_steps,
+        base.default_guidance,
+        base.uses_prompt,
+    )
+    assert verify_model("paper-boats.v2", models).num_files == 10
+    assert [one.spec.name for one in list_models(models)] == [*model_specs(models / "none"), "paper-boats.v2"]
+    capability = capabilities_of_models(models)[-1]
+    assert capability.installed and capability.label == "paper-boats.v2 (added)"
+    with pytest.raises(ModelError, match="was added from a folder; there is nothing to pull"):
+        pull_model("paper-boats.v2", "main", models)
+    with pytest.raises(ModelError, match="exists already"):
+        add_model("paper-boats.v2", source, models)
+
+
+def test_folder_put_there_by_hand_gets_its_own_name(source, models):
+    models.mkdir()
+    source.rename(models / "boats")
+    assert "boats" not in model_specs(models)
+    assert add_model("boats", models / "boats", models) == models / "boats"
+    assert model_spec("boats", models).sizes and verify_model("boats", models)
+
+
+@pytest.mark.parametrize("name", ["", "../boats", "Boats", "a/b", ".boats", "a" * 65, "böse"])
+def test_name_that_is_no_folder_everywhere_is_refused(source, models, name):
+    with pytest.raises(ModelError, match="cannot be called"):
+        add_model(name, source, models)
+    assert not models.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sample_frames": 50}, "made for 50 frames"),
+        ({"sample_width": 31}, "multiples of 8"),
+        ({"in_channels": 16}, "takes 16 channels"),
+        ({"sample_height": None}, "sample_height"),
+    ],
+)
+def test_model_whose_clip_cannot_be_made_is_not_added(source, models, changes, words):
+    edit_config(source / "transformer", **changes)
+    with pytest.raises(ModelError, match=words):
+        add_model("boats", source, models)
+    assert not (models / "boats").exists()
+
+
+@pytest.mark.parametrize("about", [None, [], {"based_on": "another"}, {"based_on": FULL, "num_frames": 9}])
+def test_manifest_that_says_nothing_usable_is_no_model(source, models, about):
+    folder = add_model("boats", source, models)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text()) | {"model": about}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    assert list(model_specs(models)) == list(model_specs(models / "none"))
 
 
 def test_pull_offline_says_which_files_go_where(models):
