@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Jobs on disk: the one state machine, their numbered events, and the blobs that they keep alive.
-
-    QUEUED ─▶ RUNNING ─▶ DONE
-      │ ▲        ├─────▶ FAILED
-      │ └────────┤ (worker lost, server restarted)
-      └──────────┴─────▶ CANCELLED
+"""Jobs on disk: the one state machine (`job`), their numbered events, and the blobs that they keep alive.
 
 SQLite in WAL mode with full flushes: what a method returned from is on disk.  One thread, one process: `lock_state`
 sees to that.
@@ -12,22 +7,22 @@ sees to that.
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import json
 import logging
-import os
 import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from das_blender_addon.errors import JobRejected, SettingsError, StorageError
+from das_blender_addon.errors import JobRejected, StorageError
 from das_blender_addon.protocol.messages import Artefact, Event, JobInput, JobSpec
+from das_server.job import ALLOWED_STEPS, FINAL_STATES, Job, JobState, event_from_row, job_from_row
+from das_server.state_lock import lock_state as lock_state
 
 _log = logging.getLogger(__name__)
 
@@ -66,44 +61,6 @@ CREATE TABLE IF NOT EXISTS job_blobs (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS job_blobs_by_sha ON job_blobs (sha);
 """
-
-
-class JobState(enum.Enum):
-    """Where a job stands."""
-
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    DONE = "DONE"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-    @property
-    def is_final(self) -> bool:
-        return self in FINAL_STATES
-
-
-FINAL_STATES = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
-_ALLOWED = {
-    JobState.QUEUED: (JobState.RUNNING, JobState.CANCELLED, JobState.FAILED),
-    JobState.RUNNING: (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED),
-}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job as stored.  ``attempt``: how often it started; ``losses``: workers it has lost; times: Unix seconds."""
-
-    number: int
-    job: str
-    spec: JobSpec
-    inputs: tuple[JobInput, ...]
-    state: JobState
-    attempt: int
-    losses: int
-    cancel_requested: bool
-    acknowledged: bool
-    created_s: float
-    changed_s: float
 
 
 class JobStore:
@@ -148,7 +105,7 @@ class JobStore:
                     raise JobRejected(
                         f"The job {job} is already there with another request; use a new id.", field="job"
                     )
-                return _job_from_row(row), True
+                return job_from_row(row), True
             now = time.time()
             self._db.execute(
                 "INSERT INTO jobs (job, digest, spec, inputs, state, created_s, changed_s) "
@@ -176,7 +133,7 @@ class JobStore:
         """The job, or None."""
         with self._errors():
             row = self._db.execute("SELECT * FROM jobs WHERE job = ?", (job,)).fetchone()
-        return None if row is None else _job_from_row(row)
+        return None if row is None else job_from_row(row)
 
     def get(self, job: str) -> Job:
         """The job; raises `JobRejected` if the server does not have it."""
@@ -191,7 +148,7 @@ class JobStore:
         """The job that waits longest."""
         with self._errors():
             row = self._db.execute("SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY number LIMIT 1").fetchone()
-        return None if row is None else _job_from_row(row)
+        return None if row is None else job_from_row(row)
 
     def in_states(self, *states: JobState, limit: int = 1000) -> list[Job]:
         """Jobs in these states, newest first; all of them when none is named."""
@@ -201,7 +158,7 @@ class JobStore:
             rows = self._db.execute(
                 f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?", (*names, limit)
             )
-            return [_job_from_row(row) for row in rows]
+            return [job_from_row(row) for row in rows]
 
     def queue_position(self, job: Job) -> int:
         """How many waiting jobs are ahead; 0 for the next one and for one that runs or is over."""
@@ -219,7 +176,7 @@ class JobStore:
             rows = self._db.execute(
                 "SELECT * FROM events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?", (job, after, limit)
             )
-            return [_event_from_row(row) for row in rows]
+            return [event_from_row(row) for row in rows]
 
     def last_event(self, job: str, *kinds: str) -> Event | None:
         """The newest event, of these kinds if any are named."""
@@ -228,7 +185,7 @@ class JobStore:
             row = self._db.execute(
                 f"SELECT * FROM events WHERE job = ? {where} ORDER BY seq DESC LIMIT 1", (job, *kinds)
             ).fetchone()
-        return None if row is None else _event_from_row(row)
+        return None if row is None else event_from_row(row)
 
     def last_seq(self, job: str) -> int:
         """Number of the newest event, 0 if there is none."""
@@ -336,7 +293,7 @@ class JobStore:
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _change_state(self, current: Job, state: JobState, **columns: int) -> None:
-        if state not in _ALLOWED.get(current.state, ()):
+        if state not in ALLOWED_STEPS.get(current.state, ()):
             raise ValueError(
                 f"job {current.job}: {current.state.value} → {state.value} is not a step of the state machine"
             )
@@ -391,68 +348,5 @@ def request_digest(spec: JobSpec, inputs: list[JobInput]) -> str:
     return hashlib.sha256(_to_json(request).encode()).hexdigest()
 
 
-def lock_state(folder: Path) -> IO[str]:
-    """Make ``folder`` and lock it for this process until the returned file is closed or the process ends.
-
-    Raises `SettingsError` if another server uses it, `StorageError` if it cannot be written.
-    """
-    path = folder / "server.lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # pictures and prompts are their owner's
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 — stays open as long as the lock is held
-    except OSError as error:
-        raise StorageError(f"The state folder {folder} cannot be written: {error.strerror}.") from error
-    try:
-        _lock_file(file)
-    except OSError as error:
-        file.seek(0)
-        owner = file.read(32).strip()
-        file.close()
-        process = f" (process {owner})" if owner.isdecimal() else ""
-        raise SettingsError(
-            f"Another server{process} already uses the state folder {folder}; stop it or choose another --state.",
-            field="state",
-        ) from error
-    file.seek(0)
-    file.truncate()
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def _lock_file(file: IO[str]) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        file.seek(1 << 20)  # a byte far behind the process id, which stays readable
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 def _to_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def _job_from_row(row: sqlite3.Row) -> Job:
-    return Job(
-        number=row["number"],
-        job=row["job"],
-        spec=JobSpec(**json.loads(row["spec"])),
-        inputs=tuple(JobInput(**one) for one in json.loads(row["inputs"])),
-        state=JobState(row["state"]),
-        attempt=row["attempt"],
-        losses=row["losses"],
-        cancel_requested=bool(row["cancel_requested"]),
-        acknowledged=bool(row["acknowledged"]),
-        created_s=row["created_s"],
-        changed_s=row["changed_s"],
-    )
-
-
-def _event_from_row(row: sqlite3.Row) -> Event:
-    return Event(
-        job=row["job"], seq=row["seq"], kind=row["kind"], time_s=row["time_s"], fields=json.loads(row["fields"])
-    )

@@ -15,13 +15,14 @@ BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "addon_utils", "bpy_extra
 
 SERVER_LAYERS = {
     # room or module: its height; imports go to the same room or to lower heights only
-    "version": 0, "blobs": 1, "config": 1, "media": 1, "models": 1,
+    "version": 0, "blobs": 1, "config": 1, "media": 1, "models": 1, "state_lock": 1, "job": 1,
     "pipeline": 2, "estimators": 2,
     "tasks": 3, "jobs": 3, "auth": 3, "training": 3,
     "workers": 4,
-    "endpoint": 5,
-    "cli": 6,
-    "__main__": 7,
+    "requests": 5,
+    "endpoint": 6,
+    "cli": 7,
+    "__main__": 8,
 }  # fmt: skip
 PRINTING = {ADDON / "commands.py", ADDON / "__main__.py", SERVER / "cli.py", SERVER / "__main__.py"}
 
@@ -96,7 +97,9 @@ def test_server_imports_only_the_shared_contract_of_the_extension(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in python_files(SERVER) if p.stem in ("endpoint", "jobs", "auth", "config")], ids=relative
+    "path",
+    [p for p in python_files(SERVER) if p.stem in ("endpoint", "requests", "job", "jobs", "auth", "config")],
+    ids=relative,
 )
 def test_front_door_never_imports_torch(path):
     names = {name.split(".")[0] for name, _, _ in imports_of(path)}

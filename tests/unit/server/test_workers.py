@@ -5,7 +5,7 @@ import pytest
 
 from das_blender_addon.errors import SettingsError
 from das_server.workers import wire
-from das_server.workers.local import find_devices, gpus_in
+from das_server.workers.devices import find_devices, gpus_in
 
 TWO_GPUS = "GPU 0: NVIDIA A100 (UUID: GPU-aaaa-1)\nGPU 1: NVIDIA A100 (UUID: GPU-bbbb-2)\n"
 SPLIT_GPU = (

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each request asks of jobs, blobs and workers, and its reply.  Knows no socket and never imports torch."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from das_blender_addon.errors import JobRejected, MessageTooLarge, ProtocolError, StorageError, VersionMismatch
+from das_blender_addon.protocol import messages
+from das_blender_addon.protocol.frames import CODECS
+from das_blender_addon.protocol.messages import CHUNK_BYTES, PROTOCOL_VERSIONS, Capabilities, ModelCapability
+from das_server import __version__
+from das_server.blobs import BlobStore
+from das_server.job import Job
+from das_server.jobs import JobStore
+from das_server.tasks.base import task_module
+from das_server.workers.base import Workers
+from das_server.workers.dispatch import Dispatcher
+from das_server.workers.speed import SpeedRecord
+
+_log = logging.getLogger(__name__)
+
+STATUS_JOBS = 50
+
+Models = Callable[[], dict[str, ModelCapability]]
+Reply = tuple[Any, bytes | None]
+"""A message, and the blob that goes with it."""
+
+
+class Requests:
+    """Answers requests.  ``models``: what can be asked for now, by name.  ``speed``: how fast it was made so far.
+    ``follow(peer, job, after)``: called for a peer that wants a job's events from there on."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        blobs: BlobStore,
+        workers: Workers,
+        dispatcher: Dispatcher,
+        *,
+        follow: Callable[[bytes, str, int], None],
+        models: Models,
+        default_model: str,
+        max_blob_bytes: int,
+        speed: SpeedRecord | None = None,
+    ):
+        self._store = store
+        self._blobs = blobs
+        self._workers = workers
+        self._dispatcher = dispatcher
+        self._follow = follow
+        self._models = models
+        self._default_model = default_model
+        self._max_blob_bytes = max_blob_bytes
+        self._speed = speed
+        self._server_id = uuid.uuid4().hex
+        self._started_s = time.monotonic()
+        self._handlers: dict[type, Callable[..., Reply]] = {
+            messages.Hello: self._hello,
+            messages.Put: self._put,
+            messages.Submit: self._submit,
+            messages.Attach: self._attach,
+            messages.Fetch: self._fetch,
+            messages.Cancel: self._cancel,
+            messages.Ack: self._ack,
+            messages.Ping: lambda peer, message, blob: (messages.Pong(message.request), None),
+            messages.Status: self._status,
+        }
+
+    def answer(self, peer: bytes, message: Any, blob: memoryview | None) -> Reply:
+        """The reply to one request of ``peer``, whose routing id that is.  Raises what the request fails of."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise ProtocolError(f"{type(message).__name__} is not a request.", field="type")
+        return handler(peer, message, blob)
+
+    def _hello(self, peer: bytes, message: messages.Hello, blob: None):
+        common = [version for version in PROTOCOL_VERSIONS if version in message.versions]
+        if not common:
+            raise VersionMismatch(
+                f"The client speaks protocol {_words(message.versions[:8])}, this server {__version__} speaks "
+                f"{_words(PROTOCOL_VERSIONS)}; install matching releases.",
+                field="versions",
+            )
+        devices = [one.device_label or one.device for one in self._workers.status()]
+        models = list(self._models().values())
+        if self._speed is not None:
+            models = [replace(one, is_fast=self._speed.is_fast(one.name, devices)) for one in models]
+        capabilities = Capabilities(
+            default_model=self._default_model,
+            models=models,
+            codecs=list(CODECS),
+            max_blob_bytes=self._max_blob_bytes,
+            devices=devices,
+        )
+        server = f"das-server {__version__}"
+        return messages.Welcome(message.request, common[0], self._server_id, server, capabilities), None
+
+    def _put(self, peer: bytes, message: messages.Put, blob: memoryview):
+        received = self._blobs.put(message.sha, message.size_bytes, message.offset, blob)
+        return messages.Have(message.request, message.sha, received), None
+
+    def _submit(self, peer: bytes, message: messages.Submit, blob: None):
+        spec, inputs = message.spec, message.inputs
+        duplicate = self._store.find(message.job) is not None
+        if not duplicate:
+            task = task_module(spec.task)
+            task.check(spec, inputs, self._model(spec.model))
+            missing = self._missing_blobs(inputs)
+            if missing:
+                return messages.Need(message.request, message.job, missing), None
+        job, duplicate = self._store.submit(message.job, spec, inputs)
+        if not duplicate:
+            _log.info("job %s: accepted, %s with %s at %s×%s", job.job, spec.task, spec.model, spec.width, spec.height)
+        return messages.Accepted(message.request, job.job, duplicate, self._store.queue_position(job)), None
+
+    def _attach(self, peer: bytes, message: messages.Attach, blob: None):
+        job = self._store.get(message.job)
+        self._follow(peer, job.job, message.after)
+        return messages.Attached(message.request, job.job, self._store.last_seq(job.job)), None
+
+    def _fetch(self, peer: bytes, message: messages.Fetch, blob: None):
+        if message.length > CHUNK_BYTES:
+            raise MessageTooLarge(
+                f"A piece of {message.length} bytes is over the limit of {CHUNK_BYTES}.", field="length"
+            )
+        piece = self._blobs.read(message.sha, message.offset, message.length)
+        size = self._blobs.size_bytes(message.sha)
+        if size is None:
+            raise StorageError(f"The server has just forgotten the blob {message.sha[:12]}….")
+        return messages.Chunk(message.request, message.sha, message.offset, size), piece
+
+    def _cancel(self, peer: bytes, message: messages.Cancel, blob: None):
+        job = self._dispatcher.cancel(message.job)
+        _log.info("job %s: cancellation asked for while %s", job.job, job.state.value)
+        return messages.Cancelling(message.request, job.job, job.state.value), None
+
+    def _ack(self, peer: bytes, message: messages.Ack, blob: None):
+        for sha in self._store.acknowledge(message.job):
+            self._blobs.delete(sha, unless_newer_than=self._store.oldest_running_s())
+        return messages.Acked(message.request, message.job), None
+
+    def _status(self, peer: bytes, message: messages.Status, blob: None):
+        jobs = [self._describe(job) for job in self._store.in_states(limit=STATUS_JOBS)]
+        workers = [asdict(one) for one in self._workers.status()]
+        uptime_s = time.monotonic() - self._started_s
+        return messages.StatusReport(message.request, self._server_id, uptime_s, jobs, workers), None
+
+    # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _model(self, name: str) -> ModelCapability:
+        models = self._models()
+        if name not in models:
+            raise JobRejected(
+                f"The model {name[:80]!r} does not exist; this server knows {', '.join(models)}.", field="model"
+            )
+        if not models[name].installed:
+            usable = ", ".join(one.name for one in models.values() if one.installed)
+            raise JobRejected(
+                f"The model {name} is known but its weights are not installed; use one of {usable}.", field="model"
+            )
+        return models[name]
+
+    def _missing_blobs(self, inputs: list[messages.JobInput]) -> list[str]:
+        missing = []
+        for one in inputs:
+            size = self._blobs.size_bytes(one.sha)
+            if size is None:
+                missing.append(one.sha)
+            elif size != one.size_bytes:
+                raise JobRejected(
+                    f"The input {one.role} is said to have {one.size_bytes} bytes but has {size}.", field=one.role
+                )
+        return missing
+
+    def _describe(self, job: Job) -> dict[str, Any]:
+        progress = self._store.last_event(job.job, "PROGRESS")
+        last = self._store.last_event(job.job)
+        about = {
+            "job": job.job,
+            "state": job.state.value,
+            "task": job.spec.task,
+            "model": job.spec.model,
+            "seed": job.spec.seed,
+        }
+        about |= {"attempt": job.attempt, "created_s": job.created_s, "changed_s": job.changed_s}
+        about |= {"queue_position": self._store.queue_position(job), "acknowledged": job.acknowledged}
+        if progress:
+            about |= {name: progress.fields.get(name) for name in ("stage", "step", "of", "elapsed_s")}
+        if last and last.kind in ("FAILED", "RETRY"):
+            about |= {"code": last.fields["code"], "message": last.fields["message"]}
+        return about
+
+
+def _words(versions: Any) -> str:
+    return ", ".join(str(version) for version in versions) or "none"

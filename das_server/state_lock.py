@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One server per state folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+from das_blender_addon.errors import SettingsError, StorageError
+
+
+def lock_state(folder: Path) -> IO[str]:
+    """Make ``folder`` and lock it for this process until the returned file is closed or the process ends.
+
+    Raises `SettingsError` if another server uses it, `StorageError` if it cannot be written.
+    """
+    path = folder / "server.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # pictures and prompts are their owner's
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 — stays open as long as the lock is held
+    except OSError as error:
+        raise StorageError(f"The state folder {folder} cannot be written: {error.strerror}.") from error
+    try:
+        _lock_file(file)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read(32).strip()
+        file.close()
+        process = f" (process {owner})" if owner.isdecimal() else ""
+        raise SettingsError(
+            f"Another server{process} already uses the state folder {folder}; stop it or choose another --state.",
+            field="state",
+        ) from error
+    file.seek(0)
+    file.truncate()
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _lock_file(file: IO[str]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(1 << 20)  # a byte far behind the process id, which stays readable
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

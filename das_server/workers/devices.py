@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which devices there are, asked without torch, and the environment that a worker of each gets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+
+from das_blender_addon.errors import SettingsError
+
+_log = logging.getLogger(__name__)
+
+
+def find_devices(names: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
+    """(device, environment of its worker) for each name; "auto" is every CUDA device of this machine, or the CPU.
+
+    Asks ``nvidia-smi``, because importing torch here would cost seconds and a CUDA context.  Each worker sees only its
+    own GPU.
+    """
+    found: list[tuple[str, dict[str, str]]] = []
+    for name in names:
+        if name == "auto":
+            gpus = _visible_gpus()
+            found += [("cuda:0", _gpu_environment(gpu)) for gpu in gpus] or [("auto", {})]
+        elif name.startswith("cuda:") and name[5:].isdecimal():
+            gpus = _visible_gpus()
+            index = int(name[5:])
+            if gpus and index >= len(gpus):
+                names = ", ".join(f"cuda:{i}" for i in range(len(gpus)))
+                raise SettingsError(f"The device {name} does not exist; this machine has {names}.", field="devices")
+            found.append(("cuda:0", _gpu_environment(gpus[index])) if index < len(gpus) else (name, {}))
+        else:
+            found.append((name, {}))
+    return found
+
+
+def _gpu_environment(gpu: str) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": gpu, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
+def _visible_gpus() -> list[str]:
+    """Identifiers for CUDA_VISIBLE_DEVICES, as the environment of the server allows."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
+    if not shutil.which("nvidia-smi"):
+        return []
+    try:
+        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        _log.warning("nvidia-smi does not answer (%s), so GPUs are left to torch", error)
+        return []
+    return gpus_in(answer)
+
+
+def gpus_in(listing: str) -> list[str]:
+    """UUIDs in what ``nvidia-smi -L`` prints; of a GPU that is split, those of its parts (MIG devices)."""
+    found: list[tuple[str, list[str]]] = []
+    for uuid in re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)", listing):
+        if uuid.startswith("GPU"):
+            found.append((uuid, []))
+        elif found:
+            found[-1][1].append(uuid)
+    return [part for gpu, parts in found for part in (parts or [gpu])]
