@@ -40,7 +40,7 @@ def pull(hub, tmp_path):
     }
 
     def run(*arguments, **changes):
-        return run_das_server("models", "pull", *arguments, environment=environment | changes, timeout_s=300)
+        return run_das_server("models", "pull", *arguments, environment=environment | changes, timeout_s=900)
 
     return run
 
