@@ -2,11 +2,12 @@
 """Composition of the preview: the first frame's own pixels where it saw the surface, the model's where it did not.
 
 The exporter knows for every pixel which point of the first frame it shows. Where that point was visible then, its
-colour is looked up there; the model paints the rest (disocclusions, surfaces that enter, the background). Three steps,
+colour is looked up there; the model paints the rest (disocclusions, surfaces that enter, the background). Four steps,
 each kept because it measured better, make the two agree: a surface that something hid in the first frame takes part of
 its colour from the first frame's nearest pixels at its own depth; near a seam the painted colours are moved half-way
-towards the carried ones; and background that stays background keeps the first frame's pixel where the model paints
-about the same. Never applied to the full model.
+towards the carried ones; background that stays background keeps the first frame's pixel where the model paints about
+the same; and where a surface of the first frame has given way to what has no track, the surroundings are continued in
+the same manner, which clears the ghosts that the model leaves there. Never applied to the full model.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ SEAM_STRENGTH = 0.5
 SEAM_FALLOFF_PX = 3.0
 """Distance from the seam, in pixels, over which that correction falls to 1/e."""
 BACKGROUND_DEVIATION = 40.0
-"""How far, in 8-bit levels, the model may differ from the first frame's background before it is believed instead."""
+"""How far, in 8-bit levels, the model may differ from the background expected before it is believed instead."""
 BACKGROUND_BLUR_PX = 2
 """Radius in pixels of the box over which that difference is averaged."""
 
@@ -32,8 +33,9 @@ def compose(model_frames: np.ndarray, first_frame: np.ndarray, first_frame_xy: n
 
     `model_frames` `[T, H, W, 3]` u8; `first_frame` `[H, W, 3]` u8; `first_frame_xy` `[T, H, W, 2]` f32 pixels (centres
     at +0.5), NaN where there is none; `first_frame_visible` `[T, H, W]` bool, the point was seen in the first frame.
-    `tracking_video` `[T, H, W, 3]` u8, when given, tells where hidden surfaces lie and how deep. `feather_px` is the
-    width of the blend inside the carried area; `match_seams` and `keep_background` switch the steps described above.
+    `tracking_video` `[T, H, W, 3]` u8, when given, tells where hidden surfaces lie and how deep, and where there is
+    none. `feather_px` is the width of the blend inside the carried area; `match_seams` and `keep_background` (the last
+    two) switch the steps described above.
     Returns `[T, H, W, 3]` u8. Raises ValueError when the shapes differ.
     """
     frames, height, width, _ = model_frames.shape
@@ -43,14 +45,19 @@ def compose(model_frames: np.ndarray, first_frame: np.ndarray, first_frame_xy: n
                          f"{first_frame_xy.shape}, visibility {first_frame_visible.shape}")
     source = first_frame.astype(np.float32)
     shown = first_frame_visible & np.isfinite(first_frame_xy).all(-1)
-    layers = None if tracking_video is None else depth_layers(source, tracking_video[0], shown[0])
+    if tracking_video is not None:
+        tracked = tracking_video.any(-1)
+        layers = depth_layers(source, tracking_video[0], shown[0])
+        background = ~(shown[0] | tracked[0])
+        inner = _box(background.astype(np.float32), 1) > 8.5  # pixels at its edge also show what is before it
+        behind = diffuse(source, inner if inner.any() else background)
     result = np.empty_like(model_frames)
     for t in range(frames):
         known = shown[t]
         carried = look_up(source, np.where(known[..., None], first_frame_xy[t], 0))
         painted = model_frames[t].astype(np.float32)
-        if layers is not None:
-            hidden = ~known & tracking_video[t].any(-1)
+        if tracking_video is not None:
+            hidden = ~known & tracked[t]
             around = look_up_layers(layers, tracking_video[t][hidden])
             painted[hidden] += HIDDEN_SHARE * (around - painted[hidden])
         if match_seams:
@@ -59,9 +66,14 @@ def compose(model_frames: np.ndarray, first_frame: np.ndarray, first_frame_xy: n
         else:
             matched = painted
         if keep_background:
-            weight = _background_weight(painted, source, ~shown[0] & ~known)[..., None]
+            weight = _agreement(painted, source, ~shown[0] & ~known)[..., None]
             matched = weight * source + (1 - weight) * matched
-        weight = _feathered(known, feather_px)[..., None]
+        if keep_background and tracking_video is not None:
+            bare = ~known & ~tracked[t]
+            expected = surroundings(carried, known, behind, bare & background, bare & ~background)
+            weight = _agreement(painted, expected, bare & ~background)[..., None]
+            matched = weight * expected + (1 - weight) * matched
+        weight = feathered(known, feather_px)[..., None]
         result[t] = np.clip(np.round(weight * carried + (1 - weight) * matched), 0, 255).astype(np.uint8)
     return result
 
@@ -141,17 +153,31 @@ def nearness(known: np.ndarray, falloff_px: float) -> np.ndarray:
     return near
 
 
-def _background_weight(painted: np.ndarray, source: np.ndarray, both: np.ndarray) -> np.ndarray:
-    """`[H, W]` f32 in [0, 1] on `both` (no known surface then nor now): how well the painting agrees with `source`."""
-    if not both.any():
-        return np.zeros(both.shape, np.float32)
-    inside = both.astype(np.float32)
-    square = ((painted - source) ** 2).mean(-1) * inside
+def surroundings(carried: np.ndarray, known: np.ndarray, behind: np.ndarray, kept: np.ndarray,
+                 uncovered: np.ndarray) -> np.ndarray:
+    """`[H, W, 3]` f32: what is around the `uncovered` pixels, continued into them.
+
+    `carried` `[H, W, 3]` f32 colours along the tracks, of the `known` pixels; `behind` `[H, W, 3]` f32 the background
+    of the first frame, continued behind its surfaces; `kept` `[H, W]` bool, background then and now. A pixel among
+    background gets what lies behind it, one among surfaces their carried colours, one between the two both.
+    """
+    if not uncovered.any():
+        return behind
+    share = diffuse(kept[..., None].astype(np.float32), ~uncovered)
+    return share * behind + (1 - share) * diffuse(carried, known)
+
+
+def _agreement(painted: np.ndarray, expected: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """`[H, W]` f32 in [0, 1], 0 outside `where` `[H, W]`: how well the painting agrees with `expected` there."""
+    if not where.any():
+        return np.zeros(where.shape, np.float32)
+    inside = where.astype(np.float32)
+    square = ((painted - expected) ** 2).mean(-1) * inside
     mean = _box(square, BACKGROUND_BLUR_PX) / np.maximum(_box(inside, BACKGROUND_BLUR_PX), 1e-6)
     return np.exp(-mean / (2 * BACKGROUND_DEVIATION**2)) * inside
 
 
-def _feathered(mask: np.ndarray, feather_px: float) -> np.ndarray:
+def feathered(mask: np.ndarray, feather_px: float) -> np.ndarray:
     """`mask` `[H, W]` bool as f32 weights that fall to one half at its edge, within `feather_px` inside the mask."""
     weight = mask.astype(np.float32)
     if feather_px <= 0 or mask.all():

@@ -156,3 +156,34 @@ def test_compose_mixes_hidden_surfaces_with_the_model_and_leaves_entering_ones_t
     expected = HIDDEN_SHARE * np.array((40, 200, 40)) + (1 - HIDDEN_SHARE) * 100
     np.testing.assert_allclose(result[1, 5:10, 3:9], np.broadcast_to(expected, (5, 6, 3)), atol=6)
     assert (result[1, 5:10, 18:24] == 100).all()
+
+
+def _thing_that_leaves(around: str):
+    """A dark square, at its place in the first frame only, amid `around`: bright background or a bright surface."""
+    first = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    first[6:14, 8:18] = 60
+    xy, visible = _identity_positions()
+    tracks = np.full((FRAMES, HEIGHT, WIDTH, 3), 128, np.uint8)
+    thing = first[..., 0] == 60
+    gone = np.broadcast_to(thing if around == "surface" else np.ones_like(thing), visible.shape).copy()
+    gone[0] = False if around == "surface" else ~thing
+    visible = visible & ~gone
+    tracks[gone] = 0
+    return first, xy, visible, tracks, thing
+
+
+@pytest.mark.parametrize("around", ["background", "surface"])
+def test_compose_clears_the_ghost_of_what_has_left(around):
+    first, xy, visible, tracks, thing = _thing_that_leaves(around)
+    ghost = 180  # the model has nearly forgotten it
+    result = compose(_model(ghost), first, xy, visible, tracking_video=tracks, match_seams=False)
+    assert result[1][thing].min() >= 200 - 5
+    untold = compose(_model(ghost), first, xy, visible, match_seams=False)
+    assert untold[1][thing].max() <= ghost
+
+
+@pytest.mark.parametrize("around", ["background", "surface"])
+def test_compose_believes_the_model_where_something_else_has_come(around):
+    first, xy, visible, tracks, thing = _thing_that_leaves(around)
+    result = compose(_model(20), first, xy, visible, tracking_video=tracks, match_seams=False)
+    assert result[1][thing].max() < 25
