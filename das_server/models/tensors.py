@@ -80,6 +80,21 @@ def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(f"{path} is not a whole safetensors file: {error}.") from error
 
 
+def expected_tensors(model_class: Any, config: dict[str, Any], folder: Path, what: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that a diffusers model of this config is made of; nothing is allocated.
+
+    Raises `ModelError` when the config, of ``folder``, does not describe a CogVideoX ``what``.
+    """
+    import torch  # the rest of this module does without
+
+    try:
+        with torch.device("meta"):
+            empty = model_class.from_config(config)
+    except (TypeError, ValueError, AttributeError, NameError, ArithmeticError, RuntimeError) as error:
+        raise ModelError(f"{folder / 'config.json'} does not describe a CogVideoX {what}: {error}") from error
+    return {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+
+
 def check_tensors(
     folder: Path, expected: dict[str, tuple[int, ...]], *, stem: str = WEIGHTS_STEM, variant: str | None = None
 ) -> None:

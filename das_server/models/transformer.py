@@ -24,18 +24,13 @@ from das_blender_addon.errors import ModelError
 
 from .block import DasBlock
 from .caches import check_blocks, check_no_cache, register_block
+from .conversion import PUBLISHED_CLASS_NAME, convert_base
 from .inputs import check_clip, check_rows
 from .run_cache import RunCache, StepModulation
-from .tensors import check_tensors, read_component_config
-
-PUBLISHED_CLASS_NAME = "CogVideoXTransformer3DModelTracking"
-"""``_class_name`` of the published checkpoints, and of those we save."""
+from .tensors import check_tensors, expected_tensors, read_component_config
 
 DEFAULT_NUM_TRACKING_BLOCKS = 18
 """Number of copied blocks of a checkpoint that does not say."""
-
-TRACKING_PREFIXES = ("transformer_blocks_copy.", "combine_linears.", "initial_combine_linear.")
-"""The parameters that Diffusion as Shader adds to CogVideoX, which are also the ones it trains."""
 
 
 class DasTransformer3DModel(CogVideoXTransformer3DModel):
@@ -186,7 +181,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         """Compare the tensors in ``folder`` with its config, from their headers.  Raises `ModelError` as
         `from_pretrained`."""
         config = read_component_config(folder)
-        check_tensors(folder, _expected_tensors(cls, config, folder), variant=variant)
+        check_tensors(folder, expected_tensors(cls, config, folder, "transformer"), variant=variant)
 
     @classmethod
     def from_base(
@@ -197,44 +192,9 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         subfolder: str | None = None,
         torch_dtype: torch.dtype | None = None,
     ) -> DasTransformer3DModel:
-        """Convert a plain CogVideoX transformer folder: the first blocks are copied, all combining linears are zero.
-
-        The output equals the base model's bit for bit until the new parameters are trained.  Raises `ModelError` when
-        the folder already holds a tracking branch, has too few blocks to copy, or its tensors do not match its
-        config.
-        """
+        """Convert a plain CogVideoX transformer folder: see `conversion.convert_base`."""
         path = Path(folder) / subfolder if subfolder else Path(folder)
-        config = read_component_config(path)
-        if "num_tracking_blocks" in config or config.get("_class_name") in (PUBLISHED_CLASS_NAME, cls.__name__):
-            raise ModelError(f"{path} is a Diffusion-as-Shader transformer already: load it with from_pretrained.")
-        num_layers = config.get("num_layers", 30)
-        if not 0 <= num_tracking_blocks <= num_layers:
-            raise ModelError(
-                f"num_tracking_blocks is {num_tracking_blocks}, but {path} has {num_layers} blocks to copy: use 0 "
-                f"to {num_layers}."
-            )
-        base_config = {key: value for key, value in config.items() if not key.startswith("_")}
-        check_tensors(path, _expected_tensors(CogVideoXTransformer3DModel, base_config, path))
-        base = CogVideoXTransformer3DModel.from_pretrained(
-            str(path), torch_dtype=torch_dtype, local_files_only=True, use_safetensors=True
-        )
-
-        state = dict(base.state_dict())
-        for index in range(num_tracking_blocks):
-            prefix = f"transformer_blocks.{index}."
-            for name in [name for name in state if name.startswith(prefix)]:
-                state[name.replace("transformer_blocks.", "transformer_blocks_copy.", 1)] = state[name].clone()
-        del base
-        model = cls.from_config({**base_config, "num_tracking_blocks": num_tracking_blocks})
-        if torch_dtype is not None:
-            model = model.to(torch_dtype)
-        loaded = model.load_state_dict(state, strict=False, assign=True)
-        not_loaded = [key for key in loaded.missing_keys if not key.startswith(TRACKING_PREFIXES[1:])]
-        if not_loaded or loaded.unexpected_keys:
-            raise ModelError(
-                f"{path} does not convert: {[*not_loaded, *loaded.unexpected_keys][0]} has no counterpart."
-            )
-        return model.eval()
+        return convert_base(cls, path, num_tracking_blocks, torch_dtype)
 
     def to_json_string(self) -> str:
         """The config as the published checkpoints write it, so that what we save loads elsewhere too."""
@@ -391,15 +351,3 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
                 last=self.norm_out.linear(self.norm_out.silu(temb)),
             )
         return tables
-
-
-def _expected_tensors(
-    model_class: type[CogVideoXTransformer3DModel], config: dict[str, Any], folder: Path
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a model of this config is made of."""
-    try:
-        with torch.device("meta"):
-            empty = model_class.from_config(config)
-    except (TypeError, ValueError, AttributeError, NameError, ArithmeticError, RuntimeError) as error:
-        raise ModelError(f"{folder / 'config.json'} does not describe a CogVideoX transformer: {error}") from error
-    return {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}

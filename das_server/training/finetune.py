@@ -15,6 +15,7 @@ from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
 
 from das_blender_addon.errors import ModelError
+from das_server.models.conversion import TRACKING_PREFIXES
 from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline import latents as border
 from das_server.pipeline.prompt import PromptEncoder
@@ -29,7 +30,6 @@ from .recipe import FineTuneRecipe
 
 _log = logging.getLogger(__name__)
 
-TRACKING_PREFIXES = ("transformer_blocks_copy.", "combine_linears.", "initial_combine_linear.")
 NUM_TIMESTEPS = 1000
 
 
