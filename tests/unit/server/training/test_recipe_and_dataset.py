@@ -4,6 +4,7 @@
 import re
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 from PIL import Image
@@ -128,3 +129,16 @@ def test_clip_that_does_not_fit_is_refused(tmp_path, size, message):
     _write_dataset(tmp_path, GOOD)
     with pytest.raises(ModelError, match=message):
         read_frames(tmp_path / "a", *size)
+
+
+def test_video_file_is_read_frame_by_frame(tmp_path):
+    ramp = np.linspace(40, 215, 9).round().astype(np.uint8)
+    imageio.imwrite(tmp_path / "clip.mp4", np.broadcast_to(ramp[:, None, None, None], (9, 32, 48, 3)), fps=24)
+    frames = read_frames(tmp_path / "clip.mp4", 9, 32, 48)
+    assert np.abs(frames.astype(int) - ramp[:, None, None, None]).max() <= 4
+
+
+def test_file_that_is_no_video_is_refused_by_name(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"not a video")
+    with pytest.raises(ModelError, match="clip.mp4 cannot be read"):
+        read_frames(tmp_path / "clip.mp4", 9, 32, 48)
