@@ -28,6 +28,7 @@ from ..models.vae import load_vae
 from . import acceleration as speed
 from . import latents as border
 from . import memory
+from .conditions import Conditions, encode_conditions, encode_tracking
 from .latents import TrackingRange
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
 from .randomness import default_stream, deterministic_kernels, tracking_stream
@@ -248,9 +249,9 @@ class DasPipeline:
             # 3. Conditions and noise, drawn in the published order.
             _raise_if_stopped(stop)
             self._set_tiling(tiling)
-            tracking = self._encode_tracking(tracking_video, tracking_range, tracking_generator)
+            tracking = encode_tracking(self, tracking_video, tracking_range, tracking_generator)
             _raise_if_stopped(stop)
-            conditions = self._encode_conditions(tracking_video, image, tracking, latents, shape, generator)
+            conditions = encode_conditions(self, tracking_video, image, tracking, latents, shape, generator)
 
             # 4. Denoise.
             tell("denoising")
@@ -310,60 +311,6 @@ class DasPipeline:
         else:
             self.vae.disable_tiling()
 
-    def _encode_tracking(
-        self, tracking_video: np.ndarray, tracking_range: TrackingRange, generator: torch.Generator
-    ) -> torch.Tensor:
-        """u8 [T,H,W,3] → latents [1,F,16,h,w]."""
-        pixels = border.frames_to_vae(tracking_video, self.device, self.dtype, tracking_range)
-        return border.encode(self.vae, pixels, generator)
-
-    def _encode_conditions(
-        self,
-        tracking_video: np.ndarray,
-        image: Image.Image,
-        tracking: torch.Tensor,
-        latents: torch.Tensor | None,
-        shape: tuple[int, ...],
-        generator: torch.Generator,
-    ) -> _Conditions:
-        """The seeded draws before the first step, in the published order: image, noise, tracking image, noise thrown
-        away."""
-        _, height, width, _ = tracking_video.shape
-
-        def encode_first_frame(frame: np.ndarray) -> torch.Tensor:
-            pixels = border.frames_to_vae(frame, self.device, self.dtype, "signed")
-            return border.pad_frames(border.encode(self.vae, pixels, generator), shape[1])
-
-        image_latents = encode_first_frame(border.image_to_frame(image, width, height))
-        if latents is None:
-            latents = self._draw(shape, generator)
-        latents = latents.to(self.device, self.dtype) * self.scheduler.init_noise_sigma
-        tracking_image_latents = encode_first_frame(tracking_video[:1])
-        self._draw(shape, generator)
-        return _Conditions(
-            latents=latents,
-            image=image_latents,
-            tracking=torch.cat([tracking, tracking_image_latents], dim=2),
-            rotary=self._rotary_positions(shape),
-        )
-
-    def _draw(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-        noise = torch.randn(shape, generator=generator, device=generator.device, dtype=self.dtype)
-        return noise.to(self.device)
-
-    def _rotary_positions(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        config = self.transformer.config
-        if not config.use_rotary_positional_embeddings:
-            return None
-        patch = config.patch_size
-        return border.rotary_positions(
-            head_dim=config.attention_head_dim,
-            grid_size=(shape[3] // patch, shape[4] // patch),
-            base_size=(config.sample_height // patch, config.sample_width // patch),
-            num_latent_frames=shape[1],
-            device=self.device,
-        )
-
     def _predict(self, **inputs: Any) -> torch.Tensor:
         """One forward pass of the transformer → velocity [B,F,16,h,w]; where only its compilation fails, without."""
         try:
@@ -378,7 +325,7 @@ class DasPipeline:
 
     def _denoise(
         self,
-        conditions: _Conditions,
+        conditions: Conditions,
         prompt_embeds: torch.Tensor,
         *,
         num_inference_steps: int,
@@ -430,16 +377,6 @@ class DasPipeline:
 
         _raise_if_stopped(stop)
         return latents
-
-
-@dataclass(frozen=True)
-class _Conditions:
-    """What the steps read: noise and first frame [1,F,16,h,w], tracking [1,F,32,h,w], rotary tables or None."""
-
-    latents: torch.Tensor
-    image: torch.Tensor
-    tracking: torch.Tensor
-    rotary: tuple[torch.Tensor, torch.Tensor] | None
 
 
 def _raise_if_stopped(stop: Callable[[], bool]) -> None:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that the denoising steps read, drawn and encoded before the first of them, in the published order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from . import latents as border
+from .latents import TrackingRange
+
+if TYPE_CHECKING:
+    from .pipeline import DasPipeline
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the steps read: noise and first frame [1,F,16,h,w], tracking [1,F,32,h,w], rotary tables or None."""
+
+    latents: torch.Tensor
+    image: torch.Tensor
+    tracking: torch.Tensor
+    rotary: tuple[torch.Tensor, torch.Tensor] | None
+
+
+def encode_tracking(
+    pipeline: DasPipeline, tracking_video: np.ndarray, tracking_range: TrackingRange, generator: torch.Generator
+) -> torch.Tensor:
+    """u8 [T,H,W,3] → latents [1,F,16,h,w]."""
+    pixels = border.frames_to_vae(tracking_video, pipeline.device, pipeline.dtype, tracking_range)
+    return border.encode(pipeline.vae, pixels, generator)
+
+
+def encode_conditions(
+    pipeline: DasPipeline,
+    tracking_video: np.ndarray,
+    image: Image.Image,
+    tracking: torch.Tensor,
+    latents: torch.Tensor | None,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+) -> Conditions:
+    """The seeded draws before the first step, in the published order: image, noise, tracking image, noise thrown away.
+
+    ``tracking``: the tracking video's latents.  ``latents``: initial noise of ``shape``, drawn when None.
+    """
+    _, height, width, _ = tracking_video.shape
+
+    def encode_first_frame(frame: np.ndarray) -> torch.Tensor:
+        pixels = border.frames_to_vae(frame, pipeline.device, pipeline.dtype, "signed")
+        return border.pad_frames(border.encode(pipeline.vae, pixels, generator), shape[1])
+
+    def draw() -> torch.Tensor:
+        noise = torch.randn(shape, generator=generator, device=generator.device, dtype=pipeline.dtype)
+        return noise.to(pipeline.device)
+
+    image_latents = encode_first_frame(border.image_to_frame(image, width, height))
+    if latents is None:
+        latents = draw()
+    latents = latents.to(pipeline.device, pipeline.dtype) * pipeline.scheduler.init_noise_sigma
+    tracking_image_latents = encode_first_frame(tracking_video[:1])
+    draw()
+    return Conditions(
+        latents=latents,
+        image=image_latents,
+        tracking=torch.cat([tracking, tracking_image_latents], dim=2),
+        rotary=_rotary_positions(pipeline, shape),
+    )
+
+
+def _rotary_positions(
+    pipeline: DasPipeline, shape: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    config = pipeline.transformer.config
+    if not config.use_rotary_positional_embeddings:
+        return None
+    patch = config.patch_size
+    return border.rotary_positions(
+        head_dim=config.attention_head_dim,
+        grid_size=(shape[3] // patch, shape[4] // patch),
+        base_size=(config.sample_height // patch, config.sample_width // patch),
+        num_latent_frames=shape[1],
+        device=pipeline.device,
+    )
