@@ -32,16 +32,20 @@ MODELS_VARIABLE = "DAS_SERVER_MODELS"
 PREVIEW_FOLDER = Path(__file__).resolve().parent / "das_preview"
 """The embedded preview model's checkpoint, part of the package."""
 
-EXACT_STEPS = (1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200)
-"""Step counts that divide the sampler's 1000 timesteps."""
+NUM_TRAIN_TIMESTEPS = 1000
+"""Length of the noise schedule that the models were trained on."""
+
+EXACT_STEPS = tuple(count for count in range(1, NUM_TRAIN_TIMESTEPS + 1) if NUM_TRAIN_TIMESTEPS % count == 0)
+"""Step counts that divide the schedule, increasing: for others the sampler leaves noise in the result."""
 
 GIBIBYTE = 1 << 30
 
 MANIFEST_NAME = "das_manifest.json"
 """File that `checkpoint.add_model` writes into a model's folder: sha256 and size of every other file."""
 
-OWN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""What a model may be called that somebody adds under a name of its own."""
+OWN_NAME = re.compile(r"(?!(?:con|prn|aux|nul|com[1-9]|lpt[1-9])(?:\.|$))[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9_-])?")
+"""What a model may be called that somebody adds under a name of its own: what can be a folder on every system, so
+without the names of Windows's devices, with or without an ending, and without a dot at the end."""
 
 BASE_OF_OWN_MODELS = "das-cogvideox-5b"
 """The model of the table that such models are like in all but the clip that they make."""
@@ -200,7 +204,7 @@ def place_for(name: str, models_folder: Path | None = None) -> tuple[Path, bool]
     if name not in table and not OWN_NAME.fullmatch(name):
         raise ModelError(
             f"A model cannot be called {name[:80]!r}: use up to 64 of a-z, 0-9, dot, hyphen and underscore, beginning "
-            "with a letter or digit.",
+            "with a letter or digit, not ending with a dot, and no name that Windows keeps for itself, such as con.",
             field="model",
         )
     return (models_folder or default_models_folder()) / name, name not in table

@@ -13,14 +13,7 @@ from diffusers import CogVideoXDPMScheduler
 
 from das_blender_addon.errors import JobRejected, ModelError
 
-NUM_TRAIN_TIMESTEPS = 1000
-"""Length of the noise schedule that the model was trained on."""
-
-
-def exact_step_counts(limit: int = NUM_TRAIN_TIMESTEPS) -> list[int]:
-    """The step counts ≤ ``limit`` that divide the schedule, increasing: for others the sampler leaves noise in the
-    result."""
-    return [count for count in range(1, limit + 1) if NUM_TRAIN_TIMESTEPS % count == 0]
+from ..models.registry import EXACT_STEPS, NUM_TRAIN_TIMESTEPS
 
 
 def check_step_count(num_inference_steps: int, *, exact_steps: bool = True) -> None:
@@ -34,10 +27,9 @@ def check_step_count(num_inference_steps: int, *, exact_steps: bool = True) -> N
             f"num_inference_steps is {num_inference_steps}: use 1 to {NUM_TRAIN_TIMESTEPS}.",
             field="num_inference_steps",
         )
-    exact = exact_step_counts()
-    if exact_steps and num_inference_steps not in exact:
-        below = max(count for count in exact if count < num_inference_steps)
-        above = min(count for count in exact if count > num_inference_steps)
+    if exact_steps and num_inference_steps not in EXACT_STEPS:
+        below = max(count for count in EXACT_STEPS if count < num_inference_steps)
+        above = min(count for count in EXACT_STEPS if count > num_inference_steps)
         raise JobRejected(
             f"num_inference_steps is {num_inference_steps}, which does not divide {NUM_TRAIN_TIMESTEPS} and would "
             "leave noise in "

@@ -4,7 +4,8 @@
 import pytest
 import torch
 
-from das_server.pipeline.scheduler import exact_step_counts, guidance_at, load_scheduler
+from das_server.models.registry import EXACT_STEPS
+from das_server.pipeline.scheduler import guidance_at, load_scheduler
 from tests.parity.golden_data import PIPELINE_MODEL, max_difference, read_json, tensors
 
 STEP_ATOL = 1e-5
@@ -37,7 +38,7 @@ def test_exact_counts_are_those_whose_steps_meet():
     for num_steps, golden in TABLE.items():
         ends = golden["prev_timesteps"]
         meets = ends == [*golden["timesteps"][1:], -1]
-        assert meets == (int(num_steps) in exact_step_counts()), num_steps
+        assert meets == (int(num_steps) in EXACT_STEPS), num_steps
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from das_server.models.registry import (
     model_path,
     model_spec,
     model_specs,
+    place_for,
 )
 from tests.support.models import edit_config
 
@@ -44,7 +45,8 @@ def test_table_is_sound():
         assert spec.name == name
         assert list(spec.num_frames) == sorted(spec.num_frames) and all(count % 8 == 1 for count in spec.num_frames)
         assert len(set(spec.sizes)) == len(spec.sizes) and all(w % 8 == 0 and h % 8 == 0 for w, h in spec.sizes)
-        assert spec.default_steps in spec.exact_steps and all(1000 % count == 0 for count in spec.exact_steps)
+        assert spec.default_steps in spec.exact_steps and len(spec.exact_steps) == 16  # 1000 = 2³ · 5³
+        assert all(1000 % count == 0 for count in spec.exact_steps)
         assert spec.default_tracking_range == "signed"
         assert spec.licence
 
@@ -196,7 +198,18 @@ def test_folder_put_there_by_hand_gets_its_own_name(source, models):
     assert model_spec("boats", models).sizes and verify_model("boats", models)
 
 
-@pytest.mark.parametrize("name", ["", "../boats", "Boats", "a/b", ".boats", "a" * 65, "böse"])
+@pytest.mark.parametrize("name", ["console", "com10", "com", "lpt", "nul-boats", "a.con", "a" * 64, "7"])
+def test_name_that_only_begins_like_a_device_is_a_name(name, models):
+    assert place_for(name, models) == (models / name, True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "../boats", "Boats", "a/b", ".boats", "a" * 65, "böse", "boats.", "boats..", "boats\n"),
+        *("con", "prn", "aux", "nul", "com1", "lpt9", "con.v2", "aux.tar.gz", "nul."),
+    ],
+)
 def test_name_that_is_no_folder_everywhere_is_refused(source, models, name):
     with pytest.raises(ModelError, match="cannot be called"):
         add_model(name, source, models)
