@@ -23,7 +23,8 @@ NAME_HELP = {
     "add": "das-cogvideox-5b, or a name of your own for a model that you have trained",
 }
 SERVE_FLAGS = (
-    "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "log_level", "keep_s",
+    "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "float8", "log_level",
+    "keep_s",
 )  # fmt: skip
 
 
@@ -63,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--compile", action="store_true", default=None, help="compile the transformer's blocks (default: do not)"
+    )
+    serve.add_argument(
+        "--float8", action="store_true", default=None, help="their linears in float8: faster, lossy (default: do not)"
     )
     serve.add_argument("--keep-s", metavar="SECONDS", help="how long finished jobs stay on disk (default 24 hours)")
     serve.add_argument("--log-level", choices=LOG_LEVELS, help=f"(default {ServerConfig.log_level})")
@@ -147,12 +151,14 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from das_server.pipeline import acceleration
+    from das_server.pipeline import acceleration, precision
     from das_server.pipeline.memory import doctor
 
     speed = acceleration.doctor(options.device)
     print(f"attention backend {speed.attention_backend}: {speed.reason}")
     print("compilation of the blocks: off, unless the server is started with --compile")
+    problem = precision.doctor(options.device)
+    print(f"float8: {f'not here, {problem}' if problem else 'off, unless the server is started with --float8'}")
     for one in doctor(device=options.device):
         state = "installed" if one.installed else "not installed"
         print(f"{one.model}: {state}; profile {one.profile or 'none fits'}: {one.reason}")

@@ -32,7 +32,8 @@ class ServerConfig:
     ``model``: loaded at start, and what clients use that name none. ``devices``: one worker process each ("auto",
     "cpu", "cuda:0", …). ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
     model is laid out in memory. ``attention_backend``: the attention kernel on CUDA, one of `ATTENTION_BACKENDS`.
-    ``compile``: compile the transformer's blocks. ``keep_s``: how long finished jobs and unused blobs stay on disk.
+    ``compile``: compile the transformer's blocks. ``float8``: compute their linears in float8.
+    ``keep_s``: how long finished jobs and unused blobs stay on disk.
     ``min_free_bytes``: disk space that uploads must leave. ``max_attempts``: how many workers a job may lose.
     ``cancel_grace_s``: how long a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after
     which a worker counts as lost. ``stall_timeout_s``: the same for a job without progress.
@@ -46,6 +47,7 @@ class ServerConfig:
     profile: str = "auto"
     attention_backend: str = "auto"
     compile: bool = False
+    float8: bool = False
     log_level: str = "info"
     max_blob_bytes: int = 512 * MEBIBYTE
     min_free_bytes: int = 256 * MEBIBYTE

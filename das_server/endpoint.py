@@ -190,6 +190,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             profile=config.profile,
             attention_backend=config.attention_backend,
             compile_blocks=config.compile,
+            float8=config.float8,
             cancel_grace_s=config.cancel_grace_s,
             heartbeat_timeout_s=config.heartbeat_timeout_s,
             stall_timeout_s=config.stall_timeout_s,

@@ -13,6 +13,9 @@ from torch import nn
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
 
+ALIGNMENT = 16
+"""Sizes that the hardware takes are multiples of it."""
+
 
 class Float8Linear(nn.Module):
     """``weight`` [out,in] float8 with a scale per output; activations are quantised per token as they come."""
@@ -46,13 +49,14 @@ class Float8Linear(nn.Module):
 
 
 def use_float8(model: nn.Module) -> int:
-    """Replace the attention and feed-forward linears of every block; → how many.  All other layers stay."""
+    """Replace the attention and feed-forward linears of every block; → how many.  All other layers stay, as do those
+    whose sizes the hardware does not take."""
     count = 0
     for blocks in (model.transformer_blocks, model.transformer_blocks_copy):
         for block in blocks:
             for parent in (block.attn1, block.attn1.to_out, block.ff.net[0], block.ff.net):
                 for name, child in list(parent.named_children()):
-                    if type(child) is nn.Linear:
+                    if type(child) is nn.Linear and not any(size % ALIGNMENT for size in child.weight.shape):
                         setattr(parent, name, Float8Linear(child))
                         count += 1
     return count

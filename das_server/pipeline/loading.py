@@ -21,11 +21,13 @@ def load_pipeline(
     models_folder: Path | None = None,
     attention_backend: str = "auto",
     compile_blocks: bool = False,
+    float8: bool = False,
 ) -> DasPipeline:
-    """Load an installed model by name; ``profile``: see `memory`; the last two: see `acceleration`.
+    """Load an installed model by name; ``profile``: see `memory`; ``attention_backend``, ``compile_blocks``: see
+    `acceleration`; ``float8``: see `precision`.
 
-    Raises `ModelError` when it is unknown, not installed or
-    damaged, `OutOfMemory` when it cannot fit, before anything is loaded.
+    Raises `ModelError` when it is unknown, not installed or damaged, or float8 cannot be used,
+    `OutOfMemory` when it cannot fit, before anything is loaded.
     """
     spec, folder = model_spec(model, models_folder), model_path(model, models_folder)
     if not is_installed(folder):
@@ -40,4 +42,5 @@ def load_pipeline(
         fast_cpu_convolutions=spec.embedded is not None,
         attention_backend=attention_backend,
         compile_blocks=compile_blocks,
+        float8=float8,
     )

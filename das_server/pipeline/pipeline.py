@@ -23,6 +23,7 @@ from das_blender_addon.errors import JobCancelled, ModelError
 
 from ..models.checkpoint import MANIFEST_NAME, verify_folder
 from ..models.convolution import use_onednn
+from ..models.float8 import use_float8
 from ..models.transformer import DasTransformer3DModel, RunCache, StepModulation
 from ..models.vae import load_vae
 from . import acceleration as speed
@@ -30,6 +31,7 @@ from . import latents as border
 from . import memory
 from .conditions import Conditions, encode_conditions, encode_tracking
 from .latents import TrackingRange
+from .precision import check_float8
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
 from .randomness import default_stream, deterministic_kernels, tracking_stream
 from .request import check_choices, check_clip, check_generators, check_latents, check_texts, step_caller
@@ -84,6 +86,7 @@ class DasPipeline:
         self.vae_tiling = vae_tiling
         self.profile = "resident"
         self.acceleration = speed.Acceleration()
+        self.float8 = False
         self._latent_to_rgb: torch.Tensor | None = None
         self._modulation: dict[int, StepModulation] = {}
 
@@ -101,14 +104,15 @@ class DasPipeline:
         fast_cpu_convolutions: bool = False,
         attention_backend: str = "auto",
         compile_blocks: bool = False,
+        float8: bool = False,
     ) -> DasPipeline:
         """Load a checkpoint folder in the published layout.
 
         ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA
         when there is one.  ``profile``: see `memory`.  ``prompt_cache`` None: one in the platform's folder for user
-        data.  ``attention_backend``, ``compile_blocks``: see `acceleration`.  The text encoder is not read before a
-        prompt needs it.  A folder with digests is verified first.  Raises `ModelError` for anything missing or damaged,
-        `OutOfMemory`; either before anything large is loaded.
+        data.  ``attention_backend``, ``compile_blocks``: see `acceleration`.  ``float8``: see `precision`.  The
+        text encoder is not read before a prompt needs it.  A folder with digests is verified first.  Raises
+        `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything large is loaded.
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():
@@ -119,6 +123,8 @@ class DasPipeline:
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         plan = memory.plan_memory(memory.needs_at_home(path, dtype, vae_tiling), device, profile=profile)
         log.info("%s: %s", path, plan.reason)
+        if float8:
+            check_float8(plan.device, dtype)
         if (path / MANIFEST_NAME).is_file():
             log.info("%s: %s files verified", path, verify_folder(path).num_files)
 
@@ -126,6 +132,8 @@ class DasPipeline:
         with no_progress_bars():
             transformer = DasTransformer3DModel.from_pretrained(path / "transformer", torch_dtype=dtype)
             vae = load_vae(path / "vae", dtype)
+        if float8:
+            use_float8(transformer)
         if fast_cpu_convolutions:
             use_onednn(vae)
         cache = prompt_cache if prompt_cache is not None else PromptCache(default_prompt_cache())
@@ -137,6 +145,7 @@ class DasPipeline:
             device=plan.device,
             vae_tiling=vae_tiling,
         )
+        pipeline.float8 = float8
 
         # 3. In their places, and as fast as this device can.
         memory.apply_plan(pipeline, plan.profile)
@@ -238,6 +247,7 @@ class DasPipeline:
             "profile": self.profile,
             "attention_backend": self.acceleration.attention_backend,
             "compiled": self.acceleration.compiled,
+            "float8": self.float8,
         }
 
         with deterministic_kernels():

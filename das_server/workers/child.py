@@ -55,6 +55,7 @@ class Worker:
         profile: str,
         attention_backend: str = "auto",
         compile_blocks: bool = False,
+        float8: bool = False,
     ):
         self._link = link
         self._blobs = BlobStore(state)
@@ -63,6 +64,7 @@ class Worker:
         self._threads = threads or _num_cores()
         self._profile = profile
         self._acceleration = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
+        self._acceleration["float8"] = float8
         self._device_label = device
         self._versions: dict[str, str] = {}
         self._pipeline: DasPipeline | None = None
@@ -345,6 +347,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--profile", required=True)
     parser.add_argument("--attention-backend", required=True)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--float8", action="store_true")
     parser.add_argument("--parent", required=True, type=int)
     parser.add_argument("--log-level", required=True)
     options = parser.parse_args(arguments)
@@ -363,6 +366,7 @@ def main(arguments: list[str] | None = None) -> None:
         profile=options.profile,
         attention_backend=options.attention_backend,
         compile_blocks=options.compile,
+        float8=options.float8,
     ).run_forever()
 
 

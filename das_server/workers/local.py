@@ -94,6 +94,7 @@ class LocalWorkers(Workers):
         profile: str = "auto",
         attention_backend: str = "auto",
         compile_blocks: bool = False,
+        float8: bool = False,
         cancel_grace_s: float = 15.0,
         heartbeat_timeout_s: float = 30.0,
         stall_timeout_s: float = 3600.0,
@@ -102,6 +103,7 @@ class LocalWorkers(Workers):
         self._model = model
         self._arguments = ["--threads", str(threads), "--profile", profile, "--attention-backend", attention_backend]
         self._arguments += ["--compile"] if compile_blocks else []
+        self._arguments += ["--float8"] if float8 else []
         self._cancel_grace_s = cancel_grace_s
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._stall_timeout_s = stall_timeout_s

@@ -79,7 +79,8 @@ def test_doctor_names_the_attention_kernel_and_every_model(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "attention backend native: cuDNN's kernel needs an NVIDIA GPU and this is CPU"
     assert lines[1].endswith("off, unless the server is started with --compile")
-    assert lines[2].startswith("das-preview: installed; profile cpu") and lines[3].startswith("das-cogvideox-5b: ")
+    assert lines[2].startswith("float8: not here, float8 needs an NVIDIA GPU of compute capability 8.9")
+    assert lines[3].startswith("das-preview: installed; profile cpu") and lines[4].startswith("das-cogvideox-5b: ")
 
 
 def test_unknown_command_is_the_usual_usage_error(capsys):

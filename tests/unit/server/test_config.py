@@ -58,6 +58,7 @@ def test_config_reads_switches(tmp_path, value, on):
     assert build_config(environment=environment).compile is on
     file = config_file(tmp_path, "compile = true\n")
     assert build_config({"compile": None}, environment={}, file=file).compile is True
+    assert build_config({"float8": value}, environment={}, file=file).float8 is on
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,7 @@ def test_config_refuses_what_is_no_address(address):
         ("attention_backend", "flash"),
         ("compile", "perhaps"),
         ("compile", 1),
+        ("float8", "perhaps"),
     ],
 )
 def test_config_refuses_value_and_names_it(name, value):
