@@ -251,16 +251,31 @@ def free_memory(device: torch.device) -> int:
     return host_memory.available_bytes()
 
 
-def smaller_profile(pipeline: DasPipeline) -> str:
-    """The profile after the pipeline's own that this machine has room for; "" when none is left."""
+def smaller_profile(pipeline: DasPipeline, error: Exception | None = None) -> str:
+    """The next of the pipeline's smaller profiles that frees something and that this machine has room for; "" when
+    none is left.
+
+    ``error``: what a clip ended with, None when not known.  Without a text encoder that is loaded, drop_text_encoder
+    frees nothing, unless `check_room` has refused the clip because the text encoder was still to come.
+    """
     on_device = PROFILES[:3]
-    if pipeline.profile not in on_device[:-1]:
+    if pipeline.profile not in on_device:
         return ""
-    smaller = on_device[on_device.index(pipeline.profile) + 1]
-    if smaller == "group_offload" and pipeline.device.type != "cpu":
-        resting = pipeline.transformer.get_memory_footprint() + pipeline.prompt_encoder.size_bytes()
-        return smaller if resting <= free_memory(torch.device("cpu")) else ""
-    return smaller
+    has_encoder = pipeline.prompt_encoder.model is not None or isinstance(error, OutOfMemory)
+    for smaller in on_device[on_device.index(pipeline.profile) + 1 :]:
+        if smaller == "drop_text_encoder" and not has_encoder:
+            continue
+        if pipeline.device.type == "cpu" or _resting_bytes(pipeline, smaller) <= free_memory(torch.device("cpu")):
+            return smaller
+    return ""
+
+
+def _resting_bytes(pipeline: DasPipeline, profile: str) -> int:
+    """`MemoryNeeds.host_bytes` of a loaded pipeline whose device is an accelerator."""
+    transformer = pipeline.transformer.get_memory_footprint()
+    if profile == "drop_text_encoder":
+        return transformer + sum(weight.numel() * weight.element_size() for weight in pipeline.vae.parameters())
+    return transformer + pipeline.prompt_encoder.size_bytes()
 
 
 def apply_plan(pipeline: DasPipeline, profile: str) -> None:

@@ -179,3 +179,23 @@ def test_doctor_speaks_of_every_model(tmp_path):
     assert not reports["das-cogvideox-5b"].installed
     for report in reports.values():
         assert "needs" in report.reason and report.needs["cpu"] > 0
+
+
+def test_smaller_profile_needs_room_for_what_rests_in_host_memory(tmp_path, monkeypatch):
+    pipeline = DasPipeline.from_pretrained(
+        PREVIEW_FOLDER, device="cpu", profile="resident", prompt_cache=PromptCache(tmp_path)
+    )
+    pipeline.prompt_encoder.encode(["a boat"], pipeline.device)
+    pipeline.device = GPU  # never touched: free memory is given
+    transformer = pipeline.transformer.get_memory_footprint()
+    fits_drop = transformer + sum(4 * weight.numel() for weight in pipeline.vae.parameters())
+    fits_offload = transformer + pipeline.prompt_encoder.size_bytes()
+    assert fits_offload < fits_drop  # of this model
+
+    def chosen(host_free):
+        monkeypatch.setattr(memory, "free_memory", lambda device: host_free)
+        return memory.smaller_profile(pipeline)
+
+    assert chosen(fits_drop) == "drop_text_encoder"
+    assert chosen(fits_drop - 1) == chosen(fits_offload) == "group_offload"
+    assert chosen(fits_offload - 1) == ""
