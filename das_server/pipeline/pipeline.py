@@ -164,19 +164,17 @@ class DasPipeline:
         """The dtype that everything but the sampler's history is computed in."""
         return self.vae.dtype
 
-    def use_smaller_profile(self) -> str:
-        """Lay the model out by the next smaller memory profile → its name; "" when none is left.
+    def use_profile(self, profile: str) -> None:
+        """Lay the model out by another memory profile on the same device.
 
-        For after a clip that ran out of memory; the result of a clip does not depend on it.
+        For after a clip that ran out of memory, with `memory.smaller_profile`; the result of a clip does not depend on
+        it.
         """
-        smaller = memory.smaller_profile(self)
-        if smaller:
-            self.prompt_encoder.unload()
-            self._modulation.clear()
-            if smaller == "group_offload":
-                self.acceleration = speed.undo_compilation(self.transformer, self.acceleration)
-            memory.apply_plan(self, smaller)
-        return smaller
+        self.prompt_encoder.unload()
+        self._modulation.clear()
+        if profile == "group_offload":
+            self.acceleration = speed.undo_compilation(self.transformer, self.acceleration)
+        memory.apply_plan(self, profile)
 
     # ── The recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
 

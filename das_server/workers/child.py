@@ -27,6 +27,12 @@ from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
 from das_blender_addon.protocol.png import encode_png
 from das_server import __version__, media
 from das_server.blobs import BlobStore
+from das_server.pipeline.device_errors import (
+    is_device_lost,
+    is_out_of_device_memory,
+    is_out_of_host_memory,
+    is_out_of_memory,
+)
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
 from das_server.workers import wire
 from das_server.workers.link import Link
@@ -40,6 +46,9 @@ PR_SET_PDEATHSIG = 1
 NO_TORCH_STATUS = 69
 CONTEXT_IS_DEAD_STATUS = 70
 """Exit status after an error that leaves the GPU unusable for this process."""
+
+MAX_SMALLER_PROFILES = 2
+"""How often one attempt at a job begins anew for want of memory: from resident to group_offload."""
 
 
 class Worker:
@@ -126,7 +135,7 @@ class Worker:
             self._link.fail(order, error)
         except Exception as error:  # the job fails, the worker goes on, except where the GPU is beyond use
             _log.exception("job %s: unexpected error", job)
-            if "CUDA error" in str(error):
+            if is_device_lost(error):
                 os._exit(CONTEXT_IS_DEAD_STATUS)
             self._link.fail(order, _error_of(error, self._device_label))
         else:
@@ -136,30 +145,42 @@ class Worker:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _work_within_memory(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
-        """`_work`; where the memory does not suffice, once more with the next smaller memory profile, which stays."""
-        try:
-            return self._work(order)
-        except Exception as error:
-            problem = _error_of(error, self._device_label)
-            if not isinstance(problem, OutOfMemory) or self._pipeline is None:
-                raise
-            _log.warning("job %s: %s: %s", order["job"], type(error).__name__, _first_line(error))
-        # Here, outside the handler, nothing holds the tensors of the first attempt any more.
-        problem = problem.with_traceback(None)
-        before = self._pipeline.profile
+        """`_work`; where the memory does not suffice, again with a smaller memory profile, which stays."""
+        for _ in range(MAX_SMALLER_PROFILES):
+            try:
+                return self._work(order)
+            except Exception as error:
+                if self._pipeline is None or not self._can_profile_help(error):
+                    raise
+                _log.warning("job %s: %s: %s", order["job"], type(error).__name__, _first_line(error))
+                problem = error.with_traceback(None)  # which holds the tensors of this attempt
+                problem.__context__ = problem.__cause__ = None
+            self._use_smaller_profile(order, problem)
+        return self._work(order)
+
+    def _can_profile_help(self, error: Exception) -> bool:
+        """Whether a smaller memory profile might help: where the device has memory of its own, it frees that only."""
+        on_gpu = self._device.startswith("cuda")
+        return is_out_of_device_memory(error) if on_gpu else is_out_of_memory(error)
+
+    def _use_smaller_profile(self, order: dict[str, Any], problem: Exception) -> None:
+        """Tell of the next smaller profile and use it.  Raises ``problem`` when none is left."""
+        from das_server.pipeline.memory import smaller_profile
+
         _free_memory()
+        smaller = smaller_profile(self._pipeline, problem)
+        if not smaller:
+            raise problem
+        before = self._pipeline.profile
+        message = f"The memory does not suffice with the profile {before}; once more with {smaller}, which is slower."
+        _log.warning("job %s: %s", order["job"], message)
+        self._link.retry(order, OutOfMemory.code, message)  # before the move, which may take long
         try:
-            smaller = self._pipeline.use_smaller_profile()
+            self._pipeline.use_profile(smaller)
         except Exception:
             self._pipeline, self._model = None, ""  # half of it may be elsewhere
             raise
-        if not smaller:
-            raise problem
         _free_memory()
-        message = f"The memory does not suffice with the profile {before}; once more with {smaller}, which is slower."
-        _log.warning("job %s: %s", order["job"], message)
-        self._link.retry(order, problem.code, message)
-        return self._work(order)
 
     def _work(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
         # 1. What is wanted, and whether it still is.
@@ -260,16 +281,12 @@ def _error_of(error: Exception, device_label: str) -> DasError:
     """The error as one of the tree."""
     if isinstance(error, DasError):
         return error
-    name = type(error).__name__
-    if (
-        isinstance(error, MemoryError)
-        or name == "OutOfMemoryError"
-        or "DefaultCPUAllocator: can't allocate" in str(error)
-    ):
+    if is_out_of_memory(error):
+        place = "this machine" if is_out_of_host_memory(error) else device_label
         return OutOfMemory(
-            f"The job does not fit the memory of {device_label}; use fewer or smaller frames, or a smaller memory "
-            "profile."
+            f"The job does not fit the memory of {place}; use fewer or smaller frames, or a smaller memory profile."
         )
+    name = type(error).__name__
     return JobError(f"The job failed with {name}: {_first_line(error)}; the server's log has the details.")
 
 

@@ -112,7 +112,9 @@ class Link:
         self.say("preview", **_of(order), step=step, artefact=artefact)
 
     def retry(self, order: dict[str, Any], code: str, message: str) -> None:
-        """Tell that the same attempt begins anew, and why."""
+        """Tell that the same attempt begins anew, and why; its clock, too, begins anew."""
+        with self._lock:
+            self._steps, self._stage, self._moved_s = [], "", time.monotonic()
         self.say("retry", **_of(order), code=code, message=message)
 
     def finish(self, order: dict[str, Any], artefacts: list[dict[str, Any]], report: dict[str, Any]) -> None:
