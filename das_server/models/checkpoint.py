@@ -6,6 +6,7 @@ Never imports torch at module level.  What ``das-server models`` calls is listed
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -75,7 +76,7 @@ def write_manifest(folder: Path, *, progress: Progress | None = None, about: Map
     """Digest every file of a checkpoint and write the manifest, ``about`` in it.
 
     ``about``: ``source``, where the files came from; ``model``, what `registry.model_specs` reads of a model with a
-    name of its own.  Raises `ModelError` when the folder is not a checkpoint.
+    name of its own.  Raises `ModelError` when the folder is not a checkpoint or cannot be written.
     """
     files = checkpoint_files(folder)
     digests = _digest_files(folder, files, progress)
@@ -85,8 +86,13 @@ def write_manifest(folder: Path, *, progress: Progress | None = None, about: Map
     manifest = folder / MANIFEST_NAME
     temporary = manifest.with_suffix(".tmp")
     content = {"format": 1, **(about or {}), "files": entries}
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, manifest)
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, manifest)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ModelError(f"{manifest} cannot be written: {error}.") from error
     return manifest
 
 
@@ -202,7 +208,10 @@ def pull_model(
     shutil.rmtree(temporary / ".cache", ignore_errors=True)
     source = {"repository": spec.repository, "commit": commit}
     write_manifest(temporary, progress=progress, about={"source": source})
-    os.replace(temporary, target)
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ModelError(f"{temporary} cannot be moved to {target}: {error}.") from error
     return target
 
 
@@ -301,8 +310,11 @@ def _digest_files(folder: Path, files: list[Path], progress: Progress | None) ->
     done = 0
 
     def digest(path: Path) -> str:
-        with (folder / path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with (folder / path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelError(f"{folder / path} cannot be read: {error}.") from error
 
     digests = {}
     with ThreadPoolExecutor(max_workers=4) as pool:

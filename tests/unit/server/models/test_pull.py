@@ -67,6 +67,16 @@ def test_model_is_fetched_verified_and_goes_on_after_a_cut(hub, pull, tmp_path):
     assert [path.name for path in models.iterdir()] == [FULL]
 
 
+def test_place_that_refuses_the_model_is_named(pull, tmp_path):
+    """A link that leads nowhere: there is nothing yet, and a folder cannot be moved there."""
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / FULL).symlink_to(tmp_path / "nowhere")
+    done = pull(FULL, "--revision", COMMIT)
+    assert done.returncode == 50 and "Traceback" not in done.stderr
+    assert f"cannot be moved to {models / FULL}" in done.stderr
+
+
 def test_revision_that_does_not_exist_is_named(pull):
     done = pull(FULL, "--revision", "v9")
     assert done.returncode == 50

@@ -92,6 +92,15 @@ def test_added_model_is_listed_verified_and_found(source, models):
     assert [path.name for path in models.iterdir()] == [FULL]
 
 
+def test_folder_that_cannot_be_written_is_said_to_be_so(source, models):
+    """In a folder that was put there by hand, the place of the manifest's first draft is taken."""
+    place = shutil.copytree(source, models / FULL)
+    (place / MANIFEST_NAME).with_suffix(".tmp").mkdir()
+    with pytest.raises(ModelError, match=f"{MANIFEST_NAME} cannot be written: .*Is a directory"):
+        add_model(FULL, place, models)
+    assert not (place / MANIFEST_NAME).exists()
+
+
 def test_dropped_in_folder_counts_as_installed(source, models):
     models.mkdir()
     source.rename(models / FULL)
