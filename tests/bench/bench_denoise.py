@@ -1,378 +1,353 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How fast one block, one guidance step and the VAE are, per attention kernel, compilation and precision.
+"""How fast and how large the model is: one block, one guidance step, a whole clip, the VAE, and every memory profile.
 
     python tests/bench/bench_denoise.py                full size on a GPU, tiny on a CPU
     python tests/bench/bench_denoise.py --size tiny    tiny anywhere
-    python tests/bench/bench_denoise.py --whole-clip   also run the 50 steps, not only project them
+    python tests/bench/bench_denoise.py --parts speed  only that; there are speed, clip, memory, vae
 
-Random weights, made on the device; nothing is downloaded.  Prints, never asserts.  Every step time is compared with a
-straightforward eager forward of the same run: stock attention, both tracking rows, all text rows, everything anew.
+Random weights or none; nothing is downloaded.  Prints, never asserts; what a device cannot do is said and left out.
+
+speed   every attention kernel × (eager, compiled as the product compiles) × (as is, float8), beside a straightforward
+        eager forward of the same run (stock attention, both tracking rows, all text rows, everything anew) and the
+        arithmetic floor: the linears at the measured matrix rate plus attention at the kernel's own measured rate
+clip    the product's pipeline, text to frames: 50 steps of the sampler; projected only where it would take too long
+memory  the product's pipeline laid out by every profile: measured peak beside the estimate that the product plans with
+vae     encoding the tracking video and decoding the clip, tiled and whole
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
-import statistics
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from denoise_checkpoint import FULL, TINY, VAE, Size, write_checkpoint
+from denoise_model import build_transformer, make_inputs, randomise, straightforward
+from denoise_timing import attempt, cell, device_peak_gib, first_line, free, host_peak_gib, seconds, synchronise
 from diffusers import AutoencoderKLCogVideoX
-from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from diffusers.utils.logging import set_verbosity_error
+from PIL import Image
 
 from das_server.models.float8 import use_float8
 from das_server.models.transformer import DasTransformer3DModel, RunCache
-from das_server.pipeline.latents import rotary_positions
-from das_server.pipeline.memory import MemoryNeeds, denoising_bytes
+from das_server.pipeline import acceleration, memory, precision
+from das_server.pipeline.pipeline import DasPipeline
+from das_server.pipeline.prompt import PromptCache
+from das_server.pipeline.randomness import deterministic_kernels
 
 NUM_STEPS = 50
-BACKENDS = {"cuda": ("native", "_native_cudnn", "flash", "_flash_3_hub"), "cpu": ("native",)}
+PARTS = ("speed", "clip", "memory", "vae")
+BACKENDS = {
+    "cuda": ("native", "_native_cudnn", "_native_flash", "flash", "_flash_3_hub"),
+    "cpu": ("native", "_native_cudnn", "_native_flash", "flash"),
+}
+"""Names of diffusers' dispatcher: the first three come with PyTorch, the others with packages of their own."""
+
+GOAL_OF_EAGER, GOAL_OF_FLOOR = 0.60, 1.3
+"""Times of a lossless setting: of the straightforward forward's, of the arithmetic floor's."""
 
 
 @dataclass(frozen=True)
-class Size:
-    """One model and clip: configuration overrides, frames, pixels."""
+class Setup:
+    """Where and what: ``folder`` holds a checkpoint of this size, see `denoise_checkpoint`."""
 
-    name: str
-    transformer: dict
-    vae: dict
-    num_frames: int
-    width: int
-    height: int
-    repeats: int
+    size: Size
+    device: torch.device
+    dtype: torch.dtype
+    folder: Path
+    clip_limit_s: float
 
 
-FULL = Size(
-    "full",
-    {"num_attention_heads": 48, "num_layers": 42, "num_tracking_blocks": 18},
-    {"block_out_channels": (128, 256, 256, 512), "layers_per_block": 3, "sample_height": 480, "sample_width": 720},
-    49, 720, 480, 3,
-)  # fmt: skip
-TINY = Size(
-    "tiny",
-    {
-        "num_attention_heads": 4, "num_layers": 4, "num_tracking_blocks": 2, "sample_width": 18, "sample_height": 12,
-        "sample_frames": 17, "text_embed_dim": 64, "max_text_seq_length": 32, "time_embed_dim": 64,
-    },
-    {
-        "block_out_channels": (8, 8, 8, 16), "layers_per_block": 1, "norm_num_groups": 4, "sample_height": 96,
-        "sample_width": 144,
-    },
-    17, 144, 96, 5,
-)  # fmt: skip
-SHARED = {
-    "attention_head_dim": 64,
-    "in_channels": 32,
-    "use_rotary_positional_embeddings": True,
-    "use_learned_positional_embeddings": True,
-}
-VAE_SHARED = {
-    "latent_channels": 16,
-    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
-    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
-}
+@dataclass(frozen=True)
+class Arithmetic:
+    """TFLOP of one guidance step, and TFLOP/s measured: of matrices and of attention per kernel that works here."""
+
+    linear: float
+    attention: float
+    matrix_rate: float
+    attention_rates: dict[str, float]
+
+    def floor_s(self, backend: str) -> float:
+        """The least time of one guidance step at these rates."""
+        return self.linear / self.matrix_rate + self.attention / self.attention_rates[backend]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=("auto", "full", "tiny"), default="auto")
-    parser.add_argument("--parts", default="rates,block,step,memory,vae", help="comma-separated")
+    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
     parser.add_argument("--backends", default="", help="comma-separated (default: those this kind of device may have)")
-    parser.add_argument("--whole-clip", action="store_true")
+    parser.add_argument("--clip-limit-s", type=float, default=300.0, help="a longer clip is only projected")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = {"full": FULL, "tiny": TINY, "auto": FULL if device.type == "cuda" else TINY}[options.size]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
+    sys.stdout.reconfigure(line_buffering=True)  # a run that is cut off has said what it knows
+    set_verbosity_error()  # it says with every setting that attention kernels can be chosen
 
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads, times are CPU time"
-    )
-    print(f"{name}; torch {torch.__version__}; {size.name}: {size.num_frames}x{size.height}x{size.width}, {dtype}")
+    about = acceleration.describe_device(device)
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads, times are CPU time"
+    print(f"{about.name}{threads}; torch {torch.__version__}")
+    print(f"{size.name}: {size.num_frames}x{size.height}x{size.width}, {str(dtype).removeprefix('torch.')}")
     parts = options.parts.split(",")
     backends = options.backends.split(",") if options.backends else list(BACKENDS[device.type])
-    with torch.no_grad():
-        rate = matmul_rate(device, dtype) if "rates" in parts else 0.0
-        if {"block", "step", "memory"} & set(parts):
-            model = build_transformer(size, device, dtype)
-            inputs = make_inputs(size, model, device, dtype)
-            if "block" in parts:
-                bench_block(size, model, inputs, backends)
-            if "step" in parts:
-                bench_step(size, model, inputs, backends, rate, options.whole_clip)
-            if "memory" in parts:
-                bench_memory(size, model, inputs)
-            del model, inputs
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), deterministic_kernels():
+        setup = Setup(size, device, dtype, write_checkpoint(size, Path(folder), dtype), options.clip_limit_s)
+        benches = {"clip": bench_clip, "memory": bench_memory, "vae": bench_vae}
+        benches["speed"] = lambda setup: bench_speed(setup, backends)
+        for part in parts:
+            attempt(lambda part=part: benches[part](setup), part)
             free()
-        if "vae" in parts:
-            bench_vae(size, device, dtype)
 
 
-# ── What is measured ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Speed of a block and of a step ──────────────────────────────────────────────────────────────────────────────────
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Measured matrix rate in TFLOP/s at the feed-forward's shape."""
-    rows, inner = (17776, 3072) if device.type == "cuda" else (1024, 512)
-    a, b = (torch.randn(shape, device=device, dtype=dtype) for shape in ((rows, inner), (inner, 4 * inner)))
-    rate = 2 * rows * inner * 4 * inner / seconds(lambda: a @ b, 10) / 1e12
-    print(f"\nmatrix rate {rate:.2f} TFLOP/s at {rows}x{inner}x{4 * inner}")
-    return rate
+def bench_speed(setup: Setup, backends: list[str]) -> None:
+    """Every setting beside the straightforward forward and the arithmetic floor."""
+    model = build_transformer(setup.size, setup.device, setup.dtype)
+    inputs = make_inputs(setup.size, model)
+    arithmetic = measure_rates(model, inputs, backends)
+    head = f"{'block ms':>10}{'step s':>10}{'of straightf.':>15}{'of floor':>10}{'50 steps, s':>13}"
+    print(f"\n{'setting':<38}{head}")
+    label = "straightforward, eager"
+    baseline = attempt(lambda: seconds(lambda: straightforward(model, inputs), setup.size.repeats), label)
+    print_setting(label, None, baseline, baseline, arithmetic.floor_s("native"))
+
+    tables = model.modulation_tables([999], model.dtype, model.device)
+    for kind in ("as is", "float8"):
+        if kind == "float8":
+            problem = precision.why_not_float8(acceleration.describe_device(setup.device))
+            if problem:
+                print(f"  {problem}: {'left out' if setup.device.type == 'cuda' else 'its numbers are emulated'}")
+            if problem and setup.device.type == "cuda":
+                break
+            use_float8(model)
+        best = (float("inf"), "", "")
+        for backend in arithmetic.attention_rates:
+            for compiled in (False, True):
+                label = f"{backend}, {'compiled' if compiled else 'eager'}, {kind}"
+                with setting(model, backend, compiled) as problem:
+                    if problem:
+                        print(f"  {label:<36} not available: {problem}")
+                        continue
+                    block_s, step_s = time_setting(setup, model, inputs, tables, label)
+                print_setting(label, block_s, step_s, baseline, arithmetic.floor_s(backend))
+                if step_s is not None:
+                    best = min(best, (step_s, label, backend))
+        print_best(best, kind, baseline, arithmetic)
 
 
-def bench_block(size: Size, model: DasTransformer3DModel, inputs: dict, backends: list[str]) -> None:
-    """One main block on both guidance rows: kernel × compilation × precision."""
-    print("\none block, two rows                    ms   of eager native")
+def time_setting(
+    setup: Setup, model: DasTransformer3DModel, inputs: dict, tables: dict, label: str
+) -> tuple[float | None, float | None]:
+    """Seconds of one main block on both guidance rows, and of one guidance step after the first of its run."""
     block, tokens = model.transformer_blocks[0], inputs["image_rotary_emb"][0].shape[0]
     channels = model.config.num_attention_heads * model.config.attention_head_dim
     like = {"device": model.device, "dtype": model.dtype}
     call = {
         "hidden_states": torch.randn(2, tokens, channels, **like),
         "encoder_hidden_states": torch.randn(2, model.config.max_text_seq_length, channels, **like),
-        "temb": torch.randn(1, model.config.time_embed_dim, **like),
+        "temb": None,
         "image_rotary_emb": inputs["image_rotary_emb"],
+        "modulation": tables[999].blocks[0],
     }
-    baseline = None
-    for precision in ("as is", "float8"):
-        if precision == "float8":
-            use_float8(model)
-        for backend in backends:
-            for compiled in (False, True):
-                label = f"{backend}, {'compiled' if compiled else 'eager'}, {precision}"
-                with setting(model, backend, compiled) as problem:
-                    time_s = None if problem else attempt(lambda: block(**call), size.repeats, label)
-                    if problem:
-                        print(f"  {label:<36} not available: {problem}")
-                if time_s is not None:
-                    baseline = baseline or time_s
-                    print(f"  {label:<36} {1e3 * time_s:8.2f}   {time_s / baseline:.2f}")
-    restore_linears(size, model)
+    block_s = attempt(lambda: seconds(lambda: block(**call), setup.size.repeats), f"{label}, block")
+    run = RunCache(modulation=tables)
+    step = inputs | {"timestep": 999, "run": run}
+    return block_s, attempt(lambda: seconds(lambda: model(**step), setup.size.repeats), label)
 
 
-def bench_step(
-    size: Size, model: DasTransformer3DModel, inputs: dict, backends: list[str], rate: float, whole_clip: bool
-) -> None:
-    """One guidance step: the straightforward forward, then ours per setting; projected to a whole clip."""
-    print("\none guidance step                       s   of straightforward   50 steps, s")
-    doubled = inputs | {"tracking_maps": inputs["tracking_maps"].repeat(2, 1, 1, 1, 1)}
-    baseline = attempt(lambda: straightforward(model, doubled), size.repeats, "straightforward, eager")
-    print(f"  {'straightforward, eager':<36} {baseline:8.3f}   1.00   {NUM_STEPS * baseline:10.1f}")
-    tables = model.modulation_tables([999], model.dtype, model.device)
-    ours = inputs | {"timestep": 999}
-    for precision in ("as is", "float8"):
-        if precision == "float8":
-            use_float8(model)
-        for backend in backends:
-            for compiled in (False, True):
-                label = f"{backend}, {'compiled' if compiled else 'eager'}, {precision}"
-                with setting(model, backend, compiled) as problem:
-                    run = RunCache(modulation=tables)
-                    time_s = None if problem else attempt(lambda run=run: model(**ours, run=run), size.repeats, label)
-                    if problem:
-                        print(f"  {label:<36} not available: {problem}")
-                    if time_s is None:
-                        continue
-                    print(f"  {label:<36} {time_s:8.3f}   {time_s / baseline:.2f}   {NUM_STEPS * time_s:10.1f}")
-                    if whole_clip:
-                        started = clock()
-                        for _ in range(NUM_STEPS):
-                            model(**ours, run=run)
-                        synchronise()
-                        print(f"  {'':<36} whole clip: {clock() - started:.1f} s")
-    restore_linears(size, model)
-    if rate:
-        floor = step_tflop(model, inputs) / rate
-        print(f"  arithmetic floor at the matrix rate  {floor:8.3f}   {floor / baseline:.2f}")
+def measure_rates(model: DasTransformer3DModel, inputs: dict, backends: list[str]) -> Arithmetic:
+    """Matrix rate at the feed-forward's shape, attention rate per kernel at the job's; both guidance rows.
 
-
-def bench_memory(size: Size, model: DasTransformer3DModel, inputs: dict) -> None:
-    """Peak device memory of one step, resident and with blocks that come from host memory; and the estimate."""
-    print("\npeak memory of one step, GiB")
-    vae_config = VAE_SHARED | size.vae | {"temporal_compression_ratio": 4}
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    blocks = sum(
-        p.numel() * p.element_size() for n, p in model.named_parameters() if n.startswith("transformer_blocks")
-    )
-    largest = sum(p.numel() * p.element_size() for p in model.transformer_blocks[0].parameters())
-    clip = (model.dtype, size.num_frames, size.width, size.height)
-    needs = MemoryNeeds(weights, blocks, largest, 0, 0, denoising_bytes(model.config, vae_config, *clip), 0)
-    for profile in ("resident", "group_offload"):
-        if profile == "group_offload":
-            streams = model.device.type == "cuda"
-            device = model.device
-            model.to("cpu")
-            model.enable_group_offload(device, offload_type="block_level", num_blocks_per_group=1, use_stream=streams)
-        free()
-        for _ in range(2):  # streams learn the order of the blocks in the first pass
-            time_s = seconds(lambda: model(**inputs), 1, warm_up=0)
-        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
-        estimate = needs.peak_bytes(profile) / 2**30
-        print(f"  {profile:<20} measured {peak:6.2f}   estimated {estimate:6.2f}   {time_s:.2f} s")
-
-
-def bench_vae(size: Size, device: torch.device, dtype: torch.dtype) -> None:
-    """Encoding the tracking video and decoding the clip, tiled and whole."""
-    print("\nVAE                       encode s   decode s   peak GiB")
-    with torch.device(device):
-        vae = AutoencoderKLCogVideoX(**(VAE_SHARED | size.vae)).to(dtype).eval()
-    num_frames = size.num_frames if device.type == "cuda" else 9
-    pixels = torch.zeros(1, 3, num_frames, size.height, size.width, device=device, dtype=dtype)
-    for tiled in (True, False):
-        vae.enable_tiling() if tiled else vae.disable_tiling()
-        free()
-        latents = vae.encode(pixels).latent_dist.mean
-        encode = attempt(lambda: vae.encode(pixels).latent_dist.mean, 1, "encode")
-        decode = attempt(lambda latents=latents: vae.decode(latents).sample, 1, "decode")
-        peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
-        if encode is not None and decode is not None:
-            print(f"  {'tiled' if tiled else 'whole':<22} {encode:9.3f} {decode:10.3f} {peak:10.2f}")
-
-
-# ── The models and inputs ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def build_transformer(size: Size, device: torch.device, dtype: torch.dtype) -> DasTransformer3DModel:
-    """Random weights directly on the device, in ``dtype``."""
-    with torch.device("meta"):
-        model = DasTransformer3DModel(**(SHARED | size.transformer)).to(dtype)
-    model = model.to_empty(device=device).eval().requires_grad_(False)
-    for parameter in [*model.parameters(), *model.buffers()]:
-        parameter.normal_(std=0.02)
-    return model
-
-
-def restore_linears(size: Size, model: DasTransformer3DModel) -> None:
-    """After float8: fresh random weights in the old precision."""
-    device, dtype = next(model.patch_embed.parameters()).device, next(model.patch_embed.parameters()).dtype
-    blocks = (model.transformer_blocks, model.transformer_blocks_copy)
-    for group in blocks:
-        for index in range(len(group)):
-            group[index] = None
-    free()
-    fresh = build_transformer(size, device, dtype)
-    model.transformer_blocks, model.transformer_blocks_copy = fresh.transformer_blocks, fresh.transformer_blocks_copy
-
-
-def make_inputs(size: Size, model: DasTransformer3DModel, device: torch.device, dtype: torch.dtype) -> dict:
-    """Both guidance rows, one row of tracking."""
-    config, like = model.config, {"device": device, "dtype": dtype}
-    shape = (2, (size.num_frames - 1) // 4 + 1, 32, size.height // 8, size.width // 8)
-    return {
-        "hidden_states": torch.randn(shape, **like),
-        "encoder_hidden_states": torch.randn(2, config.max_text_seq_length, config.text_embed_dim, **like),
-        "timestep": torch.tensor([999, 999], device=device),
-        "tracking_maps": torch.randn((1, *shape[1:]), **like),
-        "image_rotary_emb": rotary_positions(
-            head_dim=config.attention_head_dim,
-            grid_size=(shape[3] // 2, shape[4] // 2),
-            base_size=(config.sample_height // 2, config.sample_width // 2),
-            num_latent_frames=shape[1],
-            device=device,
-        ),
-    }
-
-
-def straightforward(model: DasTransformer3DModel, inputs: dict) -> torch.Tensor:
-    """The computation without any short cut: stock blocks and attention, every row, everything anew."""
-    latents, text, timestep = inputs["hidden_states"], inputs["encoder_hidden_states"], inputs["timestep"]
-    temb = model.time_embedding(model.time_proj(timestep).to(latents.dtype))
-    length = text.shape[1]
-    joint, tracking = model.patch_embed(text, latents), model.patch_embed(text, inputs["tracking_maps"])
-    text, video = joint[:, :length], joint[:, length:]
-    control = model.initial_combine_linear(video + tracking[:, length:])
-    stock = CogVideoXAttnProcessor2_0()
-    blocks = (*model.transformer_blocks, *model.transformer_blocks_copy)
-    ours = [block.attn1.processor for block in blocks]
-    for block in blocks:
-        block.attn1.processor = stock
-    for index, block in enumerate(model.transformer_blocks):
-        video, text = CogVideoXBlock.forward(block, video, text, temb, inputs["image_rotary_emb"])
-        if index < len(model.transformer_blocks_copy):
-            copy = model.transformer_blocks_copy[index]
-            control, _ = CogVideoXBlock.forward(copy, control, text, temb, inputs["image_rotary_emb"])
-            control = model.combine_linears[index](control)
-            video = video + control
-    for block, processor in zip(blocks, ours, strict=True):
-        block.attn1.processor = processor
-    return model.proj_out(model.norm_out(model.norm_final(video), temb=temb))
-
-
-def step_tflop(model: DasTransformer3DModel, inputs: dict) -> float:
-    """Arithmetic of one guidance step: 24·n·d² + 4·n²·d per block and row, 2·n·d² per combining linear."""
-    config = model.config
+    TFLOP: 24·n·d² and 4·n²·d per block and row, 2·n·d² per combining linear and row.
+    """
+    config, like = model.config, {"device": model.device, "dtype": model.dtype}
     d = config.num_attention_heads * config.attention_head_dim
     n = inputs["image_rotary_emb"][0].shape[0] + config.max_text_seq_length
     blocks, linears = config.num_layers + config.num_tracking_blocks, config.num_tracking_blocks + 1
-    return 2 * (blocks * (24 * n * d**2 + 4 * n**2 * d) + linears * 2 * n * d**2) / 1e12
+    linear, attention = 2 * (blocks * 24 * n * d**2 + linears * 2 * n * d**2) / 1e12, 2 * blocks * 4 * n**2 * d / 1e12
+    print(f"\none guidance step: {linear + attention:.4g} TFLOP, {attention:.4g} of them attention")
+
+    a, b = torch.randn(2 * n, d, **like), torch.randn(d, 4 * d, **like)
+    matrix_rate = 2 * 2 * n * d * 4 * d / seconds(lambda: a @ b, 10) / 1e12
+    print(f"  matrices {2 * n}x{d}x{4 * d}: {matrix_rate:.4g} TFLOP/s")
+    heads = (config.num_attention_heads, config.attention_head_dim)
+    query, key, value = (torch.randn(2, n, *heads, **like) for _ in "qkv")
+    rates = {}
+    for backend in backends:
+        with setting(model, backend, False) as problem:
+            try:
+                if problem:
+                    raise RuntimeError(problem)
+                name = AttentionBackendName(backend)
+                time_s = seconds(lambda name=name: dispatch_attention_fn(query, key, value, backend=name), 10)
+            except Exception as error:  # whatever a kernel does where it cannot run
+                print(f"  attention {backend}: not available: {first_line(error)}")
+                continue
+        rates[backend] = 2 * 4 * n**2 * d / time_s / 1e12
+        print(f"  attention {backend}: {rates[backend]:.4g} TFLOP/s")
+    shape = {"heads": config.num_attention_heads, "head_dim": config.attention_head_dim}
+    chosen = acceleration.pick_attention("auto", **shape, text_rows=config.max_text_seq_length, **like)
+    print(f'  the product\'s "auto" takes {chosen.attention_backend}: {chosen.reason}')
+    return Arithmetic(linear, attention, matrix_rate, rates)
 
 
-# ── Measuring ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def print_setting(
+    label: str, block_s: float | None, step_s: float | None, baseline: float | None, floor_s: float
+) -> None:
+    if block_s is None and step_s is None:
+        return
+    of_baseline = step_s / baseline if step_s is not None and baseline is not None else None
+    of_floor, projected = (None, None) if step_s is None else (step_s / floor_s, NUM_STEPS * step_s)
+    columns = cell(None if block_s is None else 1e3 * block_s, 10) + cell(step_s, 10, 4) + cell(of_baseline, 15)
+    print(f"  {label:<36}{columns}{cell(of_floor, 10)}{cell(projected, 13, 1)}")
+
+
+def print_best(best: tuple[float, str, str], kind: str, baseline: float | None, arithmetic: Arithmetic) -> None:
+    """The best setting of a precision beside the goals."""
+    step_s, label, backend = best
+    if not label:
+        return
+    of_eager = "of no straightforward time" if baseline is None else f"{step_s / baseline:.2f} of straightforward"
+    goals = f"goals {GOAL_OF_EAGER:.2f} and {GOAL_OF_FLOOR}" if kind == "as is" else "lossy; the same floor"
+    print(f"  best: {label}: {of_eager}, {step_s / arithmetic.floor_s(backend):.2f} of the floor ({goals})")
 
 
 @contextlib.contextmanager
 def setting(model: DasTransformer3DModel, backend: str, compiled: bool) -> Iterator[str]:
-    """Inside, every block uses this attention kernel and is compiled or not; yields why it cannot be ("" = it can)."""
-    problem = ""
+    """Inside, every block uses this attention kernel and is compiled as the product does or not; yields why it cannot
+    be ("" = it can)."""
+    problem, used = "", acceleration.Acceleration()
+    if compiled:
+        torch._dynamo.reset()
+        place = {"device": model.device, "dtype": model.dtype, "profile": "resident"}
+        used = acceleration.accelerate(model, **place, attention_backend="native", compile_blocks=True)
+        problem = "" if used.compiled else "nothing can be compiled here"
     try:
         model.set_attention_backend(backend)
     except Exception as error:  # a kernel that is not installed or not for this device
-        problem = str(error).splitlines()[0][:70]
-    blocks = (*model.transformer_blocks, *model.transformer_blocks_copy)
-    if compiled and not problem:
-        torch._dynamo.reset()
-        model.compile_repeated_blocks(fullgraph=True)
+        problem = first_line(error)
     try:
         yield problem
     finally:
-        for block in blocks:
-            block._compiled_call_impl = None
+        acceleration.undo_compilation(model, used)
         model.set_attention_backend("native")  # the choice is also kept globally
 
 
-def attempt(function: Callable[[], object], repeats: int, label: str) -> float | None:
-    """`seconds`, or None with a printed reason where this device cannot."""
-    try:
-        return seconds(function, repeats)
-    except Exception as error:
-        print(f"  {label:<36} failed: {type(error).__name__}: {str(error).splitlines()[0][:70]}")
-        return None
+# ── The product's pipeline ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def seconds(function: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
-    """Median time of one call."""
-    for _ in range(warm_up):
-        function()
-    synchronise()
-    times = []
-    for _ in range(repeats):
-        started = clock()
-        function()
+def bench_clip(setup: Setup) -> None:
+    """A whole clip, text to frames, by the product's pipeline: as it is, compiled, and in float8 where that can be."""
+    print(f"\nwhole clip, {NUM_STEPS} steps                 seconds per stage")
+    pipeline = load(setup, "auto", setup.folder / "prompts of clips")
+    if pipeline.profile != "group_offload":  # zeros would let a GPU run faster than it can
+        for module in (pipeline.transformer, pipeline.vae):
+            randomise(module)
+    for kind in ("as the product starts", "compiled", "compiled, float8"):
+        if kind == "compiled":
+            pipeline.acceleration = acceleration.accelerate(
+                pipeline.transformer, device=pipeline.device, dtype=pipeline.dtype, profile=pipeline.profile,
+                compile_blocks=True,
+            )  # fmt: skip
+        if kind.endswith("float8"):
+            problem = precision.why_not_float8(acceleration.describe_device(pipeline.device))
+            if problem or pipeline.profile == "group_offload":
+                print(f"  {kind:<36} not run: {problem or 'the blocks are offloaded'}")
+                continue
+            use_float8(pipeline.transformer)
+        attempt(lambda kind=kind: run_clip(setup, pipeline, kind), kind)
+
+
+def run_clip(setup: Setup, pipeline: DasPipeline, label: str) -> None:
+    """Two steps first, which also compile; then all, unless those two say that it takes too long."""
+    make_clip(pipeline, setup, 2)
+    stages = make_clip(pipeline, setup, 2)
+    projected = sum(stages.values()) + (NUM_STEPS - 2) * stages["denoising"] / 2
+    text = f"  {label:<36} {pipeline.profile}, {pipeline.acceleration.attention_backend}"
+    text += ", compiled" if pipeline.acceleration.compiled else ", eager"
+    if projected > setup.clip_limit_s:
+        print(f"{text}: not run, projected {projected:.1f} s")
+        return
+    stages = make_clip(pipeline, setup, NUM_STEPS)
+    print(f"{text}: {', '.join(f'{name} {time_s:.2f}' for name, time_s in stages.items())}, in all", end=" ")
+    print(f"{sum(stages.values()):.1f} (projected {projected:.1f})")
+
+
+def bench_memory(setup: Setup) -> None:
+    """Two steps and everything around them under every memory profile: what it takes, and what the product expects."""
+    needs = memory.needs_at_home(setup.folder, setup.dtype, vae_tiling=True)
+    print("\npeak memory, GiB         device   estimated     host   estimated    load s   2 steps s")
+    for profile in memory.PROFILES:
+        place = cell(needs.peak_bytes(profile) / 2**30, 12), cell(needs.host_bytes(profile) / 2**30, 12)
+        if profile == "cpu" and setup.size is FULL:
+            print(f"  {profile:<20}{cell(None, 9)}{place[0]}{cell(None, 9)}{place[1]}   not run: it would take hours")
+            continue
+        free()
+        measured = attempt(lambda profile=profile: run_profile(setup, profile), profile)
+        if measured is not None:
+            device, host, load_s, run_s = measured
+            row = cell(device, 9) + place[0] + cell(host, 9) + place[1] + cell(load_s, 10) + cell(run_s, 12)
+            print(f"  {profile:<20}{row}")
+
+
+def run_profile(setup: Setup, profile: str) -> tuple[float | None, float | None, float, float]:
+    """(Peak of the device, peak of the host, seconds to load, seconds of two steps and what is around them)."""
+    started = time.perf_counter()
+    pipeline = load(setup, profile, setup.folder / f"prompts of {profile}")
+    loaded = time.perf_counter()
+    make_clip(pipeline, setup, 2)
+    return device_peak_gib(), host_peak_gib(), loaded - started, time.perf_counter() - loaded
+
+
+def load(setup: Setup, profile: str, prompts: Path) -> DasPipeline:
+    return DasPipeline.from_pretrained(
+        setup.folder, torch_dtype=setup.dtype, device=setup.device, profile=profile, prompt_cache=PromptCache(prompts)
+    )
+
+
+def make_clip(pipeline: DasPipeline, setup: Setup, num_steps: int) -> dict[str, float]:
+    """One clip of the size's own length; → seconds per stage."""
+    size = setup.size
+    times: list[tuple[str, float]] = []
+
+    def tell(stage: str) -> None:
         synchronise()
-        times.append(clock() - started)
-    return statistics.median(times)
+        times.append((stage, time.perf_counter()))
+
+    video = np.zeros((size.num_frames, size.height, size.width, 3), np.uint8)
+    pipeline("a boat", video, Image.new("RGB", (size.width, size.height)), num_inference_steps=num_steps, on_stage=tell)
+    tell("")
+    return {stage: after - at for (stage, at), (_, after) in zip(times, times[1:], strict=False)}
 
 
-def clock() -> float:
-    """Wall time on a GPU; on a CPU the process's own time, which a busy machine disturbs less."""
-    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
-
-
-def synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+def bench_vae(setup: Setup) -> None:
+    """Encoding the tracking video and decoding the clip, tiled and whole."""
+    print("\nVAE                       encode s   decode s   peak GiB")
+    size, like = setup.size, {"device": setup.device, "dtype": setup.dtype}
+    with torch.device(setup.device):
+        vae = AutoencoderKLCogVideoX(**(VAE | size.vae)).to(setup.dtype).eval()
+    pixels = torch.randn(1, 3, size.num_frames, size.height, size.width, **like).clamp(-1, 1)
+    stride = 2 ** (len(size.vae["block_out_channels"]) - 1)
+    latents = torch.randn(1, 16, (size.num_frames - 1) // 4 + 1, size.height // stride, size.width // stride, **like)
+    for tiled in (True, False):
+        vae.enable_tiling() if tiled else vae.disable_tiling()
+        free()
+        name = "tiled" if tiled else "whole"
+        encode = attempt(lambda: seconds(lambda: vae.encode(pixels).latent_dist.mean, 1), f"{name}, encode")
+        decode = attempt(lambda: seconds(lambda: vae.decode(latents).sample, 1), f"{name}, decode")
+        print(f"  {name:<22}{cell(encode, 10, 3)} {cell(decode, 10, 3)} {cell(device_peak_gib(), 10)}")
 
 
 if __name__ == "__main__":
