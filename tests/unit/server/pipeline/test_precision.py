@@ -9,7 +9,6 @@ from das_server.models.float8 import Float8Linear, use_float8
 from das_server.models.registry import PREVIEW_FOLDER
 from das_server.pipeline.acceleration import DeviceDescription
 from das_server.pipeline.loading import load_pipeline
-from das_server.pipeline.memory import apply_plan
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.pipeline.precision import check_float8, probe_float8, why_not_float8
 from das_server.pipeline.prompt import PromptCache
@@ -58,6 +57,6 @@ def test_offloaded_blocks_in_float8_give_the_same_latents(tmp_path):
     for profile in ("resident", "group_offload"):
         pipeline = DasPipeline.from_pretrained(PREVIEW_FOLDER, device="cpu", prompt_cache=PromptCache(tmp_path))
         assert use_float8(pipeline.transformer) > 0
-        apply_plan(pipeline, profile)
+        pipeline.use_profile(profile)
         results.append(pipeline("a boat", video, picture, **request).latents)
     assert torch.equal(*results)
