@@ -5,8 +5,8 @@
     cudnn    cuDNN's kernel: faster on the GPUs of `CUDNN_GENERATIONS`, chosen there by "auto"
 
 A kernel is used only after it has agreed with the native one on this very device (`probe_attention`).  Compilation of
-the repeated blocks is off unless asked for.  Whatever fails is left out with one sentence in the log; nothing here ends
-a job.
+the repeated blocks is off unless asked for.  Whatever fails, at its trial or in a job, is left out with one sentence in
+the log.  Only an error that leaves the device unusable ends the process: a note is kept, and the next one does without.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from das_blender_addon.errors import DasError, ModelError
 
+from .device_errors import is_device_lost, is_out_of_memory
+from .kernel_notes import note_of, write_note
 from .memory import pick_device
 from .randomness import deterministic_kernels
 
@@ -43,6 +46,10 @@ PROBE_ROWS = 777
 
 PROBE_TOLERANCE = 0.01
 """Relative RMS by which two kernels may differ: bfloat16 rounds at 0.4 %, and each kernel rounds at other places."""
+
+MAX_PROGRAMS = 1024
+"""Compiled programs per block: a few for every size of clip that a worker is ever asked for.  PyTorch's own limit, 8,
+is reached with the fifth size."""
 
 FULL_MODEL = {"heads": 48, "head_dim": 64, "text_rows": 226}
 """The full model's attention, for `doctor`."""
@@ -111,7 +118,8 @@ def probe_attention(
     nothing.
 
     With all rows as queries and, as in the tracking branch, without those of text.  Wrong are an error, values that
-    differ by more than `PROBE_TOLERANCE`, and other bits the second time.
+    differ by more than `PROBE_TOLERANCE`, and other bits the second time.  An error that leaves the device unusable is
+    raised as it is.
     """
     from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 
@@ -132,7 +140,9 @@ def probe_attention(
                 difference = relative_difference(ours, attend("native", first_query))
                 if not difference <= PROBE_TOLERANCE:  # also true for NaN
                     return f"it differs from the native kernel by {100 * difference:.2g} %"
-    except Exception as error:  # whatever a kernel does, there is another one
+    except Exception as error:  # whatever a kernel does, there is another one, as long as there is a device
+        if is_device_lost(error):
+            raise
         return in_one_line(error)
     return ""
 
@@ -143,15 +153,35 @@ def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def pick_attention(
-    asked: str, *, heads: int, head_dim: int, text_rows: int, device: torch.device, dtype: torch.dtype
+    asked: str,
+    *,
+    heads: int,
+    head_dim: int,
+    text_rows: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernel_notes: Path | None = None,
 ) -> Acceleration:
-    """Choose an attention kernel and try it.  Raises `ModelError` for an unknown name only."""
-    backend, reason = choose_attention(asked, describe_device(device), dtype)
-    if backend != "native":
-        shape = {"heads": heads, "head_dim": head_dim, "text_rows": text_rows}
+    """Choose an attention kernel and try it.
+
+    ``kernel_notes``: the folder for notes of kernels that broke the device, which are not tried again.  Raises
+    `ModelError` for an unknown name, and the error that leaves the device unusable, noted.
+    """
+    about = describe_device(device)
+    backend, reason = choose_attention(asked, about, dtype)
+    if backend == "native":
+        return Acceleration(backend, False, reason)
+    note = note_of(kernel_notes, backend, about.name)
+    if note is not None and note.is_file():
+        return Acceleration("native", False, f"{backend} broke {about.name} before; remove {note} to try it again")
+    shape = {"heads": heads, "head_dim": head_dim, "text_rows": text_rows}
+    try:
         problem = probe_attention(backend, **shape, device=device, dtype=dtype)
-        if problem:
-            return Acceleration("native", False, f"{backend} was tried and is not used: {problem}")
+    except Exception as error:
+        write_note(note, in_one_line(error))
+        raise
+    if problem:
+        return Acceleration("native", False, f"{backend} was tried and is not used: {problem}")
     return Acceleration(backend, False, reason)
 
 
@@ -164,17 +194,17 @@ def accelerate(
     attention_backend: str = "auto",
     compile_blocks: bool = False,
     compiler: str | Callable = "inductor",
+    kernel_notes: Path | None = None,
 ) -> Acceleration:
     """Set a loaded transformer's attention kernel and, where asked for, have its blocks compiled when they first run.
 
     ``profile``: see `memory`; blocks that come and go one by one are not compiled.  ``compiler``: torch.compile's
-    backend.  Raises `ModelError` for an unknown ``attention_backend`` only.
+    backend.  ``kernel_notes``, errors: see `pick_attention`.
     """
     config = transformer.config
     shape = {"heads": config.num_attention_heads, "head_dim": config.attention_head_dim}
-    chosen = pick_attention(
-        attention_backend, **shape, text_rows=config.max_text_seq_length, device=device, dtype=dtype
-    )
+    shape["text_rows"] = config.max_text_seq_length
+    chosen = pick_attention(attention_backend, **shape, device=device, dtype=dtype, kernel_notes=kernel_notes)
     _use_attention(transformer, chosen.attention_backend)
     level = logging.INFO if attention_backend in ("auto", chosen.attention_backend) else logging.WARNING
     log.log(level, "attention backend %s: %s", chosen.attention_backend, chosen.reason)
@@ -188,6 +218,7 @@ def accelerate(
         log.warning("the transformer's blocks are not compiled: %s", problem)
         return chosen
     # One program per shape: a program for all shapes would be a slower one, and clips come in few sizes.
+    _allow_many_programs()
     transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=compiler)
     return replace(chosen, compiled=True)
 
@@ -199,21 +230,36 @@ def undo_compilation(transformer: DasTransformer3DModel, acceleration: Accelerat
     return replace(acceleration, compiled=False)
 
 
-def is_fault_of_compilation(error: Exception, acceleration: Acceleration) -> bool:
-    """Whether a forward pass that ended with ``error`` is worth another try without compilation.
+def without_what_failed(
+    transformer: DasTransformer3DModel, acceleration: Acceleration, error: Exception
+) -> Acceleration | None:
+    """After a forward pass that ended with ``error``: leave out what may be to blame → what is in use now.
 
-    Compilers end in errors of many kinds, so all count but those that would come again: our own, too little memory, and
-    a GPU that is beyond use.
+    None where another try is pointless: nothing is left to leave out, or the error would come again, which are our own,
+    too little memory, and a device that is beyond use.  Compilation goes first, for it may end in errors of any kind;
+    an attention kernel that cannot run a clip's shape ends in a RuntimeError.
     """
-    hopeless = (DasError, MemoryError, torch.OutOfMemoryError)
-    return acceleration.compiled and not isinstance(error, hopeless) and "CUDA error" not in str(error)
+    if isinstance(error, DasError) or is_out_of_memory(error) or is_device_lost(error):
+        return None
+    reason = in_one_line(error)
+    if acceleration.compiled:
+        log.warning("the transformer's blocks are not compiled any more, because that failed: %s", reason)
+        return undo_compilation(transformer, acceleration)
+    if acceleration.attention_backend != "native" and isinstance(error, RuntimeError):
+        log.warning("the attention backend %s is not used any more: %s", acceleration.attention_backend, reason)
+        _use_attention(transformer, "native")
+        return replace(acceleration, attention_backend="native")
+    return None
 
 
 def doctor(device: str | torch.device = "auto") -> Acceleration:
     """What "auto" would choose here for the full model, tried on the device."""
     place = pick_device(device)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
-    return pick_attention("auto", **FULL_MODEL, device=place, dtype=dtype)
+    try:
+        return pick_attention("auto", **FULL_MODEL, device=place, dtype=dtype)
+    except RuntimeError as error:  # the device is beyond use, and says so to whoever asks next
+        return Acceleration("native", False, f"cudnn broke {place}: {in_one_line(error)}")
 
 
 def _use_attention(transformer: DasTransformer3DModel, backend: str) -> None:
@@ -225,6 +271,17 @@ def _use_attention(transformer: DasTransformer3DModel, backend: str) -> None:
 
     for processor in transformer.attn_processors.values():
         processor._attention_backend = AttentionBackendName(DISPATCHER_NAMES[backend])
+
+
+def _allow_many_programs() -> None:
+    """Lift dynamo's limits of programs per block and in all, whose names were others before PyTorch 2.7."""
+    config = torch._dynamo.config
+    for name, older in (
+        ("recompile_limit", "cache_size_limit"),
+        ("accumulated_recompile_limit", "accumulated_cache_size_limit"),
+    ):
+        name = name if hasattr(config, name) else older
+        setattr(config, name, max(getattr(config, name), MAX_PROGRAMS))
 
 
 def _try_compiler(device: torch.device, compiler: str | Callable) -> str:

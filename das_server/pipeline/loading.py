@@ -22,9 +22,10 @@ def load_pipeline(
     attention_backend: str = "auto",
     compile_blocks: bool = False,
     float8: bool = False,
+    kernel_notes: Path | None = None,
 ) -> DasPipeline:
-    """Load an installed model by name; ``profile``: see `memory`; ``attention_backend``, ``compile_blocks``: see
-    `acceleration`; ``float8``: see `precision`.
+    """Load an installed model by name; ``profile``: see `memory`; ``attention_backend``, ``compile_blocks``,
+    ``kernel_notes``: see `acceleration`; ``float8``: see `precision`.
 
     Raises `ModelError` when it is unknown, not installed or damaged, or float8 cannot be used,
     `OutOfMemory` when it cannot fit, before anything is loaded.
@@ -43,4 +44,5 @@ def load_pipeline(
         attention_backend=attention_backend,
         compile_blocks=compile_blocks,
         float8=float8,
+        kernel_notes=kernel_notes,
     )

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 PROFILES = ("resident", "drop_text_encoder", "group_offload", "cpu")
 """From the fastest to the smallest."""
 
+ON_DEVICE = PROFILES[:3]
+"""Those that compute on the accelerator."""
+
 RESERVE_BYTES = GIBIBYTE // 2
 """Device memory left alone for the driver's own needs and fragmentation."""
 
@@ -166,24 +169,27 @@ def plan_memory(
     device: torch.device,
     *,
     profile: str = "auto",
+    below: str = "",
     free: int | None = None,
     host_free: int | None = None,
 ) -> MemoryPlan:
     """Choose a profile, or check the chosen one.  ``free``, ``host_free``: bytes, measured when None.
 
-    "auto" tries them all, the fastest first.  Raises `OutOfMemory` that names the fastest and the smallest profile
-    that would fit, `ModelError` for an unknown profile.
+    "auto" tries them all, the fastest first; with ``below``, the device's own that are smaller than that one.  Raises
+    `OutOfMemory` that names the fastest and the smallest profile that would fit, `ModelError` for an unknown profile.
     """
     if profile not in ("auto", *PROFILES):
         raise ModelError(f"There is no memory profile {profile!r}; use auto, {', '.join(PROFILES)}.", field="profile")
     on_cpu = torch.device("cpu")
     host_free = free_memory(on_cpu) if host_free is None else host_free
-    if device.type == "cpu":
-        candidates = ["cpu"] if profile == "auto" else [profile]
-        free = host_free if free is None else free
+    if free is None:
+        free = host_free if device.type == "cpu" else free_memory(device)
+    if profile != "auto":
+        candidates = [profile]
+    elif below:
+        candidates = list(ON_DEVICE[ON_DEVICE.index(below) + 1 :])
     else:
-        candidates = list(PROFILES) if profile == "auto" else [profile]
-        free = free_memory(device) if free is None else free
+        candidates = ["cpu"] if device.type == "cpu" else list(PROFILES)
 
     lacks = {name: _lack(needs, name, device, free, host_free) for name in PROFILES}
     for candidate in candidates:
@@ -249,55 +255,6 @@ def free_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return host_memory.available_bytes()
-
-
-def smaller_profile(pipeline: DasPipeline, error: Exception | None = None) -> str:
-    """The next of the pipeline's smaller profiles that frees something and that this machine has room for; "" when
-    none is left.
-
-    ``error``: what a clip ended with, None when not known.  Without a text encoder that is loaded, drop_text_encoder
-    frees nothing, unless `check_room` has refused the clip because the text encoder was still to come.
-    """
-    on_device = PROFILES[:3]
-    if pipeline.profile not in on_device:
-        return ""
-    has_encoder = pipeline.prompt_encoder.model is not None or isinstance(error, OutOfMemory)
-    for smaller in on_device[on_device.index(pipeline.profile) + 1 :]:
-        if smaller == "drop_text_encoder" and not has_encoder:
-            continue
-        if pipeline.device.type == "cpu" or _resting_bytes(pipeline, smaller) <= free_memory(torch.device("cpu")):
-            return smaller
-    return ""
-
-
-def _resting_bytes(pipeline: DasPipeline, profile: str) -> int:
-    """`MemoryNeeds.host_bytes` of a loaded pipeline whose device is an accelerator."""
-    transformer = pipeline.transformer.get_memory_footprint()
-    if profile == "drop_text_encoder":
-        return transformer + sum(weight.numel() * weight.element_size() for weight in pipeline.vae.parameters())
-    return transformer + pipeline.prompt_encoder.size_bytes()
-
-
-def apply_plan(pipeline: DasPipeline, profile: str) -> None:
-    """Place a loaded pipeline's parts as ``profile`` says, on ``pipeline.device``."""
-    device = pipeline.device
-    pipeline.profile = profile
-    pipeline.prompt_encoder.keep_loaded = profile == "resident"
-    pipeline.prompt_encoder.offload = profile == "group_offload"
-    pipeline.vae.to(device)
-    if profile == "group_offload":
-        streams = device.type == "cuda"
-        pipeline.transformer.to("cpu")
-        pipeline.transformer.enable_group_offload(
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=streams,
-            non_blocking=streams,
-        )
-    else:
-        pipeline.transformer.to(device)
 
 
 def check_room(pipeline: DasPipeline, num_frames: int, width: int, height: int, vae_tiling: bool, batch: int) -> None:

@@ -28,7 +28,7 @@ from ..models.transformer import DasTransformer3DModel, RunCache, StepModulation
 from ..models.vae import load_vae
 from . import acceleration as speed
 from . import latents as border
-from . import memory
+from . import memory, placement
 from .conditions import Conditions, encode_conditions, encode_tracking
 from .latents import TrackingRange
 from .precision import check_float8
@@ -105,14 +105,16 @@ class DasPipeline:
         attention_backend: str = "auto",
         compile_blocks: bool = False,
         float8: bool = False,
+        kernel_notes: Path | None = None,
     ) -> DasPipeline:
         """Load a checkpoint folder in the published layout.
 
         ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA
         when there is one.  ``profile``: see `memory`.  ``prompt_cache`` None: one in the platform's folder for user
-        data.  ``attention_backend``, ``compile_blocks``: see `acceleration`.  ``float8``: see `precision`.  The
-        text encoder is not read before a prompt needs it.  A folder with digests is verified first.  Raises
-        `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything large is loaded.
+        data.  ``attention_backend``, ``compile_blocks``, ``kernel_notes``: see `acceleration`.  ``float8``: see
+        `precision`.  The text encoder is not read before a prompt needs it.  A folder with digests is verified first.
+        Raises `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything large is loaded,
+        except where the device fills up meanwhile.
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():
@@ -121,7 +123,8 @@ class DasPipeline:
         # 1. Where it goes, before anything large is read.
         device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        plan = memory.plan_memory(memory.needs_at_home(path, dtype, vae_tiling), device, profile=profile)
+        needs = memory.needs_at_home(path, dtype, vae_tiling)
+        plan = memory.plan_memory(needs, device, profile=profile)
         log.info("%s: %s", path, plan.reason)
         if float8:
             check_float8(plan.device, dtype)
@@ -148,7 +151,7 @@ class DasPipeline:
         pipeline.float8 = float8
 
         # 3. In their places, and as fast as this device can.
-        memory.apply_plan(pipeline, plan.profile)
+        plan = placement.place(pipeline, plan, needs, may_shrink=profile == "auto")
         pipeline.acceleration = speed.accelerate(
             transformer,
             device=plan.device,
@@ -156,6 +159,7 @@ class DasPipeline:
             profile=plan.profile,
             attention_backend=attention_backend,
             compile_blocks=compile_blocks,
+            kernel_notes=kernel_notes,
         )
         return pipeline
 
@@ -167,14 +171,13 @@ class DasPipeline:
     def use_profile(self, profile: str) -> None:
         """Lay the model out by another memory profile on the same device.
 
-        For after a clip that ran out of memory, with `memory.smaller_profile`; the result of a clip does not depend on
-        it.
+        For after a clip that ran out of memory (`placement.smaller_profile`); no result depends on it.
         """
         self.prompt_encoder.unload()
         self._modulation.clear()
         if profile == "group_offload":
             self.acceleration = speed.undo_compilation(self.transformer, self.acceleration)
-        memory.apply_plan(self, profile)
+        placement.apply_plan(self, profile)
 
     # ── The recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -273,7 +276,8 @@ class DasPipeline:
                 on_step=step_caller(self, callback_on_step_end, num_inference_steps),
                 stop=stop,
             )
-            settings["compiled"] = self.acceleration.compiled
+            used = {"attention_backend": self.acceleration.attention_backend, "compiled": self.acceleration.compiled}
+            settings |= used  # which may have changed on the way
 
             # 5. Decode.
             if output_type == "latent":
@@ -320,16 +324,15 @@ class DasPipeline:
             self.vae.disable_tiling()
 
     def _predict(self, **inputs: Any) -> torch.Tensor:
-        """One forward pass of the transformer → velocity [B,F,16,h,w]; where only its compilation fails, without."""
-        try:
-            return self.transformer(**inputs, return_dict=False)[0]
-        except Exception as error:
-            if not speed.is_fault_of_compilation(error, self.acceleration):
-                raise
-            reason = speed.in_one_line(error)
-            log.warning("the transformer's blocks are not compiled any more, because that failed: %s", reason)
-            self.acceleration = speed.undo_compilation(self.transformer, self.acceleration)
-        return self.transformer(**inputs, return_dict=False)[0]
+        """One forward pass of the transformer → velocity [B,F,16,h,w]; without an acceleration that fails."""
+        while True:
+            try:
+                return self.transformer(**inputs, return_dict=False)[0]
+            except Exception as error:
+                simpler = speed.without_what_failed(self.transformer, self.acceleration, error)
+                if simpler is None:
+                    raise
+            self.acceleration = simpler
 
     def _denoise(
         self,

@@ -72,8 +72,8 @@ class Worker:
         self._device = device
         self._threads = threads or _num_cores()
         self._profile = profile
-        self._acceleration = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
-        self._acceleration["float8"] = float8
+        self._acceleration: dict[str, Any] = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
+        self._acceleration |= {"float8": float8, "kernel_notes": state / "kernel_notes"}
         self._device_label = device
         self._versions: dict[str, str] = {}
         self._pipeline: DasPipeline | None = None
@@ -108,6 +108,8 @@ class Worker:
                 self._link.say("problem", message=error.message)
             except Exception as error:  # whatever a model's files do, the worker stays and says so
                 _log.exception("the model %s is not loaded", model)
+                if is_device_lost(error):
+                    os._exit(CONTEXT_IS_DEAD_STATUS)
                 reason = f"{type(error).__name__}: {error}"
                 self._link.say("problem", message=f"The model {model} cannot be loaded: {reason}")
             self._link.model = self._model
@@ -165,7 +167,7 @@ class Worker:
 
     def _use_smaller_profile(self, order: dict[str, Any], problem: Exception) -> None:
         """Tell of the next smaller profile and use it.  Raises ``problem`` when none is left."""
-        from das_server.pipeline.memory import smaller_profile
+        from das_server.pipeline.placement import smaller_profile
 
         _free_memory()
         smaller = smaller_profile(self._pipeline, problem)

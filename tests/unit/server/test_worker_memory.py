@@ -12,7 +12,7 @@ import torch
 
 from das_blender_addon.errors import OutOfMemory
 from das_server.blobs import BlobStore
-from das_server.pipeline import memory
+from das_server.pipeline import placement
 from das_server.tasks import base
 from das_server.workers.child import Worker
 from das_server.workers.link import Link
@@ -96,8 +96,8 @@ def test_profile_that_frees_nothing_is_passed_over(open_house):
 def test_clip_refused_for_a_text_encoder_to_come_is_tried_without_it(open_house):
     house = open_house("resident")
     pipeline = house.worker._load("das-preview")
-    assert memory.smaller_profile(pipeline, OutOfMemory("A clip needs …")) == "drop_text_encoder"
-    assert memory.smaller_profile(pipeline, torch.OutOfMemoryError("…")) == "group_offload"
+    assert placement.smaller_profile(pipeline, OutOfMemory("A clip needs …")) == "drop_text_encoder"
+    assert placement.smaller_profile(pipeline, torch.OutOfMemoryError("…")) == "group_offload"
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,20 @@ def test_retry_begins_the_clock_of_stalls_anew(open_house):
 def test_job_fails_at_once_where_no_smaller_profile_is_left(open_house, profile):
     (failed,) = open_house(profile).run([profile])
     assert (failed["kind"], failed["code"]) == ("failed", "job.out_of_memory")
+
+
+def test_worker_whose_device_is_lost_while_it_loads_a_model_ends(open_house, monkeypatch):
+    """Its successor has a working device; this one would fail every job."""
+
+    def lost(*_, **__):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def end(status):
+        raise SystemExit(status)
+
+    house = open_house("resident")
+    monkeypatch.setattr(torch.nn.Module, "to", lost)
+    monkeypatch.setattr("os._exit", end)
+    with pytest.raises(SystemExit) as ended:
+        house.worker._warm_up("das-preview")
+    assert ended.value.code == 70

@@ -97,6 +97,41 @@ def test_kernel_that_cannot_run_is_replaced(monkeypatch):
     assert "cudnn was tried and is not used: RuntimeError" in chosen.reason
 
 
+BROKEN = "CUDA error: an illegal memory access was encountered"
+
+
+def breaks_the_device(*_, **__):
+    raise RuntimeError(BROKEN)
+
+
+def test_kernel_that_breaks_the_device_is_noted_and_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(acceleration, "describe_device", lambda device: H100)
+    monkeypatch.setattr("diffusers.models.attention_dispatch.dispatch_attention_fn", breaks_the_device)
+    options = {**SHAPE, "device": CPU, "dtype": BF16}
+    with pytest.raises(RuntimeError, match="CUDA error"):  # the process must end
+        pick_attention("auto", **options, kernel_notes=tmp_path / "notes")
+    (note,) = (tmp_path / "notes").iterdir()
+    assert note.name.startswith("cudnn-H100-torch_") and BROKEN in note.read_text()
+
+    for asked in ("auto", "cudnn"):
+        chosen = pick_attention(asked, **options, kernel_notes=tmp_path / "notes")
+        assert chosen.attention_backend == "native"
+        assert f"cudnn broke H100 before; remove {note}" in chosen.reason
+    monkeypatch.setattr(acceleration, "describe_device", lambda device: nvidia("B200", 10, 0))
+    with pytest.raises(RuntimeError, match="CUDA error"):  # another device is another matter
+        pick_attention("auto", **options, kernel_notes=tmp_path / "notes")
+    assert acceleration.doctor("cpu").attention_backend == "native"
+
+
+def test_note_that_cannot_be_kept_hides_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(acceleration, "describe_device", lambda device: H100)
+    monkeypatch.setattr("diffusers.models.attention_dispatch.dispatch_attention_fn", breaks_the_device)
+    (tmp_path / "notes").write_text("a file where the folder should be")
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        pick_attention("auto", **SHAPE, device=CPU, dtype=BF16, kernel_notes=tmp_path / "notes")
+    assert "cannot be written" in caplog.text
+
+
 def test_difference_is_relative_and_no_number_agrees_with_nothing():
     values = torch.tensor([3.0, -4.0])
     assert relative_difference(values, values) == 0.0
@@ -145,6 +180,17 @@ def test_compiled_blocks_compute_the_same():
     assert torch.equal(output_of(model, inputs), expected)
 
 
+@torch._dynamo.config.patch(recompile_limit=2, accumulated_recompile_limit=2)
+def test_blocks_stay_compiled_over_many_sizes_of_clip():
+    """PyTorch's own limit of programs is reached after a few."""
+    model = tiny_transformer(use_learned_positional_embeddings=False)
+    torch._dynamo.reset()
+    assert speed_up(model, compile_blocks=True, compiler="eager").compiled
+    for num_latent_frames in range(2, 7):
+        assert output_of(model, tiny_inputs(model, num_latent_frames=num_latent_frames)).isfinite().all()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 5
+
+
 def broken_compiler(graph, example_inputs):
     raise RuntimeError("no such tool")
 
@@ -186,6 +232,35 @@ def test_job_goes_on_where_compilation_fails_late(tmp_path, caplog):
     assert np.array_equal(result.frames, expected.frames)
     assert result.settings["compiled"] is False
     assert "not compiled any more" in caplog.text
+
+
+def test_job_goes_on_where_the_kernel_fails_late(tmp_path, caplog):
+    """The kernel passed its trial and then cannot run the clip's shape, as cuDNN's cannot on a CPU."""
+    pipeline = DasPipeline.from_pretrained(PREVIEW_FOLDER, device="cpu", prompt_cache=PromptCache(tmp_path))
+    request = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    expected = pipeline("a boat", VIDEO, PICTURE, **request)
+
+    acceleration._use_attention(pipeline.transformer, "cudnn")
+    pipeline.acceleration = Acceleration("cudnn", False, "")
+    result = pipeline("a boat", VIDEO, PICTURE, **request)
+    assert np.array_equal(result.frames, expected.frames)
+    assert result.settings["attention_backend"] == "native"
+    assert "cudnn is not used any more: RuntimeError" in caplog.text
+
+
+@pytest.mark.parametrize("words", [BROKEN, "CUDA error: out of memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"])
+def test_error_that_would_come_again_costs_no_acceleration(words):
+    used = Acceleration("cudnn", True, "")
+    assert acceleration.without_what_failed(tiny_transformer(), used, RuntimeError(words)) is None
+
+
+def test_compilation_is_left_out_before_the_kernel():
+    model, error = tiny_transformer(), RuntimeError("cuDNN Frontend error: no valid execution plans built")
+    first = acceleration.without_what_failed(model, Acceleration("cudnn", True, ""), error)
+    assert (first.attention_backend, first.compiled) == ("cudnn", False)
+    second = acceleration.without_what_failed(model, first, error)
+    assert (second.attention_backend, second.compiled) == ("native", False)
+    assert acceleration.without_what_failed(model, second, error) is None
 
 
 def test_error_that_compilation_did_not_cause_is_raised(tmp_path):

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A loaded pipeline's parts in their places, by the profiles of `memory`, and again where that did not suffice."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+
+from das_blender_addon.errors import OutOfMemory
+
+from . import memory
+from .device_errors import is_out_of_device_memory
+from .memory import ON_DEVICE, MemoryNeeds, MemoryPlan
+
+if TYPE_CHECKING:
+    from .pipeline import DasPipeline
+
+log = logging.getLogger(__name__)
+
+
+def place(pipeline: DasPipeline, plan: MemoryPlan, needs: MemoryNeeds, *, may_shrink: bool) -> MemoryPlan:
+    """`apply_plan`; where the device has filled up since, and ``may_shrink``, by a smaller profile that fits now → the
+    plan in use.
+
+    Raises `OutOfMemory` when none does, else PyTorch's own error.
+    """
+    while True:
+        try:
+            apply_plan(pipeline, plan.profile)
+            return plan
+        except Exception as error:
+            if not may_shrink or plan.profile not in ON_DEVICE[:-1] or not is_out_of_device_memory(error):
+                raise
+            log.warning("%s has filled up since the profile %s was chosen", pipeline.device, plan.profile)
+        # Here, outside the handler, nothing holds what has arrived already.
+        pipeline.transformer.to("cpu")
+        pipeline.vae.to("cpu")
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        plan = memory.plan_memory(needs, pipeline.device, below=plan.profile)
+        log.info("%s", plan.reason)
+
+
+def apply_plan(pipeline: DasPipeline, profile: str) -> None:
+    """Place a loaded pipeline's parts as ``profile`` says, on ``pipeline.device``."""
+    device = pipeline.device
+    pipeline.profile = profile
+    pipeline.prompt_encoder.keep_loaded = profile == "resident"
+    pipeline.prompt_encoder.offload = profile == "group_offload"
+    pipeline.vae.to(device)
+    if profile == "group_offload":
+        streams = device.type == "cuda"
+        pipeline.transformer.to("cpu")
+        pipeline.transformer.enable_group_offload(
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=streams,
+            non_blocking=streams,
+        )
+    else:
+        pipeline.transformer.to(device)
+
+
+def smaller_profile(pipeline: DasPipeline, error: Exception | None = None) -> str:
+    """The next of the pipeline's smaller profiles that frees something and that this machine has room for; "" when
+    none is left.
+
+    ``error``: what a clip ended with, None when not known.  Without a text encoder that is loaded, drop_text_encoder
+    frees nothing, unless `memory.check_room` has refused the clip because the text encoder was still to come.
+    """
+    if pipeline.profile not in ON_DEVICE:
+        return ""
+    has_encoder = pipeline.prompt_encoder.model is not None or isinstance(error, OutOfMemory)
+    for smaller in ON_DEVICE[ON_DEVICE.index(pipeline.profile) + 1 :]:
+        if smaller == "drop_text_encoder" and not has_encoder:
+            continue
+        rests = _resting_bytes(pipeline, smaller) if pipeline.device.type != "cpu" else 0
+        if rests <= memory.free_memory(torch.device("cpu")):
+            return smaller
+    return ""
+
+
+def _resting_bytes(pipeline: DasPipeline, profile: str) -> int:
+    """`memory.MemoryNeeds.host_bytes` of a loaded pipeline whose device is an accelerator."""
+    transformer = pipeline.transformer.get_memory_footprint()
+    if profile == "drop_text_encoder":
+        return transformer + sum(weight.numel() * weight.element_size() for weight in pipeline.vae.parameters())
+    return transformer + pipeline.prompt_encoder.size_bytes()
