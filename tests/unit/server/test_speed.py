@@ -4,7 +4,8 @@
 import pytest
 
 from das_blender_addon.protocol import messages as m
-from das_server.endpoint import Endpoint, known_models
+from das_server.endpoint import known_models
+from das_server.requests import Requests
 from das_server.workers.base import WorkDone
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.speed import FAST_S, GROWTH, LARGE_CLIP, NAME, SpeedRecord, large_clip_s
@@ -71,12 +72,11 @@ def test_finished_job_makes_the_server_say_that_the_model_is_fast(house, tmp_pat
     store, blobs, workers, _ = house
     speed = SpeedRecord(tmp_path)
     dispatcher = Dispatcher(store, blobs, workers, speed=speed)
-    endpoint = Endpoint(
-        None, store, blobs, workers, dispatcher, models=known_models, default_model=MODEL, max_blob_bytes=1, speed=speed
-    )
+    requests = Requests(store, blobs, workers, dispatcher, follow=lambda peer, job, after: None, models=known_models,
+                        default_model=MODEL, max_blob_bytes=1, speed=speed)
 
     def said() -> bool:
-        welcome, _ = endpoint._hello(b"", m.Hello(1, [1], "test"), None)
+        welcome, _ = requests.answer(b"", m.Hello(1, [1], "test"), None)
         return next(one for one in welcome.capabilities.models if one.name == MODEL).is_fast
 
     before = said()
