@@ -20,6 +20,9 @@ _EEVEE_IDENTIFIERS = {"BLENDER_EEVEE", "BLENDER_EEVEE_NEXT"}
 _SHADING_CONTEXTS = ("material", "world", "data")
 _FOREIGN_PANELS = ("FREESTYLE", "GPENCIL", "GREASE")
 
+_shown_panels: list[type] = []
+"""Blender's panels that `show_shared_panels` changed."""
+
 
 # ── Render engines and panels ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -50,13 +53,16 @@ def shared_panels() -> list[type]:
 def show_shared_panels() -> None:
     """Show Blender's own output, dimensions and world panels for the engine (they ask for their engine's name)."""
     for panel in shared_panels():
-        panel.COMPAT_ENGINES.add(ENGINE)
+        if ENGINE not in panel.COMPAT_ENGINES:
+            panel.COMPAT_ENGINES.add(ENGINE)
+            _shown_panels.append(panel)
 
 
 def hide_shared_panels() -> None:
-    """Undo `show_shared_panels`."""
-    for panel in bpy.types.Panel.__subclasses__():
-        getattr(panel, "COMPAT_ENGINES", set()).discard(ENGINE)
+    """Undo `show_shared_panels`; panels that were made for the engine, the extension's own among them, keep it."""
+    for panel in _shown_panels:
+        panel.COMPAT_ENGINES.discard(ENGINE)
+    _shown_panels.clear()
 
 
 def relative_path_options() -> set[str]:

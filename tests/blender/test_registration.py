@@ -7,7 +7,7 @@ import addon_utils
 import bpy
 import pytest
 
-from das_blender_addon import preferences, properties
+from das_blender_addon import panels, preferences, properties
 from das_blender_addon.errors import SettingsError
 
 OPERATORS = (
@@ -36,6 +36,13 @@ def registered_names() -> set[str]:
     return {name for name in dir(bpy.types) if name.startswith("DAS_")}
 
 
+def panels_for_the_engine() -> set[str]:
+    """Names of the panels that show for the engine, registered or not."""
+    return {
+        panel.__name__ for panel in bpy.types.Panel.__subclasses__() if "DAS" in getattr(panel, "COMPAT_ENGINES", ())
+    }
+
+
 def test_engine_can_be_chosen_when_enabled(scene):
     scene.render.engine = "DAS"
     assert scene.render.engine == "DAS"
@@ -54,9 +61,7 @@ def test_disabling_takes_everything_away(scene):
         assert not hasattr(bpy.types.Scene, "das") and not hasattr(bpy.types.WindowManager, "das")
         with pytest.raises(TypeError):
             scene.render.engine = "DAS"
-        assert not [
-            panel for panel in bpy.types.Panel.__subclasses__() if "DAS" in getattr(panel, "COMPAT_ENGINES", ())
-        ]
+        assert not panels_for_the_engine() - {panel.__name__ for panel in panels.CLASSES}
         handlers = [
             handler
             for name in (
@@ -77,10 +82,17 @@ def test_disabling_takes_everything_away(scene):
     assert registered_names() == before
 
 
+def test_panels_are_back_when_enabled_again(scene):
+    before = panels_for_the_engine()
+    addon_utils.disable("das_blender_addon")
+    addon_utils.enable("das_blender_addon", default_set=True)
+    scene.render.engine = "DAS"
+    assert panels_for_the_engine() == before
+    assert all(panel.poll(bpy.context) for panel in panels.CLASSES)
+
+
 def test_blenders_output_panels_show_for_the_engine(scene):
-    names = {
-        panel.__name__ for panel in bpy.types.Panel.__subclasses__() if "DAS" in getattr(panel, "COMPAT_ENGINES", ())
-    }
+    names = panels_for_the_engine()
     assert {"RENDER_PT_format", "RENDER_PT_frame_range", "RENDER_PT_output", "RENDER_PT_color_management"} <= names
     assert "EEVEE_MATERIAL_PT_surface" in names
     assert not [name for name in names if "freestyle" in name]
