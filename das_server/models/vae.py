@@ -29,4 +29,39 @@ def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKLCogVideoX:
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"The VAE in {folder} cannot be loaded: {error}") from error
+    align_tiles(vae)
     return vae.eval()
+
+
+def align_tiles(vae: AutoencoderKLCogVideoX) -> None:
+    """Let the tiles of tiled encoding and decoding lie on whole latents, which diffusers 0.42's own do for some sizes
+    only: it takes half of the configured sides, and 4/5 and 5/6 of a tile as the way to the next one.
+
+    Tiles that do so already, as those of 720x480, are left as they are.
+    """
+    stride = 2 ** (len(vae.config.block_out_channels) - 1)
+    height, overlap_height = aligned_tile(vae.tile_sample_min_height, vae.tile_overlap_factor_height, stride)
+    width, overlap_width = aligned_tile(vae.tile_sample_min_width, vae.tile_overlap_factor_width, stride)
+    tiled = vae.use_tiling
+    vae.enable_tiling(height, width, overlap_height, overlap_width)
+    vae.use_tiling = tiled
+
+
+def aligned_tile(side: int, overlap: float, stride: int) -> tuple[int, float]:
+    """(Side in pixels, overlap as a share of it) of the largest tile up to ``side`` that lies on whole latents of
+    ``stride`` pixels, with the overlap nearest to ``overlap``; the given ones where they do."""
+    if _is_aligned(side, overlap, stride):
+        return side, overlap
+    num_latents = max(2, side // stride)
+    overlaps = sorted(range(1, num_latents), key=lambda shared: abs(shared / num_latents - overlap))
+    fitting = (shared / num_latents for shared in overlaps)
+    return num_latents * stride, next(share for share in fitting if _is_aligned(num_latents * stride, share, stride))
+
+
+def _is_aligned(side: int, overlap: float, stride: int) -> bool:
+    """Whether the way from tile to tile is what is kept of a tile, both ways, as diffusers computes the four."""
+    num_latents = int(side / stride)
+    kept_by_encoder = (num_latents - int(num_latents * overlap)) * stride
+    kept_by_decoder = side - int(side * overlap)
+    step_of_encoder, step_of_decoder = int(side * (1 - overlap)), int(num_latents * (1 - overlap)) * stride
+    return side % stride == 0 and step_of_encoder == kept_by_encoder > 0 and step_of_decoder == kept_by_decoder
