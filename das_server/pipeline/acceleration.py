@@ -69,11 +69,12 @@ class DeviceDescription:
 @dataclass(frozen=True)
 class Acceleration:
     """What is in use, and why.  ``attention_backend``: "native" or "cudnn"; ``compiled``: the blocks are, or will be
-    with the next clip."""
+    with the next clip; ``note``: the file that forbids this kernel on this device, for when it breaks it."""
 
     attention_backend: str = "native"
     compiled: bool = False
     reason: str = ""
+    note: Path | None = None
 
 
 def describe_device(device: torch.device) -> DeviceDescription:
@@ -182,7 +183,24 @@ def pick_attention(
         raise
     if problem:
         return Acceleration("native", False, f"{backend} was tried and is not used: {problem}")
-    return Acceleration(backend, False, reason)
+    return Acceleration(backend, False, reason, note)
+
+
+def note_broken_device(acceleration: Acceleration, error: Exception) -> None:
+    """After a job that ended with ``error``: where that leaves the device unusable, forbid the attention kernel that
+    was in use, so that the next process tries the job without it.
+
+    Whether it is to blame cannot be known: CUDA tells of such errors late, and wherever it is asked next.
+    """
+    if acceleration.attention_backend != "native" and is_device_lost(error):
+        log.warning(
+            "the attention backend %s is not used any more, because the device broke under it (%s); remove %s to try "
+            "it again",
+            acceleration.attention_backend,
+            in_one_line(error),
+            acceleration.note,
+        )
+        write_note(acceleration.note, in_one_line(error))
 
 
 def accelerate(

@@ -17,6 +17,19 @@ SHORTAGES_ON_DEVICE = (
 )
 """Words for too little device memory; the device goes on working."""
 
+REFUSALS = (
+    "CUBLAS_STATUS_NOT_SUPPORTED",
+    "CUBLAS_STATUS_ARCH_MISMATCH",
+    "CUBLAS_STATUS_INVALID_VALUE",
+    "CUDA error: no kernel image is available",
+    "CUDA error: invalid device function",
+    "CUDA error: invalid configuration argument",
+    "CUDA error: invalid argument",
+    "CUDA error: too many resources requested for launch",
+)
+"""Words for a kernel that was never begun; the device goes on working (CUDA's reference, cudaError_t; cuBLAS's,
+cublasStatus_t)."""
+
 SHORTAGES_ON_HOST = ("DefaultCPUAllocator: can't allocate", "DefaultCPUAllocator: not enough memory")
 """Words of PyTorch for too little memory of the machine, on Linux and on Windows."""
 
@@ -42,4 +55,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_device_lost(error: BaseException) -> bool:
     """Whether the device is beyond use for this process: after such an error of CUDA every call ends in it."""
-    return "CUDA error" in str(error) and not is_out_of_memory(error)
+    words = str(error)
+    return "CUDA error" in words and not is_out_of_memory(error) and not any(refusal in words for refusal in REFUSALS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Notes of attention kernels that broke a device: what must not be tried there again.
+"""Notes of kernels, of attention and float8, that broke a device: what must not be tried there again.
 
 One small text file per kernel, device and version of PyTorch, in a folder that outlives the process, because an error
 that breaks a device takes the process with it.  Its name says what for, its text why; who removes it has the kernel
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def note_of(folder: Path | None, backend: str, device_name: str) -> Path | None:
-    """The file that forbids ``backend`` on a device of this name with this PyTorch, there or not; None without a
-    folder."""
+    """The file that forbids ``backend``, an attention kernel or float8, on a device of this name with this PyTorch,
+    there or not; None without a folder."""
     if folder is None:
         return None
     words = (backend, device_name, f"torch {torch.__version__}")

@@ -127,7 +127,7 @@ class DasPipeline:
         plan = memory.plan_memory(needs, device, profile=profile)
         log.info("%s: %s", path, plan.reason)
         if float8:
-            check_float8(plan.device, dtype)
+            check_float8(plan.device, dtype, kernel_notes)
         if (path / MANIFEST_NAME).is_file():
             log.info("%s: %s files verified", path, verify_folder(path).num_files)
 

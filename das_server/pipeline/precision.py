@@ -6,12 +6,16 @@ Unlike an attention kernel it is never replaced in silence: who asked for it and
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from das_blender_addon.errors import ModelError
 
 from ..models.float8 import Float8Linear
 from .acceleration import DeviceDescription, describe_device, in_one_line, relative_difference
+from .device_errors import is_device_lost
+from .kernel_notes import note_of, write_note
 from .memory import pick_device
 
 LEAST_CAPABILITY = (8, 9)
@@ -32,7 +36,10 @@ def why_not_float8(device: DeviceDescription) -> str:
 
 
 def probe_float8(device: torch.device, dtype: torch.dtype) -> str:
-    """Run one small layer in float8 and exactly → what is wrong, "" if nothing."""
+    """Run one small layer in float8 and exactly → what is wrong, "" if nothing.
+
+    An error that leaves the device unusable is raised as it is.
+    """
     draw = torch.Generator().manual_seed(0)
     linear = torch.nn.Linear(256, 512)
     with torch.no_grad():
@@ -43,15 +50,30 @@ def probe_float8(device: torch.device, dtype: torch.dtype) -> str:
         try:
             difference = relative_difference(Float8Linear(linear)(rows), linear(rows))
         except Exception as error:  # whatever a kernel does, it is not usable
+            if is_device_lost(error):
+                raise
             return f"float8 does not work on {device}: {in_one_line(error)}"
     if not difference <= PROBE_TOLERANCE:  # also true for NaN
         return f"float8 on {device} differs by {100 * difference:.2g} % from {str(dtype).removeprefix('torch.')}"
     return ""
 
 
-def check_float8(device: torch.device, dtype: torch.dtype) -> None:
-    """Raise `ModelError` where float8 cannot be used."""
-    problem = why_not_float8(describe_device(device)) or probe_float8(device, dtype)
+def check_float8(device: torch.device, dtype: torch.dtype, kernel_notes: Path | None = None) -> None:
+    """Raise `ModelError` where float8 cannot be used.
+
+    ``kernel_notes``: the folder for notes of kernels that broke the device, which are not tried again.  Raises the
+    error that leaves the device unusable, noted.
+    """
+    about = describe_device(device)
+    note = note_of(kernel_notes, "float8", about.name)
+    problem = why_not_float8(about)
+    if not problem and note is not None and note.is_file():
+        problem = f"float8 broke {about.name} before (remove {note} to try it again)"
+    try:
+        problem = problem or probe_float8(device, dtype)
+    except Exception as error:
+        write_note(note, in_one_line(error))
+        raise
     if problem:
         raise ModelError(f"{problem}: start without float8.", field="float8")
 
@@ -59,7 +81,10 @@ def check_float8(device: torch.device, dtype: torch.dtype) -> None:
 def doctor(device: str | torch.device = "auto") -> str:
     """Why float8 cannot be asked for here, "" if it can; tried on the device."""
     place = pick_device(device)
-    return why_not_float8(describe_device(place)) or probe_float8(place, torch.bfloat16)
+    try:
+        return why_not_float8(describe_device(place)) or probe_float8(place, torch.bfloat16)
+    except RuntimeError as error:  # the device is beyond use, and says so to whoever asks next
+        return f"float8 broke {place}: {in_one_line(error)}"
 
 
 def _dotted(capability: tuple[int, int]) -> str:

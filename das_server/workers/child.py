@@ -36,6 +36,7 @@ from das_server.pipeline.device_errors import (
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
 from das_server.workers import wire
 from das_server.workers.link import Link
+from das_server.workers.stage_times import StageTimes
 
 if TYPE_CHECKING:
     from das_server.pipeline.pipeline import DasPipeline
@@ -138,6 +139,7 @@ class Worker:
         except Exception as error:  # the job fails, the worker goes on, except where the GPU is beyond use
             _log.exception("job %s: unexpected error", job)
             if is_device_lost(error):
+                self._note_what_broke(error)
                 os._exit(CONTEXT_IS_DEAD_STATUS)
             self._link.fail(order, _error_of(error, self._device_label))
         else:
@@ -145,6 +147,13 @@ class Worker:
             _log.info("job %s: done", job)
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _note_what_broke(self, error: Exception) -> None:
+        """Let the next process do without the attention kernel under which the device broke."""
+        if self._pipeline is not None:
+            from das_server.pipeline.acceleration import note_broken_device
+
+            note_broken_device(self._pipeline.acceleration, error)
 
     def _work_within_memory(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
         """`_work`; where the memory does not suffice, again with a smaller memory profile, which stays."""
@@ -252,31 +261,6 @@ class Worker:
                     pool.shutdown(cancel_futures=True)
                     raise JobCancelled("The job was cancelled.")
         return artefacts
-
-
-class StageTimes:
-    """Seconds spent in each stage of a job."""
-
-    def __init__(self):
-        self._started_s = self._since_s = time.monotonic()
-        self._stage = "reading"
-        self._spent: dict[str, float] = {}
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self._started_s
-
-    def enter(self, stage: str) -> None:
-        """The stage has begun, or goes on."""
-        if stage != self._stage:
-            now = time.monotonic()
-            self._spent[self._stage] = self._spent.get(self._stage, 0.0) + now - self._since_s
-            self._stage, self._since_s = stage, now
-
-    def finish(self) -> dict[str, float]:
-        """Seconds per stage and in all."""
-        self.enter("")
-        return {stage: round(spent, 3) for stage, spent in self._spent.items()} | {"total": round(self.elapsed_s, 3)}
 
 
 def _error_of(error: Exception, device_label: str) -> DasError:

@@ -12,11 +12,14 @@ import torch
 
 from das_blender_addon.errors import OutOfMemory
 from das_server.blobs import BlobStore
-from das_server.pipeline import placement
+from das_server.pipeline import acceleration, placement
 from das_server.tasks import base
 from das_server.workers.child import Worker
 from das_server.workers.link import Link
 from tests.support.jobs import job_id, job_spec
+
+BROKEN = "CUDA error: an illegal memory access was encountered"
+"""What PyTorch says of a device that is beyond use."""
 
 
 class House:
@@ -145,18 +148,84 @@ def test_job_fails_at_once_where_no_smaller_profile_is_left(open_house, profile)
     assert (failed["kind"], failed["code"]) == ("failed", "job.out_of_memory")
 
 
-def test_worker_whose_device_is_lost_while_it_loads_a_model_ends(open_house, monkeypatch):
-    """Its successor has a working device; this one would fail every job."""
-
-    def lost(*_, **__):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+@pytest.fixture
+def exits(monkeypatch):
+    """The end of the process is an exception with its status."""
 
     def end(status):
         raise SystemExit(status)
 
+    monkeypatch.setattr("os._exit", end)
+
+
+def test_worker_whose_device_is_lost_while_it_loads_a_model_ends(open_house, exits, monkeypatch):
+    """Its successor has a working device; this one would fail every job."""
+
+    def lost(*_, **__):
+        raise RuntimeError(BROKEN)
+
     house = open_house("resident")
     monkeypatch.setattr(torch.nn.Module, "to", lost)
-    monkeypatch.setattr("os._exit", end)
     with pytest.raises(SystemExit) as ended:
         house.worker._warm_up("das-preview")
     assert ended.value.code == 70
+
+
+@pytest.fixture
+def pick_cudnn(tmp_path, monkeypatch):
+    """A function → what `pick_attention` chooses on an H100 whose cuDNN kernel agrees with the native one."""
+    from diffusers.models import attention_dispatch
+
+    real = attention_dispatch.dispatch_attention_fn
+
+    def attend(query, key, value, backend):
+        return real(query, key, value, backend=attention_dispatch.AttentionBackendName.NATIVE)
+
+    h100 = acceleration.DeviceDescription("cuda", "H100", (9, 0), True)
+    monkeypatch.setattr(acceleration, "describe_device", lambda device: h100)
+    shape = {"heads": 2, "head_dim": 16, "text_rows": 10, "device": torch.device("cpu"), "dtype": torch.bfloat16}
+
+    def pick():
+        with monkeypatch.context() as patch:
+            patch.setattr(attention_dispatch, "dispatch_attention_fn", attend)
+            return acceleration.pick_attention("auto", **shape, kernel_notes=tmp_path / "kernel_notes")
+
+    return pick
+
+
+def test_kernel_under_which_a_job_breaks_the_device_is_not_used_again(open_house, exits, pick_cudnn, tmp_path, caplog):
+    """The job's next attempt, in the next process, does without it."""
+    house = open_house("resident")
+    house.worker._load("das-preview").acceleration = pick_cudnn()
+    assert house.worker._pipeline.acceleration.attention_backend == "cudnn"
+    with pytest.raises(SystemExit) as ended:
+        house.run(["resident"], words=BROKEN)
+    assert ended.value.code == 70
+    (note,) = (tmp_path / "kernel_notes").iterdir()
+    assert BROKEN in note.read_text() and f"remove {note}" in caplog.text
+    chosen = pick_cudnn()
+    assert chosen.attention_backend == "native" and f"cudnn broke H100 before; remove {note}" in chosen.reason
+
+
+def test_no_kernel_is_blamed_for_a_device_that_breaks_under_the_native_one(open_house, exits, pick_cudnn, tmp_path):
+    house = open_house("resident")
+    chosen = dataclasses.replace(pick_cudnn(), attention_backend="native")  # as after a kernel that was left out
+    house.worker._load("das-preview").acceleration = chosen
+    with pytest.raises(SystemExit):
+        house.run(["resident"], words=BROKEN)
+    assert not (tmp_path / "kernel_notes").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmulAlgoGetHeuristic(…)`",
+        "CUDA error: no kernel image is available for execution on the device",
+    ],
+)
+def test_kernel_that_was_never_begun_costs_the_job_only(open_house, exits, pick_cudnn, tmp_path, words):
+    house = open_house("resident")
+    house.worker._load("das-preview").acceleration = pick_cudnn()
+    (failed,) = house.run(["resident"], words=words)
+    assert (failed["kind"], failed["code"]) == ("failed", "job") and words in failed["message"]
+    assert not (tmp_path / "kernel_notes").exists()
