@@ -11,11 +11,13 @@ the same manner, which clears the ghosts that the model leaves there. Never appl
 """
 
 import numpy as np
+import torch
+from torch.nn import functional
+
+from .carry import FRAMES_AT_ONCE, depth_layers, diffuse, look_up, look_up_layers, planes, positions, tracked_pixels
 
 HIDDEN_SHARE = 0.8
 """How much of a hidden surface's colour comes from the first frame around it; the model gives the rest."""
-DEPTH_STEP, DEPTH_WIDTH = 16, 10.0
-"""Distance between depth layers and the Gaussian width of one, in 8-bit levels of the tracking video's blue."""
 SEAM_STRENGTH = 0.5
 """How far painted colours at a seam move towards the carried ones. All of it is worse: it smears objects into holes."""
 SEAM_FALLOFF_PX = 3.0
@@ -43,167 +45,94 @@ def compose(model_frames: np.ndarray, first_frame: np.ndarray, first_frame_xy: n
             or first_frame_visible.shape != (frames, height, width):
         raise ValueError(f"shapes differ: frames {model_frames.shape}, first frame {first_frame.shape}, positions "
                          f"{first_frame_xy.shape}, visibility {first_frame_visible.shape}")
-    source = first_frame.astype(np.float32)
-    shown = first_frame_visible & np.isfinite(first_frame_xy).all(-1)
-    if tracking_video is not None:
-        tracked = tracking_video.any(-1)
-        layers = depth_layers(source, tracking_video[0], shown[0])
-        background = ~(shown[0] | tracked[0])
-        inner = _box(background.astype(np.float32), 1) > 8.5  # pixels at its edge also show what is before it
-        behind = diffuse(source, inner if inner.any() else background)
+    source = planes(first_frame[None])
+    shown = torch.from_numpy(first_frame_visible & np.isfinite(first_frame_xy).all(-1))[:, None]
+    grid = first_frame_grid(first_frame_xy)
+    tracks = None if tracking_video is None else _Tracks(source, planes(tracking_video[:1]), shown[:1])
     result = np.empty_like(model_frames)
-    for t in range(frames):
-        known = shown[t]
-        carried = look_up(source, np.where(known[..., None], first_frame_xy[t], 0))
-        painted = model_frames[t].astype(np.float32)
-        if tracking_video is not None:
-            hidden = ~known & tracked[t]
-            around = look_up_layers(layers, tracking_video[t][hidden])
-            painted[hidden] += HIDDEN_SHARE * (around - painted[hidden])
+    for start in range(0, frames, FRAMES_AT_ONCE):
+        part = slice(start, start + FRAMES_AT_ONCE)
+        known, painted = shown[part], planes(model_frames[part])
+        carried = look_up(source, grid[part])
+        tracking = None if tracks is None else planes(tracking_video[part])
+        if tracks is not None:
+            hidden = ~known & tracked_pixels(tracking)
+            around = look_up_layers(tracks.layers, positions(tracking), tracking[:, 2:])
+            painted = torch.where(hidden, torch.lerp(painted, around, HIDDEN_SHARE), painted)
+        matched = painted
         if match_seams:
-            correction = SEAM_STRENGTH * nearness(known, SEAM_FALLOFF_PX)[..., None]
-            matched = painted + correction * diffuse(carried - painted, known)
-        else:
-            matched = painted
+            correction = SEAM_STRENGTH * nearness(known, SEAM_FALLOFF_PX)
+            matched = painted + correction * diffuse(carried - painted, known.float())
         if keep_background:
-            weight = _agreement(painted, source, ~shown[0] & ~known)[..., None]
-            matched = weight * source + (1 - weight) * matched
-        if keep_background and tracking_video is not None:
-            bare = ~known & ~tracked[t]
-            expected = surroundings(carried, known, behind, bare & background, bare & ~background)
-            weight = _agreement(painted, expected, bare & ~background)[..., None]
-            matched = weight * expected + (1 - weight) * matched
-        weight = feathered(known, feather_px)[..., None]
-        result[t] = np.clip(np.round(weight * carried + (1 - weight) * matched), 0, 255).astype(np.uint8)
+            matched = torch.lerp(matched, source, _agreement(painted, source, ~shown[:1] & ~known))
+        if keep_background and tracks is not None:
+            bare = ~known & ~tracked_pixels(tracking)
+            uncovered = bare & ~tracks.background
+            expected = surroundings(carried, known, tracks.behind, bare & tracks.background, uncovered)
+            matched = torch.lerp(matched, expected, _agreement(painted, expected, uncovered))
+        frame = torch.lerp(matched, carried, feathered(known, feather_px))
+        result[part] = frame.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return result
 
 
-def look_up(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Bilinear samples of `image` `[H, W, C]` f32 at `xy` `[..., 2]` pixels, edges held."""
-    height, width, _ = image.shape
-    x = np.clip(xy[..., 0] - 0.5, 0, width - 1)
-    y = np.clip(xy[..., 1] - 0.5, 0, height - 1)
-    x0, y0 = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
-    x1, y1 = np.minimum(x0 + 1, width - 1), np.minimum(y0 + 1, height - 1)
-    fx, fy = (x - x0)[..., None].astype(np.float32), (y - y0)[..., None].astype(np.float32)
-    top = image[y0, x0] * (1 - fx) + image[y0, x1] * fx
-    bottom = image[y1, x0] * (1 - fx) + image[y1, x1] * fx
-    return top * (1 - fy) + bottom * fy
+class _Tracks:
+    """What the first tracking frame tells: the first frame's depth layers, where its background is, and how it goes on
+    behind the surfaces."""
+
+    def __init__(self, source: torch.Tensor, tracking: torch.Tensor, shown: torch.Tensor):
+        self.layers = depth_layers(source, tracking)
+        self.background = ~(shown | tracked_pixels(tracking))
+        inner = _box(self.background.float(), 1) > 8.5  # pixels at its edge also show what is before it
+        self.behind = diffuse(source, (inner if inner.any() else self.background).float())
 
 
-def depth_layers(first_frame: np.ndarray, tracking: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """`[layers, H, W, 3]` f32: the first frame as its surfaces at each depth would continue behind nearer ones.
-
-    `first_frame` `[H, W, 3]` f32; `tracking` `[H, W, 3]` u8, its blue the normalised inverse depth; `known` `[H, W]`.
-    """
-    depth = tracking[..., 2].astype(np.float32)
-    layers = []
-    for level in range(0, 256, DEPTH_STEP):
-        weights = np.exp(-((depth - level) ** 2) / (2 * DEPTH_WIDTH**2)) * known
-        layers.append(diffuse(first_frame, np.where(weights < 0.05, 0, weights).astype(np.float32)))
-    return np.stack(layers)
+def first_frame_grid(xy: np.ndarray) -> torch.Tensor:
+    """`[T, H, W, 2]` f32 pixels of the first frame as a grid for `look_up`; what is not finite becomes the corner."""
+    height, width = xy.shape[1:3]
+    size = torch.tensor([width, height], dtype=torch.float32)
+    return torch.from_numpy(np.nan_to_num(xy, nan=0.0, posinf=0.0, neginf=0.0)).float() * 2 / size - 1
 
 
-def look_up_layers(layers: np.ndarray, tracking: np.ndarray) -> np.ndarray:
-    """`[P, 3]` f32 colours of `depth_layers` at `tracking` `[P, 3]` u8: position in red and green, depth in blue."""
-    count, height, width, _ = layers.shape
-    values = tracking.astype(np.float32)
-    xy = values[:, :2] * np.array([width / 255, height / 255], np.float32)
-    level = values[:, 2] / DEPTH_STEP
-    below = np.minimum(np.floor(level).astype(np.intp), count - 1)
-    above = np.minimum(below + 1, count - 1)
-    share = (level - below)[:, None]
-    result = np.zeros((len(values), 3), np.float32)
-    for index in range(count):
-        for chosen, weight in ((below == index, 1 - share), (above == index, share)):
-            if chosen.any():
-                result[chosen] += weight[chosen] * look_up(layers[index], xy[chosen])
-    return result
-
-
-def diffuse(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Spread `values` `[H, W, 3]` f32 from the `known` `[H, W]` pixels (bool, or weights up to 1) smoothly over the
-    others (pull-push).
-
-    Zero everywhere when nothing is known. Source: Gortler et al. 1996, The Lumigraph, section 3.4.
-    """
-    weights = known.astype(np.float32)
-    pyramid = [(values * weights[..., None], weights)]
-    while max(pyramid[-1][1].shape) > 2:
-        sums, weights = pyramid[-1]
-        sums, weights = _halve(sums), _halve(weights[..., None])[..., 0]
-        excess = np.maximum(weights, 1)  # a pixel known several times counts once
-        pyramid.append((sums / excess[..., None], weights / excess))
-    sums, weights = pyramid[-1]
-    filled = sums / np.maximum(weights, 1e-6)[..., None]
-    for sums, weights in reversed(pyramid[:-1]):
-        filled = sums + (1 - weights[..., None]) * _double(filled, weights.shape)
-    return filled
-
-
-def nearness(known: np.ndarray, falloff_px: float) -> np.ndarray:
-    """`[H, W]` f32: 1 on `known` pixels, falling by 1/e every `falloff_px` (chessboard), 0 beyond 4 of them."""
-    near = known.astype(np.float32)
-    step = np.float32(np.exp(-1 / falloff_px))
+def nearness(known: torch.Tensor, falloff_px: float) -> torch.Tensor:
+    """`[N, 1, H, W]`: 1 on `known` pixels, falling by 1/e every `falloff_px` (chessboard), 0 beyond 4 of them."""
+    near = known.float()
+    step = float(np.exp(-1 / falloff_px))
     for _ in range(int(4 * falloff_px)):
-        grown = np.pad(near, 1)
-        grown = np.maximum(np.maximum(grown[:-2], grown[1:-1]), grown[2:])
-        grown = np.maximum(np.maximum(grown[:, :-2], grown[:, 1:-1]), grown[:, 2:])
-        near = np.maximum(near, step * grown)
+        near = torch.maximum(near, step * functional.max_pool2d(near, 3, 1, 1))
     return near
 
 
-def surroundings(carried: np.ndarray, known: np.ndarray, behind: np.ndarray, kept: np.ndarray,
-                 uncovered: np.ndarray) -> np.ndarray:
-    """`[H, W, 3]` f32: what is around the `uncovered` pixels, continued into them.
+def surroundings(carried: torch.Tensor, known: torch.Tensor, behind: torch.Tensor, kept: torch.Tensor,
+                 uncovered: torch.Tensor) -> torch.Tensor:
+    """`[N, 3, H, W]`: what is around the `uncovered` pixels, continued into them.
 
-    `carried` `[H, W, 3]` f32 colours along the tracks, of the `known` pixels; `behind` `[H, W, 3]` f32 the background
-    of the first frame, continued behind its surfaces; `kept` `[H, W]` bool, background then and now. A pixel among
-    background gets what lies behind it, one among surfaces their carried colours, one between the two both.
+    `carried` are colours along the tracks, of the `known` pixels; `behind` `[1, 3, H, W]` the background of the first
+    frame, continued behind its surfaces; `kept` is background then and now. A pixel among background gets what lies
+    behind it, one among surfaces their carried colours, one between the two both.
     """
-    if not uncovered.any():
-        return behind
-    share = diffuse(kept[..., None].astype(np.float32), ~uncovered)
-    return share * behind + (1 - share) * diffuse(carried, known)
+    share = diffuse(kept.float(), (~uncovered).float())
+    return share * behind + (1 - share) * diffuse(carried, known.float())
 
 
-def _agreement(painted: np.ndarray, expected: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """`[H, W]` f32 in [0, 1], 0 outside `where` `[H, W]`: how well the painting agrees with `expected` there."""
-    if not where.any():
-        return np.zeros(where.shape, np.float32)
-    inside = where.astype(np.float32)
-    square = ((painted - expected) ** 2).mean(-1) * inside
-    mean = _box(square, BACKGROUND_BLUR_PX) / np.maximum(_box(inside, BACKGROUND_BLUR_PX), 1e-6)
-    return np.exp(-mean / (2 * BACKGROUND_DEVIATION**2)) * inside
+def _agreement(painted: torch.Tensor, expected: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """`[N, 1, H, W]` in [0, 1], 0 outside `where`: how well the painting agrees with `expected` there."""
+    inside = where.float()
+    square = (painted - expected).square().mean(1, keepdim=True) * inside
+    mean = _box(square, BACKGROUND_BLUR_PX) / _box(inside, BACKGROUND_BLUR_PX).clamp(min=1e-6)
+    return torch.exp(-mean / (2 * BACKGROUND_DEVIATION**2)) * inside
 
 
-def feathered(mask: np.ndarray, feather_px: float) -> np.ndarray:
-    """`mask` `[H, W]` bool as f32 weights that fall to one half at its edge, within `feather_px` inside the mask."""
-    weight = mask.astype(np.float32)
-    if feather_px <= 0 or mask.all():
+def feathered(mask: torch.Tensor, feather_px: float) -> torch.Tensor:
+    """`mask` `[N, 1, H, W]` bool as weights that fall to one half at its edge, within `feather_px` inside the mask."""
+    weight = mask.float()
+    if feather_px <= 0:
         return weight
     reach = max(1, int(np.ceil(feather_px)))
     share = _box(weight, reach) / (2 * reach + 1) ** 2
-    return weight * np.clip(share + 0.5 / (2 * reach + 1), 0.5, 1)
+    return weight * (share + 0.5 / (2 * reach + 1)).clamp(0.5, 1)
 
 
-def _box(image: np.ndarray, reach: int) -> np.ndarray:
-    """Sums of `[H, W]` over squares of `2 reach + 1` pixels, edges repeated."""
-    padded = np.pad(image, reach, mode="edge")
-    size = 2 * reach + 1
-    rows = sum(padded[k:k + image.shape[0]] for k in range(size))
-    return sum(rows[:, k:k + image.shape[1]] for k in range(size))
-
-
-def _halve(image: np.ndarray) -> np.ndarray:
-    """Sums of 2x2 pixels of `[H, W, C]`, an odd edge padded with nothing."""
-    height, width, _ = image.shape
-    image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)))
-    return image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]
-
-
-def _double(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """`[h, w, C]` to `[*shape, C]`, bilinear between the centres of the coarse pixels."""
-    rows, columns = np.arange(shape[0]), np.arange(shape[1])
-    xy = np.stack(np.broadcast_arrays((columns + 0.5) / 2, ((rows + 0.5) / 2)[:, None]), -1)
-    return look_up(image, xy)
+def _box(image: torch.Tensor, reach: int) -> torch.Tensor:
+    """Sums of `[N, 1, H, W]` over squares of `2 reach + 1` pixels, edges repeated."""
+    padded = functional.pad(image, (reach,) * 4, mode="replicate")
+    return functional.avg_pool2d(padded, 2 * reach + 1, 1) * (2 * reach + 1) ** 2

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from . import latents as border
+from .carry import carry
 from .latents import TrackingRange
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the steps read: noise and first frame [1,F,16,h,w], tracking [1,F,32,h,w], rotary tables or None."""
+    """What the steps read: noise and first frame (or the carried one) [1,F,16,h,w], tracking [1,F,32,h,w], rotary
+    tables or None."""
 
     latents: torch.Tensor
     image: torch.Tensor
@@ -50,19 +52,22 @@ def encode_conditions(
     """
     _, height, width, _ = tracking_video.shape
 
-    def encode_first_frame(frame: np.ndarray) -> torch.Tensor:
-        pixels = border.frames_to_vae(frame, pipeline.device, pipeline.dtype, "signed")
+    def encode_picture(frames: np.ndarray) -> torch.Tensor:
+        pixels = border.frames_to_vae(frames, pipeline.device, pipeline.dtype, "signed")
         return border.pad_frames(border.encode(pipeline.vae, pixels, generator), shape[1])
 
     def draw() -> torch.Tensor:
         noise = torch.randn(shape, generator=generator, device=generator.device, dtype=pipeline.dtype)
         return noise.to(pipeline.device)
 
-    image_latents = encode_first_frame(border.image_to_frame(image, width, height))
+    picture = border.image_to_frame(image, width, height)
+    if pipeline.carries_first_frame:
+        picture = carry(picture[0], tracking_video)
+    image_latents = encode_picture(picture)
     if latents is None:
         latents = draw()
     latents = latents.to(pipeline.device, pipeline.dtype) * pipeline.scheduler.init_noise_sigma
-    tracking_image_latents = encode_first_frame(tracking_video[:1])
+    tracking_image_latents = encode_picture(tracking_video[:1])
     draw()
     return Conditions(
         latents=latents,

@@ -68,8 +68,8 @@ def scaling_factor(vae: AutoencoderKLCogVideoX) -> float:
 
 
 def pad_frames(first: torch.Tensor, num_latent_frames: int) -> torch.Tensor:
-    """Latents of one frame [1,1,C,h,w] → [1,F,C,h,w], zero after the first."""
-    padding = first.new_zeros(1, num_latent_frames - 1, *first.shape[2:])
+    """Latents of the first frames [1,f,C,h,w] → [1,F,C,h,w], zero after them."""
+    padding = first.new_zeros(1, num_latent_frames - first.shape[1], *first.shape[2:])
     return torch.cat([first, padding], dim=1)
 
 

@@ -29,6 +29,7 @@ from ..models.vae import load_vae
 from . import acceleration as speed
 from . import latents as border
 from . import memory, placement
+from .carry import carries_first_frame
 from .conditions import Conditions, encode_conditions, encode_tracking
 from .latents import TrackingRange
 from .precision import check_float8
@@ -72,6 +73,7 @@ class DasPipeline:
         prompt_encoder: PromptEncoder,
         device: torch.device,
         vae_tiling: bool = True,
+        carries_first_frame: bool = False,
     ):
         if transformer.config.in_channels != 2 * border.NUM_LATENT_CHANNELS:
             raise ModelError(
@@ -84,6 +86,7 @@ class DasPipeline:
         self.prompt_encoder = prompt_encoder
         self.device = device
         self.vae_tiling = vae_tiling
+        self.carries_first_frame = carries_first_frame
         self.profile = "resident"
         self.acceleration = speed.Acceleration()
         self.float8 = False
@@ -147,6 +150,7 @@ class DasPipeline:
             prompt_encoder=PromptEncoder(path, transformer.config.max_text_seq_length, dtype, cache),
             device=plan.device,
             vae_tiling=vae_tiling,
+            carries_first_frame=carries_first_frame(path),
         )
         pipeline.float8 = float8
 
@@ -242,6 +246,7 @@ class DasPipeline:
             "guidance_scale": guidance_scale,
             "use_dynamic_cfg": use_dynamic_cfg,
             "tracking_range": tracking_range,
+            "carries_first_frame": self.carries_first_frame,
             "vae_tiling": tiling,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),

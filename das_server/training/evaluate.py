@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from das_server.pipeline.compose import compose, look_up
+from das_server.pipeline.carry import look_up, planes
+from das_server.pipeline.compose import compose, first_frame_grid
 
 MOVING_LEVELS = 24
 """A pixel moves when it differs from the first frame's at the same place by more 8-bit levels than this."""
@@ -72,14 +73,17 @@ def load_clips(folder: Path) -> list[HeldOutClip]:
     return clips
 
 
+def along_tracks(image: np.ndarray, clip: HeldOutClip) -> np.ndarray:
+    """`image` `[H, W, 3]` carried along the clip's tracks: `[T, H, W, 3]` f32, of meaning where `visible`."""
+    grid = first_frame_grid(np.where(clip.visible[..., None], clip.xy, 0))
+    return look_up(planes(image[None]), grid).permute(0, 2, 3, 1).numpy()
+
+
 def plain_warp(clip: HeldOutClip) -> np.ndarray:
     """The first frame looked up along the tracks, holes left at the first frame."""
-    first = clip.rgb[0].astype(np.float32)
-    result = np.repeat(clip.rgb[:1], len(clip.rgb), 0).copy()
-    for t in range(1, len(clip.rgb)):
-        seen = clip.visible[t]
-        result[t][seen] = np.round(look_up(first, clip.xy[t][seen]))
-    return result
+    result = np.where(clip.visible[..., None], along_tracks(clip.rgb[0], clip), clip.rgb[0])
+    result[0] = clip.rgb[0]
+    return np.round(result).astype(np.uint8)
 
 
 def psnr(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:

@@ -29,9 +29,9 @@ _log = logging.getLogger(__name__)
 PATCH_SIZE = 2
 
 
-def token_size(recipe: PreviewRecipe) -> int:
-    """Side of the square of pixels that one transformer token covers."""
-    return PATCH_SIZE * 2 ** (len(recipe.autoencoder.block_out_channels) - 1)
+def latent_stride(recipe: PreviewRecipe) -> int:
+    """Pixels per latent, along width and height."""
+    return 2 ** (len(recipe.autoencoder.block_out_channels) - 1)
 
 
 def render_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
@@ -54,7 +54,7 @@ def render_rest(recipe: PreviewRecipe, ranks: Ranks) -> None:
 def _create_all(recipe, ranks):
     if ranks.rank == 0:
         for clip_set in (*recipe.clip_sets, *recipe.validation_sets):
-            create_clip_arrays(clips_folder(recipe, clip_set), clip_set, token_size(recipe))
+            create_clip_arrays(clips_folder(recipe, clip_set), clip_set)
     ranks.wait()
 
 
@@ -65,7 +65,7 @@ def clips_folder(recipe: PreviewRecipe, clip_set: ClipSet) -> Path:
 
 def _render(recipe, clip_set, ranks, only):
     render_clips(clips_folder(recipe, clip_set), clip_set, recipe.num_textures,
-                 recipe.texture_seed + (clip_set in recipe.validation_sets), token_size(recipe), ranks.rank, ranks.size,
+                 recipe.texture_seed + (clip_set in recipe.validation_sets), ranks.rank, ranks.size,
                  samples=recipe.samples, only=only)
 
 

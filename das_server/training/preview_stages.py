@@ -10,10 +10,13 @@ import torch
 from diffusers import CogVideoXDPMScheduler
 from PIL import Image
 
+from das_server.pipeline.carry import carry
+
 from .clips import ClipSet, open_clips
 from .loop import StepContext, TrainingLoop
-from .preview import clips_folder, load_autoencoder, make_optimiser, to_video, token_size
-from .preview_transformer import LAST_TIMESTEP, SourceAttention, build_transformer, preview_objective
+from .objective import pad_frames
+from .preview import PATCH_SIZE, clips_folder, latent_stride, load_autoencoder, make_optimiser, to_video
+from .preview_transformer import LAST_TIMESTEP, build_transformer, preview_objective
 from .ranks import Ranks
 from .recipe import PreviewRecipe, TransformerSettings
 from .text_components import write_text_components
@@ -25,7 +28,7 @@ PORTIONS = 16
 """A set is encoded in this many portions, the first before training, the others beside it."""
 SAMPLE_CLIPS, SAMPLE_STEPS = 8, (1, 4)
 """Validation clips that are sampled whole during training, and with how many steps."""
-LATENT_NAMES = ("video", "tracking", "image", "tracking_image")
+LATENT_NAMES = ("video", "carried", "tracking", "tracking_image")
 SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
              "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0, "prediction_type": "v_prediction",
              "timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "snr_shift_scale": 30.0}
@@ -36,7 +39,7 @@ so a later step has to correct the step before it and not to refine a nearly fin
 def encode_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
     """Encode the validation clips and the first portion of every set: what the transformer needs to begin.
 
-    Writes `latents/<size>/{video,tracking,image,tracking_image}.npy`, f16 `[clips, F, 16, h, w]`, scaled, and beside
+    Writes `latents/<size>/{video,carried,tracking,tracking_image}.npy`, f16 `[clips, F, 16, h, w]`, scaled, and beside
     them `encoded.txt`, the number of clips that are ready."""
     for clip_set in recipe.validation_sets:
         _encode_clips(recipe, ranks, clip_set, clip_set.count)
@@ -54,30 +57,25 @@ def encode_rest(recipe: PreviewRecipe, ranks: Ranks) -> None:
 def _encode_clips(recipe: PreviewRecipe, ranks: Ranks, clip_set: ClipSet, end: int) -> None:
     folder = latents_folder(recipe, clip_set)
     if ranks.rank == 0 and not (folder / "encoded.txt").exists():
-        _create_latents(folder, clip_set, token_size(recipe) // 2)
+        _create_latents(folder, clip_set, latent_stride(recipe))
     ranks.wait()
     start = int((folder / "encoded.txt").read_text())
     arrays = open_clips(clips_folder(recipe, clip_set), clip_set)
     latents = _open_latents(folder, "r+")
     autoencoder = load_autoencoder(recipe).to(ranks.device)
     for index in range(start + ranks.rank, end, ranks.size):
-        for source, names in (("rgb", ("video", "image")), ("tracking", ("tracking", "tracking_image"))):
-            video = to_video(arrays[source][index:index + 1]).to(ranks.device)
-            for name, part in zip(names, (video, video[:, :, :1]), strict=True):
-                latents[name][index] = _encode(autoencoder, part)
+        for name, part in clip_latents(autoencoder, arrays["rgb"][index], arrays["tracking"][index]).items():
+            latents[name][index] = part
     ranks.wait()
     if ranks.rank == 0 and end > start:
         (folder / "encoded.txt").write_text(str(end))
 
 
-def clip_latents(autoencoder, rgb: np.ndarray, tracking: np.ndarray) -> dict[str, torch.Tensor]:
-    """Latents of one clip, `rgb` and `tracking` `[T, H, W, 3]` u8, as a batch of one."""
-    result = {}
-    for source, names in ((rgb, ("video", "image")), (tracking, ("tracking", "tracking_image"))):
-        video = to_video(source[None])
-        for name, part in zip(names, (video, video[:, :, :1]), strict=True):
-            result[name] = torch.from_numpy(_encode(autoencoder, part))[None]
-    return result
+def clip_latents(autoencoder, rgb: np.ndarray, tracking: np.ndarray) -> dict[str, np.ndarray]:
+    """Latents `[F, 16, h, w]` f32 of one clip, `rgb` and `tracking` `[T, H, W, 3]` u8, by `LATENT_NAMES`."""
+    videos = {"video": rgb, "carried": carry(rgb[0], tracking), "tracking": tracking, "tracking_image": tracking[:1]}
+    device = next(autoencoder.parameters()).device
+    return {name: _encode(autoencoder, to_video(video[None]).to(device)) for name, video in videos.items()}
 
 
 @torch.no_grad()
@@ -107,12 +105,12 @@ def _open_latents(folder: Path, mode: str = "r") -> dict[str, np.ndarray]:
 
 
 class _Clips:
-    """Latents and token sources of one set."""
+    """Latents of one set."""
 
     def __init__(self, recipe: PreviewRecipe, clip_set: ClipSet):
         self.latents = _open_latents(latents_folder(recipe, clip_set))
-        self.sources = open_clips(clips_folder(recipe, clip_set), clip_set)["sources"]
-        self.tokens = self.sources.shape[1]
+        frames, _, height, width = self.latents["video"].shape[1:]
+        self.tokens = frames * (height // PATCH_SIZE) * (width // PATCH_SIZE)
         self._encoded = latents_folder(recipe, clip_set) / "encoded.txt"
 
     @property
@@ -121,10 +119,8 @@ class _Clips:
         return int(self._encoded.read_text() or "1")
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
-        batch = {name: torch.from_numpy(np.stack([array[i] for i in indices])).float()
-                 for name, array in self.latents.items()}
-        batch["sources"] = torch.from_numpy(np.stack([self.sources[i] for i in indices])).long()
-        return batch
+        return {name: torch.from_numpy(np.stack([array[i] for i in indices])).float()
+                for name, array in self.latents.items()}
 
 
 def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
@@ -132,7 +128,6 @@ def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
     settings, folder = recipe.transformer, recipe.folder / "transformer"
     torch.manual_seed(settings.loop.seed)
     transformer = build_transformer(settings).to(ranks.device)
-    attention = SourceAttention(transformer, settings.source_blocks, settings.source_heads)
     alphas_cumprod = CogVideoXDPMScheduler(**SCHEDULER).alphas_cumprod.float()
     sets = [_Clips(recipe, clip_set) for clip_set in recipe.clip_sets]
     validation = _Clips(recipe, recipe.validation_sets[0])
@@ -142,8 +137,7 @@ def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
 
     def step_loss(context: StepContext):
         batch = {key: value.to(ranks.device) for key, value in preview_batch(context, settings, sets).items()}
-        return preview_objective(transformer, batch, settings, alphas_cumprod, context.progress, context.generator,
-                                 attention)
+        return preview_objective(transformer, batch, settings, alphas_cumprod, context.progress, context.generator)
 
     def validate(loop: TrainingLoop) -> dict[str, float]:
         averaged = build_transformer(settings)
@@ -171,7 +165,7 @@ def preview_batch(context: StepContext, settings: TransformerSettings, sets: lis
 @torch.no_grad()
 def first_step_errors(transformer, batch: dict[str, torch.Tensor], settings: TransformerSettings) -> dict[str, float]:
     """Mean squared error of the clean latents predicted from pure noise, frames >= 1, with the clip's own tracking and
-    with another clip's; and of the static first frame."""
+    with another clip's; and of the carried first frame as it is."""
     count = batch["video"].shape[0]
     noise = torch.randn(batch["video"].shape, generator=torch.Generator().manual_seed(5))
     text = torch.zeros(count, settings.max_text_seq_length, settings.text_embed_dim)
@@ -180,19 +174,18 @@ def first_step_errors(transformer, batch: dict[str, torch.Tensor], settings: Tra
     for name, order in (("own", torch.arange(count)), ("other", other)):
         errors = []
         for index in torch.arange(count).split(8):
-            tracking = [batch[key][order[index]] for key in ("tracking", "tracking_image")]
-            prediction = predict_first_step(transformer, batch["image"][index], *tracking, text[index], noise[index])
+            given = {key: batch[key][order[index]] for key in ("carried", "tracking", "tracking_image")}
+            prediction = predict_first_step(transformer, text=text[index], noise=noise[index], **given)
             errors.append((prediction - batch["video"][index])[:, 1:].square().mean().item() * len(index))
         result[name] = round(sum(errors) / count, 5)
-    result["static"] = round((batch["image"] - batch["video"])[:, 1:].square().mean().item(), 5)
+    result["carried"] = round((batch["carried"] - batch["video"])[:, 1:].square().mean().item(), 5)
     return result
 
 
-def predict_first_step(transformer, image, tracking, tracking_image, text, noise) -> torch.Tensor:
+def predict_first_step(transformer, *, carried, tracking, tracking_image, text, noise) -> torch.Tensor:
     """Clean latents from pure noise: at the last timestep a is 0, so x0 = -v."""
-    zeros = torch.zeros_like(noise[:, 1:])
-    hidden = torch.cat([noise, torch.cat([image, zeros], 1)], 2)
-    maps = torch.cat([tracking, torch.cat([tracking_image, zeros], 1)], 2)
+    hidden = torch.cat([noise, carried], 2)
+    maps = torch.cat([tracking, pad_frames(tracking_image, tracking)], 2)
     timestep = torch.full((len(noise),), LAST_TIMESTEP)
     return -transformer(hidden, text, timestep, maps, return_dict=False)[0]
 
@@ -208,7 +201,7 @@ def sample_clips(recipe: PreviewRecipe, transformer, path: Path, device: torch.d
     text = recipe.folder / "text"
     write_text_components(text, recipe.transformer.text_embed_dim)
     pipeline = DasPipeline(transformer=transformer, vae=load_autoencoder(recipe).to(device),
-                           scheduler=CogVideoXDPMScheduler(**SCHEDULER), device=device,
+                           scheduler=CogVideoXDPMScheduler(**SCHEDULER), device=device, carries_first_frame=True,
                            prompt_encoder=PromptEncoder(text, recipe.transformer.max_text_seq_length, torch.float32))
     clips = open_clips(recipe.folder / "validation", recipe.validation_sets[0])
     grid, values = [], {steps: [] for steps in SAMPLE_STEPS}

@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The preview's small transformer: how it starts, and its objective on encoded clips.
 
-The published network adds the noisy latents to the tracking latents before its tracking branch, which buries the tracks
-in noise. The start below undoes that: the first combining layer subtracts the branch from the main stream in some of
-the channels, which leaves the clean tracking latents there, and two heads of the following main blocks compare them and
-copy first-frame latents to where their tracks lead; two heads of the first block copy them to where they were. So
-training begins with a still, blurred picture that leans after the tracks, instead of with noise.
+Where the full model is given the first frame and nothing for later frames, this one is given the first frame carried
+along the tracks (`pipeline/carry.py`): its work is what the first frame could not tell. It starts as the identity on
+that picture. The published network adds the noisy latents to the tracking latents before its tracking branch; the
+first combining layer starts by subtracting the branch from the main stream in some channels, which leaves the clean
+tracking latents there.
 
-Beside the published loss there is a training-only hint: those heads are pulled towards the first-frame token that shows
-the same surface point (known exactly for synthetic clips). Late in training the noisy input of a later sampling step is
-made from the model's own first prediction, which is what it will meet in use.
+Late in training the noisy input of a later sampling step is made from the model's own first prediction, which is what
+it will meet in use.
 """
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from das_blender_addon.errors import ModelError
 from das_server.models.transformer import DasTransformer3DModel
@@ -30,15 +25,11 @@ LATER_TIMESTEPS = (749, 499, 249, 99)
 """With 999, the timesteps of a four-step run; 499 is the last of a two-step run, 99 of a ten-step run."""
 TIME_WAVES, SPACE_WAVES = 4, 5
 """Fastest waves of the position table, per axis, whose sine and cosine channels nothing else is written to."""
-TRACK_GAIN = 2.0
-"""How much stronger the tracking latents start than the position table that is added to them."""
-STATIC_GAIN, SOURCE_GAIN = 2.5, 2.5
-"""Query and key norm gains of the blocks that look up places and sources: enough to tell neighbouring tokens apart."""
-MARKER = 2.0
-"""How strongly these heads start to prefer the first frame."""
-OUTPUT_GAIN = 1.8
-COPY_GAIN = 0.4
-"""Each of the source blocks writes this share of what it copies."""
+NOISE_GAIN, TRACK_GAIN, PICTURE_GAIN = 0.4, 1.5, 1.5
+"""How strongly the noisy latents, the tracking latents and the carried picture enter the main stream."""
+ANCHOR = 5.0
+"""Constant added to the tracks' channels, its sign alternating: with most of a token constant, the norm that ends the
+network divides by nearly the same number everywhere, and the picture passes almost linearly."""
 
 
 def build_transformer(settings: TransformerSettings, *, latent_channels: int = 16, sample_frames: int = 49,
@@ -56,49 +47,46 @@ def build_transformer(settings: TransformerSettings, *, latent_channels: int = 1
         for block in [*transformer.transformer_blocks, *transformer.transformer_blocks_copy]:
             _start_block(block)
         for linear in transformer.combine_linears:
-            _set_diagonal(linear, 0.5)
+            _set_diagonal(linear, 0.0)
         _set_diagonal(transformer.initial_combine_linear, 1.0)
         for linear in (transformer.proj_out, transformer.norm_out.linear):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
-        if settings.source_blocks:
-            _wire_copy(transformer, settings, latent_channels)
+        _wire_picture(transformer, latent_channels)
     return transformer
 
 
-def _wire_copy(transformer, settings, latent_channels):
-    """Let the network start as the first frame, half static and half warped; see the module's text.
+def _wire_picture(transformer, latent_channels):
+    """Let the network start as the identity on the carried picture; see the module's text.
 
     The channels of the main stream are shared out by the frequency of the position table's wave on them. The fastest
     waves stay alone, as clean coordinates; then come the noisy latents, the tracking latents (projected to fewer
-    channels; negative from block 0 on), and on the slowest waves, nearly constant, the first frame's latents.
+    channels; negative from block 0 on), and on the slowest waves, nearly constant, the picture's latents.
     """
     config = transformer.config
     dim, width = config.num_attention_heads * config.attention_head_dim, 4 * latent_channels
     waves = _Waves(dim)
-    noisy, tracks, image = waves.rest[:width], waves.rest[width:-width], waves.rest[-width:]
+    noisy, tracks, picture = waves.rest[:width], waves.rest[width:-width], waves.rest[-width:]
     if len(tracks) < width // 2:
-        raise ModelError(f"{dim} channels have no room for the copying start, with patches of {width} channels.")
+        raise ModelError(f"{dim} channels have no room for this start, with patches of {width} channels.")
     patches = torch.eye(width).view(width, latent_channels, 2, 2)
     projection = torch.linalg.qr(torch.randn(width, width)).Q[:len(tracks)]
     embed = transformer.patch_embed.proj
     nn.init.zeros_(embed.weight)
     embed.bias.zero_()
-    embed.bias[[channel for channel in image if waves.is_cosine(channel)]] = -1  # takes the table's constant ones away
+    embed.bias[[channel for channel in picture if waves.is_cosine(channel)]] = -1  # takes the table's constants away
+    embed.bias[tracks[::2]], embed.bias[tracks[1::2]] = ANCHOR, -ANCHOR
     embed.weight[tracks, :latent_channels] = TRACK_GAIN * projection.view(-1, latent_channels, 2, 2)
-    embed.weight[image, latent_channels:] = patches
-    embed.weight[noisy, :latent_channels] = patches
+    embed.weight[picture, latent_channels:] = PICTURE_GAIN * patches
+    embed.weight[noisy, :latent_channels] = NOISE_GAIN * patches
     combine = transformer.combine_linears[0]
-    combine.weight.zero_()
     combine.weight[tracks, tracks] = -1
-    blocks = transformer.transformer_blocks
-    for block in (*blocks, *transformer.transformer_blocks_copy):
+    for block in (*transformer.transformer_blocks, *transformer.transformer_blocks_copy):
         block.attn1.to_out[0].weight.mul_(0.2)
         block.ff.net[2].weight.mul_(0.2)
-    _wire_heads(blocks[0].attn1, settings, waves.space, image, waves.time, STATIC_GAIN, 1.0)
-    for index in settings.source_blocks:
-        _wire_heads(blocks[index].attn1, settings, tracks, image, waves.time, SOURCE_GAIN, COPY_GAIN)
-    transformer.proj_out.weight[range(width), image] = -OUTPUT_GAIN
+    # Mean square of a token: the waves' one half on all but the picture's channels, the anchor, noise and picture.
+    square = (0.5 * (dim - width) + ANCHOR**2 * len(tracks) + (NOISE_GAIN**2 + PICTURE_GAIN**2) * width) / dim
+    transformer.proj_out.weight[range(width), picture] = -(square**0.5) / PICTURE_GAIN
 
 
 class _Waves:
@@ -121,30 +109,6 @@ class _Waves:
         return channel in self._cosines
 
 
-def _wire_heads(attention, settings, compare, image, time, gain, copy_gain):
-    """Let heads find the first-frame token that agrees in the `compare` channels, and add its `image` channels."""
-    head = settings.attention_head_dim
-    attention.norm_q.weight.fill_(gain)
-    attention.norm_k.weight.fill_(gain)
-    for number in range(settings.source_heads):
-        rows = list(range(number * head, (number + 1) * head))
-        basis = torch.linalg.qr(torch.randn(max(head - 1, len(compare)), len(compare))).Q[:head - 1]
-        for linear in (attention.to_q, attention.to_k):
-            linear.weight[rows] = 0
-            linear.bias[rows] = 0
-            linear.weight[torch.tensor(rows[:-1])[:, None], compare] = basis
-        # The cosines of time sum to TIME_WAVES in the first frame and to less in later ones.
-        attention.to_q.bias[rows[-1]] = MARKER
-        attention.to_k.weight[rows[-1], time[TIME_WAVES:]] = MARKER
-        attention.to_k.bias[rows[-1]] = -0.5 * TIME_WAVES * MARKER
-    copied = list(range(min(settings.source_heads * head, len(image))))
-    attention.to_v.weight[copied] = 0
-    attention.to_v.bias[copied] = 0
-    attention.to_v.weight[copied, image[:len(copied)]] = 1
-    attention.to_out[0].weight[:, copied] = 0
-    attention.to_out[0].weight[image[:len(copied)], copied] = copy_gain
-
-
 def _start_block(block):
     """Adaptive norms start plain with open gates; attention starts a little sharper, branches at half strength."""
     for norm in (block.norm1, block.norm2):
@@ -164,47 +128,9 @@ def _set_diagonal(linear, scale):
     linear.bias.zero_()
 
 
-class SourceAttention:
-    """Collects queries and keys of some heads, and compares their attention with the true first-frame tokens."""
-
-    def __init__(self, transformer: DasTransformer3DModel, blocks: tuple[int, ...], num_heads: int):
-        self.blocks, self.num_heads = blocks, num_heads
-        self._transformer = transformer
-        self._rows: dict[tuple[int, str], torch.Tensor] = {}
-
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """While open, every forward pass leaves its queries and keys here."""
-        handles = [getattr(self._transformer.transformer_blocks[block].attn1, name).register_forward_hook(
-            lambda module, inputs, output, key=(block, name): self._rows.__setitem__(key, output))
-            for block in self.blocks for name in ("norm_q", "norm_k")]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            self._rows.clear()
-
-    def loss(self, sources: torch.Tensor, text_length: int, frame_tokens: int) -> torch.Tensor:
-        """`sources` `[B, tokens, samples]` i64, -1 for none: mean cross-entropy of later frames."""
-        total = torch.zeros((), device=sources.device)
-        target = sources[:, frame_tokens:]
-        seen = target >= 0
-        for block in self.blocks:
-            query, key = self._rows[block, "norm_q"], self._rows[block, "norm_k"]
-            first = text_length + frame_tokens
-            query = query[:, first:, :self.num_heads].transpose(1, 2)
-            key = key[:, text_length:text_length + frame_tokens, :self.num_heads].transpose(1, 2)
-            scores = functional.log_softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, -1)
-            index = target.clamp(min=0)[:, None].expand(-1, self.num_heads, -1, -1)
-            chosen = scores.gather(-1, index) * seen[:, None]
-            total = total - chosen.sum() / (seen.sum() * self.num_heads + 1) / len(self.blocks)
-        return total
-
-
 def preview_objective(transformer: DasTransformer3DModel, batch: dict[str, torch.Tensor], settings: TransformerSettings,
-                      alphas_cumprod: torch.Tensor, progress: float, generator: torch.Generator,
-                      attention: SourceAttention) -> tuple[torch.Tensor, dict[str, float]]:
+                      alphas_cumprod: torch.Tensor, progress: float,
+                      generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
     """Loss and plain numbers of one batch of encoded clips (see `preview_batch`)."""
     latents = batch["video"]
     count, device = latents.shape[0], latents.device
@@ -221,23 +147,20 @@ def preview_objective(transformer: DasTransformer3DModel, batch: dict[str, torch
             part = {key: value[late] for key, value in batch.items()}
             last = torch.full((int(late.sum()),), LAST_TIMESTEP, device=device)
             start[late] = _objective(transformer, part, text[late], last, first, alphas_cumprod, None).prediction
-    with attention.collecting():
-        output = _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start)
-        frame_tokens = latents.shape[3] * latents.shape[4] // 4
-        source = attention.loss(batch["sources"], text.shape[1], frame_tokens)
+    output = _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start)
     error = (output.prediction.detach() - latents).square()[:, 1:].flatten(1).mean(1)
-    metrics = {"source": source.item()}
+    metrics = {}
     if (~late).any():
         metrics["first_step_error"] = error[~late].mean().item()
     if late.any():
         metrics["later_step_error"] = error[late].mean().item()
     # The weight 1/(1-a) of a late timestep would reward details that its own-made input does not hold: plain error.
     loss = output.loss if start is None else (output.prediction - latents).square().mean()
-    return loss + settings.source_weight * source, metrics
+    return loss, metrics
 
 
 def _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start) -> ObjectiveOutput:
-    return velocity_objective(transformer, latents=batch["video"], image_latents=batch["image"],
+    return velocity_objective(transformer, latents=batch["video"], image_latents=batch["carried"],
                               tracking_latents=batch["tracking"], tracking_image_latents=batch["tracking_image"],
                               text=text, timesteps=timesteps, noise=noise, alphas_cumprod=alphas_cumprod, start=start)
 

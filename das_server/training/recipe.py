@@ -48,16 +48,13 @@ class TransformerSettings:
     num_attention_heads: int = 6
     attention_head_dim: int = 32
     num_layers: int = 4
-    num_tracking_blocks: int = 4
+    num_tracking_blocks: int = 2
     time_embed_dim: int = 64
     text_embed_dim: int = 32
     max_text_seq_length: int = 16
     tokens_per_batch: int = 2400
     first_step_share: float = 0.7
     own_input_from: float = 0.5
-    source_weight: float = 0.1
-    source_heads: int = 3
-    source_blocks: tuple[int, ...] = (1, 2)
     large_from: float = 0.4
     small_tokens: int = 300
     size_shares: tuple[float, ...] = ()

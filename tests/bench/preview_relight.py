@@ -66,14 +66,15 @@ def relit(carried: np.ndarray, new: np.ndarray, old: np.ndarray, way: Relighting
 
 def relit_videos(clip, composed: np.ndarray, model: np.ndarray) -> Iterator[tuple[Relighting, np.ndarray]]:
     """(way, composed frames with their carried part relit) for every way. Holes stay as they are: the model's."""
-    from das_server.pipeline.compose import feathered, look_up
+    import torch
+
+    from das_server.pipeline.compose import feathered
+    from das_server.training.evaluate import along_tracks
 
     moments = range(1, len(composed))
-    xy = np.where(clip.visible[..., None], clip.xy, 0)
-    videos = {"carried": np.stack([look_up(clip.rgb[0].astype(np.float32), xy[t]) for t in moments]),
-              "own": np.stack([look_up(model[0].astype(np.float32), xy[t]) for t in moments]),
+    videos = {"carried": along_tracks(clip.rgb[0], clip)[1:], "own": along_tracks(model[0], clip)[1:],
               "model": model[1:].astype(np.float32), "truth": clip.rgb[1:].astype(np.float32)}
-    weights = np.stack([feathered(clip.visible[t], 1.0) for t in moments])[..., None]
+    weights = feathered(torch.from_numpy(clip.visible[1:])[:, None], 1.0).permute(0, 2, 3, 1).numpy()
     for sigma_px in (4.0, 8.0, 16.0):
         low = {name: np.stack([low_pass(frame, clip.visible[t], sigma_px) for t, frame in zip(moments, video,
                                strict=True)]) for name, video in videos.items()}

@@ -9,55 +9,51 @@ from das_blender_addon.errors import ModelError
 from das_server.training.autoencoder import autoencoder_loss, build_autoencoder
 from das_server.training.loop import LoopSettings
 from das_server.training.optimiser import build_optimiser
-from das_server.training.preview_transformer import (
-    SourceAttention,
-    build_transformer,
-    preview_objective,
-)
+from das_server.training.preview_stages import predict_first_step
+from das_server.training.preview_transformer import build_transformer, preview_objective
 from das_server.training.recipe import OptimiserSettings, TransformerSettings
 
 SETTINGS = TransformerSettings(OptimiserSettings(), LoopSettings(steps=1), num_attention_heads=6, attention_head_dim=32,
-                               num_layers=3, num_tracking_blocks=3, source_heads=2, source_blocks=(1, 2))
+                               num_layers=3, num_tracking_blocks=3)
 FRAMES, ROWS, COLUMNS = 3, 4, 6
 ALPHAS = torch.linspace(0.999, 0.0, 1000)
 
 
-def _shifted_clip(count=2, seed=0):
-    """Latents that move one token to the right per latent frame, with tracking latents that say so."""
+def _clip_with_a_change(count=2, seed=0):
+    """A carried picture whose true latents are another mixture of it and of its tracking video."""
     generator = torch.Generator().manual_seed(seed)
-    tokens = ROWS * COLUMNS
-    image = torch.randn(count, 1, 16, 2 * ROWS, 2 * COLUMNS, generator=generator)
-    places = torch.randn(1, 1, 16, 2 * ROWS, 2 * COLUMNS, generator=generator).expand(count, -1, -1, -1, -1)
-    shift = [torch.roll(torch.arange(tokens).view(ROWS, COLUMNS), frame, 1).flatten() for frame in range(FRAMES)]
-    moved = [torch.roll(image, 2 * frame, 4) for frame in range(FRAMES)]
-    tracks = [torch.roll(places, 2 * frame, 4) for frame in range(FRAMES)]
-    sources = torch.cat(shift)[None, :, None].expand(count, -1, 8)
-    return {"video": torch.cat(moved, 1), "image": image, "tracking": torch.cat(tracks, 1).contiguous(),
-            "tracking_image": places.contiguous(), "sources": sources}
+
+    def draw(frames):
+        return torch.randn(count, frames, 16, 2 * ROWS, 2 * COLUMNS, generator=generator)
+
+    carried, tracking = draw(FRAMES), draw(FRAMES)
+    video = 0.7 * carried - 0.5 * carried.roll(1, 2) + 0.5 * tracking
+    return {"video": video, "carried": carried, "tracking": tracking, "tracking_image": tracking[:, :1].contiguous()}
 
 
-def test_transformer_starts_by_looking_up_sources_despite_the_noise():
+def test_transformer_starts_as_the_carried_picture():
     torch.manual_seed(0)
-    transformer = build_transformer(SETTINGS)
-    attention = SourceAttention(transformer, SETTINGS.source_blocks, SETTINGS.source_heads)
-    batch = _shifted_clip()
-    generator = torch.Generator().manual_seed(1)
-    _, metrics = preview_objective(transformer, batch, SETTINGS, ALPHAS, 0.0, generator, attention)
-    chance = np.log(FRAMES * ROWS * COLUMNS + SETTINGS.max_text_seq_length)
-    assert metrics["source"] < 0.6 * chance
+    transformer = build_transformer(SETTINGS).eval()
+    batch = _clip_with_a_change(4)
+    text = torch.zeros(4, SETTINGS.max_text_seq_length, SETTINGS.text_embed_dim)
+    noise = torch.randn(batch["video"].shape, generator=torch.Generator().manual_seed(1))
+    given = {key: batch[key] for key in ("carried", "tracking", "tracking_image")}
+    with torch.no_grad():
+        prediction = predict_first_step(transformer, text=text, noise=noise, **given)
+    error = (prediction - batch["carried"]).square().mean().item()
+    assert error < 0.15  # of a picture whose mean square is 1
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.9])
 def test_training_lowers_the_error_of_the_first_step(progress):
     torch.manual_seed(0)
     transformer = build_transformer(SETTINGS)
-    attention = SourceAttention(transformer, SETTINGS.source_blocks, SETTINGS.source_heads)
     optimiser = build_optimiser(transformer, name="muon", learning_rate=1e-3, matrix_learning_rate=2e-3,
                                 betas=(0.9, 0.98), weight_decay=0.0)
-    batch, errors = _shifted_clip(4), []
+    batch, errors = _clip_with_a_change(4), []
     generator = torch.Generator().manual_seed(2)
     for _ in range(25):
-        loss, metrics = preview_objective(transformer, batch, SETTINGS, ALPHAS, progress, generator, attention)
+        loss, metrics = preview_objective(transformer, batch, SETTINGS, ALPHAS, progress, generator)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
-from das_server.pipeline.compose import look_up
-from das_server.training.clips import ClipSet, create_clip_arrays, open_clips, render_clips, token_sources
+from das_server.pipeline.carry import look_up, planes
+from das_server.pipeline.compose import first_frame_grid
+from das_server.training.clips import ClipSet, create_clip_arrays, open_clips, render_clips
 from das_server.training.synthetic import make_clip, make_texture_bank
 from das_server.training.synthetic.clip import colour_tracks
 from das_server.training.synthetic.scene import sample_scene
@@ -50,8 +51,8 @@ def test_tracks_carry_the_colours_of_unlit_scenes(bank):
         seen = clip.first_frame_visible[-1]
         if seen.sum() < 100:
             continue
-        carried = look_up(clip.rgb[0].astype(np.float32), clip.first_frame_xy[-1][seen])
-        difference = np.abs(carried - clip.rgb[-1][seen])
+        carried = look_up(planes(clip.rgb[:1]), first_frame_grid(clip.first_frame_xy[-1:]))[0].permute(1, 2, 0).numpy()
+        difference = np.abs(carried - clip.rgb[-1])[seen]
         assert np.median(difference) < HALF_PIXEL_BLUR_LEVELS, seed
         compared += 1
     assert compared >= 4
@@ -75,22 +76,12 @@ def test_damage_leaves_the_first_frame_and_some_clips_alone(bank):
         np.testing.assert_array_equal(a.first_frame_xy, b.first_frame_xy)
 
 
-def test_token_sources_point_at_themselves_in_the_first_frame(bank):
-    clip = make_clip(0, bank, 9, HEIGHT, WIDTH)
-    sources = token_sources(clip, 8, np.random.default_rng(0))
-    tokens = (HEIGHT // 8) * (WIDTH // 8)
-    assert sources.shape == (3 * tokens, 8)
-    first = sources[:tokens]
-    own = np.broadcast_to(np.arange(tokens)[:, None], first.shape)
-    np.testing.assert_array_equal(first[first >= 0], own[first >= 0])
-
-
 def test_rendering_clips_can_be_resumed_and_shared_between_workers(tmp_path):
     clip_set = ClipSet(frames=5, height=16, width=24, count=4, seed=50)
     for name, workers in (("together", 2), ("alone", 1)):
-        create_clip_arrays(tmp_path / name, clip_set, 8)
+        create_clip_arrays(tmp_path / name, clip_set)
         for worker in range(workers):
-            render_clips(tmp_path / name, clip_set, 10, 1, 8, worker, workers)
+            render_clips(tmp_path / name, clip_set, 10, 1, worker, workers)
     together, alone = (open_clips(tmp_path / name, clip_set) for name in ("together", "alone"))
     for key in together:
         np.testing.assert_array_equal(together[key], alone[key])
