@@ -228,8 +228,8 @@ def render_take(
     (`properties`).
 
     ``on_event`` gets `client.take` events: `Progress` (``stage``, ``step``, ``of``, ``fraction`` of the whole take),
-    `Preview`, `Log`.  A take that is in the cache, whole and undamaged, is returned as it is (``.cached``), also while
-    no server answers.
+    `Preview`, `Log`, `Silence`.  A take that is in the cache, whole and undamaged, is returned as it is (``.cached``),
+    also while no server answers.
 
     Gives a `Take`: ``.frames`` (PNGs at the render size), ``.model_frames``, ``.tracking_frames``, ``.first_frame``,
     ``.report`` (what decided the pixels, what the server said), ``.timings`` (seconds per station, of its making).

@@ -42,6 +42,12 @@ ATTEMPT_S = 2.5
 GAP_S = 0.5
 """Events that are missing are asked for again at most this often, seconds."""
 
+SILENT_S = 3
+"""A server that owes an answer for this long is said to be silent, whole seconds."""
+
+SOME_TIME_S = 10
+"""From here on it is said every so many seconds, before that every second."""
+
 MAX_FRAME_BYTES = 8 << 20
 """A server that sends a larger frame than this is disconnected, bytes."""
 
@@ -53,7 +59,8 @@ class Connection:
 
     ``timeout_s``: how long the server may stay silent before a call raises `ServerUnreachable` (it never answered) or
     `TransportTimeout` (it had answered before).  ``on_log`` is told in words what the user may want to know.
-    ``welcome``: the server's last greeting.
+    ``on_silence``: told for how many seconds the server has owed an answer, from `SILENT_S` on, and 0 when it is heard
+    again.  ``welcome``: the server's last greeting.
     """
 
     def __init__(
@@ -64,12 +71,14 @@ class Connection:
         context: zmq.Context | None = None,
         name: str = "das-blender-addon",
         on_log: Callable[[str], None] | None = None,
+        on_silence: Callable[[int], None] | None = None,
     ):
         self.address = normalise_address(address)
         self.timeout_s = timeout_s
         self.welcome: messages.Welcome | None = None
         self._name = name
         self._on_log = on_log
+        self._on_silence = on_silence
         self._own_context = context is None
         self._context = context or zmq.Context()
         self._socket: zmq.Socket | None = None
@@ -84,6 +93,8 @@ class Connection:
         self._gap = False
         self._unanswered_s: float | None = None
         self._attempt_s = min(ATTEMPT_S, timeout_s)
+        self._owed_since: float | None = None
+        self._silent_s = 0
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +133,7 @@ class Connection:
             ):
                 self._beat()
             # 3. wait a little
-            self._check_stop(should_stop)
+            self._tick(should_stop)
             left = until - time.monotonic()
             if left <= 0:
                 return None
@@ -250,10 +261,11 @@ class Connection:
     ) -> int | None:
         """Send ``message`` under a new number and return the number; None when nobody takes it within ``wait_s``."""
         self._number += 1
+        self._owed_since = self._owed_since or time.monotonic()
         frames = codec.encode(dataclasses.replace(message, request=self._number), blob)
         socket, until = self._open_socket(), time.monotonic() + wait_s
         while True:
-            self._check_stop(should_stop)
+            self._tick(should_stop)
             try:
                 socket.send_multipart(frames, zmq.NOBLOCK)
                 return self._number
@@ -269,7 +281,7 @@ class Connection:
         """The first answer to one of the request ``numbers``, or None after ``wait_s``; events go to the inbox."""
         until = time.monotonic() + wait_s
         while True:
-            self._check_stop(should_stop)
+            self._tick(should_stop)
             left = until - time.monotonic()
             received = self._receive(min(POLL_S, max(left, 0.0)))
             if received is None:
@@ -287,6 +299,7 @@ class Connection:
         frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         message, blob = codec.decode([frame.buffer for frame in frames])
         self._heard, self._asked = time.monotonic(), None
+        self._break_silence()
         if not isinstance(message, messages.Welcome):  # a greeting alone does not answer a question
             self._unanswered_s = None
         if isinstance(message, messages.Event):
@@ -307,6 +320,20 @@ class Connection:
         if event.kind in FINAL_EVENT_KINDS:
             del self._following[event.job]
 
-    def _check_stop(self, should_stop: ShouldStop | None) -> None:
+    def _tick(self, should_stop: ShouldStop | None) -> None:
+        """Wherever a call waits, at least every `POLL_S`: stop if asked to, and say for how long nobody answers."""
         if should_stop is not None and should_stop():
             raise JobCancelled("Stopped by the user.")
+        if self._on_silence is None or self._owed_since is None:
+            return
+        silent_s = int(time.monotonic() - self._owed_since)
+        silent_s -= silent_s % SOME_TIME_S if silent_s > SOME_TIME_S else 0
+        if silent_s >= SILENT_S and silent_s != self._silent_s:
+            self._silent_s = silent_s
+            self._on_silence(silent_s)
+
+    def _break_silence(self) -> None:
+        self._owed_since = None
+        if self._silent_s:
+            self._silent_s = 0
+            self._on_silence(0)

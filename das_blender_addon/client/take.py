@@ -85,7 +85,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture of the take after denoising step ``step``: the bytes of an image of type ``media``."""
+    """A picture of the take after denoising step ``step`` (0: what the model starts from), an image file of type
+    ``media``."""
 
     step: int
     image: bytes
@@ -99,7 +100,14 @@ class Log:
     text: str
 
 
-JobEvent = Progress | Preview | Log
+@dataclass(frozen=True)
+class Silence:
+    """The server has owed an answer for ``seconds``, whole ones; 0: it is heard again."""
+
+    seconds: int
+
+
+JobEvent = Progress | Preview | Log | Silence
 OnEvent = Callable[[JobEvent], None]
 
 
@@ -139,7 +147,12 @@ def run_job(
     failed of.
     """
     run = _Run(request, Path(frames_folder), on_event, should_stop, job_id or uuid.uuid4().hex)
-    with DasClient(address, timeout_s=timeout_s, on_log=lambda text: run.tell(Log(text))) as client:
+    with DasClient(
+        address,
+        timeout_s=timeout_s,
+        on_log=lambda text: run.tell(Log(text)),
+        on_silence=lambda seconds: run.tell(Silence(seconds)),
+    ) as client:
         try:
             # 1. what the server is, and what to send it
             welcome = client.hello(should_stop=should_stop)

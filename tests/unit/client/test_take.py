@@ -10,7 +10,7 @@ import pytest
 
 from das_blender_addon.client import connection
 from das_blender_addon.client import take as take_module
-from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, job_inputs, run_job
+from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, Silence, job_inputs, run_job
 from das_blender_addon.errors import (
     JobCancelled,
     JobRejected,
@@ -295,6 +295,44 @@ def test_server_that_dies_is_a_timeout_and_the_job_is_left_to_it(peer, tmp_path)
     with pytest.raises(TransportTimeout, match="fell silent for 0.6 s"):
         run_job(peer.address, request(), tmp_path, on_event=die, timeout_s=0.6)
     assert peer.seen[m.Cancel] == 0
+
+
+def test_silence_of_a_server_that_dies_is_told_while_it_lasts(peer, tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "SILENT_S", 1)
+    peer.final, seen = None, []
+
+    def die(event):
+        seen.append(event)
+        if isinstance(event, Preview):
+            peer.drop.update({kind: 10_000 for kind in m.MESSAGES.values()})
+
+    with pytest.raises(TransportTimeout):
+        run_job(peer.address, request(), tmp_path, on_event=die, timeout_s=2.5)
+    seconds = [event.seconds for event in seen if isinstance(event, Silence)]
+    assert seconds and seconds[0] >= 1 and seconds == sorted(set(seconds))
+    assert not any(isinstance(event, Progress) for event in seen[seen.index(Silence(seconds[0])) :])
+
+
+def test_server_that_is_heard_again_is_not_silent_any_more(peer, tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "SILENT_S", 1)
+    peer.final, seen = None, []
+
+    def pause(event):
+        seen.append(event)
+        if isinstance(event, Preview):
+            peer.drop.update({kind: 10_000 for kind in m.MESSAGES.values()})
+        elif isinstance(event, Silence) and peer.drop:
+            peer.drop.clear()
+            artefacts = [peer.keep(encode_png(frame(i)), "frame", "image/png", i) for i in range(NUM_FRAMES - 1)]
+            peer.add_event(*peer.jobs, "DONE", {"artefacts": artefacts, "report": {}})
+
+    outcome = run_job(peer.address, request(), tmp_path, on_event=pause, timeout_s=10.0)
+    assert_frames(outcome.frames, tmp_path)
+    after = seen[next(i for i, event in enumerate(seen) if isinstance(event, Silence)) :]
+    assert after[0].seconds >= 1 and after.index(Silence(0)) < next(
+        i for i, event in enumerate(after) if isinstance(event, Progress)
+    )
+    assert [event for event in after if isinstance(event, Silence)][-1] == Silence(0)
 
 
 def test_result_without_all_frames_is_a_protocol_error_and_leaves_no_frame(peer, tmp_path):
