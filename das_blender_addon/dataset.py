@@ -25,14 +25,13 @@ from .client.files import write_whole
 from .client.take import JobEvent, Progress
 from .dataset_folder import ClipPlace, append_clip, check_caption, check_place, place_of
 from .errors import JobCancelled, SceneError, SettingsError, StorageError
-from .export import GeometryExport
 from .jobs import Recipe, Status, in_thread
 from .properties import ResolvedSettings
 from .protocol.png import decode_png, encode_png
 from .shot import check_frames, check_in_view
-from .stepping import stepping
 from .tracking.geometry import GeometrySequence
 from .tracking.video import render_tracking_video
+from .walking import export, finder
 
 CANCELLED = "The export of the clip was cancelled."
 
@@ -135,15 +134,15 @@ def export_clip(scene, request: ClipRequest, *, on_event: OnEvent | None = None)
     Raises `SceneError` (nothing to track, or the scene cannot be rendered), `SettingsError` (there is a clip of that
     name), `StorageError` (a disk refused, or the dataset is damaged), `JobCancelled`.
     """
-    report = _Reporter(on_event)
+    report, find = _Reporter(on_event), finder(scene)
     # 1. The folder, before anything takes time.
     yield Status("exporting", f"Opening {request.folder}", 0.0)
     yield from in_thread(lambda should_stop, _say: check_place(request.folder, request.place, should_stop))
     # 2. The geometry, one frame between two yields.
-    geometry = yield from _geometry(scene, request, report)
+    geometry = yield from export(find, request.frames, request.size, None, report)
     # 3. A child Blender renders the frames; meanwhile the tracking video is drawn.
     launched = launch()
-    child = ChildBlender.start(lambda folder: _frames_request(scene, request, folder), launched, SceneError)
+    child = ChildBlender.start(lambda folder: _frames_request(find(), request, folder), launched, SceneError)
 
     def make(should_stop: ShouldStop, say: OnEvent) -> DatasetClip:
         try:
@@ -157,17 +156,6 @@ def export_clip(scene, request: ClipRequest, *, on_event: OnEvent | None = None)
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _geometry(scene, request: ClipRequest, report: _Reporter) -> Recipe:
-    builder = GeometryExport(*request.size)
-    count = len(request.frames)
-    with stepping(scene) as step:
-        for done, frame in enumerate(request.frames):
-            event = Progress("exporting", done, count, done / count)
-            yield report(event, f"Exporting frame {frame} ({done + 1}/{count})")
-            builder.add(frame, step(frame))
-    return builder.finish()
 
 
 def _frames_request(scene, request: ClipRequest, folder: Path) -> dict:

@@ -20,6 +20,7 @@ from .colours import colour_warning, working_from_rec709
 from .errors import DasError, JobCancelled, SceneError, StorageError
 from .properties import resolve_settings
 from .protocol.png import decode_png
+from .stepping import frame_before_walk
 
 LOGGER = logging.getLogger(__name__)
 TRACKING_PASS = "DAS Tracking"
@@ -62,7 +63,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
 
     def _render(self, depsgraph):
         scene = depsgraph.scene
-        frame = scene.frame_current
+        frame = self._wanted_frame(scene)
         if scene.render.use_multiview:
             raise SceneError("Stereoscopy is on, and a take has one view only; turn off Output › Stereoscopy.")
         settings = resolve_settings(scene)
@@ -74,11 +75,27 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         key = (scene.name, depsgraph.view_layer.name)
         take = _takes.get(key)
         if take is None or frame not in take.frames:
-            take = _takes[key] = self._make_take(depsgraph, scene, settings, frame)
+            take = _takes[key] = self._make_take(depsgraph, scene, settings)
         self._give(scene, take, frame)
 
-    def _make_take(self, depsgraph, scene, settings, frame: int):
+    def _wanted_frame(self, scene) -> int:
+        """The frame that is to be rendered: where the scene stands, but for a still during an export in the window,
+        which has the scene at another frame than its user left it at.
+        """
+        frame = scene.frame_current
+        left_at = None if self.is_animation else frame_before_walk(scene)
+        if left_at in (None, frame):
+            return frame
+        self.report(
+            {"INFO"},
+            f"Diffusion as Shader: the scene is being exported and stands at frame {frame}; this is frame {left_at}, "
+            "where you left it.",
+        )
+        return left_at
+
+    def _make_take(self, depsgraph, scene, settings):
         self._warn(scene)
+        standing = scene.frame_current
 
         def step(number: int):
             self.frame_set(number, 0.0)
@@ -97,7 +114,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
                 wait_s=jobs.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
             )
         finally:
-            self.frame_set(frame, 0.0)
+            self.frame_set(standing, 0.0)
         jobs.remember_take(scene, made.take)
         return made
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import bpy
 import numpy as np
 
 from . import api, jobs
@@ -23,19 +22,17 @@ from .camera import render_size
 from .capability_note import keep_capabilities, kept_capabilities
 from .client.client import DasClient
 from .client.files import write_whole
-from .client.take import JobEvent, Log, Preview, Progress
+from .client.take import JobEvent, Log, Preview, Progress, Silence
 from .colours import kept_look
 from .errors import (
     DasError,
     ModelError,
-    SceneError,
     ServerUnreachable,
     SettingsError,
     ShotTooLong,
     TransportError,
     TransportTimeout,
 )
-from .export import GeometryExport
 from .first_frame import first_frame_state, render_digest, start_first_frame
 from .jobs import Recipe, Status, in_thread
 from .preferences import check_online_access
@@ -43,9 +40,9 @@ from .properties import ResolvedSettings
 from .protocol.messages import Capabilities
 from .protocol.png import encode_png
 from .shot import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
-from .stepping import is_rendering, stepping
 from .takes import Take, TakeSettings, find_take, run_take, take_request
 from .tracking.video import render_tracking_video
+from .walking import Step, export, finder
 
 LOGGER = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
@@ -56,7 +53,6 @@ _SPANS = {"exporting": (0.02, 0.10), "tracking": (0.10, 0.18), "first frame": (0
 _JOB_SPAN = (0.30, 1.00)
 """The part of all that the server's stages make up."""
 
-Step = Callable[[int], object]
 OnEvent = Callable[[JobEvent], None]
 
 
@@ -129,12 +125,12 @@ def take(
     """
     report, clock = _Reporter(on_event), _Clock()
     folder = api.shot_folder(scene, settings.cache_folder)
-    find = _finder(scene) if step is None else lambda: scene
+    find = finder(scene) if step is None else lambda: scene
     # 1. What the server offers, and how the shot fits it.
     capabilities, planned, unreachable = yield from _plan(find, settings, folder, server_named)
     clock.lap("plan")
     # 2. The tracking video.
-    geometry = yield from _export(find(), planned.frames, planned.render_size, step, report)
+    geometry = yield from export(find, planned.frames, planned.render_size, step, report)
     clock.lap("export")
     shot = yield from _shot(geometry, planned, report)
     clock.lap("tracking")
@@ -168,10 +164,10 @@ def take_outside_render(scene, settings: ResolvedSettings) -> Recipe:
 
 def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
     """Render the first frame anew; returns its path."""
-    report, find = _Reporter(), _finder(scene)
+    report, find = _Reporter(), finder(scene)
     welcome = yield from hello(settings)
     planned = plan_shot(find(), settings, welcome.capabilities)
-    geometry = yield from _export(find(), planned.frames[:1], planned.render_size, None, report)
+    geometry = yield from export(find, planned.frames[:1], planned.render_size, None, report)
     shot = yield from _shot(geometry, planned, report)
     return (yield from _first_frame(find(), settings, shot, report, again=True))
 
@@ -185,7 +181,7 @@ def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
     folder = api.shot_folder(scene, settings.cache_folder) / "tracking_preview"
     planned = _known_plan(scene, settings)
     report = _Reporter()
-    geometry = yield from _export(scene, settings.frames, render_size(scene), None, report)
+    geometry = yield from export(finder(scene), settings.frames, render_size(scene), None, report)
     if planned is not None:
         geometry = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
 
@@ -218,21 +214,6 @@ def plan_shot(scene, settings: ResolvedSettings, capabilities: Capabilities) -> 
 
 
 # ── Their stations ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _finder(scene) -> Callable[[], object]:
-    """What finds ``scene`` again after a wait: undo and redo make new scenes of old ones.  Raises `SceneError` then,
-    when there is none of its name.
-    """
-    name = scene.name
-
-    def find():
-        found = bpy.data.scenes.get(name)
-        if found is None:
-            raise SceneError(f"The scene {name!r} was removed or renamed in the meantime; start again.")
-        return found
-
-    return find
 
 
 def _plan(find: Callable[[], object], settings: ResolvedSettings, folder: Path, server_named: bool) -> Recipe:
@@ -268,31 +249,6 @@ def _found(take: Take | None, otherwise: DasError) -> Take:
         raise otherwise
     LOGGER.info("no server answers; the take %s is complete and needs none", take.key)
     return take
-
-
-def _export(scene, frames, size: tuple[int, int], step: Step | None, report: _Reporter) -> Recipe:
-    """The scene's geometry, one frame between two yields; without ``step`` the scene is stepped and left as it was."""
-    if step is not None:
-        return (yield from _walk(frames, size, step, report))
-    yield from _let_renders_pass()
-    with stepping(scene) as step:
-        return (yield from _walk(frames, size, step, report, _let_renders_pass))
-
-
-def _walk(frames, size: tuple[int, int], step: Step, report: _Reporter, wait: Callable[[], Iterable] = tuple) -> Recipe:
-    builder = GeometryExport(*size)
-    for done, frame in enumerate(frames):
-        event = Progress("exporting", done, len(frames), done / len(frames))
-        yield report(event, f"Exporting frame {frame} ({done + 1}/{len(frames)})")
-        yield from wait()
-        builder.add(frame, step(frame))
-    return builder.finish()
-
-
-def _let_renders_pass() -> Recipe:
-    """A window's job changes no scene while Blender renders; whoever else drives a recipe would wait for itself."""
-    while is_rendering() and jobs.running_job() is not None:
-        yield None
 
 
 def _shot(geometry, planned: ShotPlan, report: _Reporter) -> Recipe:
@@ -380,6 +336,9 @@ class _Reporter:
             LOGGER.info("%s", event.text)
         if self._on_event is not None:
             self._on_event(event)
+        if isinstance(event, Silence):
+            said = f"No answer from the server for {event.seconds} s"
+            return replace(self._last, text=said) if event.seconds else self._last
         if isinstance(event, Preview):
             return replace(self._last, preview=event.image)
         return self._last if isinstance(event, Progress) else None

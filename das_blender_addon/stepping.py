@@ -14,8 +14,8 @@ What remains of the viewport: settings that are animated or driven themselves, n
 changes to animated values that were never keyed, which any change of frame forgets.  A walk should be short: what it
 changed it also sets back, whoever else changed it in between.  The scene stays changed between two frames: going back
 to the user's frame after each would double the work and break simulations that are not baked, which only know how to
-go on.  So undo and saving end a walk first (see `is_stepping`), and states of the file that Blender keeps without
-asking hold a note of what was (see `stepping_note`).
+go on.  So undo and saving end a walk first (see `is_stepping`), states of the file that Blender keeps without asking
+hold a note of what was (see `stepping_note`), and a still of our engine is of the user's frame (`frame_before_walk`).
 """
 
 from __future__ import annotations
@@ -48,12 +48,18 @@ def render_layer(scene):
     return scene.view_layers[0]
 
 
-_walks = 0
+_walks: list[Before] = []
+"""What every walk that goes on found, the first one first."""
 
 
 def is_stepping() -> bool:
     """Whether a scene is being walked now, with its visibility and frame changed for that time."""
-    return _walks > 0
+    return bool(_walks)
+
+
+def frame_before_walk(scene) -> int | None:
+    """The frame at which ``scene`` stood before the walk that has it now; None when there is none."""
+    return next((before.frame for before in _walks if before.scene == scene), None)
 
 
 def is_rendering() -> bool:
@@ -67,7 +73,6 @@ def stepping(scene) -> Iterator[Callable[[int], object]]:
 
     What was removed in the meantime is left out; everything else is set back all the same.
     """
-    global _walks
     layer = render_layer(scene)
     # A scene that no window ever showed has no depsgraph yet; and after a script has removed an object, Blender 4.2's
     # layer still lists it until the next update: touching it there is a crash.
@@ -84,13 +89,13 @@ def stepping(scene) -> Iterator[Callable[[int], object]]:
             raise SceneError(f"The view layer {before.layer!r} is gone, or has another name now; export again.")
         return walked.depsgraph
 
-    _walks += 1
+    _walks.append(before)
     try:
         _show_what_renders(scene, layer, before)
         before.note()
         yield step
     finally:
-        _walks -= 1
+        _walks[:] = [other for other in _walks if other is not before]
         before.set_back()
 
 

@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, commands, dataset_operator, errors, jobs, stepping
+from das_blender_addon import api, commands, dataset_operator, errors, job_operators, jobs, stepping, walking
 from das_blender_addon.dataset import clip_request, export_clip
 from das_blender_addon.dataset_folder import LISTS
 from das_blender_addon.errors import JobCancelled, SceneError, SettingsError, StorageError
@@ -174,9 +174,7 @@ def test_training_reads_the_exported_clip_exactly(clip_scene, tmp_path):
         ({"frames": [3, 2]}, SettingsError, "frames", "increasing"),
     ],
 )
-def test_clip_that_cannot_be_is_refused_before_anything_is_done(
-    clip_scene, tmp_path, options, error, field, words
-):
+def test_clip_that_cannot_be_is_refused_before_anything_is_done(clip_scene, tmp_path, options, error, field, words):
     with pytest.raises(error, match=words) as refused:
         api.export_dataset(clip_scene, tmp_path / "data", **{"lossless": True, **options})
     assert refused.value.field == field and not (tmp_path / "data").exists()
@@ -192,7 +190,7 @@ def test_name_that_is_taken_is_refused_before_anything_is_exported(clip_scene, t
     (tmp_path / "first_frames").mkdir()
     (tmp_path / "first_frames" / "red.png").write_bytes(encode_png(np.zeros((4, 4, 3), np.uint8)))
     walked = []
-    monkeypatch.setattr("das_blender_addon.dataset.stepping", lambda scene: walked.append(scene))
+    monkeypatch.setattr("das_blender_addon.walking.stepping", lambda scene: walked.append(scene))
     with pytest.raises(SettingsError, match="has a clip 'red' already"):
         api.export_dataset(clip_scene, tmp_path, name="red", lossless=True)
     assert not walked
@@ -245,6 +243,68 @@ def test_window_job_exports_in_small_steps_and_stops_when_cancelled(clip_scene, 
     assert not stepping.is_stepping()
     jobs.wait_for_threads(LIMIT_S)
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".lock"]
+
+
+@pytest.fixture
+def window_job(clip_scene, tmp_path, monkeypatch):
+    """An export of frames 1 and 2 as the operator starts it in a window, before its first tick; one status a tick."""
+    monkeypatch.setattr(jobs, "BUDGET_S", 0.0)
+    clip_scene.frame_end = 2
+    request = clip_request(clip_scene, resolve_settings(clip_scene), tmp_path / "data", name="red", lossless=True)
+    shown = job_operators.shown_in_window(dataset_operator.DAS_OT_export_dataset, clip_scene.name)
+    jobs.show_begin(session(), "Export Training Clip")
+    job = jobs.SessionJob("Export Training Clip", export_clip(clip_scene, request), *shown)
+    jobs.start_job(job)
+    yield job
+    jobs.stop_job()
+
+
+def session():
+    return bpy.context.window_manager.das
+
+
+def tick_until(job, condition) -> None:
+    """Tick the job until ``condition()``, or to its end."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition() and (wait := job.tick()) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(wait)
+
+
+def test_export_in_a_window_walks_no_scene_while_blender_renders(window_job, clip_scene, monkeypatch):
+    rendering = True
+    monkeypatch.setattr(walking, "is_rendering", lambda: rendering)
+    tick_until(window_job, lambda: session().job_line == "Waiting for Blender's render to end")
+    for _ in range(3):
+        assert window_job.tick() == jobs.TICK_S and not stepping.is_stepping()
+    rendering = False
+    tick_until(window_job, lambda: session().job_line.startswith("Exporting frame 2"))
+    rendering = True
+    tick_until(window_job, lambda: session().job_line.startswith("Waiting for Blender's render to end; a still by"))
+    assert "shows frame 1, where the export is" in session().job_line and clip_scene.frame_current == 1
+    rendering = False
+    tick_until(window_job, lambda: False)
+    assert session().job_state == "DONE" and "2 frames" in session().job_line
+
+
+def test_export_in_a_window_finds_its_scene_after_undo(window_job, clip_scene, tmp_path):
+    clip_scene.das.prompt = "before"
+    bpy.ops.ed.undo_push(message="before")
+    clip_scene.das.prompt = "after"
+    bpy.ops.ed.undo_push(message="after")
+    tick_until(window_job, lambda: "Opening" in session().job_line)
+    bpy.ops.ed.undo()
+    assert bpy.context.scene.das.prompt == "before" and window_job.is_running
+    tick_until(window_job, lambda: False)
+    assert session().job_state == "DONE" and lists_of(tmp_path / "data")[0] == ["a red cube crosses the picture"]
+
+
+def test_export_in_a_window_whose_scene_is_removed_says_so(window_job, clip_scene):
+    tick_until(window_job, lambda: "Opening" in session().job_line)
+    bpy.data.scenes.new("Other")
+    bpy.data.scenes.remove(clip_scene)
+    tick_until(window_job, lambda: False)
+    assert session().job_state == "FAILED" and "removed or renamed" in session().job_line
 
 
 def test_operator_exports_the_shot_with_its_own_name(clip_scene, tmp_path):

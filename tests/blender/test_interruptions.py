@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What comes between a job and its end: undo, saving, another file, what is removed, a dying server, Esc."""
 
+import os
+import signal
 import threading
 import time
 
 import addon_utils
 import bpy
+import numpy as np
 import pytest
 
-from das_blender_addon import engine, job_operators, jobs, recipes, stepping_note
+from das_blender_addon import api, compat, engine, job_operators, jobs, recipes, stepping_note, walking
 from das_blender_addon.errors import JobCancelled, SceneError
 from das_blender_addon.properties import resolve_settings
+from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.stepping import stepping
 from tests.blender.test_engine import running_jobs
 from tests.support.scenes import add_cube
@@ -99,6 +103,36 @@ def test_file_that_was_kept_without_asking_during_an_export_opens_as_the_scene_w
     assert exporting.is_running
     bpy.ops.wm.open_mainfile(filepath=file)
     assert_as_it_was()
+
+
+def rendered_during(exporting, folder, **arguments) -> list[np.ndarray]:
+    """The pictures of a render by our engine that comes between two frames of the export, which then goes on."""
+    scene = bpy.context.scene
+    scene.render.filepath = str(folder / "####")
+    compat.set_image_output(scene)
+    standing = scene.frame_current
+    bpy.ops.render.render(**arguments)
+    assert exporting.is_running and scene.frame_current == standing != 3
+    while exporting.tick() is not None:
+        time.sleep(0.01)
+    assert session().job_state == "DONE"
+    assert_as_it_was()
+    return [decode_png(path.read_bytes()) for path in sorted(folder.iterdir())]
+
+
+def test_still_during_an_export_is_of_the_frame_that_the_user_sees(exporting, tmp_path):
+    (still,) = rendered_during(exporting, tmp_path, write_still=True)
+    take = api.render_take(bpy.context.scene)
+    assert take.cached  # the same tracking video, whatever the walk has changed
+    np.testing.assert_array_equal(still, decode_png(take.frames[2].read_bytes()))
+    assert len({path.read_bytes() for path in take.frames}) == len(take.frames)
+
+
+def test_animation_during_an_export_has_every_frame_in_its_place(exporting, tmp_path):
+    pictures = rendered_during(exporting, tmp_path, animation=True)
+    take = api.render_take(bpy.context.scene)
+    for picture, path in zip(pictures, take.frames, strict=True):
+        np.testing.assert_array_equal(picture, decode_png(path.read_bytes()))
 
 
 def test_copy_of_a_scene_made_during_an_export_carries_no_note_later(exporting):
@@ -300,24 +334,49 @@ def test_disabling_the_extension_ends_a_take(shot_scene, monkeypatch):
     assert session().job_state != "RUNNING"
 
 
+WORKING = ("Waiting", "Loading", "Encoding", "Denoising")
+SILENT = "No answer from the server for"
+
+
 def test_server_that_dies_ends_a_take(shot_scene, monkeypatch, tmp_path):
-    monkeypatch.setenv("DAS_TIMEOUT_S", "3")
+    monkeypatch.setenv("DAS_TIMEOUT_S", "8")
     with running_server(tmp_path / "server") as server:
         shot_scene.das.server, shot_scene.das.seed = server.address, 98
         job = take_of(shot_scene, monkeypatch)
-        tick_until(job, lambda: session().job_line.startswith(("Waiting", "Loading", "Encoding", "Denoising")))
+        tick_until(job, lambda: session().job_line.startswith(WORKING))
         server.kill()
+        tick_until(job, lambda: session().job_line.startswith(SILENT))
+        assert job.is_running and session().job_line.endswith(" s") and session().progress > 0.3
         tick_to_the_end(job)
     assert session().job_state == "FAILED" and "fell silent" in session().job_line
 
 
+def test_take_goes_on_with_a_server_that_was_silent(shot_scene, monkeypatch, tmp_path):
+    lines = []
+    with running_server(tmp_path / "server") as server:
+        shot_scene.das.server, shot_scene.das.seed = server.address, 97
+        job = take_of(shot_scene, monkeypatch)
+        tick_until(job, lambda: session().job_line.startswith(WORKING))
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            tick_until(job, lambda: session().job_line.startswith(SILENT))
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        tick_until(job, lambda: lines.append(session().job_line))
+    spoken = [line for line in lines if not line.startswith(SILENT)]
+    assert (
+        session().job_state == "DONE" and lines[0].startswith(SILENT) and spoken[0].startswith((*WORKING, "Receiving"))
+    )
+
+
 def test_no_scene_is_walked_while_blender_renders(shot_scene, monkeypatch):
     rendering = True
-    for module in (job_operators, recipes):
+    for module in (job_operators, walking):
         monkeypatch.setattr(module, "is_rendering", lambda: rendering)
     job = start_as_in_window(job_operators.DAS_OT_preview_tracking, preview_of(shot_scene))
     for _ in range(3):
         assert job.tick() == jobs.TICK_S and shot_scene.frame_current == 1
+    assert session().job_line == "Waiting for Blender's render to end"
     jobs.stop_job()
     with pytest.raises(RuntimeError, match="Blender is rendering"):
         bpy.ops.das.preview_tracking()
