@@ -146,6 +146,10 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
     # 2. The model.
     pipeline = context.pipeline(spec.model)
     context.emit_progress("encoding", 0, 1)
+    if pipeline.carries_first_frame:  # what it starts from shows the motion long before its first step
+        from das_server.pipeline.carry import carry
+
+        context.emit_preview(0, carry(np.asarray(first_frame), tracking_video))
 
     def on_stage(stage: str) -> None:
         context.emit_progress(stage, 0, spec.num_inference_steps if stage == "denoising" else 1)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from das_server.pipeline.carry import look_up, planes
+from das_server.pipeline.carry import carry, look_up, planes
 from das_server.pipeline.compose import compose, first_frame_grid
 
 MOVING_LEVELS = 24
@@ -148,23 +148,25 @@ def evaluate(checkpoint: Path, clips: list[HeldOutClip], steps: Iterable[int] = 
              each: Callable[[HeldOutClip, dict[str, np.ndarray]], None] | None = None) -> list[dict]:
     """One row of numbers per clip and variant; `each` gets every clip's variants (for contact sheets).
 
-    The "other" tracking is the next clip's of the same size, the "frozen" one repeats its first frame."""
+    The "other" tracking is the next clip's of the same size, the "frozen" one repeats its first frame; "carried" is the
+    first frame carried along the tracking video, which the model starts from."""
     runner = PreviewRunner(checkpoint)
     steps = tuple(steps)
     rows = []
     for index, clip in enumerate(clips):
         others = [c for c in (*clips[index + 1:], *clips[:index]) if c.rgb.shape == clip.rgb.shape]
         variants = {"static": np.repeat(clip.rgb[:1], len(clip.rgb), 0), "warp": plain_warp(clip),
-                    "autoencoder": runner.through_autoencoder(clip)}
+                    "autoencoder": runner.through_autoencoder(clip), "carried": carry(clip.rgb[0], clip.tracking)}
         for count in steps:
             variants[f"model_{count}"] = runner.frames(clip, clip.tracking, count)
             if others and count == steps[0]:
                 variants[f"other_{count}"] = runner.frames(clip, others[0].tracking, count)
         frozen = np.repeat(clip.tracking[:1], len(clip.tracking), 0)
         variants["frozen"] = runner.frames(clip, frozen, steps[0])
-        for count in steps:
-            variants[f"composed_{count}"] = compose(variants[f"model_{count}"], clip.rgb[0], clip.xy, clip.visible,
-                                                     tracking_video=clip.tracking)
+        for composed, source in [("composed_carried", "carried"),
+                                 *((f"composed_{count}", f"model_{count}") for count in steps)]:
+            variants[composed] = compose(variants[source], clip.rgb[0], clip.xy, clip.visible,
+                                         tracking_video=clip.tracking)
         for variant, frames in variants.items():
             rows.append({"clip": clip.name, "kind": clip.kind, **clip.selections(), "variant": variant,
                          **measure(frames, clip)})

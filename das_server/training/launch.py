@@ -29,7 +29,7 @@ def run(recipe: Path, resume: bool = False) -> int:
     if isinstance(settings, FineTuneRecipe):
         _wait(recipe, "finetune", _start(recipe, settings, "finetune", settings.processes, resume))
         return 0
-    for stage in ("render_first", "autoencoder", "encode_first", "transformer", "assemble"):
+    for stage in ("render_first", "autoencoder", "encode_first", "transformer", "decoder", "assemble"):
         if resume and _finished(settings, stage):
             continue
         second = BESIDE.get(stage)

@@ -5,7 +5,8 @@
 2. `autoencoder` (while `render_rest` renders the other clips, when the recipe allows)
 3. `encode_first`: clips to latents, the first portion
 4. `transformer` (while `encode_rest` encodes the others)
-5. `assemble`: the checkpoint folder in the full model's layout
+5. `decoder`: trained on what the transformer predicts
+6. `assemble`: the checkpoint folder in the full model's layout
 """
 
 import logging

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import CogVideoXDPMScheduler
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
 from PIL import Image
 
 from das_server.pipeline.carry import carry
@@ -31,7 +31,7 @@ SAMPLE_CLIPS, SAMPLE_STEPS = 8, (1, 4)
 LATENT_NAMES = ("video", "carried", "tracking", "tracking_image")
 SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
              "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0, "prediction_type": "v_prediction",
-             "timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "snr_shift_scale": 30.0}
+             "timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "snr_shift_scale": 100.0}
 """The full model's sampler, but with the schedule shifted to high noise: what the tracking video leaves open is little,
 so a later step has to correct the step before it and not to refine a nearly finished picture."""
 
@@ -44,14 +44,14 @@ def encode_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
     for clip_set in recipe.validation_sets:
         _encode_clips(recipe, ranks, clip_set, clip_set.count)
     for clip_set in recipe.clip_sets:
-        _encode_clips(recipe, ranks, clip_set, clip_set.count // PORTIONS)
+        _encode_clips(recipe, ranks, clip_set, -(-clip_set.count // PORTIONS))
 
 
 def encode_rest(recipe: PreviewRecipe, ranks: Ranks) -> None:
     """Encode the other portions, all sets growing together, while the transformer trains."""
     for portion in range(2, PORTIONS + 1):
         for clip_set in recipe.clip_sets:
-            _encode_clips(recipe, ranks, clip_set, clip_set.count * portion // PORTIONS)
+            _encode_clips(recipe, ranks, clip_set, -(-clip_set.count * portion // PORTIONS))
 
 
 def _encode_clips(recipe: PreviewRecipe, ranks: Ranks, clip_set: ClipSet, end: int) -> None:
@@ -104,7 +104,7 @@ def _open_latents(folder: Path, mode: str = "r") -> dict[str, np.ndarray]:
     return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in LATENT_NAMES}
 
 
-class _Clips:
+class EncodedClips:
     """Latents of one set."""
 
     def __init__(self, recipe: PreviewRecipe, clip_set: ClipSet):
@@ -129,8 +129,8 @@ def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
     torch.manual_seed(settings.loop.seed)
     transformer = build_transformer(settings).to(ranks.device)
     alphas_cumprod = CogVideoXDPMScheduler(**SCHEDULER).alphas_cumprod.float()
-    sets = [_Clips(recipe, clip_set) for clip_set in recipe.clip_sets]
-    validation = _Clips(recipe, recipe.validation_sets[0])
+    sets = [EncodedClips(recipe, clip_set) for clip_set in recipe.clip_sets]
+    validation = EncodedClips(recipe, recipe.validation_sets[0])
     loop = TrainingLoop(transformer, make_optimiser(transformer, settings.optimiser), settings.loop, folder, ranks)
     if resume:
         loop.resume()
@@ -151,7 +151,8 @@ def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
         write_transformer(recipe, loop.averaged_weights())
 
 
-def preview_batch(context: StepContext, settings: TransformerSettings, sets: list[_Clips]) -> dict[str, torch.Tensor]:
+def preview_batch(context: StepContext, settings: TransformerSettings,
+                  sets: list[EncodedClips]) -> dict[str, torch.Tensor]:
     """One size for all ranks, by `size_shares` (before `large_from` only the first sizes of few tokens); then as many
     clips of it as `tokens_per_batch` holds, other ones on every rank."""
     shares = np.array(settings.size_shares or [1.0] * len(sets))
@@ -229,7 +230,8 @@ def assemble(recipe: PreviewRecipe) -> None:
     """Write `checkpoint/` in the full model's layout, float16 safetensors."""
     target = recipe.folder / "checkpoint"
     shutil.rmtree(target, ignore_errors=True)
-    load_autoencoder(recipe).half().save_pretrained(target / "vae")
+    autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "decoder" / "final")
+    autoencoder.half().save_pretrained(target / "vae")
     transformer = build_transformer(recipe.transformer).from_pretrained(recipe.folder / "transformer" / "final")
     transformer.half().save_pretrained(target / "transformer")
     CogVideoXDPMScheduler(**SCHEDULER).save_pretrained(target / "scheduler")

@@ -62,8 +62,21 @@ class TransformerSettings:
 
 
 @dataclass(frozen=True)
+class DecoderSettings:
+    """The preview's decoder on predicted latents. `crop` is (height, width) in pixels; `encoded_share` of the latents
+    are encoded ones."""
+
+    optimiser: OptimiserSettings
+    loop: LoopSettings
+    batch_size: int = 4
+    crop: tuple[int, int] = (32, 48)
+    encoded_share: float = 0.25
+    validation_clips: int = 16
+
+
+@dataclass(frozen=True)
 class PreviewRecipe:
-    """A small model from nothing: synthetic clips, autoencoder, transformer, checkpoint folder."""
+    """A small model from nothing: synthetic clips, autoencoder, transformer, decoder, checkpoint folder."""
 
     name: str
     folder: Path
@@ -75,6 +88,7 @@ class PreviewRecipe:
     validation_sets: tuple[ClipSet, ...]
     autoencoder: AutoencoderSettings
     transformer: TransformerSettings
+    decoder: DecoderSettings
     samples: int = 2
     background_rendering: bool = True
 

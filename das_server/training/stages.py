@@ -3,11 +3,11 @@
 
 from das_blender_addon.errors import ModelError
 
-from . import finetune, preview, preview_stages
+from . import finetune, preview, preview_decoder, preview_stages
 from .ranks import Ranks
 from .recipe import FineTuneRecipe, PreviewRecipe
 
-PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", "encode_rest", "transformer",
+PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", "encode_rest", "transformer", "decoder",
                   "assemble")
 
 
@@ -30,5 +30,7 @@ def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, 
         preview_stages.encode_rest(recipe, ranks)
     elif stage == "transformer":
         preview_stages.train_transformer(recipe, ranks, resume)
+    elif stage == "decoder":
+        preview_decoder.train_decoder(recipe, ranks, resume)
     else:
         preview_stages.assemble(recipe)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From *Render* to the first progress, the first step preview and the last frame: the demo shot, the embedded model,
+"""From *Render* to the first progress, the first previews and the last frame: the demo shot, the embedded model,
 station by station, and the worker's peak memory.
 
 Run: ``python tests/bench/bench_take.py [WIDTHxHEIGHT …]`` in an environment with Blender as a module.  A real server
@@ -40,6 +40,8 @@ def measure(api, scene, server: str, size: str, seed: int, cache: Path) -> dict[
                 seen.setdefault("first denoising step", elapsed_s)
         elif isinstance(event, Preview):
             seen.setdefault("first preview", elapsed_s)
+            if event.step > 0:
+                seen.setdefault("first step preview", elapsed_s)
 
     chosen = None if size == "AUTO" else tuple(int(word) for word in size.split("x"))
     take = api.render_take(
@@ -65,7 +67,7 @@ def main() -> None:
         bpy.ops.wm.save_as_mainfile(filepath=str(Path(scratch) / "demo.blend"))
         print(
             f"49 frames of the demo scene, Blender {bpy.app.version_string}, {os.cpu_count()} processors, das-preview; "
-            "seconds since render_take; aims at 192x128: first preview 6, the job (· · total) 15, 2 GB"
+            "seconds since render_take; aims at 192x128: first step preview 6, the job (· · total) 15, 2 GB"
         )
         for size in sys.argv[1:] or SIZES:
             takes = [

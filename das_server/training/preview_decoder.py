@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The last stage of training the preview: its decoder learns to show what the transformer predicts.
+
+Predicted latents are smoother than encoded ones, and the decoder has seen only those. The encoder and the transformer
+stay as they are, so no latents have to be made again. Some of the latents it trains on are still encoded ones.
+"""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX
+
+from .clips import open_clips
+from .loop import StepContext, TrainingLoop
+from .preview import PATCH_SIZE, clips_folder, latent_stride, make_optimiser, to_video
+from .preview_stages import EncodedClips, predict_first_step
+from .preview_transformer import build_transformer
+from .ranks import Ranks
+from .recipe import PreviewRecipe
+
+
+def train_decoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
+    """Train on random crops of the first set's clips; writes `decoder/final`, the whole autoencoder."""
+    settings, folder = recipe.decoder, recipe.folder / "decoder"
+    autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").to(ranks.device)
+    transformer = build_transformer(recipe.transformer).from_pretrained(recipe.folder / "transformer" / "final")
+    transformer.eval().requires_grad_(False).to(ranks.device)
+    stride, clip_set, validation_set = latent_stride(recipe), recipe.clip_sets[0], recipe.validation_sets[0]
+    clips, latents = open_clips(clips_folder(recipe, clip_set), clip_set)["rgb"], EncodedClips(recipe, clip_set)
+    loop = TrainingLoop(autoencoder.decoder, make_optimiser(autoencoder.decoder, settings.optimiser), settings.loop,
+                        folder, ranks)
+    if resume:
+        loop.resume()
+
+    def step_loss(context: StepContext):
+        indices = context.rng.integers(0, latents.count, settings.batch_size)
+        encoded = context.rng.random(settings.batch_size) < settings.encoded_share
+        chosen = _shown_latents(transformer, latents.batch(indices), encoded, context.generator, recipe, ranks.device)
+        rows, columns = settings.crop[0] // stride, settings.crop[1] // stride
+        y = PATCH_SIZE * context.rng.integers(0, (chosen.shape[3] - rows) // PATCH_SIZE + 1)
+        x = PATCH_SIZE * context.rng.integers(0, (chosen.shape[4] - columns) // PATCH_SIZE + 1)
+        truth = to_video(np.stack([clips[index][:, stride * y:stride * (y + rows), stride * x:stride * (x + columns)]
+                                   for index in indices])).to(ranks.device)
+        error = _decode(autoencoder, chosen[..., y:y + rows, x:x + columns]) - truth
+        square = error.square().mean()
+        return error.abs().mean() + square, {"psnr": -10 * torch.log10(square.detach() / 4 + 1e-10).item()}
+
+    def validate(loop: TrainingLoop) -> dict[str, float]:
+        averaged = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").to(ranks.device)
+        averaged.decoder.load_state_dict(loop.averaged_weights())
+        arrays = open_clips(clips_folder(recipe, validation_set), validation_set)["rgb"]
+        return decoder_quality(averaged, transformer, arrays, EncodedClips(recipe, validation_set), recipe)
+
+    loop.run(step_loss, validate)
+    if ranks.rank == 0:
+        autoencoder.decoder.load_state_dict(loop.averaged_weights())
+        autoencoder.save_pretrained(folder / "final")
+
+
+@torch.no_grad()
+def decoder_quality(autoencoder, transformer, clips: np.ndarray, latents: EncodedClips,
+                    recipe: PreviewRecipe) -> dict[str, float]:
+    """PSNR in dB, frames >= 1, of some validation clips decoded from the predicted and from the encoded latents."""
+    count = recipe.decoder.validation_clips
+    device = next(autoencoder.parameters()).device
+    truth = to_video(clips[:count]).to(device)
+    result = {}
+    for name, encoded in (("predicted", False), ("encoded", True)):
+        shown = _shown_latents(transformer, latents.batch(np.arange(count)), np.full(count, encoded),
+                               torch.Generator().manual_seed(5), recipe, device)
+        square = torch.cat([(_decode(autoencoder, shown[i:i + 1]).clamp(-1, 1) - truth[i:i + 1])[:, :, 1:].square()
+                            for i in range(count)]).flatten(1).mean(1)
+        result[name] = round((-10 * torch.log10(square / 4 + 1e-10)).mean().item(), 3)
+    return result
+
+
+@torch.no_grad()
+def _shown_latents(transformer, batch: dict[str, torch.Tensor], encoded: np.ndarray, generator: torch.Generator,
+                   recipe: PreviewRecipe, device) -> torch.Tensor:
+    """`[B, F, 16, h, w]`: predicted in one step from noise, or the true ones where `encoded` `[B]` bool."""
+    batch = {key: value.to(device) for key, value in batch.items()}
+    noise = torch.randn(batch["video"].shape, generator=generator).to(device)
+    settings = recipe.transformer
+    text = torch.zeros(len(noise), settings.max_text_seq_length, settings.text_embed_dim, device=device)
+    given = {key: batch[key] for key in ("carried", "tracking", "tracking_image")}
+    predicted = predict_first_step(transformer, text=text, noise=noise, **given)
+    return torch.where(torch.from_numpy(encoded).view(-1, 1, 1, 1, 1).to(device), batch["video"], predicted)
+
+
+def _decode(autoencoder, latents: torch.Tensor) -> torch.Tensor:
+    """Scaled latents `[B, F, 16, h, w]` to `[B, 3, T, H, W]` in about -1…1."""
+    return autoencoder.decode(latents.transpose(1, 2) / autoencoder.config.scaling_factor).sample
