@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A preview recipe, from nothing to a checkpoint folder that the pipeline runs, all stages in their processes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from das_server.pipeline.pipeline import DasPipeline
+from das_server.training.launch import run
+from das_server.training.recipe import load_recipe
+
+RECIPE = """
+kind = "preview"
+name = "tiny"
+folder = "{folder}"
+processes = 1
+threads = 1
+num_textures = 4
+texture_seed = 1
+samples = 1
+clip_sets = [{{frames = 9, height = 16, width = 24, count = 48, seed = 1000}},
+             {{frames = 17, height = 24, width = 16, count = 4, seed = 2000}}]
+validation_sets = [{{frames = 9, height = 16, width = 24, count = 8, seed = 9000}}]
+
+[autoencoder]
+batch_size = 1
+crop = [16, 24]
+train_clips = 16
+validation_clips = 2
+optimiser = {{name = "muon", learning_rate = 2e-3, matrix_learning_rate = 4e-3}}
+loop = {{steps = 5, warmup_steps = 1, validate_every = 5, log_every = 1}}
+
+[transformer]
+num_layers = 2
+num_tracking_blocks = 1
+tokens_per_batch = 60
+own_input_from = 0.3
+validation_clips = 4
+optimiser = {{name = "muon", learning_rate = 1e-3, matrix_learning_rate = 2e-3}}
+loop = {{steps = 6, warmup_steps = 1, validate_every = 6, log_every = 1}}
+
+[decoder]
+batch_size = 2
+crop = [16, 24]
+validation_clips = 2
+optimiser = {{name = "muon", learning_rate = 1e-3, matrix_learning_rate = 2e-3}}
+loop = {{steps = 3, warmup_steps = 1, validate_every = 3, log_every = 1}}
+"""
+STAGES = ("render_first", "autoencoder", "encode_first", "transformer", "decoder", "assemble")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    path = folder / "tiny.toml"
+    path.write_text(RECIPE.format(folder=(folder / "out").as_posix()))
+    assert run(path) == 0
+    return path, load_recipe(path).folder
+
+
+def test_recipe_leaves_a_checkpoint_that_starts_from_the_carried_frame(trained):
+    _, folder = trained
+    pipeline = DasPipeline.from_pretrained(folder / "checkpoint", device="cpu", vae_tiling=False)
+    assert pipeline.carries_first_frame
+    rng = np.random.default_rng(0)
+    tracking = rng.integers(0, 256, (9, 16, 24, 3), dtype=np.uint8)
+    image = Image.fromarray(rng.integers(0, 256, (16, 24, 3), dtype=np.uint8))
+    output = pipeline("", tracking, image, num_inference_steps=1, guidance_scale=1.0,
+                      generator=torch.Generator().manual_seed(0))
+    assert output.frames.shape == (9, 16, 24, 3)
+    assert output.frames.std() > 5  # a picture, not one colour
+    assert output.settings["carries_first_frame"] is True
+
+
+def test_recipe_logs_what_it_measured(trained):
+    _, folder = trained
+    header = (folder / "transformer" / "validation.csv").read_text().splitlines()[0].split(",")
+    assert {"own", "other", "carried", "psnr_1", "psnr_4"} <= set(header)
+    assert Image.open(folder / "transformer" / "samples" / "000006.png").width == 9 * 24
+    assert (folder / "decoder" / "validation.csv").read_text().startswith("step,elapsed_s,predicted,encoded")
+
+
+def test_finished_recipe_is_not_trained_again_on_resume(trained):
+    path, folder = trained
+    assert sorted(mark.stem for mark in folder.glob("*.done")) == sorted(STAGES)
+    weights = folder / "checkpoint" / "transformer" / "diffusion_pytorch_model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert run(path, resume=True) == 0
+    assert weights.stat().st_mtime_ns == before
