@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from das_blender_addon.errors import ModelError
+
 CARRIES_FIRST_FRAME = "carries_first_frame"
 """Key of a checkpoint's `model_index.json`: true for a model that is given the carried first frame."""
 DEPTH_TOLERANCE = 6
@@ -25,8 +27,18 @@ FRAMES_AT_ONCE = 8
 
 
 def carries_first_frame(folder: Path) -> bool:
-    """Whether the checkpoint in `folder` was trained on the carried first frame; the published models were not."""
-    return bool(json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get(CARRIES_FIRST_FRAME, False))
+    """Whether the checkpoint in `folder` was trained on the carried first frame; the published models were not.
+
+    Raises ModelError where its `model_index.json` is damaged.
+    """
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        carries = index.get(CARRIES_FIRST_FRAME, False)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder / 'model_index.json'} cannot be read: {error}.") from error
+    if not isinstance(carries, bool):
+        raise ModelError(f"{folder / 'model_index.json'}: {CARRIES_FIRST_FRAME} is {carries!r}, not true or false.")
+    return carries
 
 
 def carry(first_frame: np.ndarray, tracking_video: np.ndarray) -> np.ndarray:
@@ -41,7 +53,7 @@ def carry(first_frame: np.ndarray, tracking_video: np.ndarray) -> np.ndarray:
     untracked = ~tracked_pixels(first)
     farthest, nearest = _depths_around(first)
     layers = depth_layers(source, first)
-    behind = diffuse(source, untracked.float())
+    behind = diffuse_or(source, source, untracked.float())
     result = [torch.from_numpy(np.array(first_frame))[None]]
     for start in range(1, len(tracking_video), FRAMES_AT_ONCE):
         tracking = planes(tracking_video[start:start + FRAMES_AT_ONCE])
@@ -51,7 +63,7 @@ def carry(first_frame: np.ndarray, tracking_video: np.ndarray) -> np.ndarray:
         seen, kept = tracked & fits, ~tracked & untracked
         carried = look_up(source, grid)
         share = diffuse(kept.float(), (tracked | kept).float())
-        around = share * behind + (1 - share) * diffuse(carried, seen.float())
+        around = share * behind + (1 - share) * diffuse_or(behind, carried, seen.float())
         carried = torch.where(seen, carried, torch.where(tracked, look_up_layers(layers, grid, depth), around))
         carried = torch.where(kept, source, carried)
         result.append(carried.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1))
@@ -91,7 +103,7 @@ def diffuse(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     Source: Gortler et al. 1996, The Lumigraph, section 3.4.
     """
     pyramid = [(values * known, known)]
-    while max(pyramid[-1][1].shape[2:]) > 2:
+    while max(pyramid[-1][1].shape[2:]) > 1:
         sums, weights = (_halve(part) for part in pyramid[-1])
         excess = weights.clamp(min=1)  # a pixel known several times counts once
         pyramid.append((sums / excess, weights / excess))
@@ -102,6 +114,11 @@ def diffuse(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         filled = functional.interpolate(filled, scale_factor=2, mode="bilinear")[:, :, :height, :width]
         filled = sums + (1 - weights) * filled
     return filled
+
+
+def diffuse_or(otherwise: torch.Tensor, values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """`diffuse`, but `otherwise` `[1, C, H, W]` in the frames where nothing is known."""
+    return torch.where(known.flatten(1).any(1).view(-1, 1, 1, 1), diffuse(values, known), otherwise)
 
 
 def _halve(image: torch.Tensor) -> torch.Tensor:

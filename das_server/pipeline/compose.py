@@ -14,7 +14,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .carry import FRAMES_AT_ONCE, depth_layers, diffuse, look_up, look_up_layers, planes, positions, tracked_pixels
+from .carry import (
+    FRAMES_AT_ONCE,
+    depth_layers,
+    diffuse,
+    diffuse_or,
+    look_up,
+    look_up_layers,
+    planes,
+    positions,
+    tracked_pixels,
+)
 
 HIDDEN_SHARE = 0.8
 """How much of a hidden surface's colour comes from the first frame around it; the model gives the rest."""
@@ -42,9 +52,11 @@ def compose(model_frames: np.ndarray, first_frame: np.ndarray, first_frame_xy: n
     """
     frames, height, width, _ = model_frames.shape
     if first_frame.shape != (height, width, 3) or first_frame_xy.shape != (frames, height, width, 2) \
-            or first_frame_visible.shape != (frames, height, width):
+            or first_frame_visible.shape != (frames, height, width) \
+            or (tracking_video is not None and tracking_video.shape != model_frames.shape):
+        tracking = None if tracking_video is None else tracking_video.shape
         raise ValueError(f"shapes differ: frames {model_frames.shape}, first frame {first_frame.shape}, positions "
-                         f"{first_frame_xy.shape}, visibility {first_frame_visible.shape}")
+                         f"{first_frame_xy.shape}, visibility {first_frame_visible.shape}, tracking video {tracking}")
     source = planes(first_frame[None])
     shown = torch.from_numpy(first_frame_visible & np.isfinite(first_frame_xy).all(-1))[:, None]
     grid = first_frame_grid(first_frame_xy)
@@ -111,7 +123,7 @@ def surroundings(carried: torch.Tensor, known: torch.Tensor, behind: torch.Tenso
     behind it, one among surfaces their carried colours, one between the two both.
     """
     share = diffuse(kept.float(), (~uncovered).float())
-    return share * behind + (1 - share) * diffuse(carried, known.float())
+    return share * behind + (1 - share) * diffuse_or(behind, carried, known.float())
 
 
 def _agreement(painted: torch.Tensor, expected: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

@@ -122,6 +122,7 @@ class DasPipeline:
         path = Path(folder)
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
+        carries = carries_first_frame(path)
 
         # 1. Where it goes, before anything large is read.
         device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
@@ -150,7 +151,7 @@ class DasPipeline:
             prompt_encoder=PromptEncoder(path, transformer.config.max_text_seq_length, dtype, cache),
             device=plan.device,
             vae_tiling=vae_tiling,
-            carries_first_frame=carries_first_frame(path),
+            carries_first_frame=carries,
         )
         pipeline.float8 = float8
 

@@ -160,6 +160,7 @@ def evaluate(checkpoint: Path, clips: list[HeldOutClip], steps: Iterable[int] = 
         for count in steps:
             variants[f"model_{count}"] = runner.frames(clip, clip.tracking, count)
             if others and count == steps[0]:
+                variants["carried_other"] = carry(clip.rgb[0], others[0].tracking)
                 variants[f"other_{count}"] = runner.frames(clip, others[0].tracking, count)
         frozen = np.repeat(clip.tracking[:1], len(clip.tracking), 0)
         variants["frozen"] = runner.frames(clip, frozen, steps[0])

@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def claims(first: int, last: int) -> tuple[tuple[str, str, str], ...]:
     """(better, worse, number): what the model is meant to be better than, at `first` and at `last` steps."""
-    return ((f"model_{first}", f"other_{first}", "psnr"), (f"model_{first}", "frozen", "psnr"),
+    return ((f"model_{first}", f"other_{first}", "psnr"), ("carried", "carried_other", "psnr"),
+            (f"model_{first}", "frozen", "psnr"),
+            *((f"model_{first}", "carried", key) for key in ("psnr", "psnr_visible", "psnr_holes")),
             (f"model_{first}", "static", "psnr"), (f"model_{first}", "warp", "psnr"),
             *((f"composed_{first}", "composed_carried", key) for key in ("psnr", "ssim", "psnr_holes")),
             (f"model_{last}", f"model_{first}", "psnr"), (f"composed_{last}", f"composed_{first}", "psnr"),

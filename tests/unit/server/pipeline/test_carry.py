@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from das_blender_addon.errors import ModelError
 from das_server.pipeline.carry import (
     carries_first_frame,
     carry,
@@ -128,6 +129,29 @@ def test_diffuse_keeps_known_values_and_stays_between_them_elsewhere():
 
 def test_diffuse_is_zero_when_nothing_is_known():
     assert not diffuse(torch.ones(1, 3, 6, 6), torch.zeros(1, 1, 6, 6)).any()
+
+
+def test_diffuse_fills_the_far_side_with_what_is_known_and_not_with_black():
+    known = torch.zeros(1, 1, 128, 192)
+    known[..., :60] = 1
+    np.testing.assert_allclose(diffuse(torch.full((1, 3, 128, 192), 200.0), known), 200, atol=0.1)
+
+
+@pytest.mark.parametrize("tracked", ["everything", "a thing"])
+def test_a_frame_that_shows_nothing_of_the_first_one_is_not_black(tracked):
+    first = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    tracks = np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+    rows = slice(None) if tracked == "everything" else slice(8, 24)
+    tracks[0, rows] = _still_tracks()[0, rows]
+    np.testing.assert_allclose(carry(first, tracks), 200, atol=1)
+
+
+@pytest.mark.parametrize(("text", "words"), [("{", "cannot be read"), ("[]", "cannot be read"),
+                                             ('{"carries_first_frame": "false"}', "not true or false")])
+def test_damaged_index_is_refused(tmp_path, text, words):
+    (tmp_path / "model_index.json").write_text(text)
+    with pytest.raises(ModelError, match=words):
+        carries_first_frame(tmp_path)
 
 
 @pytest.mark.parametrize(("index", "carries"), [({}, False), ({"carries_first_frame": True}, True)])
