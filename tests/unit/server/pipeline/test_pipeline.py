@@ -8,6 +8,7 @@ import torch
 from das_blender_addon.errors import JobCancelled, JobRejected, ModelError, OutOfMemory
 from das_server.models.checkpoint import add_model
 from das_server.models.registry import PREVIEW_FOLDER
+from das_server.pipeline import latents as border
 from das_server.pipeline.loading import load_pipeline
 from das_server.pipeline.memory import PROFILES
 from das_server.pipeline.pipeline import DasPipeline
@@ -49,6 +50,21 @@ def test_clip_of_a_model_whose_halves_are_no_whole_tiles_can_be_tiled(pipeline):
     video, picture = gradient_clip(9, 192, 128)
     result = run(pipeline, video=video, picture=picture, num_inference_steps=1, guidance_scale=1.0, vae_tiling=True)
     assert result.frames.shape == (9, 128, 192, 3) and result.settings["vae_tiling"] is True
+
+
+@pytest.mark.parametrize("carries", [True, False])
+def test_only_a_model_of_the_carried_frame_is_given_later_frames(pipeline, monkeypatch, carries):
+    monkeypatch.setattr(pipeline, "carries_first_frame", carries)
+    seen = []
+    hook = pipeline.transformer.register_forward_pre_hook(
+        lambda module, inputs, options: seen.append(options["hidden_states"]), with_kwargs=True
+    )
+    try:
+        result = run(pipeline, num_inference_steps=1)
+    finally:
+        hook.remove()
+    later = seen[0][:, 1:, border.NUM_LATENT_CHANNELS :]
+    assert bool(later.abs().max() > 0.1) is carries and result.settings["carries_first_frame"] is carries
 
 
 @pytest.mark.parametrize(
