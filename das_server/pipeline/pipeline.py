@@ -42,8 +42,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_NEGATIVE_PROMPT = (
     "The video is not of a high quality, it has a low resolution. Watermark present in each frame. The "
-    "background is solid. "
-    "Strange body and strange trajectory. Distortion."
+    "background is solid. Strange body and strange trajectory. Distortion."
 )
 """The negative prompt that the model was published with."""
 
