@@ -55,6 +55,9 @@ class StepContext:
     generator: torch.Generator
 
 
+CHECKPOINT_FILES = ("weights.safetensors", "average.safetensors", "optimiser.safetensors", "state.json")
+"""What a checkpoint folder holds, in the order in which it is written."""
+
 StepLoss = Callable[[StepContext], tuple[torch.Tensor, dict[str, float]]]
 
 
@@ -116,23 +119,42 @@ class TrainingLoop:
         return {**self.module.state_dict(), **self.average}
 
     def save(self) -> None:
-        """Write `last/` so that it is always complete: a new folder first, then the swap. Rank 0 only."""
+        """Write `last/`: a new folder first, then the swap, so that at every moment one of the two is whole. Rank 0
+        only."""
         if self.ranks.rank:
             return
-        new, last = self.folder / "last.new", self.folder / "last"
-        shutil.rmtree(new, ignore_errors=True)
+        new, last, old = (self.folder / name for name in ("last.new", "last", "last.old"))
+        if self._whole_checkpoint() == new:  # an earlier run ended between the two steps of the swap
+            shutil.rmtree(last, ignore_errors=True)
+            os.replace(new, last)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
         new.mkdir()
         for name, tensors in (("weights", self.trainable), ("average", self.average)):
             save_file({key: value.detach().contiguous() for key, value in tensors.items()}, new / f"{name}.safetensors")
         save_file(self._optimiser_tensors(), new / "optimiser.safetensors")
         (new / "state.json").write_text(json.dumps({"step": self.step, "elapsed_s": self.elapsed_s}))
-        shutil.rmtree(last, ignore_errors=True)
+        if last.exists():
+            os.replace(last, old)
         os.replace(new, last)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _whole_checkpoint(self) -> Path | None:
+        """`last/`, or `last.new/` where only that is whole, or None."""
+        for folder in (self.folder / "last", self.folder / "last.new"):
+            if all((folder / name).exists() for name in CHECKPOINT_FILES):
+                try:
+                    json.loads((folder / "state.json").read_text())
+                except ValueError:
+                    continue
+                return folder
+        return None
 
     def resume(self) -> bool:
-        """Load `last/` if there is one; True when it was loaded. The run then goes on as if it had never stopped."""
-        last = self.folder / "last"
-        if not (last / "state.json").exists():
+        """Load the checkpoint if there is one; True when it was loaded. The run then goes on as if it had never
+        stopped."""
+        last = self._whole_checkpoint()
+        if last is None:
             return False
         with torch.no_grad():
             for name, target in (("weights", self.trainable), ("average", self.average)):
@@ -149,6 +171,7 @@ class TrainingLoop:
                 key: value if key == "step" else value.to(device) for key, value in state.items()}
         state = json.loads((last / "state.json").read_text())
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.ranks.wait()  # rank 0 may not write the next one before all have read this one
         _log.info("resumed %s at step %s", self.folder, self.step)
         return True
 

@@ -2,6 +2,7 @@
 """The training loop: schedule, averages, logs, and resuming bit for bit; the optimiser."""
 
 import csv
+import shutil
 
 import pytest
 import torch
@@ -60,6 +61,33 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, name, acc
         assert torch.equal(value, again.module.state_dict()[key]), key
     for key, value in whole.averaged_weights().items():
         assert torch.equal(value, again.averaged_weights()[key]), key
+
+
+@pytest.mark.parametrize("left_of_last", [(), ("state.json",), ("weights.safetensors", "average.safetensors")])
+def test_resume_takes_the_new_checkpoint_when_killed_before_the_swap(tmp_path, left_of_last):
+    loop = _loop(tmp_path, steps=4)
+    loop.run(_step_loss(loop))
+    last = tmp_path / "last"
+    shutil.copytree(last, tmp_path / "last.new")
+    for path in last.iterdir():
+        if path.name not in left_of_last:
+            path.unlink()
+    again = _loop(tmp_path)
+    assert again.resume()
+    assert again.step == 4
+    again.save()
+    assert sorted(path.name for path in tmp_path.glob("last*")) == ["last"]
+    assert _loop(tmp_path).resume()
+
+
+def test_resume_prefers_a_whole_checkpoint_to_an_unfinished_new_one(tmp_path):
+    loop = _loop(tmp_path, steps=4)
+    loop.run(_step_loss(loop))
+    shutil.copytree(tmp_path / "last", tmp_path / "last.new")
+    (tmp_path / "last.new" / "state.json").write_text("")
+    assert _loop(tmp_path).resume()
+    shutil.rmtree(tmp_path / "last")
+    assert not _loop(tmp_path).resume()
 
 
 def test_resume_says_so_when_there_is_no_checkpoint(tmp_path):
