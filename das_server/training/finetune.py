@@ -2,7 +2,8 @@
 """Train a checkpoint folder with the published objective on clips in the public layout.
 
 Weights that are trained are float32 and stepped in float32; under mixed precision the computation and the frozen
-weights are bfloat16. Either the tracking branch alone is trained (as published) or everything.
+weights are bfloat16. Either the tracking branch alone is trained (as published) or everything. Of several clips the
+last is not trained on: the samples and the PSNR of the validation are of that one.
 """
 
 import contextlib
@@ -18,13 +19,14 @@ from das_blender_addon.errors import ModelError
 from das_server.models.conversion import TRACKING_PREFIXES
 from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline import latents as border
+from das_server.pipeline.carry import carries_first_frame, carry
 from das_server.pipeline.prompt import PromptEncoder
 from das_server.pipeline.scheduler import load_scheduler
 
 from .dataset import TrainingClip, read_dataset, read_frames
 from .loop import StepContext, TrainingLoop
 from .objective import noised_image, velocity_objective
-from .preview import make_optimiser
+from .preview import make_optimiser, to_video
 from .ranks import Ranks
 from .recipe import FineTuneRecipe
 
@@ -55,7 +57,7 @@ def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     encoders = ClipEncoders(recipe, ranks.device, half)
-    clips = read_dataset(recipe.dataset)
+    clips, validation_clip = hold_out(read_dataset(recipe.dataset))
     # 2. the loop
     loop = TrainingLoop(transformer, make_optimiser(transformer, recipe.optimiser), recipe.loop, recipe.folder, ranks)
     if resume:
@@ -67,10 +69,18 @@ def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
             output = finetune_objective(transformer, encoders, [clips[index] for index in indices], context)
         return output.loss.float(), {}
 
-    loop.run(step_loss, lambda loop: _sample(recipe, loop, encoders, clips[0]))
+    loop.run(step_loss, lambda loop: _sample(recipe, loop, encoders, validation_clip))
     if ranks.rank == 0:
         transformer.load_state_dict(loop.averaged_weights())
         transformer.save_pretrained(recipe.folder / "transformer")
+
+
+def hold_out(clips: list[TrainingClip]) -> tuple[list[TrainingClip], TrainingClip]:
+    """The clips to train on and the one to validate on: the last, which is trained on only where it is the only one."""
+    if len(clips) == 1:
+        _log.warning("the dataset has one clip: validation is on a clip that is trained on")
+        return clips, clips[0]
+    return clips[:-1], clips[-1]
 
 
 def clip_order(count: int, seed: int, step: int, batch_size: int, ranks: Ranks) -> list[int]:
@@ -93,17 +103,20 @@ class ClipEncoders:
         self.alphas_cumprod = load_scheduler(recipe.model / "scheduler").alphas_cumprod.float()
         self.config = DasTransformer3DModel.load_config(recipe.model / "transformer")
         self.prompts = PromptEncoder(recipe.model, self.config["max_text_seq_length"], dtype)
+        self.carries_first_frame = carries_first_frame(recipe.model)
 
     @torch.no_grad()
     def encode(self, clips: list[TrainingClip], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Posterior samples of a batch, scaled: `latents`, `tracking_latents` `[B, F, C, h, w]`, `image_latents`,
-        `tracking_image_latents` `[B, 1, C, h, w]`; `text` `[B, L, D]`. The first frame is noised as published."""
+        `tracking_image_latents` `[B, 1, C, h, w]`; `text` `[B, L, D]`. The first frame is noised as published.
+
+        Of a model that is given the carried first frame, `image_latents` `[B, F, C, h, w]` are of that."""
         recipe = self.recipe
         size = (recipe.num_frames, recipe.height, recipe.width)
-        video, tracking = (torch.from_numpy(np.stack([read_frames(path, *size) for path in paths]))
-                           .permute(0, 4, 1, 2, 3).float().div(127.5).sub(1)
+        colours, tracks = ([read_frames(path, *size) for path in paths]
                            for paths in ([clip.video for clip in clips], [clip.tracking for clip in clips]))
-        image = video[:, :, :1]
+        video, tracking, image = to_video(np.stack(colours)), to_video(np.stack(tracks)), to_video(np.stack(
+            [carry(a[0], b) if self.carries_first_frame else a[:1] for a, b in zip(colours, tracks, strict=True)]))
         if recipe.image_noise:
             image = noised_image(image, generator)
         texts = self.prompts.encode([clip.prompt for clip in clips], self.device)
@@ -142,7 +155,7 @@ def finetune_objective(transformer, encoders: ClipEncoders, clips: list[Training
 
 
 def _sample(recipe: FineTuneRecipe, loop: TrainingLoop, encoders: ClipEncoders, clip: TrainingClip) -> dict[str, float]:
-    """Render the first clip with the current weights: `samples/<step>.png`, truth above result; returns its PSNR."""
+    """Render `clip` with the current weights: `samples/<step>.png`, truth above result; returns its PSNR."""
     from das_server.pipeline.pipeline import DasPipeline
 
     from .evaluate import psnr
@@ -151,12 +164,14 @@ def _sample(recipe: FineTuneRecipe, loop: TrainingLoop, encoders: ClipEncoders, 
     truth = read_frames(clip.video, *size)
     scheduler = load_scheduler(recipe.model / "scheduler")
     pipeline = DasPipeline(transformer=loop.module.eval(), vae=encoders.autoencoder, scheduler=scheduler,
-                           prompt_encoder=encoders.prompts, device=encoders.device)
+                           prompt_encoder=encoders.prompts, device=encoders.device,
+                           carries_first_frame=encoders.carries_first_frame)
     dtype = encoders.autoencoder.dtype
     context = torch.autocast(encoders.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
     with context, torch.no_grad():
         frames = pipeline(clip.prompt, read_frames(clip.tracking, *size), Image.fromarray(truth[0]),
                           num_inference_steps=recipe.sample_steps, guidance_scale=1.0).frames
+    encoders.autoencoder.disable_tiling()  # which the pipeline switches on; training encodes without
     moments = np.linspace(0, len(truth) - 1, 4).round().astype(int)
     sheet = np.concatenate([np.concatenate(list(video[moments]), 1) for video in (truth, np.asarray(frames))], 0)
     path = Path(recipe.folder) / "samples" / f"{loop.step:06d}.png"

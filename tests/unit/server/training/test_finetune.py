@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fine-tuning a checkpoint folder on clips in the public layout, at tiny size."""
 
+import csv
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +12,11 @@ from PIL import Image
 
 from das_blender_addon.errors import ModelError
 from das_server.models.transformer import DasTransformer3DModel
+from das_server.pipeline.carry import carry
 from das_server.training import finetune
+from das_server.training.dataset import read_dataset, read_frames
 from das_server.training.loop import LoopSettings
+from das_server.training.preview import to_video
 from das_server.training.ranks import Ranks
 from das_server.training.recipe import FineTuneRecipe, OptimiserSettings
 from tests.parity.golden_data import PIPELINE_MODEL
@@ -81,6 +86,44 @@ def test_finetuning_resumes_bit_for_bit_after_an_interruption(recipe, tmp_path, 
                       for folder in (recipe.folder, again.folder))
     for key, value in whole.items():
         assert torch.equal(resumed[key], value), key
+
+
+@pytest.fixture
+def carried_recipe(recipe):
+    """The recipe with a model that is given the carried first frame."""
+    index = recipe.model / "model_index.json"
+    text = index.read_text()
+    index.unlink()
+    index.write_text(json.dumps({**json.loads(text), "carries_first_frame": True}))
+    return replace(recipe, image_noise=False)
+
+
+def test_carried_first_frame_is_what_a_model_that_is_given_it_trains_on(carried_recipe):
+    encoders = finetune.ClipEncoders(carried_recipe, ALONE.device, torch.float32)
+    clips = read_dataset(carried_recipe.dataset)
+    batch = encoders.encode(clips, torch.Generator().manual_seed(3))
+    video, tracking = (read_frames(path, FRAMES, HEIGHT, WIDTH) for path in (clips[0].video, clips[0].tracking))
+    generator = torch.Generator().manual_seed(3)
+    expected = [encoders._sample(to_video(frames[None]), generator) for frames in (video, carry(video[0], tracking))]
+    assert torch.equal(batch["latents"], expected[0])
+    assert torch.equal(batch["image_latents"], expected[1])
+
+
+def test_model_that_is_given_the_carried_first_frame_is_trained_and_sampled(carried_recipe):
+    recipe = replace(carried_recipe, image_noise=True, sample_steps=2,
+                     loop=replace(carried_recipe.loop, validate_every=2))
+    finetune.train(recipe, ALONE, resume=False)
+    rows = list(csv.DictReader((recipe.folder / "validation.csv").open()))
+    assert [row["step"] for row in rows] == ["2"]
+    assert 0 < float(rows[0]["psnr"]) < 60
+    assert Image.open(recipe.folder / "samples" / "000002.png").size == (4 * WIDTH, 2 * HEIGHT)
+
+
+def test_last_clip_is_not_trained_on_where_there_are_several(recipe):
+    (clip,) = read_dataset(recipe.dataset)
+    other = replace(clip, prompt="another")
+    assert finetune.hold_out([clip, other]) == ([clip], other)
+    assert finetune.hold_out([clip]) == ([clip], clip)
 
 
 def test_clip_order_visits_every_clip_once_per_epoch_over_all_ranks():
