@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Synthetic clips on disk: one folder of memory-mapped arrays per size, written by several processes.
 
-`<frames>x<height>x<width>/` holds `rgb.npy` and `tracking.npy`, `[clips, T, H, W, 3]` u8.
+`<frames>x<height>x<width>/` holds `rgb.npy` and `tracking.npy`, `[clips, T, H, W, 3]` u8, and `origin.json`: what
+decides the clips, by which a later run knows whether they are its own.
 """
 
+import json
+import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +15,10 @@ import numpy as np
 
 from .synthetic import make_clip, make_texture_bank
 
+_log = logging.getLogger(__name__)
+
 NAMES = ("rgb", "tracking")
+ORIGIN = "origin.json"
 
 
 @dataclass(frozen=True)
@@ -29,15 +36,29 @@ class ClipSet:
         return f"{self.frames}x{self.height}x{self.width}"
 
 
-def create_clip_arrays(folder: Path, clip_set: ClipSet) -> None:
-    """Create the empty arrays of a set, unless they are there."""
+def create_clip_arrays(folder: Path, clip_set: ClipSet, **made_with: int) -> None:
+    """Create the empty arrays of a set, unless arrays of the very same clips are there; other ones are removed.
+
+    `made_with`: what decides the clips besides the set itself (`render_clips`)."""
     target = folder / clip_set.name
-    if (target / "tracking.npy").exists():
-        return
-    target.mkdir(parents=True, exist_ok=True)
     shape = (clip_set.count, clip_set.frames, clip_set.height, clip_set.width, 3)
+    origin = {"seed": clip_set.seed, "shape": list(shape), **made_with}
+    if _read_origin(target) == origin:
+        return
+    if target.exists():
+        _log.info("%s holds other clips, or nobody knows which: rendering anew", target)
+        shutil.rmtree(target)
+    target.mkdir(parents=True)
     for name in NAMES:
         np.lib.format.open_memmap(target / f"{name}.npy", "w+", np.uint8, shape).flush()
+    (target / ORIGIN).write_text(json.dumps(origin))
+
+
+def _read_origin(target: Path) -> dict | None:
+    try:
+        return json.loads((target / ORIGIN).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def open_clips(folder: Path, clip_set: ClipSet, mode: str = "r") -> dict[str, np.ndarray]:

@@ -3,9 +3,11 @@
 
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from das_blender_addon.errors import WorkerLost
@@ -19,27 +21,42 @@ CPU_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_":
 """glibc gives every large tensor back to the system and takes zeroed pages for the next; kept, they cost nothing."""
 BESIDE = {"autoencoder": "render_rest", "transformer": "encode_rest"}
 """Work that one more process does while a stage trains."""
+RESULTS = {PreviewRecipe: ("autoencoder", "latents", "transformer", "decoder", "checkpoint", "text"),
+           FineTuneRecipe: ("last", "last.new", "last.old")}
+"""Folders that a run would go on from, or mix with its own. Rendered clips stay: `create_clip_arrays` judges those."""
+GRACE_S = 20
+"""How long a process may take to end when it is told to."""
 
 
 def run(recipe: Path, resume: bool = False) -> int:
-    """Train `recipe`; with `resume`, from its first unfinished stage. 0 when everything ended well.
+    """Train `recipe`; with `resume`, from its first unfinished stage, else anew: what an earlier run left in the
+    recipe's folder is removed. 0 when everything ended well.
 
     Raises ModelError for a bad recipe and WorkerLost when a stage's process fails."""
     settings = load_recipe(recipe)
+    if not resume:
+        _remove_results(settings)
     if isinstance(settings, FineTuneRecipe):
-        _wait(recipe, "finetune", _start(recipe, settings, "finetune", settings.processes, resume))
+        _wait(recipe, {"finetune": _start(recipe, settings, "finetune", settings.processes, resume)})
         return 0
     for stage in ("render_first", "autoencoder", "encode_first", "transformer", "decoder", "assemble"):
         if resume and _finished(settings, stage):
             continue
-        second = BESIDE.get(stage)
-        beside = _start(recipe, settings, second, 1, resume) if second else []
-        count = 1 if stage == "assemble" else settings.processes
-        _wait(recipe, stage, _start(recipe, settings, stage, count, resume))
-        if second:
-            _wait(recipe, second, beside)
+        counts = {stage: 1 if stage == "assemble" else settings.processes}
+        if stage in BESIDE:
+            counts[BESIDE[stage]] = 1
+        _wait(recipe, {name: _start(recipe, settings, name, count, resume) for name, count in counts.items()})
         _mark(settings, stage).touch()
     return 0
+
+
+def _remove_results(settings: PreviewRecipe | FineTuneRecipe) -> None:
+    for mark in settings.folder.glob("*.done"):
+        mark.unlink()
+    for name in RESULTS[type(settings)]:
+        if (settings.folder / name).exists():
+            _log.info("%s: removing %s of an earlier run", settings.name, settings.folder / name)
+            shutil.rmtree(settings.folder / name)
 
 
 def _mark(settings: PreviewRecipe, stage: str) -> Path:
@@ -67,7 +84,32 @@ def _start(recipe: Path, settings, stage: str, count: int, resume: bool) -> list
     return processes
 
 
-def _wait(recipe: Path, stage: str, processes: list[subprocess.Popen]) -> None:
-    codes = [process.wait() for process in processes]
-    if any(codes):
-        raise WorkerLost(f"stage {stage!r} of {recipe} ended with {codes}; see its log files, then resume.")
+def _wait(recipe: Path, running: dict[str, list[subprocess.Popen]]) -> None:
+    """Return when all processes of `running`, stage to processes, have ended well.
+
+    One that fails ends the others, which would otherwise wait for it, or go on writing beside the next run. Raises
+    WorkerLost."""
+    try:
+        while True:
+            codes = {stage: [process.poll() for process in processes] for stage, processes in running.items()}
+            failed = {stage: ended for stage, ended in codes.items() if any(ended)}
+            if failed or not any(None in ended for ended in codes.values()):
+                break
+            time.sleep(0.1)
+    finally:
+        _end([process for processes in running.values() for process in processes])
+    if failed:
+        stage, ended = next(iter(failed.items()))
+        raise WorkerLost(f"stage {stage!r} of {recipe} ended with {ended}; see its log files, then resume.")
+
+
+def _end(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

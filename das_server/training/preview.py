@@ -28,6 +28,8 @@ from .recipe import AutoencoderSettings, OptimiserSettings, PreviewRecipe
 _log = logging.getLogger(__name__)
 
 PATCH_SIZE = 2
+SCALE_CLIPS = 48
+"""Training clips, at most, over which the latents' mean and deviation are measured."""
 
 
 def latent_stride(recipe: PreviewRecipe) -> int:
@@ -55,7 +57,8 @@ def render_rest(recipe: PreviewRecipe, ranks: Ranks) -> None:
 def _create_all(recipe, ranks):
     if ranks.rank == 0:
         for clip_set in (*recipe.clip_sets, *recipe.validation_sets):
-            create_clip_arrays(clips_folder(recipe, clip_set), clip_set)
+            create_clip_arrays(clips_folder(recipe, clip_set), clip_set, num_textures=recipe.num_textures,
+                               texture_seed=_texture_seed(recipe, clip_set), samples=recipe.samples)
     ranks.wait()
 
 
@@ -66,8 +69,12 @@ def clips_folder(recipe: PreviewRecipe, clip_set: ClipSet) -> Path:
 
 def _render(recipe, clip_set, ranks, only):
     render_clips(clips_folder(recipe, clip_set), clip_set, recipe.num_textures,
-                 recipe.texture_seed + (clip_set in recipe.validation_sets), ranks.rank, ranks.size,
-                 samples=recipe.samples, only=only)
+                 _texture_seed(recipe, clip_set), ranks.rank, ranks.size, samples=recipe.samples, only=only)
+
+
+def _texture_seed(recipe: PreviewRecipe, clip_set: ClipSet) -> int:
+    """Validation clips have textures of their own."""
+    return recipe.texture_seed + (clip_set in recipe.validation_sets)
 
 
 def to_video(frames: np.ndarray) -> torch.Tensor:
@@ -154,7 +161,7 @@ def _write_autoencoder(recipe, weights, arrays, folder: Path) -> None:
     autoencoder.load_state_dict(weights)
     autoencoder.eval()
     latents = torch.cat([autoencoder.encode(to_video(arrays["rgb"][index:index + 1])).latent_dist.mode()
-                         for index in range(48)])
+                         for index in range(min(SCALE_CLIPS, recipe.autoencoder.train_clips))])
     mean = latents.mean((0, 2, 3, 4))
     centre_latents(autoencoder, mean)
     deviation = (latents - mean.view(1, -1, 1, 1, 1)).square().mean().sqrt()

@@ -166,10 +166,12 @@ def preview_batch(context: StepContext, settings: TransformerSettings,
 @torch.no_grad()
 def first_step_errors(transformer, batch: dict[str, torch.Tensor], settings: TransformerSettings) -> dict[str, float]:
     """Mean squared error of the clean latents predicted from pure noise, frames >= 1, with the clip's own tracking and
-    with another clip's; and of the carried first frame as it is."""
+    with another clip's; and of the carried first frame as it is. The batch may lie on another device."""
+    device = next(transformer.parameters()).device
+    batch = {key: value.to(device) for key, value in batch.items()}
     count = batch["video"].shape[0]
-    noise = torch.randn(batch["video"].shape, generator=torch.Generator().manual_seed(5))
-    text = torch.zeros(count, settings.max_text_seq_length, settings.text_embed_dim)
+    noise = torch.randn(batch["video"].shape, generator=torch.Generator().manual_seed(5)).to(device)
+    text = torch.zeros(count, settings.max_text_seq_length, settings.text_embed_dim, device=device)
     other = torch.roll(torch.arange(count), 1)
     result = {}
     for name, order in (("own", torch.arange(count)), ("other", other)):
@@ -184,10 +186,10 @@ def first_step_errors(transformer, batch: dict[str, torch.Tensor], settings: Tra
 
 
 def predict_first_step(transformer, *, carried, tracking, tracking_image, text, noise) -> torch.Tensor:
-    """Clean latents from pure noise: at the last timestep a is 0, so x0 = -v."""
+    """Clean latents from pure noise: at the last timestep a is 0, so x0 = -v. All on the transformer's device."""
     hidden = torch.cat([noise, carried], 2)
     maps = torch.cat([tracking, pad_frames(tracking_image, tracking)], 2)
-    timestep = torch.full((len(noise),), LAST_TIMESTEP)
+    timestep = torch.full((len(noise),), LAST_TIMESTEP, device=noise.device)
     return -transformer(hidden, text, timestep, maps, return_dict=False)[0]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.training.launch import run
@@ -14,12 +15,12 @@ RECIPE = """
 kind = "preview"
 name = "tiny"
 folder = "{folder}"
-processes = 1
+processes = 2
 threads = 1
 num_textures = 4
 texture_seed = 1
 samples = 1
-clip_sets = [{{frames = 9, height = 16, width = 24, count = 48, seed = 1000}},
+clip_sets = [{{frames = 9, height = 16, width = 24, count = 24, seed = 1000}},
              {{frames = 17, height = 24, width = 16, count = 4, seed = 2000}}]
 validation_sets = [{{frames = 9, height = 16, width = 24, count = 8, seed = 9000}}]
 
@@ -71,6 +72,15 @@ def test_recipe_leaves_a_checkpoint_that_starts_from_the_carried_frame(trained):
     assert output.frames.shape == (9, 16, 24, 3)
     assert output.frames.std() > 5  # a picture, not one colour
     assert output.settings["carries_first_frame"] is True
+
+
+def test_decoder_stage_changes_the_decoder_only(trained):
+    _, folder = trained
+    before, after = (load_file(folder / stage / "final" / "diffusion_pytorch_model.safetensors")
+                     for stage in ("autoencoder", "decoder"))
+    assert before.keys() == after.keys()
+    changed = {key.split(".")[0] for key, value in before.items() if not torch.equal(value, after[key])}
+    assert changed == {"decoder"}
 
 
 def test_recipe_logs_what_it_measured(trained):
