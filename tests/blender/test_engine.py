@@ -272,6 +272,15 @@ def test_unfit_first_frame_is_refused(shot, tmp_path):
     assert_render_fails(shot, "first.png")
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts; what a shell has started in the background inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_interrupted_render_writes_nothing_and_cancels_its_job(shot, tmp_path):
     """Ctrl-C where Blender is a module: the render fails, the job is cancelled at the server."""
     with running_server(tmp_path / "server") as server:

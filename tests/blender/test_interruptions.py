@@ -413,9 +413,12 @@ class EnginesUser:
 
     render = engine.DAS_RE_engine.render
     _render = engine.DAS_RE_engine._render
+    _wanted_frame = engine.DAS_RE_engine._wanted_frame
     _make_take = engine.DAS_RE_engine._make_take
     _warn = engine.DAS_RE_engine._warn
     _give = engine.DAS_RE_engine._give
+
+    is_animation = False
 
     def __init__(self, scene, esc: threading.Event):
         self.scene, self.test_break = scene, esc.is_set
