@@ -37,10 +37,17 @@ def encode_tracking(
     return border.encode(pipeline.vae, pixels, generator)
 
 
+def starting_picture(pipeline: DasPipeline, tracking_video: np.ndarray, image: Image.Image) -> np.ndarray:
+    """What the model is given to start from, u8: the first frame [1,H,W,3], or carried along the tracks [T,H,W,3]."""
+    _, height, width, _ = tracking_video.shape
+    frame = border.image_to_frame(image, width, height)
+    return carry(frame[0], tracking_video) if pipeline.carries_first_frame else frame
+
+
 def encode_conditions(
     pipeline: DasPipeline,
     tracking_video: np.ndarray,
-    image: Image.Image,
+    picture: np.ndarray,
     tracking: torch.Tensor,
     latents: torch.Tensor | None,
     shape: tuple[int, ...],
@@ -48,10 +55,9 @@ def encode_conditions(
 ) -> Conditions:
     """The seeded draws before the first step, in the published order: image, noise, tracking image, noise thrown away.
 
-    ``tracking``: the tracking video's latents.  ``latents``: initial noise of ``shape``, drawn when None.
+    ``picture``: see `starting_picture`.  ``tracking``: the tracking video's latents.  ``latents``: initial noise of
+    ``shape``, drawn when None.
     """
-    _, height, width, _ = tracking_video.shape
-
     def encode_picture(frames: np.ndarray) -> torch.Tensor:
         pixels = border.frames_to_vae(frames, pipeline.device, pipeline.dtype, "signed")
         return border.pad_frames(border.encode(pipeline.vae, pixels, generator), shape[1])
@@ -60,9 +66,6 @@ def encode_conditions(
         noise = torch.randn(shape, generator=generator, device=generator.device, dtype=pipeline.dtype)
         return noise.to(pipeline.device)
 
-    picture = border.image_to_frame(image, width, height)
-    if pipeline.carries_first_frame:
-        picture = carry(picture[0], tracking_video)
     image_latents = encode_picture(picture)
     if latents is None:
         latents = draw()

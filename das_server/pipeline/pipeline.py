@@ -30,7 +30,7 @@ from . import acceleration as speed
 from . import latents as border
 from . import memory, placement
 from .carry import carries_first_frame
-from .conditions import Conditions, encode_conditions, encode_tracking
+from .conditions import Conditions, encode_conditions, encode_tracking, starting_picture
 from .latents import TrackingRange
 from .precision import check_float8
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
@@ -206,6 +206,7 @@ class DasPipeline:
         exact_steps: bool = True,
         should_stop: Callable[[], bool] | None = None,
         on_stage: Callable[[str], None] | None = None,
+        on_picture: Callable[[np.ndarray], None] | None = None,
     ) -> DasPipelineOutput:
         """Make one clip.
 
@@ -217,6 +218,7 @@ class DasPipeline:
         ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,16,h,w] f32), or, if it takes four
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
         ``should_stop``: asked between stages and steps.  ``on_stage``: told "encoding", "denoising", "decoding".
+        ``on_picture``: told the picture that a model of the carried first frame starts from, u8 [T,H,W,3].
 
         Raises `JobRejected` for a request that cannot be run, `JobCancelled` when stopped (nothing is decoded then).
         """
@@ -264,10 +266,13 @@ class DasPipeline:
 
             # 3. Conditions and noise, drawn in the published order.
             _raise_if_stopped(stop)
-            self._set_tiling(tiling)
+            (self.vae.enable_tiling if tiling else self.vae.disable_tiling)()
+            picture = starting_picture(self, tracking_video, image)
+            if on_picture and self.carries_first_frame:
+                on_picture(picture)
             tracking = encode_tracking(self, tracking_video, tracking_range, tracking_generator)
             _raise_if_stopped(stop)
-            conditions = encode_conditions(self, tracking_video, image, tracking, latents, shape, generator)
+            conditions = encode_conditions(self, tracking_video, picture, tracking, latents, shape, generator)
 
             # 4. Denoise.
             tell("denoising")
@@ -321,12 +326,6 @@ class DasPipeline:
         missing = [timestep for timestep in timesteps if timestep not in self._modulation]
         self._modulation.update(self.transformer.modulation_tables(missing, self.dtype, self.device))
         return self._modulation
-
-    def _set_tiling(self, tiling: bool) -> None:
-        if tiling:
-            self.vae.enable_tiling()
-        else:
-            self.vae.disable_tiling()
 
     def _predict(self, **inputs: Any) -> torch.Tensor:
         """One forward pass of the transformer → velocity [B,F,16,h,w]; without an acceleration that fails."""

@@ -146,10 +146,6 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
     # 2. The model.
     pipeline = context.pipeline(spec.model)
     context.emit_progress("encoding", 0, 1)
-    if pipeline.carries_first_frame:  # what it starts from shows the motion long before its first step
-        from das_server.pipeline.carry import carry
-
-        context.emit_preview(0, carry(np.asarray(first_frame), tracking_video))
 
     def on_stage(stage: str) -> None:
         context.emit_progress(stage, 0, spec.num_inference_steps if stage == "denoising" else 1)
@@ -171,6 +167,7 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
         callback_on_step_end=on_step_end,
         should_stop=context.should_stop,
         on_stage=on_stage,
+        on_picture=lambda frames: context.emit_preview(0, frames),  # shows the motion long before the first step
     )
     frames = result.frames
 
