@@ -57,6 +57,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
     """
     if not (folder / "model_index.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no model_index.json.")
+    _check_index(folder / "model_index.json")
     files = [folder / "model_index.json"]
     for component in COMPONENTS:
         part = folder / component
@@ -70,6 +71,15 @@ def checkpoint_files(folder: Path) -> list[Path]:
             weight_files(part, stem="model")
         files += [path for path in sorted(part.iterdir()) if path.is_file() and path.suffix in CHECKPOINT_SUFFIXES]
     return [path.relative_to(folder) for path in files]
+
+
+def _check_index(path: Path) -> None:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is damaged ({error}); fetch the model again.") from error
+    if not isinstance(index, dict):
+        raise ModelError(f"{path} is damaged (a {type(index).__name__} and not a table); fetch the model again.")
 
 
 def write_manifest(folder: Path, *, progress: Progress | None = None, about: Mapping[str, Any] | None = None) -> Path:

@@ -153,6 +153,8 @@ def test_manifest_cannot_point_outside(source, models):
     ("breakage", "words"),
     [
         (lambda folder: (folder / "model_index.json").unlink(), "model_index"),
+        (lambda folder: (folder / "model_index.json").write_text("{"), "model_index.json is damaged"),
+        (lambda folder: (folder / "model_index.json").write_text("[]"), "model_index.json is damaged"),
         (lambda folder: shutil.rmtree(folder / "tokenizer"), "tokenizer"),
         (lambda folder: (folder / WEIGHTS).rename(folder / "vae" / "weights.bin"), "pickle"),
         (lambda folder: (folder / "text_encoder" / "model.safetensors").rename(folder / "text_encoder/x.pt"), "pickle"),

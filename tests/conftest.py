@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""No test sees the models, the settings or the cache of whoever runs it, nor leaves anything among them."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_home = Path(tempfile.mkdtemp(prefix="das-home-"))
+
+for _variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+    os.environ[_variable] = str(_home / _variable.lower())
+os.environ["DAS_SERVER_MODELS"] = str(_home / "models")
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_home, ignore_errors=True)
