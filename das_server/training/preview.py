@@ -87,7 +87,7 @@ def train_autoencoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
     """Train on random crops of colour and tracking videos; writes `autoencoder/` (averaged weights, scale measured)."""
     settings, folder = recipe.autoencoder, recipe.folder / "autoencoder"
     torch.manual_seed(settings.loop.seed)
-    autoencoder = build_autoencoder(settings.block_out_channels, settings.norm_num_groups).to(ranks.device)
+    autoencoder = new_autoencoder(recipe).to(ranks.device)
     arrays = open_clips(recipe.folder / "clips", recipe.clip_sets[0])
     validation = open_clips(recipe.folder / "validation", recipe.validation_sets[0])
     loop = TrainingLoop(autoencoder, make_optimiser(autoencoder, settings.optimiser), settings.loop, folder, ranks)
@@ -107,6 +107,13 @@ def train_autoencoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
         _write_autoencoder(recipe, loop.averaged_weights(), arrays, folder)
 
 
+def new_autoencoder(recipe: PreviewRecipe) -> AutoencoderKLCogVideoX:
+    """The recipe's autoencoder as it starts."""
+    settings = recipe.autoencoder
+    return build_autoencoder(settings.block_out_channels, settings.norm_num_groups,
+                             latent_channels=settings.latent_channels)
+
+
 def make_optimiser(module: torch.nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
     """The optimiser that a recipe asks for."""
     return build_optimiser(module, name=settings.name, learning_rate=settings.learning_rate, betas=settings.betas,
@@ -114,14 +121,16 @@ def make_optimiser(module: torch.nn.Module, settings: OptimiserSettings) -> torc
 
 
 def _autoencoder_batch(context: StepContext, settings: AutoencoderSettings, arrays) -> np.ndarray:
-    """Mostly crops of all frames; one step in five one whole clip; one in five single frames of several clips."""
+    """Mostly crops of all frames; one step in five two half clips; one in five single whole frames of several clips.
+
+    Never one video alone: PyTorch computes the gradient of its convolutions four times more slowly then."""
     _, frames, height, width, _ = arrays["rgb"].shape
     kind = context.step % 5
     count, crop, length = settings.batch_size, settings.crop, frames
     if kind == 3:
-        count, crop = 1, (height, width)
+        count, crop = 2, (height, width // 2)
     elif kind == 4:
-        count, crop, length = max(1, settings.batch_size - 1), (height, width), 1
+        count, crop, length = max(2, settings.batch_size - 1), (height, width), 1
     batch = []
     for _ in range(count):
         name = "tracking" if context.rng.random() < settings.tracking_share else "rgb"
@@ -135,8 +144,9 @@ def _autoencoder_batch(context: StepContext, settings: AutoencoderSettings, arra
 
 
 def _with_weights(autoencoder, weights, recipe):
-    copy = build_autoencoder(recipe.autoencoder.block_out_channels, recipe.autoencoder.norm_num_groups)
+    copy = new_autoencoder(recipe)
     copy.load_state_dict(weights)
+    use_onednn(copy)
     return copy.to(next(autoencoder.parameters()).device).eval()
 
 
@@ -157,7 +167,7 @@ def autoencoder_quality(autoencoder, arrays, count: int, device) -> dict[str, fl
 
 @torch.no_grad()
 def _write_autoencoder(recipe, weights, arrays, folder: Path) -> None:
-    autoencoder = build_autoencoder(recipe.autoencoder.block_out_channels, recipe.autoencoder.norm_num_groups)
+    autoencoder = new_autoencoder(recipe)
     autoencoder.load_state_dict(weights)
     autoencoder.eval()
     latents = torch.cat([autoencoder.encode(to_video(arrays["rgb"][index:index + 1])).latent_dist.mode()

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
 
+from das_server.models.transformer import DasTransformer3DModel
+
 from .clips import open_clips
 from .loop import StepContext, TrainingLoop
 from .preview import PATCH_SIZE, clips_folder, latent_stride, make_optimiser, to_video
 from .preview_stages import EncodedClips, predict_first_step
-from .preview_transformer import build_transformer
 from .ranks import Ranks
 from .recipe import PreviewRecipe
 
@@ -22,7 +23,7 @@ def train_decoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
     """Train on random crops of the first set's clips; writes `decoder/final`, the whole autoencoder."""
     settings, folder = recipe.decoder, recipe.folder / "decoder"
     autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").to(ranks.device)
-    transformer = build_transformer(recipe.transformer).from_pretrained(recipe.folder / "transformer" / "final")
+    transformer = DasTransformer3DModel.from_pretrained(recipe.folder / "transformer" / "final")
     transformer.eval().requires_grad_(False).to(ranks.device)
     stride, clip_set, validation_set = latent_stride(recipe), recipe.clip_sets[0], recipe.validation_sets[0]
     clips, latents = open_clips(clips_folder(recipe, clip_set), clip_set)["rgb"], EncodedClips(recipe, clip_set)
@@ -76,7 +77,7 @@ def decoder_quality(autoencoder, transformer, clips: np.ndarray, latents: Encode
 @torch.no_grad()
 def _shown_latents(transformer, batch: dict[str, torch.Tensor], encoded: np.ndarray, generator: torch.Generator,
                    recipe: PreviewRecipe, device) -> torch.Tensor:
-    """`[B, F, 16, h, w]`: predicted in one step from noise, or the true ones where `encoded` `[B]` bool."""
+    """`[B, F, C, h, w]`: predicted in one step from noise, or the true ones where `encoded` `[B]` bool."""
     batch = {key: value.to(device) for key, value in batch.items()}
     noise = torch.randn(batch["video"].shape, generator=generator).to(device)
     settings = recipe.transformer
@@ -87,5 +88,5 @@ def _shown_latents(transformer, batch: dict[str, torch.Tensor], encoded: np.ndar
 
 
 def _decode(autoencoder, latents: torch.Tensor) -> torch.Tensor:
-    """Scaled latents `[B, F, 16, h, w]` to `[B, 3, T, H, W]` in about -1…1."""
+    """Scaled latents `[B, F, C, h, w]` to `[B, 3, T, H, W]` in about -1…1."""
     return autoencoder.decode(latents.transpose(1, 2) / autoencoder.config.scaling_factor).sample

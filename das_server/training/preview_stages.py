@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
 from PIL import Image
 
+from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline.carry import carry
 
 from .clips import ClipSet, open_clips
@@ -23,7 +24,6 @@ from .text_components import write_text_components
 
 _log = logging.getLogger(__name__)
 
-LATENT_CHANNELS = 16
 PORTIONS = 16
 """A set is encoded in this many portions, the first before training, the others beside it."""
 SAMPLE_CLIPS, SAMPLE_STEPS = 8, (1, 4)
@@ -39,7 +39,7 @@ so a later step has to correct the step before it and not to refine a nearly fin
 def encode_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
     """Encode the validation clips and the first portion of every set: what the transformer needs to begin.
 
-    Writes `latents/<size>/{video,carried,tracking,tracking_image}.npy`, f16 `[clips, F, 16, h, w]`, scaled, and beside
+    Writes `latents/<size>/{video,carried,tracking,tracking_image}.npy`, f16 `[clips, F, C, h, w]`, scaled, and beside
     them `encoded.txt`, the number of clips that are ready."""
     for clip_set in recipe.validation_sets:
         _encode_clips(recipe, ranks, clip_set, clip_set.count)
@@ -57,7 +57,7 @@ def encode_rest(recipe: PreviewRecipe, ranks: Ranks) -> None:
 def _encode_clips(recipe: PreviewRecipe, ranks: Ranks, clip_set: ClipSet, end: int) -> None:
     folder = latents_folder(recipe, clip_set)
     if ranks.rank == 0 and not (folder / "encoded.txt").exists():
-        _create_latents(folder, clip_set, latent_stride(recipe))
+        _create_latents(folder, clip_set, recipe)
     ranks.wait()
     start = int((folder / "encoded.txt").read_text())
     arrays = open_clips(clips_folder(recipe, clip_set), clip_set)
@@ -72,7 +72,7 @@ def _encode_clips(recipe: PreviewRecipe, ranks: Ranks, clip_set: ClipSet, end: i
 
 
 def clip_latents(autoencoder, rgb: np.ndarray, tracking: np.ndarray) -> dict[str, np.ndarray]:
-    """Latents `[F, 16, h, w]` f32 of one clip, `rgb` and `tracking` `[T, H, W, 3]` u8, by `LATENT_NAMES`."""
+    """Latents `[F, C, h, w]` f32 of one clip, `rgb` and `tracking` `[T, H, W, 3]` u8, by `LATENT_NAMES`."""
     videos = {"video": rgb, "carried": carry(rgb[0], tracking), "tracking": tracking, "tracking_image": tracking[:1]}
     device = next(autoencoder.parameters()).device
     return {name: _encode(autoencoder, to_video(video[None]).to(device)) for name, video in videos.items()}
@@ -90,12 +90,12 @@ def latents_folder(recipe: PreviewRecipe, clip_set: ClipSet) -> Path:
     return recipe.folder / "latents" / kind / clip_set.name
 
 
-def _create_latents(folder: Path, clip_set: ClipSet, stride: int) -> None:
+def _create_latents(folder: Path, clip_set: ClipSet, recipe: PreviewRecipe) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    frames = 1 + clip_set.frames // 4
+    frames, stride, channels = 1 + clip_set.frames // 4, latent_stride(recipe), recipe.autoencoder.latent_channels
     for name in LATENT_NAMES:
         length = 1 if name.endswith("image") else frames
-        shape = (clip_set.count, length, LATENT_CHANNELS, clip_set.height // stride, clip_set.width // stride)
+        shape = (clip_set.count, length, channels, clip_set.height // stride, clip_set.width // stride)
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, shape).flush()
     (folder / "encoded.txt").write_text("0")
 
@@ -127,7 +127,7 @@ def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
     """Train on the encoded clips; writes `transformer/` (averaged weights)."""
     settings, folder = recipe.transformer, recipe.folder / "transformer"
     torch.manual_seed(settings.loop.seed)
-    transformer = build_transformer(settings).to(ranks.device)
+    transformer = new_transformer(recipe).to(ranks.device)
     alphas_cumprod = CogVideoXDPMScheduler(**SCHEDULER).alphas_cumprod.float()
     sets = [EncodedClips(recipe, clip_set) for clip_set in recipe.clip_sets]
     validation = EncodedClips(recipe, recipe.validation_sets[0])
@@ -140,7 +140,7 @@ def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
         return preview_objective(transformer, batch, settings, alphas_cumprod, context.progress, context.generator)
 
     def validate(loop: TrainingLoop) -> dict[str, float]:
-        averaged = build_transformer(settings)
+        averaged = new_transformer(recipe)
         averaged.load_state_dict(loop.averaged_weights())
         averaged.eval().to(ranks.device)
         errors = first_step_errors(averaged, validation.batch(np.arange(settings.validation_clips)), settings)
@@ -149,6 +149,11 @@ def train_transformer(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
     loop.run(step_loss, validate)
     if ranks.rank == 0:
         write_transformer(recipe, loop.averaged_weights())
+
+
+def new_transformer(recipe: PreviewRecipe) -> DasTransformer3DModel:
+    """The recipe's transformer as it starts."""
+    return build_transformer(recipe.transformer, latent_channels=recipe.autoencoder.latent_channels)
 
 
 def preview_batch(context: StepContext, settings: TransformerSettings,
@@ -223,7 +228,7 @@ def sample_clips(recipe: PreviewRecipe, transformer, path: Path, device: torch.d
 
 def write_transformer(recipe: PreviewRecipe, weights: dict[str, torch.Tensor]) -> None:
     """Save averaged weights as `transformer/final`."""
-    transformer = build_transformer(recipe.transformer)
+    transformer = new_transformer(recipe)
     transformer.load_state_dict(weights)
     transformer.save_pretrained(recipe.folder / "transformer" / "final")
 
@@ -234,7 +239,7 @@ def assemble(recipe: PreviewRecipe) -> None:
     shutil.rmtree(target, ignore_errors=True)
     autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "decoder" / "final")
     autoencoder.half().save_pretrained(target / "vae")
-    transformer = build_transformer(recipe.transformer).from_pretrained(recipe.folder / "transformer" / "final")
+    transformer = DasTransformer3DModel.from_pretrained(recipe.folder / "transformer" / "final")
     transformer.half().save_pretrained(target / "transformer")
     CogVideoXDPMScheduler(**SCHEDULER).save_pretrained(target / "scheduler")
     write_text_components(target, recipe.transformer.text_embed_dim)

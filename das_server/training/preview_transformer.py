@@ -67,7 +67,7 @@ def _wire_picture(transformer, latent_channels):
     dim, width = config.num_attention_heads * config.attention_head_dim, 4 * latent_channels
     waves = _Waves(dim)
     noisy, tracks, picture = waves.rest[:width], waves.rest[width:-width], waves.rest[-width:]
-    if len(tracks) < width // 2:
+    if len(tracks) < width // 3:
         raise ModelError(f"{dim} channels have no room for this start, with patches of {width} channels.")
     patches = torch.eye(width).view(width, latent_channels, 2, 2)
     projection = torch.linalg.qr(torch.randn(width, width)).Q[:len(tracks)]

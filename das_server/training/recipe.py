@@ -32,6 +32,7 @@ class AutoencoderSettings:
     loop: LoopSettings
     block_out_channels: tuple[int, ...] = (16, 32, 64)
     norm_num_groups: int = 4
+    latent_channels: int = 16
     batch_size: int = 4
     crop: tuple[int, int] = (32, 48)
     train_clips: int = 1200
