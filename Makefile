@@ -44,6 +44,7 @@ extension: setup
 	@$(VENV)/python build_extension.py
 
 preview-model: setup
+	@$(VENV)/python scripts/training_clips.py out/training_clips
 	@$(VENV)/das-server train das_server/training/recipes/preview_cpu.toml
 
 preview-eval: setup

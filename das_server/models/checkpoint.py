@@ -287,10 +287,11 @@ def _about_own(folder: Path) -> dict[str, Any]:
         stride = 2 ** (len(vae["block_out_channels"]) - 1)
         size = [transformer["sample_width"] * stride, transformer["sample_height"] * stride]
         num_frames, multiple = transformer["sample_frames"], stride * transformer["patch_size"]
-        if transformer["in_channels"] != 32:
+        channels = 2 * vae.get("latent_channels", 16)
+        if transformer["in_channels"] != channels:
             raise ModelError(
                 f"The transformer in {folder} takes {transformer['in_channels']} channels; only image-to-video models, "
-                "with 32, can be added."
+                f"with {channels} beside this VAE, can be added."
             )
         if num_frames < 9 or num_frames % 8 != 1 or size[0] % multiple or size[1] % multiple:
             raise ModelError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the steps read: noise and first frame (or the carried one) [1,F,16,h,w], tracking [1,F,32,h,w], rotary
+    """What the steps read: noise and first frame (or the carried one) [1,F,C,h,w], tracking [1,F,2C,h,w], rotary
     tables or None."""
 
     latents: torch.Tensor
@@ -32,7 +32,7 @@ class Conditions:
 def encode_tracking(
     pipeline: DasPipeline, tracking_video: np.ndarray, tracking_range: TrackingRange, generator: torch.Generator
 ) -> torch.Tensor:
-    """u8 [T,H,W,3] → latents [1,F,16,h,w]."""
+    """u8 [T,H,W,3] → latents [1,F,C,h,w]."""
     pixels = border.frames_to_vae(tracking_video, pipeline.device, pipeline.dtype, tracking_range)
     return border.encode(pipeline.vae, pixels, generator)
 

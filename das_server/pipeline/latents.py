@@ -2,7 +2,7 @@
 """The border between pixels and latents, both ways; every scale, range and random draw of the VAE is here.
 
 Pixels are [T,H,W,3] u8 outside and [1,3,T,H,W] in −1…1 (or 0…1, see `encode_tracking_video`) at the VAE.
-Latents are [1,F,16,h,w] with F = (T − 1)/4 + 1, multiplied by the VAE's scaling factor.
+Latents are [1,F,C,h,w] with F = (T − 1)/4 + 1 (C is 16 in the published model), multiplied by the VAE's scaling factor.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from PIL import Image
 
 TrackingRange = Literal["signed", "unit"]
 
-NUM_LATENT_CHANNELS = 16
-
 
 def vae_stride(vae: AutoencoderKLCogVideoX) -> int:
     """Pixels per latent, along width and height."""
@@ -28,7 +26,7 @@ def vae_stride(vae: AutoencoderKLCogVideoX) -> int:
 def latents_shape(vae: AutoencoderKLCogVideoX, num_frames: int, height: int, width: int) -> tuple[int, ...]:
     """(1, F, 16, h, w) of a clip in pixels."""
     num_latent_frames = (num_frames - 1) // int(vae.config.temporal_compression_ratio) + 1
-    return (1, num_latent_frames, NUM_LATENT_CHANNELS, height // vae_stride(vae), width // vae_stride(vae))
+    return (1, num_latent_frames, vae.config.latent_channels, height // vae_stride(vae), width // vae_stride(vae))
 
 
 def frames_to_vae(
@@ -54,9 +52,9 @@ def image_to_frame(image: Image.Image, width: int, height: int) -> np.ndarray:
 
 
 def encode(vae: AutoencoderKLCogVideoX, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Pixels [1,3,T,H,W] → latents [1,F,16,h,w]: a *sample* of the posterior (never its mode), scaled.
+    """Pixels [1,3,T,H,W] → latents [1,F,C,h,w]: a *sample* of the posterior (never its mode), scaled.
 
-    Draws [1,16,F,h,w] from ``generator``, on the generator's device.
+    Draws [1,C,F,h,w] from ``generator``, on the generator's device.
     """
     posterior = vae.encode(pixels).latent_dist
     return scaling_factor(vae) * posterior.sample(generator).to(pixels.dtype).permute(0, 2, 1, 3, 4)
@@ -74,7 +72,7 @@ def pad_frames(first: torch.Tensor, num_latent_frames: int) -> torch.Tensor:
 
 
 def decode(vae: AutoencoderKLCogVideoX, latents: torch.Tensor) -> np.ndarray:
-    """Latents [1,F,16,h,w] → u8 [T,H,W,3]: the VAE's −1…1 to 0…1, clamped, rounded to 255 levels."""
+    """Latents [1,F,C,h,w] → u8 [T,H,W,3]: the VAE's −1…1 to 0…1, clamped, rounded to 255 levels."""
     # The decoder always divides by the factor, also where the encoder's side is inverted (as published).
     decoded = vae.decode(1 / vae.config.scaling_factor * latents.permute(0, 2, 1, 3, 4)).sample[0]
     frames = (decoded * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 3, 0).float().cpu().numpy()

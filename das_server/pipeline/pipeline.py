@@ -52,7 +52,7 @@ MAX_KEPT_TIMESTEPS = 200
 
 @dataclass(frozen=True)
 class DasPipelineOutput:
-    """``frames``: u8 [T,H,W,3], or the latents [1,F,16,h,w] for output_type "latent".  ``settings``: all that decided
+    """``frames``: u8 [T,H,W,3], or the latents [1,F,C,h,w] for output_type "latent".  ``settings``: all that decided
     them."""
 
     frames: Any
@@ -74,10 +74,11 @@ class DasPipeline:
         vae_tiling: bool = True,
         carries_first_frame: bool = False,
     ):
-        if transformer.config.in_channels != 2 * border.NUM_LATENT_CHANNELS:
+        channels, needed = transformer.config.in_channels, 2 * vae.config.latent_channels
+        if channels != needed:
             raise ModelError(
-                f"The transformer takes {transformer.config.in_channels} channels; only image-to-video models, with "
-                f"{2 * border.NUM_LATENT_CHANNELS}, are known."
+                f"The transformer takes {channels} channels; only image-to-video models, with {needed} beside this "
+                "VAE, are known."
             )
         self.transformer = transformer
         self.vae = vae
@@ -213,9 +214,9 @@ class DasPipeline:
         ``tracking_video``: u8 [T,H,W,3], whose size is the result's.  ``image``: the first frame, any size.
         ``negative_prompt`` None is the empty text.  ``generator``: seed 42 when None.  ``tracking_generator``: derived
         from the generator's seed when None.  ``tracking_range``: how the tracking video enters the VAE: "signed" −1…1
-        as trained, "unit" 0…1 as in the published demo.  ``latents``: initial noise [1,F,16,h,w].  ``vae_tiling`` None
+        as trained, "unit" 0…1 as in the published demo.  ``latents``: initial noise [1,F,C,h,w].  ``vae_tiling`` None
         or "auto": the pipeline's own setting.
-        ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,16,h,w] f32), or, if it takes four
+        ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,C,h,w] f32), or, if it takes four
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
         ``should_stop``: asked between stages and steps.  ``on_stage``: told "encoding", "denoising", "decoding".
         ``on_picture``: told the picture that a model of the carried first frame starts from, u8 [T,H,W,3].
@@ -297,7 +298,7 @@ class DasPipeline:
             return DasPipelineOutput(border.decode(self.vae, result), result, settings)
 
     def preview_frames(self, x0: torch.Tensor) -> np.ndarray:
-        """Predicted clean latents [1,F,16,h,w] → rough u8 frames [F,h,w,3], cheap enough for every step."""
+        """Predicted clean latents [1,F,C,h,w] → rough u8 frames [F,h,w,3], cheap enough for every step."""
         if self._latent_to_rgb is None:
             self._latent_to_rgb = border.fit_latent_to_rgb(self.vae)
         return border.preview_frames(x0, self._latent_to_rgb)
@@ -328,7 +329,7 @@ class DasPipeline:
         return self._modulation
 
     def _predict(self, **inputs: Any) -> torch.Tensor:
-        """One forward pass of the transformer → velocity [B,F,16,h,w]; without an acceleration that fails."""
+        """One forward pass of the transformer → velocity [B,F,C,h,w]; without an acceleration that fails."""
         while True:
             try:
                 return self.transformer(**inputs, return_dict=False)[0]
@@ -350,7 +351,7 @@ class DasPipeline:
         on_step: Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor],
         stop: Callable[[], bool],
     ) -> torch.Tensor:
-        """Initial noise → clean latents [1,F,16,h,w].  ``prompt_embeds``: [2,L,D] negative first, or [1,L,D] without
+        """Initial noise → clean latents [1,F,C,h,w].  ``prompt_embeds``: [2,L,D] negative first, or [1,L,D] without
         guidance."""
         self.scheduler.set_timesteps(num_inference_steps)
         # Of 1 to 200 steps, four counts (61, 103, 121, 122) round to one timestep too many, −1, which no model knows.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Synthetic clips on disk: one folder of memory-mapped arrays per size, written by several processes.
+"""Clips on disk, synthetic or out of Blender: a folder of memory-mapped arrays per size, written by several processes.
 
 `<frames>x<height>x<width>/` holds `rgb.npy` and `tracking.npy`, `[clips, T, H, W, 3]` u8, and `origin.json`: what
 decides the clips, by which a later run knows whether they are its own.
@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from das_blender_addon.errors import ModelError
+
+from .dataset import TrainingClip, read_dataset, read_frames
 from .synthetic import make_clip, make_texture_bank
 
 _log = logging.getLogger(__name__)
@@ -23,17 +26,24 @@ ORIGIN = "origin.json"
 
 @dataclass(frozen=True)
 class ClipSet:
-    """`count` clips of one size, numbered from `seed`; `height` and `width` are multiples of 8 pixels."""
+    """`count` clips of one size; `height` and `width` are multiples of 8 pixels.
+
+    Synthetic ones are numbered from `seed`. With `dataset` they are the first clips of a folder that the extension
+    exported (`scripts/training_clips.py` makes one).
+    """
 
     frames: int
     height: int
     width: int
     count: int
-    seed: int
+    seed: int = 0
+    dataset: Path | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.frames}x{self.height}x{self.width}"
+        """Name of the set's folder."""
+        size = f"{self.frames}x{self.height}x{self.width}"
+        return size if self.dataset is None else f"{size}_{self.dataset.name}"
 
 
 def create_clip_arrays(folder: Path, clip_set: ClipSet, **made_with: int) -> None:
@@ -64,6 +74,26 @@ def _read_origin(target: Path) -> dict | None:
 def open_clips(folder: Path, clip_set: ClipSet, mode: str = "r") -> dict[str, np.ndarray]:
     """The arrays of a set, memory-mapped."""
     return {name: np.load(folder / clip_set.name / f"{name}.npy", mmap_mode=mode) for name in NAMES}
+
+
+def dataset_clips(clip_set: ClipSet) -> list[TrainingClip]:
+    """The clips that a set takes from its dataset. Raises ModelError when those are not there."""
+    clips = read_dataset(clip_set.dataset)[:clip_set.count]
+    if len(clips) < clip_set.count:
+        raise ModelError(f"{clip_set.dataset} has {len(clips)} clips, fewer than the recipe's {clip_set.count}; export "
+                         "more.")
+    return clips
+
+
+def import_clips(folder: Path, clip_set: ClipSet) -> None:
+    """Copy a set's clips out of its dataset. Raises ModelError for clips that are missing or of another size."""
+    clips, target = dataset_clips(clip_set), folder / clip_set.name
+    target.mkdir(parents=True, exist_ok=True)
+    shape = (clip_set.count, clip_set.frames, clip_set.height, clip_set.width, 3)
+    for name, paths in (("rgb", [clip.video for clip in clips]), ("tracking", [clip.tracking for clip in clips])):
+        array = np.lib.format.open_memmap(target / f"{name}.npy", "w+", np.uint8, shape)
+        for index, path in enumerate(paths):
+            array[index] = read_frames(path, *shape[1:4])
 
 
 def render_clips(folder: Path, clip_set: ClipSet, num_textures: int, texture_seed: int, worker: int, workers: int,

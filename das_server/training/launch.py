@@ -35,6 +35,7 @@ def run(recipe: Path, resume: bool = False) -> int:
     Raises ModelError for a bad recipe and WorkerLost when a stage's process fails."""
     settings = load_recipe(recipe)
     if not resume:
+        _check_datasets(settings)
         _remove_results(settings)
     if isinstance(settings, FineTuneRecipe):
         _wait(recipe, {"finetune": _start(recipe, settings, "finetune", settings.processes, resume)})
@@ -48,6 +49,15 @@ def run(recipe: Path, resume: bool = False) -> int:
         _wait(recipe, {name: _start(recipe, settings, name, count, resume) for name, count in counts.items()})
         _mark(settings, stage).touch()
     return 0
+
+
+def _check_datasets(settings: PreviewRecipe | FineTuneRecipe) -> None:
+    """Clips out of Blender that are missing are told at the start and not after an hour."""
+    from .clips import dataset_clips
+
+    for clip_set in getattr(settings, "clip_sets", ()):
+        if clip_set.dataset is not None:
+            dataset_clips(clip_set)
 
 
 def _remove_results(settings: PreviewRecipe | FineTuneRecipe) -> None:

@@ -3,7 +3,7 @@
 
 1. `render_first`: the clips that the autoencoder trains on, and the validation clips
 2. `autoencoder` (while `render_rest` renders the other clips, when the recipe allows)
-3. `encode_first`: clips to latents, the first portion
+3. `encode_first`: clips out of Blender are copied; then clips to latents, the first portion
 4. `transformer` (while `encode_rest` encodes the others)
 5. `decoder`: trained on what the transformer predicts
 6. `assemble`: the checkpoint folder in the full model's layout
@@ -40,7 +40,7 @@ def latent_stride(recipe: PreviewRecipe) -> int:
 def render_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
     """Render the autoencoder's clips (the head of the first set) and the validation sets."""
     _create_all(recipe, ranks)
-    first = recipe.clip_sets[0]
+    first = synthetic_sets(recipe)[0]
     for clip_set in recipe.validation_sets:
         _render(recipe, clip_set, ranks, None)
     _render(recipe, first, ranks, range(0, recipe.autoencoder.train_clips))
@@ -48,18 +48,23 @@ def render_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
 
 def render_rest(recipe: PreviewRecipe, ranks: Ranks) -> None:
     """Render everything else, the large sets in small portions so that all sizes grow together."""
-    first = recipe.clip_sets[0]
-    for clip_set in recipe.clip_sets[1:]:
+    first = synthetic_sets(recipe)[0]
+    for clip_set in synthetic_sets(recipe)[1:]:
         _render(recipe, clip_set, ranks, None)
     _render(recipe, first, ranks, range(recipe.autoencoder.train_clips, first.count))
 
 
 def _create_all(recipe, ranks):
     if ranks.rank == 0:
-        for clip_set in (*recipe.clip_sets, *recipe.validation_sets):
+        for clip_set in (*synthetic_sets(recipe), *recipe.validation_sets):
             create_clip_arrays(clips_folder(recipe, clip_set), clip_set, num_textures=recipe.num_textures,
                                texture_seed=_texture_seed(recipe, clip_set), samples=recipe.samples)
     ranks.wait()
+
+
+def synthetic_sets(recipe: PreviewRecipe) -> list[ClipSet]:
+    """The sets that the generator makes; the first of them also trains the autoencoder and the decoder."""
+    return [clip_set for clip_set in recipe.clip_sets if clip_set.dataset is None]
 
 
 def clips_folder(recipe: PreviewRecipe, clip_set: ClipSet) -> Path:
@@ -88,7 +93,7 @@ def train_autoencoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None
     settings, folder = recipe.autoencoder, recipe.folder / "autoencoder"
     torch.manual_seed(settings.loop.seed)
     autoencoder = new_autoencoder(recipe).to(ranks.device)
-    arrays = open_clips(recipe.folder / "clips", recipe.clip_sets[0])
+    arrays = open_clips(recipe.folder / "clips", synthetic_sets(recipe)[0])
     validation = open_clips(recipe.folder / "validation", recipe.validation_sets[0])
     loop = TrainingLoop(autoencoder, make_optimiser(autoencoder, settings.optimiser), settings.loop, folder, ranks)
     if resume:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The last stage of training the preview: its decoder learns to show what the transformer predicts.
 
+Its loss is the logarithm of each clip's squared error, so what it raises is the PSNR.
+
 Predicted latents are smoother than encoded ones, and the decoder has seen only those. The encoder and the transformer
 stay as they are, so no latents have to be made again. Some of the latents it trains on are still encoded ones.
 """
@@ -13,10 +15,13 @@ from das_server.models.transformer import DasTransformer3DModel
 
 from .clips import open_clips
 from .loop import StepContext, TrainingLoop
-from .preview import PATCH_SIZE, clips_folder, latent_stride, make_optimiser, to_video
+from .preview import PATCH_SIZE, clips_folder, latent_stride, make_optimiser, synthetic_sets, to_video
 from .preview_stages import EncodedClips, predict_first_step
 from .ranks import Ranks
 from .recipe import PreviewRecipe
+
+FLOOR = 1e-4
+"""Squared error, on a scale of -1…1, below which a clip counts little: 46 dB."""
 
 
 def train_decoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
@@ -25,7 +30,7 @@ def train_decoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
     autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").to(ranks.device)
     transformer = DasTransformer3DModel.from_pretrained(recipe.folder / "transformer" / "final")
     transformer.eval().requires_grad_(False).to(ranks.device)
-    stride, clip_set, validation_set = latent_stride(recipe), recipe.clip_sets[0], recipe.validation_sets[0]
+    stride, clip_set, validation_set = latent_stride(recipe), synthetic_sets(recipe)[0], recipe.validation_sets[0]
     clips, latents = open_clips(clips_folder(recipe, clip_set), clip_set)["rgb"], EncodedClips(recipe, clip_set)
     loop = TrainingLoop(autoencoder.decoder, make_optimiser(autoencoder.decoder, settings.optimiser), settings.loop,
                         folder, ranks)
@@ -42,8 +47,8 @@ def train_decoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
         truth = to_video(np.stack([clips[index][:, stride * y:stride * (y + rows), stride * x:stride * (x + columns)]
                                    for index in indices])).to(ranks.device)
         error = _decode(autoencoder, chosen[..., y:y + rows, x:x + columns]) - truth
-        square = error.square().mean()
-        return error.abs().mean() + square, {"psnr": -10 * torch.log10(square.detach() / 4 + 1e-10).item()}
+        square = error.square().flatten(1).mean(1)
+        return torch.log(square + FLOOR).mean(), {"psnr": -10 * torch.log10(square.detach().mean() / 4 + 1e-10).item()}
 
     def validate(loop: TrainingLoop) -> dict[str, float]:
         averaged = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").to(ranks.device)

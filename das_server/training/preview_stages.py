@@ -13,7 +13,7 @@ from PIL import Image
 from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline.carry import carry
 
-from .clips import ClipSet, open_clips
+from .clips import ClipSet, import_clips, open_clips
 from .loop import StepContext, TrainingLoop
 from .objective import pad_frames
 from .preview import PATCH_SIZE, clips_folder, latent_stride, load_autoencoder, make_optimiser, to_video
@@ -41,6 +41,11 @@ def encode_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
 
     Writes `latents/<size>/{video,carried,tracking,tracking_image}.npy`, f16 `[clips, F, C, h, w]`, scaled, and beside
     them `encoded.txt`, the number of clips that are ready."""
+    if ranks.rank == 0:
+        for clip_set in recipe.clip_sets:
+            if clip_set.dataset is not None:
+                import_clips(clips_folder(recipe, clip_set), clip_set)
+    ranks.wait()
     for clip_set in recipe.validation_sets:
         _encode_clips(recipe, ranks, clip_set, clip_set.count)
     for clip_set in recipe.clip_sets:

@@ -151,7 +151,7 @@ def _build(cls: type, table: dict[str, Any], where: str) -> Any:
             value = tuple(_build(ClipSet, entry, f"{where} [[{name}]]") for entry in value)
         elif isinstance(value, list):
             value = tuple(value)
-        elif kind is Path:
+        elif kind in (Path, Path | None):
             value = Path(value)
         values[name] = value
     return cls(**values)

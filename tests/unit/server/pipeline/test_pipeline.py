@@ -8,7 +8,6 @@ import torch
 from das_blender_addon.errors import JobCancelled, JobRejected, ModelError, OutOfMemory
 from das_server.models.checkpoint import add_model
 from das_server.models.registry import PREVIEW_FOLDER
-from das_server.pipeline import latents as border
 from das_server.pipeline.loading import load_pipeline
 from das_server.pipeline.memory import PROFILES
 from das_server.pipeline.pipeline import DasPipeline
@@ -63,7 +62,7 @@ def test_only_a_model_of_the_carried_frame_is_given_later_frames(pipeline, monke
         result = run(pipeline, num_inference_steps=1)
     finally:
         hook.remove()
-    later = seen[0][:, 1:, border.NUM_LATENT_CHANNELS :]
+    later = seen[0][:, 1:, pipeline.vae.config.latent_channels :]
     assert bool(later.abs().max() > 0.1) is carries and result.settings["carries_first_frame"] is carries
 
 

@@ -4,8 +4,10 @@
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
-from das_server.training.clips import ClipSet, create_clip_arrays, open_clips, render_clips
+from das_blender_addon.errors import ModelError
+from das_server.training.clips import ClipSet, create_clip_arrays, import_clips, open_clips, render_clips
 
 CLIPS = ClipSet(frames=5, height=16, width=24, count=2, seed=50)
 
@@ -39,3 +41,19 @@ def test_clips_whose_origin_is_unknown_are_rendered_anew(tmp_path):
     create_clip_arrays(tmp_path, CLIPS, texture_seed=1)
     assert not open_clips(tmp_path, CLIPS)["rgb"].any()
     assert not list(tmp_path.rglob("done_*"))
+
+
+def test_dataset_with_too_few_clips_is_told(tmp_path):
+    for kind in ("videos", "tracking"):
+        clip = tmp_path / "clips" / kind / "one"
+        clip.mkdir(parents=True)
+        for frame in range(5):
+            Image.new("RGB", (24, 16), (frame, 0, 0)).save(clip / f"{frame}.png")
+        name = "videos.txt" if kind == "videos" else "trackings.txt"
+        (tmp_path / "clips" / name).write_text(f"{kind}/one\n")
+    (tmp_path / "clips" / "prompt.txt").write_text("one\n")
+    one, two = (ClipSet(frames=5, height=16, width=24, count=count, dataset=tmp_path / "clips") for count in (1, 2))
+    import_clips(tmp_path, one)
+    assert (open_clips(tmp_path, one)["rgb"][0, :, 0, 0, 0] == range(5)).all()
+    with pytest.raises(ModelError, match="has 1 clips, fewer than the recipe's 2"):
+        import_clips(tmp_path, two)

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from das_blender_addon.errors import ModelError
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.training.launch import run
 from das_server.training.recipe import load_recipe
@@ -21,7 +22,8 @@ num_textures = 4
 texture_seed = 1
 samples = 1
 clip_sets = [{{frames = 9, height = 16, width = 24, count = 24, seed = 1000}},
-             {{frames = 17, height = 24, width = 16, count = 4, seed = 2000}}]
+             {{frames = 17, height = 24, width = 16, count = 4, seed = 2000}},
+             {{frames = 9, height = 16, width = 24, count = 3, dataset = "{dataset}"}}]
 validation_sets = [{{frames = 9, height = 16, width = 24, count = 8, seed = 9000}}]
 
 [autoencoder]
@@ -48,6 +50,22 @@ validation_clips = 2
 optimiser = {{name = "muon", learning_rate = 1e-3, matrix_learning_rate = 2e-3}}
 loop = {{steps = 3, warmup_steps = 1, validate_every = 3, log_every = 1}}
 """
+COLOURS = (10, 90, 170, 250)
+
+
+def _export(folder, count):
+    """A dataset as the extension exports it, every clip of one grey."""
+    for index in range(count):
+        for kind in ("videos", "tracking"):
+            clip = folder / kind / f"clip_{index}"
+            clip.mkdir(parents=True)
+            for frame in range(9):
+                Image.new("RGB", (24, 16), (COLOURS[index],) * 3).save(clip / f"{frame + 1:04d}.png")
+    (folder / "prompt.txt").write_text("grey\n" * count)
+    for name, kind in (("videos.txt", "videos"), ("trackings.txt", "tracking")):
+        (folder / name).write_text("".join(f"{kind}/clip_{index}\n" for index in range(count)))
+
+
 STAGES = ("render_first", "autoencoder", "encode_first", "transformer", "decoder", "assemble")
 
 
@@ -55,7 +73,10 @@ STAGES = ("render_first", "autoencoder", "encode_first", "transformer", "decoder
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipe")
     path = folder / "tiny.toml"
-    path.write_text(RECIPE.format(folder=(folder / "out").as_posix()))
+    path.write_text(RECIPE.format(folder=(folder / "out").as_posix(), dataset=(folder / "clips").as_posix()))
+    with pytest.raises(ModelError, match="clips is not a training folder"):  # told before anything is made
+        run(path)
+    _export(folder / "clips", count=4)
     assert run(path) == 0
     return path, load_recipe(path).folder
 
@@ -72,6 +93,15 @@ def test_recipe_leaves_a_checkpoint_that_starts_from_the_carried_frame(trained):
     assert output.frames.shape == (9, 16, 24, 3)
     assert output.frames.std() > 5  # a picture, not one colour
     assert output.settings["carries_first_frame"] is True
+
+
+def test_clips_out_of_blender_are_among_the_latents(trained):
+    _, folder = trained
+    clips = np.load(folder / "clips" / "9x16x24_clips" / "rgb.npy")
+    assert clips.shape == (3, 9, 16, 24, 3)
+    assert [int(clip.mean()) for clip in clips] == list(COLOURS[:3])
+    latents = np.load(folder / "latents" / "clips" / "9x16x24_clips" / "video.npy").astype(np.float32)
+    assert (np.abs(latents).reshape(3, -1).max(1) > 0).all()
 
 
 def test_decoder_stage_changes_the_decoder_only(trained):
