@@ -134,10 +134,9 @@ def plan_shot(
     """What will be sent for the scene's shot: frames, window, sizes, framing, and all of it in words (``.notes``).
 
     ``frames`` as in `export_tracking`.  ``model``: a name the server offers, None for its default.  ``size`` (width,
-    height):
-    one of the model's sizes, None for the one nearest to the render's shape; in a Blender with a window, and where the
-    server found itself fast, the largest of that shape.  In the background it is always the model's default, so that
-    the machines of a farm agree.  Cheap: nothing is evaluated.
+    height): one that the model makes, None for the one of its list nearest to the render's shape; in a Blender with a
+    window, and where the server found itself fast, the largest of that shape.  In the background it is always the
+    model's default, so that the machines of a farm agree.  Cheap: nothing is evaluated.
 
     Raises `ShotTooLong`, `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not
     installed).
@@ -148,7 +147,7 @@ def plan_shot(
         cameras.pixel_aspect(scene),
         capabilities,
         model=model or "",
-        size=size,
+        size=None if size is None else _check_size(size),
         large_if_fast=not bpy.app.background,
     )
 

@@ -19,6 +19,7 @@ from .errors import DasError, FirstFrameError, JobCancelled, SettingsError, Stor
 from .preferences import check_online_access
 from .properties import resolve_settings
 from .protocol.messages import PROTOCOL_VERSIONS
+from .protocol.sizes import sizes_in_words
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,8 @@ def _check_server(settings, should_stop) -> Iterator[Check]:
     for model in welcome.capabilities.models:
         mark = " (default)" if model.name == welcome.capabilities.default_model else ""
         state = "installed" if model.installed else "weights not installed"
-        sizes = ", ".join(f"{width}x{height}" for width, height in model.sizes)
-        yield Check(
-            "model", True, f"{model.name}{mark}: {state}, {'/'.join(map(str, model.num_frames))} frames, {sizes}"
-        )
+        frames = "/".join(map(str, model.num_frames))
+        yield Check("model", True, f"{model.name}{mark}: {state}, {frames} frames, {sizes_in_words(model)}")
 
 
 def _failed(name: str, error: DasError, hint: str) -> Check:

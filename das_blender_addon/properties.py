@@ -18,6 +18,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 
 from . import compat, local_server, preferences
 from .errors import SettingsError
+from .protocol.sizes import nearest_size
 
 FIRST_FRAME_ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
 TRACKING_RANGES = ("signed", "unit")
@@ -82,14 +83,25 @@ def _search_models(_settings, _context, edit_text: str):
 
 
 def _search_sizes(settings, _context, edit_text: str):
-    """AUTO and the sizes of the chosen model, as the server offered them."""
+    """AUTO and the sizes of the chosen model, as the server offered them; first the one nearest to what is typed."""
     from . import jobs  # which needs this module
 
     capabilities = jobs.known_capabilities()
     models = capabilities.models if capabilities is not None else []
     name = settings.model or (capabilities.default_model if capabilities is not None else "")
-    sizes = [f"{width}x{height}" for model in models if model.name == name for width, height in model.sizes]
-    return [size for size in ("AUTO", *sizes) if edit_text.lower() in size.lower() or edit_text == settings.size]
+    chosen = next((model for model in models if model.name == name), None)
+    if chosen is None:
+        return ["AUTO"]
+    sizes = [f"{width}x{height}" for width, height in chosen.sizes]
+    found = [size for size in ("AUTO", *sizes) if edit_text.lower() in size.lower() or edit_text == settings.size]
+    try:
+        typed = parse_size(edit_text)
+    except SettingsError:
+        typed = None
+    if typed is not None and chosen.sizes:
+        nearest = "{}x{}".format(*nearest_size(chosen, *typed))
+        found = [nearest, *(size for size in found if size != nearest)]
+    return found
 
 
 class DAS_PG_settings(bpy.types.PropertyGroup):
@@ -119,7 +131,7 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
     )
     size: StringProperty(
         name="Model Size",
-        description="AUTO for the model's own size, or WIDTHxHEIGHT in pixels, as the model offers",
+        description="AUTO for the model's own size, or WIDTHxHEIGHT in pixels that the model makes",
         default="AUTO",
         search=_search_sizes,
         search_options={"SUGGESTION"},

@@ -15,6 +15,7 @@ import numpy as np
 
 from .errors import ModelError, SceneError, SettingsError, ShotTooLong
 from .protocol.messages import Capabilities, ModelCapability
+from .protocol.sizes import advice, makes_size
 from .tracking.framing import Framing, fit_framing
 from .tracking.geometry import CameraPath, GeometrySequence, TrackingVideo
 from .tracking.video import render_tracking_video
@@ -66,9 +67,9 @@ def plan(
 ) -> ShotPlan:
     """Fit a shot to a model of a server: the smallest window that holds it, the size nearest to its shape.
 
-    ``model`` "": the server's default.  ``size`` (width, height): one of the model's sizes, None for the one whose
-    aspect ratio is nearest to the render's: the model's default among those of one shape or, with ``large_if_fast``
-    and where the server says that the model is fast there, the largest.
+    ``model`` "": the server's default.  ``size`` (width, height): one that the model makes, None for the one of its
+    list whose aspect ratio is nearest to the render's: the model's default among those of one shape or, with
+    ``large_if_fast`` and where the server says that the model is fast there, the largest.
 
     Raises `SettingsError` (unknown model, size that the model does not have), `ModelError` (its weights are not
     installed) and `ShotTooLong` (more frames than its longest window).
@@ -124,15 +125,14 @@ def _choose_size(
     *,
     largest: bool = False,
 ) -> tuple[int, int]:
-    sizes = [(int(width), int(height)) for width, height in model.sizes]
     if size is not None:
-        if tuple(size) not in sizes:
+        if not makes_size(model, *size):
             raise SettingsError(
-                f"The model {model.name!r} does not make {size[0]}×{size[1]} pixels; it makes "
-                f"{', '.join(f'{width}×{height}' for width, height in sizes)}.",
+                f"The model {model.name!r} does not make {size[0]}×{size[1]} pixels; {advice(model, *size)}.",
                 field="size",
             )
-        return tuple(size)
+        return int(size[0]), int(size[1])
+    sizes = [(int(width), int(height)) for width, height in model.sizes]
     shape = math.log(render_size[0] * pixel_aspect[0] / (render_size[1] * pixel_aspect[1]))
 
     def distance(pair: tuple[int, int]) -> float:

@@ -91,6 +91,20 @@ class Artefact:
 
 
 @dataclass(frozen=True)
+class SizeRange:
+    """Sizes in pixels that a model makes besides its list: both sides are multiples of ``multiple``.
+
+    Neither side is below ``smallest``; the longer side is at most ``longer``, the shorter one at most ``shorter``.
+    ``multiple`` 0: there are none.
+    """
+
+    multiple: int = 0
+    smallest: int = 0
+    longer: int = 0
+    shorter: int = 0
+
+
+@dataclass(frozen=True)
 class ModelCapability:
     """What a server says of one model: enough for the client to plan a job and to fill its panel without guessing.
 
@@ -98,7 +112,8 @@ class ModelCapability:
     ``exact_steps``: step counts it accepts.  ``uses_prompt`` False: the prompt is ignored and the panel says so.
     ``inputs``: roles it reads besides "tracking_video" and "first_frame".  ``installed``: weights are there.
     ``is_fast``: jobs on this server were so fast that its largest sizes take seconds, too: where somebody waits at a
-    screen, the automatic size may be the largest of a shape.
+    screen, the automatic size may be the largest of a shape.  ``size_range``: more sizes, for those who ask for one;
+    the automatic size is one of ``sizes`` (`sizes.py`).
     """
 
     name: str
@@ -114,6 +129,7 @@ class ModelCapability:
     licence: str
     installed: bool
     is_fast: bool = False
+    size_range: SizeRange = SizeRange()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from das_blender_addon.errors import ModelError
-from das_blender_addon.protocol.messages import ModelCapability
+from das_blender_addon.protocol.messages import ModelCapability, SizeRange
 
 MODELS_VARIABLE = "DAS_SERVER_MODELS"
 """Environment variable that names the models folder."""
@@ -58,10 +58,11 @@ COMPONENTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 class ModelSpec:
     """All that is known of a model without opening its files.
 
-    ``num_frames``: window lengths, increasing.  ``sizes``: (width, height) pixels, the default first.  ``inputs``:
-    roles it reads besides "tracking_video" and "first_frame".  ``memory_bytes``: device memory it needs per profile,
-    estimated for bfloat16 (see `pipeline.memory`, which measures instead where the files are there).  ``repository``,
-    ``files``: where the weights come from and which they are, for `checkpoint.pull_model`.
+    ``num_frames``: window lengths, increasing.  ``sizes``: (width, height) pixels, the default first.  ``size_range``:
+    more sizes, for requests that name one.  ``inputs``: roles it reads besides "tracking_video" and "first_frame".
+    ``memory_bytes``: device memory it needs per profile, estimated for bfloat16 (see `pipeline.memory`, which measures
+    instead where the files are there).  ``repository``, ``files``: where the weights come from and which they are, for
+    `checkpoint.pull_model`.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ModelSpec:
     repository: str = ""
     files: tuple[str, ...] = ()
     embedded: Path | None = None
+    size_range: SizeRange = SizeRange()
 
     def capability(self, installed: bool) -> ModelCapability:
         """What a server says of this model on the wire."""
@@ -96,6 +98,7 @@ class ModelSpec:
             inputs=list(self.inputs),
             licence=self.licence,
             installed=installed,
+            size_range=self.size_range,
         )
 
 
@@ -111,6 +114,7 @@ class ModelStatus:
 
 
 _PREVIEW_SIZES = (
+    # what AUTO takes, of all sizes in the model's range:
     # 3:2, then the other shapes; within one shape the first is the one that is chosen by itself
     (192, 128), (240, 160), (360, 240), (144, 96), (120, 80), (96, 64), (72, 48),
     (256, 144), (128, 72),
@@ -138,6 +142,7 @@ _SPECS = (
         vae_tiling=False,
         memory_bytes={"resident": GIBIBYTE, "cpu": 4 * GIBIBYTE},
         embedded=PREVIEW_FOLDER,
+        size_range=SizeRange(multiple=8, smallest=48, longer=360, shorter=240),  # 8: VAE stride 4, patches of 2 latents
     ),
     ModelSpec(
         name="das-cogvideox-5b",

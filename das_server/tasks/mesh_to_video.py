@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from das_blender_addon.errors import JobCancelled, JobRejected
+from das_blender_addon.protocol import sizes
 from das_blender_addon.protocol.frames import CODECS, unpack_first_frame_xy
 from das_blender_addon.protocol.messages import JobInput, JobSpec, ModelCapability
 from das_server import media
@@ -69,10 +70,10 @@ def composes(spec: JobSpec, model: ModelCapability) -> bool:
 
 def _check_settings(spec: JobSpec, model: ModelCapability) -> None:
     _check_is_one_of("num_frames", spec.num_frames, model.num_frames, model)
-    if [spec.width, spec.height] not in model.sizes:
-        sizes = ", ".join(f"{width}×{height}" for width, height in model.sizes[:12])
+    if not sizes.makes_size(model, spec.width, spec.height):
         raise JobRejected(
-            f"The size {spec.width}×{spec.height} is not one that {model.name} makes; use one of {sizes}.",
+            f"The size {spec.width}×{spec.height} is not one that {model.name} makes; "
+            f"{sizes.advice(model, spec.width, spec.height)}.",
             field="width",
         )
     if not 1 <= spec.kept_frames <= spec.num_frames:

@@ -16,7 +16,14 @@ from das_blender_addon import errors
 from das_blender_addon.protocol import frames, messages
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
-PARTS = (messages.JobSpec, messages.JobInput, messages.Artefact, messages.ModelCapability, messages.Capabilities)
+PARTS = (
+    messages.JobSpec,
+    messages.JobInput,
+    messages.Artefact,
+    messages.SizeRange,
+    messages.ModelCapability,
+    messages.Capabilities,
+)
 LIMITS = ("CHUNK_BYTES", "FETCH_CREDIT", "MAX_HEADER_BYTES", "MAX_NESTING", "DEFAULT_PORT", "HEARTBEAT_S")
 _MARKED = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.S)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The note of what a server offered: comes back equal, is not rewritten, and is never the reason of a failure."""
 
+import json
 import logging
 
 import pytest
@@ -28,6 +29,15 @@ def test_newer_capabilities_replace_older_ones_and_equal_ones_write_nothing(tmp_
 
 def test_nothing_kept_is_none(tmp_path):
     assert kept_capabilities(tmp_path / "nowhere") is None
+
+
+def test_note_of_an_older_release_comes_back_without_what_it_did_not_know(tmp_path):
+    keep_capabilities(tmp_path, OFFERED)
+    plain = json.loads((tmp_path / NAME).read_text())
+    for model in plain["models"]:
+        del model["is_fast"], model["size_range"]
+    (tmp_path / NAME).write_text(json.dumps(plain))
+    assert kept_capabilities(tmp_path) == OFFERED
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"{}", b'{"default_model": 3}', b"\xff\xfe"])

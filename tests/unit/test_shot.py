@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import ModelError, SceneError, SettingsError, ShotTooLong
+from das_blender_addon.protocol.messages import SizeRange
 from das_blender_addon.shot import check_frames, first_frame_digest, plan, shot_from_geometry
 from das_blender_addon.tracking.geometry import CameraPath, GeometrySequence
 from tests.support.capabilities import capabilities_of, model_capability
@@ -15,8 +16,8 @@ from tests.support.capabilities import capabilities_of, model_capability
 SQUARE_PIXELS = (1.0, 1.0)
 
 
-def planned(frames=range(1, 6), size=(96, 64), aspect=SQUARE_PIXELS, capability=None, **options):
-    return plan(frames, size, aspect, capabilities_of(capability or model_capability()), **options)
+def planned(frames=range(1, 6), size=(96, 64), aspect=SQUARE_PIXELS, capability=None, model_size=None, **options):
+    return plan(frames, size, aspect, capabilities_of(capability or model_capability()), size=model_size, **options)
 
 
 def wall(width, height, num_frames=3, depth=10.0, half=100.0):
@@ -64,8 +65,18 @@ def test_plan_chooses_the_size_nearest_to_the_shots_shape():
 def test_plan_takes_a_size_that_the_model_has_and_no_other():
     model = model_capability(sizes=[[96, 64], [64, 64]])
     assert plan((1,), (96, 64), SQUARE_PIXELS, capabilities_of(model), size=(64, 64)).model_size == (64, 64)
-    with pytest.raises(SettingsError, match="100×100 pixels; it makes 96×64, 64×64"):
+    with pytest.raises(SettingsError, match="100×100 pixels; use one of 96×64, 64×64"):
         plan((1,), (96, 64), SQUARE_PIXELS, capabilities_of(model), size=(100, 100))
+
+
+def test_plan_takes_every_size_in_the_range_and_none_of_its_own_accord():
+    model = model_capability(sizes=[[96, 64], [64, 64]], size_range=SizeRange(8, 48, 360, 240), is_fast=True)
+    assert planned(capability=model, model_size=(200, 136)).model_size == (200, 136)
+    with pytest.raises(SettingsError, match="'tiny' does not make 201×136 pixels; use 200×136, the nearest") as caught:
+        planned(capability=model, model_size=(201, 136))
+    assert caught.value.field == "size"
+    for size in ((1920, 1080), (200, 136), (96, 64)):
+        assert planned(size=size, capability=model, large_if_fast=True).model_size == (96, 64)
 
 
 def test_plan_takes_the_largest_size_of_the_shape_only_where_that_is_fast_and_wanted():

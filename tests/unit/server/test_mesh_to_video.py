@@ -37,7 +37,10 @@ def test_good_request_passes():
     [
         ({"num_frames": 10}, "num_frames", "9, 17, 25, 33, 41, 49"),
         ({"num_frames": 57}, "num_frames", "49"),
-        ({"width": 100}, "width", "96×64"),
+        ({"width": 100}, "width", "100×64 is not one that das-preview makes; use 104×64, the nearest"),
+        ({"width": 368, "height": 240}, "width", "use 360×232"),
+        ({"height": 40}, "width", "use 96×48"),
+        ({"width": 2**64 - 1, "height": 0}, "width", "use 360×48"),
         ({"kept_frames": 0}, "kept_frames", "between 1 and num_frames, 9"),
         ({"num_inference_steps": 0}, "num_inference_steps", "1, 2, 4"),
         ({"num_inference_steps": 30}, "num_inference_steps", "25, 40"),
@@ -56,6 +59,19 @@ def test_bad_setting_is_named_with_the_valid_values(changes, field, words):
         check(**changes)
     assert caught.value.field == field
     assert words in caught.value.message and caught.value.message.endswith(".")
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 136), (136, 200), (48, 48), (360, 240), (240, 360)])
+def test_every_size_in_the_models_range_passes(width, height):
+    spec = job_spec(width=width, height=height)
+    mesh_to_video.check(spec, job_inputs(spec)[0], PREVIEW)
+
+
+def test_full_model_makes_one_size():
+    spec = job_spec(model=FULL.name, num_frames=49, kept_frames=49, width=200, height=136, num_inference_steps=50)
+    with pytest.raises(JobRejected, match="not one that das-cogvideox-5b makes; use 720×480[.]$") as caught:
+        mesh_to_video.check(spec, INPUTS, FULL)
+    assert (caught.value.code, caught.value.field) == ("job.rejected", "width")
 
 
 def test_size_that_fits_the_model_but_not_the_arrays_is_refused():

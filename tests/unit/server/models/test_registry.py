@@ -5,11 +5,14 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol import codec
+from das_blender_addon.protocol.messages import SizeRange
+from das_blender_addon.protocol.sizes import makes_size
 from das_server.models.checkpoint import MANIFEST_NAME, add_model, pull_model, verify_folder, verify_model
 from das_server.models.registry import (
     PREVIEW_FOLDER,
@@ -54,7 +57,19 @@ def test_table_is_sound():
 def test_full_model_is_the_published_one():
     spec = model_spec(FULL)
     assert (spec.num_frames, spec.sizes, spec.default_steps, spec.default_guidance) == ((49,), ((720, 480),), 50, 6.0)
-    assert spec.uses_prompt
+    assert spec.uses_prompt and spec.size_range == SizeRange()
+
+
+def test_preview_model_makes_every_size_that_its_checkpoint_can_up_to_the_largest():
+    preview = model_spec("das-preview").capability(True)
+    vae, transformer = (
+        json.loads((PREVIEW_FOLDER / part / "config.json").read_text()) for part in ("vae", "transformer")
+    )
+    stride = 2 ** (len(vae["block_out_channels"]) - 1)
+    assert preview.size_range == SizeRange(stride * transformer["patch_size"], 48, 360, 240)
+    held = replace(preview, sizes=[])
+    assert all(makes_size(held, *size) for size in preview.sizes)
+    assert not transformer["use_learned_positional_embeddings"]
 
 
 def test_capabilities_travel():
