@@ -9,6 +9,7 @@ from PIL import Image
 
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.protocol.sizes import makes_size
 from tests.support.jobs import HEIGHT, NUM_FRAMES, WIDTH, first_frame, job_spec
 from tests.support.wire import follow, sha_of, submit
 
@@ -32,6 +33,16 @@ def test_job_gives_frames_of_the_scene(server):
     assert finished.kinds == ["QUEUED", "STARTED", "DONE"]
     assert [frame.shape for frame in frames] == [(HEIGHT, WIDTH, 3)] * NUM_FRAMES
     assert psnr(frames[0], first_frame()) > FIRST_FRAME_PSNR
+
+
+def test_job_of_a_size_that_is_on_no_list_gives_frames_of_that_size(server):
+    width, height = 56, 104
+    with DasClient(server.address) as client:
+        model = next(one for one in client.hello().capabilities.models if one.name == "das-preview")
+        assert [width, height] not in model.sizes and makes_size(model, width, height)
+        frames = fetch_frames(client, follow(client, submit(client, width=width, height=height)).last)
+    assert [frame.shape for frame in frames] == [(height, width, 3)] * NUM_FRAMES
+    assert psnr(frames[0], first_frame(width, height)) > FIRST_FRAME_PSNR
 
 
 def test_same_request_gives_same_bytes_and_other_seed_others(server):
