@@ -90,15 +90,13 @@ def _search_sizes(settings, _context, edit_text: str):
     models = capabilities.models if capabilities is not None else []
     name = settings.model or (capabilities.default_model if capabilities is not None else "")
     chosen = next((model for model in models if model.name == name), None)
-    if chosen is None:
-        return ["AUTO"]
-    sizes = [f"{width}x{height}" for width, height in chosen.sizes]
+    sizes = [f"{width}x{height}" for width, height in chosen.sizes] if chosen is not None else []
     found = [size for size in ("AUTO", *sizes) if edit_text.lower() in size.lower() or edit_text == settings.size]
     try:
         typed = parse_size(edit_text)
     except SettingsError:
         typed = None
-    if typed is not None and chosen.sizes:
+    if typed is not None and sizes:
         nearest = "{}x{}".format(*nearest_size(chosen, *typed))
         found = [nearest, *(size for size in found if size != nearest)]
     return found

@@ -51,7 +51,7 @@ def start(*words: str, **environment: str) -> subprocess.Popen:
 def test_render_writes_the_takes_frames_under_their_numbers(shot_file, server, tmp_path):
     process = start(
         "render", str(shot_file), "--server", server.address, "--frames", "3-9x3", "--seed", "5", "--json",
-        "--output", str(tmp_path / "out"), "--blend", str(tmp_path / "done.blend"),
+        "--size", "104x72", "--output", str(tmp_path / "out"), "--blend", str(tmp_path / "done.blend"),
     )  # fmt: skip
     output, errors_written = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors_written
@@ -63,8 +63,8 @@ def test_render_writes_the_takes_frames_under_their_numbers(shot_file, server, t
 
     frames = pictures(tmp_path / "out")
     assert list(frames) == ["0003.png", "0006.png", "0009.png"]
-    take = api.render_take(bpy.context.scene, server=server.address, frames=[3, 6, 9], seed=5)
-    assert take.cached and take.key == done["key"]
+    take = api.render_take(bpy.context.scene, server=server.address, frames=[3, 6, 9], seed=5, size=(104, 72))
+    assert take.report["model_size"] == [104, 72] and take.cached and take.key == done["key"]
     for frame, path in zip(frames.values(), take.frames, strict=True):
         np.testing.assert_array_equal(frame, decode_png(path.read_bytes()))
 
@@ -97,10 +97,13 @@ def test_preview_needs_no_server(shot_file, tmp_path, capsys):
 
 def test_doctor_finds_nothing_wrong_where_all_is_well(scene, server, tmp_path, capsys):
     assert commands.main(["doctor", "--server", server.address, "--cache", str(tmp_path), "--json"]) == 0
-    checks = {line["name"]: line for line in lines_of(capsys.readouterr().out) if line["event"] == "check"}
+    said = [line for line in lines_of(capsys.readouterr().out) if line["event"] == "check"]
+    checks = {line["name"]: line for line in said}
     assert {"Diffusion as Shader", "Blender", "libraries", "cache folder", "server", "model"} <= set(checks)
     assert bpy.app.version_string in checks["Blender"]["words"] and "pyzmq" in checks["libraries"]["words"]
-    assert all(check["ok"] for check in checks.values())
+    assert all(check["ok"] for check in said)
+    models = " / ".join(check["words"] for check in said if check["name"] == "model")
+    assert "multiples of 8 from 48×48 to 360×240" in models and "49 frames, 720×480" in models
 
 
 def test_doctor_names_what_is_wrong_and_what_to_do(scene, tmp_path, capsys):

@@ -11,7 +11,7 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, compat, job_operators, jobs, operators, recipes, sequencer, takes
+from das_blender_addon import api, compat, job_operators, jobs, operators, properties, recipes, sequencer, takes
 from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError
 from das_blender_addon.properties import resolve_settings
 from das_blender_addon.protocol.png import decode_png
@@ -110,6 +110,23 @@ def test_test_connection_remembers_the_models(shot_scene, server):
     bpy.ops.das.test_connection()
     assert session().server_state == "DONE" and session().server_line.startswith("das-server")
     assert jobs.known_capabilities(server.address).default_model == "das-preview"
+
+
+def test_size_field_takes_what_is_typed_and_shows_the_nearest_first(shot_scene, server):
+    bpy.ops.das.test_connection()
+    shot_scene.das.size = "200x136"
+    assert resolve_settings(shot_scene).size == (200, 136)
+    capabilities = jobs.known_capabilities()
+    assert api.plan_shot(shot_scene, capabilities, size=(200, 136)).model_size == (200, 136)
+    with pytest.raises(SettingsError, match="use 200×136, the nearest"):
+        api.plan_shot(shot_scene, capabilities, size=(201, 136))
+    typed = {text: properties._search_sizes(shot_scene.das, bpy.context, text) for text in ("201x136", "192x1", "au")}
+    assert typed["201x136"] == ["200x136"] and typed["au"] == ["AUTO"]
+    assert set(typed["192x1"]) >= {"192x128", "192x192"}
+    every = properties._search_sizes(shot_scene.das, bpy.context, shot_scene.das.size)
+    assert every[:3] == ["200x136", "AUTO", "192x128"]
+    shot_scene.das.model = "das-cogvideox-5b"
+    assert properties._search_sizes(shot_scene.das, bpy.context, "201x136") == ["720x480"]
 
 
 def test_failure_is_told_and_raised(shot_scene, monkeypatch, tmp_path):
