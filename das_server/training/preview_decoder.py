@@ -3,20 +3,23 @@
 
 Its loss is the logarithm of each clip's squared error, so what it raises is the PSNR.
 
-Predicted latents are smoother than encoded ones, and the decoder has seen only those. The encoder and the transformer
-stay as they are, so no latents have to be made again. Some of the latents it trains on are still encoded ones.
+Predicted latents are smoother than encoded ones, and the decoder has seen only those. Where the recipe says so, the
+transformer learns along, gently: an error in its latents counts by what it does to the picture. The encoder stays as it
+is, so no latents have to be made again. Some of the latents that are shown are still encoded ones.
 """
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLCogVideoX
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
+from torch import nn
 
 from das_server.models.transformer import DasTransformer3DModel
 
 from .clips import open_clips
 from .loop import StepContext, TrainingLoop
 from .preview import PATCH_SIZE, clips_folder, latent_stride, make_optimiser, synthetic_sets, to_video
-from .preview_stages import EncodedClips, predict_first_step
+from .preview_stages import SCHEDULER, EncodedClips, predict_first_step
+from .preview_transformer import predict_clean
 from .ranks import Ranks
 from .recipe import PreviewRecipe
 
@@ -25,41 +28,64 @@ FLOOR = 1e-4
 
 
 def train_decoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
-    """Train on random crops of the first set's clips; writes `decoder/final`, the whole autoencoder."""
+    """Train on random crops of the first set's clips; writes `decoder/final`, the whole autoencoder, and
+    `decoder/transformer`."""
     settings, folder = recipe.decoder, recipe.folder / "decoder"
     autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").to(ranks.device)
-    transformer = DasTransformer3DModel.from_pretrained(recipe.folder / "transformer" / "final")
-    transformer.eval().requires_grad_(False).to(ranks.device)
+    transformer = DasTransformer3DModel.from_pretrained(recipe.folder / "transformer" / "final").to(ranks.device)
+    transformer.requires_grad_(settings.transformer_rate > 0)
+    alphas_cumprod = CogVideoXDPMScheduler(**SCHEDULER).alphas_cumprod.float()
     stride, clip_set, validation_set = latent_stride(recipe), synthetic_sets(recipe)[0], recipe.validation_sets[0]
     clips, latents = open_clips(clips_folder(recipe, clip_set), clip_set)["rgb"], EncodedClips(recipe, clip_set)
-    loop = TrainingLoop(autoencoder.decoder, make_optimiser(autoencoder.decoder, settings.optimiser), settings.loop,
-                        folder, ranks)
+    both = nn.ModuleDict({"decoder": autoencoder.decoder, "transformer": transformer})
+    optimiser = make_optimiser(both, settings.optimiser)
+    slow_down(optimiser, transformer, settings.transformer_rate)
+    loop = TrainingLoop(both, optimiser, settings.loop, folder, ranks)
     if resume:
         loop.resume()
 
     def step_loss(context: StepContext):
         indices = context.rng.integers(0, latents.count, settings.batch_size)
-        encoded = context.rng.random(settings.batch_size) < settings.encoded_share
-        chosen = _shown_latents(transformer, latents.batch(indices), encoded, context.generator, recipe, ranks.device)
+        batch = {key: value.to(ranks.device) for key, value in latents.batch(indices).items()}
+        output, _ = predict_clean(transformer, batch, recipe.transformer, alphas_cumprod, context.generator,
+                                  own_input=True, first_step_share=settings.first_step_share)
+        encoded = torch.from_numpy(context.rng.random(settings.batch_size) < settings.encoded_share)
+        shown = torch.where(encoded.view(-1, 1, 1, 1, 1).to(ranks.device), batch["video"], output.prediction)
         rows, columns = settings.crop[0] // stride, settings.crop[1] // stride
-        y = PATCH_SIZE * context.rng.integers(0, (chosen.shape[3] - rows) // PATCH_SIZE + 1)
-        x = PATCH_SIZE * context.rng.integers(0, (chosen.shape[4] - columns) // PATCH_SIZE + 1)
+        y = PATCH_SIZE * context.rng.integers(0, (shown.shape[3] - rows) // PATCH_SIZE + 1)
+        x = PATCH_SIZE * context.rng.integers(0, (shown.shape[4] - columns) // PATCH_SIZE + 1)
         truth = to_video(np.stack([clips[index][:, stride * y:stride * (y + rows), stride * x:stride * (x + columns)]
                                    for index in indices])).to(ranks.device)
-        error = _decode(autoencoder, chosen[..., y:y + rows, x:x + columns]) - truth
+        error = _decode(autoencoder, shown[..., y:y + rows, x:x + columns]) - truth
         square = error.square().flatten(1).mean(1)
         return torch.log(square + FLOOR).mean(), {"psnr": -10 * torch.log10(square.detach().mean() / 4 + 1e-10).item()}
 
-    def validate(loop: TrainingLoop) -> dict[str, float]:
-        averaged = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final").to(ranks.device)
-        averaged.decoder.load_state_dict(loop.averaged_weights())
+    def averaged() -> tuple[AutoencoderKLCogVideoX, DasTransformer3DModel]:
+        copies = (AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "autoencoder" / "final"),
+                  DasTransformer3DModel.from_pretrained(recipe.folder / "transformer" / "final"))
+        nn.ModuleDict({"decoder": copies[0].decoder, "transformer": copies[1]}).load_state_dict(loop.averaged_weights())
+        return copies[0].eval().to(ranks.device), copies[1].eval().to(ranks.device)
+
+    def validate(_: TrainingLoop) -> dict[str, float]:
         arrays = open_clips(clips_folder(recipe, validation_set), validation_set)["rgb"]
-        return decoder_quality(averaged, transformer, arrays, EncodedClips(recipe, validation_set), recipe)
+        return decoder_quality(*averaged(), arrays, EncodedClips(recipe, validation_set), recipe)
 
     loop.run(step_loss, validate)
     if ranks.rank == 0:
-        autoencoder.decoder.load_state_dict(loop.averaged_weights())
+        autoencoder, transformer = averaged()
         autoencoder.save_pretrained(folder / "final")
+        transformer.save_pretrained(folder / "transformer")
+
+
+def slow_down(optimiser: torch.optim.Optimizer, module: nn.Module, rate: float) -> None:
+    """Give the module's parameters groups of their own, whose learning rates are `rate` of what they were."""
+    chosen = {id(parameter) for parameter in module.parameters()}
+    for group in list(optimiser.param_groups):
+        own = [parameter for parameter in group["params"] if id(parameter) in chosen]
+        if own:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+            optimiser.add_param_group({**group, "params": own, "lr": rate * group["lr"],
+                                       "base_lr": rate * group["base_lr"]})
 
 
 @torch.no_grad()

@@ -244,7 +244,7 @@ def assemble(recipe: PreviewRecipe) -> None:
     shutil.rmtree(target, ignore_errors=True)
     autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "decoder" / "final")
     autoencoder.half().save_pretrained(target / "vae")
-    transformer = DasTransformer3DModel.from_pretrained(recipe.folder / "transformer" / "final")
+    transformer = DasTransformer3DModel.from_pretrained(recipe.folder / "decoder" / "transformer")
     transformer.half().save_pretrained(target / "transformer")
     CogVideoXDPMScheduler(**SCHEDULER).save_pretrained(target / "scheduler")
     write_text_components(target, recipe.transformer.text_embed_dim)

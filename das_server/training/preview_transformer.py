@@ -132,22 +132,9 @@ def preview_objective(transformer: DasTransformer3DModel, batch: dict[str, torch
                       alphas_cumprod: torch.Tensor, progress: float,
                       generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
     """Loss and plain numbers of one batch of encoded clips (see `preview_batch`)."""
-    latents = batch["video"]
-    count, device = latents.shape[0], latents.device
-    late = torch.rand(count, generator=generator) >= settings.first_step_share
-    later = torch.tensor(LATER_TIMESTEPS)[torch.randint(len(LATER_TIMESTEPS), (count,), generator=generator)]
-    timesteps, late = torch.where(late, later, LAST_TIMESTEP).to(device), late.to(device)
-    text = _any_text(count, settings, generator).to(device)
-    noise = torch.randn(latents.shape, generator=generator).to(device)
-    start = None
-    if progress >= settings.own_input_from and late.any():
-        start = latents.clone()
-        first = torch.randn(latents[late].shape, generator=generator).to(device)
-        with torch.no_grad():
-            part = {key: value[late] for key, value in batch.items()}
-            last = torch.full((int(late.sum()),), LAST_TIMESTEP, device=device)
-            start[late] = _objective(transformer, part, text[late], last, first, alphas_cumprod, None).prediction
-    output = _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start)
+    latents, own_input = batch["video"], progress >= settings.own_input_from
+    output, late = predict_clean(transformer, batch, settings, alphas_cumprod, generator, own_input=own_input,
+                                 first_step_share=settings.first_step_share)
     error = (output.prediction.detach() - latents).square()[:, 1:].flatten(1).mean(1)
     metrics = {}
     if (~late).any():
@@ -155,8 +142,34 @@ def preview_objective(transformer: DasTransformer3DModel, batch: dict[str, torch
     if late.any():
         metrics["later_step_error"] = error[late].mean().item()
     # The weight 1/(1-a) of a late timestep would reward details that its own-made input does not hold: plain error.
-    loss = output.loss if start is None else (output.prediction - latents).square().mean()
-    return loss, metrics
+    own = own_input and late.any()
+    return (output.prediction - latents).square().mean() if own else output.loss, metrics
+
+
+def predict_clean(transformer: DasTransformer3DModel, batch: dict[str, torch.Tensor], settings: TransformerSettings,
+                  alphas_cumprod: torch.Tensor, generator: torch.Generator, *, own_input: bool,
+                  first_step_share: float) -> tuple[ObjectiveOutput, torch.Tensor]:
+    """Predict a batch's clean latents, each clip at the first timestep or (the others) at a later one.
+
+    `own_input`: the noisy input of a later timestep is made from the model's own first prediction, not from the clip.
+    Returns the objective's output, and `[B]` bool, which clips are at a later timestep.
+    """
+    latents = batch["video"]
+    count, device = latents.shape[0], latents.device
+    late = torch.rand(count, generator=generator) >= first_step_share
+    later = torch.tensor(LATER_TIMESTEPS)[torch.randint(len(LATER_TIMESTEPS), (count,), generator=generator)]
+    timesteps, late = torch.where(late, later, LAST_TIMESTEP).to(device), late.to(device)
+    text = _any_text(count, settings, generator).to(device)
+    noise = torch.randn(latents.shape, generator=generator).to(device)
+    start = None
+    if own_input and late.any():
+        start = latents.clone()
+        first = torch.randn(latents[late].shape, generator=generator).to(device)
+        with torch.no_grad():
+            part = {key: value[late] for key, value in batch.items()}
+            last = torch.full((int(late.sum()),), LAST_TIMESTEP, device=device)
+            start[late] = _objective(transformer, part, text[late], last, first, alphas_cumprod, None).prediction
+    return _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start), late
 
 
 def _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start) -> ObjectiveOutput:

@@ -65,13 +65,16 @@ class TransformerSettings:
 @dataclass(frozen=True)
 class DecoderSettings:
     """The preview's decoder on predicted latents. `crop` is (height, width) in pixels; `encoded_share` of the latents
-    are encoded ones."""
+    are encoded ones. `transformer_rate`: the transformer's learning rates as a part of the decoder's; 0 leaves it as it
+    is. `first_step_share` of the predictions are made at the first timestep."""
 
     optimiser: OptimiserSettings
     loop: LoopSettings
     batch_size: int = 4
     crop: tuple[int, int] = (32, 48)
     encoded_share: float = 0.25
+    transformer_rate: float = 0.0
+    first_step_share: float = 0.75
     validation_clips: int = 16
 
 

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from das_blender_addon.errors import ModelError
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.training.launch import run
+from das_server.training.optimiser import build_optimiser
+from das_server.training.preview_decoder import slow_down
 from das_server.training.recipe import load_recipe
 
 RECIPE = """
@@ -47,6 +49,7 @@ loop = {{steps = 6, warmup_steps = 1, validate_every = 6, log_every = 1}}
 batch_size = 2
 crop = [16, 24]
 validation_clips = 2
+transformer_rate = 0.25
 optimiser = {{name = "muon", learning_rate = 1e-3, matrix_learning_rate = 2e-3}}
 loop = {{steps = 3, warmup_steps = 1, validate_every = 3, log_every = 1}}
 """
@@ -104,13 +107,32 @@ def test_clips_out_of_blender_are_among_the_latents(trained):
     assert (np.abs(latents).reshape(3, -1).max(1) > 0).all()
 
 
-def test_decoder_stage_changes_the_decoder_only(trained):
+def test_decoder_stage_leaves_the_encoder(trained):
     _, folder = trained
     before, after = (load_file(folder / stage / "final" / "diffusion_pytorch_model.safetensors")
                      for stage in ("autoencoder", "decoder"))
     assert before.keys() == after.keys()
     changed = {key.split(".")[0] for key, value in before.items() if not torch.equal(value, after[key])}
     assert changed == {"decoder"}
+
+
+def test_transformer_learns_along_and_is_what_the_checkpoint_holds(trained):
+    _, folder = trained
+    before, after, shipped = (load_file(folder / part / "diffusion_pytorch_model.safetensors")
+                              for part in ("transformer/final", "decoder/transformer", "checkpoint/transformer"))
+    moved = max((after[key] - before[key]).abs().max().item() for key in before)
+    assert 0 < moved < 0.05
+    assert all(torch.equal(shipped[key], after[key].half()) for key in after)
+
+
+def test_slower_module_has_groups_of_its_own():
+    both = torch.nn.ModuleDict({"fast": torch.nn.Linear(2, 3), "slow": torch.nn.Linear(3, 2)})
+    optimiser = build_optimiser(both, name="muon", learning_rate=1e-3, betas=(0.9, 0.99), weight_decay=0.1,
+                                matrix_learning_rate=2e-3)
+    slow_down(optimiser, both["slow"], 0.25)
+    rates = {id(p): (group["base_lr"], group.get("muon")) for group in optimiser.param_groups for p in group["params"]}
+    assert rates == {id(both["fast"].weight): (2e-3, True), id(both["fast"].bias): (1e-3, False),
+                     id(both["slow"].weight): (5e-4, True), id(both["slow"].bias): (2.5e-4, False)}
 
 
 def test_recipe_logs_what_it_measured(trained):
