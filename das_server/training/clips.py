@@ -28,15 +28,15 @@ ORIGIN = "origin.json"
 class ClipSet:
     """`count` clips of one size; `height` and `width` are multiples of 8 pixels.
 
-    Synthetic ones are numbered from `seed`. With `dataset` they are the first clips of a folder that the extension
-    exported (`scripts/training_clips.py` makes one).
+    Either has a set a `seed`, from which its synthetic clips are numbered, or a `dataset`: then they are the first
+    clips of a folder that the extension exported (`scripts/training_clips.py` makes one).
     """
 
     frames: int
     height: int
     width: int
     count: int
-    seed: int = 0
+    seed: int | None = None
     dataset: Path | None = None
 
     @property

@@ -134,7 +134,24 @@ def load_recipe(path: Path) -> PreviewRecipe | FineTuneRecipe:
     kind = table.pop("kind", None)
     if kind not in kinds:
         raise ModelError(f'{path}: kind = {kind!r}; a training recipe is of kind "preview" or "finetune".')
-    return _build(kinds[kind], table, str(path))
+    recipe = _build(kinds[kind], table, str(path))
+    if isinstance(recipe, PreviewRecipe):
+        _check_clip_sets(recipe, str(path))
+    return recipe
+
+
+def _check_clip_sets(recipe: PreviewRecipe, where: str) -> None:
+    """What a stage would find out only after an hour, or never."""
+    for clip_set in (*recipe.clip_sets, *recipe.validation_sets):
+        if (clip_set.seed is None) == (clip_set.dataset is None):
+            raise ModelError(f"{where}: the clip set {clip_set.name} needs a seed or a dataset, and not both.")
+    if any(clip_set.dataset is not None for clip_set in recipe.validation_sets):
+        raise ModelError(f"{where}: a [[validation_sets]] entry has a dataset; validation clips are synthetic.")
+    if all(clip_set.dataset is not None for clip_set in recipe.clip_sets):
+        raise ModelError(f"{where}: no [[clip_sets]] entry has a seed; the autoencoder trains on synthetic clips.")
+    shares, sets = len(recipe.transformer.size_shares), len(recipe.clip_sets)
+    if shares not in (0, sets):
+        raise ModelError(f"{where}: size_shares has {shares} numbers for {sets} [[clip_sets]]; give one for each.")
 
 
 def _build(cls: type, table: dict[str, Any], where: str) -> Any:

@@ -8,7 +8,7 @@ import pytest
 
 from das_blender_addon.errors import WorkerLost
 from das_server.training import launch
-from tests.unit.server.training.test_preview_recipe import RECIPE, STAGES
+from tests.unit.server.training.test_preview_recipe import RECIPE, STAGES, export_grey_clips
 
 LEFT = ("autoencoder/last", "latents/clips/9x16x24", "transformer/final", "decoder/last", "checkpoint/vae", "text")
 
@@ -25,7 +25,8 @@ def left_over(tmp_path):
     for name in ("clips", "validation"):
         (folder / name).write_text("a file where a folder should be")
     recipe = tmp_path / "tiny.toml"
-    recipe.write_text(RECIPE.format(folder=folder.as_posix()))
+    export_grey_clips(tmp_path / "exported", count=3)
+    recipe.write_text(RECIPE.format(folder=folder.as_posix(), dataset=(tmp_path / "exported").as_posix()))
     return recipe, folder
 
 

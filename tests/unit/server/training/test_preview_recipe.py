@@ -56,7 +56,7 @@ loop = {{steps = 3, warmup_steps = 1, validate_every = 3, log_every = 1}}
 COLOURS = (10, 90, 170, 250)
 
 
-def _export(folder, count):
+def export_grey_clips(folder, count):
     """A dataset as the extension exports it, every clip of one grey."""
     for index in range(count):
         for kind in ("videos", "tracking"):
@@ -79,7 +79,7 @@ def trained(tmp_path_factory):
     path.write_text(RECIPE.format(folder=(folder / "out").as_posix(), dataset=(folder / "clips").as_posix()))
     with pytest.raises(ModelError, match="clips is not a training folder"):  # told before anything is made
         run(path)
-    _export(folder / "clips", count=4)
+    export_grey_clips(folder / "clips", count=4)
     assert run(path) == 0
     return path, load_recipe(path).folder
 

@@ -53,6 +53,21 @@ def test_bad_recipe_is_refused_by_name(tmp_path, text, message):
         load_recipe(path)
 
 
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("seed = 900_000_000", "", "set 9x64x96 needs a seed or a dataset"),
+    ("seed = 1_000_000", "seed = 1_000_000\ndataset = 'x'", "set 9x64x96_x needs a seed or a dataset, and not both"),
+    ("seed = 900_000_000", "dataset = 'x'", "validation clips are synthetic"),
+    (r"seed = \d_000_000", "dataset = 'x'", "trains on synthetic clips"),
+    (r"size_shares = \[", "size_shares = [0.1, ", "size_shares has 7 numbers for 6"),
+])
+def test_recipe_whose_clips_do_not_line_up_is_refused(tmp_path, old, new, message):
+    text, count = re.subn(old, new, (RECIPES / "preview_cpu.toml").read_text())
+    assert count
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(ModelError, match=re.escape(message)):
+        load_recipe(tmp_path / "recipe.toml")
+
+
 def _write_dataset(folder, lists):
     for name, lines in lists.items():
         (folder / name).write_text("\n".join(lines) + "\n")
