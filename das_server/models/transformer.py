@@ -238,11 +238,11 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
         """Predict the velocity of noisy latents under a tracking video.
 
-        ``hidden_states``, ``tracking_maps``: latents [B,F,C,H,W] (16 of the video, 16 of its first frame); the
-        tracking maps may have batch 1 for all rows.  ``encoder_hidden_states``: [B,L,D] text.  ``timestep``: int64
-        [B], or [1] for all rows. ``image_rotary_emb``: (cos, sin), each [tokens, head_dim] f32.  ``run``: see
-        `RunCache`. Returns [B,F,16,H,W] in ``.sample``.  Raises `ModelError` for a clip that the learned positions do
-        not fit.
+        ``hidden_states``, ``tracking_maps``: latents [B,F,C,H,W] (one half of C of the video, the other of its first
+        frame; 16 each in the published model); the tracking maps may have batch 1 for all rows.
+        ``encoder_hidden_states``: [B,L,D] text.  ``timestep``: int64 [B], or [1] for all rows.
+        ``image_rotary_emb``: (cos, sin), each [tokens, head_dim] f32.  ``run``: see `RunCache`.
+        Returns [B,F,C/2,H,W] in ``.sample``.  Raises `ModelError` for a clip that the learned positions do not fit.
         """
         check_blocks(self)
         check_no_cache(self)

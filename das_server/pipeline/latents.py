@@ -24,7 +24,7 @@ def vae_stride(vae: AutoencoderKLCogVideoX) -> int:
 
 
 def latents_shape(vae: AutoencoderKLCogVideoX, num_frames: int, height: int, width: int) -> tuple[int, ...]:
-    """(1, F, 16, h, w) of a clip in pixels."""
+    """(1, F, C, h, w) of a clip in pixels."""
     num_latent_frames = (num_frames - 1) // int(vae.config.temporal_compression_ratio) + 1
     return (1, num_latent_frames, vae.config.latent_channels, height // vae_stride(vae), width // vae_stride(vae))
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The pipeline's promises: one seed decides everything, cancelling decodes nothing, bad requests do no work."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,9 @@ from tests.support.models import gradient_clip
 
 PROFILE_ATOL = 1e-5
 VIDEO, PICTURE = gradient_clip(9, 48, 32)
+CHANNELS = json.loads((PREVIEW_FOLDER / "vae" / "config.json").read_text())["latent_channels"]
+LATENTS = (1, 3, CHANNELS, 8, 12)
+"""Shape of that clip's latents."""
 
 
 def load(cache_folder, **options):
@@ -145,7 +150,7 @@ def test_callback_sees_every_step(pipeline):
     assert [(index, count) for index, count, _ in simple] == [(0, 4), (1, 4), (2, 4), (3, 4)]
     assert [(index, timestep) for index, timestep, _ in full] == [(0, 999), (1, 749), (2, 499), (3, 249)]
     for (_, _, x0), (_, _, tensors) in zip(simple, full, strict=True):
-        assert torch.equal(x0, tensors["pred_original_sample"]) and x0.shape == (1, 3, 16, 8, 12)
+        assert torch.equal(x0, tensors["pred_original_sample"]) and x0.shape == LATENTS
     assert torch.equal(full[-1][2]["latents"], result.latents)
     assert stages == ["encoding", "denoising", "decoding"]
 
@@ -177,7 +182,7 @@ def test_cancelled_run_stops_between_steps_and_decodes_nothing(pipeline, steps_d
 
 def test_latents_are_not_decoded_when_asked_for(pipeline):
     result = run(pipeline, output_type="latent")
-    assert result.frames is result.latents and result.latents.shape == (1, 3, 16, 8, 12)
+    assert result.frames is result.latents and result.latents.shape == LATENTS
 
 
 # ── Requests that cannot be run ─────────────────────────────────────────────────────────────────────────────────────
@@ -200,8 +205,8 @@ def test_latents_are_not_decoded_when_asked_for(pipeline):
         ({"guidance_scale": float("nan")}, "finite"),
         ({"guidance_scale": "6"}, "finite"),
         ({"vae_tiling": "off"}, "True, False or 'auto'"),
-        ({"latents": torch.zeros(1, 3, 16, 4, 4)}, "latents"),
-        ({"latents": torch.full((1, 3, 16, 8, 12), torch.nan)}, "finite"),
+        ({"latents": torch.zeros(1, 3, CHANNELS, 4, 4)}, "latents"),
+        ({"latents": torch.full(LATENTS, torch.nan)}, "finite"),
         ({"latents": [0.0]}, "tensor"),
         ({"prompt": None}, "prompt is None"),
         ({"prompt": "a \ud800 boat"}, "half a character"),
