@@ -43,7 +43,8 @@ def main() -> int:
     from das_blender_addon import api
 
     listed = options.folder / "videos.txt"
-    there = listed.read_text(encoding="utf-8") if listed.is_file() else ""
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    there = {Path(line).name for line in lines}
     for number in range(options.first, options.first + options.count):
         name = f"scene_{number:04d}"
         if name in there:

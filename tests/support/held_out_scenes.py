@@ -3,7 +3,8 @@
 light and shadow that change.
 
 Materials are Blender's own procedural textures in generated coordinates, which stay on a surface that deforms; light is
-a sun with shadows and a plain world. Nothing here is shared with the generator that the model was trained on.
+a sun with shadows and a plain world. No code and no seed is shared with what the model was trained on, the synthetic
+generator and `scripts/training_clips.py`; of Blender's textures only the checker occurs in both.
 """
 
 import math

@@ -15,7 +15,7 @@ from das_server.training.synthetic import make_clip, make_texture_bank
 CHECKPOINT = Path(das_server.models.__file__).parent / "das_preview"
 LARGEST_BYTES = 15_000_000
 MARGIN_DB = 0.5
-"""Four clips are few; on 32 of Blender the gains are 2.5 to 3.5 dB (see the model card)."""
+"""Four clips are few; the gains on 32 of Blender are in the model card."""
 
 
 def test_checkpoint_is_small_and_float16_and_has_a_card():
