@@ -5,7 +5,7 @@
 2. `autoencoder` (while `render_rest` renders the other clips, when the recipe allows)
 3. `encode_first`: clips out of Blender are copied; then clips to latents, the first portion
 4. `transformer` (while `encode_rest` encodes the others)
-5. `decoder`: trained on what the transformer predicts
+5. `decoder`: trained on what the transformer predicts, which learns along where the recipe says so
 6. `assemble`: the checkpoint folder in the full model's layout
 """
 
