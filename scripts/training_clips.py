@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ CAMERAS = ("still", "swing", "crane", "zoom", "ride")
 TEXTURES = ("BRICK", "MAGIC", "GRADIENT", "CHECKER", "PLAIN")
 
 
-def main() -> int:
+def main() -> None:
     """Make the clips that the folder lacks."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -62,7 +63,6 @@ def main() -> int:
             samples=SAMPLES,
         )
         print(f"{name} ({number - options.first + 1} of {options.count})", flush=True)
-    return 0
 
 
 def build_scene(number: int, num_frames: int, width: int, height: int) -> bpy.types.Scene:
@@ -227,4 +227,6 @@ def _key(owner, path, keys):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # Blender 4.2 and 4.5 as a module crash or hang in their own exit code while add-ons are registered
