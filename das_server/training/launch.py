@@ -21,6 +21,8 @@ CPU_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_":
 """glibc gives every large tensor back to the system and takes zeroed pages for the next; kept, they cost nothing."""
 BESIDE = {"autoencoder": "render_rest", "transformer": "encode_rest"}
 """Work that one more process does while a stage trains."""
+HELPS_ONLY = "encode_rest"
+"""Work beside a stage that is of use to that stage only: what is left of it when the stage ends is not done."""
 RESULTS = {PreviewRecipe: ("autoencoder", "latents", "transformer", "decoder", "checkpoint", "text"),
            FineTuneRecipe: ("last", "last.new", "last.old")}
 """Folders that a run would go on from, or mix with its own. Rendered clips stay: `create_clip_arrays` judges those."""
@@ -95,7 +97,7 @@ def _start(recipe: Path, settings, stage: str, count: int, resume: bool) -> list
 
 
 def _wait(recipe: Path, running: dict[str, list[subprocess.Popen]]) -> None:
-    """Return when all processes of `running`, stage to processes, have ended well.
+    """Return when all processes of `running`, stage to processes, have ended well, but for `HELPS_ONLY`.
 
     One that fails ends the others, which would otherwise wait for it, or go on writing beside the next run. Raises
     WorkerLost."""
@@ -103,7 +105,7 @@ def _wait(recipe: Path, running: dict[str, list[subprocess.Popen]]) -> None:
         while True:
             codes = {stage: [process.poll() for process in processes] for stage, processes in running.items()}
             failed = {stage: ended for stage, ended in codes.items() if any(ended)}
-            if failed or not any(None in ended for ended in codes.values()):
+            if failed or not any(None in ended for stage, ended in codes.items() if stage != HELPS_ONLY):
                 break
             time.sleep(0.1)
     finally:

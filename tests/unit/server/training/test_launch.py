@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Starting a recipe's processes: anew or resumed, and what happens to the others when one fails."""
 
+import signal
 import subprocess
 import sys
 
@@ -58,3 +59,9 @@ def test_processes_that_end_well_are_all_waited_for(tmp_path):
     slow, quick = (subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({s})"]) for s in (1, 0))
     launch._wait(tmp_path / "r.toml", {"autoencoder": [quick], "render_rest": [slow]})
     assert slow.returncode == quick.returncode == 0
+
+
+def test_help_that_nobody_needs_any_more_is_ended(tmp_path):
+    quick, beside = (subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({s})"]) for s in (0, 60))
+    launch._wait(tmp_path / "r.toml", {"transformer": [quick], "encode_rest": [beside]})
+    assert quick.returncode == 0 and beside.returncode == -signal.SIGTERM
