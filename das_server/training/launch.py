@@ -22,7 +22,8 @@ CPU_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_":
 BESIDE = {"autoencoder": "render_rest", "transformer": "encode_rest"}
 """Work that one more process does while a stage trains."""
 HELPS_ONLY = "encode_rest"
-"""Work beside a stage that is of use to that stage only: what is left of it when the stage ends is not done."""
+"""Work beside a stage that is of use while that stage trains: what is left of it then is not done. The decoder's stage
+takes what is there."""
 RESULTS = {PreviewRecipe: ("autoencoder", "latents", "transformer", "decoder", "checkpoint", "text"),
            FineTuneRecipe: ("last", "last.new", "last.old")}
 """Folders that a run would go on from, or mix with its own. Rendered clips stay: `create_clip_arrays` judges those."""

@@ -2,6 +2,7 @@
 """Later stages of the preview recipe: encode all clips, train the transformer on the latents, assemble the folder."""
 
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def _encode_clips(recipe: PreviewRecipe, ranks: Ranks, clip_set: ClipSet, end: i
             latents[name][index] = part
     ranks.wait()
     if ranks.rank == 0 and end > start:
-        (folder / "encoded.txt").write_text(str(end))
+        (folder / "encoded.new").write_text(str(end))
+        os.replace(folder / "encoded.new", folder / "encoded.txt")  # never empty, whenever this process is ended
 
 
 def clip_latents(autoencoder, rgb: np.ndarray, tracking: np.ndarray) -> dict[str, np.ndarray]:
@@ -121,7 +123,7 @@ class EncodedClips:
     @property
     def count(self) -> int:
         """Clips that are encoded by now."""
-        return int(self._encoded.read_text() or "1")
+        return int(self._encoded.read_text())
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(np.stack([array[i] for i in indices])).float()
