@@ -25,9 +25,9 @@ FAST_S = 15.0
 LARGE_CLIP = (49, 360, 240)
 """(frames, width, height) of the clip that is judged."""
 
-GROWTH = 1.75
+GROWTH = 1.55
 """Seconds of a clip grow with its pixels to this power: attention grows faster than they do, the rest as fast.
-das-preview took 9 times as long for 3.5 times the pixels on two busy CPU cores, which is this power; on a GPU, whose
+das-preview takes 7 times as long for 3.5 times the pixels on two CPU cores, which is this power; on a GPU, whose
 small clips cost mostly overhead, it is too cautious."""
 
 
