@@ -12,7 +12,6 @@ for _variable in [name for name in os.environ if name.startswith("DAS_") and nam
     del os.environ[_variable]
 for _variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
     os.environ[_variable] = str(_home / _variable.lower())
-os.environ["DAS_SERVER_MODELS"] = str(_home / "models")
 
 
 def pytest_unconfigure():
