@@ -92,7 +92,7 @@ def test_submit_is_idempotent_and_conflict_is_refused(server):
         ({"num_inference_steps": 3}, "num_inference_steps", "4"),
         ({"tracking_range": "wide"}, "tracking_range", "unit"),
         ({"options": {"turbo": True}}, "options", "compose"),
-        ({"width": 100}, "width", "96"),
+        ({"width": 100}, "width", "104×64, the nearest"),
         ({"seed": -1}, "seed", "2^63"),
         ({"guidance_scale": -2.0}, "guidance_scale", "between 0"),
     ],
