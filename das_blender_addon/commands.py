@@ -23,12 +23,14 @@ from pathlib import Path
 
 import bpy
 
-from . import api, jobs, recipes
-from .dataset import clip_request, export_clip
 from .doctor import Check, checks
 from .errors import DasError, SettingsError, StorageError
-from .preferences import check_online_access
-from .properties import resolve_settings
+from .jobs.scripting import add_to_sequencer
+from .shot.machine import check_online_access
+from .shot.settings import resolve_settings
+from .take import drive, recipes
+from .take.clips import clip_request, export_clip
+from .ui import session
 
 NAME = "das"
 UNEXPECTED = 70
@@ -64,7 +66,7 @@ class Voice:
         self.as_json = as_json
         self._last = ""
 
-    def status(self, status: jobs.Status) -> None:
+    def status(self, status: drive.Status) -> None:
         """A step of a running job; the same plain line is said once."""
         if self.as_json:
             self._write(
@@ -122,7 +124,7 @@ def main(words: list[str]) -> int:
         voice.error(error, error.exit_code)
         return error.exit_code
     except Exception as error:
-        jobs.LOGGER.exception("das %s failed", " ".join(words))
+        session.LOGGER.exception("das %s failed", " ".join(words))
         voice.error(error, UNEXPECTED)
         return UNEXPECTED
 
@@ -144,7 +146,7 @@ def doctor(scene, arguments, voice: Voice, should_stop) -> int:
 def preview(scene, arguments, voice: Voice, should_stop) -> int:
     """Render only the tracking video, as PNG files; needs no server."""
     settings = resolve_settings(scene)
-    files = jobs.finish(recipes.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
+    files = drive.finish(recipes.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = _copy_frames(zip(settings.frames, files, strict=True), arguments.output)
     voice.result(f"{len(frames)} frames in {frames[0].parent}", frames=frames)
     return 0
@@ -154,10 +156,10 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
     """Render the take of the shot and write its frames, and a file with its strip if asked for."""
     settings = resolve_settings(scene)
     check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
-    take = jobs.finish(recipes.take_outside_render(scene, settings), on_status=voice.status, should_stop=should_stop)
+    take = drive.finish(recipes.take_outside_render(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = _copy_frames(zip(settings.frames, take.frames, strict=True), arguments.output)
     if arguments.blend:
-        api.add_to_sequencer(take, scene)
+        add_to_sequencer(take, scene)
         bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath(arguments.blend), copy=True)
     voice.result(
         f"{len(frames)} frames in {frames[0].parent}",
@@ -182,7 +184,7 @@ def dataset(scene, arguments, voice: Voice, should_stop) -> int:
         caption=arguments.caption,
         lossless=arguments.lossless,
     )
-    clip = jobs.finish(export_clip(scene, request), on_status=voice.status, should_stop=should_stop)
+    clip = drive.finish(export_clip(scene, request), on_status=voice.status, should_stop=should_stop)
     voice.result(
         f"clip {clip.name} of {len(clip.frames)} frames in {clip.folder}",
         clip=clip.name,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import bpy
 
 ENGINE = "DAS"
+PACKAGE = __package__
+"""The name that Blender knows the extension by."""
 
 _NEW_TIMES = {"start": "content_start", "left": "left_handle", "right": "right_handle", "duration": "duration"}
 _OLD_TIMES = {

@@ -15,12 +15,14 @@ import bpy
 import numpy as np
 from bpy.app.handlers import persistent
 
-from . import compat, jobs, recipes, sequencer
-from .colours import colour_warning, working_from_rec709
+from . import compat
 from .errors import DasError, JobCancelled, SceneError, StorageError
-from .properties import resolve_settings
 from .protocol.png import decode_png
-from .stepping import frame_before_walk
+from .scene import sequencer
+from .scene.colours import colour_warning, working_from_rec709
+from .scene.stepping import frame_before_walk
+from .shot.settings import resolve_settings
+from .take import drive, recent, recipes
 
 LOGGER = logging.getLogger(__name__)
 TRACKING_PASS = "DAS Tracking"
@@ -101,21 +103,21 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             self.frame_set(number, 0.0)
             return depsgraph
 
-        def show(status: jobs.Status):
+        def show(status: drive.Status):
             self.update_progress(status.fraction)
             self.update_stats("", status.text)
-            jobs.log_status(status)
+            drive.log_status(status)
 
         try:
-            made = jobs.finish(
+            made = drive.finish(
                 recipes.take(scene, settings, step),
                 on_status=show,
                 should_stop=self.test_break,
-                wait_s=jobs.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
+                wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
             )
         finally:
             self.frame_set(standing, 0.0)
-        jobs.remember_take(scene, made.take)
+        recent.remember_take(scene, made.take)
         return made
 
     def _warn(self, scene) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import bpy
 
-from . import preferences
 from .errors import ServerUnreachable, SettingsError
+from .shot import machine
 
 LOGGER = logging.getLogger(__name__)
 PROGRAM = "das-server"
@@ -142,12 +142,12 @@ def start() -> LocalServer:
     if _running is not None and _running.is_running:
         return _running
     _check_ended()
-    machine = preferences.machine_settings()
+    chosen = machine.machine_settings()
     _running = LocalServer(
         find_executable(),
-        model=machine.server_model,
-        port=machine.server_port,
-        state_folder=preferences.user_folder("server"),
+        model=chosen.server_model,
+        port=chosen.server_port,
+        state_folder=machine.user_folder("server"),
     )
     return _running
 
@@ -179,7 +179,7 @@ def find_executable() -> str:
     """The das-server program: DAS_SERVER_EXECUTABLE, the preferences, then the PATH.  Raises `SettingsError` with
     the remedy.
     """
-    for chosen in (os.environ.get("DAS_SERVER_EXECUTABLE", ""), preferences.machine_settings().server_executable):
+    for chosen in (os.environ.get("DAS_SERVER_EXECUTABLE", ""), machine.machine_settings().server_executable):
         if chosen:
             path = bpy.path.abspath(chosen)
             if not os.access(path, os.X_OK) or os.path.isdir(path):
@@ -214,11 +214,13 @@ def free_port() -> int:
 
 
 def register():
-    """Stop the server when Blender ends."""
+    """Stop the server when Blender ends, and let shots without a server of their own find it."""
+    machine.ask_for_local_address(address)
     atexit.register(stop, wait=True)
 
 
 def unregister():
     """Stop the server now."""
     atexit.unregister(stop)
+    machine.ask_for_local_address(str)
     stop()

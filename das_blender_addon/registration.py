@@ -7,20 +7,21 @@ import logging
 
 import bpy
 
-from . import (
-    commands,
-    compat,
-    dataset_operator,
-    engine,
-    interruptions,
-    local_server,
-    operators,
-    panels,
+from . import commands, compat, engine, local_server
+from .ui import clip_operator, drawing, interruptions, operators, panels, preferences, properties
+
+MODULES = (
     preferences,
     properties,
+    local_server,
+    engine,
+    operators,
+    clip_operator,
+    interruptions,
+    drawing,
+    panels,
+    commands,
 )
-
-MODULES = (preferences, properties, local_server, engine, operators, dataset_operator, interruptions, panels, commands)
 """Everything with a `register` and an `unregister`, in the order of registering."""
 
 

@@ -111,19 +111,21 @@ def main() -> None:
     def say(text: str) -> None:
         print(f"── {text}", file=terminal, flush=True)
 
+    sys.path.insert(0, str(ROOT))
+    from scripts import demo_scene
+
     if "." not in arguments.package:
-        sys.path.insert(0, str(ROOT))
         import addon_utils  # Blender as a module finds it only once bpy is there
 
         addon_utils.enable(arguments.package, default_set=True)
     addon = {
         name: importlib.import_module(f"{arguments.package}.{name}")
-        for name in ("api", "compat", "demo_scene", "sequencer")
+        for name in ("api", "compat", "scene.sequencer")
     }
     timings = {}
 
     say(f"Blender {bpy.app.version_string}: building the demo scene")
-    scene = addon["demo_scene"].build_demo_scene()
+    scene = demo_scene.build_demo_scene()
     scene.render.engine = "DAS"
     scene.das.prompt, scene.das.seed = PROMPT, arguments.seed
     scene.das.server, scene.das.size = arguments.server, arguments.size
@@ -143,7 +145,7 @@ def main() -> None:
 
     say("a movie of the tracking video")
     sizes = [int(word) for word in take.report["model_size"]]
-    tracking_movie(take.tracking_frames, out / "tracking.mp4", scene, sizes, addon["sequencer"], addon["compat"])
+    tracking_movie(take.tracking_frames, out / "tracking.mp4", scene, sizes, addon["scene.sequencer"], addon["compat"])
 
     say("the strip in the sequencer, and its movie")
     strip = addon["api"].add_to_sequencer(take, scene)
@@ -166,7 +168,7 @@ def main() -> None:
         "inputs_sha256": {
             "first_frame": take.report["first_frame_sha256"],
             "tracking_video": take.report["tracking_video_sha256"],
-            "scene script": hashlib.sha256(Path(addon["demo_scene"].__file__).read_bytes()).hexdigest(),
+            "scene script": hashlib.sha256(Path(demo_scene.__file__).read_bytes()).hexdigest(),
         },
         "first_frame": str(out / "first_frame.png"),
         "columns": list(COLUMN_FRAMES),

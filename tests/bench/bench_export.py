@@ -22,9 +22,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from das_blender_addon.demo_scene import build_demo_scene
-from das_blender_addon.export import GeometryExport
-from das_blender_addon.stepping import stepping
+from das_blender_addon.scene.export import GeometryExport
+from das_blender_addon.scene.stepping import stepping
+from scripts.demo_scene import build_demo_scene
 from tests.support.scenes import add_camera, add_cube, add_grid, key
 
 NUM_FRAMES = 8

@@ -62,7 +62,8 @@ def main() -> None:
     import addon_utils
 
     addon_utils.enable("das_blender_addon", default_set=True)
-    from das_blender_addon import api, demo_scene
+    from das_blender_addon import api
+    from scripts import demo_scene
 
     scene = demo_scene.build_demo_scene()
     with (

@@ -23,7 +23,10 @@ from tests.support.server import ROOT, running_server
 OUT = ROOT / "out" / "binary"
 LIMIT_S = 900.0
 FRAMES = 3
-BUILD_DEMO = "from bl_ext.user_default.das_blender_addon import demo_scene; demo_scene.build_demo_scene({!r})"
+BUILD_DEMO = (
+    f"import sys; sys.path.append({str(ROOT)!r}); from scripts.demo_scene import build_demo_scene; "
+    "build_demo_scene({!r})"
+)
 
 
 class Blender:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from mathutils import Matrix
 
-from das_blender_addon.camera import (
+from das_blender_addon.errors import SceneError
+from das_blender_addon.scene.camera import (
     active_camera,
     blender_camera_values,
     camera_from_blender,
     join_cameras,
     render_size,
 )
-from das_blender_addon.errors import SceneError
 from tests.support.scenes import add_camera, link
 
 PIXEL_TOLERANCE = 2e-3  # Blender computes its matrices in float32

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from mathutils import Color
 
-from das_blender_addon import api, colours, compat
-from das_blender_addon.first_frame import first_frame_state, render_digest
+from das_blender_addon import api, compat
 from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.scene import colours
+from das_blender_addon.shot.first_frame import first_frame_state, render_digest
 from tests.blender.test_first_frame import glowing
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.scenes import add_camera, add_cube

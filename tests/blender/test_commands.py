@@ -12,8 +12,9 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, commands, compat, errors, properties
+from das_blender_addon import api, commands, compat, errors
 from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.shot import settings as shot_settings
 from tests.support.server import ROOT, running_server
 
 LIMIT_S = 240.0
@@ -157,7 +158,7 @@ def test_empty_server_variable_permits_no_other_machine(shot_scene, monkeypatch,
 
 
 def test_every_override_has_its_flag():
-    assert {variable for variable, _ in commands.OVERRIDES.values()} == set(properties.ENVIRONMENT)
+    assert {variable for variable, _ in commands.OVERRIDES.values()} == set(shot_settings.ENVIRONMENT)
 
 
 def test_wrong_usage_is_told(scene, capsys):

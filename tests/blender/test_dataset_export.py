@@ -13,12 +13,16 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, commands, dataset_operator, errors, job_operators, jobs, stepping, walking
-from das_blender_addon.dataset import clip_request, export_clip
-from das_blender_addon.dataset_folder import LISTS
+from das_blender_addon import api, commands, errors
 from das_blender_addon.errors import JobCancelled, SceneError, SettingsError, StorageError
-from das_blender_addon.properties import resolve_settings
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.scene import stepping, walking
+from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.take import drive
+from das_blender_addon.take.clip_folder import LISTS
+from das_blender_addon.take.clips import clip_request, export_clip
+from das_blender_addon.ui import clip_operator as dataset_operator
+from das_blender_addon.ui import job_operators, session
 from tests.support.scenes import add_camera, add_cube, key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,7 +194,7 @@ def test_name_that_is_taken_is_refused_before_anything_is_exported(clip_scene, t
     (tmp_path / "first_frames").mkdir()
     (tmp_path / "first_frames" / "red.png").write_bytes(encode_png(np.zeros((4, 4, 3), np.uint8)))
     walked = []
-    monkeypatch.setattr("das_blender_addon.walking.stepping", lambda scene: walked.append(scene))
+    monkeypatch.setattr("das_blender_addon.scene.walking.stepping", lambda scene: walked.append(scene))
     with pytest.raises(SettingsError, match="has a clip 'red' already"):
         api.export_dataset(clip_scene, tmp_path, name="red", lossless=True)
     assert not walked
@@ -226,7 +230,7 @@ def test_folder_that_cannot_be_written_to_is_told_first(clip_scene, tmp_path):
 def test_window_job_exports_in_small_steps_and_stops_when_cancelled(clip_scene, tmp_path):
     request = clip_request(clip_scene, resolve_settings(clip_scene), tmp_path / "data", lossless=True)
     shown, ended = [], []
-    job = jobs.SessionJob("test", export_clip(clip_scene, request), shown.append, lambda *end: ended.append(end))
+    job = session.SessionJob("test", export_clip(clip_scene, request), shown.append, lambda *end: ended.append(end))
 
     def run(cancel_at: str) -> None:
         deadline = time.monotonic() + LIMIT_S
@@ -241,25 +245,25 @@ def test_window_job_exports_in_small_steps_and_stops_when_cancelled(clip_scene, 
     assert clip is None and isinstance(error, JobCancelled)
     assert sum(status.stage == "exporting" for status in shown) == 1 + NUM_FRAMES
     assert not stepping.is_stepping()
-    jobs.wait_for_threads(LIMIT_S)
+    drive.wait_for_threads(LIMIT_S)
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".lock"]
 
 
 @pytest.fixture
 def window_job(clip_scene, tmp_path, monkeypatch):
     """An export of frames 1 and 2 as the operator starts it in a window, before its first tick; one status a tick."""
-    monkeypatch.setattr(jobs, "BUDGET_S", 0.0)
+    monkeypatch.setattr(session, "BUDGET_S", 0.0)
     clip_scene.frame_end = 2
     request = clip_request(clip_scene, resolve_settings(clip_scene), tmp_path / "data", name="red", lossless=True)
-    shown = job_operators.shown_in_window(dataset_operator.DAS_OT_export_dataset, clip_scene.name)
-    jobs.show_begin(session(), "Export Training Clip")
-    job = jobs.SessionJob("Export Training Clip", export_clip(clip_scene, request), *shown)
-    jobs.start_job(job)
+    told = job_operators.shown_in_window(dataset_operator.DAS_OT_export_dataset, clip_scene.name)
+    session.show_begin(shown(), "Export Training Clip")
+    job = session.SessionJob("Export Training Clip", export_clip(clip_scene, request), *told)
+    session.start_job(job)
     yield job
-    jobs.stop_job()
+    session.stop_job()
 
 
-def session():
+def shown():
     return bpy.context.window_manager.das
 
 
@@ -274,17 +278,17 @@ def tick_until(job, condition) -> None:
 def test_export_in_a_window_walks_no_scene_while_blender_renders(window_job, clip_scene, monkeypatch):
     rendering = True
     monkeypatch.setattr(walking, "is_rendering", lambda: rendering)
-    tick_until(window_job, lambda: session().job_line == "Waiting for Blender's render to end")
+    tick_until(window_job, lambda: shown().job_line == "Waiting for Blender's render to end")
     for _ in range(3):
-        assert window_job.tick() == jobs.TICK_S and not stepping.is_stepping()
+        assert window_job.tick() == drive.TICK_S and not stepping.is_stepping()
     rendering = False
-    tick_until(window_job, lambda: session().job_line.startswith("Exporting frame 2"))
+    tick_until(window_job, lambda: shown().job_line.startswith("Exporting frame 2"))
     rendering = True
-    tick_until(window_job, lambda: session().job_line.startswith("Waiting for Blender's render to end; a still by"))
-    assert "shows frame 1, where the export is" in session().job_line and clip_scene.frame_current == 1
+    tick_until(window_job, lambda: shown().job_line.startswith("Waiting for Blender's render to end; a still by"))
+    assert "shows frame 1, where the export is" in shown().job_line and clip_scene.frame_current == 1
     rendering = False
     tick_until(window_job, lambda: False)
-    assert session().job_state == "DONE" and "2 frames" in session().job_line
+    assert shown().job_state == "DONE" and "2 frames" in shown().job_line
 
 
 def test_export_in_a_window_finds_its_scene_after_undo(window_job, clip_scene, tmp_path):
@@ -292,19 +296,19 @@ def test_export_in_a_window_finds_its_scene_after_undo(window_job, clip_scene, t
     bpy.ops.ed.undo_push(message="before")
     clip_scene.das.prompt = "after"
     bpy.ops.ed.undo_push(message="after")
-    tick_until(window_job, lambda: "Opening" in session().job_line)
+    tick_until(window_job, lambda: "Opening" in shown().job_line)
     bpy.ops.ed.undo()
     assert bpy.context.scene.das.prompt == "before" and window_job.is_running
     tick_until(window_job, lambda: False)
-    assert session().job_state == "DONE" and lists_of(tmp_path / "data")[0] == ["a red cube crosses the picture"]
+    assert shown().job_state == "DONE" and lists_of(tmp_path / "data")[0] == ["a red cube crosses the picture"]
 
 
 def test_export_in_a_window_whose_scene_is_removed_says_so(window_job, clip_scene):
-    tick_until(window_job, lambda: "Opening" in session().job_line)
+    tick_until(window_job, lambda: "Opening" in shown().job_line)
     bpy.data.scenes.new("Other")
     bpy.data.scenes.remove(clip_scene)
     tick_until(window_job, lambda: False)
-    assert session().job_state == "FAILED" and "removed or renamed" in session().job_line
+    assert shown().job_state == "FAILED" and "removed or renamed" in shown().job_line
 
 
 def test_operator_exports_the_shot_with_its_own_name(clip_scene, tmp_path):

@@ -5,11 +5,12 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, demo_scene
-from das_blender_addon.demo_scene import NUM_FRAMES, build_demo_scene
-from das_blender_addon.export import export_geometry
+from das_blender_addon import api
 from das_blender_addon.protocol.png import decode_png
-from das_blender_addon.stepping import stepping
+from das_blender_addon.scene.export import export_geometry
+from das_blender_addon.scene.stepping import stepping
+from scripts import demo_scene
+from scripts.demo_scene import NUM_FRAMES, build_demo_scene
 
 FRAMES = (1, 25, NUM_FRAMES)
 

@@ -13,9 +13,10 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, compat, engine, recipes
+from das_blender_addon import api, compat, engine
 from das_blender_addon.errors import StorageError
 from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.take import recipes
 from tests.support.exr import read_exr
 from tests.support.scenes import add_camera
 from tests.support.server import running_server

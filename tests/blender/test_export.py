@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import JobCancelled, SceneError
-from das_blender_addon.export import GeometryExport, export_geometry
-from das_blender_addon.stepping import stepping
+from das_blender_addon.scene.export import GeometryExport, export_geometry
+from das_blender_addon.scene.stepping import stepping
 from tests.support.scenes import CUBE_FACES, add_camera, add_cube, add_grid, key, link
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "blender"

@@ -11,11 +11,14 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, compat, engine, job_operators, jobs, recipes, stepping_note, walking
+from das_blender_addon import api, compat, engine
 from das_blender_addon.errors import JobCancelled, SceneError
-from das_blender_addon.properties import resolve_settings
 from das_blender_addon.protocol.png import decode_png
-from das_blender_addon.stepping import stepping
+from das_blender_addon.scene import stepping_note, walking
+from das_blender_addon.scene.stepping import stepping
+from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.take import drive, recent, recipes
+from das_blender_addon.ui import job_operators, session
 from tests.blender.test_engine import running_jobs
 from tests.support.scenes import add_cube
 from tests.support.server import running_server
@@ -24,14 +27,14 @@ LIMIT_S = 600.0
 """Longest time that a take of a test may need on a busy machine."""
 
 
-def session():
+def shown():
     return bpy.context.window_manager.das
 
 
 @pytest.fixture
 def exporting(shot_scene, monkeypatch):
     """A window's job in the middle of its export; the scene has a cube that is shown in renders only."""
-    monkeypatch.setattr(jobs, "BUDGET_S", 0.0)  # one status a tick
+    monkeypatch.setattr(session, "BUDGET_S", 0.0)  # one status a tick
     add_cube(shot_scene, "Hidden", location=(0.0, 2.0, 1.0)).hide_viewport = True
     eyed = add_cube(shot_scene, "Eye shut", location=(0.0, 2.0, -1.0))
     eyed.hide_set(True)
@@ -44,12 +47,12 @@ def exporting(shot_scene, monkeypatch):
     shot_scene.das.prompt = "changed"
     bpy.ops.ed.undo_push(message="after")
     job = start_as_in_window(job_operators.DAS_OT_preview_tracking, preview_of(shot_scene))
-    while "frame 5" not in session().job_line:
+    while "frame 5" not in shown().job_line:
         assert job.tick() is not None
     assert not bpy.data.objects["Hidden"].hide_viewport and shot_scene.frame_current != 3
     assert not eyed.hide_get() and cube.modifiers[0].levels == 2
     yield job
-    jobs.stop_job()
+    session.stop_job()
 
 
 def assert_as_it_was() -> None:
@@ -62,7 +65,7 @@ def assert_as_it_was() -> None:
 
 def assert_stopped_as_it_was(job, words: str) -> None:
     assert not job.is_running and job.tick() is None
-    assert session().job_state == "CANCELLED" and words in session().job_line
+    assert shown().job_state == "CANCELLED" and words in shown().job_line
     assert_as_it_was()
 
 
@@ -84,7 +87,7 @@ def test_undo_step_of_another_operator_during_an_export_comes_back_as_the_scene_
     bpy.ops.ed.undo_push(message="of another operator")
     while exporting.tick() is not None:
         time.sleep(0.01)
-    assert session().job_state == "DONE"
+    assert shown().job_state == "DONE"
     assert_as_it_was()
     bpy.context.scene.das.prompt = "later"
     bpy.ops.ed.undo_push(message="later")
@@ -115,7 +118,7 @@ def rendered_during(exporting, folder, **arguments) -> list[np.ndarray]:
     assert exporting.is_running and scene.frame_current == standing != 3
     while exporting.tick() is not None:
         time.sleep(0.01)
-    assert session().job_state == "DONE"
+    assert shown().job_state == "DONE"
     assert_as_it_was()
     return [decode_png(path.read_bytes()) for path in sorted(folder.iterdir())]
 
@@ -137,7 +140,7 @@ def test_animation_during_an_export_has_every_frame_in_its_place(exporting, tmp_
 
 def test_copy_of_a_scene_made_during_an_export_carries_no_note_later(exporting):
     copy = bpy.context.scene.copy()
-    jobs.stop_job()
+    session.stop_job()
     assert stepping_note.KEY not in copy
     assert_as_it_was()
 
@@ -155,10 +158,11 @@ def test_note_of_another_scene_is_not_followed(scene):
 
 
 def test_saving_leaves_a_job_alone_that_has_left_the_scene(shot_scene, tmp_path):
-    jobs.start_job(job := jobs.SessionJob("test", jobs.in_thread(lambda *_: time.sleep(0.2)), print, lambda *_: None))
+    job = session.SessionJob("test", drive.in_thread(lambda *_: time.sleep(0.2)), print, lambda *_: None)
+    session.start_job(job)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "saved.blend"))
     assert job.is_running
-    jobs.stop_job()
+    session.stop_job()
 
 
 def test_what_is_removed_during_an_export_keeps_nothing_else_from_being_set_back(shot_scene):
@@ -200,11 +204,12 @@ def test_view_layer_that_is_removed_during_an_export_is_named(shot_scene):
 # ── What must not leave a job running for ever in the panel ─────────────────────────────────────────────────────────
 
 
-def start_as_in_window(operator, recipe) -> jobs.SessionJob:
+def start_as_in_window(operator, recipe) -> session.SessionJob:
     """As a click on the button does; timers do not run in the background, so the tests tick."""
-    jobs.show_begin(session(), operator.bl_label, operator.line)
-    job = jobs.SessionJob(operator.bl_label, recipe, *job_operators.shown_in_window(operator, bpy.context.scene.name))
-    jobs.start_job(job)
+    session.show_begin(shown(), operator.bl_label, operator.line)
+    told = job_operators.shown_in_window(operator, bpy.context.scene.name)
+    job = session.SessionJob(operator.bl_label, recipe, *told)
+    session.start_job(job)
     return job
 
 
@@ -218,7 +223,7 @@ def tick_until(job, condition) -> None:
 
 def tick_to_the_end(job) -> None:
     tick_until(job, lambda: False)
-    assert not job.is_running and jobs.running_job() is None
+    assert not job.is_running and session.running_job() is None
 
 
 def steps(*said):
@@ -231,7 +236,7 @@ def preview_of(scene):
 
 
 def take_of(scene, monkeypatch):
-    monkeypatch.setattr(jobs, "BUDGET_S", 0.0)  # one status a tick
+    monkeypatch.setattr(session, "BUDGET_S", 0.0)  # one status a tick
     return start_as_in_window(
         job_operators.DAS_OT_render_take, recipes.take_outside_render(scene, resolve_settings(scene))
     )
@@ -243,7 +248,7 @@ def test_job_ends_when_its_result_cannot_be_shown(shot_scene, monkeypatch):
 
     monkeypatch.setattr(job_operators, "show_image", broken)
     tick_to_the_end(start_as_in_window(job_operators.DAS_OT_preview_tracking, preview_of(shot_scene)))
-    assert (session().job_state, session().job_line) == ("FAILED", "RuntimeError: no such colour space")
+    assert (shown().job_state, shown().job_line) == ("FAILED", "RuntimeError: no such colour space")
 
 
 def test_job_ends_when_its_progress_cannot_be_shown(scene):
@@ -252,8 +257,8 @@ def test_job_ends_when_its_progress_cannot_be_shown(scene):
     def broken(_status):
         raise RuntimeError("the window is gone")
 
-    job = jobs.SessionJob("test", steps(jobs.Status("test", "one", 0.5)), broken, lambda *end: ended.append(end))
-    jobs.start_job(job)
+    job = session.SessionJob("test", steps(drive.Status("test", "one", 0.5)), broken, lambda *end: ended.append(end))
+    session.start_job(job)
     tick_to_the_end(job)
     assert isinstance(ended[0][1], RuntimeError)
 
@@ -261,44 +266,44 @@ def test_job_ends_when_its_progress_cannot_be_shown(scene):
 def test_job_ends_when_its_recipe_cannot_be_closed(scene):
     def stubborn():
         try:
-            yield jobs.Status("test", "one", 0.5)
+            yield drive.Status("test", "one", 0.5)
             yield None
         finally:
             raise RuntimeError("it is stuck")
 
     job = start_as_in_window(job_operators.DAS_OT_test_connection, stubborn())
     job.tick()
-    jobs.stop_job()
-    assert not job.is_running and session().server_state == "CANCELLED"
+    session.stop_job()
+    assert not job.is_running and shown().server_state == "CANCELLED"
 
 
 def test_preview_that_cannot_be_written_does_not_end_the_job(scene, tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
-    monkeypatch.setattr(jobs.preferences, "user_folder", lambda name: blocked / name)
+    monkeypatch.setattr(session, "user_folder", lambda name: blocked / name)
     job = start_as_in_window(
-        job_operators.DAS_OT_test_connection, steps(jobs.Status("test", "one", 0.5, b"\xff\xd8"), None)
+        job_operators.DAS_OT_test_connection, steps(drive.Status("test", "one", 0.5, b"\xff\xd8"), None)
     )
-    assert job.tick() is not None and session().server_line == "one" and jobs.preview_path() is None
-    jobs.stop_job()
+    assert job.tick() is not None and shown().server_line == "one" and session.preview_path() is None
+    session.stop_job()
 
 
 def test_take_whose_scene_is_removed_says_so(shot_scene, monkeypatch):
     job = take_of(shot_scene, monkeypatch)
-    tick_until(job, lambda: "Exporting" in session().job_line)
+    tick_until(job, lambda: "Exporting" in shown().job_line)
     bpy.data.scenes.new("Other")
     bpy.data.scenes.remove(shot_scene)
     tick_to_the_end(job)
-    assert session().job_state == "FAILED" and "The scene 'Scene' was removed" in session().job_line
+    assert shown().job_state == "FAILED" and "The scene 'Scene' was removed" in shown().job_line
 
 
 def test_take_whose_scene_is_removed_before_its_export_says_so(shot_scene, monkeypatch):
     job = take_of(shot_scene, monkeypatch)
-    tick_until(job, lambda: "Asking" in session().job_line)
+    tick_until(job, lambda: "Asking" in shown().job_line)
     bpy.data.scenes.new("Other")
     bpy.data.scenes.remove(shot_scene)
     tick_to_the_end(job)
-    assert session().job_state == "FAILED" and "removed or renamed" in session().job_line
+    assert shown().job_state == "FAILED" and "removed or renamed" in shown().job_line
 
 
 def test_undo_leaves_a_take_alone_that_has_left_the_scene(shot_scene, monkeypatch):
@@ -306,32 +311,32 @@ def test_undo_leaves_a_take_alone_that_has_left_the_scene(shot_scene, monkeypatc
     shot_scene.frame_end = 8
     bpy.ops.ed.undo_push(message="after")
     job = take_of(shot_scene, monkeypatch)
-    tick_until(job, lambda: "Exporting frame 8" in session().job_line)
-    tick_until(job, lambda: "Exporting" not in session().job_line)
+    tick_until(job, lambda: "Exporting frame 8" in shown().job_line)
+    tick_until(job, lambda: "Exporting" not in shown().job_line)
     bpy.ops.ed.undo()
     assert job.is_running and bpy.context.scene.frame_end == 9
     tick_to_the_end(job)
-    assert session().job_state == "DONE" and "8 frames" in session().job_line
-    assert len(jobs.last_take(bpy.context.scene).frames) == 8
+    assert shown().job_state == "DONE" and "8 frames" in shown().job_line
+    assert len(recent.last_take(bpy.context.scene).frames) == 8
 
 
 def test_opening_a_file_ends_a_take(shot_scene, monkeypatch):
     job = take_of(shot_scene, monkeypatch)
-    tick_until(job, lambda: "Exporting" in session().job_line)
+    tick_until(job, lambda: "Exporting" in shown().job_line)
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
-    assert not job.is_running and jobs.running_job() is None and job.tick() is None
-    assert (session().job_state, session().job_line) == ("IDLE", "")
+    assert not job.is_running and session.running_job() is None and job.tick() is None
+    assert (shown().job_state, shown().job_line) == ("IDLE", "")
 
 
 def test_disabling_the_extension_ends_a_take(shot_scene, monkeypatch):
     job = take_of(shot_scene, monkeypatch)
-    tick_until(job, lambda: "Exporting frame 5" in session().job_line)
+    tick_until(job, lambda: "Exporting frame 5" in shown().job_line)
     addon_utils.disable("das_blender_addon")
     try:
         assert not job.is_running and job.tick() is None and shot_scene.frame_current == 1
     finally:
         addon_utils.enable("das_blender_addon", default_set=True)
-    assert session().job_state != "RUNNING"
+    assert shown().job_state != "RUNNING"
 
 
 WORKING = ("Waiting", "Loading", "Encoding", "Denoising")
@@ -343,12 +348,12 @@ def test_server_that_dies_ends_a_take(shot_scene, monkeypatch, tmp_path):
     with running_server(tmp_path / "server") as server:
         shot_scene.das.server, shot_scene.das.seed = server.address, 98
         job = take_of(shot_scene, monkeypatch)
-        tick_until(job, lambda: session().job_line.startswith(WORKING))
+        tick_until(job, lambda: shown().job_line.startswith(WORKING))
         server.kill()
-        tick_until(job, lambda: session().job_line.startswith(SILENT))
-        assert job.is_running and session().job_line.endswith(" s") and session().progress > 0.3
+        tick_until(job, lambda: shown().job_line.startswith(SILENT))
+        assert job.is_running and shown().job_line.endswith(" s") and shown().progress > 0.3
         tick_to_the_end(job)
-    assert session().job_state == "FAILED" and "fell silent" in session().job_line
+    assert shown().job_state == "FAILED" and "fell silent" in shown().job_line
 
 
 def test_take_goes_on_with_a_server_that_was_silent(shot_scene, monkeypatch, tmp_path):
@@ -356,16 +361,16 @@ def test_take_goes_on_with_a_server_that_was_silent(shot_scene, monkeypatch, tmp
     with running_server(tmp_path / "server") as server:
         shot_scene.das.server, shot_scene.das.seed = server.address, 97
         job = take_of(shot_scene, monkeypatch)
-        tick_until(job, lambda: session().job_line.startswith(WORKING))
+        tick_until(job, lambda: shown().job_line.startswith(WORKING))
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            tick_until(job, lambda: session().job_line.startswith(SILENT))
+            tick_until(job, lambda: shown().job_line.startswith(SILENT))
         finally:
             os.kill(server.pid, signal.SIGCONT)
-        tick_until(job, lambda: lines.append(session().job_line))
+        tick_until(job, lambda: lines.append(shown().job_line))
     spoken = [line for line in lines if not line.startswith(SILENT)]
     assert (
-        session().job_state == "DONE" and lines[0].startswith(SILENT) and spoken[0].startswith((*WORKING, "Receiving"))
+        shown().job_state == "DONE" and lines[0].startswith(SILENT) and spoken[0].startswith((*WORKING, "Receiving"))
     )
 
 
@@ -375,14 +380,14 @@ def test_no_scene_is_walked_while_blender_renders(shot_scene, monkeypatch):
         monkeypatch.setattr(module, "is_rendering", lambda: rendering)
     job = start_as_in_window(job_operators.DAS_OT_preview_tracking, preview_of(shot_scene))
     for _ in range(3):
-        assert job.tick() == jobs.TICK_S and shot_scene.frame_current == 1
-    assert session().job_line == "Waiting for Blender's render to end"
-    jobs.stop_job()
+        assert job.tick() == drive.TICK_S and shot_scene.frame_current == 1
+    assert shown().job_line == "Waiting for Blender's render to end"
+    session.stop_job()
     with pytest.raises(RuntimeError, match="Blender is rendering"):
         bpy.ops.das.preview_tracking()
     rendering = False
     tick_to_the_end(start_as_in_window(job_operators.DAS_OT_preview_tracking, preview_of(shot_scene)))
-    assert session().job_state == "DONE"
+    assert shown().job_state == "DONE"
 
 
 def test_stopped_job_does_not_wait_for_its_thread_unless_asked_to():
@@ -396,13 +401,13 @@ def test_stopped_job_does_not_wait_for_its_thread_unless_asked_to():
         ended.set()
 
     with pytest.raises(JobCancelled):
-        jobs.finish(jobs.in_thread(work), should_stop=started.is_set, wait_s=0.0)
+        drive.finish(drive.in_thread(work), should_stop=started.is_set, wait_s=0.0)
     assert not ended.is_set()
     release.set()
     assert ended.wait(LIMIT_S)
     started.clear(), ended.clear()
     with pytest.raises(JobCancelled):
-        jobs.finish(jobs.in_thread(work), should_stop=started.is_set, wait_s=LIMIT_S)
+        drive.finish(drive.in_thread(work), should_stop=started.is_set, wait_s=LIMIT_S)
     assert ended.is_set()
 
 

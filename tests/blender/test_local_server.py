@@ -11,9 +11,11 @@ import time
 import bpy
 import pytest
 
-from das_blender_addon import local_server, preferences, properties
+from das_blender_addon import local_server
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.errors import ServerUnreachable, SettingsError
+from das_blender_addon.shot import machine
+from das_blender_addon.shot import settings as shot_settings
 from tests.support.server import ROOT, server_environment, server_python
 
 LIMIT_S = 240.0
@@ -56,8 +58,8 @@ def test_started_server_answers_and_its_address_counts(scene, program):
     server = local_server.current()
     with DasClient(server.address, timeout_s=LIMIT_S) as client:
         assert client.hello().capabilities.models
-    assert properties.resolve_settings(scene, {}).server == server.address
-    assert properties.resolve_settings(scene, {"DAS_SERVER": "tcp://127.0.0.1:1"}).server == "tcp://127.0.0.1:1"
+    assert shot_settings.resolve_settings(scene, {}).server == server.address
+    assert shot_settings.resolve_settings(scene, {"DAS_SERVER": "tcp://127.0.0.1:1"}).server == "tcp://127.0.0.1:1"
     wait_until(lambda: server.log_tail, "the server wrote no log")
     assert server.log_path.read_text()
 
@@ -68,7 +70,7 @@ def test_stopped_server_is_gone(scene, program):
     assert answers(server.address)
     bpy.ops.das.stop_local_server()
     assert not answers(server.address) and local_server.current() is None
-    assert properties.resolve_settings(scene, {}).server == preferences.DEFAULT_SERVER
+    assert shot_settings.resolve_settings(scene, {}).server == machine.DEFAULT_SERVER
 
 
 def test_stopping_in_a_window_does_not_wait(scene, program):
@@ -93,7 +95,7 @@ def test_server_that_died_is_noticed_and_started_again(scene, program):
     first.wait_until_listening()
     first.process.stdin.close()
     wait_until(lambda: not first.is_running, "the server survived")
-    assert properties.resolve_settings(scene, {}).server == preferences.DEFAULT_SERVER
+    assert shot_settings.resolve_settings(scene, {}).server == machine.DEFAULT_SERVER
     second = local_server.start()
     second.wait_until_listening()
     assert second.is_running and second.process.pid != first.process.pid

@@ -11,15 +11,20 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, compat, job_operators, jobs, operators, properties, recipes, sequencer, takes
+from das_blender_addon import api, compat
+from das_blender_addon.client import known_servers
 from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError
-from das_blender_addon.properties import resolve_settings
 from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.scene import sequencer
+from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.take import cache as takes
+from das_blender_addon.take import drive, recent, recipes
+from das_blender_addon.ui import job_operators, operators, properties, session
 
 LIMIT_S = 120.0
 
 
-def session():
+def shown():
     return bpy.context.window_manager.das
 
 
@@ -35,8 +40,8 @@ def why_not(operator) -> str:
 
 def test_render_take_then_strip(shot_scene):
     bpy.ops.das.render_take()
-    take = jobs.last_take(shot_scene)
-    assert session().job_state == "DONE" and "9 frames" in session().job_line
+    take = recent.last_take(shot_scene)
+    assert shown().job_state == "DONE" and "9 frames" in shown().job_line
     assert all(decode_png(path.read_bytes()).std() > 1.0 for path in take.frames)
     bpy.ops.das.add_to_sequencer()
     (strip,) = compat.all_strips(shot_scene.das.edit_scene)
@@ -73,7 +78,7 @@ def test_preview_tracking_shows_what_will_be_sent_once_the_server_was_asked(shot
     folder = Path(bpy.data.images["DAS Tracking"].filepath).parent
     written = [decode_png(path.read_bytes()) for path in sorted(folder.glob("*.png"))]
     settings = resolve_settings(shot_scene)
-    plan = recipes.plan_shot(shot_scene, settings, jobs.known_capabilities(settings.server))
+    plan = recipes.plan_shot(shot_scene, settings, known_servers.known_capabilities(settings.server))
     np.testing.assert_array_equal(np.stack(written), api.export_shot(shot_scene, plan).tracking.video)
     assert written[0].shape == (64, 96, 3)
 
@@ -92,7 +97,7 @@ def test_empty_server_variable_permits_no_other_machine(shot_scene, monkeypatch)
     monkeypatch.setenv("DAS_SERVER", "")
     shot_scene.das.server = "tcp://render.studio:5599"
     with pytest.raises(SettingsError, match="online access is off"):
-        jobs.finish(recipes.hello(resolve_settings(shot_scene)))
+        drive.finish(recipes.hello(resolve_settings(shot_scene)))
 
 
 def test_render_first_frame_makes_the_slots_file(shot_scene, tmp_path):
@@ -108,15 +113,15 @@ def test_render_first_frame_makes_the_slots_file(shot_scene, tmp_path):
 
 def test_test_connection_remembers_the_models(shot_scene, server):
     bpy.ops.das.test_connection()
-    assert session().server_state == "DONE" and session().server_line.startswith("das-server")
-    assert jobs.known_capabilities(server.address).default_model == "das-preview"
+    assert shown().server_state == "DONE" and shown().server_line.startswith("das-server")
+    assert known_servers.known_capabilities(server.address).default_model == "das-preview"
 
 
 def test_size_field_takes_what_is_typed_and_shows_the_nearest_first(shot_scene, server):
     bpy.ops.das.test_connection()
     shot_scene.das.size = "200x136"
     assert resolve_settings(shot_scene).size == (200, 136)
-    capabilities = jobs.known_capabilities()
+    capabilities = known_servers.known_capabilities()
     assert api.plan_shot(shot_scene, capabilities, size=(200, 136)).model_size == (200, 136)
     with pytest.raises(SettingsError, match="use 200×136, the nearest"):
         api.plan_shot(shot_scene, capabilities, size=(201, 136))
@@ -135,10 +140,10 @@ def test_failure_is_told_and_raised(shot_scene, monkeypatch, tmp_path):
     shot_scene.das.server = "tcp://127.0.0.1:9"
     with pytest.raises(RuntimeError, match="127.0.0.1:9"):
         bpy.ops.das.test_connection()
-    assert session().server_state == "FAILED" and "127.0.0.1:9" in session().server_line
+    assert shown().server_state == "FAILED" and "127.0.0.1:9" in shown().server_line
     with pytest.raises(RuntimeError, match="127.0.0.1:9"):
         bpy.ops.das.render_take()
-    assert session().job_state == "FAILED" and "127.0.0.1:9" in session().job_line
+    assert shown().job_state == "FAILED" and "127.0.0.1:9" in shown().job_line
 
 
 def test_randomise_seed_changes_it(scene):
@@ -172,11 +177,11 @@ def test_own_first_frame_is_not_rendered_over(shot_scene, tmp_path):
 
 
 def test_takes_of_another_file_are_forgotten(shot_scene):
-    jobs.remember_take(shot_scene, object())
-    jobs.show_begin(session(), "Render Take")
+    recent.remember_take(shot_scene, object())
+    session.show_begin(shown(), "Render Take")
     bpy.ops.wm.read_homefile(use_factory_startup=True)
-    assert (session().job_state, session().job_line) == ("IDLE", "")
-    assert jobs.last_take(bpy.context.scene) is None
+    assert (shown().job_state, shown().job_line) == ("IDLE", "")
+    assert recent.last_take(bpy.context.scene) is None
 
 
 # ── Jobs of a window, ticked by hand: timers do not run in the background ───────────────────────────────────────────
@@ -187,7 +192,7 @@ class Ticker:
 
     def __init__(self, recipe):
         self.shown, self.ended, self.cancel_at = [], [], None
-        self.job = jobs.SessionJob("test", recipe, self.show, lambda *end: self.ended.append(end))
+        self.job = session.SessionJob("test", recipe, self.show, lambda *end: self.ended.append(end))
 
     def show(self, status) -> None:
         self.shown.append(status)
@@ -255,7 +260,7 @@ def test_stop_is_seen_in_the_middle_of_long_work():
 
     with pytest.raises(JobCancelled):
         try:
-            jobs.finish(jobs.in_thread(work), should_stop=should_stop)
+            drive.finish(drive.in_thread(work), should_stop=should_stop)
         finally:
             release.set()
     assert len(asked) == 21
@@ -269,7 +274,7 @@ def test_thread_of_a_closed_recipe_is_told_to_stop():
             time.sleep(0.01)
         seen.set()
 
-    recipe = jobs.in_thread(work)
+    recipe = drive.in_thread(work)
     next(recipe)
     recipe.close()
     assert seen.wait(LIMIT_S)
@@ -280,7 +285,7 @@ def test_error_of_a_thread_comes_out_of_the_recipe():
         raise SceneError("no camera")
 
     with pytest.raises(SceneError, match="no camera"):
-        jobs.finish(jobs.in_thread(work))
+        drive.finish(drive.in_thread(work))
 
 
 def test_everything_said_comes_before_the_result():
@@ -288,8 +293,8 @@ def test_everything_said_comes_before_the_result():
 
     def work(should_stop, say):
         for index in range(100):
-            say(jobs.Status("test", str(index), index / 100))
+            say(drive.Status("test", str(index), index / 100))
         return "done"
 
-    assert jobs.finish(jobs.in_thread(work), on_status=said.append) == "done"
+    assert drive.finish(drive.in_thread(work), on_status=said.append) == "done"
     assert [status.text for status in said] == [str(index) for index in range(100)]

@@ -6,8 +6,11 @@ from types import SimpleNamespace
 import bpy
 import pytest
 
-from das_blender_addon import jobs, panels, sequencer
+from das_blender_addon.client import known_servers
 from das_blender_addon.protocol.png import encode_png
+from das_blender_addon.scene import sequencer
+from das_blender_addon.take import drive
+from das_blender_addon.ui import panels, preferences, session
 from tests.blender.test_sequencer import write_frames
 
 
@@ -99,7 +102,7 @@ def test_everything_of_a_shot_can_be_set(scene):
 
 
 def test_summary_says_what_will_be_sent_once_the_server_was_asked(shot_scene):
-    jobs.forget_servers()
+    known_servers.forget_servers()
     assert "9 frames (1 to 9)" in words(panels.DAS_PT_window) and "not asked yet" in words(panels.DAS_PT_shot)
     bpy.ops.das.test_connection()
     shown = words(panels.DAS_PT_window)
@@ -114,12 +117,12 @@ def test_summary_says_why_a_shot_cannot_be_sent(shot_scene):
 
 
 def test_running_job_shows_progress_preview_and_cancel(scene):
-    session = bpy.context.window_manager.das
-    jobs.show_begin(session, "Render Take")
-    jobs.show_status(session, jobs.Status("denoising", "Denoising 2/4", 0.5, preview=encode_png(picture())))
+    das = bpy.context.window_manager.das
+    session.show_begin(das, "Render Take")
+    session.show_status(das, drive.Status("denoising", "Denoising 2/4", 0.5, preview=encode_png(picture())))
     shown = drawn(panels.DAS_PT_take)
     assert "50% Denoising 2/4" in shown and "das.cancel" in shown and "picture" in shown
-    jobs.show_end(session, "", ValueError("no luck"))
+    session.show_end(das, "", ValueError("no luck"))
     assert "no luck" in words(panels.DAS_PT_take) and "das.cancel" not in drawn(panels.DAS_PT_take)
 
 
@@ -157,5 +160,5 @@ def test_preferences_page_draws(scene):
     chosen = bpy.context.preferences.addons["das_blender_addon"].preferences
     layout = Layout()
     page = SimpleNamespace(layout=layout, bl_rna=chosen.bl_rna, show_server_log=True)
-    panels.draw_preferences(page, bpy.context)
+    preferences.DAS_AP_preferences.draw(page, bpy.context)
     assert {"server", "cache_folder", "server_executable", "das.start_local_server"} <= set(layout.drawn)

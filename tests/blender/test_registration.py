@@ -7,8 +7,10 @@ import addon_utils
 import bpy
 import pytest
 
-from das_blender_addon import panels, preferences, properties
 from das_blender_addon.errors import SettingsError
+from das_blender_addon.shot import machine
+from das_blender_addon.shot import settings as shot_settings
+from das_blender_addon.ui import panels
 
 OPERATORS = (
     "test_connection",
@@ -103,28 +105,28 @@ def test_blenders_output_panels_show_for_the_engine(scene):
 
 def test_settings_are_the_scenes_when_nothing_overrides(scene):
     scene.das.prompt, scene.das.seed, scene.das.model = "a cat", 7, "das-preview"
-    settings = properties.resolve_settings(scene, {})
+    settings = shot_settings.resolve_settings(scene, {})
     assert (settings.prompt, settings.seed, settings.model) == ("a cat", 7, "das-preview")
-    assert settings.server == preferences.DEFAULT_SERVER and settings.frames == tuple(range(1, 10))
+    assert settings.server == machine.DEFAULT_SERVER and settings.frames == tuple(range(1, 10))
     assert settings.size is None and settings.tracking_range == "" and settings.cache_folder.is_absolute()
 
 
 def test_environment_goes_before_the_scene_and_the_scene_before_the_preferences(scene):
-    machine = bpy.context.preferences.addons["das_blender_addon"].preferences
-    machine.server = "tcp://127.0.0.1:1111"
+    chosen = bpy.context.preferences.addons["das_blender_addon"].preferences
+    chosen.server = "tcp://127.0.0.1:1111"
     try:
-        assert properties.resolve_settings(scene, {}).server == "tcp://127.0.0.1:1111"
+        assert shot_settings.resolve_settings(scene, {}).server == "tcp://127.0.0.1:1111"
         scene.das.server = "tcp://127.0.0.1:2222"
-        assert properties.resolve_settings(scene, {}).server == "tcp://127.0.0.1:2222"
+        assert shot_settings.resolve_settings(scene, {}).server == "tcp://127.0.0.1:2222"
         assert (
-            properties.resolve_settings(scene, {"DAS_SERVER": "tcp://127.0.0.1:3333"}).server == "tcp://127.0.0.1:3333"
+            shot_settings.resolve_settings(scene, {"DAS_SERVER": "tcp://127.0.0.1:3333"}).server == "tcp://127.0.0.1:3333"
         )
     finally:
-        machine.server = preferences.DEFAULT_SERVER
+        chosen.server = machine.DEFAULT_SERVER
 
 
 def test_environment_overrides_every_setting(scene):
-    settings = properties.resolve_settings(
+    settings = shot_settings.resolve_settings(
         scene,
         {
             "DAS_TIMEOUT_S": "12.5",
@@ -175,31 +177,31 @@ def test_environment_overrides_every_setting(scene):
 )
 def test_unusable_override_is_refused_with_its_value(scene, name, value):
     with pytest.raises(SettingsError, match=value):
-        properties.resolve_settings(scene, {name: value})
+        shot_settings.resolve_settings(scene, {name: value})
 
 
 def test_shot_range_replaces_the_scenes_range(scene):
     scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 4, 8
     scene.frame_step = 2
-    assert properties.resolve_settings(scene, {}).frames == (4, 6, 8)
+    assert shot_settings.resolve_settings(scene, {}).frames == (4, 6, 8)
 
 
 def test_shot_that_ends_before_it_starts_is_refused(scene):
     scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 8, 4
     with pytest.raises(SettingsError, match="ends at frame 4"):
-        properties.resolve_settings(scene, {})
+        shot_settings.resolve_settings(scene, {})
 
 
 def test_cache_lies_beside_a_saved_file(scene, tmp_path):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
-    assert properties.resolve_settings(bpy.context.scene, {}).cache_folder == tmp_path / "das_cache"
+    assert shot_settings.resolve_settings(bpy.context.scene, {}).cache_folder == tmp_path / "das_cache"
     bpy.context.scene.das.cache_folder = "//elsewhere"
-    assert properties.resolve_settings(bpy.context.scene, {}).cache_folder == tmp_path / "elsewhere"
+    assert shot_settings.resolve_settings(bpy.context.scene, {}).cache_folder == tmp_path / "elsewhere"
 
 
 def test_server_on_another_machine_needs_online_access(scene):
     assert not bpy.app.online_access
     with pytest.raises(SettingsError, match="online access"):
-        preferences.check_online_access("tcp://render.studio:5599", chosen_by_environment=False)
-    preferences.check_online_access("tcp://render.studio:5599", chosen_by_environment=True)
-    preferences.check_online_access("tcp://127.0.0.1:5599", chosen_by_environment=False)
+        machine.check_online_access("tcp://render.studio:5599", chosen_by_environment=False)
+    machine.check_online_access("tcp://render.studio:5599", chosen_by_environment=True)
+    machine.check_online_access("tcp://127.0.0.1:5599", chosen_by_environment=False)

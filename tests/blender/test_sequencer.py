@@ -7,9 +7,10 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import compat, sequencer
+from das_blender_addon import compat
 from das_blender_addon.errors import SettingsError, StorageError
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.scene import sequencer
 
 SIZE = (96, 64)
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (128, 128, 128), (255, 255, 0))

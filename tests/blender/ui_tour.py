@@ -78,7 +78,7 @@ def tour():
     # 5. A take runs while the window lives; a larger one, so that it still runs when its picture is taken.
     scene.das.size = "360x240"
     call("render_take")
-    ticks = yield from until(lambda: jobs().preview_path() is not None, "no preview came")
+    ticks = yield from until(lambda: session().preview_path() is not None, "no preview came")
     note(f"{ticks} ticks of the window until the first preview")
     yield from shade("MATERIAL")
     yield from stop("running")
@@ -127,7 +127,7 @@ def open_scene() -> None:
     """The demo scene with the engine, out of a file that a background Blender makes."""
     file = FOLDER / "tour.blend"
     build = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {PACKAGE} import demo_scene; demo_scene.build_demo_scene"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from scripts import demo_scene; demo_scene.build_demo_scene"
     )
     subprocess.run(
         [
@@ -231,8 +231,8 @@ def module(name: str):
     return sys.modules[f"{PACKAGE}.{name}"]
 
 
-def jobs():
-    return module("jobs")
+def session():
+    return module("ui.session")
 
 
 def call(name: str) -> None:

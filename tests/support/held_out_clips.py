@@ -67,7 +67,7 @@ def _build(kind: str, seed: int, frames: int, width: int, height: int):
 
         samples = {"samples": LARGE_SAMPLES} if (width, height) == LARGE_SIZE[1:] else {}
         return build_scene(kind, seed, frames, width, height, **samples)
-    from das_blender_addon.demo_scene import build_demo_scene
+    from scripts.demo_scene import build_demo_scene
 
     scene = build_demo_scene()
     scene.render.engine = "CYCLES"

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import das_server.training
-from das_blender_addon import dataset_folder
 from das_blender_addon.client.files import write_whole
 from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.png import encode_png
+from das_blender_addon.take import clip_folder as dataset_folder
 from das_server.training.dataset import LISTS, UNFINISHED, read_dataset, read_frames
 from das_server.training.recipe import FineTuneRecipe, PreviewRecipe, load_recipe
 

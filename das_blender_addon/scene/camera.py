@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Blender camera ⇄ pinhole camera, in both directions.
+
+`camera_from_blender` reads a camera, `blender_camera_values` says how to set one up so that Blender's own engines see
+exactly what a pinhole camera sees (the overscanned view of the first frame).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import SceneError
+from ..tracking.geometry import CameraPath
+
+NO_FRAME = -(10**9)
+
+
+def render_size(scene) -> tuple[int, int]:
+    """(width, height) of the scene's render in pixels, after its percentage, rounded down as Blender does."""
+    render = scene.render
+    percentage = render.resolution_percentage
+    return render.resolution_x * percentage // 100, render.resolution_y * percentage // 100
+
+
+def pixel_aspect(scene) -> tuple[float, float]:
+    """(x, y) shape of the scene's pixels; (1, 1) is square."""
+    return scene.render.pixel_aspect_x, scene.render.pixel_aspect_y
+
+
+def active_camera(scene, frame: int):
+    """The camera object (original data) that renders ``frame``: the one bound to the nearest marker at or before it,
+    the first bound one when all come later, else the scene's.
+
+    The rule is Blender's own (``BKE_scene_camera_switch_find``); it is repeated here because the evaluated scene names
+    the camera of the step before.  Raises `SceneError` when there is none.
+    """
+    bound = [
+        marker for marker in scene.timeline_markers if marker.camera is not None and not marker.camera.hide_render
+    ]
+    camera, at = None, NO_FRAME
+    for marker in bound:
+        if at < marker.frame <= frame:
+            camera, at = marker.camera, marker.frame
+    if camera is None and bound:
+        camera = min(bound, key=lambda marker: marker.frame).camera
+    camera = camera or scene.camera
+    if camera is None:
+        raise SceneError(f"The scene {scene.name!r} has no camera; add one and make it the scene's active camera.")
+    return camera
+
+
+def camera_from_blender(
+    camera, width: int, height: int, *, aspect: tuple[float, float] = (1.0, 1.0), frame: int | None = None
+) -> CameraPath:
+    """One pinhole camera (a `CameraPath` of T = 1) from an evaluated Blender camera object.
+
+    ``width``, ``height``: the picture, pixels.  ``aspect``: (x, y) shape of a pixel.  Handles lens shift, sensor fit
+    and pixel aspect as ``BKE_camera_params_compute_viewplane`` does; the camera's scale has no effect, as in Blender.
+
+    Raises `SceneError` naming the camera and its type for anything but a perspective camera.
+    """
+    at_frame = "" if frame is None else f" at frame {frame}"
+    if camera.type != "CAMERA":
+        raise SceneError(f"The scene's camera {camera.name!r} is a {camera.type} object{at_frame}; use a camera.")
+    lens = camera.data
+    if lens.type != "PERSP":
+        raise SceneError(
+            f"The camera {camera.name!r} is of type {lens.type}{at_frame}; only perspective cameras can be tracked: "
+            "set its type to Perspective."
+        )
+    ratio = aspect[1] / aspect[0]
+    fit, sensor = lens.sensor_fit, lens.sensor_width
+    if fit == "AUTO":
+        fit = "HORIZONTAL" if width * aspect[0] >= height * aspect[1] else "VERTICAL"
+    elif fit == "VERTICAL":
+        sensor = lens.sensor_height
+    # Pixels across the sensor, counted in widths of a pixel.
+    across = width if fit == "HORIZONTAL" else ratio * height
+    focal_x = lens.lens / sensor * across
+    world_from_camera = np.array(camera.matrix_world.normalized(), dtype=np.float64)
+    return CameraPath(
+        camera_from_world=np.linalg.inv(world_from_camera)[None],
+        focal_px=np.array([[focal_x, focal_x / ratio]]),
+        principal_px=np.array([[width / 2 - lens.shift_x * across, height / 2 + lens.shift_y * across / ratio]]),
+        clip_start=np.array([lens.clip_start], dtype=np.float64),
+        width=width,
+        height=height,
+    )
+
+
+def join_cameras(cameras: Sequence[CameraPath]) -> CameraPath:
+    """Paths of the same picture size, one after the other, as one path."""
+    if len({(camera.width, camera.height) for camera in cameras}) != 1:
+        raise SceneError("The cameras of a shot must share one picture size.")
+    return CameraPath(
+        camera_from_world=np.concatenate([camera.camera_from_world for camera in cameras]),
+        focal_px=np.concatenate([camera.focal_px for camera in cameras]),
+        principal_px=np.concatenate([camera.principal_px for camera in cameras]),
+        clip_start=np.concatenate([camera.clip_start for camera in cameras]),
+        width=cameras[0].width,
+        height=cameras[0].height,
+    )
+
+
+@dataclass(frozen=True)
+class BlenderCameraValues:
+    """What to set on a Blender camera and its scene's render so that they see what a pinhole camera sees.
+
+    ``matrix_world`` [4][4]: rows.  ``sensor_width``: mm, with ``sensor_fit`` HORIZONTAL; the lens keeps its length, so
+    depth of field stays as it was.  ``pixel_aspect``: (x, y) of the render.  ``width``, ``height``: the render, pixels.
+    """
+
+    matrix_world: list[list[float]]
+    sensor_width: float
+    shift_x: float
+    shift_y: float
+    pixel_aspect: tuple[float, float]
+    width: int
+    height: int
+
+
+def blender_camera_values(cameras: CameraPath, index: int, lens_mm: float) -> BlenderCameraValues:
+    """The inverse of `camera_from_blender` for camera ``index`` of ``cameras`` and a lens of ``lens_mm`` mm."""
+    focal_x, focal_y = (float(value) for value in cameras.focal_px[index])
+    principal_x, principal_y = (float(value) for value in cameras.principal_px[index])
+    ratio = focal_x / focal_y
+    if abs(ratio - 1.0) < 1e-6:
+        ratio = 1.0
+    return BlenderCameraValues(
+        matrix_world=np.linalg.inv(cameras.camera_from_world[index]).tolist(),
+        sensor_width=lens_mm * cameras.width / focal_x,
+        shift_x=0.5 - principal_x / cameras.width,
+        shift_y=(principal_y - cameras.height / 2) * ratio / cameras.width,
+        pixel_aspect=(1.0, ratio) if ratio >= 1.0 else (1.0 / ratio, 1.0),
+        width=cameras.width,
+        height=cameras.height,
+    )

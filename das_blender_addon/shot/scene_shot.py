@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shot of a Blender scene: its frames, its plan, and its folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import bpy
+
+from ..errors import SettingsError
+from ..protocol.messages import Capabilities
+from ..scene import camera as cameras
+from . import plan as plans
+from .plan import ShotPlan
+
+
+def shot_frames(scene) -> tuple[int, ...]:
+    """The frames of the scene's shot: its own shot range when that is switched on, else the scene's range and step."""
+    settings = getattr(scene, "das", None)
+    start, end = scene.frame_start, scene.frame_end
+    if settings is not None and settings.use_shot_range:
+        start, end = settings.shot_start, settings.shot_end
+    return tuple(range(start, end + 1, scene.frame_step))
+
+
+def plan_shot(
+    scene,
+    capabilities: Capabilities,
+    *,
+    frames: Sequence[int] | None = None,
+    model: str | None = None,
+    size: tuple[int, int] | None = None,
+) -> ShotPlan:
+    """What will be sent for the scene's shot: frames, window, sizes, framing, and all of it in words (``.notes``).
+
+    ``frames`` as in `export_tracking`.  ``model``: a name the server offers, None for its default.  ``size`` (width,
+    height): one that the model makes, None for the one of its list nearest to the render's shape; in a Blender with a
+    window, and where the server found itself fast, the largest of that shape.  In the background it is always the
+    model's default, so that the machines of a farm agree.  Cheap: nothing is evaluated.
+
+    Raises `ShotTooLong`, `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not
+    installed).
+    """
+    return plans.plan(
+        shot_frames(scene) if frames is None else frames,
+        cameras.render_size(scene),
+        cameras.pixel_aspect(scene),
+        capabilities,
+        model=model or "",
+        size=None if size is None else check_size(size),
+        large_if_fast=not bpy.app.background,
+    )
+
+
+def shot_folder(scene, cache_folder: str | Path) -> Path:
+    """Where the scene's first frame and takes live below ``cache_folder``: ``<file>-<scene>``, safe on every system."""
+    file = Path(bpy.data.filepath).stem if bpy.data.filepath else "untitled"
+    return Path(cache_folder) / re.sub(r"[^\w.-]+", "_", f"{file}-{scene.name}")
+
+
+def check_size(size) -> tuple[int, int]:
+    """``size`` as (width, height).  Raises `SettingsError`."""
+    try:
+        width, height = (int(pixels) for pixels in size)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"The size is {size!r}; give (width, height) in pixels.", field="size") from error
+    if width < 1 or height < 1:
+        raise SettingsError(f"The size is {width}×{height} pixels; both must be at least 1.", field="size")
+    return width, height
+
+

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a job is driven: recipes are generators, so that one recipe serves a render call, a timer and a script.
+
+A recipe yields often: a `Status` when there is something to say, None when it waits.  Work that takes time goes to a
+thread through `in_thread`.  Whoever drives a recipe decides how to wait between two steps and when to stop: closing it
+asks its thread to stop.  No Blender in here.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import JobCancelled
+
+LOGGER = logging.getLogger(__name__)
+TICK_S = 0.04
+"""Seconds between two looks at a waiting recipe; well under the 100 ms within which a break must be seen."""
+STOP_WAIT_S = 2.0
+"""Seconds that a stopped job's thread gets to tell the server before the process ends."""
+CANCELLED = "The job was cancelled."
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a running recipe has to say: a line for people, how much of all is done (0 to 1), and a preview picture
+    (JPEG or PNG).
+    """
+
+    stage: str
+    text: str
+    fraction: float
+    preview: bytes | None = None
+
+
+Recipe = Generator["Status | None", None, Any]
+
+
+# ── Threads below recipes ───────────────────────────────────────────────────────────────────────────────────────────
+
+_threads: set[threading.Thread] = set()
+
+
+def in_thread(
+    work: Callable[[Callable[[], bool], Callable[[Any], None]], Any],
+    translate: Callable[[Any], Status | None] = lambda said: said,
+) -> Recipe:
+    """Run ``work(should_stop, say)`` in a thread; yield what it says (through ``translate``), or None; return its
+    result.
+
+    ``work`` must not touch Blender.  Closing the recipe makes ``should_stop()`` true; `wait_for_threads` waits for
+    the end.
+    """
+    said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    stopped = threading.Event()
+    outcome: list[tuple[Any, BaseException | None]] = []
+
+    def run():
+        try:
+            outcome.append((work(stopped.is_set, said.put), None))
+        except BaseException as error:  # handed to the thread that waits for it
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, name="das job", daemon=True)
+    _threads.add(thread)
+    thread.start()
+    try:
+        while thread.is_alive() or not said.empty():
+            try:
+                yield translate(said.get_nowait())
+            except queue.Empty:
+                yield None
+    finally:
+        stopped.set()
+        _threads.difference_update([old for old in _threads if not old.is_alive()])
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
+
+
+def wait_for_threads(timeout_s: float = STOP_WAIT_S) -> None:
+    """Give stopped threads time to end, ``timeout_s`` at most."""
+    deadline = time.monotonic() + timeout_s
+    for thread in list(_threads):
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def finish(
+    recipe: Recipe,
+    *,
+    on_status: Callable[[Status], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    wait_s: float = STOP_WAIT_S,
+) -> Any:
+    """Drive a recipe to its end on this thread and return its result.
+
+    ``should_stop`` is asked at least every `TICK_S`, also in the middle of long work in a thread.  Raises
+    `JobCancelled` then, and whatever the recipe raises; its thread gets up to ``wait_s`` seconds to tell the server.  A
+    process that lives on waits 0 seconds: the thread ends by itself.
+    """
+    try:
+        while True:
+            if should_stop is not None and should_stop():
+                raise JobCancelled(CANCELLED)
+            try:
+                status = next(recipe)
+            except StopIteration as end:
+                return end.value
+            if status is None:
+                time.sleep(TICK_S)
+            elif on_status is not None:
+                on_status(status)
+    except BaseException:
+        recipe.close()
+        wait_for_threads(wait_s)
+        raise
+
+
+def log_status(status: Status) -> None:
+    """A line for whoever reads the log of a headless render."""
+    LOGGER.info("%3.0f%% %s", 100 * status.fraction, status.text)

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operators ``das.*`` with a job: in a window they start one that a timer drives and return at once; in the
+background, and when a script calls them, they block until all is done and raise what went wrong.
+"""
+
+from __future__ import annotations
+
+import bpy
+
+from ..client import known_servers
+from ..errors import DasError
+from ..scene.stepping import is_rendering
+from ..shot.settings import resolve_settings
+from ..take import drive, recent, recipes
+from . import session
+from .images import load_sequence, show_image
+
+# ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
+
+
+class JobOperator:
+    """Runs a recipe: `make_recipe` makes it, `finished` takes its result."""
+
+    bl_options = {"REGISTER"}
+    line = "job"
+
+    @classmethod
+    def poll(cls, context):
+        if session.running_job() is not None:
+            cls.poll_message_set(f"{session.running_job().name} is running: wait for it, or cancel it")
+            return False
+        if is_rendering():
+            cls.poll_message_set("Blender is rendering: wait for it, or stop it with Esc in its window")
+            return False
+        reason = cls.why_not(context)
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    @classmethod
+    def why_not(cls, context) -> str:
+        """Why the operator cannot run now, "" when it can; nothing that takes time."""
+        return ""
+
+    def execute(self, context):
+        """Block until it is done (background, scripts)."""
+        shown = context.window_manager.das
+        try:
+            result = drive.finish(self.make_recipe(context.scene), on_status=drive.log_status)
+            self.finished(context.scene, result)
+        except DasError as error:
+            session.show_end(shown, "", error, self.line)
+            self.report({"ERROR"}, error.message)
+            return {"CANCELLED"}
+        session.show_end(shown, self.words(result), None, self.line)
+        return {"FINISHED"}
+
+    def invoke(self, context, _event):
+        """Start the job and return; a timer drives it."""
+        if bpy.app.background:
+            return self.execute(context)
+        try:
+            recipe = self.make_recipe(context.scene)
+        except DasError as error:
+            session.show_end(context.window_manager.das, "", error, self.line)
+            self.report({"ERROR"}, error.message)
+            return {"CANCELLED"}
+        session.show_begin(context.window_manager.das, self.bl_label, self.line)
+        show, done = shown_in_window(type(self), context.scene.name)
+        session.start_job(session.SessionJob(self.bl_label, recipe, show, done))
+        return {"FINISHED"}
+
+
+def shown_in_window(operator: type, scene_name: str):
+    """What a `session.SessionJob` of ``operator`` calls at every status and at its end.
+
+    The scene is looked up by name: undo makes new scenes of old ones.
+    """
+
+    def show(status):
+        session.show_status(bpy.context.window_manager.das, status, operator.line)
+        redraw()
+
+    def done(result, error):
+        words = ""
+        try:
+            scene = bpy.data.scenes.get(scene_name)
+            if error is None and scene is not None:
+                operator.finished(scene, result)
+            if error is None:
+                words = operator.words(result)
+        except Exception as late:  # the border, too: else the panel would show a running job for ever
+            if not isinstance(late, DasError):
+                session.LOGGER.exception("%s failed at its end", operator.bl_label)
+            error = late
+        session.show_end(bpy.context.window_manager.das, words, error, operator.line)
+        redraw()
+
+    return show, done
+
+
+def redraw() -> None:
+    """Let every Properties editor and the preferences show what is new."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type in {"PROPERTIES", "PREFERENCES", "IMAGE_EDITOR", "SEQUENCE_EDITOR"}:
+                area.tag_redraw()
+
+
+def no_camera(scene) -> str:
+    """Why the scene cannot be seen, "" when it can."""
+    if scene.camera is None and not any(marker.camera for marker in scene.timeline_markers):
+        return "The scene has no camera: add one (Add › Camera) and make it the active camera"
+    return ""
+
+
+def _no_plan(scene) -> str:
+    """Why the shot does not fit the model, as far as the server was asked; "" when nothing is known against it."""
+    try:
+        settings = resolve_settings(scene)
+        capabilities = known_servers.known_capabilities(settings.server)
+        if capabilities is not None:
+            recipes.plan_shot(scene, settings, capabilities)
+    except DasError as error:
+        return error.message.rstrip(".")
+    return ""
+
+
+# ── Jobs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class DAS_OT_test_connection(JobOperator, bpy.types.Operator):
+    bl_idname = "das.test_connection"
+    bl_label = "Test Connection"
+    bl_description = "Ask the server what it is and which models it has"
+    line = "server"
+
+    def make_recipe(self, scene):
+        return recipes.hello(resolve_settings(scene))
+
+    @classmethod
+    def finished(cls, scene, welcome):
+        """The recipe has remembered everything."""
+
+    @classmethod
+    def words(cls, welcome):
+        return known_servers.words_of_server(welcome)
+
+
+class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
+    bl_idname = "das.preview_tracking"
+    bl_label = "Preview Tracking"
+    bl_description = (
+        "Render only the tracking video of the shot and open it; needs no server. "
+        "Once the server was asked, it is what the model will see, at its size and framing"
+    )
+
+    @classmethod
+    def why_not(cls, context):
+        return no_camera(context.scene)
+
+    def make_recipe(self, scene):
+        return recipes.tracking_preview(scene, resolve_settings(scene))
+
+    @classmethod
+    def finished(cls, scene, files):
+        image = load_sequence("DAS Tracking", files)
+        image.colorspace_settings.name = "sRGB"
+        show_image(image, len(files), resolve_settings(scene).frames[0])
+
+    @classmethod
+    def words(cls, files):
+        return f"Tracking video of {len(files)} frames in {files[0].parent}"
+
+
+class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
+    bl_idname = "das.render_first_frame"
+    bl_label = "Render First Frame"
+    bl_description = "Render the first frame of the shot with the chosen engine, at the model's size and framing"
+
+    @classmethod
+    def why_not(cls, context):
+        if context.scene.das.first_frame_path:
+            return "The first frame is an image of your own: clear its path to render one"
+        return no_camera(context.scene)
+
+    def make_recipe(self, scene):
+        return recipes.first_frame_again(scene, resolve_settings(scene))
+
+    @classmethod
+    def finished(cls, scene, path):
+        """The panel finds the file in its place."""
+
+    @classmethod
+    def words(cls, path):
+        return f"First frame in {path}"
+
+
+class DAS_OT_render_take(JobOperator, bpy.types.Operator):
+    bl_idname = "das.render_take"
+    bl_label = "Render Take"
+    bl_description = "Send the shot to the server and bring its frames back, while you go on working"
+
+    @classmethod
+    def why_not(cls, context):
+        return no_camera(context.scene) or _no_plan(context.scene)
+
+    def make_recipe(self, scene):
+        return recipes.take_outside_render(scene, resolve_settings(scene))
+
+    @classmethod
+    def finished(cls, scene, take):
+        recent.remember_take(scene, take)
+
+    @classmethod
+    def words(cls, take):
+        return f"Take of {len(take.frames)} frames, seed {take.report.get('seed', 0)}"
+
+
+class DAS_OT_cancel(bpy.types.Operator):
+    bl_idname = "das.cancel"
+    bl_label = "Cancel"
+    bl_description = "Cancel what is running"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context):
+        if session.running_job() is None:
+            cls.poll_message_set("Nothing is running")
+            return False
+        return True
+
+    def execute(self, context):
+        session.running_job().cancel()
+        return {"FINISHED"}
+
+
+CLASSES = (
+    DAS_OT_test_connection,
+    DAS_OT_preview_tracking,
+    DAS_OT_render_first_frame,
+    DAS_OT_render_take,
+    DAS_OT_cancel,
+)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operators ``das.*`` that are done at once, and the registering of all of them."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import bpy
+
+from .. import compat, local_server
+from ..errors import DasError
+from ..jobs.scripting import add_to_sequencer
+from ..scene.colours import keep_look, pixel_changes
+from ..shot.first_frame import first_frame_path
+from ..shot.scene_shot import shot_folder
+from ..shot.settings import MAX_SEED, resolve_settings
+from ..take import recent
+from . import job_operators
+from .images import show_image
+from .job_operators import redraw
+
+# ── The shot and its take ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class DAS_OT_randomise_seed(bpy.types.Operator):
+    bl_idname = "das.randomise_seed"
+    bl_label = "Randomise Seed"
+    bl_description = "Take another seed by chance"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        context.scene.das.seed = random.SystemRandom().randint(0, MAX_SEED)
+        return {"FINISHED"}
+
+
+class DAS_OT_open_first_frame(bpy.types.Operator):
+    bl_idname = "das.open_first_frame"
+    bl_label = "Open First Frame"
+    bl_description = (
+        "Open the first frame in an Image Editor, to look at it or to paint over it (save the image when done)"
+    )
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context):
+        if not first_frame_file(context.scene).is_file():
+            cls.poll_message_set("There is no first frame yet: use Render First Frame, or choose an image")
+            return False
+        return True
+
+    def execute(self, context):
+        path = first_frame_file(context.scene)
+        image = bpy.data.images.load(os.fspath(path), check_existing=True)
+        image.reload()
+        show_image(image)
+        return {"FINISHED"}
+
+
+class DAS_OT_keep_look(bpy.types.Operator):
+    bl_idname = "das.keep_look"
+    bl_label = "Keep Look"
+    bl_description = (
+        "Put the scene's look (view transform, look, exposure, gamma) into the first frame, and let the scene show "
+        "the take exactly as made: Standard, without dithering"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context):
+        if not pixel_changes(context.scene):
+            cls.poll_message_set("The take is shown exactly as made already")
+            return False
+        return True
+
+    def execute(self, context):
+        try:
+            keep_look(context.scene)
+        except DasError as error:
+            self.report({"ERROR"}, error.message)
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class DAS_OT_add_to_sequencer(bpy.types.Operator):
+    bl_idname = "das.add_to_sequencer"
+    bl_label = "Add to Sequencer"
+    bl_description = "Put the last take into the sequencer of the edit scene, with its seed and prompt on the strip"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context):
+        if recent.last_take(context.scene) is None:
+            cls.poll_message_set(
+                "There is no take of this scene in this session yet: use Render Take (one on disk comes back at once)"
+            )
+            return False
+        return True
+
+    def execute(self, context):
+        try:
+            strip = add_to_sequencer(recent.last_take(context.scene), context.scene)
+        except DasError as error:
+            self.report({"ERROR"}, error.message)
+            return {"CANCELLED"}
+        edit = context.scene.das.edit_scene or strip.id_data
+        compat.show_in_sequencer(context, edit)
+        self.report({"INFO"}, f"{strip.name} is in the sequencer of {edit.name}")
+        redraw()
+        return {"FINISHED"}
+
+
+def first_frame_file(scene) -> Path:
+    """Where the scene's first frame is, or will be."""
+    chosen = resolve_settings(scene)
+    return Path(chosen.first_frame_path or first_frame_path(shot_folder(scene, chosen.cache_folder)))
+
+
+# ── The server on this machine ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class DAS_OT_start_local_server(bpy.types.Operator):
+    bl_idname = "das.start_local_server"
+    bl_label = "Start Local Server"
+    bl_description = "Start das-server on this machine; it is stopped together with Blender"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context):
+        server = local_server.current()
+        if server is not None and server.is_running:
+            cls.poll_message_set(f"It is running at {server.address}")
+            return False
+        reason = local_server.can_start()
+        if reason:
+            cls.poll_message_set(reason.rstrip("."))
+        return not reason
+
+    def execute(self, context):
+        try:
+            server = local_server.start()
+            if bpy.app.background:
+                server.wait_until_listening()
+        except DasError as error:
+            self.report({"ERROR"}, error.message)
+            return {"CANCELLED"}
+        if not bpy.app.background:
+            bpy.app.timers.register(_watch_local_server, first_interval=0.5, persistent=True)
+        self.report({"INFO"}, f"The local server starts at {server.address}")
+        return {"FINISHED"}
+
+
+def _watch_local_server() -> float | None:
+    """Look now and then whether the server still runs, so that the preferences show it and its log."""
+    server = local_server.current()
+    redraw()
+    return 1.0 if server is not None and server.is_running else None
+
+
+class DAS_OT_stop_local_server(bpy.types.Operator):
+    bl_idname = "das.stop_local_server"
+    bl_label = "Stop Local Server"
+    bl_description = "Stop the das-server that was started from here"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context):
+        server = local_server.current()
+        if server is None or not server.is_running:
+            cls.poll_message_set("No local server was started from here")
+            return False
+        return True
+
+    def execute(self, context):
+        local_server.stop()
+        return {"FINISHED"}
+
+
+CLASSES = (
+    *job_operators.CLASSES,
+    DAS_OT_randomise_seed,
+    DAS_OT_open_first_frame,
+    DAS_OT_keep_look,
+    DAS_OT_add_to_sequencer,
+    DAS_OT_start_local_server,
+    DAS_OT_stop_local_server,
+)
+
+
+def register():
+    """Register the operators."""
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+
+
+def unregister():
+    """Undo `register`."""
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

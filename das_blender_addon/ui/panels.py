@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The panels in the Render properties, and the page in the preferences.  They show what is known and never ask the
+network.
+"""
+
+from __future__ import annotations
+
+import bpy
+
+from .. import compat
+from ..client import known_servers
+from ..errors import DasError
+from ..scene import sequencer
+from ..scene.colours import colour_warning, pixel_changes
+from ..shot.settings import resolve_settings
+from ..take import recipes
+from . import job_operators, operators
+from .drawing import alert, draw_server_line, say, thumbnail
+
+THUMBNAIL_SCALE = 7.0
+
+class _RenderPanel:
+    bl_space_type = "PROPERTIES"
+    bl_region_type = "WINDOW"
+    bl_context = "render"
+    COMPAT_ENGINES = {compat.ENGINE}
+
+    @classmethod
+    def poll(cls, context):
+        return context.engine in cls.COMPAT_ENGINES
+
+
+class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
+    """Server, prompt and model of the shot."""
+
+    bl_label = "Diffusion as Shader"
+    bl_options = {"HIDE_HEADER"}
+
+    def draw(self, context):
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        settings = context.scene.das
+        model = planned_model(context.scene)
+
+        draw_server_line(layout, context)
+        column = layout.column()
+        column.active = model is None or model.uses_prompt
+        column.prop(settings, "prompt")
+        column.prop(settings, "negative_prompt")
+        if model is not None and not model.uses_prompt:
+            say(layout, f"The model {model.name} ignores the prompt", "INFO")
+        row = layout.row(align=True)
+        row.prop(settings, "seed")
+        row.operator("das.randomise_seed", text="", icon="FILE_REFRESH")
+        column = layout.column(align=True)
+        column.prop(settings, "steps", text=_with_default("Steps", settings.steps, model and model.default_steps))
+        column.prop(
+            settings, "guidance", text=_with_default("Guidance", settings.guidance, model and model.default_guidance)
+        )
+        layout.prop(settings, "model", **compat.placeholder(model.name if model else "server's default"))
+
+
+class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
+    """The first frame as a visible slot."""
+
+    bl_label = "First Frame"
+    bl_parent_id = "DAS_PT_shot"
+
+    def draw(self, context):
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        settings = context.scene.das
+        try:
+            icon = thumbnail(operators.first_frame_file(context.scene))
+        except DasError as error:
+            alert(layout, error.message)
+            return
+        if icon is not None:
+            layout.template_icon(icon_value=icon, scale=THUMBNAIL_SCALE)
+        else:
+            say(layout, "None yet: a take renders it when it needs it", "INFO")
+        layout.prop(settings, "first_frame_path", text="Image")
+        column = layout.column(align=True)
+        column.active = not settings.first_frame_path
+        column.prop(settings, "first_frame_engine")
+        if settings.first_frame_engine != "WORKBENCH":
+            column.prop(settings, "first_frame_samples")
+        if settings.first_frame_view:
+            column = layout.column(align=True)
+            column.active = not settings.first_frame_path
+            for name in ("first_frame_view", "first_frame_look", "first_frame_exposure", "first_frame_gamma"):
+                column.prop(settings, name)
+        row = layout.row(align=True)
+        row.operator("das.render_first_frame", icon="RENDER_STILL")
+        row.operator("das.open_first_frame", text="Open", icon="BRUSH_DATA")
+
+
+class DAS_PT_window(_RenderPanel, bpy.types.Panel):
+    """What will be sent: frames, window and size."""
+
+    bl_label = "Shot"
+    bl_parent_id = "DAS_PT_shot"
+
+    def draw(self, context):
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        settings = context.scene.das
+        layout.prop(settings, "use_shot_range")
+        if settings.use_shot_range:
+            column = layout.column(align=True)
+            column.prop(settings, "shot_start")
+            column.prop(settings, "shot_end")
+        layout.prop(settings, "size")
+        layout.prop(settings, "tracking_range")
+        layout.prop(settings, "compose")
+        box = layout.box().column(align=True)
+        box.scale_y = 0.85
+        try:
+            lines = shot_summary(context.scene)
+        except DasError as error:
+            alert(box, error.message)
+            return
+        for line in lines:
+            say(box, line)
+
+
+class DAS_PT_take(_RenderPanel, bpy.types.Panel):
+    """Preview, render, cancel, and what came of it."""
+
+    bl_label = "Take"
+    bl_parent_id = "DAS_PT_shot"
+
+    def draw(self, context):
+        layout = self.layout
+        session = context.window_manager.das
+        for words in scene_warnings(context.scene):
+            alert(layout, words)
+        if pixel_changes(context.scene):
+            layout.operator("das.keep_look", icon="COLOR")
+
+        column = layout.column(align=True)
+        column.operator("das.preview_tracking", icon="MOD_UVPROJECT")
+        row = column.row(align=True)
+        row.scale_y = 1.5
+        row.operator("das.render_take", icon="RENDER_ANIMATION")
+        if session.job_state == "RUNNING":
+            row = layout.row(align=True)
+            row.progress(factor=session.progress, text=session.job_line)
+            row.operator("das.cancel", text="", icon="CANCEL")
+            icon = thumbnail(session.preview_path())
+            if icon is not None:
+                layout.template_icon(icon_value=icon, scale=THUMBNAIL_SCALE)
+        elif session.job_state == "FAILED":
+            alert(layout, session.job_line)
+        elif session.job_line:
+            say(layout, session.job_line, "CHECKMARK" if session.job_state == "DONE" else "INFO")
+        reason = job_operators.no_camera(context.scene)
+        if reason:
+            say(layout, reason, "INFO")
+        layout.prop(context.scene.das, "edit_scene", text="Strips In")
+        layout.operator("das.add_to_sequencer", icon="SEQUENCE")
+
+
+class DAS_PT_machine(_RenderPanel, bpy.types.Panel):
+    """Overrides of the preferences for this scene."""
+
+    bl_label = "Server and Cache"
+    bl_parent_id = "DAS_PT_shot"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context):
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(context.scene.das, "server")
+        layout.prop(context.scene.das, "cache_folder")
+
+
+def planned_model(scene):
+    """What the server said of the model that the shot would use, or None; no network."""
+    try:
+        settings = resolve_settings(scene)
+    except DasError:
+        return None
+    capabilities = known_servers.known_capabilities(settings.server)
+    if capabilities is None:
+        return None
+    name = settings.model or capabilities.default_model
+    return next((model for model in capabilities.models if model.name == name), None)
+
+
+def shot_summary(scene) -> list[str]:
+    """What will be sent, in sentences; raises what a render would raise."""
+    settings = resolve_settings(scene)
+    capabilities = known_servers.known_capabilities(settings.server)
+    if capabilities is None:
+        return [
+            f"{len(settings.frames)} frames ({settings.frames[0]} to {settings.frames[-1]}).",
+            "The model's window and size are known once the server was asked.",
+        ]
+    return list(recipes.plan_shot(scene, settings, capabilities).notes)
+
+
+def scene_warnings(scene) -> list[str]:
+    """What in the scene would surprise: strips that keep the engine from being called, colours that are changed."""
+    warnings = []
+    if sequencer.hides_engine(scene):
+        warnings.append(
+            "This scene has strips: Blender renders them instead of the shot. Turn off Post Processing › Sequencer"
+        )
+    if colour_warning(scene):
+        warnings.append(colour_warning(scene))
+    return warnings
+
+
+def _with_default(name: str, value: float, default: float | None) -> str:
+    return f"{name} (0 = {default:g})" if not value and default is not None else name
+
+
+CLASSES = (DAS_PT_shot, DAS_PT_take, DAS_PT_first_frame, DAS_PT_window, DAS_PT_machine)
+"""In the order of the panel, top to bottom."""
+
+
+def register():
+    """Register the panels."""
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+
+
+def unregister():
+    """Undo `register`."""
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`Scene.das`: the settings of a shot, saved with the file; and `WindowManager.das`: what a running session shows
+(server, progress), forgotten with the session.  Which value of a setting counts, `shot.settings` decides.
+"""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+
+from .. import compat
+from ..client.known_servers import known_capabilities
+from ..errors import SettingsError
+from ..protocol.sizes import nearest_size
+from ..shot.settings import MAX_SAMPLES, MAX_SEED, parse_size
+
+
+def _search_models(_settings, _context, edit_text: str):
+    """Names of the models that the last answer of the server offered (for the search field; no network)."""
+    capabilities = known_capabilities()
+    names = [model.name for model in capabilities.models] if capabilities is not None else []
+    return [name for name in names if edit_text.lower() in name.lower()]
+
+
+def _search_sizes(settings, _context, edit_text: str):
+    """AUTO and the sizes of the chosen model, as the server offered them; first the one nearest to what is typed."""
+    capabilities = known_capabilities()
+    models = capabilities.models if capabilities is not None else []
+    name = settings.model or (capabilities.default_model if capabilities is not None else "")
+    chosen = next((model for model in models if model.name == name), None)
+    sizes = [f"{width}x{height}" for width, height in chosen.sizes] if chosen is not None else []
+    found = [size for size in ("AUTO", *sizes) if edit_text.lower() in size.lower() or edit_text == settings.size]
+    try:
+        typed = parse_size(edit_text)
+    except SettingsError:
+        typed = None
+    if typed is not None and sizes:
+        nearest = "{}x{}".format(*nearest_size(chosen, *typed))
+        found = [nearest, *(size for size in found if size != nearest)]
+    return found
+
+
+class DAS_PG_settings(bpy.types.PropertyGroup):
+    """Settings of a shot, saved with the file."""
+
+    prompt: StringProperty(name="Prompt", description="What the shot shows, in words")
+    negative_prompt: StringProperty(name="Negative Prompt", description="What the shot must not show")
+    seed: IntProperty(
+        name="Seed", description="The same seed gives the same frames", default=0, min=0, max=MAX_SEED, options=set()
+    )
+    steps: IntProperty(
+        name="Steps", description="Denoising steps; 0 takes the model's default", min=0, max=1000, options=set()
+    )
+    guidance: FloatProperty(
+        name="Guidance",
+        description="How strictly the prompt is followed; 0 takes the model's default",
+        min=0.0,
+        max=50.0,
+        soft_max=15.0,
+        options=set(),
+    )
+    model: StringProperty(
+        name="Model",
+        description="Name of a model that the server offers; empty takes the server's default",
+        search=_search_models,
+        search_options={"SUGGESTION"},
+    )
+    size: StringProperty(
+        name="Model Size",
+        description="AUTO for the model's own size, or WIDTHxHEIGHT in pixels that the model makes",
+        default="AUTO",
+        search=_search_sizes,
+        search_options={"SUGGESTION"},
+    )
+    tracking_range: EnumProperty(
+        name="Tracking Range",
+        description="How the model reads the tracking video",
+        items=(
+            ("AUTO", "Model's Default", "What the model was trained with", 0),
+            ("signed", "Signed", "-1 to 1", 1),
+            ("unit", "Unit", "0 to 1", 2),
+        ),
+        default="AUTO",
+        options=set(),
+    )
+    compose: BoolProperty(
+        name="Keep First Frame Detail",
+        description="Carry the first frame's own pixels along wherever its surfaces stay visible (models that can)",
+        default=True,
+        options=set(),
+    )
+    use_shot_range: BoolProperty(
+        name="Shot Range",
+        description="Use a frame range of its own instead of the scene's",
+        default=False,
+        options=set(),
+    )
+    shot_start: IntProperty(
+        name="Start", description="First frame of the shot", default=1, min=0, max=1048574, options=set()
+    )
+    shot_end: IntProperty(
+        name="End", description="Last frame of the shot", default=49, min=0, max=1048574, options=set()
+    )
+    first_frame_path: StringProperty(
+        name="First Frame",
+        description="Image of the first frame at the model's size; empty uses the one that Render First Frame makes",
+        subtype="FILE_PATH",
+        options=compat.relative_path_options(),
+    )
+    first_frame_engine: EnumProperty(
+        name="Engine",
+        description="Render engine that makes the first frame",
+        items=(
+            ("CYCLES", "Cycles", "Path tracing, works everywhere", 0),
+            ("EEVEE", "EEVEE", "Real-time engine, needs OpenGL", 1),
+            ("WORKBENCH", "Workbench", "Solid shading, needs OpenGL", 2),
+        ),
+        default="CYCLES",
+        options=set(),
+    )
+    first_frame_samples: IntProperty(
+        name="Samples",
+        description="Samples per pixel of the first frame",
+        default=32,
+        min=1,
+        max=MAX_SAMPLES,
+        options=set(),
+    )
+    first_frame_view: StringProperty(
+        name="Kept View",
+        description="View transform that the first frame is rendered with; empty takes the scene's own look. "
+        "Keep Look fills it in",
+    )
+    first_frame_look: StringProperty(
+        name="Kept Look", description="Look that the first frame is rendered with; empty for none"
+    )
+    first_frame_exposure: FloatProperty(
+        name="Kept Exposure",
+        description="Exposure that the first frame is rendered with, stops",
+        min=-32.0,
+        max=32.0,
+        soft_min=-10.0,
+        soft_max=10.0,
+        options=set(),
+    )
+    first_frame_gamma: FloatProperty(
+        name="Kept Gamma",
+        description="Gamma that the first frame is rendered with",
+        default=1.0,
+        min=0.0,
+        max=5.0,
+        options=set(),
+    )
+    first_frame_curves: BoolProperty(
+        name="Kept Curves",
+        description="The first frame is rendered with the curves of the scene's colour management",
+        options=set(),
+    )
+    first_frame_white_balance: BoolProperty(
+        name="Kept White Balance",
+        description="The first frame is rendered with the white balance of the scene's colour management",
+        options=set(),
+    )
+    server: StringProperty(
+        name="Server", description="Address of the server for this scene; empty uses the one in the preferences"
+    )
+    cache_folder: StringProperty(
+        name="Cache",
+        description="Folder for first frames and takes; empty puts it beside the file",
+        subtype="DIR_PATH",
+        options=compat.relative_path_options(),
+    )
+    edit_scene: PointerProperty(
+        name="Edit Scene",
+        description="Scene whose sequencer takes the strips; empty makes one of its own",
+        type=bpy.types.Scene,
+    )
+
+
+_STATES = (
+    ("IDLE", "Idle", "", 0),
+    ("RUNNING", "Running", "", 1),
+    ("DONE", "Done", "", 2),
+    ("FAILED", "Failed", "", 3),
+    ("CANCELLED", "Cancelled", "", 4),
+)
+
+
+class DAS_PG_session(bpy.types.PropertyGroup):
+    """What the running session shows; never read from a file."""
+
+    server_state: EnumProperty(items=_STATES, options={"SKIP_SAVE"})
+    server_line: StringProperty(options={"SKIP_SAVE"})
+    job_state: EnumProperty(items=_STATES, options={"SKIP_SAVE"})
+    job_line: StringProperty(options={"SKIP_SAVE"})
+    progress: FloatProperty(min=0.0, max=1.0, options={"SKIP_SAVE"})
+
+
+CLASSES = (DAS_PG_settings, DAS_PG_session)
+
+
+def register():
+    """Give every scene its `das` settings and the window manager its session."""
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+    bpy.types.Scene.das = PointerProperty(name="Diffusion as Shader", type=DAS_PG_settings)
+    bpy.types.WindowManager.das = PointerProperty(name="Diffusion as Shader Session", type=DAS_PG_session)
+
+
+def unregister():
+    """Take them away again."""
+    del bpy.types.WindowManager.das
+    del bpy.types.Scene.das
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes: keyed by everything that decides their pixels, whole or absent, never made twice."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from das_blender_addon.errors import (
+    FirstFrameError,
+    JobCancelled,
+    OutOfMemory,
+    ServerUnreachable,
+    SettingsError,
+    StorageError,
+)
+from das_blender_addon.protocol.messages import Cancel, Fetch, Submit
+from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.shot.plan import ShotTracking, plan
+from das_blender_addon.take.cache import TakeSettings, find_take, load_take, run_take, take_request
+from das_blender_addon.tracking.geometry import TrackingVideo
+from tests.support.capabilities import capabilities_of, model_capability
+from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
+
+SETTINGS = TakeSettings(prompt="a vase", seed=7)
+
+
+def shot(num_frames=2, render_size=(WIDTH, HEIGHT), **model):
+    """A shot of the peer's model, shorter than its window."""
+    capability = model_capability(**{"num_frames": [NUM_FRAMES], "sizes": [[WIDTH, HEIGHT]], **model})
+    made = plan(range(11, 11 + num_frames), render_size, (1.0, 1.0), capabilities_of(capability))
+    video = np.random.default_rng(3).integers(0, 256, (num_frames, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    xy = np.random.default_rng(4).uniform(0, HEIGHT, (num_frames, HEIGHT, WIDTH, 2)).astype(np.float32)
+    everywhere = np.ones((num_frames, HEIGHT, WIDTH), bool)
+    tracking = TrackingVideo(video, everywhere, xy, everywhere, (0.1, 1.0), made.frames)
+    return ShotTracking(made, tracking, cameras=None, digest="d", timings={"export": 0.5})
+
+
+@pytest.fixture
+def first_frame(tmp_path):
+    path = tmp_path / "first_frame.png"
+    path.write_bytes(encode_png(np.full((HEIGHT, WIDTH, 3), 50, np.uint8)))
+    return path
+
+
+@pytest.fixture
+def request_of(tmp_path, first_frame):
+    """`take_request` with the test's first frame and folder."""
+
+    def make(made=None, settings=SETTINGS, path=first_frame):
+        return take_request(made or shot(), path, settings, tmp_path / "shot")
+
+    return make
+
+
+# ── What is asked for ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_request_holds_the_last_frame_up_to_the_window(request_of):
+    made = shot()
+    job = request_of(made).job
+    assert job.tracking_video.shape == (NUM_FRAMES, HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(job.tracking_video[:2], made.tracking.video)
+    np.testing.assert_array_equal(job.tracking_video[2], made.tracking.video[1])
+    np.testing.assert_array_equal(job.first_frame_xy[2], made.tracking.first_frame_xy[1])
+    assert (job.spec.num_frames, job.spec.kept_frames) == (NUM_FRAMES, 2)
+    assert job.spec.options == {"compose": True}
+
+
+def test_request_fills_in_the_models_defaults(request_of):
+    spec = request_of().job.spec
+    assert (spec.num_inference_steps, spec.guidance_scale, spec.tracking_range) == (2, 1.0, "signed")
+    spec = request_of(settings=TakeSettings(num_inference_steps=5, guidance_scale=3.5, tracking_range="unit")).job.spec
+    assert (spec.num_inference_steps, spec.guidance_scale, spec.tracking_range) == (5, 3.5, "unit")
+
+
+def test_request_sends_no_correspondences_to_a_model_that_reads_none(request_of):
+    job = request_of(shot(inputs=[])).job
+    assert job.first_frame_xy is None and job.first_frame_visible is None and job.spec.options == {}
+
+
+def test_request_refuses_what_the_model_does_not_take(request_of):
+    with pytest.raises(SettingsError, match="does not take 3 steps; it takes 1, 2") as caught:
+        request_of(shot(exact_steps=[1, 2]), TakeSettings(num_inference_steps=3))
+    assert caught.value.field == "num_inference_steps"
+    with pytest.raises(SettingsError, match="'wide'; use signed or unit"):
+        request_of(settings=TakeSettings(tracking_range="wide"))
+
+
+def test_request_refuses_a_first_frame_of_another_size(request_of, tmp_path):
+    other = tmp_path / "other.png"
+    other.write_bytes(encode_png(np.zeros((4, 4, 3), np.uint8)))
+    with pytest.raises(FirstFrameError, match=f"4×4 pixels and the model needs {WIDTH}×{HEIGHT}"):
+        request_of(path=other)
+
+
+def test_key_changes_with_everything_that_decides_the_pixels(request_of, tmp_path):
+    keys = [request_of().key]
+    for settings in (
+        replace(SETTINGS, seed=8),
+        replace(SETTINGS, prompt="a jug"),
+        replace(SETTINGS, negative_prompt="blur"),
+        replace(SETTINGS, num_inference_steps=1),
+        replace(SETTINGS, guidance_scale=2.0),
+        replace(SETTINGS, tracking_range="unit"),
+        replace(SETTINGS, compose=False),
+    ):
+        keys.append(request_of(settings=settings).key)
+    other = shot()
+    other.tracking.video[1, 2, 3, 0] ^= 1
+    keys.append(request_of(other).key)
+    painted = tmp_path / "painted.png"
+    painted.write_bytes(encode_png(np.full((HEIGHT, WIDTH, 3), 51, np.uint8)))
+    keys.append(request_of(path=painted).key)
+    keys.append(request_of(shot(num_frames=3)).key)
+    keys.append(request_of(shot(render_size=(2 * WIDTH, 2 * HEIGHT))).key)
+    keys.append(request_of(shot(name="other")).key)
+    assert len(set(keys)) == len(keys)
+    assert request_of().key == keys[0]
+
+
+# ── Making and finding ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_take_has_every_frame_and_says_what_it_is_made_of(request_of):
+    asked = request_of()
+    events = []
+    with Peer() as peer:
+        take = run_take(asked, peer.address, on_event=events.append)
+    assert take.key == asked.key and take.folder == asked.folder and not take.cached
+    assert take.frame_numbers == (11, 12)
+    for index, path in enumerate(take.frames):
+        np.testing.assert_array_equal(decode_png(path.read_bytes()), frame(index))
+        np.testing.assert_array_equal(decode_png(take.tracking_frames[index].read_bytes()),
+        asked.job.tracking_video[index])
+    assert take.report["seed"] == 7 and take.report["prompt"] == "a vase"
+    assert take.report["frame_numbers"] == [11, 12]
+    assert take.timings["export"] == 0.5 and {"job", "frames", "job.done"} <= set(take.timings)
+    assert events and not (take.folder / "job.json").exists()
+
+
+def test_take_is_not_made_twice(request_of):
+    with Peer() as peer:
+        made = run_take(request_of(), peer.address)
+        found = run_take(request_of(), peer.address)
+        assert peer.seen[Submit] == 2  # once without its inputs, once with them: one job
+    assert found == replace(made, cached=True) and find_take(request_of()) == found
+    assert load_take(made.folder) == found
+    assert run_take(request_of(), "tcp://127.0.0.1:9") == found  # no server needed
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x89PNG\r\n\x1a\n rubbish", None])
+@pytest.mark.parametrize("part", ["frames", "tracking"])
+def test_damaged_file_is_made_anew_from_what_is_whole(request_of, damage, part):
+    with Peer() as peer:
+        made = run_take(request_of(), peer.address)
+        before = (made.folder / part / "0002.png").read_bytes()
+        if damage is None:
+            (made.folder / part / "0002.png").unlink()
+        else:
+            (made.folder / part / "0002.png").write_bytes(damage)
+        assert find_take(request_of()) is None
+        jobs = len(peer.jobs)
+        again = run_take(request_of(), peer.address)
+        assert len(peer.jobs) == jobs
+    assert not again.cached and (made.folder / part / "0002.png").read_bytes() == before
+    assert find_take(request_of()) is not None
+
+
+def test_damaged_model_frame_is_asked_for_again(request_of):
+    with Peer() as peer:
+        made = run_take(request_of(), peer.address)
+        made.model_frames[0].write_bytes(b"")
+        made.frames[0].write_bytes(b"")
+        again = run_take(request_of(), peer.address)
+        assert len(peer.jobs) == 2
+    np.testing.assert_array_equal(decode_png(again.frames[0].read_bytes()), frame(0))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"layout": 1, "key": "x"}'])
+def test_unreadable_description_is_no_take(request_of, text):
+    with Peer() as peer:
+        made = run_take(request_of(), peer.address)
+    (made.folder / "take.json").write_text(text)
+    assert find_take(request_of()) is None
+
+
+def test_description_without_files_is_no_take(request_of):
+    with Peer() as peer:
+        made = run_take(request_of(), peer.address)
+    said = json.loads((made.folder / "take.json").read_text())
+    said["files"] = {}
+    (made.folder / "take.json").write_text(json.dumps(said))
+    assert find_take(request_of()) is None
+
+
+def test_another_render_size_reuses_the_models_frames(request_of):
+    with Peer() as peer:
+        small = run_take(request_of(), peer.address)
+        large = run_take(request_of(shot(render_size=(2 * WIDTH, 2 * HEIGHT))), peer.address)
+        assert len(peer.jobs) == 1
+    assert small.folder != large.folder and small.job_id == large.job_id
+    assert decode_png(large.frames[1].read_bytes()).shape == (2 * HEIGHT, 2 * WIDTH, 3)
+    assert large.model_frames[1].read_bytes() == small.model_frames[1].read_bytes()
+
+
+def test_frames_are_cropped_to_the_shot(request_of):
+    with Peer() as peer:
+        take = run_take(request_of(shot(render_size=(HEIGHT, HEIGHT))), peer.address)
+    assert decode_png(take.frames[0].read_bytes()).shape == (HEIGHT, HEIGHT, 3)
+
+
+def test_job_that_failed_leaves_no_take_and_no_frames(request_of):
+    with Peer() as peer:
+        peer.final = "FAILED"
+        with pytest.raises(OutOfMemory):
+            run_take(request_of(), peer.address)
+    assert find_take(request_of()) is None
+    assert not list(request_of().folder.rglob("*.png")) and not (request_of().folder / "job.json").exists()
+
+
+def test_job_that_lost_its_server_goes_on_under_its_id(request_of):
+    with Peer() as peer:
+        peer.final = None
+        with pytest.raises(ServerUnreachable):
+            run_take(request_of(), "tcp://127.0.0.1:9", timeout_s=0.3)
+        note = request_of().folder / "job.json"
+        waiting = json.loads(note.read_text())["job_id"]
+        note.write_text(json.dumps({"job_id": waiting, "server": peer.address}))
+        peer.final = "DONE"
+        take = run_take(request_of(), peer.address)
+    assert take.job_id == waiting
+
+
+def test_cancelled_job_is_forgotten_before_the_server_has_cancelled_it(request_of):
+    asked = request_of()
+    note, noted = asked.folder / "job.json", []
+    with Peer() as peer:
+        peer.final = None
+        peer.on_request = lambda message: noted.append(note.exists()) if is_cancel(message) else 0
+        with pytest.raises(JobCancelled):
+            run_take(asked, peer.address, should_stop=lambda: bool(peer.jobs))
+    assert noted == [False]
+
+
+def test_cancelled_job_leaves_the_note_of_the_next_one(request_of):
+    asked = request_of()
+    note = asked.folder / "job.json"
+    with Peer() as peer:
+        peer.final = None
+        peer.on_request = lambda message: note.write_text('{"job_id": "next"}') if is_cancel(message) else 0
+        with pytest.raises(JobCancelled):
+            run_take(asked, peer.address, should_stop=lambda: bool(peer.jobs))
+    assert json.loads(note.read_text()) == {"job_id": "next"}
+
+
+def is_cancel(message) -> bool:
+    return isinstance(message, Cancel)
+
+
+def test_job_whose_frames_found_no_place_is_not_rendered_again(request_of):
+    asked = request_of()
+    in_the_way = asked.folder / "model" / "0002.png"
+    in_the_way.mkdir(parents=True)
+    with Peer() as peer:
+        with pytest.raises(StorageError, match="0002.png cannot be written"):
+            run_take(asked, peer.address)
+        in_the_way.rmdir()
+        take = run_take(asked, peer.address)
+        assert list(peer.jobs) == [take.job_id]
+
+
+def test_job_whose_frames_the_server_lost_is_forgotten(request_of):
+    asked = request_of()
+    with Peer() as peer:
+        peer.say[Fetch] = StorageError("The blob is gone; render again.")
+        with pytest.raises(StorageError, match="is gone"):
+            run_take(asked, peer.address)
+        assert not (asked.folder / "job.json").exists()
+
+
+@pytest.mark.parametrize("part", ["frames", "tracking"])
+def test_take_stops_between_two_frames_and_goes_on_with_the_same_job(request_of, part):
+    asked = request_of(shot(render_size=(HEIGHT, HEIGHT)))
+    with Peer() as peer:
+        with pytest.raises(JobCancelled):
+            run_take(asked, peer.address, should_stop=(asked.folder / part / "0001.png").exists)
+        assert not (asked.folder / part / "0002.png").exists() and find_take(asked) is None
+        take = run_take(asked, peer.address)
+        assert list(peer.jobs) == [take.job_id]
