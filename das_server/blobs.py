@@ -48,21 +48,13 @@ class BlobStore:
         return self._blobs / sha[:2] / sha
 
     def size_bytes(self, sha: str) -> int | None:
-        """Size of a complete blob, None if it is not there."""
-        try:
-            return self.path(sha).stat().st_size
-        except FileNotFoundError:
-            return None
+        """Size of a complete blob, None if it is not there; raises `StorageError` if the disk does not say."""
+        return _size_bytes(self.path(sha))
 
     def received_bytes(self, sha: str) -> int:
         """How many bytes from the start are on disk, of a complete blob or of an upload."""
         size = self.size_bytes(sha)
-        if size is not None:
-            return size
-        try:
-            return self._part(sha).stat().st_size
-        except FileNotFoundError:
-            return 0
+        return size if size is not None else _size_bytes(self._part(sha)) or 0
 
     def put(self, sha: str, size_bytes: int, offset: int, piece: bytes | memoryview) -> int:
         """Take one piece of an upload and return how many bytes from the start are there now.
@@ -82,7 +74,7 @@ class BlobStore:
                 f"A piece of {len(piece)} bytes at {offset} lies outside a blob of {size_bytes} bytes.", field="offset"
             )
         if _touch(path):
-            return path.stat().st_size
+            return self.received_bytes(sha)
         received = self.received_bytes(sha)
         if received > size_bytes:
             self._forget_upload(sha)
@@ -142,18 +134,18 @@ class BlobStore:
                 path.unlink()
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise StorageError(f"The server cannot delete the blob {sha[:12]}…: {error.strerror}.") from error
 
     def collect(self, referenced: Collection[str], *, older_than_s: float, now: float | None = None) -> list[str]:
         """Delete blobs that no job refers to, and uploads, both untouched for so long; returns the blobs' SHAs."""
         now = time.time() if now is None else now
         gone = []
         for path in self._blobs.glob("??/*"):
-            if path.name not in referenced and _age_s(path, now) >= older_than_s:
-                path.unlink(missing_ok=True)
+            if path.name not in referenced and _delete_old(path, now - older_than_s):
                 gone.append(path.name)
         for path in self._incoming.glob("*.part"):
-            if _age_s(path, now) >= older_than_s:
-                path.unlink(missing_ok=True)
+            if _delete_old(path, now - older_than_s):
                 self._hashes.pop(path.name.removesuffix(".part"), None)
         return gone
 
@@ -233,20 +225,37 @@ def _hash_file(path: Path) -> hashlib._Hash:
     return running
 
 
+def _size_bytes(path: Path) -> int | None:
+    """Size of a file, None if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"The server cannot read the blob {path.name[:12]}…: {error.strerror}.") from error
+
+
 def _touch(path: Path) -> bool:
     """Mark as used now; False if it is not there."""
     try:
         os.utime(path)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise StorageError(f"The server cannot use the blob {path.name[:12]}…: {error.strerror}.") from error
     return True
 
 
-def _age_s(path: Path, now: float) -> float:
+def _delete_old(path: Path, before_s: float) -> bool:
+    """Delete a file that was last used before then (Unix time) → whether it is gone; one that refuses stays."""
     try:
-        return now - path.stat().st_mtime
-    except FileNotFoundError:
-        return -1.0
+        if path.stat().st_mtime > before_s:
+            return False
+        path.unlink()
+    except OSError as error:
+        _log.warning("%s is not cleared away: %s", path, error.strerror)
+        return False
+    return True
 
 
 def _flush_folder(folder: Path) -> None:

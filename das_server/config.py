@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from das_blender_addon.errors import AuthenticationFailed, SettingsError
+from das_blender_addon.protocol.kinds import MAX_SIZE_BYTES
 
 DEFAULT_BIND = "tcp://127.0.0.1:5599"
 ENVIRONMENT_PREFIX = "DAS_SERVER_"
@@ -195,3 +196,7 @@ def _check(config: ServerConfig) -> None:
         value = getattr(config, name)
         if not value >= least or value == float("inf"):
             raise SettingsError(f"{name} is {value} but must be a finite number of at least {least}.", field=name)
+    if config.max_blob_bytes > MAX_SIZE_BYTES:
+        raise SettingsError(
+            f"max_blob_bytes is {config.max_blob_bytes} but must be at most {MAX_SIZE_BYTES}.", field="max_blob_bytes"
+        )

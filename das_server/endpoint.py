@@ -27,6 +27,7 @@ from das_blender_addon.errors import (
 )
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode, request_of
+from das_blender_addon.protocol.kinds import Name, fitting
 from das_blender_addon.protocol.messages import ModelCapability
 from das_server.blobs import BlobStore
 from das_server.config import ServerConfig
@@ -46,6 +47,9 @@ TICK_MS = 100
 
 REQUESTS_PER_TURN = 64
 """Requests answered before the workers are looked at again."""
+
+TELL_AGAIN_S = 60.0
+"""Pause before the same failure of a step of the loop is logged again."""
 
 COLLECT_EVERY_S = 600.0
 MAX_MESSAGE_BYTES = 8 << 20
@@ -98,6 +102,9 @@ class Endpoint:
             except DasError as error:  # a disk that refuses, an event that cannot be written: its client asks again
                 _log.error("job %s: its events cannot be sent: %s", job, error.message)
                 self._followers.pop((peer, job), None)
+            except Exception:  # a defect of ours must not end the server for everybody
+                _log.exception("job %s: its events cannot be sent", job)
+                self._followers.pop((peer, job), None)
 
     def _follow(self, peer: bytes, job: str, after: int) -> None:
         self._followers[peer, job] = after
@@ -114,22 +121,25 @@ class Endpoint:
     # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _answer(self, peer: bytes, frames: list[memoryview]) -> None:
+        """Answer one request; whatever it does, nobody else notices."""
         try:
             message, blob = decode(frames)
             reply, content = self._requests.answer(peer, message, blob)
-        except DasError as error:
+            self._send(peer, reply, content)
+        except DasError as error:  # among them a reply that cannot be written
             if not isinstance(error, ProtocolError | JobRejected):
                 _log.warning("a request failed: %s", error.message)
-            reply, content = _failure(request_of(frames), error), None
+            self._refuse(peer, frames, error)
         except Exception as error:  # a defect of ours must not end the server for everybody
             _log.exception("a request failed unexpectedly")
             inside = DasError(f"The server failed inside with {type(error).__name__}; its log has the details.")
-            reply, content = _failure(request_of(frames), inside), None
+            self._refuse(peer, frames, inside)
+
+    def _refuse(self, peer: bytes, frames: list[memoryview], error: DasError) -> None:
         try:
-            self._send(peer, reply, content)
-        except ProtocolError as error:  # a reply that cannot be written
-            _log.error("a reply could not be written: %s", error.message)
             self._send(peer, _failure(request_of(frames), error))
+        except Exception:  # its client asks again, or goes away
+            _log.exception("a request could not be refused: %s", error.message)
 
     def _send(self, peer: bytes, message: Any, blob: bytes | None = None) -> bool:
         """Whether the message is on its way; a client that is gone or does not read misses replies and asks again."""
@@ -152,7 +162,7 @@ def known_models() -> dict[str, ModelCapability]:
 
 
 def _failure(request: int, error: DasError) -> messages.Failure:
-    return messages.Failure(request, error.code, error.message, error.field or "")
+    return messages.Failure(request, error.code, fitting(error.message), fitting(error.field or "", Name))
 
 
 # ── The whole server ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -237,14 +247,35 @@ def _loop(
     for socket in sockets:
         poller.register(socket, zmq.POLLIN)
     collect_at_s = time.monotonic()
+    steps = [Guarded(step) for step in (endpoint.receive, dispatcher.tick, endpoint.tell_followers)]
+    collect = Guarded(lambda: _collect(store, blobs, keep_s))
     while not stop.is_set():
         poller.poll(TICK_MS)
-        endpoint.receive()
-        dispatcher.tick()
-        endpoint.tell_followers()
+        for step in steps:
+            step()
         if time.monotonic() >= collect_at_s:
             collect_at_s = time.monotonic() + COLLECT_EVERY_S
-            _collect(store, blobs, keep_s)
+            collect()
+
+
+class Guarded:
+    """A step of the loop that ends it by no exception.  What one request, job or worker can do is contained further
+    inside; this is for what nobody thought of.  The same failure is logged once in `TELL_AGAIN_S`.
+    """
+
+    def __init__(self, step: Callable[[], None]):
+        self._step = step
+        self._told = ""
+        self._tell_again_s = 0.0
+
+    def __call__(self) -> None:
+        try:
+            self._step()
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+            if failure != self._told or time.monotonic() >= self._tell_again_s:
+                _log.exception("a step of the server failed; it goes on")
+                self._told, self._tell_again_s = failure, time.monotonic() + TELL_AGAIN_S
 
 
 def _collect(store: JobStore, blobs: BlobStore, keep_s: float) -> None:

@@ -13,8 +13,11 @@ import enum
 import json
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
-from das_blender_addon.protocol.messages import Event, JobInput, JobSpec
+from das_blender_addon.errors import ProtocolError, StorageError
+from das_blender_addon.protocol.codec import from_plain
+from das_blender_addon.protocol.messages import FINAL_EVENT_KINDS, Event, JobInput, JobSpec
 
 
 class JobState(enum.Enum):
@@ -40,7 +43,9 @@ ALLOWED_STEPS = {
 
 @dataclass(frozen=True)
 class Job:
-    """One job as stored.  ``attempt``: how often it started; ``losses``: workers it has lost; times: Unix seconds."""
+    """One job as stored.  ``attempt``: how often it started; ``losses``: workers it has lost; times: Unix seconds.
+    ``problem``: why what is stored cannot be read; the job then has an empty request, and cannot run.
+    """
 
     number: int
     job: str
@@ -53,27 +58,59 @@ class Job:
     acknowledged: bool
     created_s: float
     changed_s: float
+    problem: str = ""
+
+
+NO_SPEC = JobSpec("", "", "", "", 0, 0, 0.0, 0, 0, 0, 0)
+UNREADABLE = "UNREADABLE"
+"""Kind of an event whose fields cannot be read; clients pass over kinds that they do not know."""
 
 
 def job_from_row(row: sqlite3.Row) -> Job:
-    """The job of a row of the table "jobs"."""
+    """The job of a row of the table "jobs".  Fields that this release does not know are left alone, on disk; a row that
+    it cannot read is a job with a ``problem``, so that it is in nobody's way.
+    """
+    spec, inputs, state, problem = NO_SPEC, (), JobState.FAILED, ""
+    try:
+        state = JobState(row["state"])
+        spec = from_plain(JobSpec, _from_json(row["spec"]), "spec")
+        inputs = tuple(from_plain(JobInput, one, "inputs") for one in _from_json(row["inputs"]))
+    except (ValueError, TypeError, RecursionError, ProtocolError) as error:
+        reason = error.message if isinstance(error, ProtocolError) else f"{error}."
+        spec, inputs, problem = NO_SPEC, (), f"The stored job {row['job']} cannot be read: {reason}"
     return Job(
         number=row["number"],
         job=row["job"],
-        spec=JobSpec(**json.loads(row["spec"])),
-        inputs=tuple(JobInput(**one) for one in json.loads(row["inputs"])),
-        state=JobState(row["state"]),
+        spec=spec,
+        inputs=inputs,
+        state=state,
         attempt=row["attempt"],
         losses=row["losses"],
         cancel_requested=bool(row["cancel_requested"]),
         acknowledged=bool(row["acknowledged"]),
         created_s=row["created_s"],
         changed_s=row["changed_s"],
+        problem=problem,
     )
 
 
 def event_from_row(row: sqlite3.Row) -> Event:
-    """The event of a row of the table "events"."""
-    return Event(
-        job=row["job"], seq=row["seq"], kind=row["kind"], time_s=row["time_s"], fields=json.loads(row["fields"])
-    )
+    """The event of a row of the table "events".  One that cannot be read keeps its number, as `UNREADABLE`; the last
+    one of a job then says that the job failed, so that nobody waits for it.
+    """
+    kind = row["kind"]
+    try:
+        fields = _from_json(row["fields"])
+        if not isinstance(fields, dict):
+            raise ValueError("they are no map")
+    except (ValueError, TypeError, RecursionError) as error:
+        message = f"The stored event {row['seq']} of the job {row['job']}, {kind}, cannot be read: {error}."
+        kind = "FAILED" if kind in FINAL_EVENT_KINDS else UNREADABLE
+        fields = {"code": StorageError.code, "message": message, "field": ""}
+    return Event(job=row["job"], seq=row["seq"], kind=kind, time_s=row["time_s"], fields=fields)
+
+
+def _from_json(text: str) -> Any:
+    """What ``text`` says; `ValueError` for what is no JSON or no valid Unicode."""
+    text.encode()
+    return json.loads(text)

@@ -71,6 +71,7 @@ class JobStore:
         with self._errors():
             self._db = sqlite3.connect(self._path, isolation_level=None)
             self._db.row_factory = sqlite3.Row
+            self._db.text_factory = lambda text: text.decode(errors="surrogateescape")  # `job` says what is damaged
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
@@ -145,10 +146,23 @@ class JobStore:
         return found
 
     def next_queued(self) -> Job | None:
-        """The job that waits longest."""
+        """The job that waits longest; one that cannot be read is set aside on the way."""
+        while True:
+            with self._errors():
+                row = self._db.execute("SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY number LIMIT 1").fetchone()
+            job = None if row is None else job_from_row(row)
+            if job is None or not job.problem:
+                return job
+            self._set_aside(job)
+
+    def set_aside_unreadable(self) -> None:
+        """Fail every unfinished job that cannot be read, with the reason; what it asked for stays as it is stored."""
+        final = tuple(state.value for state in FINAL_STATES)
         with self._errors():
-            row = self._db.execute("SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY number LIMIT 1").fetchone()
-        return None if row is None else job_from_row(row)
+            rows = self._db.execute("SELECT * FROM jobs WHERE state NOT IN (?, ?, ?)", final).fetchall()
+        for job in map(job_from_row, rows):
+            if job.problem:
+                self._set_aside(job)
 
     def in_states(self, *states: JobState, limit: int = 1000) -> list[Job]:
         """Jobs in these states, newest first; all of them when none is named."""
@@ -291,6 +305,12 @@ class JobStore:
             return {row["sha"] for row in self._db.execute("SELECT DISTINCT sha FROM job_blobs")}
 
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _set_aside(self, job: Job) -> None:
+        _log.error("job %s is set aside: %s", job.job, job.problem)
+        with self._transaction():
+            self._db.execute("UPDATE jobs SET state = 'FAILED', changed_s = ? WHERE job = ?", (time.time(), job.job))
+            self._append_event(job.job, "FAILED", {"code": StorageError.code, "message": job.problem, "field": ""})
 
     def _change_state(self, current: Job, state: JobState, **columns: int) -> None:
         if state not in ALLOWED_STEPS.get(current.state, ()):

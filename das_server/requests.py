@@ -193,7 +193,9 @@ class Requests:
         if progress:
             about |= {name: progress.fields.get(name) for name in ("stage", "step", "of", "elapsed_s")}
         if last and last.kind in ("FAILED", "RETRY"):
-            about |= {"code": last.fields["code"], "message": last.fields["message"]}
+            about |= {name: last.fields.get(name, "") for name in ("code", "message")}
+        if job.problem:
+            about |= {"problem": job.problem}
         return about
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Messages ⇄ frames: one msgpack header, and one raw blob frame for the messages in `WITH_BLOB`.
 
-Both directions check every field against the dataclasses of `messages.py`, so that what a peer sends is either a
-well-formed message or a `ProtocolError` in one sentence, whatever the bytes.  Unknown extra fields are ignored: a newer
-peer may add some.  Unknown event kinds pass for the same reason; unknown message types do not.
+Both directions check every field against the dataclasses of `messages.py` and the bounds of `kinds.py`, so that what a
+peer sends is either a well-formed message or a `ProtocolError` in one sentence, whatever the bytes.  Unknown extra
+fields are ignored: a newer peer may add some.  Unknown event kinds pass for the same reason; unknown message types do
+not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import re
+import sys
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -20,17 +21,15 @@ import msgpack
 
 from ..errors import MessageTooLarge, ProtocolError
 from . import messages
+from .kinds import MAX_ITEMS, MAX_NAME, MAX_NUMBER, MAX_TEXT, Kind, kind_of
 from .messages import CHUNK_BYTES, EVENT_FIELDS, MAX_HEADER_BYTES, MAX_NESTING, MESSAGES, WITH_BLOB
 
 Frame = bytes | bytearray | memoryview
 
 _NAMES = {cls: name for name, cls in MESSAGES.items()}
-_INT_RANGE = (-(1 << 63), (1 << 64) - 1)
-_SHA = re.compile(r"[0-9a-f]{64}")
-_JOB = re.compile(r"[0-9a-f]{32}")
-_COUNTS = frozenset(
-    "request offset size_bytes received_bytes length after seq last_seq queue_position max_blob_bytes".split()
-)
+_FREE_INT = Kind("int", -MAX_NUMBER - 1, MAX_NUMBER)
+_FREE_FLOAT = Kind("float", -sys.float_info.max, sys.float_info.max)
+_FREE_TEXT = Kind("text", most=MAX_TEXT)
 _UNPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, MemoryError, msgpack.UnpackException)
 
 
@@ -89,14 +88,14 @@ def request_of(frames: Sequence[Frame]) -> int:
         request = _unpack(frames[0]).get("request")
     except (ProtocolError, IndexError):
         return 0
-    return request if type(request) is int and 0 <= request <= _INT_RANGE[1] else 0
+    return request if type(request) is int and 0 <= request <= MAX_NUMBER else 0
 
 
 def to_plain(value: Any, where: str = "") -> dict[str, Any]:
     """A dataclass of `messages.py` as a dict of msgpack's own kinds, checked; the inverse of `from_plain`."""
     where = where or type(value).__name__
     plain = {
-        name: _write(getattr(value, name), hint, f"{where}.{name}", name) for name, hint, _ in _fields(type(value))
+        name: _write(getattr(value, name), hint, f"{where}.{name}") for name, hint, _ in _fields(type(value))
     }
     if isinstance(value, messages.Event):
         _check_event(plain, where)
@@ -111,7 +110,7 @@ def from_plain(cls: type, plain: Any, where: str = "") -> Any:
     values = {}
     for name, hint, required in _fields(cls):
         if name in plain:
-            values[name] = _read(plain[name], hint, f"{where}.{name}", name)
+            values[name] = _read(plain[name], hint, f"{where}.{name}")
         elif required:
             raise ProtocolError(
                 f"{where} lacks its field {name!r}; use the same release on both sides.", field=f"{where}.{name}"
@@ -129,91 +128,86 @@ def _fields(cls: type) -> tuple[tuple[str, Any, bool], ...]:
     """(name, type, is it required) of each field of ``cls``."""
     if cls not in _NAMES and not (dataclasses.is_dataclass(cls) and cls.__module__ == messages.__name__):
         raise ProtocolError(f"{cls.__name__} is not part of the protocol; see docs/protocol.md for the list.")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return tuple(
         (f.name, hints[f.name], f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
         for f in dataclasses.fields(cls)
     )
 
 
-def _read(value: Any, hint: Any, where: str, name: str) -> Any:
+def _read(value: Any, hint: Any, where: str) -> Any:
     """``value`` from the wire as the type ``hint``, or `ProtocolError`."""
     if dataclasses.is_dataclass(hint):
         return from_plain(hint, value, where)
     if typing.get_origin(hint) is list:
-        return [
-            _read(item, typing.get_args(hint)[0], f"{where}[{i}]", name) for i, item in enumerate(_list(value, where))
-        ]
-    return _scalar(value, hint, where, name)
+        inner = typing.get_args(hint)[0]
+        return [_read(item, inner, f"{where}[{i}]") for i, item in enumerate(_list(value, where))]
+    return _scalar(value, hint, where)
 
 
-def _write(value: Any, hint: Any, where: str, name: str) -> Any:
+def _write(value: Any, hint: Any, where: str) -> Any:
     """``value`` of the type ``hint`` as a msgpack kind, or `ProtocolError`."""
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, hint):
             raise ProtocolError(f"{where} must be a {hint.__name__}, not {_short(value)}.", field=where)
         return to_plain(value, where)
     if typing.get_origin(hint) is list:
-        return [
-            _write(item, typing.get_args(hint)[0], f"{where}[{i}]", name) for i, item in enumerate(_list(value, where))
-        ]
-    return _scalar(value, hint, where, name)
+        inner = typing.get_args(hint)[0]
+        return [_write(item, inner, f"{where}[{i}]") for i, item in enumerate(_list(value, where))]
+    return _scalar(value, hint, where)
 
 
-def _scalar(value: Any, hint: Any, where: str, name: str) -> Any:
-    if hint is Any:
-        return _plain(value, where, 0)
+def _scalar(value: Any, hint: Any, where: str) -> Any:
+    if hint is bool:
+        if type(value) is not bool:
+            raise ProtocolError(f"{where} must be true or false, not {_short(value)}.", field=where)
+        return value
     if typing.get_origin(hint) is dict:
         if not isinstance(value, dict):
             raise ProtocolError(f"{where} must be a map, not {_short(value)}.", field=where)
         return _plain(value, where, 0)
-    if hint is float:
-        return _number(value, where)
-    if hint is bool and type(value) is bool:
-        return value
-    if hint is str and isinstance(value, str):
-        _check_text(value, where, name)
-        return str(value)
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        _check_int(value, where, name)
-        return int(value)
-    raise ProtocolError(f"{where} must be {_WORDS[hint]}, not {_short(value)}.", field=where)
-
-
-_WORDS = {int: "a whole number", str: "a text", bool: "true or false"}
+    kind = kind_of(hint)
+    return _CHECKS[hint.__origin__](value, kind, where)
 
 
 def _list(value: Any, where: str) -> Sequence[Any]:
     if not isinstance(value, list | tuple):
         raise ProtocolError(f"{where} must be a list, not {_short(value)}.", field=where)
+    if len(value) > MAX_ITEMS:
+        raise _too_long(where, f"{len(value)} items", MAX_ITEMS)
     return value
 
 
-def _number(value: Any, where: str) -> float:
+def _whole(value: Any, kind: Kind, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ProtocolError(f"{where} must be a whole number, not {_short(value)}.", field=where)
+    if not kind.low <= value <= kind.high:
+        raise ProtocolError(f"{where} is {_short(value)}; it must lie between {kind.low} and {kind.high}.", field=where)
+    return int(value)
+
+
+def _number(value: Any, kind: Kind, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ProtocolError(f"{where} must be a number, not {_short(value)}.", field=where)
-    if isinstance(value, int):
-        _check_int(value, where, "")
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ProtocolError(f"{where} is {value}; send a finite number.", field=where)
+    if not kind.low <= value <= kind.high:
+        bounds = f"{kind.low:g} and {kind.high:g}"
+        raise ProtocolError(f"{where} is {_short(value)}; it must lie between {bounds}.", field=where)
     return float(value)
 
 
-def _check_int(value: int, where: str, name: str) -> None:
-    low, high = (0, _INT_RANGE[1]) if name in _COUNTS else _INT_RANGE
-    if not low <= value <= high:
-        raise ProtocolError(f"{where} is {_short(value)}; it must lie between {low} and {high}.", field=where)
+def _text(value: Any, kind: Kind, where: str) -> str:
+    if not isinstance(value, str):
+        raise ProtocolError(f"{where} must be a text, not {_short(value)}.", field=where)
+    if kind.pattern and not kind.pattern.fullmatch(value):
+        raise ProtocolError(f"{where} is {_short(value)}; {kind.words}.", field=where)
+    if len(value) > kind.most:
+        raise _too_long(where, f"{len(value)} characters", kind.most)
+    return str(value)
 
 
-def _check_text(value: str, where: str, name: str) -> None:
-    if name in ("sha", "shas") and not _SHA.fullmatch(value):
-        raise ProtocolError(
-            f"{where} is {_short(value)}; it must be a SHA-256 in 64 lower-case hex digits.", field=where
-        )
-    if name == "job" and not _JOB.fullmatch(value):
-        raise ProtocolError(
-            f"{where} is {_short(value)}; a job id is 32 lower-case hex digits (uuid4().hex).", field=where
-        )
+_CHECKS = {int: _whole, float: _number, str: _text}
 
 
 def _plain(value: Any, where: str, depth: int) -> Any:
@@ -222,18 +216,31 @@ def _plain(value: Any, where: str, depth: int) -> Any:
         raise ProtocolError(f"{where} nests deeper than {MAX_NESTING} levels; send a flatter value.", field=where)
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int | float):
-        return _number(value, where) if isinstance(value, float) else _scalar(value, int, where, "")
+    if isinstance(value, float):
+        return _number(value, _FREE_FLOAT, where)
+    if isinstance(value, int):
+        return _whole(value, _FREE_INT, where)
     if isinstance(value, str):
-        return str(value)
+        return _text(value, _FREE_TEXT, where)
     if isinstance(value, list | tuple):
-        return [_plain(item, where, depth + 1) for item in value]
+        return [_plain(item, where, depth + 1) for item in _list(value, where)]
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise ProtocolError(f"{where} has the key {_short(key)}; keys must be text.", field=where)
-        return {str(key): _plain(item, f"{where}.{_clip(key)}", depth + 1) for key, item in value.items()}
+        return {
+            str(key): _plain(item, f"{where}.{_clip(key)}", depth + 1)
+            for key, item in zip(_keys(value, where), value.values(), strict=True)
+        }
     raise ProtocolError(f"{where} holds {_short(value)}; send null, a number, a text, a list or a map.", field=where)
+
+
+def _keys(value: dict[Any, Any], where: str) -> Sequence[str]:
+    if len(value) > MAX_ITEMS:
+        raise _too_long(where, f"{len(value)} keys", MAX_ITEMS)
+    for key in value:
+        if not isinstance(key, str):
+            raise ProtocolError(f"{where} has the key {_short(key)}; keys must be text.", field=where)
+        if len(key) > MAX_NAME:
+            raise _too_long(where, f"a key of {len(key)} characters", MAX_NAME)
+    return list(value)
 
 
 def _check_event(event: dict[str, Any], where: str) -> None:
@@ -244,7 +251,7 @@ def _check_event(event: dict[str, Any], where: str) -> None:
             raise ProtocolError(
                 f"The event {kind} lacks its field {name!r}; use the same release on both sides.", field=where
             )
-        _read(fields[name], hint, f"{where}.{kind}.{name}", name)
+        _read(fields[name], hint, f"{where}.{kind}.{name}")
 
 
 # ── Bytes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,8 +268,8 @@ def _unpack(header: Frame) -> dict[str, Any]:
             strict_map_key=True,
             max_str_len=MAX_HEADER_BYTES,
             max_bin_len=0,
-            max_array_len=1 << 16,
-            max_map_len=1 << 12,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ITEMS,
             max_ext_len=0,
         )
     except _UNPACK_ERRORS as error:
@@ -287,6 +294,10 @@ def _check_header_size(size_bytes: int, name: str) -> None:
 def _check_blob_size(size_bytes: int, name: str) -> None:
     if size_bytes > CHUNK_BYTES:
         raise MessageTooLarge(f"{name} carries {size_bytes} bytes; the limit is {CHUNK_BYTES}: send smaller pieces.")
+
+
+def _too_long(where: str, what: str, most: int) -> MessageTooLarge:
+    return MessageTooLarge(f"{where} has {what}; at most {most} are taken: shorten it.", field=where)
 
 
 def _clip(text: str, length: int = 60) -> str:

@@ -34,6 +34,9 @@ XY_STEPS = 64
 XY_NONE = 65535
 """`first_frame_xy` of a pixel whose point is not visible in the first frame."""
 
+MAX_ARRAY_BYTES = 1 << 36
+"""Largest array that is read, bytes."""
+
 _ZSTD_LEVEL = 3
 _ZLIB_LEVEL = 1
 _DELTA_DTYPES = ("uint8", "uint16")
@@ -82,6 +85,12 @@ def decode_array(blob: bytes | bytearray | memoryview, dtype: str, shape: Sequen
             f"The shape {list(shape)!r} is not a list of at most 8 sizes; send the array's own shape.", field="shape"
         )
     size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if size_bytes > MAX_ARRAY_BYTES:
+        raise ProtocolError(
+            f"The shape {list(shape)} of {dtype} has {size_bytes} bytes; at most {MAX_ARRAY_BYTES} are read: send a "
+            "smaller array.",
+            field="shape",
+        )
     delta, _, method = codec.rpartition("-")
     try:
         plain = _unpack(memoryview(blob).cast("B"), size_bytes, method)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .kinds import Amount, Count, JobId, Name, Request, Seconds, Seed, Sha, SizeBytes, Text, Version, Weight
+
 PROTOCOL_VERSIONS = (1,)
 """Versions this code speaks, newest first."""
 
@@ -46,18 +48,18 @@ class JobSpec:
     of one model.
     """
 
-    task: str
-    model: str
-    prompt: str
-    negative_prompt: str
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    num_frames: int
-    kept_frames: int
-    width: int
-    height: int
-    tracking_range: str = "signed"
+    task: Name
+    model: Name
+    prompt: Text
+    negative_prompt: Text
+    seed: Seed
+    num_inference_steps: Amount
+    guidance_scale: Weight
+    num_frames: Amount
+    kept_frames: Amount
+    width: Amount
+    height: Amount
+    tracking_range: Name = "signed"
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -70,24 +72,24 @@ class JobInput:
     "first_frame_visible" is for models that ask for it by itself.
     """
 
-    role: str
-    sha: str
-    size_bytes: int
-    media: str
-    dtype: str = ""
-    shape: list[int] = field(default_factory=list)
-    codec: str = ""
+    role: Name
+    sha: Sha
+    size_bytes: SizeBytes
+    media: Name
+    dtype: Name = ""
+    shape: list[Amount] = field(default_factory=list)
+    codec: Name = ""
 
 
 @dataclass(frozen=True)
 class Artefact:
     """One result blob, PNG or JPEG by ``media``: ``role`` "frame" (``index`` in the window, 0 = first) or "preview"."""
 
-    role: str
-    sha: str
-    size_bytes: int
-    media: str
-    index: int = 0
+    role: Name
+    sha: Sha
+    size_bytes: SizeBytes
+    media: Name
+    index: Amount = 0
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,10 @@ class SizeRange:
     ``multiple`` 0: there are none.
     """
 
-    multiple: int = 0
-    smallest: int = 0
-    longer: int = 0
-    shorter: int = 0
+    multiple: Amount = 0
+    smallest: Amount = 0
+    longer: Amount = 0
+    shorter: Amount = 0
 
 
 @dataclass(frozen=True)
@@ -116,17 +118,17 @@ class ModelCapability:
     the automatic size is one of ``sizes`` (`sizes.py`).
     """
 
-    name: str
-    label: str
-    num_frames: list[int]
-    sizes: list[list[int]]
-    default_steps: int
-    exact_steps: list[int]
-    default_guidance: float
-    default_tracking_range: str
+    name: Name
+    label: Name
+    num_frames: list[Amount]
+    sizes: list[list[Amount]]
+    default_steps: Amount
+    exact_steps: list[Amount]
+    default_guidance: Weight
+    default_tracking_range: Name
     uses_prompt: bool
-    inputs: list[str]
-    licence: str
+    inputs: list[Name]
+    licence: Name
     installed: bool
     is_fast: bool = False
     size_range: SizeRange = SizeRange()
@@ -136,11 +138,11 @@ class ModelCapability:
 class Capabilities:
     """What a server can do: its default model, all models, codecs it decodes, limits in bytes, and devices in words."""
 
-    default_model: str
+    default_model: Name
     models: list[ModelCapability]
-    codecs: list[str]
-    max_blob_bytes: int
-    devices: list[str]
+    codecs: list[Name]
+    max_blob_bytes: SizeBytes
+    devices: list[Name]
 
 
 # ── Requests (client → server) and their replies ────────────────────────────────────────────────────────────────────
@@ -150,17 +152,17 @@ class Capabilities:
 class Hello:
     """First message of a connection: the versions the client speaks and its name.  Reply: `Welcome` or `Failure`."""
 
-    request: int
-    versions: list[int]
-    client: str
+    request: Request
+    versions: list[Version]
+    client: Name
 
 
 @dataclass(frozen=True)
 class Welcome:
-    request: int
-    version: int
-    server_id: str
-    server: str
+    request: Request
+    version: Version
+    server_id: Name
+    server: Name
     capabilities: Capabilities
 
 
@@ -168,27 +170,27 @@ class Welcome:
 class Put:
     """A piece of an upload (blob frame ≤ `CHUNK_BYTES`); an empty piece asks how much is there.  Reply: `Have`."""
 
-    request: int
-    sha: str
-    size_bytes: int
-    offset: int
+    request: Request
+    sha: Sha
+    size_bytes: SizeBytes
+    offset: SizeBytes
 
 
 @dataclass(frozen=True)
 class Have:
     """``received_bytes`` from the start are safe; the upload goes on there.  The whole size: complete, sha checked."""
 
-    request: int
-    sha: str
-    received_bytes: int
+    request: Request
+    sha: Sha
+    received_bytes: SizeBytes
 
 
 @dataclass(frozen=True)
 class Submit:
     """Ask for a job under the client's own id (uuid4 hex).  Idempotent.  Reply: `Accepted`, `Need` or `Failure`."""
 
-    request: int
-    job: str
+    request: Request
+    job: JobId
     spec: JobSpec
     inputs: list[JobInput]
 
@@ -197,108 +199,108 @@ class Submit:
 class Accepted:
     """The job is on disk.  ``duplicate``: it was already there.  ``queue_position`` 0 means next or running."""
 
-    request: int
-    job: str
+    request: Request
+    job: JobId
     duplicate: bool
-    queue_position: int
+    queue_position: Count
 
 
 @dataclass(frozen=True)
 class Need:
     """The job was not accepted: these blobs must be uploaded first."""
 
-    request: int
-    job: str
-    shas: list[str]
+    request: Request
+    job: JobId
+    shas: list[Sha]
 
 
 @dataclass(frozen=True)
 class Attach:
     """Send the job's events with ``seq`` > ``after`` now, later ones as they come.  Reply: `Attached`, `Event` …"""
 
-    request: int
-    job: str
-    after: int
+    request: Request
+    job: JobId
+    after: Count
 
 
 @dataclass(frozen=True)
 class Attached:
-    request: int
-    job: str
-    last_seq: int
+    request: Request
+    job: JobId
+    last_seq: Count
 
 
 @dataclass(frozen=True)
 class Fetch:
     """Ask for a piece of a blob (``length`` ≤ `CHUNK_BYTES`).  Reply: `Chunk`."""
 
-    request: int
-    sha: str
-    offset: int
-    length: int
+    request: Request
+    sha: Sha
+    offset: SizeBytes
+    length: SizeBytes
 
 
 @dataclass(frozen=True)
 class Chunk:
     """A piece of a blob (blob frame).  ``size_bytes`` is the whole blob's."""
 
-    request: int
-    sha: str
-    offset: int
-    size_bytes: int
+    request: Request
+    sha: Sha
+    offset: SizeBytes
+    size_bytes: SizeBytes
 
 
 @dataclass(frozen=True)
 class Cancel:
     """Cancel a job; harmless when it is already over.  Reply: `Cancelling`; the CANCELLED event follows."""
 
-    request: int
-    job: str
+    request: Request
+    job: JobId
 
 
 @dataclass(frozen=True)
 class Cancelling:
-    request: int
-    job: str
-    state: str
+    request: Request
+    job: JobId
+    state: Name
 
 
 @dataclass(frozen=True)
 class Ack:
     """The client has all it wants of the job: the server may forget its blobs.  Reply: `Acked`."""
 
-    request: int
-    job: str
+    request: Request
+    job: JobId
 
 
 @dataclass(frozen=True)
 class Acked:
-    request: int
-    job: str
+    request: Request
+    job: JobId
 
 
 @dataclass(frozen=True)
 class Ping:
-    request: int
+    request: Request
 
 
 @dataclass(frozen=True)
 class Pong:
-    request: int
+    request: Request
 
 
 @dataclass(frozen=True)
 class Status:
     """Ask for the server's jobs and workers, for people.  Reply: `StatusReport`."""
 
-    request: int
+    request: Request
 
 
 @dataclass(frozen=True)
 class StatusReport:
-    request: int
-    server_id: str
-    uptime_s: float
+    request: Request
+    server_id: Name
+    uptime_s: Seconds
     jobs: list[dict[str, Any]]
     workers: list[dict[str, Any]]
 
@@ -307,10 +309,10 @@ class StatusReport:
 class Failure:
     """The request failed: a stable error code of `errors.py`, one sentence, and the field at fault if there is one."""
 
-    request: int
-    code: str
-    message: str
-    field: str = ""
+    request: Request
+    code: Name
+    message: Text
+    field: Name = ""
 
 
 # ── Events (server → client, numbered 1… per job, kept on disk until the job is forgotten) ──────────────────────────
@@ -325,10 +327,10 @@ class Event:
     FAILED {code, message, field} · CANCELLED {}
     """
 
-    job: str
-    seq: int
-    kind: str
-    time_s: float
+    job: JobId
+    seq: Count
+    kind: Name
+    time_s: Seconds
     fields: dict[str, Any]
 
 
@@ -336,13 +338,13 @@ EVENT_KINDS = ("QUEUED", "STARTED", "PROGRESS", "PREVIEW", "RETRY", "DONE", "FAI
 FINAL_EVENT_KINDS = ("DONE", "FAILED", "CANCELLED")
 
 EVENT_FIELDS: dict[str, dict[str, Any]] = {
-    "QUEUED": {"position": int},
-    "STARTED": {"worker": str, "device": str, "attempt": int},
-    "PROGRESS": {"stage": str, "step": int, "of": int, "elapsed_s": float},
-    "PREVIEW": {"step": int, "artefact": Artefact},
-    "RETRY": {"attempt": int, "code": str, "message": str},
+    "QUEUED": {"position": Count},
+    "STARTED": {"worker": Name, "device": Name, "attempt": Count},
+    "PROGRESS": {"stage": Name, "step": Amount, "of": Amount, "elapsed_s": Seconds},
+    "PREVIEW": {"step": Amount, "artefact": Artefact},
+    "RETRY": {"attempt": Count, "code": Name, "message": Text},
     "DONE": {"artefacts": list[Artefact], "report": dict[str, Any]},
-    "FAILED": {"code": str, "message": str, "field": str},
+    "FAILED": {"code": Name, "message": Text, "field": Name},
     "CANCELLED": {},
 }
 """Kind → its fields and their types; an `Artefact` stands here for its plain dict (`codec.to_plain`)."""

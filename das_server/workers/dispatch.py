@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import time
 
-from das_blender_addon.errors import JobCancelled, StorageError, WorkerLost
+from das_blender_addon.errors import JobCancelled, JobError, StorageError, WorkerLost
+from das_blender_addon.protocol.kinds import Name, fitting
 from das_server.blobs import BlobStore
 from das_server.jobs import Job, JobState, JobStore
 from das_server.workers.base import (
@@ -51,7 +52,10 @@ class Dispatcher:
         self._save_again_s = 0.0
 
     def recover(self) -> None:
-        """After a start: jobs that were running when the server ended wait again, in their old places."""
+        """After a start: jobs that were running when the server ended wait again, in their old places; what cannot be
+        read is set aside.
+        """
+        self._store.set_aside_unreadable()
         for job in self._store.in_states(JobState.RUNNING):
             if job.cancel_requested:
                 self._store.cancel(job.job)
@@ -70,9 +74,13 @@ class Dispatcher:
                 self._take_in(one)
             except StorageError as error:
                 _log.error("job %s: %s", one.job, error.message)
-                if not isinstance(one, WorkProgressed | WorkPreviewed | WorkRetried):
+                if _ends_attempt(one):
                     self._unsaved.append(one)  # the end of an attempt must not get lost
                     self._save_again_s = time.monotonic() + SAVE_AGAIN_S
+            except Exception as error:  # a defect of ours must cost no more than this job
+                _log.exception("job %s: its news cannot be taken in", one.job)
+                if _ends_attempt(one):
+                    self._set_aside(one.job, error)
         try:
             self._give_out()
         except StorageError as error:
@@ -95,7 +103,7 @@ class Dispatcher:
         elif isinstance(news, WorkPreviewed):
             self._store.preview(job.job, news.step, news.artefact)
         elif isinstance(news, WorkRetried):
-            self._store.retry(job.job, code=news.code, message=news.message)
+            self._store.retry(job.job, code=news.code, message=fitting(news.message))
         elif job.cancel_requested:
             self._store.cancel(job.job)
         elif isinstance(news, WorkDone):
@@ -118,28 +126,47 @@ class Dispatcher:
         if news.code == JobCancelled.code:  # nobody asked for it: the cancellation was forgotten with an earlier server
             self._store.cancel(job.job)
         else:
-            self._store.fail(job.job, code=news.code, message=news.message, field=news.field)
+            message, field = fitting(news.message), fitting(news.field, Name)
+            self._store.fail(job.job, code=news.code, message=message, field=field)
 
     def _retry(self, job: Job, reason: str) -> None:
         losses = job.losses + 1
         if losses >= self._max_attempts:
-            message = f"The job lost its worker {losses} times and is given up. The last time: {reason}"
+            message = fitting(f"The job lost its worker {losses} times and is given up. The last time: {reason}")
             self._store.fail(job.job, code=WorkerLost.code, message=message)
         else:
             self._store.requeue(job.job, code=WorkerLost.code, message=f"{reason} The job starts again.", lost=True)
+
+    def _set_aside(self, job: str, error: Exception) -> None:
+        """Fail a job with which the server itself cannot go on."""
+        message = f"The server failed inside with {type(error).__name__}: {error}; its log has the details."
+        try:
+            self._store.fail(job, code=JobError.code, message=fitting(message))
+        except Exception:  # it stays as it is stored; the others go on
+            _log.exception("job %s cannot be set aside", job)
 
     def _give_out(self) -> None:
         for worker in self._workers.free():
             job = self._store.next_queued()
             if job is None:
                 return
-            started = self._store.start(job.job, worker=worker.name, device=worker.device_label or worker.device)
-            self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs))
+            try:
+                started = self._store.start(job.job, worker=worker.name, device=worker.device_label or worker.device)
+                self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs))
+            except StorageError:
+                raise
+            except Exception as error:  # as above
+                _log.exception("job %s cannot be given to %s", job.job, worker.name)
+                self._set_aside(job.job, error)
         statuses = self._workers.status()
         if statuses and all(one.state == "broken" for one in statuses):
             self._give_up_waiting(statuses[0].problem)
 
     def _give_up_waiting(self, problem: str) -> None:
-        message = f"No worker of this server can start. {problem} The server's log has the details."
+        message = fitting(f"No worker of this server can start. {problem} The server's log has the details.")
         while job := self._store.next_queued():
             self._store.fail(job.job, code=WorkerLost.code, message=message)
+
+
+def _ends_attempt(news: WorkNews) -> bool:
+    return not isinstance(news, WorkProgressed | WorkPreviewed | WorkRetried)

@@ -69,6 +69,7 @@ class _Process:
     ordered_s: float = 0.0
     cancel_deadline_s: float = float("inf")
     failed_starts: int = 0
+    failed_forks: int = 0
     start_at_s: float = 0.0
     about: dict[str, Any] = field(default_factory=dict)
     heartbeat: dict[str, Any] = field(default_factory=dict)
@@ -165,14 +166,10 @@ class LocalWorkers(Workers):
         self._drain()
         now = time.monotonic()
         for one in self._processes:
-            if one.process is None:
-                if now >= one.start_at_s:
-                    self._spawn(one)
-            elif one.process.poll() is not None:
-                self._drain()  # its last words may have come between the two looks
-                self._bury(one)
-            else:
-                self._judge(one, now)
+            try:
+                self._look_after(one, now)
+            except Exception:  # a defect of ours must cost no more than this worker
+                _log.exception("%s cannot be looked after", one.name)
         news, self._news = self._news, []
         return news
 
@@ -181,7 +178,18 @@ class LocalWorkers(Workers):
 
     # ── Life and death ──────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _look_after(self, one: _Process, now: float) -> None:
+        if one.process is None:
+            if now >= one.start_at_s:
+                self._spawn(one)
+        elif one.process.poll() is not None:
+            self._drain()  # its last words may have come between the two looks
+            self._bury(one)
+        else:
+            self._judge(one, now)
+
     def _spawn(self, one: _Process) -> None:
+        """Start the process; where the system refuses one now, try again after a pause, for as long as it takes."""
         one.generation += 1
         one.state = "starting" if one.failed_starts < BROKEN_AFTER_STARTS else "broken"
         one.heard_s = time.monotonic()
@@ -208,9 +216,18 @@ class LocalWorkers(Workers):
         ]
         # A group of its own: Ctrl-C in a terminal is for the server alone, which then ends its workers.
         group = {"process_group": 0} if os.name == "posix" else {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        one.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **group
-        )
+        try:
+            one.process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **group
+            )
+        except OSError as error:  # no process or file left for now
+            one.failed_forks, one.generation = one.failed_forks + 1, one.generation - 1
+            one.problem = f"The process of {one.name} cannot be started: {error.strerror or error}; it is tried again."
+            one.start_at_s = time.monotonic() + min(0.25 * 2**one.failed_forks, LONGEST_PAUSE_S)
+            _log.error("%s", one.problem)
+            return
+        one.problem = "" if one.failed_forks else one.problem
+        one.failed_forks = 0
         _log.info("%s for %s is process %s", one.name, one.device, one.process.pid)
 
     def _judge(self, one: _Process, now: float) -> None:
@@ -283,7 +300,10 @@ class LocalWorkers(Workers):
                 _log.warning("ignored a message from %r that is no worker of this server", routing_id[:40])
                 continue
             one.heard_s = time.monotonic()
-            self._hear(one, message)
+            try:
+                self._hear(one, message)
+            except Exception:  # as above; `_judge` sees to a worker that the server does not understand
+                _log.exception("%s said something that cannot be understood: %s", one.name, message["kind"])
 
     def _hear(self, one: _Process, message: dict[str, Any]) -> None:
         kind = message["kind"]

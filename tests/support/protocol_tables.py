@@ -13,7 +13,7 @@ import typing
 from pathlib import Path
 
 from das_blender_addon import errors
-from das_blender_addon.protocol import frames, messages
+from das_blender_addon.protocol import frames, kinds, messages
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 PARTS = (
@@ -25,6 +25,7 @@ PARTS = (
     messages.Capabilities,
 )
 LIMITS = ("CHUNK_BYTES", "FETCH_CREDIT", "MAX_HEADER_BYTES", "MAX_NESTING", "DEFAULT_PORT", "HEARTBEAT_S")
+KIND_LIMITS = ("MAX_ITEMS", "MAX_TEXT", "MAX_NAME")
 _MARKED = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.S)
 
 
@@ -36,7 +37,8 @@ def tables() -> dict[str, str]:
         "parts": "\n".join(f"**{cls.__name__}**: {_first_sentence(cls)}\n\n{_field_table(cls)}" for cls in PARTS),
         "events": _event_table(),
         "stages": ", ".join(messages.PROGRESS_STAGES) + "\n",
-        "limits": _rows(("Name", "Value"), [(f"`{name}`", f"{getattr(messages, name):.12g}") for name in LIMITS]),
+        "limits": _limit_table(),
+        "kinds": _kind_table(),
         "dtypes": ", ".join(frames.DTYPES) + "\n",
         "errors": _error_table(),
     }
@@ -51,6 +53,24 @@ def with_tables(page: str) -> str:
 def names_in(page: str) -> list[str]:
     """The tables that ``page`` marks."""
     return [match[1] for match in _MARKED.finditer(page)]
+
+
+def _limit_table() -> str:
+    rows = [(f"`{name}`", f"{getattr(messages, name):.12g}") for name in LIMITS]
+    return _rows(("Name", "Value"), rows + [(f"`{name}`", str(getattr(kinds, name))) for name in KIND_LIMITS])
+
+
+def _kind_table() -> str:
+    return _rows(("Kind", "Type", "Bounds"), [_bounds_of(kinds.kind_of(hint), hint.__origin__) for hint in kinds.ALL])
+
+
+def _bounds_of(kind: kinds.Kind, plain: type) -> tuple[str, str, str]:
+    if plain is str:
+        words = f"`{kind.pattern.pattern}`" if kind.pattern else f"at most {kind.most} characters"
+    else:
+        low, high = (f"{bound:g}" if plain is float else str(bound) for bound in (kind.low, kind.high))
+        words = f"{low} … {high}"
+    return kind.name, plain.__name__, words
 
 
 def _message_table() -> str:
@@ -87,7 +107,7 @@ def _error_table() -> str:
 
 
 def _fields(cls: type) -> list[tuple[str, str, bool]]:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return [
         (
             field.name,
@@ -103,7 +123,9 @@ def _kind(hint: typing.Any) -> str:
         return hint.__name__
     if typing.get_origin(hint) is list:
         return f"list of {_kind(typing.get_args(hint)[0])}"
-    return "map" if typing.get_origin(hint) is dict else {int: "int", float: "float", str: "str", bool: "bool"}[hint]
+    if typing.get_origin(hint) is dict:
+        return "map"
+    return "bool" if hint is bool else kinds.kind_of(hint).name
 
 
 def _first_sentence(cls: type) -> str:

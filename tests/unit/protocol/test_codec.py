@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The codec: every message there and back, and nothing but `ProtocolError` for anything else."""
 
+import copy
 import dataclasses
 import math
 import random
+import typing
 
 import msgpack
 import numpy as np
 import pytest
 
 from das_blender_addon.errors import MessageTooLarge, ProtocolError
-from das_blender_addon.protocol import codec
+from das_blender_addon.protocol import codec, kinds
 from das_blender_addon.protocol import messages as m
 from tests.support.messages import ARTEFACT, EVENT_FIELDS, EXAMPLES, INPUT, JOB, SHA, SPEC
 
@@ -166,7 +168,7 @@ def test_bytes_that_are_no_message_are_refused_in_a_sentence(frames, words):
 
 
 def test_header_and_blob_over_the_limit_are_refused_both_ways():
-    long = dataclasses.replace(SPEC, prompt="x" * m.MAX_HEADER_BYTES)
+    long = dataclasses.replace(SPEC, options={"texts": ["x" * kinds.MAX_TEXT] * 11})
     with pytest.raises(MessageTooLarge, match="header"):
         codec.encode(m.Submit(1, JOB, long, []))
     with pytest.raises(MessageTooLarge, match="header"):
@@ -185,6 +187,130 @@ def test_request_number_of_a_refused_message_is_found():
     assert codec.request_of(pack(type="PUNG", request=41)) == 41
     assert codec.request_of(pack(type="PUNG", request=-41)) == 0
     assert codec.request_of([b"garbage"]) == codec.request_of([]) == codec.request_of(pack(request="x")) == 0
+
+
+# ── Bounds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def hints_in(hint):
+    """``hint`` and every type inside it, down to the kinds."""
+    yield hint
+    for inner in typing.get_args(hint) if typing.get_origin(hint) is list else ():
+        yield from hints_in(inner)
+    if dataclasses.is_dataclass(hint):
+        for inner in typing.get_type_hints(hint, include_extras=True).values():
+            yield from hints_in(inner)
+
+
+def test_every_value_on_the_wire_has_bounds():
+    fields = [hint for cls in m.MESSAGES.values() for hint in hints_in(cls)]
+    fields += [inner for hints in m.EVENT_FIELDS.values() for hint in hints.values() for inner in hints_in(hint)]
+    assert not {hint for hint in fields if hint in (int, float, str)}
+    used = {hint for hint in fields if kinds.kind_of(hint)}
+    assert used == set(kinds.ALL)
+
+
+def just_outside(kind, plain):
+    if plain is str:
+        return ["x" * (kind.most + 1)]
+    if plain is int:
+        return [kind.low - 1, kind.high + 1]
+    return [kind.low - 1.0, math.nextafter(kind.high, math.inf)]
+
+
+def just_inside(kind, plain):
+    if plain is str:
+        return [] if kind.pattern else ["x" * kind.most, ""]
+    return [plain(kind.low), plain(kind.high)]
+
+
+def kinds_in(value, hint, path=()):
+    """(path, kind, plain type) of every value in the plain form of a message."""
+    if dataclasses.is_dataclass(hint):
+        for name, inner in typing.get_type_hints(hint, include_extras=True).items():
+            yield from kinds_in(value[name], inner, (*path, name))
+    elif typing.get_origin(hint) is list:
+        for index, item in enumerate(value):
+            yield from kinds_in(item, typing.get_args(hint)[0], (*path, index))
+    elif kinds.kind_of(hint):
+        yield path, kinds.kind_of(hint), hint.__origin__
+
+
+def replaced(plain, path, value):
+    plain = copy.deepcopy(plain)
+    inside = plain
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = value
+    return plain
+
+
+def built(hint, value):
+    """A message from its plain form without any check."""
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint, include_extras=True)
+        return hint(**{name: built(inner, value[name]) for name, inner in hints.items()})
+    if typing.get_origin(hint) is list:
+        return [built(typing.get_args(hint)[0], item) for item in value]
+    return value
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+def test_values_outside_their_bounds_are_refused_on_both_sides(message):
+    cls = type(message)
+    name = next(name for name, one in m.MESSAGES.items() if one is cls)
+    plain, blob = codec.to_plain(message), [b""] * (name in m.WITH_BLOB)
+    for path, kind, base in kinds_in(plain, cls):
+        for value in just_outside(kind, base):
+            changed = replaced(plain, path, value)
+            with pytest.raises(ProtocolError, match=f"{path[-1]}|shas|versions|shape") as written:
+                codec.encode(built(cls, changed))
+            if -(1 << 63) <= value < 1 << 64 if base is int else True:
+                with pytest.raises(ProtocolError) as read:
+                    codec.decode([msgpack.packb({"type": name, **changed}), *blob])
+                assert read.value.message == written.value.message
+        for value in just_inside(kind, base):
+            changed = replaced(plain, path, value)
+            if path[-1] == "kind":
+                continue  # another kind of event has other fields
+            assert codec.decode([msgpack.packb({"type": name, **changed}), *blob])[0] == built(cls, changed)
+
+
+def test_refusal_names_field_value_and_bounds():
+    with pytest.raises(ProtocolError) as caught:
+        codec.decode(pack(type="ATTACH", request=1, job=JOB, after=1 << 63))
+    assert caught.value.field == "ATTACH.after"
+    assert caught.value.message == (
+        "ATTACH.after is 9223372036854775808; it must lie between 0 and 9223372036854775807."
+    )
+    with pytest.raises(ProtocolError, match=r"uptime_s is -1\.0; it must lie between 0 and 1e\+12\."):
+        codec.encode(m.StatusReport(1, "server", -1.0, [], []))
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        ({"n": 1 << 63}, "report.n is 9223372036854775808; it must lie between"),
+        ({"n": [0] * (kinds.MAX_ITEMS + 1)}, "report.n has 4097 items"),
+        ({str(n): n for n in range(kinds.MAX_ITEMS + 1)}, "report has 4097 keys"),
+        ({"n": "x" * (kinds.MAX_TEXT + 1)}, "report.n has 100001 characters"),
+        ({"x" * (kinds.MAX_NAME + 1): 1}, "a key of 4097 characters"),
+        ({"n": math.inf}, "report.n is inf"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_free_values_outside_the_bounds_are_refused_on_both_sides(report, words):
+    fields = {"artefacts": [], "report": report}
+    with pytest.raises(ProtocolError, match=words):
+        codec.encode(m.Event(JOB, 1, "DONE", 0.0, fields))
+    with pytest.raises(ProtocolError):
+        codec.decode(pack(type="EVENT", job=JOB, seq=1, kind="DONE", time_s=0.0, fields=fields))
+
+
+def test_long_words_of_others_are_cut_to_what_travels():
+    assert kinds.fitting("short") == "short"
+    assert len(kinds.fitting("x" * (kinds.MAX_TEXT + 5))) == kinds.MAX_TEXT
+    assert kinds.fitting("x" * 5000, kinds.Name).endswith("…")
 
 
 # ── Random bytes ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -96,6 +96,7 @@ def test_config_refuses_what_is_no_address(address):
         ("threads", True),
         ("threads", 1.5),
         ("max_attempts", 0),
+        ("max_blob_bytes", (1 << 48) + 1),
         ("keep_s", "nan"),
         ("keep_s", "inf"),
         ("log_level", "loud"),
