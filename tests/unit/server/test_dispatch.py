@@ -220,3 +220,56 @@ def test_waiting_jobs_fail_with_the_reason_when_no_worker_can_start(house):
     dispatcher.tick()
     last = store.last_event(job)
     assert last.kind == "FAILED" and last.fields["code"] == "job.worker_lost" and "It broke." in last.fields["message"]
+
+
+def test_failure_of_the_server_inside_costs_one_job_and_no_other(house, caplog):
+    store, blobs, workers, dispatcher = house
+    bad, good = submitted(store), submitted(store, seed=8)
+    dispatcher.tick()
+    workers.waiting = [WorkDone(bad, 1, (frame(blobs),), {"object": object()})]  # nothing that can be stored
+    dispatcher.tick()
+    last = store.last_event(bad)
+    assert last.kind == "FAILED" and "failed inside with TypeError" in last.fields["message"]
+    assert workers.order.job == good
+    assert "cannot be taken in" in caplog.text
+
+
+def test_worker_that_takes_no_order_costs_one_job_and_no_other(house, caplog):
+    store, blobs, workers, dispatcher = house
+    bad = submitted(store)
+    workers.run = lambda worker, order: (_ for _ in ()).throw(OSError("no way to it"))
+    dispatcher.tick()
+    del workers.run
+    assert store.last_event(bad).kind == "FAILED" and "no way to it" in store.last_event(bad).fields["message"]
+    good = submitted(store)
+    dispatcher.tick()
+    assert workers.order.job == good
+
+
+def test_result_that_the_disk_does_not_give_is_asked_for_again(house):
+    store, blobs, workers, dispatcher = house
+    job = submitted(store)
+    dispatcher.tick()
+    artefact = frame(blobs)
+    path = blobs.path(artefact.sha)
+    path.unlink()
+    path.symlink_to(path)  # any look at it is an OSError, as on a network disk that went away
+    workers.waiting = [WorkDone(job, 1, (artefact,), {})]
+    dispatcher.tick()
+    assert store.get(job).state is JobState.RUNNING
+    path.unlink()
+    path.write_bytes(b"pixels")
+    deadline = time.monotonic() + 10
+    while store.get(job).state is JobState.RUNNING and time.monotonic() < deadline:
+        dispatcher.tick()
+    assert store.get(job).state is JobState.DONE
+
+
+def test_job_that_cannot_be_read_is_set_aside_when_its_turn_comes(house):
+    store, _, workers, dispatcher = house
+    bad, good = submitted(store), submitted(store, seed=8)
+    store._db.execute("UPDATE jobs SET inputs = '[{}]' WHERE job = ?", (bad,))
+    dispatcher.tick()
+    assert workers.order.job == good
+    assert store.get(bad).state is JobState.FAILED and "lacks its field 'role'" in store.get(bad).problem
+    assert store.last_event(bad).fields["code"] == "job.storage"

@@ -7,7 +7,7 @@ import zmq
 from das_blender_addon.protocol import codec
 from das_blender_addon.protocol import messages as m
 from das_server.blobs import BlobStore
-from das_server.endpoint import Endpoint, known_models
+from das_server.endpoint import Endpoint, Guarded, known_models
 from das_server.jobs import JobStore
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
@@ -89,3 +89,29 @@ def test_job_list_that_cannot_be_read_does_not_end_the_front_door(house, caplog)
     assert "its events cannot be sent" in caplog.text
     assert house.ask(m.Attach(2, job, 1)).code == "job.storage"
     assert house.ask(m.Ping(3)) == m.Pong(3)
+
+
+def test_step_that_fails_does_not_end_the_loop_and_is_told_once(caplog):
+    turns = []
+
+    def step():
+        turns.append(len(turns))
+        raise OSError("no process left") if len(turns) < 4 else KeyError("another")
+
+    guarded = Guarded(step)
+    for _ in range(5):
+        guarded()
+    assert turns == [0, 1, 2, 3, 4]
+    assert caplog.text.count("a step of the server failed") == 2
+    assert "no process left" in caplog.text and "another" in caplog.text
+
+
+def test_event_list_that_fails_in_any_way_harms_no_other_follower(house, caplog):
+    bad, good = house.submitted(), house.submitted()
+    house.endpoint._followers[b"somebody", bad] = 1 << 63  # more than the job list takes: an OverflowError
+    house.ask(m.Attach(1, good, 0))
+    house.endpoint.tell_followers()
+    assert house.heard().job == good
+    assert f"job {bad}: its events cannot be sent" in caplog.text
+    house.endpoint.tell_followers()
+    assert house.ask(m.Ping(2)) == m.Pong(2)
