@@ -113,7 +113,7 @@ def _add_models_parser(models: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from das_server.endpoint import serve
+    from das_server.door.server import serve
 
     config = build_config({name: getattr(options, name) for name in SERVE_FLAGS}, file=options.config)
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -127,7 +127,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from das_server.endpoint import ask_status
+    from das_server.door.ask import ask_status
 
     config = build_config({"bind": options.server})
     report = ask_status(config.bind)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
@@ -13,8 +13,8 @@ from das_blender_addon.errors import ModelError
 
 from .tensors import check_tensors, expected_tensors, read_component_config
 
-if TYPE_CHECKING:
-    from .transformer import DasTransformer3DModel
+Model = TypeVar("Model", bound=CogVideoXTransformer3DModel)
+"""The class of the model with the tracking branch."""
 
 PUBLISHED_CLASS_NAME = "CogVideoXTransformer3DModelTracking"
 """``_class_name`` of the published checkpoints, and of those we save."""
@@ -24,8 +24,8 @@ TRACKING_PREFIXES = ("transformer_blocks_copy.", "combine_linears.", "initial_co
 
 
 def convert_base(
-    model_class: type[DasTransformer3DModel], folder: Path, num_tracking_blocks: int, torch_dtype: torch.dtype | None
-) -> DasTransformer3DModel:
+    model_class: type[Model], folder: Path, num_tracking_blocks: int, torch_dtype: torch.dtype | None
+) -> Model:
     """Load a plain CogVideoX transformer: the first blocks are copied, all combining linears are zero.
 
     The output equals the base model's bit for bit until the new parameters are trained.  Raises `ModelError` when

@@ -15,19 +15,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from das_blender_addon.errors import DasError, ModelError
 
+from .base import Accelerated
 from .device_errors import is_device_lost, is_out_of_memory
 from .kernel_notes import note_of, write_note
 from .memory import pick_device
 from .randomness import deterministic_kernels
-
-if TYPE_CHECKING:
-    from ..models.transformer import DasTransformer3DModel
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +201,7 @@ def note_broken_device(acceleration: Acceleration, error: Exception) -> None:
 
 
 def accelerate(
-    transformer: DasTransformer3DModel,
+    transformer: Accelerated,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -241,7 +238,7 @@ def accelerate(
     return replace(chosen, compiled=True)
 
 
-def undo_compilation(transformer: DasTransformer3DModel, acceleration: Acceleration) -> Acceleration:
+def undo_compilation(transformer: Accelerated, acceleration: Acceleration) -> Acceleration:
     """Run the blocks as they are from now on."""
     for module in transformer.modules():
         module._compiled_call_impl = None
@@ -249,7 +246,7 @@ def undo_compilation(transformer: DasTransformer3DModel, acceleration: Accelerat
 
 
 def without_what_failed(
-    transformer: DasTransformer3DModel, acceleration: Acceleration, error: Exception
+    transformer: Accelerated, acceleration: Acceleration, error: Exception
 ) -> Acceleration | None:
     """After a forward pass that ended with ``error``: leave out what may be to blame → what is in use now.
 
@@ -280,7 +277,7 @@ def doctor(device: str | torch.device = "auto") -> Acceleration:
         return Acceleration("native", False, f"cudnn broke {place}: {in_one_line(error)}")
 
 
-def _use_attention(transformer: DasTransformer3DModel, backend: str) -> None:
+def _use_attention(transformer: Accelerated, backend: str) -> None:
     """Set every block's kernel.
 
     diffusers 0.42's `set_attention_backend` would also set it for every other model of the process.

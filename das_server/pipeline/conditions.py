@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
 from . import latents as border
+from .base import LoadedModel
 from .carry import carry
 from .latents import TrackingRange
 
-if TYPE_CHECKING:
-    from .pipeline import DasPipeline
+
+class Encoding(LoadedModel, Protocol):
+    """What encodes: the VAE, and what the sampler and this checkpoint ask of what it is given."""
+
+    scheduler: Any
+    carries_first_frame: bool
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,14 @@ class Conditions:
 
 
 def encode_tracking(
-    pipeline: DasPipeline, tracking_video: np.ndarray, tracking_range: TrackingRange, generator: torch.Generator
+    pipeline: Encoding, tracking_video: np.ndarray, tracking_range: TrackingRange, generator: torch.Generator
 ) -> torch.Tensor:
     """u8 [T,H,W,3] → latents [1,F,C,h,w]."""
     pixels = border.frames_to_vae(tracking_video, pipeline.device, pipeline.dtype, tracking_range)
     return border.encode(pipeline.vae, pixels, generator)
 
 
-def starting_picture(pipeline: DasPipeline, tracking_video: np.ndarray, image: Image.Image) -> np.ndarray:
+def starting_picture(pipeline: Encoding, tracking_video: np.ndarray, image: Image.Image) -> np.ndarray:
     """What the model is given to start from, u8: the first frame [1,H,W,3], or carried along the tracks [T,H,W,3]."""
     _, height, width, _ = tracking_video.shape
     frame = border.image_to_frame(image, width, height)
@@ -45,7 +50,7 @@ def starting_picture(pipeline: DasPipeline, tracking_video: np.ndarray, image: I
 
 
 def encode_conditions(
-    pipeline: DasPipeline,
+    pipeline: Encoding,
     tracking_video: np.ndarray,
     picture: np.ndarray,
     tracking: torch.Tensor,
@@ -81,7 +86,7 @@ def encode_conditions(
 
 
 def _rotary_positions(
-    pipeline: DasPipeline, shape: tuple[int, ...]
+    pipeline: Encoding, shape: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     config = pipeline.transformer.config
     if not config.use_rotary_positional_embeddings:

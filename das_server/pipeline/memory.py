@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,9 +25,7 @@ from das_blender_addon.errors import ModelError, OutOfMemory
 from ..models.registry import GIBIBYTE, is_installed, list_models
 from ..models.tensors import read_component_config, read_tensor_shapes, weight_files
 from . import host_memory
-
-if TYPE_CHECKING:
-    from .pipeline import DasPipeline
+from .base import LoadedModel
 
 PROFILES = ("resident", "drop_text_encoder", "group_offload", "cpu")
 """From the fastest to the smallest."""
@@ -257,7 +254,7 @@ def free_memory(device: torch.device) -> int:
     return host_memory.available_bytes()
 
 
-def check_room(pipeline: DasPipeline, num_frames: int, width: int, height: int, vae_tiling: bool, batch: int) -> None:
+def check_room(pipeline: LoadedModel, num_frames: int, width: int, height: int, vae_tiling: bool, batch: int) -> None:
     """Refuse a request whose activations cannot fit beside what is loaded.  Raises `OutOfMemory` before any work."""
     transformer, vae = pipeline.transformer.config, pipeline.vae.config
     needed = max(
@@ -278,7 +275,7 @@ def check_room(pipeline: DasPipeline, num_frames: int, width: int, height: int, 
         )
 
 
-def _gains_of_smaller_profiles(pipeline: DasPipeline) -> dict[str, int]:
+def _gains_of_smaller_profiles(pipeline: LoadedModel) -> dict[str, int]:
     """Device memory in bytes that each profile below the pipeline's own would leave free beyond what is free now."""
     blocks = sum(
         parameter.numel() * parameter.element_size()

@@ -5,23 +5,20 @@ from __future__ import annotations
 
 import gc
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 
 from das_blender_addon.errors import OutOfMemory
 
 from . import memory
+from .base import LoadedModel
 from .device_errors import is_out_of_device_memory
 from .memory import ON_DEVICE, MemoryNeeds, MemoryPlan
-
-if TYPE_CHECKING:
-    from .pipeline import DasPipeline
 
 log = logging.getLogger(__name__)
 
 
-def place(pipeline: DasPipeline, plan: MemoryPlan, needs: MemoryNeeds, *, may_shrink: bool) -> MemoryPlan:
+def place(pipeline: LoadedModel, plan: MemoryPlan, needs: MemoryNeeds, *, may_shrink: bool) -> MemoryPlan:
     """`apply_plan`; where the device has filled up since, and ``may_shrink``, by a smaller profile that fits now → the
     plan in use.
 
@@ -45,7 +42,7 @@ def place(pipeline: DasPipeline, plan: MemoryPlan, needs: MemoryNeeds, *, may_sh
         log.info("%s", plan.reason)
 
 
-def apply_plan(pipeline: DasPipeline, profile: str) -> None:
+def apply_plan(pipeline: LoadedModel, profile: str) -> None:
     """Place a loaded pipeline's parts as ``profile`` says, on ``pipeline.device``."""
     device = pipeline.device
     pipeline.profile = profile
@@ -67,7 +64,7 @@ def apply_plan(pipeline: DasPipeline, profile: str) -> None:
         pipeline.transformer.to(device)
 
 
-def smaller_profile(pipeline: DasPipeline, error: Exception | None = None) -> str:
+def smaller_profile(pipeline: LoadedModel, error: Exception | None = None) -> str:
     """The next of the pipeline's smaller profiles that frees something and that this machine has room for; "" when
     none is left.
 
@@ -86,7 +83,7 @@ def smaller_profile(pipeline: DasPipeline, error: Exception | None = None) -> st
     return ""
 
 
-def _resting_bytes(pipeline: DasPipeline, profile: str) -> int:
+def _resting_bytes(pipeline: LoadedModel, profile: str) -> int:
     """`memory.MemoryNeeds.host_bytes` of a loaded pipeline whose device is an accelerator."""
     transformer = pipeline.transformer.get_memory_footprint()
     if profile == "drop_text_encoder":

@@ -17,7 +17,7 @@ from das_blender_addon.protocol.frames import decode_array
 from das_blender_addon.protocol.messages import JobInput
 
 if TYPE_CHECKING:
-    from das_server.pipeline.pipeline import DasPipeline
+    from das_server.pipeline.base import Pipeline
 
 TASK_MODULES = {"mesh_to_video": "das_server.tasks.mesh_to_video"}
 """Task name → module."""
@@ -46,7 +46,7 @@ class TaskContext:
     emit_progress: Callable[[str, int, int], None]
     emit_preview: Callable[[int, np.ndarray], None]
     should_stop: Callable[[], bool]
-    pipeline: Callable[[str], DasPipeline]
+    pipeline: Callable[[str], Pipeline]
     scratch: Path
 
 

@@ -26,20 +26,20 @@ from das_blender_addon.errors import DasError, JobCancelled, JobError, OutOfMemo
 from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
 from das_blender_addon.protocol.png import encode_png
 from das_server import __version__, media
-from das_server.blobs import BlobStore
 from das_server.pipeline.device_errors import (
     is_device_lost,
     is_out_of_device_memory,
     is_out_of_host_memory,
     is_out_of_memory,
 )
+from das_server.store.blobs import BlobStore
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
 from das_server.workers import wire
 from das_server.workers.link import Link
 from das_server.workers.stage_times import StageTimes
 
 if TYPE_CHECKING:
-    from das_server.pipeline.pipeline import DasPipeline
+    from das_server.pipeline.base import Pipeline
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Worker:
         self._acceleration |= {"float8": float8, "kernel_notes": state / "kernel_notes"}
         self._device_label = device
         self._versions: dict[str, str] = {}
-        self._pipeline: DasPipeline | None = None
+        self._pipeline: Pipeline | None = None
         self._model = ""
 
     def run_forever(self) -> None:
@@ -115,7 +115,7 @@ class Worker:
                 self._link.say("problem", message=f"The model {model} cannot be loaded: {reason}")
             self._link.model = self._model
 
-    def _load(self, model: str) -> DasPipeline:
+    def _load(self, model: str) -> Pipeline:
         if self._pipeline is not None and self._model == model:
             return self._pipeline
         from das_server.pipeline.loading import load_pipeline
@@ -231,7 +231,7 @@ class Worker:
             artefact = Artefact(role="preview", sha=sha, size_bytes=size_bytes, media="image/jpeg")
             self._link.preview(order, step, dataclasses.asdict(artefact))
 
-        def pipeline(model: str) -> DasPipeline:
+        def pipeline(model: str) -> Pipeline:
             if self._model != model:
                 emit_progress("loading", 0, 1)
             return self._load(model)

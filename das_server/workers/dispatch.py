@@ -8,8 +8,8 @@ import time
 
 from das_blender_addon.errors import JobCancelled, JobError, StorageError, WorkerLost
 from das_blender_addon.protocol.kinds import Name, fitting
-from das_server.blobs import BlobStore
-from das_server.jobs import Job, JobState, JobStore
+from das_server.store.blobs import BlobStore
+from das_server.store.jobs import Job, JobState, JobStore
 from das_server.workers.base import (
     WorkDone,
     Workers,

@@ -41,7 +41,7 @@ def test_endpoint_process_has_no_torch(server):
     with open(f"/proc/{server.pid}/maps", encoding="utf-8", errors="replace") as file:
         assert "libtorch" not in file.read()
     program = (
-        "import sys, das_server.endpoint, das_server.cli\n"
+        "import sys, das_server.door.server, das_server.cli\n"
         "print([name for name in ('torch', 'diffusers') if name in sys.modules])"
     )
     answer = subprocess.run([server_python(), "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -3,7 +3,6 @@
 
 import json
 import os
-import resource
 import sqlite3
 import time
 
@@ -15,13 +14,16 @@ from tests.support.jobs import job_id, job_inputs, job_spec
 from tests.support.server import IMPATIENT, ServerProcess
 from tests.support.wire import follow, kill, submit, whole_story
 
+resource = pytest.importorskip("resource")
+
 DAMAGES = {
     "no JSON": {"spec": "{half"},
     "a number for a map": {"spec": "7"},
     "no task": {"spec": json.dumps({"model": "das-preview"})},
     "a text for a number": {"spec": json.dumps({**job_spec().__dict__, "seed": "seven"})},
     "inputs that are no list": {"inputs": "null"},
-    "bytes that are no text": {"spec": b"\xff\xfe"},
+    "bytes for a text": {"spec": b"{}"},
+    "a text that is no Unicode": {"spec": "CAST(X'7BFF7D' AS TEXT)"},
     "a state of another release": {"state": "PAUSED"},
 }
 
@@ -40,9 +42,9 @@ def test_worker_that_cannot_be_started_for_now_is_started_later(own_server):
             while "cannot be started" not in client.status().workers[0]["problem"]:
                 assert time.monotonic() < deadline, own_server.log
                 time.sleep(0.1)
-            job = submit(client, seed=31)
         finally:
             resource.prlimit(own_server.pid, resource.RLIMIT_NOFILE, before)
+        job = submit(client, seed=31)
         assert follow(client, job).kinds == ["QUEUED", "STARTED", "DONE"]
         assert client.status().workers[0]["problem"] == ""
 
@@ -59,7 +61,10 @@ def stopped(tmp_path_factory):
     with sqlite3.connect(server.state / "jobs.sqlite3") as db:
         for name, columns in DAMAGES.items():
             for column, value in columns.items():
-                db.execute(f"UPDATE jobs SET {column} = ? WHERE job = ?", (value, jobs[name]))
+                if str(value).startswith("CAST"):
+                    db.execute(f"UPDATE jobs SET {column} = {value} WHERE job = ?", (jobs[name],))
+                else:
+                    db.execute(f"UPDATE jobs SET {column} = ? WHERE job = ?", (value, jobs[name]))
         (spec,) = db.execute("SELECT spec FROM jobs WHERE job = ?", (newer,)).fetchone()
         db.execute("UPDATE jobs SET spec = ? WHERE job = ?", (json.dumps(json.loads(spec) | {"lens": [1, 2]}), newer))
     yield server, jobs, newer, sound
@@ -84,9 +89,12 @@ def test_stored_jobs_that_cannot_be_read_are_set_aside_and_the_others_run(stoppe
 def test_fields_of_a_newer_release_survive(stopped):
     server, jobs, newer, _ = stopped
     with sqlite3.connect(server.state / "jobs.sqlite3") as db:
-        stored = dict(db.execute("SELECT job, spec FROM jobs").fetchall())
+        db.text_factory = bytes
+        rows = db.execute("SELECT CAST(job AS BLOB), CAST(spec AS BLOB) FROM jobs").fetchall()
+    stored = {job.decode(): spec for job, spec in rows}
     assert json.loads(stored[newer])["lens"] == [1, 2]
-    assert stored[jobs["no JSON"]] == "{half"
+    assert stored[jobs["no JSON"]] == b"{half"
+    assert stored[jobs["a text that is no Unicode"]] == b"{\xff}"
 
 
 def test_damaged_event_is_no_reason_to_wait_for_ever(own_server):

@@ -3,62 +3,122 @@
 
 import ast
 import re
-from pathlib import Path
+import sys
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from das_server.tasks.base import TASK_MODULES
+from tests.support.imports import (
+    LATE,
+    LOAD,
+    ROOT,
+    TYPING,
+    graph_of,
+    imports_of,
+    loaded_with,
+    python_files,
+    ring_in,
+    table_faults,
+    upward_imports,
+)
+
 ADDON = ROOT / "das_blender_addon"
 SERVER = ROOT / "das_server"
 ROOMS_WITHOUT_BPY = ("protocol", "tracking", "client")
 BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "addon_utils", "bpy_extras"}
+TORCH_MODULES = {"torch", "diffusers", "transformers", "accelerate"}
+ROOMS_WITHOUT_TORCH = ("config", "door", "store")
 
 SERVER_LAYERS = {
-    # room or module: its height; imports go to the same room or to lower heights only
-    "version": 0, "blobs": 1, "config": 1, "media": 1, "models": 1, "state_lock": 1, "job": 1,
-    "pipeline": 2, "estimators": 2,
-    "tasks": 3, "jobs": 3, "auth": 3, "training": 3,
-    "workers": 4,
-    "requests": 5,
-    "endpoint": 6,
+    # room: its height; imports go to the same room or to lower ones only, whenever they happen
+    "": 0,  # the version
+    "config": 1, "media": 1,
+    "store": 2, "models": 2,
+    "pipeline": 3,
+    "tasks": 4, "training": 4,
+    "workers": 5,
+    "door": 6,
     "cli": 7,
     "__main__": 8,
 }  # fmt: skip
+ANY_FAMILY = {
+    "base", "memory", "host_memory", "placement", "acceleration", "precision", "device_errors", "kernel_notes",
+    "randomness",
+}  # fmt: skip
+"""Modules of das_server/pipeline that know no model family."""
+
+LAYERS = [(SERVER, SERVER_LAYERS)]
+"""Packages whose rooms are in order."""
+
 PRINTING = {ADDON / "commands.py", ADDON / "__main__.py", SERVER / "cli.py", SERVER / "__main__.py"}
 
 
-def python_files(*folders: Path) -> list[Path]:
-    return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-
-
-def imports_of(path: Path) -> list[tuple[str, int, bool]]:
-    """(absolute dotted name, line, at module level) of every import, relative ones resolved."""
-    tree = ast.parse(path.read_text(), str(path))
-    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    top = {id(node) for node in tree.body}
-    for node in tree.body:
-        if isinstance(node, ast.If | ast.Try):
-            top.update(id(child) for child in ast.walk(node))
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(alias.name, node.lineno, id(node) in top) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            module = ".".join(filter(None, (base, node.module or "")))
-            found.append((module, node.lineno, id(node) in top))
-            found += [(f"{module}.{alias.name}", node.lineno, id(node) in top) for alias in node.names]
-    return found
-
-
-def relative(path: Path) -> str:
+def relative(path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def roots_of(path) -> set[str]:
+    """The first word of everything that a file imports."""
+    return {one.name.split(".")[0] for one in imports_of(path)}
+
+
+# ── Who imports whom ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("package", "layers"), LAYERS, ids=lambda value: getattr(value, "name", "layers"))
+def test_every_room_has_its_layer_and_imports_go_down_only(package, layers):
+    assert table_faults(package, layers) == []
+    assert upward_imports(package, layers) == []
+
+
+@pytest.mark.parametrize("package", [package for package, _ in LAYERS], ids=relative)
+def test_no_modules_import_each_other_not_even_late_or_for_typing(package):
+    assert ring_in(graph_of(package)) == []
+
+
+def test_rules_see_late_imports_and_imports_for_typing_and_name_a_ring():
+    when = {one.name: one.when for path in ("cli.py", "tasks/base.py") for one in imports_of(SERVER / path)}
+    assert when["das_server.config"] == LOAD
+    assert when["das_server.door.server"] == LATE and when["das_server.pipeline.base"] == TYPING
+    assert "das_server.door.server" in graph_of(SERVER)["das_server.cli"]
+    ring = ring_in({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()})
+    assert "".join(ring) in ("abca", "bcab", "cabc")
+    assert upward_imports(SERVER, SERVER_LAYERS | {"store": 7}) != []
+    assert table_faults(SERVER, {name: 0 for name in SERVER_LAYERS if name != "door"} | {"attic": 0}) == [
+        "the room 'door' has no row",
+        "the row 'attic' has no room",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(ANY_FAMILY))
+def test_part_of_the_pipeline_for_any_family_knows_none(name):
+    """Not even for typing, and not through another module."""
+    reached = loaded_with([f"das_server.pipeline.{name}"], graph_of(SERVER))
+    inside = {module.removeprefix("das_server.pipeline.") for module in reached if "das_server.pipeline." in module}
+    assert inside <= ANY_FAMILY
+    assert "das_server.models.transformer" not in reached
+
+
+@pytest.mark.parametrize("path", python_files(SERVER), ids=relative)
+def test_rooms_that_outlive_the_gpu_never_import_torch(path):
+    """A crash of the GPU is a lost worker, not a dead server."""
+    if path.relative_to(SERVER).with_suffix("").parts[0] in ROOMS_WITHOUT_TORCH:
+        assert not roots_of(path) & TORCH_MODULES
+
+
+@pytest.mark.parametrize("room", ROOMS_WITHOUT_TORCH)
+def test_nothing_loads_torch_with_rooms_that_outlive_the_gpu(room):
+    """Neither what they import nor what that imports …; the tasks, too, which are imported by name."""
+    graph = graph_of(SERVER, LOAD) | graph_of(ADDON, LOAD)
+    start = [name for name in graph if f"{name}.".startswith(f"das_server.{room}.")]
+    assert start
+    brought = loaded_with([*start, *TASK_MODULES.values()], graph)
+    assert {name: by for name, by in brought.items() if name.split(".")[0] in TORCH_MODULES} == {}
 
 
 @pytest.mark.parametrize("path", python_files(*(ADDON / room for room in ROOMS_WITHOUT_BPY)), ids=relative)
 def test_room_imports_no_blender(path):
-    names = {name.split(".")[0] for name, _, _ in imports_of(path)}
-    assert not names & BLENDER_MODULES
+    assert not roots_of(path) & BLENDER_MODULES
 
 
 @pytest.mark.parametrize("path", python_files(ADDON), ids=relative)
@@ -76,54 +136,26 @@ def test_extension_imports_itself_only_relatively(path):
 @pytest.mark.parametrize("path", python_files(ADDON), ids=relative)
 def test_extension_needs_nothing_but_its_wheels(path):
     allowed = BLENDER_MODULES | {"numpy", "zmq", "msgpack", "zstandard", "das_blender_addon", "_bpy", "bl_ui"}
-    import sys
-
-    names = {name.split(".")[0] for name, _, _ in imports_of(path)}
-    assert names - allowed <= set(sys.stdlib_module_names) | {""}
+    assert roots_of(path) - allowed <= set(sys.stdlib_module_names) | {""}
 
 
 @pytest.mark.parametrize("path", python_files(ADDON / "protocol", ADDON / "tracking"), ids=relative)
 def test_wire_and_geometry_know_no_sockets(path):
-    assert not {name for name, _, _ in imports_of(path) if name.split(".")[0] == "zmq"}
+    assert "zmq" not in roots_of(path)
 
 
 @pytest.mark.parametrize("path", python_files(SERVER), ids=relative)
 def test_server_imports_only_the_shared_contract_of_the_extension(path):
-    shared = ("das_blender_addon.errors", "das_blender_addon.protocol", "das_blender_addon.tracking")
-    for name, line, _ in imports_of(path):
-        if name.startswith("das_blender_addon."):
-            assert name.startswith(shared), f"{name}, line {line}"
-        assert name.split(".")[0] not in BLENDER_MODULES
-
-
-@pytest.mark.parametrize(
-    "path",
-    [p for p in python_files(SERVER) if p.stem in ("endpoint", "requests", "job", "jobs", "auth", "config")],
-    ids=relative,
-)
-def test_front_door_never_imports_torch(path):
-    names = {name.split(".")[0] for name, _, _ in imports_of(path)}
-    assert not names & {"torch", "diffusers", "transformers", "accelerate"}
-
-
-@pytest.mark.parametrize("path", python_files(SERVER), ids=relative)
-def test_server_imports_go_down_only(path):
-    parts = path.relative_to(SERVER).with_suffix("").parts
-    here = parts[0]
-    if here == "__init__":
-        return
-    assert here in SERVER_LAYERS, f"{here} has no layer in this table"
-    for name, line, _ in imports_of(path):
-        words = name.split(".")
-        if words[0] == "das_server" and len(words) > 1 and words[1] in SERVER_LAYERS:
-            there = words[1]
-            assert there == here or SERVER_LAYERS[there] < SERVER_LAYERS[here], f"{name}, line {line}"
+    shared = ("das_blender_addon.errors.", "das_blender_addon.protocol.", "das_blender_addon.tracking.")
+    for one in imports_of(path):
+        if one.name.split(".")[0] == "das_blender_addon":
+            assert f"{one.name}.".startswith(shared), f"{one.name}, line {one.line}"
+    assert not roots_of(path) & BLENDER_MODULES
 
 
 @pytest.mark.parametrize("path", python_files(ADDON, SERVER), ids=relative)
 def test_nobody_pickles(path):
-    names = {name.split(".")[0] for name, _, _ in imports_of(path)}
-    assert not names & {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
+    assert not roots_of(path) & {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
     assert not re.search(r"send_pyobj|recv_pyobj|allow_pickle\s*=\s*True|weights_only\s*=\s*False", path.read_text())
 
 

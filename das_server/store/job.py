@@ -110,7 +110,9 @@ def event_from_row(row: sqlite3.Row) -> Event:
     return Event(job=row["job"], seq=row["seq"], kind=kind, time_s=row["time_s"], fields=fields)
 
 
-def _from_json(text: str) -> Any:
-    """What ``text`` says; `ValueError` for what is no JSON or no valid Unicode."""
+def _from_json(text: Any) -> Any:
+    """What ``text`` says; `ValueError` for what is no JSON, no valid Unicode or no text."""
+    if not isinstance(text, str):
+        raise ValueError(f"a {type(text).__name__} stands where a text belongs")
     text.encode()
     return json.loads(text)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from das_blender_addon.errors import MessageTooLarge, ProtocolError, StorageError
-from das_server.blobs import BlobStore
+from das_server.store.blobs import BlobStore
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 CONTENT = bytes(range(256)) * 40
 SHA = hashlib.sha256(CONTENT).hexdigest()
 PIECE = 1000
@@ -108,8 +108,8 @@ def test_upload_is_refused_when_disk_would_be_full(tmp_path):
 def test_refused_write_leaves_nothing_half_and_goes_on_later(tmp_path):
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from das_blender_addon.errors import StorageError; from das_server.blobs import BlobStore\n"
-        "from tests.unit.server.test_blobs import CONTENT, SHA\n"
+        "from das_blender_addon.errors import StorageError; from das_server.store.blobs import BlobStore\n"
+        "from tests.unit.server.store.test_blobs import CONTENT, SHA\n"
         "blobs = BlobStore(Path(sys.argv[1])); blobs.put(SHA, len(CONTENT), 0, CONTENT[:4000])\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, (6000, {resource.RLIM_INFINITY}))\n"
         "put, add = lambda: blobs.put(SHA, len(CONTENT), 4000, CONTENT[4000:]), lambda: blobs.add(CONTENT + b'!')\n"

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from das_blender_addon.protocol.messages import Artefact
-from das_server.blobs import BlobStore
-from das_server.jobs import JobState, JobStore
+from das_server.store.blobs import BlobStore
+from das_server.store.jobs import JobState, JobStore
 from das_server.workers.base import (
     WorkDone,
     Workers,

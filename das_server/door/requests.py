@@ -15,9 +15,9 @@ from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.frames import CODECS
 from das_blender_addon.protocol.messages import CHUNK_BYTES, PROTOCOL_VERSIONS, Capabilities, ModelCapability
 from das_server import __version__
-from das_server.blobs import BlobStore
-from das_server.job import Job
-from das_server.jobs import JobStore
+from das_server.store.blobs import BlobStore
+from das_server.store.job import Job
+from das_server.store.jobs import JobStore
 from das_server.tasks.base import task_module
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher

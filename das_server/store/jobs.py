@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Jobs on disk: the one state machine (`job`), their numbered events, and the blobs that they keep alive.
 
-SQLite in WAL mode with full flushes: what a method returned from is on disk.  One thread, one process: `lock_state`
-sees to that.
+SQLite in WAL mode with full flushes: what a method returned from is on disk.  One thread, one process:
+`state_lock` sees to that.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import Any
 
 from das_blender_addon.errors import JobRejected, StorageError
 from das_blender_addon.protocol.messages import Artefact, Event, JobInput, JobSpec
-from das_server.job import ALLOWED_STEPS, FINAL_STATES, Job, JobState, event_from_row, job_from_row
-from das_server.state_lock import lock_state as lock_state
+from das_server.store.job import ALLOWED_STEPS, FINAL_STATES, Job, JobState, event_from_row, job_from_row
 
 _log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from das_blender_addon.errors import OutOfMemory
-from das_server.blobs import BlobStore
 from das_server.pipeline import acceleration, placement
+from das_server.store.blobs import BlobStore
 from das_server.tasks import base
 from das_server.workers.child import Worker
 from das_server.workers.link import Link

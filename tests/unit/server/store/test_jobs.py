@@ -13,10 +13,11 @@ import pytest
 
 from das_blender_addon.errors import JobRejected, SettingsError, StorageError
 from das_blender_addon.protocol.messages import Artefact
-from das_server.jobs import JobState, JobStore, lock_state, request_digest
+from das_server.store.jobs import JobState, JobStore, request_digest
+from das_server.store.state_lock import lock_state
 from tests.support.jobs import job_id, job_inputs, job_spec
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 INPUTS, _ = job_inputs(job_spec())
 FRAME = Artefact(role="frame", sha="f" * 64, size_bytes=10, media="image/png", index=0)
 PREVIEW = Artefact(role="preview", sha="e" * 64, size_bytes=5, media="image/jpeg")
@@ -85,7 +86,7 @@ def test_digest_depends_on_every_field():
 def test_job_survives_kill_of_its_process(tmp_path):
     job = job_id()
     program = (
-        "import sys, os, signal; from pathlib import Path; from das_server.jobs import JobStore\n"
+        "import sys, os, signal; from pathlib import Path; from das_server.store.jobs import JobStore\n"
         "from tests.support.jobs import job_spec, job_inputs\n"
         "store = JobStore(Path(sys.argv[1])); store.submit(sys.argv[2], job_spec(), job_inputs(job_spec())[0])\n"
         "store.start(sys.argv[2], worker='w', device='cpu'); store.progress(sys.argv[2], {'step': 1})\n"
@@ -229,7 +230,7 @@ def test_store_says_that_its_file_is_damaged(tmp_path):
 
 def test_state_folder_takes_one_server_and_is_free_after_its_death(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from das_server.jobs import lock_state\n"
+        "import sys, time; from pathlib import Path; from das_server.store.state_lock import lock_state\n"
         "lock = lock_state(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)\n"
     )
     other = subprocess.Popen(

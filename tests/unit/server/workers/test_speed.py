@@ -4,13 +4,13 @@
 import pytest
 
 from das_blender_addon.protocol import messages as m
-from das_server.endpoint import known_models
-from das_server.requests import Requests
+from das_server.door.requests import Requests
+from das_server.door.server import known_models
 from das_server.workers.base import WorkDone
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.speed import FAST_S, GROWTH, LARGE_CLIP, NAME, SpeedRecord, large_clip_s
 from tests.support.jobs import job_spec
-from tests.unit.server.test_dispatch import frame, house, submitted  # noqa: F401  (a fixture)
+from tests.unit.server.workers.test_dispatch import frame, house, submitted  # noqa: F401  (a fixture)
 
 MODEL, DEVICE = "das-preview", "CPU, 2 threads (x86_64)"
 FRAMES, WIDTH, HEIGHT = LARGE_CLIP

@@ -6,9 +6,10 @@ import zmq
 
 from das_blender_addon.protocol import codec
 from das_blender_addon.protocol import messages as m
-from das_server.blobs import BlobStore
-from das_server.endpoint import Endpoint, Guarded, known_models
-from das_server.jobs import JobStore
+from das_server.door.endpoint import Endpoint
+from das_server.door.server import Guarded, known_models
+from das_server.store.blobs import BlobStore
+from das_server.store.jobs import JobStore
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
 from tests.support.jobs import job_id, job_inputs, job_spec

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One ROUTER socket: decode → `requests` → reply, and events to whoever attached.  Nothing here waits for a model, and
+every handler ends within milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import zmq
+
+from das_blender_addon.errors import DasError, JobRejected, ProtocolError
+from das_blender_addon.protocol import messages
+from das_blender_addon.protocol.codec import decode, encode, request_of
+from das_blender_addon.protocol.kinds import Name, fitting
+from das_server.door.requests import Models, Requests
+from das_server.store.blobs import BlobStore
+from das_server.store.jobs import JobStore
+from das_server.workers.base import Workers
+from das_server.workers.dispatch import Dispatcher
+from das_server.workers.speed import SpeedRecord
+
+_log = logging.getLogger(__name__)
+
+REQUESTS_PER_TURN = 64
+"""Requests answered before the workers are looked at again."""
+
+
+class Endpoint:
+    """Answers requests.  ``models``: what can be asked for now, by name.  ``speed``: how fast it was made so far."""
+
+    def __init__(
+        self,
+        socket: zmq.Socket,
+        store: JobStore,
+        blobs: BlobStore,
+        workers: Workers,
+        dispatcher: Dispatcher,
+        *,
+        models: Models,
+        default_model: str,
+        max_blob_bytes: int,
+        speed: SpeedRecord | None = None,
+    ):
+        self._socket = socket
+        self._store = store
+        self._followers: dict[tuple[bytes, str], int] = {}
+        self._requests = Requests(
+            store,
+            blobs,
+            workers,
+            dispatcher,
+            follow=self._follow,
+            models=models,
+            default_model=default_model,
+            max_blob_bytes=max_blob_bytes,
+            speed=speed,
+        )
+
+    def receive(self) -> None:
+        """Answer the requests that have come, up to `REQUESTS_PER_TURN` of them."""
+        for _ in range(REQUESTS_PER_TURN):
+            try:
+                peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self._answer(peer.bytes, [frame.buffer for frame in frames])
+
+    def tell_followers(self) -> None:
+        """Send every event that an attached client has not had; one that cannot be sent now comes next time."""
+        for (peer, job), after in list(self._followers.items()):
+            try:
+                self._tell(peer, job, after)
+            except DasError as error:  # a disk that refuses, an event that cannot be written: its client asks again
+                _log.error("job %s: its events cannot be sent: %s", job, error.message)
+                self._followers.pop((peer, job), None)
+            except Exception:  # a defect of ours must not end the server for everybody
+                _log.exception("job %s: its events cannot be sent", job)
+                self._followers.pop((peer, job), None)
+
+    def _follow(self, peer: bytes, job: str, after: int) -> None:
+        self._followers[peer, job] = after
+
+    def _tell(self, peer: bytes, job: str, after: int) -> None:
+        for event in self._store.events(job, after=after):
+            if not self._send(peer, event):
+                break
+            if (peer, job) in self._followers:
+                self._followers[peer, job] = event.seq
+            if event.kind in messages.FINAL_EVENT_KINDS:
+                self._followers.pop((peer, job), None)
+
+    # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _answer(self, peer: bytes, frames: list[memoryview]) -> None:
+        """Answer one request; whatever it does, nobody else notices."""
+        try:
+            message, blob = decode(frames)
+            reply, content = self._requests.answer(peer, message, blob)
+            self._send(peer, reply, content)
+        except DasError as error:  # among them a reply that cannot be written
+            if not isinstance(error, ProtocolError | JobRejected):
+                _log.warning("a request failed: %s", error.message)
+            self._refuse(peer, frames, error)
+        except Exception as error:  # a defect of ours must not end the server for everybody
+            _log.exception("a request failed unexpectedly")
+            inside = DasError(f"The server failed inside with {type(error).__name__}; its log has the details.")
+            self._refuse(peer, frames, inside)
+
+    def _refuse(self, peer: bytes, frames: list[memoryview], error: DasError) -> None:
+        try:
+            self._send(peer, _failure(request_of(frames), error))
+        except Exception:  # its client asks again, or goes away
+            _log.exception("a request could not be refused: %s", error.message)
+
+    def _send(self, peer: bytes, message: Any, blob: bytes | None = None) -> bool:
+        """Whether the message is on its way; a client that is gone or does not read misses replies and asks again."""
+        try:
+            self._socket.send_multipart([peer, *encode(message, blob)], zmq.NOBLOCK, copy=False)
+            return True
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            for follower in [one for one in self._followers if one[0] == peer]:
+                del self._followers[follower]
+            return False
+
+
+def _failure(request: int, error: DasError) -> messages.Failure:
+    return messages.Failure(request, error.code, fitting(error.message), fitting(error.field or "", Name))

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole server: what is on disk, the socket, the workers, and the one loop that turns them all."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import zmq
+
+from das_blender_addon.errors import ModelError, SettingsError, StorageError
+from das_blender_addon.protocol.messages import ModelCapability
+from das_server.config import ServerConfig
+from das_server.door.endpoint import Endpoint
+from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
+from das_server.store.blobs import BlobStore
+from das_server.store.jobs import JobStore
+from das_server.store.state_lock import lock_state
+from das_server.workers.dispatch import Dispatcher
+from das_server.workers.local import LocalWorkers
+from das_server.workers.speed import SpeedRecord
+
+_log = logging.getLogger(__name__)
+
+TICK_MS = 100
+"""Longest sleep, and so the longest time before a dead worker is noticed."""
+
+TELL_AGAIN_S = 60.0
+"""Pause before the same failure of a step of the loop is logged again."""
+
+COLLECT_EVERY_S = 600.0
+MAX_MESSAGE_BYTES = 8 << 20
+
+
+def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: threading.Event | None = None) -> None:
+    """Run until SIGINT, SIGTERM or ``stop``.  ``on_ready`` is told the address that clients can connect to.
+
+    Raises `SettingsError` (address or state folder in use), `ModelError` (no such model), `StorageError`.
+    """
+    # 1. What must be right before anything starts.
+    stop = stop or threading.Event()
+    model_spec(config.model)
+    if not is_installed(model_path(config.model)):
+        raise ModelError(
+            f"The weights of {config.model} are not installed; get them with das-server models pull {config.model} "
+            f"--revision COMMIT, or install a folder with das-server models add {config.model} FOLDER.",
+            field="model",
+        )
+    with lock_state(config.state):
+        # 2. What is on disk.
+        shutil.rmtree(config.state / "scratch", ignore_errors=True)
+        blobs = BlobStore(config.state, max_blob_bytes=config.max_blob_bytes, min_free_bytes=config.min_free_bytes)
+        store = JobStore(config.state)
+
+        # 3. Sockets and workers.
+        context = zmq.Context()
+        socket = _bind(context, config.bind)
+        workers = LocalWorkers(
+            context,
+            config.state,
+            devices=config.devices,
+            model=config.model,
+            threads=config.threads,
+            profile=config.profile,
+            attention_backend=config.attention_backend,
+            compile_blocks=config.compile,
+            float8=config.float8,
+            cancel_grace_s=config.cancel_grace_s,
+            heartbeat_timeout_s=config.heartbeat_timeout_s,
+            stall_timeout_s=config.stall_timeout_s,
+        )
+        speed = SpeedRecord(config.state)
+        dispatcher = Dispatcher(store, blobs, workers, max_attempts=config.max_attempts, speed=speed)
+        endpoint = Endpoint(
+            socket,
+            store,
+            blobs,
+            workers,
+            dispatcher,
+            models=known_models,
+            default_model=config.model,
+            max_blob_bytes=config.max_blob_bytes,
+            speed=speed,
+        )
+        try:
+            dispatcher.recover()
+            workers.start()
+            _stop_on_signals(stop)
+            on_ready(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+            _loop(endpoint, dispatcher, store, blobs, [socket, workers.socket], stop, keep_s=config.keep_s)
+        finally:
+            # 4. Running jobs stay RUNNING on disk and go on with the next start.
+            _log.info("the server stops")
+            workers.stop()
+            socket.close(linger=0)
+            context.term()
+            store.close()
+
+
+def known_models() -> dict[str, ModelCapability]:
+    """Every model of the table by name, with whether its weights are there now."""
+    return {one.name: one for one in capabilities_of_models()}
+
+
+def _loop(
+    endpoint: Endpoint,
+    dispatcher: Dispatcher,
+    store: JobStore,
+    blobs: BlobStore,
+    sockets: list[zmq.Socket],
+    stop: threading.Event,
+    *,
+    keep_s: float,
+) -> None:
+    poller = zmq.Poller()
+    for socket in sockets:
+        poller.register(socket, zmq.POLLIN)
+    collect_at_s = time.monotonic()
+    steps = [Guarded(step) for step in (endpoint.receive, dispatcher.tick, endpoint.tell_followers)]
+    collect = Guarded(lambda: _collect(store, blobs, keep_s))
+    while not stop.is_set():
+        poller.poll(TICK_MS)
+        for step in steps:
+            step()
+        if time.monotonic() >= collect_at_s:
+            collect_at_s = time.monotonic() + COLLECT_EVERY_S
+            collect()
+
+
+class Guarded:
+    """A step of the loop that ends it by no exception.  What one request, job or worker can do is contained further
+    inside; this is for what nobody thought of.  The same failure is logged once in `TELL_AGAIN_S`.
+    """
+
+    def __init__(self, step: Callable[[], None]):
+        self._step = step
+        self._told = ""
+        self._tell_again_s = 0.0
+
+    def __call__(self) -> None:
+        try:
+            self._step()
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+            if failure != self._told or time.monotonic() >= self._tell_again_s:
+                _log.exception("a step of the server failed; it goes on")
+                self._told, self._tell_again_s = failure, time.monotonic() + TELL_AGAIN_S
+
+
+def _collect(store: JobStore, blobs: BlobStore, keep_s: float) -> None:
+    """Forget what nobody needs any more; a disk that refuses is no reason to stop."""
+    try:
+        jobs = store.forget_old(keep_s=keep_s)
+        gone = blobs.collect(store.referenced_blobs(), older_than_s=keep_s)
+    except (StorageError, OSError) as error:
+        _log.error("old jobs are not cleared away: %s", error)
+        return
+    if jobs or gone:
+        _log.info("forgot %s old jobs and %s blobs", len(jobs), len(gone))
+
+
+def _bind(context: zmq.Context, address: str) -> zmq.Socket:
+    socket = context.socket(zmq.ROUTER)
+    for option, value in {
+        zmq.LINGER: 0,
+        zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,  # a larger message disconnects its sender
+        zmq.HANDSHAKE_IVL: 3000,
+        zmq.ROUTER_MANDATORY: 1,  # without it, replies to a full queue vanish silently
+        zmq.SNDHWM: 256,
+        zmq.HEARTBEAT_IVL: 5000,
+        zmq.HEARTBEAT_TIMEOUT: 15000,
+        zmq.HEARTBEAT_TTL: 15000,
+        zmq.TCP_KEEPALIVE: 1,
+        zmq.IPV6: int("[" in address),
+    }.items():
+        socket.setsockopt(option, value)
+    try:
+        socket.bind(address.replace("//localhost:", "//127.0.0.1:"))
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        if error.errno == zmq.EADDRINUSE:
+            message = f"Another program already listens on {address}; stop it or choose another port with --bind."
+        else:
+            message = f"The server cannot listen on {address}: {error.strerror}."
+        raise SettingsError(message, field="bind") from error
+    return socket
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
