@@ -42,6 +42,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
     bl_use_preview = False
     bl_use_eevee_viewport = True
     bl_use_postprocess = True
+    bl_use_shading_nodes_custom = False  # the first frame's engine has Blender's shader nodes; else their editor goes
 
     def update_render_passes(self, scene=None, renderlayer=None):
         """Combined, and what the tracking video knows of each pixel."""
