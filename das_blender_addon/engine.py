@@ -16,11 +16,11 @@ import numpy as np
 from bpy.app.handlers import persistent
 
 from . import compat
-from .errors import DasError, JobCancelled, SceneError, StorageError
+from .errors import DasError, JobCancelled, SceneError, SettingsError, StorageError
 from .protocol.png import decode_png
 from .scene import sequencer
 from .scene.colours import colour_warning, working_from_rec709
-from .scene.stepping import frame_before_walk
+from .scene.stepping import frame_before_walk, render_layer
 from .shot.settings import resolve_settings
 from .take import drive, recent, recipes
 
@@ -52,17 +52,18 @@ class DAS_RE_engine(bpy.types.RenderEngine):
 
     def render(self, depsgraph):
         """Render the depsgraph's frame; the one place where every error becomes Blender's."""
+        name = "Diffusion as Shader" + _which_layer(depsgraph)
         try:
             self._render(depsgraph)
         except JobCancelled as error:
             if not self.test_break():  # not the user, or nobody would know why there is no frame
-                self.report({"ERROR"}, f"Diffusion as Shader: {error}")
+                self.report({"ERROR"}, f"{name}: {error}")
         except DasError as error:
             LOGGER.error("render failed: %s %s", error, error.detail)
-            self.report({"ERROR"}, f"Diffusion as Shader: {error}")
+            self.report({"ERROR"}, f"{name}: {error}")
         except BaseException as error:  # anything else would leave black frames and a success behind
             LOGGER.exception("render failed")
-            self.report({"ERROR"}, f"Diffusion as Shader: {type(error).__name__}: {error}")
+            self.report({"ERROR"}, f"{name}: {type(error).__name__}: {error}")
 
     def _render(self, depsgraph):
         scene = depsgraph.scene
@@ -75,11 +76,12 @@ class DAS_RE_engine(bpy.types.RenderEngine):
                 f"The frame {frame} is not in the shot ({_in_words(settings.frames)}); "
                 "choose a frame of the shot, or change the shot's range."
             )
-        key = (scene.name, depsgraph.view_layer.name)
-        take = _takes.get(key)
+        _check_first_frame(scene, settings)
+        layer = depsgraph.view_layer.name
+        take = _takes.get((scene.name, layer))
         if take is None or frame not in take.frames:
-            take = _takes[key] = self._make_take(depsgraph, scene, settings)
-        self._give(scene, take, frame)
+            take = _takes[scene.name, layer] = self._make_take(depsgraph, scene, settings)
+        self._give(scene, layer, take, frame)
 
     def _wanted_frame(self, scene) -> int:
         """The frame that is to be rendered: where the scene stands, but for a still during an export in the window,
@@ -98,7 +100,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
 
     def _make_take(self, depsgraph, scene, settings):
         self._warn(scene)
-        standing = scene.frame_current
+        standing, layer = scene.frame_current, depsgraph.view_layer.name
 
         def step(number: int):
             self.frame_set(number, 0.0)
@@ -111,14 +113,15 @@ class DAS_RE_engine(bpy.types.RenderEngine):
 
         try:
             made = drive.finish(
-                recipes.take(scene, settings, step),
+                recipes.take(scene, settings, step, view_layer=layer),
                 on_status=show,
                 should_stop=self.test_break,
                 wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
             )
         finally:
             self.frame_set(standing, 0.0)
-        recent.remember_take(scene, made.take)
+        if layer == render_layer(scene).name or _renders_one_layer(scene):
+            recent.remember_take(scene, made.take)
         return made
 
     def _warn(self, scene) -> None:
@@ -126,11 +129,11 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         if words:
             self.report({"WARNING"}, f"Diffusion as Shader: {words}.")
 
-    def _give(self, scene, take, frame: int) -> None:
-        """Put the frame's pixels into a render result; with a render border only its part."""
+    def _give(self, scene, layer: str, take, frame: int) -> None:
+        """Put the frame's pixels into the render result of the view layer; with a render border only its part."""
         picture = _read_frame(take, frame, (self.resolution_x, self.resolution_y))
         tracking, coverage = take.passes(frame)
-        result = self.begin_result(0, 0, self.resolution_x, self.resolution_y)
+        result = self.begin_result(0, 0, self.resolution_x, self.resolution_y, layer=layer)
         part = _border(scene.render, picture.shape[1], picture.shape[0], result.resolution_x, result.resolution_y)
         passes = result.layers[0].passes
         combined = np.ones((result.resolution_y, result.resolution_x, 4), np.float32)
@@ -140,6 +143,34 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             if name in passes.keys():
                 passes[name].rect.foreach_set(_bottom_up(values))
         self.end_result(result)
+
+
+def _rendering_layers(scene) -> list[str]:
+    """Names of the view layers that a render job makes, as far as the scene tells."""
+    return [layer.name for layer in scene.view_layers if layer.use]
+
+
+def _renders_one_layer(scene) -> bool:
+    """Whether a window renders only its own view layer; Blender without a window renders all of them nevertheless."""
+    return scene.render.use_single_layer and not bpy.app.background
+
+
+def _which_layer(depsgraph) -> str:
+    """The view layer, for a message, where several render."""
+    several = len(_rendering_layers(depsgraph.scene)) > 1
+    return f", view layer {depsgraph.view_layer.name!r}" if several else ""
+
+
+def _check_first_frame(scene, settings) -> None:
+    """One picture cannot be the first frame of several layers.  Raises `SettingsError`."""
+    layers = _rendering_layers(scene)
+    if settings.first_frame_path and len(layers) > 1 and not _renders_one_layer(scene):
+        remedy = "turn off the other layers" if bpy.app.background else "turn on Render Single Layer"
+        raise SettingsError(
+            f"{len(layers)} view layers render and the first frame {settings.first_frame_path} is one picture; clear "
+            f"it, so that each layer renders its own, or {remedy}.",
+            field="first_frame_path",
+        )
 
 
 def _in_words(frames: tuple[int, ...]) -> str:

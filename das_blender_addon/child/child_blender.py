@@ -90,9 +90,11 @@ def render_request(
     engine: str,
     samples: int,
     camera: dict | None = None,
+    view_layer: str = "",
 ) -> dict:
     """The child's task of rendering ``frames`` (each with its output file) of the copy ``file`` of ``scene``.
 
+    ``view_layer`` "": the first one that renders.
     ``size`` (width, height) in pixels.  ``camera``: what `render_child.place_camera` reads; None for the scene's own
     cameras.
     """
@@ -101,7 +103,7 @@ def render_request(
         "file": str(file),
         "use_scripts": not bpy.app.autoexec_fail,
         "scene": scene.name,
-        "view_layer": render_layer(scene).name,
+        "view_layer": view_layer or render_layer(scene).name,
         "frames": frames,
         "camera": camera,
         "engine": engine,

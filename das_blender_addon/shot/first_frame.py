@@ -28,6 +28,7 @@ from ..errors import FirstFrameError
 from ..protocol.png import blob_sha, decode_png, encode_png
 from ..scene.camera import active_camera, blender_camera_values
 from ..scene.colours import kept_look
+from ..scene.stepping import render_layer
 from ..take.cache import read_first_frame
 from .plan import ShotTracking
 
@@ -57,10 +58,21 @@ def first_frame_state(shot_folder: Path, digest: str = "") -> str:
     return "fresh" if record.get("digest") == digest else "stale"
 
 
-def render_digest(shot: ShotTracking, engine: str, samples: int, look: dict | None = None) -> str:
-    """SHA-256 (hex) of all that makes a rendered first frame stale when it changes; ``look`` of `colours.kept_look`."""
+def render_digest(
+    shot: ShotTracking, engine: str, samples: int, look: dict | None = None, view_layer: str = ""
+) -> str:
+    """SHA-256 (hex) of all that makes a rendered first frame stale when it changes.
+
+    ``look`` of `colours.kept_look`.  ``view_layer`` of `layer_to_tell_apart`.
+    """
     kept = " " + json.dumps(look, sort_keys=True) if look else ""
-    return hashlib.sha256(f"{shot.digest} {engine} {samples}{kept}".encode()).hexdigest()
+    layer = f" {json.dumps(view_layer)}" if view_layer else ""
+    return hashlib.sha256(f"{shot.digest} {engine} {samples}{kept}{layer}".encode()).hexdigest()
+
+
+def layer_to_tell_apart(scene, view_layer: str) -> str:
+    """The name ``view_layer`` where the scene has other layers too, whose pictures of one shot may differ; else ""."""
+    return view_layer if len(scene.view_layers) > 1 else ""
 
 
 def start_first_frame(
@@ -72,19 +84,22 @@ def start_first_frame(
     engine: str = "CYCLES",
     samples: int = 32,
     force: bool = False,
+    view_layer: str = "",
 ) -> FirstFrameRender:
     """Find the first frame of ``shot``, or start a child Blender that renders it; on the thread that may touch Blender.
 
     ``folder``: the shot's.  ``path``: a file of the user's own instead of the one in the folder.  ``engine``: one of
     `child_blender.ENGINES`.
-    ``force``: render it whatever is there.  Call ``wait`` on the result, on any thread.
+    ``force``: render it whatever is there.  ``view_layer`` "": the first one that renders.  Call ``wait`` on the
+    result, on any thread.
 
     Raises `FirstFrameError` when the file that is there is no PNG of the model's size, or the scene cannot be copied,
     `SettingsError` for an unknown engine.
     """
     check_engine(engine)
     look = kept_look(scene)
-    digest = render_digest(shot, engine, samples, look)
+    view_layer = view_layer or render_layer(scene).name
+    digest = render_digest(shot, engine, samples, look, layer_to_tell_apart(scene, view_layer))
     model_size = shot.plan.model_size
     if path:
         read_first_frame(Path(path), model_size)
@@ -108,7 +123,9 @@ def start_first_frame(
         "blender": bpy.app.version_string,
     }
     child = ChildBlender.start(
-        lambda folder_of_child: _child_request(scene, shot, folder_of_child, engine, samples), launch(), FirstFrameError
+        lambda folder_of_child: _child_request(scene, shot, folder_of_child, engine, samples, view_layer),
+        launch(),
+        FirstFrameError,
     )
     return FirstFrameRender(target, child=child, record=record)
 
@@ -186,7 +203,7 @@ class FirstFrameRender:
 # ── The child Blender ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _child_request(scene, shot: ShotTracking, folder: Path, engine: str, samples: int) -> dict:
+def _child_request(scene, shot: ShotTracking, folder: Path, engine: str, samples: int, view_layer: str) -> dict:
     """What the child is to render, from a copy of the scene in its ``folder``, with the camera of ``shot``.
 
     The sensor is given per mm of lens: the child reads the lens of that frame.
@@ -207,6 +224,7 @@ def _child_request(scene, shot: ShotTracking, folder: Path, engine: str, samples
             "sensor_width_per_lens": values.sensor_width,
             "shift": [values.shift_x, values.shift_y],
         },
+        view_layer=view_layer,
     )
 
 

@@ -12,6 +12,7 @@ import bpy
 from ..errors import SettingsError
 from ..protocol.messages import Capabilities
 from ..scene import camera as cameras
+from ..scene.stepping import render_layer
 from . import plan as plans
 from .plan import ShotPlan
 
@@ -54,10 +55,16 @@ def plan_shot(
     )
 
 
-def shot_folder(scene, cache_folder: str | Path) -> Path:
-    """Where the scene's first frame and takes live below ``cache_folder``: ``<file>-<scene>``, safe on every system."""
+def shot_folder(scene, cache_folder: str | Path, view_layer: str = "") -> Path:
+    """Where the first frame and the takes of one of the scene's view layers live below ``cache_folder``.
+
+    ``<file>-<scene>`` for the scene's first layer, ``<file>-<scene>@<layer>`` for any other, safe on every system.
+    ``view_layer`` "": the layer that a take outside of a render is made of, the first one that renders.
+    """
     file = Path(bpy.data.filepath).stem if bpy.data.filepath else "untitled"
-    return Path(cache_folder) / re.sub(r"[^\w.-]+", "_", f"{file}-{scene.name}")
+    layer = view_layer or render_layer(scene).name
+    parts = [f"{file}-{scene.name}", *([] if layer == scene.view_layers[0].name else [layer])]
+    return Path(cache_folder) / "@".join(re.sub(r"[^\w.-]+", "_", part) for part in parts)
 
 
 def check_size(size) -> tuple[int, int]:

@@ -123,7 +123,8 @@ def clip_request(
 
 def default_name(scene, frames: tuple[int, ...]) -> str:
     """The clip's name where none was given: file, scene and frames."""
-    return f"{shot_folder(scene, '').name}_{frames[0]:04d}-{frames[-1]:04d}"
+    shot = shot_folder(scene, "").name.replace("@", "-")
+    return f"{shot}_{frames[0]:04d}-{frames[-1]:04d}"
 
 
 def export_clip(scene, request: ClipRequest, *, on_event: OnEvent | None = None) -> Recipe:

@@ -35,8 +35,9 @@ from ..protocol.messages import Capabilities
 from ..protocol.png import encode_png
 from ..scene.camera import render_size
 from ..scene.colours import kept_look
+from ..scene.stepping import render_layer
 from ..scene.walking import Step, export, finder
-from ..shot.first_frame import first_frame_state, render_digest, start_first_frame
+from ..shot.first_frame import first_frame_state, layer_to_tell_apart, render_digest, start_first_frame
 from ..shot.machine import check_online_access
 from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
 from ..shot.scene_shot import plan_shot as plan_of_scene
@@ -115,18 +116,21 @@ def take(
     settings: ResolvedSettings,
     step: Step | None = None,
     *,
+    view_layer: str = "",
     on_event: OnEvent | None = None,
     server_named: bool = False,
 ) -> Recipe:
     """The take of the shot.  Returns a `FinishedTake`.
 
     ``step(frame)`` sets the scene to a frame and gives its evaluated depsgraph, inside a render; outside of one (None)
-    the scene is stepped for as long as the export takes.  ``on_event`` gets the events of all stations, `Progress` with
+    the scene is stepped for as long as the export takes.  ``view_layer``: the layer that this depsgraph is of; "" for
+    the first one that renders.  ``on_event`` gets the events of all stations, `Progress` with
     the fraction of the whole take, on the thread that drives the recipe.  While no server answers, a take that is
     complete is found nevertheless.
     """
     report, clock = _Reporter(on_event), _Clock()
-    folder = shot_folder(scene, settings.cache_folder)
+    view_layer = view_layer or render_layer(scene).name
+    folder = shot_folder(scene, settings.cache_folder, view_layer)
     find = finder(scene) if step is None else lambda: scene
     # 1. What the server offers, and how the shot fits it.
     capabilities, planned, unreachable = yield from _plan(find, settings, folder, server_named)
@@ -137,9 +141,9 @@ def take(
     shot = yield from _shot(geometry, planned, report)
     clock.lap("tracking")
     # 3. The first frame.
-    if unreachable is not None and not _has_first_frame(find(), settings, shot, folder):
+    if unreachable is not None and not _has_first_frame(find(), settings, shot, view_layer):
         raise unreachable
-    image = yield from _first_frame(find(), settings, shot, report, again=False)
+    image = yield from _first_frame(find(), settings, shot, view_layer, report, again=False)
     clock.lap("first_frame")
     # 4. The job and its frames.
     shot = replace(shot, timings=clock.seconds)
@@ -171,7 +175,8 @@ def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
     planned = plan_shot(find(), settings, welcome.capabilities)
     geometry = yield from export(find, planned.frames[:1], planned.render_size, None, report)
     shot = yield from _shot(geometry, planned, report)
-    return (yield from _first_frame(find(), settings, shot, report, again=True))
+    layer = render_layer(find()).name
+    return (yield from _first_frame(find(), settings, shot, layer, report, again=True))
 
 
 def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
@@ -240,9 +245,16 @@ def _plan(find: Callable[[], object], settings: ResolvedSettings, folder: Path, 
         raise unreachable from error  # what does not fit what was offered was never rendered
 
 
-def _has_first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, folder: Path) -> bool:
+def _has_first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, view_layer: str) -> bool:
     """Whether the first frame is there and fits the shot, so that nothing has to be rendered for it."""
-    digest = render_digest(shot, settings.first_frame_engine, settings.first_frame_samples, kept_look(scene))
+    folder = api.shot_folder(scene, settings.cache_folder, view_layer)
+    digest = render_digest(
+        shot,
+        settings.first_frame_engine,
+        settings.first_frame_samples,
+        kept_look(scene),
+        layer_to_tell_apart(scene, view_layer),
+    )
     return bool(settings.first_frame_path) or first_frame_state(folder, digest) in ("user", "fresh")
 
 
@@ -265,16 +277,19 @@ def _counting(stage: str, say: OnEvent) -> Callable[[int, int], None]:
     return lambda done, of: say(Progress(stage, done, of, done / of if of else 1.0))
 
 
-def _first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, report: _Reporter, *, again: bool) -> Recipe:
+def _first_frame(
+    scene, settings: ResolvedSettings, shot: ShotTracking, view_layer: str, report: _Reporter, *, again: bool
+) -> Recipe:
     """The first frame's file, rendered by a child Blender where it is missing, stale, or wanted ``again``."""
     rendering = start_first_frame(
         scene,
         shot,
-        folder=shot_folder(scene, settings.cache_folder),
+        folder=shot_folder(scene, settings.cache_folder, view_layer),
         path=settings.first_frame_path,
         engine=settings.first_frame_engine,
         samples=settings.first_frame_samples,
         force=again,
+        view_layer=view_layer,
     )
 
     def wait(should_stop, say):

@@ -161,6 +161,9 @@ def test_export_shot_crops_back_to_what_the_render_sees(shot):
 def test_shot_folder_is_named_after_file_and_scene(shot, tmp_path):
     shot.name = "Shot 1/a"
     assert api.shot_folder(shot, tmp_path) == tmp_path / "untitled-Shot_1_a"
+    shot.view_layers.new("Back / 2")
+    assert api.shot_folder(shot, tmp_path) == tmp_path / "untitled-Shot_1_a"
+    assert api.shot_folder(shot, tmp_path, "Back / 2") == tmp_path / "untitled-Shot_1_a@Back_2"
 
 
 # ── render_take ─────────────────────────────────────────────────────────────────────────────────────────────────────
