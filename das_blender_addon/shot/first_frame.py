@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the first frame comes from: an image file in the shot's cache that its user may replace or paint over.
+"""Where the first frame comes from: a file of the user's own, one painted, one that was rendered before, or a new
+render.
 
-    <shot folder>/first_frame.png    8-bit RGB, the model's size
-    <shot folder>/first_frame.json   who made it ("das" or "user"), its SHA-256, and the digest of the view that it
-    shows
-
-One that we rendered is fresh while the digest (geometry, camera and size of the first frame, engine, samples and the
-kept look) is the same.  One that somebody else changed is theirs: it is used as it is and never rendered over, unless
-it is asked for.
+`pictures` tells how they lie in the shot's folder.  One that we rendered is fresh while the digest (`render_digest`:
+geometry, camera and size of the first frame, engine, samples and the kept look) is the same.  One that somebody painted
+for that frame is used as it is and never rendered over, unless it is asked for; then it is put aside.
 
 A child Blender renders it, always: see `child_blender`, also for what is left out of the picture.
 """
@@ -18,44 +15,31 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import bpy
 
 from ..child.child_blender import LOG_TAIL, ChildBlender, check_engine, launch, render_request, write_copy
-from ..client.files import write_whole
 from ..errors import FirstFrameError
-from ..protocol.png import blob_sha, decode_png, encode_png
+from ..protocol.png import decode_png, encode_png
 from ..scene.camera import active_camera, blender_camera_values
 from ..scene.colours import kept_look
 from ..scene.stepping import render_layer
-from ..take.cache import read_first_frame
+from .pictures import (
+    FirstFrame,
+    checked,
+    find_painted,
+    find_rendered,
+    first_frame_state,
+    keep_rendered,
+    painted_elsewhere,
+    put_aside_painted,
+    read_first_frame,
+)
 from .plan import ShotTracking
 
 LOGGER = logging.getLogger(__name__)
-
-
-def first_frame_path(shot_folder: Path) -> Path:
-    """The first frame's file in a shot's folder."""
-    return Path(shot_folder) / "first_frame.png"
-
-
-def first_frame_state(shot_folder: Path, digest: str = "") -> str:
-    """"missing", "user" (theirs), "fresh", "stale", or, without a ``digest`` of `render_digest` to compare,
-    "rendered".
-    """
-    try:
-        png = first_frame_path(shot_folder).read_bytes()
-    except OSError:
-        return "missing"
-    if not png:
-        return "missing"
-    record = _read_record(shot_folder)
-    if record.get("maker") != "das" or record.get("sha256") != blob_sha(png):
-        return "user"
-    if not digest:
-        return "rendered"
-    return "fresh" if record.get("digest") == digest else "stale"
 
 
 def render_digest(
@@ -75,6 +59,12 @@ def layer_to_tell_apart(scene, view_layer: str) -> str:
     return view_layer if len(scene.view_layers) > 1 else ""
 
 
+def own_start(scene) -> int:
+    """The frame that the scene's own shot begins at, whatever the environment says."""
+    settings = getattr(scene, "das", None)  # a scene has none while the extension is not enabled
+    return settings.shot_start if settings is not None and settings.use_shot_range else scene.frame_start
+
+
 def start_first_frame(
     scene,
     shot: ShotTracking,
@@ -88,37 +78,37 @@ def start_first_frame(
 ) -> FirstFrameRender:
     """Find the first frame of ``shot``, or start a child Blender that renders it; on the thread that may touch Blender.
 
-    ``folder``: the shot's.  ``path``: a file of the user's own instead of the one in the folder.  ``engine``: one of
+    ``folder``: the shot's.  ``path``: a file of the user's own instead of one in the folder.  ``engine``: one of
     `child_blender.ENGINES`.
-    ``force``: render it whatever is there.  ``view_layer`` "": the first one that renders.  Call ``wait`` on the
-    result, on any thread.
+    ``force``: render it whatever is there; a painted one is put aside.  ``view_layer`` "": the first one that renders.
+    Call ``wait`` on the result, on any thread.
 
     Raises `FirstFrameError` when the file that is there is no PNG of the model's size, or the scene cannot be copied,
     `SettingsError` for an unknown engine.
     """
     check_engine(engine)
+    frame, model_size = shot.plan.frames[0], shot.plan.model_size
+    if path:
+        return FirstFrameRender(FirstFrame(Path(path), read_first_frame(Path(path), model_size), "given"))
     look = kept_look(scene)
     view_layer = view_layer or render_layer(scene).name
     digest = render_digest(shot, engine, samples, look, layer_to_tell_apart(scene, view_layer))
-    model_size = shot.plan.model_size
-    if path:
-        read_first_frame(Path(path), model_size)
-        return FirstFrameRender(Path(path))
-    target = first_frame_path(folder)
-    state = first_frame_state(folder, digest)
-    if state in ("user", "fresh") and not force:
-        png = read_first_frame(target, model_size)
-        if state == "user":
-            _write_record(folder, {"maker": "user", "sha256": blob_sha(png), "digest": "user"})
-        return FirstFrameRender(target)
-    LOGGER.info("rendering the first frame %s (it was %s)", target, state)
+    start = own_start(scene)
+    note = painted_elsewhere(folder, frame, own_start=start)
+    if not force:  # 1. painted, 2. rendered before
+        painted = find_painted(folder, frame, geometry=shot.digest, own_start=start)
+        if painted is not None:
+            return FirstFrameRender(checked(painted, model_size))
+        rendered = find_rendered(folder, frame, digest)
+        if rendered is not None:
+            return FirstFrameRender(checked(rendered, model_size, note))
+    LOGGER.info("rendering the first frame of frame %d (it was %s)", frame, first_frame_state(folder, frame, digest))
     record = {
         "maker": "das",
-        "digest": digest,
+        "geometry": shot.digest,
         "engine": engine,
         "samples": samples,
         "look": look,
-        "frame": shot.plan.frames[0],
         "size": list(model_size),
         "blender": bpy.app.version_string,
     }
@@ -127,16 +117,34 @@ def start_first_frame(
         launch(),
         FirstFrameError,
     )
-    return FirstFrameRender(target, child=child, record=record)
+    replaces = {"geometry": shot.digest, "own_start": start} if force else None
+    keep = _Keep(folder, frame, digest, record, note, replaces)
+    return FirstFrameRender(None, child=child, keep=keep)
+
+
+@dataclass(frozen=True)
+class _Keep:
+    """Where a rendered picture goes, and what is noted of it.
+
+    ``note``: what its user should know.  ``replaces``: which painted pictures it replaces (`put_aside_painted`), None
+    for none.
+    """
+
+    folder: Path
+    frame: int
+    digest: str
+    record: dict
+    note: str
+    replaces: dict | None
 
 
 class FirstFrameRender:
-    """A first frame that is there, or that a child Blender is rendering."""
+    """A first frame that is there (``found``), or that a child Blender is rendering."""
 
-    def __init__(self, path: Path, *, child: ChildBlender | None = None, record: dict | None = None):
-        self.path = path
+    def __init__(self, found: FirstFrame | None, *, child: ChildBlender | None = None, keep: _Keep | None = None):
+        self._found = found
         self._child = child
-        self._record = record or {}
+        self._keep_as = keep
 
     @property
     def is_rendering(self) -> bool:
@@ -147,14 +155,14 @@ class FirstFrameRender:
         *,
         progress: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
-    ) -> Path:
-        """The first frame's file, once it is there; any thread, no Blender.
+    ) -> FirstFrame:
+        """The first frame, once it is there; any thread, no Blender.
 
         ``progress(done, of)`` counts samples.  Raises `JobCancelled` (the child is killed), `FirstFrameError` with the
         end of the child's log.
         """
-        if self._child is None:
-            return self.path
+        if self._found is not None:
+            return self._found
 
         def pass_on(words: dict) -> None:
             if progress is not None and "step" in words:
@@ -162,7 +170,8 @@ class FirstFrameRender:
 
         try:
             why = self._child.wait(pass_on, should_stop, "The render of the first frame was cancelled.")
-            return self._keep(why)
+            self._found = self._keep(why)
+            return self._found
         finally:
             self.close()
 
@@ -172,32 +181,29 @@ class FirstFrameRender:
         if child is not None:
             child.close()
 
-    def _keep(self, why: str) -> Path:
+    def _keep(self, why: str) -> FirstFrame:
         """Put the child's picture into the shot's folder; ``why`` there is none, "" when there is."""
-        output = self._child.folder / "first_frame.png"
+        keep, output = self._keep_as, self._child.folder / "first_frame.png"
         if not why and not output.exists():
             why = "the child Blender wrote no picture"
         if why:
             raise FirstFrameError(
-                f"The first frame could not be rendered with {self._record['engine']}: {why}; choose another engine or "
+                f"The first frame could not be rendered with {keep.record['engine']}: {why}; choose another engine or "
                 "give a file of your own.",
                 detail=self._child.log()[-LOG_TAIL:],
             )
         # Blender writes date and render time into its files: the same pixels shall be the same bytes.
         pixels = decode_png(output.read_bytes(), name="The rendered first frame", error=FirstFrameError)
-        if [pixels.shape[1], pixels.shape[0]] != self._record["size"]:
+        width, height = keep.record["size"]
+        if pixels.shape[:2] != (height, width):
             raise FirstFrameError(
-                f"The first frame was rendered at {pixels.shape[1]}×{pixels.shape[0]} instead of "
-                f"{self._record['size'][0]}×{self._record['size'][1]}; a script in the file changes the resolution: "
-                "remove it."
+                f"The first frame was rendered at {pixels.shape[1]}×{pixels.shape[0]} instead of {width}×{height}; a "
+                "script in the file changes the resolution: remove it."
             )
-        png = encode_png(pixels)
-        # An interrupted exchange must not look like a file of the user's: first the old one goes, the new one comes
-        # last.
-        self.path.unlink(missing_ok=True)
-        _write_record(self.path.parent, {**self._record, "sha256": blob_sha(png)})
-        write_whole(self.path, png)
-        return self.path
+        if keep.replaces is not None:
+            put_aside_painted(keep.folder, keep.frame, **keep.replaces)
+        made = keep_rendered(keep.folder, keep.frame, keep.digest, encode_png(pixels), keep.record)
+        return replace(made, notes=tuple(filter(None, (keep.note,))))
 
 
 # ── The child Blender ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -226,21 +232,3 @@ def _child_request(scene, shot: ShotTracking, folder: Path, engine: str, samples
         },
         view_layer=view_layer,
     )
-
-
-# ── The record beside the file ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def _read_record(shot_folder: Path) -> dict:
-    try:
-        record = json.loads((Path(shot_folder) / "first_frame.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _write_record(shot_folder: Path, record: dict) -> None:
-    text = json.dumps(record, indent=1, sort_keys=True).encode()
-    path = Path(shot_folder) / "first_frame.json"
-    if not path.exists() or path.read_bytes() != text:
-        write_whole(path, text)

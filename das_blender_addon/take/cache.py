@@ -26,9 +26,10 @@ import numpy as np
 
 from ..client.files import holds, write_whole
 from ..client.take import JobOutcome, JobRequest, run_job
-from ..errors import FirstFrameError, JobCancelled, SettingsError, StorageError, TransportError
+from ..errors import JobCancelled, SettingsError, StorageError, TransportError
 from ..protocol.messages import JobSpec, ModelCapability
 from ..protocol.png import blob_sha, decode_png, encode_png
+from ..shot.pictures import FirstFrame, check_first_frame, read_first_frame
 from ..shot.plan import ShotPlan, ShotTracking
 from ..tracking.framing import crop_and_resize
 
@@ -103,15 +104,22 @@ class TakeRequest:
 # ── What to ask for ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def take_request(shot: ShotTracking, first_frame: Path, settings: TakeSettings, shot_folder: Path) -> TakeRequest:
+def take_request(
+    shot: ShotTracking, first_frame: FirstFrame | Path, settings: TakeSettings, shot_folder: Path
+) -> TakeRequest:
     """The take of ``shot`` with ``first_frame`` (a PNG of the model's size) and ``settings``, to be kept in
     ``shot_folder``.
+
+    What `ensure_first_frame` read is sent as it was read, whatever has become of its file.
 
     The tracking video is padded to the model's window by holding its last frame.  Raises `SettingsError` (a value that
     the model does not take) and `FirstFrameError`.
     """
     plan, tracking = shot.plan, shot.tracking
-    png = read_first_frame(first_frame, plan.model_size)
+    if isinstance(first_frame, FirstFrame):
+        png = check_first_frame(first_frame.png, first_frame.path, plan.model_size)
+    else:
+        png = read_first_frame(first_frame, plan.model_size)
     spec = job_spec(plan, settings)
     held = np.minimum(np.arange(plan.window), len(plan.frames) - 1)
     wants_correspondences = "first_frame_xy" in plan.model.inputs
@@ -156,24 +164,6 @@ def job_spec(plan: ShotPlan, settings: TakeSettings) -> JobSpec:
         tracking_range=tracking_range,
         options={"compose": bool(settings.compose)} if "first_frame_xy" in model.inputs else {},
     )
-
-
-def read_first_frame(path: Path, model_size: tuple[int, int]) -> bytes:
-    """The bytes of a first frame, checked.  Raises `FirstFrameError` when it is no PNG of ``model_size`` (width,
-    height).
-    """
-    try:
-        png = Path(path).read_bytes()
-    except OSError as error:
-        raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
-    pixels = decode_png(png, name=f"The first frame {path}", error=FirstFrameError)
-    height, width = pixels.shape[:2]
-    if (width, height) != tuple(model_size):
-        raise FirstFrameError(
-            f"The first frame {path} has {width}×{height} pixels and the model needs {model_size[0]}×{model_size[1]}; "
-            "resize it, or remove it and render it again."
-        )
-    return png
 
 
 def _array_sha(array: np.ndarray) -> str:

@@ -37,8 +37,9 @@ from ..scene.camera import render_size
 from ..scene.colours import kept_look
 from ..scene.stepping import render_layer
 from ..scene.walking import Step, export, finder
-from ..shot.first_frame import first_frame_state, layer_to_tell_apart, render_digest, start_first_frame
+from ..shot.first_frame import layer_to_tell_apart, own_start, render_digest, start_first_frame
 from ..shot.machine import check_online_access
+from ..shot.pictures import first_frame_state
 from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
 from ..shot.scene_shot import plan_shot as plan_of_scene
 from ..shot.scene_shot import shot_folder
@@ -169,7 +170,7 @@ def take_outside_render(scene, settings: ResolvedSettings) -> Recipe:
 
 
 def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
-    """Render the first frame anew; returns its path."""
+    """Render the first frame anew; returns the `FirstFrame`.  One that was painted is put aside."""
     report, find = _Reporter(), finder(scene)
     welcome = yield from hello(settings)
     planned = plan_shot(find(), settings, welcome.capabilities)
@@ -247,7 +248,7 @@ def _plan(find: Callable[[], object], settings: ResolvedSettings, folder: Path, 
 
 def _has_first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, view_layer: str) -> bool:
     """Whether the first frame is there and fits the shot, so that nothing has to be rendered for it."""
-    folder = api.shot_folder(scene, settings.cache_folder, view_layer)
+    folder = shot_folder(scene, settings.cache_folder, view_layer)
     digest = render_digest(
         shot,
         settings.first_frame_engine,
@@ -255,7 +256,10 @@ def _has_first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, view
         kept_look(scene),
         layer_to_tell_apart(scene, view_layer),
     )
-    return bool(settings.first_frame_path) or first_frame_state(folder, digest) in ("user", "fresh")
+    if settings.first_frame_path:
+        return True
+    state = first_frame_state(folder, shot.plan.frames[0], digest, own_start=own_start(scene))
+    return state in ("user", "fresh")
 
 
 def _found(take: Take | None, otherwise: DasError) -> Take:
@@ -280,7 +284,7 @@ def _counting(stage: str, say: OnEvent) -> Callable[[int, int], None]:
 def _first_frame(
     scene, settings: ResolvedSettings, shot: ShotTracking, view_layer: str, report: _Reporter, *, again: bool
 ) -> Recipe:
-    """The first frame's file, rendered by a child Blender where it is missing, stale, or wanted ``again``."""
+    """The `FirstFrame`, rendered by a child Blender where it is missing, stale, or wanted ``again``."""
     rendering = start_first_frame(
         scene,
         shot,
@@ -301,7 +305,11 @@ def _first_frame(
             engine = settings.first_frame_engine.title()
             yield report(Progress("first frame", 0, 0, 0.0), f"Rendering the first frame with {engine}")
         waited_for = True
-        return (yield from in_thread(wait, report))
+        picture = yield from in_thread(wait, report)
+        for note in picture.notes:
+            LOGGER.info("%s", note)
+            yield report(Progress("first frame", 1, 1, 1.0), note)
+        return picture
     finally:
         if not waited_for:  # cancelled before anybody waited, who would have ended the child
             rendering.close()

@@ -188,12 +188,12 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
         return recipes.first_frame_again(scene, resolve_settings(scene))
 
     @classmethod
-    def finished(cls, scene, path):
+    def finished(cls, scene, picture):
         """The panel finds the file in its place."""
 
     @classmethod
-    def words(cls, path):
-        return f"First frame in {path}"
+    def words(cls, picture):
+        return f"First frame in {picture.path}"
 
 
 class DAS_OT_render_take(JobOperator, bpy.types.Operator):

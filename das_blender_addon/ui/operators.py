@@ -13,7 +13,8 @@ from .. import compat, local_server
 from ..errors import DasError
 from ..jobs.scripting import add_to_sequencer
 from ..scene.colours import keep_look, pixel_changes
-from ..shot.first_frame import first_frame_path
+from ..shot.first_frame import own_start
+from ..shot.pictures import first_frame_path
 from ..shot.scene_shot import shot_folder
 from ..shot.settings import MAX_SEED, resolve_settings
 from ..take import recent
@@ -112,9 +113,12 @@ class DAS_OT_add_to_sequencer(bpy.types.Operator):
 
 
 def first_frame_file(scene) -> Path:
-    """Where the scene's first frame is, or will be."""
+    """Where the scene's first frame is; where there is none, the place for one."""
     chosen = resolve_settings(scene)
-    return Path(chosen.first_frame_path or first_frame_path(shot_folder(scene, chosen.cache_folder)))
+    if chosen.first_frame_path:
+        return Path(chosen.first_frame_path)
+    folder = shot_folder(scene, chosen.cache_folder)
+    return first_frame_path(folder, chosen.frames[0], own_start=own_start(scene))
 
 
 # ── The server on this machine ───────────────────────────────────────────────────────────────────────────────────────

@@ -199,9 +199,9 @@ def test_render_take_renders_the_first_frame_and_keeps_what_it_shows(shot, serve
     take = api.render_take(shot, server=server.address, folder=tmp_path, size=MODEL_SIZE)
     first = decode_png(take.first_frame.read_bytes())
     assert first.shape == (64, 96, 3) and first.max() > 60
-    rendered = api.first_frame_path(api.shot_folder(shot, tmp_path))
-    assert rendered.read_bytes() == take.first_frame.read_bytes()
-    assert api.first_frame_state(rendered.parent) == "rendered"
+    folder = api.shot_folder(shot, tmp_path)
+    assert api.first_frame_path(folder, 1).read_bytes() == take.first_frame.read_bytes()
+    assert api.first_frame_state(folder, 1) == "rendered"
     difference = np.abs(decode_png(take.frames[0].read_bytes()).astype(int) - first)
     assert difference.mean() < 8
     assert len(take.frames) == 5

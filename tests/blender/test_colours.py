@@ -14,7 +14,8 @@ from mathutils import Color
 from das_blender_addon import api, compat
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.scene import colours
-from das_blender_addon.shot.first_frame import first_frame_state, render_digest
+from das_blender_addon.shot.first_frame import render_digest
+from das_blender_addon.shot.pictures import first_frame_state
 from tests.blender.test_first_frame import glowing
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.scenes import add_camera, add_cube
@@ -39,7 +40,7 @@ def shot_of(scene):
 
 def first_frame(scene, folder) -> np.ndarray:
     shot = shot_of(scene)
-    return decode_png(api.ensure_first_frame(scene, shot.plan, shot, folder=folder, samples=SAMPLES).read_bytes())
+    return decode_png(api.ensure_first_frame(scene, shot.plan, shot, folder=folder, samples=SAMPLES).png)
 
 
 def give_look(scene) -> None:
@@ -90,14 +91,14 @@ def test_kept_look_is_in_the_first_frame_and_nowhere_else(glow_scene, tmp_path):
     give_look(glow_scene)
     before = first_frame(glow_scene, tmp_path / "before")
     digest = render_digest(shot_of(glow_scene), "CYCLES", SAMPLES, colours.kept_look(glow_scene))
-    assert first_frame_state(tmp_path / "before", digest) == "fresh"
+    assert first_frame_state(tmp_path / "before", 1, digest) == "fresh"
 
     bpy.ops.das.keep_look()
     view = glow_scene.view_settings
     assert (view.view_transform, view.look, view.exposure, view.gamma) == ("Standard", "None", 0.0, 1.0)
     assert glow_scene.render.dither_intensity == 0.0
     kept = render_digest(shot_of(glow_scene), "CYCLES", SAMPLES, colours.kept_look(glow_scene))
-    assert kept != digest and first_frame_state(tmp_path / "before", kept) == "stale"
+    assert kept != digest and first_frame_state(tmp_path / "before", 1, kept) == "stale"
     np.testing.assert_array_equal(first_frame(glow_scene, tmp_path / "after"), before)
 
     glow_scene.das.first_frame_view = ""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The first frame: rendered by a child Blender with the overscanned camera, kept while it is fresh."""
 
-import json
 import os
 import shutil
 import signal
@@ -18,13 +17,17 @@ import pytest
 from das_blender_addon import api
 from das_blender_addon.errors import FirstFrameError, JobCancelled, SettingsError
 from das_blender_addon.protocol.png import decode_png, encode_png
-from das_blender_addon.shot.first_frame import first_frame_path, first_frame_state, render_digest, start_first_frame
+from das_blender_addon.shot.first_frame import render_digest, start_first_frame
+from das_blender_addon.shot.pictures import first_frame_path, first_frame_state
+from das_blender_addon.take.cache import TakeSettings, take_request
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.scenes import add_camera, add_cube, key, link
 
 MODEL_SIZE = (96, 64)
 CENTRE_TOLERANCE = 0.6  # pixels: a marker's centroid in an 8-bit picture of some samples
 SAMPLES = 4
+FRAME = 3  # the first of `shot_of`
+PAINTED = encode_png(np.full((64, 96, 3), 90, np.uint8))
 LIMIT_S = 120.0
 ROOT = Path(__file__).resolve().parents[2]
 HALF_LIT = 188  # sRGB of half the light: the edge of a shape that the render's filter has softened
@@ -72,7 +75,7 @@ def ensure(scene, folder, shot=None, **options):
 def test_first_frame_shows_every_marker_where_the_overscanned_camera_projects_it(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     before = sorted(item.name for item in (*bpy.data.objects, *bpy.data.cameras, *bpy.data.images))
-    picture = decode_png(ensure(shot_scene, tmp_path, shot).read_bytes()).astype(float)
+    picture = decode_png(ensure(shot_scene, tmp_path, shot).png).astype(float)
 
     assert picture.shape == (64, 96, 3)
     cameras = shot.cameras
@@ -91,44 +94,125 @@ def test_first_frame_shows_every_marker_where_the_overscanned_camera_projects_it
 
 
 def test_first_frame_is_the_same_bytes_every_time(shot_scene, tmp_path):
-    first = ensure(shot_scene, tmp_path / "a").read_bytes()
-    assert ensure(shot_scene, tmp_path / "b").read_bytes() == first
+    first = ensure(shot_scene, tmp_path / "a").png
+    assert ensure(shot_scene, tmp_path / "b").png == first
 
 
 def test_first_frame_is_kept_while_fresh_and_rendered_anew_when_stale(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
-    path = ensure(shot_scene, tmp_path, shot)
-    assert first_frame_state(tmp_path, render_digest(shot, "CYCLES", SAMPLES)) == "fresh"
-    assert not start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES).is_rendering
-    old = path.read_bytes()
+    old = ensure(shot_scene, tmp_path, shot)
+    assert first_frame_state(tmp_path, FRAME, render_digest(shot, "CYCLES", SAMPLES)) == "fresh"
+    again = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
+    assert not again.is_rendering and again.wait().png == old.png
+    assert "rendered less than a minute ago" in again.wait().notes[0]
 
     shot_scene.objects["Cube"].location.z += 1
     moved = shot_of(shot_scene)
-    assert first_frame_state(tmp_path, render_digest(moved, "CYCLES", SAMPLES)) == "stale"
-    assert ensure(shot_scene, tmp_path, moved).read_bytes() != old
-    assert first_frame_state(tmp_path, render_digest(moved, "CYCLES", SAMPLES)) == "fresh"
+    assert first_frame_state(tmp_path, FRAME, render_digest(moved, "CYCLES", SAMPLES)) == "stale"
+    assert ensure(shot_scene, tmp_path, moved).png != old.png
+    assert first_frame_state(tmp_path, FRAME, render_digest(moved, "CYCLES", SAMPLES)) == "fresh"
+    assert ensure(shot_scene, tmp_path, shot).png == old.png, "the old view's picture is still there"
 
 
 def test_first_frame_that_the_user_painted_over_wins(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
-    path = ensure(shot_scene, tmp_path, shot)
-    painted = encode_png(np.full((64, 96, 3), 90, np.uint8))
-    path.write_bytes(painted)
+    path = ensure(shot_scene, tmp_path, shot).path
+    path.write_bytes(PAINTED)
+    used = ensure(shot_scene, tmp_path, shot)
+    assert (used.png, used.origin, used.notes) == (PAINTED, "painted", ())
     shot_scene.objects["Cube"].location.z += 1
     moved = shot_of(shot_scene)
-    assert first_frame_state(tmp_path, "anything") == "user"
-    assert ensure(shot_scene, tmp_path, moved).read_bytes() == painted
-    assert json.loads((tmp_path / "first_frame.json").read_text())["digest"] == "user"
-    assert first_frame_state(tmp_path) == "user"
-    assert ensure(shot_scene, tmp_path, moved, force=True).read_bytes() != painted
-    assert first_frame_state(tmp_path) == "rendered"
+    assert first_frame_state(tmp_path, FRAME, "anything") == "user"
+    used = ensure(shot_scene, tmp_path, moved)
+    assert used.png == PAINTED and "painted for another camera or other geometry" in used.notes[0]
+    assert first_frame_path(tmp_path, FRAME) == path
+
+
+def test_painted_first_frame_is_put_aside_by_a_new_render(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    first = ensure(shot_scene, tmp_path, shot)
+    for number in (1, 2):
+        first.path.write_bytes(PAINTED)
+        assert ensure(shot_scene, tmp_path, shot, force=True).png == first.png
+        assert first.path.with_name(f"{first.path.stem}-kept-{number}.png").read_bytes() == PAINTED
+        assert first_frame_state(tmp_path, FRAME) == "rendered" and first_frame_path(tmp_path, FRAME) == first.path
+
+
+def test_painted_first_frame_outlives_a_render_that_fails(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    path = ensure(shot_scene, tmp_path, shot).path
+    path.write_bytes(PAINTED)
+    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES, force=True)
+    render._child.process.kill()
+    with pytest.raises(FirstFrameError):
+        render.wait()
+    assert ensure(shot_scene, tmp_path, shot).png == PAINTED and path.read_bytes() == PAINTED
+
+
+def test_first_frame_painted_for_another_frame_is_not_used_and_a_note_says_so(shot_scene, tmp_path):
+    path = ensure(shot_scene, tmp_path, shot_of(shot_scene)).path
+    path.write_bytes(PAINTED)
+    later = ensure(shot_scene, tmp_path, shot_of(shot_scene, frames=(4, 5)))
+    assert later.png != PAINTED and later.origin == "rendered"
+    assert later.notes == (
+        f"The first frame {path} was painted for frame 3; this window begins at frame 4 and does not use it.",
+    )
+    assert ensure(shot_scene, tmp_path, shot_of(shot_scene)).png == PAINTED
+
+
+def test_first_frames_of_two_windows_made_at_once_are_not_mixed_up(shot_scene, tmp_path):
+    """Both are rendered before either is sent, as by two processes of a farm with one cache."""
+    alone = {}
+    for frames in ((3, 4), (5, 6)):
+        alone[frames] = ensure(shot_scene, tmp_path / "alone" / str(frames[0]), shot_of(shot_scene, frames)).png
+    shots = {frames: shot_of(shot_scene, frames) for frames in alone}
+    renders = {
+        frames: start_first_frame(shot_scene, shot, folder=tmp_path / "one", samples=SAMPLES)
+        for frames, shot in shots.items()
+    }
+    pictures = {frames: render.wait() for frames, render in renders.items()}
+    for frames, shot in shots.items():
+        request = take_request(shot, pictures[frames], TakeSettings(), tmp_path / "one")
+        assert request.job.first_frame_png == alone[frames]
+
+
+def test_first_frame_is_sent_as_it_was_read(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    picture = ensure(shot_scene, tmp_path, shot)
+    picture.path.write_bytes(PAINTED)
+    assert take_request(shot, picture, TakeSettings(), tmp_path).job.first_frame_png == picture.png != PAINTED
+
+
+def test_painted_first_frame_of_an_earlier_version_counts_for_its_frame(shot_scene, tmp_path):
+    """`first_frame.png` in the shot's folder: with a record of its frame, or without, as the old code left it."""
+    earlier = tmp_path / "first_frame.png"
+    earlier.write_bytes(PAINTED)
+    shot_scene.frame_start = 3
+    assert ensure(shot_scene, tmp_path).png == PAINTED
+    (tmp_path / "first_frame.json").write_text('{"maker": "user", "digest": "user"}')
+    assert ensure(shot_scene, tmp_path).png == PAINTED
+    assert "painted for frame 3" in ensure(shot_scene, tmp_path, shot_of(shot_scene, (4, 5))).notes[0]
+    (tmp_path / "first_frame.json").write_text('{"maker": "das", "frame": 4, "sha256": "not this one"}')
+    assert ensure(shot_scene, tmp_path).png != PAINTED
+    assert ensure(shot_scene, tmp_path, shot_of(shot_scene, (4, 5))).png == PAINTED
+    assert ensure(shot_scene, tmp_path, shot_of(shot_scene, (4, 5)), force=True).png != PAINTED
+    assert (tmp_path / "first_frame-kept-1.png").read_bytes() == PAINTED
+
+
+def test_first_frame_put_into_its_slot_is_used(shot_scene, tmp_path):
+    slot = first_frame_path(tmp_path, FRAME)
+    slot.parent.mkdir()
+    slot.write_bytes(PAINTED)
+    used = ensure(shot_scene, tmp_path)
+    assert (used.path, used.png, used.origin) == (slot, PAINTED, "painted")
 
 
 def test_first_frame_of_the_users_own_is_taken_from_its_path(shot_scene, tmp_path):
     own = tmp_path / "painting.png"
     own.write_bytes(encode_png(np.zeros((64, 96, 3), np.uint8)))
-    assert ensure(shot_scene, tmp_path / "cache", path=own) == own
-    assert first_frame_state(tmp_path / "cache") == "missing"
+    used = ensure(shot_scene, tmp_path / "cache", path=own)
+    assert (used.path, used.png, used.origin) == (own, own.read_bytes(), "given")
+    assert first_frame_state(tmp_path / "cache", FRAME) == "missing"
 
 
 @pytest.mark.parametrize(
@@ -139,11 +223,13 @@ def test_first_frame_of_the_users_own_is_taken_from_its_path(shot_scene, tmp_pat
     ],
 )
 def test_first_frame_that_does_not_fit_is_refused(shot_scene, tmp_path, content, words):
-    first_frame_path(tmp_path).write_bytes(content)
+    slot = first_frame_path(tmp_path, FRAME)
+    slot.parent.mkdir()
+    slot.write_bytes(content)
     with pytest.raises(FirstFrameError, match=words):
         ensure(shot_scene, tmp_path)
     with pytest.raises(FirstFrameError, match=words):
-        ensure(shot_scene, tmp_path, path=first_frame_path(tmp_path))
+        ensure(shot_scene, tmp_path, path=slot)
 
 
 def test_first_frame_that_is_not_there_is_refused(shot_scene, tmp_path):
@@ -152,21 +238,23 @@ def test_first_frame_that_is_not_there_is_refused(shot_scene, tmp_path):
 
 
 def test_empty_first_frame_is_rendered_anew(shot_scene, tmp_path):
-    first_frame_path(tmp_path).write_bytes(b"")
-    assert decode_png(ensure(shot_scene, tmp_path).read_bytes()).shape == (64, 96, 3)
+    path = ensure(shot_scene, tmp_path).path
+    path.write_bytes(b"")
+    assert first_frame_state(tmp_path, FRAME) == "missing"
+    assert decode_png(ensure(shot_scene, tmp_path).png).shape == (64, 96, 3) and path.stat().st_size
 
 
 def test_first_frame_keeps_the_scenes_look_and_leaves_out_what_comes_later(shot_scene, tmp_path):
-    plain = decode_png(ensure(shot_scene, tmp_path / "plain").read_bytes())
+    plain = decode_png(ensure(shot_scene, tmp_path / "plain").png)
     shot_scene.render.use_border = True
     shot_scene.render.border_max_x = 0.5
     shot_scene.render.use_stamp = True
     shot_scene.render.engine = "BLENDER_WORKBENCH"
     shot_scene.render.resolution_percentage = 100
-    np.testing.assert_array_equal(decode_png(ensure(shot_scene, tmp_path / "border").read_bytes()), plain)
+    np.testing.assert_array_equal(decode_png(ensure(shot_scene, tmp_path / "border").png), plain)
     shot_scene.view_settings.exposure = 1.0
     shot_scene.view_settings.view_transform = "AgX"
-    assert (decode_png(ensure(shot_scene, tmp_path / "look").read_bytes()) != plain).any()
+    assert (decode_png(ensure(shot_scene, tmp_path / "look").png) != plain).any()
 
 
 def test_first_frame_reports_progress_and_stops_when_asked(shot_scene, tmp_path):
@@ -182,7 +270,7 @@ def test_first_frame_reports_progress_and_stops_when_asked(shot_scene, tmp_path)
     with pytest.raises(JobCancelled):
         render.wait(should_stop=lambda: True)
     assert process.poll() is not None
-    assert first_frame_state(tmp_path) == "rendered"
+    assert first_frame_state(tmp_path, FRAME) == "rendered"
 
 
 def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_path):
@@ -234,7 +322,7 @@ def test_first_frame_that_fails_says_why(shot_scene, tmp_path):
     render._child.process.kill()
     with pytest.raises(FirstFrameError, match="could not be rendered with CYCLES: the child Blender ended with"):
         render.wait()
-    assert first_frame_state(tmp_path) == "missing"
+    assert first_frame_state(tmp_path, FRAME) == "missing"
 
 
 def test_first_frame_of_an_unknown_engine_is_refused(shot_scene, tmp_path):
@@ -259,7 +347,7 @@ def test_first_frame_is_rendered_from_inside_a_render(shot_scene, tmp_path):
         bpy.ops.render.render()
     finally:
         bpy.utils.unregister_class(DAS_TEST_first_frame)
-    assert decode_png(paths[0].read_bytes()).max() > 200
+    assert decode_png(paths[0].png).max() > 200
 
 
 def test_first_frame_follows_a_camera_bound_to_a_marker(shot_scene, tmp_path):
@@ -267,7 +355,7 @@ def test_first_frame_follows_a_camera_bound_to_a_marker(shot_scene, tmp_path):
     link(shot_scene, "Unrelated")
     shot_scene.timeline_markers.new("cut", frame=3).camera = bound
     shot = shot_of(shot_scene)
-    picture = decode_png(ensure(shot_scene, tmp_path, shot).read_bytes())
+    picture = decode_png(ensure(shot_scene, tmp_path, shot).png)
     coverage = shot.tracking.coverage[0]
     lit = picture.max(axis=2) > HALF_LIT
     assert (coverage & lit).sum() / (coverage | lit).sum() > 0.7

@@ -102,9 +102,9 @@ def test_empty_server_variable_permits_no_other_machine(shot_scene, monkeypatch)
 
 def test_render_first_frame_makes_the_slots_file(shot_scene, tmp_path):
     shot_scene.das.cache_folder = str(tmp_path)
-    file = operators.first_frame_file(shot_scene)
     assert "no first frame yet" in why_not(bpy.ops.das.open_first_frame)
     bpy.ops.das.render_first_frame()
+    file = operators.first_frame_file(shot_scene)
     picture = decode_png(file.read_bytes()).astype(int)
     assert picture.shape == (64, 96, 3) and (picture[..., 0] - picture[..., 2] > 60).any()
     bpy.ops.das.open_first_frame()

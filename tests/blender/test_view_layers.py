@@ -123,10 +123,11 @@ def test_layers_with_the_same_geometry_have_their_own_first_frames(layered):
 
 def test_painted_first_frame_stays_with_its_layer(layered):
     planes = render(layered)
-    painted = api.first_frame_path(api.shot_folder(layered, layered.das.cache_folder, BACK))
+    first = layered.frame_start
+    painted = api.first_frame_path(api.shot_folder(layered, layered.das.cache_folder, BACK), first)
     painted.write_bytes(encode_png(np.full((64, 96, 3), 90, np.uint8)))
     layered.view_layers[FRONT].use = False
-    assert api.first_frame_path(api.shot_folder(layered, layered.das.cache_folder)) == painted
+    assert api.first_frame_path(api.shot_folder(layered, layered.das.cache_folder), first) == painted
     layered.view_layers[FRONT].use = True
     again = render(layered)
     np.testing.assert_array_equal(combined(again, FRONT), combined(planes, FRONT))

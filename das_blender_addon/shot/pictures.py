@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The first frames of a shot on disk, and which one of them counts for a window.  No Blender in here.
+
+    <shot folder>/first_frames/
+        0010-<view>-<sha>.png     rendered for frame 10; both names are the first 16 hex digits of a SHA-256: of all
+                                  that decides the picture (`first_frame.render_digest`), and of the file itself
+        0010-<view>-<sha>.json    how it was rendered, and the digest of its geometry and camera
+        0010.png                  put there by somebody, for frame 10
+        0010…-kept-1.png          painted, and put aside when a new one was rendered
+    <shot folder>/first_frame.png, first_frame.json    as earlier versions had them; only a painted one counts
+
+A name tells what its file held when it was rendered.  A file that holds something else by now was painted over: it is
+its painter's, for that frame.  It is used as it is and never written over, and never for a window that begins at
+another frame.  Any number of processes may write here: two pictures never share a name, and each is whole or absent.
+What was read is passed on as bytes (`FirstFrame`); nobody reads the file a second time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..client.files import write_whole
+from ..errors import FirstFrameError, StorageError
+from ..protocol.png import blob_sha, decode_png
+
+LOGGER = logging.getLogger(__name__)
+DIGITS = 16
+"""Hex digits of a SHA-256 in a file's name."""
+
+_NAME = re.compile(rf"(-?\d{{3,}})(?:-([0-9a-f]{{{DIGITS}}})-([0-9a-f]{{{DIGITS}}}))?\.png")
+
+
+@dataclass(frozen=True)
+class FirstFrame:
+    """A first frame as it was read, once.
+
+    ``path``: the file that it came from.  ``png``: its bytes.  ``origin``: "rendered" (by us), "painted" (over one of
+    ours, or put into its place) or "given" (a file of the user's own, by its path).  ``notes``: what its user should
+    know, one sentence each.
+    """
+
+    path: Path
+    png: bytes
+    origin: str
+    notes: tuple[str, ...] = ()
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A picture in a shot's folder.  ``view``, ``sha``: what its name says, "" where it says nothing."""
+
+    path: Path
+    frame: int
+    view: str = ""
+    sha: str = ""
+
+    @property
+    def record_path(self) -> Path:
+        return self.path.with_suffix(".json")
+
+
+# ── Which one counts ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_painted(
+    folder: Path, frame: int, *, geometry: str = "", own_start: int | None = None, is_copy: bool = False
+) -> FirstFrame | None:
+    """The picture that somebody painted for ``frame``; of several the one for this ``geometry``, else the newest.
+
+    ``geometry``: `ShotTracking.digest` of the window; a picture that was painted for another one says so in its notes.
+    ``own_start``: the frame that a picture of an earlier version, which did not say its frame, is taken for.
+    ``is_copy``: the file is a copy of the one that the folder is of; a picture that was painted for another geometry
+    is not its own.  Raises `FirstFrameError` when the file cannot be read.
+    """
+    painted = _painted(folder, frame, geometry, own_start, is_copy)
+    if not painted:
+        return None
+    file = max(painted, key=lambda file: (_geometry_of(file) == geometry, _age_key(file)))
+    notes = ()
+    if geometry and _geometry_of(file) not in ("", geometry):
+        notes = (
+            f"The first frame {file.path} was painted for another camera or other geometry at frame {frame}; it is "
+            "used as it is: Render First Frame makes a new one and keeps this one.",
+        )
+    try:
+        return FirstFrame(file.path, file.path.read_bytes(), "painted", notes)
+    except OSError as error:
+        raise FirstFrameError(
+            f"The first frame {file.path} cannot be read: {error.strerror}; choose another."
+        ) from error
+
+
+def find_rendered(folder: Path, frame: int, view: str, *, not_before: float = 0.0) -> FirstFrame | None:
+    """The picture that was rendered for ``frame`` and ``view`` (`first_frame.render_digest`), the newest of several.
+
+    ``not_before``: seconds since the epoch; an older one does not count.
+    """
+    files = [file for file in _files(folder) if file.frame == frame and file.view and file.view == view[:DIGITS]]
+    for file in sorted(files, key=_age_key, reverse=True):
+        try:
+            written, png = file.path.stat().st_mtime, file.path.read_bytes()
+        except OSError:
+            continue
+        if blob_sha(png)[:DIGITS] == file.sha and written >= not_before:
+            note = f"The first frame of frame {frame} was rendered {_age(written)} ago; nothing that is known changed."
+            return FirstFrame(file.path, png, "rendered", (note,))
+    return None
+
+
+def painted_elsewhere(folder: Path, frame: int, *, own_start: int | None = None) -> str:
+    """One sentence about pictures that were painted for other frames than ``frame``; "" when there are none."""
+    others = sorted((file for file in _files(folder, own_start) if file.frame != frame and _is_painted(file)),
+                    key=lambda file: file.frame)
+    if not others:
+        return ""
+    return (
+        f"The first frame {others[0].path} was painted for frame {others[0].frame}; this window begins at frame "
+        f"{frame} and does not use it."
+    )
+
+
+def first_frame_path(folder: Path, frame: int, *, own_start: int | None = None, is_copy: bool = False) -> Path:
+    """The file of the first frame of ``frame`` that a window would see now: the painted one, else the one rendered
+    last; where there is none, the place to put one of your own.
+    """
+    files = _painted(folder, frame, "", own_start, is_copy) or _rendered(folder, frame, own_start)
+    if files:
+        return max(files, key=_age_key).path
+    return _slots(folder) / f"{frame:04d}.png"
+
+
+def first_frame_state(
+    folder: Path, frame: int, digest: str = "", *, own_start: int | None = None, is_copy: bool = False
+) -> str:
+    """"missing", "user" (painted), "fresh", "stale", or, without a ``digest`` of `first_frame.render_digest` to
+    compare, "rendered".
+    """
+    if _painted(folder, frame, "", own_start, is_copy):
+        return "user"
+    rendered = _rendered(folder, frame, own_start)
+    if not rendered:
+        return "missing"
+    if not digest:
+        return "rendered"
+    return "fresh" if any(file.view == digest[:DIGITS] for file in rendered) else "stale"
+
+
+def read_record(path: Path) -> dict:
+    """What was noted of the rendered picture ``path``; {} for nothing."""
+    try:
+        record = json.loads(Path(path).with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+# ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def keep_rendered(folder: Path, frame: int, view: str, png: bytes, record: dict) -> FirstFrame:
+    """Put a picture that was rendered for ``frame`` and ``view`` into the shot's ``folder``.
+
+    One that was painted over in the meantime stays as it is.  Raises `StorageError`.
+    """
+    sha = blob_sha(png)
+    path = _slots(folder) / f"{frame:04d}-{view[:DIGITS]}-{sha[:DIGITS]}.png"
+    if _is_painted(_File(path, frame, view, sha[:DIGITS])):
+        return FirstFrame(path, png, "rendered")
+    text = json.dumps({**record, "frame": frame, "digest": view, "sha256": sha}, indent=1, sort_keys=True)
+    write_whole(path.with_suffix(".json"), text.encode())
+    write_whole(path, png)
+    return FirstFrame(path, png, "rendered")
+
+
+def put_aside_painted(
+    folder: Path, frame: int, *, geometry: str = "", own_start: int | None = None, is_copy: bool = False
+) -> list[Path]:
+    """Give the painted pictures that `find_painted` chooses from numbered names, under which they count no more;
+    returns those.
+
+    Raises `StorageError` when the disk refuses: then nothing is to be put in their place.
+    """
+    kept = []
+    for file in _painted(folder, frame, geometry, own_start, is_copy):
+        number = 1
+        while (aside := file.path.with_name(f"{file.path.stem}-kept-{number}.png")).exists():
+            number += 1
+        try:
+            file.path.rename(aside)
+        except OSError as error:
+            raise StorageError(
+                f"The painted first frame {file.path} cannot be put aside: {error.strerror}; nothing was rendered over."
+            ) from error
+        LOGGER.info("the painted first frame %s is kept as %s", file.path, aside)
+        kept.append(aside)
+    return kept
+
+
+def read_first_frame(path: Path, model_size: tuple[int, int]) -> bytes:
+    """The bytes of a first frame, checked.  Raises `FirstFrameError` when it is no PNG of ``model_size`` (width,
+    height).
+    """
+    try:
+        png = Path(path).read_bytes()
+    except OSError as error:
+        raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
+    return check_first_frame(png, path, model_size)
+
+
+def check_first_frame(png: bytes, path: Path, model_size: tuple[int, int]) -> bytes:
+    """``png`` when it is a PNG of ``model_size``; ``path`` is where it came from.  Raises `FirstFrameError`."""
+    pixels = decode_png(png, name=f"The first frame {path}", error=FirstFrameError)
+    height, width = pixels.shape[:2]
+    if (width, height) != tuple(model_size):
+        raise FirstFrameError(
+            f"The first frame {path} has {width}×{height} pixels and the model needs {model_size[0]}×{model_size[1]}; "
+            "resize it, or remove it and render it again."
+        )
+    return png
+
+
+def checked(picture: FirstFrame, model_size: tuple[int, int], *notes: str) -> FirstFrame:
+    """``picture`` when it fits the model, with ``notes`` before its own.  Raises `FirstFrameError`."""
+    check_first_frame(picture.png, picture.path, model_size)
+    return replace(picture, notes=(*filter(None, notes), *picture.notes))
+
+
+# ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _slots(folder: Path) -> Path:
+    return Path(folder) / "first_frames"
+
+
+def _files(folder: Path, own_start: int | None = None) -> list[_File]:
+    """Every picture that may count, of any frame."""
+    found = []
+    try:
+        names = sorted(entry.name for entry in os.scandir(_slots(folder)))
+    except OSError:
+        names = []
+    for name in names:
+        said = _NAME.fullmatch(name)
+        if said:
+            found.append(_File(_slots(folder) / name, int(said[1]), said[2] or "", said[3] or ""))
+    earlier = Path(folder) / "first_frame.png"
+    if earlier.is_file():
+        record = read_record(earlier)
+        frame = record.get("frame", own_start)
+        sha = str(record.get("sha256", ""))[:DIGITS] if record.get("maker") == "das" else ""
+        if isinstance(frame, int):
+            found.append(_File(earlier, frame, sha=sha))
+    return found
+
+
+def _painted(folder: Path, frame: int, geometry: str, own_start: int | None, is_copy: bool) -> list[_File]:
+    """The painted pictures that count for ``frame``; see `find_painted`."""
+    painted = [file for file in _files(folder, own_start) if file.frame == frame and _is_painted(file)]
+    return [file for file in painted if not is_copy or (geometry and _geometry_of(file) == geometry)]
+
+
+def _rendered(folder: Path, frame: int, own_start: int | None) -> list[_File]:
+    """The pictures of ``frame`` that are as we rendered them."""
+    return [file for file in _files(folder, own_start) if file.frame == frame and _is_rendered(file)]
+
+
+_shas: dict[tuple, str] = {}
+"""(path, size, time of its last change) → the sha of a file, so that a panel need not read it for every redraw."""
+
+
+def _sha(file: _File) -> str:
+    """The first digits of the SHA-256 of what ``file`` holds; "" when that is nothing, or the file is gone."""
+    try:
+        status = file.path.stat()
+        key = (file.path, status.st_size, status.st_mtime_ns, status.st_ino)
+        if status.st_size and key not in _shas:
+            _shas[key] = blob_sha(file.path.read_bytes())[:DIGITS]
+        return _shas.get(key, "")
+    except FileNotFoundError:
+        return ""
+    except OSError:  # one that nobody can read is not passed over: whoever wants it is told
+        return "unreadable"
+
+
+def _is_painted(file: _File) -> bool:
+    return _sha(file) not in ("", file.sha)
+
+
+def _is_rendered(file: _File) -> bool:
+    return bool(file.sha) and _sha(file) == file.sha
+
+
+def _geometry_of(file: _File) -> str:
+    return str(read_record(file.path).get("geometry", ""))
+
+
+def _age_key(file: _File) -> tuple[float, str]:
+    try:
+        return file.path.stat().st_mtime, file.path.name
+    except OSError:
+        return 0.0, file.path.name
+
+
+def _age(written: float) -> str:
+    """How long ago ``written`` (seconds since the epoch) is, in words."""
+    seconds = max(0.0, time.time() - written)
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
