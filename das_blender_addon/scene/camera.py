@@ -86,6 +86,7 @@ def camera_from_blender(
         focal_px=np.array([[focal_x, focal_x / ratio]]),
         principal_px=np.array([[width / 2 - lens.shift_x * across, height / 2 + lens.shift_y * across / ratio]]),
         clip_start=np.array([lens.clip_start], dtype=np.float64),
+        clip_end=np.array([lens.clip_end], dtype=np.float64),
         width=width,
         height=height,
     )
@@ -100,6 +101,7 @@ def join_cameras(cameras: Sequence[CameraPath]) -> CameraPath:
         focal_px=np.concatenate([camera.focal_px for camera in cameras]),
         principal_px=np.concatenate([camera.principal_px for camera in cameras]),
         clip_start=np.concatenate([camera.clip_start for camera in cameras]),
+        clip_end=np.concatenate([camera.clip_end for camera in cameras]),
         width=cameras[0].width,
         height=cameras[0].height,
     )

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import JobCancelled, SceneError
 from ..tracking.geometry import CameraPath, GeometrySequence
+from ..tracking.spool import SpoolWriter
 from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
 
 PATTERN_INSTANCERS = ("VERTS", "FACES")
@@ -59,8 +60,9 @@ class GeometryExport:
     frames.
     """
 
-    def __init__(self, width: int, height: int):
-        self._width, self._height = width, height
+    def __init__(self, width: int, height: int, spool: SpoolWriter | None = None):
+        """For a picture of ``width`` × ``height`` pixels; the vertices go to ``spool``, or stay in memory."""
+        self._width, self._height, self._spool = width, height, spool
         self._frames: list[int] = []
         self._cameras: list[CameraPath] = []
         self._vertices: list[np.ndarray] = []
@@ -86,7 +88,10 @@ class GeometryExport:
         vertices = np.full((self._num_vertices, 3), np.nan, dtype=np.float32)
         for mesh, starts in placed:
             _place(vertices, mesh, starts)
-        self._vertices.append(vertices)
+        if self._spool is not None:
+            self._spool.add(vertices)
+        else:
+            self._vertices.append(vertices)
 
     def finish(self) -> GeometrySequence:
         """The whole shot.  Raises `SceneError` when no frame was added."""
@@ -99,16 +104,15 @@ class GeometryExport:
         triangles = [
             slot.topology.triangles + np.int32(start) for slot, start in zip(slots, starts, strict=False)
         ]
-        vertices = np.full((len(self._frames), self._num_vertices, 3), np.nan, dtype=np.float32)
+        triangles = np.concatenate([np.zeros((0, 3), np.int32), *triangles])
+        cameras, frames = join_cameras(self._cameras), tuple(self._frames)
+        if self._spool is not None:
+            return self._spool.finish(triangles, order, cameras, frames)
+        vertices = np.full((len(frames), self._num_vertices, 3), np.nan, dtype=np.float32)
         for index, frame_vertices in enumerate(self._vertices):
             vertices[index, : len(frame_vertices)] = frame_vertices
             vertices[index] = vertices[index, order]
-        return GeometrySequence(
-            triangles=np.concatenate([np.zeros((0, 3), np.int32), *triangles]),
-            vertices=vertices,
-            cameras=join_cameras(self._cameras),
-            frames=tuple(self._frames),
-        )
+        return GeometrySequence(triangles, vertices, cameras, frames)
 
     def _check_group_sizes(self, meshes: list[_Mesh], frame: int) -> None:
         """Instances are told apart by their numbers: when some of them come or go, the numbers of the rest mean

@@ -238,6 +238,7 @@ def first_frame_digest(geometry: GeometrySequence) -> str:
         cameras.focal_px[0],
         cameras.principal_px[0],
         cameras.clip_start[:1],
+        cameras.clip_end[:1],
     ):
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()

@@ -17,13 +17,15 @@ class CameraPath:
     ``focal_px`` [T,2] f64 (x, y) and ``principal_px`` [T,2] f64 (x, y): pixels, origin top left, y down.
     A camera-space point (X, Y, Z) with depth d = −Z > 0 is seen at
     ``x = principal_x + focal_x · X / d``, ``y = principal_y − focal_y · Y / d``; pixel centres lie at +0.5.
-    ``clip_start`` [T] f64, Blender units: nothing nearer is drawn.  ``width``, ``height``: pixels.
+    ``clip_start``, ``clip_end`` [T] f64, Blender units: nothing nearer and nothing farther is drawn.  ``width``,
+    ``height``: pixels.
     """
 
     camera_from_world: np.ndarray
     focal_px: np.ndarray
     principal_px: np.ndarray
     clip_start: np.ndarray
+    clip_end: np.ndarray
     width: int
     height: int
 
@@ -37,7 +39,8 @@ class GeometrySequence:
     """All triangles of a shot with their vertices in every frame.
 
     ``triangles`` [M,3] i32: vertex indices, the same in every frame.
-    ``vertices`` [T,N,3] f32: world space, Blender units.  ``cameras``: `CameraPath` of the same T.
+    ``vertices`` [T,N,3] f32: world space, Blender units; an array, or `spool.SpooledVertices`, which reads a frame at a
+    time from disk.  ``cameras``: `CameraPath` of the same T.
     ``frames``: the T Blender frame numbers, increasing; the first is the first frame.
     """
 

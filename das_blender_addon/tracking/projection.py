@@ -23,8 +23,8 @@ _OPTICAL_FROM_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0])
 class Pinhole:
     """One pinhole camera.
 
-    ``optical_from_world`` [4,4] f64; ``focal_px`` and ``principal_px`` (x, y) pixels; ``clip_start`` Blender units;
-    ``width``, ``height`` pixels.
+    ``optical_from_world`` [4,4] f64; ``focal_px`` and ``principal_px`` (x, y) pixels; ``clip_start`` and ``clip_end``
+    Blender units of depth; ``width``, ``height`` pixels.
     """
 
     optical_from_world: np.ndarray
@@ -33,6 +33,7 @@ class Pinhole:
     clip_start: float
     width: int
     height: int
+    clip_end: float = np.inf
 
     def optical_points(self, points: np.ndarray) -> np.ndarray:
         """World ``points`` [N,3] f32/f64 → optical space [N,3] f64.  Non-finite points stay non-finite."""
@@ -59,4 +60,5 @@ def pinhole_at(cameras: CameraPath, index: int) -> Pinhole:
         clip_start=max(float(cameras.clip_start[index]), SMALLEST_CLIP_START),
         width=int(cameras.width),
         height=int(cameras.height),
+        clip_end=float(cameras.clip_end[index]),
     )

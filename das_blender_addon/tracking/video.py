@@ -59,6 +59,7 @@ def render_tracking_video(
         points = first_points if index == 0 else camera.optical_points(geometry.vertices[index])
         triangle_index = rasterise(points, geometry.triangles, camera, check=check).reshape(-1)
         pixels = np.flatnonzero(triangle_index != NO_TRIANGLE)
+        pixels = _within_clip_end(pixels, triangle_index, geometry.triangles, points, camera)
         seen = triangle_index[pixels]
         check()
         # 2. Where was that surface point in the first frame?
@@ -90,6 +91,18 @@ def render_tracking_video(
         inverse_depth_range=(float(low), float(high)),
         frames=tuple(geometry.frames),
     )
+
+
+def _within_clip_end(pixels, triangle_index, triangles, points, camera) -> np.ndarray:
+    """Those of the ``pixels`` [P] whose surface point is not beyond the camera's far plane.
+
+    What lies behind it is nearest to nobody: the rest of the picture stays as it is.
+    """
+    depth = points[:, 2]
+    if not pixels.size or not (depth > camera.clip_end).any():
+        return pixels
+    surface = interpolate_on_surface(pixels, triangle_index[pixels], triangles, points, depth[:, None], camera)[:, 0]
+    return pixels[surface <= camera.clip_end]
 
 
 def _check_geometry(geometry: GeometrySequence) -> None:

@@ -67,7 +67,8 @@ class FirstView:
         ``xy`` [P,2] f64: its pixel in the first frame, NaN behind the camera; ``depth`` [P] f64: its depth there.
         """
         width, height = self.camera.width, self.camera.height
-        visible = in_first_frame(xy, width, height) & (depth >= self.camera.clip_start)
+        visible = in_first_frame(xy, width, height)
+        visible &= (depth >= self.camera.clip_start) & (depth <= self.camera.clip_end)
         inside = np.flatnonzero(visible)
         x, y = xy[inside, 0], xy[inside, 1]
         column = np.minimum(x.astype(np.int64), width - 1)

@@ -53,6 +53,7 @@ def _geometry(golden):
         focal_px=np.tile([camera_matrix[0, 0], camera_matrix[1, 1]], (count, 1)),
         principal_px=np.tile([camera_matrix[0, 2], camera_matrix[1, 2]], (count, 1)),
         clip_start=np.full(count, golden["clip"][0]),
+        clip_end=np.full(count, golden["clip"][1]),
         width=width,
         height=height,
     )

@@ -20,7 +20,9 @@ def look_at(position, target, up=(0.0, 0.0, 1.0)) -> np.ndarray:
     return matrix
 
 
-def camera_path(matrices, *, width=96, height=64, focal_px=80.0, principal_px=None, clip_start=0.1) -> CameraPath:
+def camera_path(
+    matrices, *, width=96, height=64, focal_px=80.0, principal_px=None, clip_start=0.1, clip_end=np.inf
+) -> CameraPath:
     """A path through ``matrices`` [T,4,4]; ``focal_px`` one number or T of them."""
     matrices = np.asarray(matrices, dtype=np.float64)
     count = len(matrices)
@@ -31,6 +33,7 @@ def camera_path(matrices, *, width=96, height=64, focal_px=80.0, principal_px=No
         focal_px=np.stack([focal, focal], axis=-1),
         principal_px=np.tile(np.asarray(principal, dtype=np.float64), (count, 1)),
         clip_start=np.full(count, float(clip_start)),
+        clip_end=np.full(count, float(clip_end)),
         width=width,
         height=height,
     )

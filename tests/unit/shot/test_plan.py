@@ -29,6 +29,7 @@ def wall(width, height, num_frames=3, depth=10.0, half=100.0):
         focal_px=np.full((num_frames, 2), float(width)),
         principal_px=np.tile((width / 2, height / 2), (num_frames, 1)),
         clip_start=np.full(num_frames, 0.1),
+        clip_end=np.full(num_frames, np.inf),
         width=width,
         height=height,
     )

@@ -1,70 +1,65 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the child of `child_blender` runs: open a copy of the file and render frames of it, or make movies of pictures
-that are there; then leave.
+"""Pictures and movies that a child Blender makes: frames of the copy that it has open, rendered by Blender's own engines,
+and movies of pictures that are there.
 
-A script of its own, so that it runs in any Blender binary (``-b --python``) and in any Python with the `bpy` module.
-The last argument is a JSON file with ``"task"``, one of `TASKS`, and what that reads.  Says lines that begin with
-``DAS `` and hold JSON: ``{"view", "views"}`` when it begins one of them (frames or movies), the same with
-``"step", "of"`` while that renders, ``{"error"}`` when it fails.  When standard input closes, because whoever started
-it is no more, it leaves at once.
+The picture is the plain render with the scene's look, or the one that it was told to keep (`scene.colours`): without
+dithering (a model would see grain), compositing (it comes after a take), sequencer, motion blur (every frame of a
+tracking video is one moment), border and stamp.
 """
 
-import importlib.util
-import json
-import os
+from __future__ import annotations
+
 import re
-import sys
-import threading
-import traceback
+from collections.abc import Callable
+from contextlib import contextmanager
 
 import bpy
 from mathutils import Matrix
 
+from .. import compat
+from ..errors import FirstFrameError
+from ..scene import sequencer
+from ..scene.camera import active_camera
+
 SAMPLE = re.compile(r"Sample (\d+)/(\d+)")
-ENGINES = {
-    "CYCLES": ("CYCLES",),
-    "EEVEE": ("BLENDER_EEVEE_NEXT", "BLENDER_EEVEE"),  # the first one in Blender 4.2 to 4.5
-    "WORKBENCH": ("BLENDER_WORKBENCH",),
-}
-
-
-def say(**words):
-    """Tell the parent process."""
-    sys.stdout.write(f"\nDAS {json.dumps(words)}\n")
-    sys.stdout.flush()
 
 
 class Progress:
     """Which of the ``views`` is being rendered, and as a handler of ``render_stats``: how many samples it has."""
 
-    def __init__(self, views):
-        self._views, self._view = views, 0
+    def __init__(self, views: int, say: Callable):
+        self._views, self._view, self._say = views, 0, say
 
-    def begin(self, view):
+    def begin(self, view: int) -> None:
         """The view number ``view``, from 0 on, begins."""
         self._view = view
-        say(view=view, views=self._views)
+        self._say(view=view, views=self._views)
 
     def __call__(self, line, *_):
         """Every engine that samples says how far it is."""
         sample = SAMPLE.search(line)
         if sample:
-            say(view=self._view, views=self._views, step=int(sample[1]), of=int(sample[2]))
+            self._say(view=self._view, views=self._views, step=int(sample[1]), of=int(sample[2]))
+
+
+@contextmanager
+def _told_of_samples(progress: Progress):
+    bpy.app.handlers.render_stats.append(progress)
+    try:
+        yield
+    finally:
+        bpy.app.handlers.render_stats.remove(progress)
 
 
 def choose_engine(scene, name, samples):
     """Set the render engine and its samples."""
-    for identifier in ENGINES[name]:
-        try:
-            scene.render.engine = identifier
-            break
-        except TypeError:
-            continue
-    else:
-        raise RuntimeError(f"this Blender has no {name.title()} render engine")
+    try:
+        scene.render.engine = compat.engine_identifier(name)
+    except TypeError as error:
+        raise FirstFrameError(f"this Blender has no {name.title()} render engine") from error
     if name == "CYCLES":
         if not hasattr(scene, "cycles"):
-            raise RuntimeError("this Blender has no Cycles render engine")
+            raise FirstFrameError("this Blender has no Cycles render engine")
         scene.cycles.samples = samples
     elif name == "EEVEE":
         scene.eevee.taa_render_samples = samples
@@ -76,12 +71,11 @@ def use_working_space(name):
         bpy.ops.wm.set_working_color_space(working_space=name, convert_colors=False)
 
 
-def place_camera(scene, view):
-    """A new camera in the place of the scene's ``view["name"]``: its lens and focus, the given view, nothing animated.
+def place_camera(scene, original, view: dict) -> None:
+    """A new camera in the place of ``original``: its lens and focus, the given view, nothing animated.
 
     The sensor is given per mm of lens.
     """
-    original = bpy.data.objects[view["name"]] if view["name"] in bpy.data.objects else scene.camera
     now = original.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
     lens = original.data.copy()
     lens.animation_data_clear()
@@ -129,45 +123,28 @@ def set_output(scene, request):
     render.use_file_extension = False
 
 
-def render_frames(request):
-    """Render the frames of ``request["frames"]``, each into the file that goes with it (see
-    `child_blender.render_request`).
-    """
-    bpy.ops.wm.open_mainfile(filepath=request["file"], load_ui=False, use_scripts=request["use_scripts"])
-    scene = bpy.data.scenes[request["scene"]]
-    if bpy.context.window is not None:
-        bpy.context.window.scene = scene
+def render_pictures(scene, request: dict, say: Callable) -> None:
+    """Render the frames of ``request["frames"]``, each into the file that goes with it (see `orders.picture_order`)."""
     use_working_space(request["working_space"])
     choose_engine(scene, request["engine"], request["samples"])
     frames = request["frames"]
-    progress = Progress(len(frames))
-    bpy.app.handlers.render_stats.append(progress)
-    for index, (frame, output) in enumerate(frames):
-        progress.begin(index)
-        scene.frame_set(frame)
-        if request["camera"] is not None:
-            place_camera(scene, request["camera"])
-        set_output(scene, request)  # after the frame is set, which may have animated some of it
-        scene.render.filepath = output
-        bpy.ops.render.render(write_still=True, scene=scene.name)
+    progress = Progress(len(frames), say)
+    with _told_of_samples(progress):
+        for index, (frame, output) in enumerate(frames):
+            progress.begin(index)
+            scene.frame_set(frame)
+            if request["camera"] is not None:
+                place_camera(scene, active_camera(scene, frame), request["camera"])
+            set_output(scene, request)  # after the frame is set, which may have animated some of it
+            scene.render.filepath = output
+            bpy.ops.render.render(write_still=True, scene=scene.name)
 
 
 # ── Movies ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def extension():
-    """The package that this script lies in, for what needs no add-on to be enabled, under a name of its own."""
-    name, folder = "das_extension", os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    spec = importlib.util.spec_from_file_location(
-        name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
-    )
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    return tuple(importlib.import_module(f"{name}.{part}") for part in ("compat", "scene.sequencer"))
-
-
-def make_movies(request):
+def make_movies(request: dict, say: Callable) -> None:
     """Encode each of ``request["movies"]``: its ``"frames"``, PNG files of one folder in order, into ``"output"``."""
-    compat, sequencer = extension()
     for index, movie in enumerate(request["movies"]):
         say(view=index, views=len(request["movies"]))
         scene = bpy.data.scenes.new("Movie")
@@ -182,36 +159,3 @@ def make_movies(request):
         compat.set_video_output(scene)
         render.filepath = movie["output"]
         bpy.ops.render.render(animation=True, scene=scene.name)
-
-
-TASKS = {"render": render_frames, "movies": make_movies}
-
-
-def leave_with_parent():
-    """Wait until standard input closes, then end this process without another word."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
-def main():
-    """Do the task and leave at once: Blender up to 4.5 as a module crashes or hangs in its own exit code while add-ons
-    are registered.
-    """
-    if sys.stdin is not None:  # Blender for Windows may have none
-        threading.Thread(target=leave_with_parent, daemon=True).start()
-    status = 0
-    try:
-        with open(sys.argv[-1], encoding="utf-8") as file:
-            request = json.load(file)
-        TASKS[request["task"]](request)
-    except BaseException as error:
-        traceback.print_exc()
-        say(error=f"{type(error).__name__}: {error}")
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The copy of the open file that a child Blender opens: written at one moment, and nothing else ever touches the scene.
+
+It is Blender's own *Save a Copy* of the whole file (see docs/decisions): memory bakes, packed data and libraries travel
+with it, and relative paths are rewritten for its place.  What no file holds travels beside it: unsaved pixels of images
+and unsaved words of texts that belong to a file.  Disk caches are found through a link to their folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from .. import compat
+from ..errors import SceneError, StorageError
+from ..scene.simulations import cache_folder_name
+
+
+@dataclass(frozen=True)
+class SceneCopy:
+    """A file in a folder of its own, and what brings it to the state that the scene was in.
+
+    ``images``, ``texts``: see `child.work.open_copy`.  ``use_scripts``: whether this Blender runs the file's scripts.
+    """
+
+    folder: Path
+    file: Path
+    scene: str
+    view_layer: str
+    use_scripts: bool
+    checks_drivers: bool
+    working_space: str
+    images: list[dict] = field(default_factory=list)
+    texts: list[dict] = field(default_factory=list)
+
+    def request(self) -> dict:
+        """The child's task of opening it."""
+        return {
+            "task": "open",
+            "file": str(self.file),
+            "scene": self.scene,
+            "use_scripts": self.use_scripts,
+            "checks_drivers": self.checks_drivers,
+            "images": self.images,
+            "texts": self.texts,
+        }
+
+    def close(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_copy(scene, view_layer: str) -> SceneCopy:
+    """A copy of the open file for a job about ``scene``, in a temporary folder; on the thread that may touch Blender.
+
+    Raises `StorageError` when the disk refuses, `SceneError` when something cannot travel, naming it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="das-copy-"))
+    try:
+        file = folder / (Path(bpy.data.filepath).name or "untitled.blend")
+        images = [_kept_pixels(image, folder) for image in bpy.data.images if _is_unsaved(image)]
+        texts = [
+            {"name": text.name, "words": text.as_string()}
+            for text in bpy.data.texts
+            if text.filepath and text.is_dirty and text.library is None
+        ]
+        _save_copy(file)
+        _link_disk_caches(folder)
+    except OSError as refused:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise StorageError(
+            f"A copy of the scene could not be written to {folder} ({refused.strerror or refused}); free some space in "
+            "the temporary folder."
+        ) from refused
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return SceneCopy(
+        folder=folder,
+        file=file,
+        scene=scene.name,
+        view_layer=view_layer,
+        use_scripts=not bpy.app.autoexec_fail,
+        checks_drivers=bpy.app.background,
+        working_space=compat.working_space(),
+        images=images,
+        texts=texts,
+    )
+
+
+def _save_copy(file: Path) -> None:
+    """Blender's *Save a Copy*, without a preview picture and without asking anybody."""
+    try:
+        done = bpy.ops.wm.save_as_mainfile(filepath=str(file), copy=True, check_existing=False, compress=False)
+    except RuntimeError as refused:
+        raise StorageError(
+            f"A copy of the scene could not be written to {file} ({str(refused).strip()}); free some space in the "
+            "temporary folder."
+        ) from refused
+    if "FINISHED" not in done or not file.is_file():
+        raise StorageError(f"A copy of the scene could not be written to {file}; free some space in the temporary folder.")
+
+
+def _is_unsaved(image) -> bool:
+    return image.is_dirty and image.has_data and image.source in ("FILE", "GENERATED", "TILED") and image.users > 0
+
+
+def _kept_pixels(image, folder: Path) -> dict:
+    """Write an image's unsaved pixels beside the copy, bytes for byte images."""
+    if image.source == "TILED":
+        raise SceneError(f"The tiled image {image.name!r} has unsaved changes; save it (Image › Save) and start again.")
+    width, height = image.size
+    pixels = np.empty(width * height * image.channels, np.float32)
+    image.pixels.foreach_get(pixels)
+    if not image.is_float:
+        pixels = np.rint(pixels * 255.0).astype(np.uint8)
+    path = folder / f"image_{len(list(folder.glob('image_*')))}_{width}_{height}.npy"
+    np.save(path, pixels, allow_pickle=False)
+    return {"name": image.name, "pixels": str(path)}
+
+
+def _link_disk_caches(folder: Path) -> None:
+    """Let the copy find the disk caches of the file: Blender looks for them beside a file, by its name."""
+    if not bpy.data.filepath:
+        return
+    name = cache_folder_name(bpy.data.filepath)
+    caches = Path(bpy.data.filepath).resolve().parent / name
+    if not caches.is_dir():
+        return
+    try:
+        os.symlink(caches, folder / name, target_is_directory=True)
+    except OSError:  # Windows asks for a privilege
+        shutil.copytree(caches, folder / name)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The script that a child Blender runs: connect to the Blender that started it, do one task after the other, leave.
+
+A script of its own, so that it runs in any Blender binary (``-b --python``) and in any Python with the `bpy` module.
+The first line of its standard input says where to connect.  When standard input closes, because whoever started it is
+no more, it leaves at once.
+"""
+
+import importlib.util
+import json
+import os
+import socket
+import sys
+import threading
+import traceback
+
+PACKAGE = "das_extension"
+"""The name that the extension has in here: the add-on itself may be enabled beside it, under its own."""
+
+
+def extension(folder):
+    """Load the package that this script lies in, for what needs no add-on to be enabled."""
+    spec = importlib.util.spec_from_file_location(
+        PACKAGE, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+    )
+    sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f"{PACKAGE}.child.talk"), importlib.import_module(f"{PACKAGE}.child.work")
+
+
+def leave_with_parent():
+    """Wait until standard input closes, then end this process without another word."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def serve(talk, work, errors):
+    """Do what is asked for until the other end closes."""
+    while True:
+        request = talk.receive(None)
+        if "task" not in request:
+            continue  # a stop that came too late
+        number = request["id"]
+
+        def say(number=number, **words):
+            talk.send(id=number, said=words)
+
+        def check_stop(number=number):
+            """Raise `JobCancelled` when the parent has asked to stop."""
+            asked = talk.receive(0.0)
+            if asked is not None and asked.get("stop") == number:
+                raise errors.JobCancelled("The task was cancelled.")
+
+        try:
+            done = work.TASKS[request["task"]](request, say, check_stop)
+        except errors.DasError as error:
+            talk.send(id=number, failed={"code": error.code, "message": error.message, "field": error.field})
+        except Exception as error:
+            traceback.print_exc()
+            talk.send(id=number, failed={"code": "", "message": f"{type(error).__name__}: {error}", "field": None})
+        else:
+            talk.send(id=number, done=done or {})
+
+
+def main():
+    """Connect and serve; leave without Blender's own exit code, which crashes or hangs in Blender up to 4.5 as a module
+    while classes are registered.
+    """
+    status = 0
+    try:
+        meeting = json.loads(sys.stdin.buffer.readline())
+        threading.Thread(target=leave_with_parent, daemon=True).start()
+        talks, work = extension(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        talk = talks.Talk(socket.create_connection(("127.0.0.1", meeting["port"]), timeout=30.0))
+        talk.send(hello=meeting["token"], pid=os.getpid())
+        serve(talk, work, sys.modules[f"{PACKAGE}.errors"])
+    except EOFError:
+        pass
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

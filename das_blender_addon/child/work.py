@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a child Blender can be asked for (`TASKS`): open a copy, export its geometry, render pictures of it, make movies.
+
+Every task is ``task(request, say, check_stop) → what is said at the end``: ``say(**words)`` tells the parent how far it
+is, ``check_stop()`` raises `JobCancelled` when the parent wants no more.  Requests hold resolved values only: nothing
+in here asks for settings.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from ..errors import SceneError
+from ..scene.drivers import check_drivers
+from ..scene.export import GeometryExport
+from ..scene.walk import step_simulations, walk_in_render
+from ..tracking.spool import SpoolWriter
+from .pictures import make_movies, render_pictures
+
+_opened: dict[str, object] = {}
+"""The copy that is open: its ``file`` and the names of what was ``simulated`` up to which frame."""
+
+
+def open_copy(request: dict, say, check_stop) -> dict:
+    """Open ``request["file"]``, and bring back what no file holds: ``"images"`` and ``"texts"`` with unsaved changes."""
+    _opened.clear()
+    try:
+        bpy.ops.wm.open_mainfile(filepath=request["file"], load_ui=False, use_scripts=request["use_scripts"])
+    except RuntimeError as error:
+        raise SceneError(f"The copy of the scene cannot be opened: {str(error).strip()}") from error
+    for said in request["texts"]:
+        bpy.data.texts[said["name"]].from_string(said["words"])
+    for said in request["images"]:
+        _give_pixels(bpy.data.images[said["name"]], Path(said["pixels"]))
+    scene = _scene(request)
+    if request["checks_drivers"]:
+        check_drivers(scene)
+    _opened.update(file=request["file"], simulated_to=None, simulated=[])
+    return {}
+
+
+def export(request: dict, say, check_stop) -> dict:
+    """Spool the geometry of ``request["frames"]`` for a picture of ``"size"`` into the folder ``"spool"``."""
+    scene, frames = _scene(request), request["frames"]
+    _simulate(scene, frames[-1], check_stop)
+    spool = SpoolWriter(Path(request["spool"]))
+    builder = GeometryExport(*request["size"], spool=spool)
+
+    def visit(frame: int, depsgraph) -> None:
+        check_stop()
+        say(frame=frame, done=builder.num_frames)
+        builder.add(frame, depsgraph)
+
+    try:
+        walk_in_render(scene, request["view_layer"], frames, visit)
+        builder.finish()
+    finally:
+        spool.close()
+    return {"simulated": _opened["simulated"], "memory": memory_bytes()}
+
+
+def pictures(request: dict, say, check_stop) -> dict:
+    """Render ``request["frames"]``, see `pictures.render_pictures`."""
+    scene = _scene(request)
+    _simulate(scene, max(frame for frame, _ in request["frames"]), check_stop)
+    render_pictures(scene, request, say)
+    return {"memory": memory_bytes()}
+
+
+def movies(request: dict, say, check_stop) -> dict:
+    """Encode pictures as movies, see `pictures.make_movies`.  Needs no copy, and leaves none open."""
+    _opened.clear()
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    make_movies(request, say)
+    return {"memory": memory_bytes()}
+
+
+TASKS = {"open": open_copy, "export": export, "pictures": pictures, "movies": movies}
+
+
+# ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _scene(request: dict):
+    scene = bpy.data.scenes.get(request["scene"])
+    if scene is None:
+        raise SceneError(f"There is no scene {request['scene']!r} in the copy.")
+    if bpy.context.window is not None and bpy.context.window.scene is not scene:
+        bpy.context.window.scene = scene
+    return scene
+
+
+def _simulate(scene, last: int, check_stop) -> None:
+    """Fill the caches of unbaked simulations up to the frame ``last``, once for all tasks of an open copy."""
+    if _opened["simulated_to"] is None or _opened["simulated_to"] < last:
+        _opened["simulated"] = step_simulations(scene, last, check_stop)
+        _opened["simulated_to"] = last
+
+
+def _give_pixels(image, path: Path) -> None:
+    """The unsaved pixels of an image: a flat array, bytes for byte images."""
+    pixels = np.load(path, allow_pickle=False)
+    if pixels.dtype == np.uint8:
+        pixels = pixels.astype(np.float32) / np.float32(255.0)
+    if len(image.pixels) != len(pixels):  # painted on another size than the file on disk has
+        image.source = "GENERATED"
+        width, height = (int(pixels_of_side) for pixels_of_side in path.stem.split("_")[-2:])
+        image.generated_width, image.generated_height = width, height
+    image.pixels.foreach_set(pixels)
+    image.update()
+
+
+def memory_bytes() -> int:
+    """What this process holds now, bytes; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        pass
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 0

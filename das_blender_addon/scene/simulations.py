@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Simulations of a scene: which of them know only how to go on from their first frame, and which are baked.
+
+A render's depsgraph plays back what caches hold and never simulates.  What is not baked is therefore stepped once from
+its first frame on, in the scene itself, before anything is read: see `walk.step_simulations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpy
+
+CACHED_MODIFIERS = ("CLOTH", "SOFT_BODY")
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One simulation.  ``start``: its first frame.  ``is_baked``: its frames lie in a cache that nothing changes.
+
+    ``is_on_disk``: that cache is a folder of files.
+    """
+
+    name: str
+    start: int
+    is_baked: bool
+    is_on_disk: bool
+
+
+def simulations(scene) -> list[Simulation]:
+    """Every simulation of ``scene`` that a render shows, in the order of the objects."""
+    found = []
+    world = scene.rigidbody_world
+    if world is not None and world.enabled and world.collection is not None and world.collection.all_objects:
+        found.append(_of_cache(f"rigid bodies of the scene {scene.name!r}", world.point_cache))
+    for shape in scene.objects:
+        if shape.hide_render:
+            continue
+        found += _of_object(shape)
+    return found
+
+
+def unbaked(scene) -> list[Simulation]:
+    """Those whose frames are in no cache yet."""
+    return [simulation for simulation in simulations(scene) if not simulation.is_baked]
+
+
+def cache_folder_name(file: str) -> str:
+    """The folder beside the .blend ``file`` in which Blender keeps its disk caches."""
+    return f"blendcache_{Path(file).stem}"
+
+
+def _of_object(shape) -> Iterator[Simulation]:
+    for modifier in shape.modifiers:
+        if not modifier.show_render:
+            continue
+        name = f"{modifier.name} of {shape.name!r}"
+        if modifier.type in CACHED_MODIFIERS:
+            yield _of_cache(name, modifier.point_cache)
+        elif modifier.type == "PARTICLE_SYSTEM":
+            system = modifier.particle_system
+            # Hair stands still unless it has dynamics; keyed and plain physics are a function of time.
+            if system.settings.type != "HAIR" or system.use_hair_dynamics:
+                yield _of_cache(name, system.point_cache)
+        elif modifier.type == "DYNAMIC_PAINT" and modifier.canvas_settings is not None:
+            for surface in modifier.canvas_settings.canvas_surfaces:
+                if surface.is_active:
+                    yield _of_cache(f"{surface.name} of {shape.name!r}", surface.point_cache)
+        elif modifier.type == "FLUID" and modifier.fluid_type == "DOMAIN":
+            domain = modifier.domain_settings
+            is_baked = domain.has_cache_baked_data or domain.has_cache_baked_mesh
+            yield Simulation(name, domain.cache_frame_start, is_baked, True)
+        elif modifier.type == "NODES" and has_simulation_zone(modifier.node_group):
+            yield Simulation(name, _first_frame(shape), _is_baked_zone(modifier), False)
+
+
+def _of_cache(name: str, cache) -> Simulation:
+    return Simulation(name, cache.frame_start, cache.is_baked or cache.use_external, cache.use_disk_cache)
+
+
+def has_simulation_zone(group, seen: frozenset = frozenset()) -> bool:
+    """Whether a tree of geometry nodes simulates, in groups within it, too."""
+    if group is None or group in seen:
+        return False
+    seen = seen | {group}
+    return any(
+        node.bl_idname == "GeometryNodeSimulationOutput"
+        or (node.type == "GROUP" and has_simulation_zone(node.node_tree, seen))
+        for node in group.nodes
+    )
+
+
+def _is_baked_zone(modifier) -> bool:
+    """Whether files or packed data of a bake are there; Blender tells scripts no more of it."""
+    folder = bpy.path.abspath(modifier.bake_directory) if getattr(modifier, "bake_directory", "") else ""
+    return bool(folder) and Path(folder).is_dir() and any(Path(folder).iterdir())
+
+
+def _first_frame(shape) -> int:
+    scenes = [scene.frame_start for scene in bpy.data.scenes if shape.name in scene.objects]
+    return min(scenes, default=1)
