@@ -29,7 +29,8 @@ from .jobs.scripting import (
 from .shot.first_frame import FirstFrameRender, render_digest, start_first_frame
 from .shot.pictures import FirstFrame, first_frame_path, first_frame_state
 from .shot.plan import ShotPlan, ShotTracking, shot_from_geometry
-from .shot.scene_shot import plan_shot, shot_folder
+from .shot.scene_shot import plan_shot
+from .shot.shot_folder import shot_folder
 from .take.cache import Take, TakeRequest, TakeSettings, find_take, load_take, run_take, take_request
 
 __all__ = [

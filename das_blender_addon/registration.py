@@ -8,7 +8,7 @@ import logging
 import bpy
 
 from . import commands, compat, engine, local_server
-from .ui import clip_operator, drawing, interruptions, operators, panels, preferences, properties
+from .ui import clip_operator, drawing, interruptions, operators, panels, preferences, properties, saving
 
 MODULES = (
     preferences,
@@ -18,6 +18,7 @@ MODULES = (
     operators,
     clip_operator,
     interruptions,
+    saving,
     drawing,
     panels,
     commands,

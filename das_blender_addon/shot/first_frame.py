@@ -28,6 +28,7 @@ from ..scene.colours import kept_look
 from ..scene.stepping import render_layer
 from .pictures import (
     FirstFrame,
+    Owner,
     checked,
     find_painted,
     find_rendered,
@@ -38,6 +39,7 @@ from .pictures import (
     read_first_frame,
 )
 from .plan import ShotTracking
+from .shot_folder import own_files, this_file
 
 LOGGER = logging.getLogger(__name__)
 
@@ -59,10 +61,13 @@ def layer_to_tell_apart(scene, view_layer: str) -> str:
     return view_layer if len(scene.view_layers) > 1 else ""
 
 
-def own_start(scene) -> int:
-    """The frame that the scene's own shot begins at, whatever the environment says."""
+def owner_of(scene, folder: Path) -> Owner:
+    """Whose pictures in the shot's ``folder`` are the scene's; it begins where its own range does, whatever the
+    environment says.
+    """
     settings = getattr(scene, "das", None)  # a scene has none while the extension is not enabled
-    return settings.shot_start if settings is not None and settings.use_shot_range else scene.frame_start
+    start = settings.shot_start if settings is not None and settings.use_shot_range else scene.frame_start
+    return Owner(start, own_files(folder))
 
 
 def start_first_frame(
@@ -93,10 +98,10 @@ def start_first_frame(
     look = kept_look(scene)
     view_layer = view_layer or render_layer(scene).name
     digest = render_digest(shot, engine, samples, look, layer_to_tell_apart(scene, view_layer))
-    start = own_start(scene)
-    note = painted_elsewhere(folder, frame, own_start=start)
+    owner = owner_of(scene, folder)
+    note = painted_elsewhere(folder, frame, owner=owner)
     if not force:  # 1. painted, 2. rendered before
-        painted = find_painted(folder, frame, geometry=shot.digest, own_start=start)
+        painted = find_painted(folder, frame, geometry=shot.digest, owner=owner)
         if painted is not None:
             return FirstFrameRender(checked(painted, model_size))
         rendered = find_rendered(folder, frame, digest)
@@ -105,6 +110,7 @@ def start_first_frame(
     LOGGER.info("rendering the first frame of frame %d (it was %s)", frame, first_frame_state(folder, frame, digest))
     record = {
         "maker": "das",
+        "file": this_file(),
         "geometry": shot.digest,
         "engine": engine,
         "samples": samples,
@@ -117,7 +123,7 @@ def start_first_frame(
         launch(),
         FirstFrameError,
     )
-    replaces = {"geometry": shot.digest, "own_start": start} if force else None
+    replaces = owner if force else None
     keep = _Keep(folder, frame, digest, record, note, replaces)
     return FirstFrameRender(None, child=child, keep=keep)
 
@@ -126,8 +132,7 @@ def start_first_frame(
 class _Keep:
     """Where a rendered picture goes, and what is noted of it.
 
-    ``note``: what its user should know.  ``replaces``: which painted pictures it replaces (`put_aside_painted`), None
-    for none.
+    ``note``: what its user should know.  ``replaces``: whose painted pictures it replaces, None for nobody's.
     """
 
     folder: Path
@@ -135,7 +140,7 @@ class _Keep:
     digest: str
     record: dict
     note: str
-    replaces: dict | None
+    replaces: Owner | None
 
 
 class FirstFrameRender:
@@ -201,7 +206,8 @@ class FirstFrameRender:
                 "script in the file changes the resolution: remove it."
             )
         if keep.replaces is not None:
-            put_aside_painted(keep.folder, keep.frame, **keep.replaces)
+            geometry = keep.record["geometry"]
+            put_aside_painted(keep.folder, keep.frame, geometry=geometry, owner=keep.replaces)
         made = keep_rendered(keep.folder, keep.frame, keep.digest, encode_png(pixels), keep.record)
         return replace(made, notes=tuple(filter(None, (keep.note,))))
 

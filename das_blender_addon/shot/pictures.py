@@ -22,6 +22,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,6 +56,21 @@ class FirstFrame:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """Whose pictures are asked for.
+
+    ``start``: the frame that a picture of an earlier version, which did not say its frame, is taken for.  ``files``:
+    the .blend files whose painted pictures are the shot's own; None for all.
+    """
+
+    start: int | None = None
+    files: Collection[str] | None = None
+
+
+ANYBODY = Owner()
+
+
+@dataclass(frozen=True)
 class _File:
     """A picture in a shot's folder.  ``view``, ``sha``: what its name says, "" where it says nothing."""
 
@@ -72,16 +88,19 @@ class _File:
 
 
 def find_painted(
-    folder: Path, frame: int, *, geometry: str = "", own_start: int | None = None, is_copy: bool = False
+    folder: Path,
+    frame: int,
+    *,
+    geometry: str = "",
+    owner: Owner = ANYBODY,
 ) -> FirstFrame | None:
     """The picture that somebody painted for ``frame``; of several the one for this ``geometry``, else the newest.
 
     ``geometry``: `ShotTracking.digest` of the window; a picture that was painted for another one says so in its notes.
-    ``own_start``: the frame that a picture of an earlier version, which did not say its frame, is taken for.
-    ``is_copy``: the file is a copy of the one that the folder is of; a picture that was painted for another geometry
-    is not its own.  Raises `FirstFrameError` when the file cannot be read.
+    A picture of another file than the ``owner``'s that is still there, its origin or its copy, counts only for the
+    geometry that it was painted for.  Raises `FirstFrameError` when the file cannot be read.
     """
-    painted = _painted(folder, frame, geometry, own_start, is_copy)
+    painted = _painted(folder, frame, geometry, owner)
     if not painted:
         return None
     file = max(painted, key=lambda file: (_geometry_of(file) == geometry, _age_key(file)))
@@ -116,10 +135,20 @@ def find_rendered(folder: Path, frame: int, view: str, *, not_before: float = 0.
     return None
 
 
-def painted_elsewhere(folder: Path, frame: int, *, own_start: int | None = None) -> str:
-    """One sentence about pictures that were painted for other frames than ``frame``; "" when there are none."""
-    others = sorted((file for file in _files(folder, own_start) if file.frame != frame and _is_painted(file)),
-                    key=lambda file: file.frame)
+def painted_elsewhere(
+    folder: Path, frame: int, *, owner: Owner = ANYBODY
+) -> str:
+    """One sentence about painted pictures that do not count for ``frame``: for other frames, else of another file's
+    camera; "" when there are none.
+    """
+    painted = [file for file in _files(folder, owner.start) if _is_painted(file)]
+    others = sorted((file for file in painted if file.frame != frame), key=lambda file: file.frame)
+    foreign = [file for file in painted if file.frame == frame and _is_foreign(file, owner)]
+    if foreign:
+        return (
+            f"The first frame {foreign[0].path} was painted for another camera or other geometry of the file "
+            f"{read_record(foreign[0].path)['file']}, of which this one is a copy; it is not used."
+        )
     if not others:
         return ""
     return (
@@ -128,25 +157,32 @@ def painted_elsewhere(folder: Path, frame: int, *, own_start: int | None = None)
     )
 
 
-def first_frame_path(folder: Path, frame: int, *, own_start: int | None = None, is_copy: bool = False) -> Path:
+def first_frame_path(
+    folder: Path, frame: int, *, owner: Owner = ANYBODY
+) -> Path:
     """The file of the first frame of ``frame`` that a window would see now: the painted one, else the one rendered
     last; where there is none, the place to put one of your own.
     """
-    files = _painted(folder, frame, "", own_start, is_copy) or _rendered(folder, frame, own_start)
+    files = _painted(folder, frame, "", owner) or _rendered(folder, frame, owner)
     if files:
         return max(files, key=_age_key).path
     return _slots(folder) / f"{frame:04d}.png"
 
 
 def first_frame_state(
-    folder: Path, frame: int, digest: str = "", *, own_start: int | None = None, is_copy: bool = False
+    folder: Path,
+    frame: int,
+    digest: str = "",
+    *,
+    geometry: str = "",
+    owner: Owner = ANYBODY,
 ) -> str:
     """"missing", "user" (painted), "fresh", "stale", or, without a ``digest`` of `first_frame.render_digest` to
     compare, "rendered".
     """
-    if _painted(folder, frame, "", own_start, is_copy):
+    if _painted(folder, frame, geometry, owner):
         return "user"
-    rendered = _rendered(folder, frame, own_start)
+    rendered = _rendered(folder, frame, owner)
     if not rendered:
         return "missing"
     if not digest:
@@ -182,7 +218,11 @@ def keep_rendered(folder: Path, frame: int, view: str, png: bytes, record: dict)
 
 
 def put_aside_painted(
-    folder: Path, frame: int, *, geometry: str = "", own_start: int | None = None, is_copy: bool = False
+    folder: Path,
+    frame: int,
+    *,
+    geometry: str = "",
+    owner: Owner = ANYBODY,
 ) -> list[Path]:
     """Give the painted pictures that `find_painted` chooses from numbered names, under which they count no more;
     returns those.
@@ -190,7 +230,7 @@ def put_aside_painted(
     Raises `StorageError` when the disk refuses: then nothing is to be put in their place.
     """
     kept = []
-    for file in _painted(folder, frame, geometry, own_start, is_copy):
+    for file in _painted(folder, frame, geometry, owner):
         number = 1
         while (aside := file.path.with_name(f"{file.path.stem}-kept-{number}.png")).exists():
             number += 1
@@ -262,15 +302,23 @@ def _files(folder: Path, own_start: int | None = None) -> list[_File]:
     return found
 
 
-def _painted(folder: Path, frame: int, geometry: str, own_start: int | None, is_copy: bool) -> list[_File]:
+def _painted(
+    folder: Path, frame: int, geometry: str, owner: Owner
+) -> list[_File]:
     """The painted pictures that count for ``frame``; see `find_painted`."""
-    painted = [file for file in _files(folder, own_start) if file.frame == frame and _is_painted(file)]
-    return [file for file in painted if not is_copy or (geometry and _geometry_of(file) == geometry)]
+    painted = [file for file in _files(folder, owner.start) if file.frame == frame and _is_painted(file)]
+    return [file for file in painted if not _is_foreign(file, owner) or geometry and _geometry_of(file) == geometry]
 
 
-def _rendered(folder: Path, frame: int, own_start: int | None) -> list[_File]:
+def _is_foreign(file: _File, owner: Owner) -> bool:
+    """Whether the picture was made for another file, which is still there (else this one is it, and was moved)."""
+    made_for = str(read_record(file.path).get("file", ""))
+    return owner.files is not None and bool(made_for) and made_for not in owner.files and os.path.exists(made_for)
+
+
+def _rendered(folder: Path, frame: int, owner: Owner) -> list[_File]:
     """The pictures of ``frame`` that are as we rendered them."""
-    return [file for file in _files(folder, own_start) if file.frame == frame and _is_rendered(file)]
+    return [file for file in _files(folder, owner.start) if file.frame == frame and _is_rendered(file)]
 
 
 _shas: dict[tuple, str] = {}

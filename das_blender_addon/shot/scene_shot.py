@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import bpy
 
 from ..errors import SettingsError
 from ..protocol.messages import Capabilities
 from ..scene import camera as cameras
-from ..scene.stepping import render_layer
 from . import plan as plans
 from .plan import ShotPlan
 
@@ -53,18 +50,6 @@ def plan_shot(
         size=None if size is None else check_size(size),
         large_if_fast=not bpy.app.background,
     )
-
-
-def shot_folder(scene, cache_folder: str | Path, view_layer: str = "") -> Path:
-    """Where the first frame and the takes of one of the scene's view layers live below ``cache_folder``.
-
-    ``<file>-<scene>`` for the scene's first layer, ``<file>-<scene>@<layer>`` for any other, safe on every system.
-    ``view_layer`` "": the layer that a take outside of a render is made of, the first one that renders.
-    """
-    file = Path(bpy.data.filepath).stem if bpy.data.filepath else "untitled"
-    layer = view_layer or render_layer(scene).name
-    parts = [f"{file}-{scene.name}", *([] if layer == scene.view_layers[0].name else [layer])]
-    return Path(cache_folder) / "@".join(re.sub(r"[^\w.-]+", "_", part) for part in parts)
 
 
 def check_size(size) -> tuple[int, int]:

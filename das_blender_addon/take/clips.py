@@ -26,8 +26,8 @@ from ..protocol.png import decode_png, encode_png
 from ..scene.camera import pixel_aspect, render_size
 from ..scene.walking import export, finder
 from ..shot.plan import check_frames, check_in_view
-from ..shot.scene_shot import shot_folder
 from ..shot.settings import ResolvedSettings
+from ..shot.shot_folder import shot_name
 from ..tracking.geometry import GeometrySequence
 from ..tracking.video import render_tracking_video
 from .clip_folder import ClipPlace, append_clip, check_caption, check_place, place_of
@@ -123,8 +123,7 @@ def clip_request(
 
 def default_name(scene, frames: tuple[int, ...]) -> str:
     """The clip's name where none was given: file, scene and frames."""
-    shot = shot_folder(scene, "").name.replace("@", "-")
-    return f"{shot}_{frames[0]:04d}-{frames[-1]:04d}"
+    return f"{shot_name(scene)}_{frames[0]:04d}-{frames[-1]:04d}"
 
 
 def export_clip(scene, request: ClipRequest, *, on_event: OnEvent | None = None) -> Recipe:

@@ -37,13 +37,13 @@ from ..scene.camera import render_size
 from ..scene.colours import kept_look
 from ..scene.stepping import render_layer
 from ..scene.walking import Step, export, finder
-from ..shot.first_frame import layer_to_tell_apart, own_start, render_digest, start_first_frame
+from ..shot.first_frame import layer_to_tell_apart, owner_of, render_digest, start_first_frame
 from ..shot.machine import check_online_access
 from ..shot.pictures import first_frame_state
 from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
 from ..shot.scene_shot import plan_shot as plan_of_scene
-from ..shot.scene_shot import shot_folder
 from ..shot.settings import ResolvedSettings
+from ..shot.shot_folder import take_over_folder
 from ..tracking.video import render_tracking_video
 from .cache import Take, TakeSettings, find_take, run_take, take_request
 from .drive import Recipe, Status, in_thread
@@ -131,7 +131,7 @@ def take(
     """
     report, clock = _Reporter(on_event), _Clock()
     view_layer = view_layer or render_layer(scene).name
-    folder = shot_folder(scene, settings.cache_folder, view_layer)
+    folder = take_over_folder(scene, settings.cache_folder, view_layer)
     find = finder(scene) if step is None else lambda: scene
     # 1. What the server offers, and how the shot fits it.
     capabilities, planned, unreachable = yield from _plan(find, settings, folder, server_named)
@@ -142,9 +142,9 @@ def take(
     shot = yield from _shot(geometry, planned, report)
     clock.lap("tracking")
     # 3. The first frame.
-    if unreachable is not None and not _has_first_frame(find(), settings, shot, view_layer):
+    if unreachable is not None and not _has_first_frame(find(), settings, shot, folder, view_layer):
         raise unreachable
-    image = yield from _first_frame(find(), settings, shot, view_layer, report, again=False)
+    image = yield from _first_frame(find(), settings, shot, folder, view_layer, report, again=False)
     clock.lap("first_frame")
     # 4. The job and its frames.
     shot = replace(shot, timings=clock.seconds)
@@ -172,12 +172,13 @@ def take_outside_render(scene, settings: ResolvedSettings) -> Recipe:
 def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
     """Render the first frame anew; returns the `FirstFrame`.  One that was painted is put aside."""
     report, find = _Reporter(), finder(scene)
+    folder = take_over_folder(scene, settings.cache_folder)
     welcome = yield from hello(settings)
     planned = plan_shot(find(), settings, welcome.capabilities)
     geometry = yield from export(find, planned.frames[:1], planned.render_size, None, report)
     shot = yield from _shot(geometry, planned, report)
     layer = render_layer(find()).name
-    return (yield from _first_frame(find(), settings, shot, layer, report, again=True))
+    return (yield from _first_frame(find(), settings, shot, folder, layer, report, again=True))
 
 
 def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
@@ -186,7 +187,7 @@ def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
     Where the server has already said what the model makes, it is the video that would be sent, at the model's size
     and framing; else the shot's own picture at the render size.
     """
-    folder = shot_folder(scene, settings.cache_folder) / "tracking_preview"
+    folder = take_over_folder(scene, settings.cache_folder) / "tracking_preview"
     planned = _known_plan(scene, settings)
     report = _Reporter()
     geometry = yield from export(finder(scene), settings.frames, render_size(scene), None, report)
@@ -246,9 +247,10 @@ def _plan(find: Callable[[], object], settings: ResolvedSettings, folder: Path, 
         raise unreachable from error  # what does not fit what was offered was never rendered
 
 
-def _has_first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, view_layer: str) -> bool:
+def _has_first_frame(
+    scene, settings: ResolvedSettings, shot: ShotTracking, folder: Path, view_layer: str
+) -> bool:
     """Whether the first frame is there and fits the shot, so that nothing has to be rendered for it."""
-    folder = shot_folder(scene, settings.cache_folder, view_layer)
     digest = render_digest(
         shot,
         settings.first_frame_engine,
@@ -258,7 +260,8 @@ def _has_first_frame(scene, settings: ResolvedSettings, shot: ShotTracking, view
     )
     if settings.first_frame_path:
         return True
-    state = first_frame_state(folder, shot.plan.frames[0], digest, own_start=own_start(scene))
+    owner = owner_of(scene, folder)
+    state = first_frame_state(folder, shot.plan.frames[0], digest, geometry=shot.digest, owner=owner)
     return state in ("user", "fresh")
 
 
@@ -282,13 +285,20 @@ def _counting(stage: str, say: OnEvent) -> Callable[[int, int], None]:
 
 
 def _first_frame(
-    scene, settings: ResolvedSettings, shot: ShotTracking, view_layer: str, report: _Reporter, *, again: bool
+    scene,
+    settings: ResolvedSettings,
+    shot: ShotTracking,
+    folder: Path,
+    view_layer: str,
+    report: _Reporter,
+    *,
+    again: bool,
 ) -> Recipe:
     """The `FirstFrame`, rendered by a child Blender where it is missing, stale, or wanted ``again``."""
     rendering = start_first_frame(
         scene,
         shot,
-        folder=shot_folder(scene, settings.cache_folder, view_layer),
+        folder=folder,
         path=settings.first_frame_path,
         engine=settings.first_frame_engine,
         samples=settings.first_frame_samples,

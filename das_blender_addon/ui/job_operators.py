@@ -11,6 +11,7 @@ from ..client import known_servers
 from ..errors import DasError
 from ..scene.stepping import is_rendering
 from ..shot.settings import resolve_settings
+from ..shot.shot_folder import ensure_shot_id
 from ..take import drive, recent, recipes
 from . import session
 from .images import load_sequence, show_image
@@ -59,6 +60,7 @@ class JobOperator:
         """Start the job and return; a timer drives it."""
         if bpy.app.background:
             return self.execute(context)
+        ensure_shot_id(context.scene)
         try:
             recipe = self.make_recipe(context.scene)
         except DasError as error:

@@ -13,7 +13,7 @@ from .. import compat, local_server
 from ..errors import DasError
 from ..jobs.scripting import add_to_sequencer
 from ..scene.colours import keep_look, pixel_changes
-from ..shot.first_frame import own_start
+from ..shot.first_frame import owner_of
 from ..shot.pictures import first_frame_path
 from ..shot.scene_shot import shot_folder
 from ..shot.settings import MAX_SEED, resolve_settings
@@ -118,7 +118,7 @@ def first_frame_file(scene) -> Path:
     if chosen.first_frame_path:
         return Path(chosen.first_frame_path)
     folder = shot_folder(scene, chosen.cache_folder)
-    return first_frame_path(folder, chosen.frames[0], own_start=own_start(scene))
+    return first_frame_path(folder, chosen.frames[0], owner=owner_of(scene, folder))
 
 
 # ── The server on this machine ───────────────────────────────────────────────────────────────────────────────────────

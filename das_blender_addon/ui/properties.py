@@ -170,6 +170,9 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         subtype="DIR_PATH",
         options=compat.relative_path_options(),
     )
+    shot_id: StringProperty(
+        name="Shot Id", description="By it the shot's first frames and takes are found", options={"HIDDEN"}
+    )
     edit_scene: PointerProperty(
         name="Edit Scene",
         description="Scene whose sequencer takes the strips; empty makes one of its own",

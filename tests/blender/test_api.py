@@ -11,6 +11,7 @@ from das_blender_addon import api
 from das_blender_addon.client.take import Log, Preview, Progress
 from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError, ShotTooLong
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.shot.shot_folder import shot_folder
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.scenes import add_camera, add_cube, add_grid, key, link
 
@@ -160,10 +161,11 @@ def test_export_shot_crops_back_to_what_the_render_sees(shot):
 
 def test_shot_folder_is_named_after_file_and_scene(shot, tmp_path):
     shot.name = "Shot 1/a"
-    assert api.shot_folder(shot, tmp_path) == tmp_path / "untitled-Shot_1_a"
+    folder = shot_folder(shot, tmp_path)
+    assert folder.parent == tmp_path and folder.name.startswith("untitled-Shot_1_a-")
     shot.view_layers.new("Back / 2")
-    assert api.shot_folder(shot, tmp_path) == tmp_path / "untitled-Shot_1_a"
-    assert api.shot_folder(shot, tmp_path, "Back / 2") == tmp_path / "untitled-Shot_1_a@Back_2"
+    assert api.shot_folder(shot, tmp_path) == folder
+    assert api.shot_folder(shot, tmp_path, "Back / 2").parent == folder / "layers"
 
 
 # ── render_take ─────────────────────────────────────────────────────────────────────────────────────────────────────

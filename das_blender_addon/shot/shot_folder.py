@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which folder of the cache is a shot's: ``<cache>/<file>-<scene>-<id>``, found by its id whatever else its name says.
+
+The id is stored in the scene (`Scene.das.shot_id`), by a button of a window or by saving there, never by a job.  A
+scene without one (an old file, a farm, a script) goes by a digest of its file's resolved path and its own exact name,
+on which all processes agree that see the file under the same path; that digest becomes its id when it gets one.  So a
+file may be renamed or saved under another name and keeps its pictures and takes, and two files or scenes of one name
+never share a folder.
+
+A copy of a file has its origin's id.  What is kept by content (rendered pictures, takes) may be shared; a painted
+picture counts for a copy only where geometry and camera are the ones that it was painted for (`own_files`).
+
+Earlier versions had ``<cache>/<file>-<scene>``: the first job that finds such a folder and none of its own takes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+import bpy
+
+from ..client.files import write_whole
+from ..errors import StorageError
+from ..scene.stepping import render_layer
+
+LOGGER = logging.getLogger(__name__)
+ID_DIGITS = 16
+NAME_LIMIT = 40
+"""Characters of file and of scene that a folder's name shows; the id alone tells folders apart."""
+
+_ids: dict[int, str] = {}
+"""Scene (`session_uid`) → its id of this session: undo may take it out of the scene again."""
+
+
+# ── The id ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shot_id(scene) -> str:
+    """The id by which the scene's shot goes, 16 hex digits; changes nothing."""
+    stored = _stored(scene)
+    if stored and not _is_duplicate(scene, stored):
+        return stored
+    origin = stored or (os.path.realpath(bpy.data.filepath) if bpy.data.filepath else "")
+    return hashlib.sha256(f"{origin}\n{scene.name_full}".encode()).hexdigest()[:ID_DIGITS]
+
+
+def ensure_shot_id(scene) -> None:
+    """Store the scene's id in it; only where its user pressed a button or saves.  A linked scene keeps none."""
+    scene = scene.original
+    stored = _stored(scene)
+    if scene.library is not None or not hasattr(scene, "das"):
+        return
+    if not stored and not bpy.data.filepath:  # a path will come, and with it a digest that another file may have had
+        chosen = uuid.uuid4().hex[:ID_DIGITS]
+    else:
+        chosen = shot_id(scene)
+    if scene.das.shot_id != chosen:
+        scene.das.shot_id = chosen
+    _ids[scene.session_uid] = chosen
+
+
+def forget_ids() -> None:
+    """Another file is opened: the ids of this session were the old one's."""
+    _ids.clear()
+
+
+def _stored(scene) -> str:
+    settings = getattr(scene, "das", None)  # a scene has none while the extension is not enabled
+    stored = settings.shot_id if settings is not None else ""
+    return stored or _ids.get(scene.original.session_uid, "")
+
+
+def _is_duplicate(scene, stored: str) -> bool:
+    """Whether another scene of the file has the same id and was there first: a copied scene gets a numbered name."""
+    with_it = [other.name_full for other in bpy.data.scenes if _stored(other) == stored]
+    with_it.sort(key=lambda name: (re.search(r"\.\d{3,}$", name) is not None, len(name), name))
+    return with_it[0] != scene.name_full if with_it else False
+
+
+# ── The folder ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shot_name(scene) -> str:
+    """File and scene in one word that is safe on every system."""
+    file = Path(bpy.data.filepath).stem if bpy.data.filepath else "untitled"
+    return _safe(f"{file}-{scene.name}")
+
+
+def shot_folder(scene, cache_folder: str | Path, view_layer: str = "") -> Path:
+    """Where the first frames and takes of one of the scene's view layers live below ``cache_folder``; changes nothing
+    on disk.
+
+    The scene's first layer has the shot's own folder, any other one below it.  ``view_layer`` "": the layer that a take
+    outside of a render is made of, the first one that renders.
+    """
+    return _shot_folder(scene, cache_folder) / _below(scene, view_layer)
+
+
+def _below(scene, view_layer: str) -> Path:
+    layer = view_layer or render_layer(scene).name
+    if layer == scene.view_layers[0].name:
+        return Path()
+    safe = _safe(layer)
+    return Path("layers") / (safe if safe == layer else f"{safe}-{hashlib.sha256(layer.encode()).hexdigest()[:8]}")
+
+
+def _shot_folder(scene, cache_folder: str | Path) -> Path:
+    cache, identity = Path(cache_folder), shot_id(scene)
+    found = _folder_of(cache, identity)
+    if found is not None:
+        return found
+    earlier = cache / shot_name(scene)
+    if earlier.is_dir() and _may_take_over(scene):
+        return earlier
+    return cache / _new_name(scene, identity)
+
+
+def take_over_folder(scene, cache_folder: str | Path, view_layer: str = "") -> Path:
+    """`shot_folder` for a job that will write there: a folder of an earlier version gets its new name."""
+    return _take_over(scene, cache_folder) / _below(scene, view_layer)
+
+
+def _take_over(scene, cache_folder: str | Path) -> Path:
+    folder = _shot_folder(scene, cache_folder)
+    identity = shot_id(scene)
+    if folder.name.endswith(f"-{identity}") or not folder.is_dir():
+        return folder
+    target = folder.with_name(_new_name(scene, identity))
+    try:
+        folder.rename(target)
+    except OSError as error:  # a cache that is only read, or another process was first
+        LOGGER.info("%s keeps its name: %s", folder, error)
+        return _shot_folder(scene, cache_folder)
+    LOGGER.info("%s of an earlier version is now %s", folder, target)
+    return target
+
+
+def _folder_of(cache: Path, identity: str) -> Path | None:
+    try:
+        names = sorted(entry.name for entry in os.scandir(cache) if entry.name.endswith(f"-{identity}"))
+    except OSError:
+        return None
+    return cache / names[0] if names else None
+
+
+def _new_name(scene, identity: str) -> str:
+    file = Path(bpy.data.filepath).stem if bpy.data.filepath else "untitled"
+    return f"{_safe(file)[:NAME_LIMIT]}-{_safe(scene.name)[:NAME_LIMIT]}-{identity}"
+
+
+def _may_take_over(scene) -> bool:
+    """Whether a folder of an earlier version is rather this scene's than another's of the file."""
+    same = sorted(
+        (other.name for other in bpy.data.scenes if _safe(other.name) == _safe(scene.name)),
+        key=lambda name: (name != _safe(name), name),
+    )
+    return not same or same[0] == scene.name
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+# ── Files that are saved under another name ─────────────────────────────────────────────────────────────────────────
+
+
+def own_files(folder: Path) -> frozenset[str]:
+    """The files whose painted pictures in ``folder`` are the open file's own: itself, and those that it was saved from
+    under another name.
+    """
+    here = this_file()
+    return frozenset((here, *_read_origins(folder).get(here, ())))
+
+
+def this_file() -> str:
+    """The open file's resolved path, "" for one that was never saved."""
+    return os.path.realpath(bpy.data.filepath) if bpy.data.filepath else ""
+
+
+def follow(old: Path, new: Path, old_file: str, new_file: str) -> None:
+    """The file was saved under another name: its pictures come along, those of ``old_file`` are its own too.
+
+    Pictures are copied, takes linked (they are never written twice).  Raises `StorageError`.
+    """
+    if old != new and old.is_dir() and not new.exists():
+        try:
+            shutil.copytree(old, new, copy_function=_copy_or_link, ignore=shutil.ignore_patterns("leases", ".*"))
+        except (OSError, shutil.Error) as error:
+            raise StorageError(f"The first frames in {old} cannot be copied to {new}: {error}.") from error
+    if old_file and old_file != new_file and new.is_dir():
+        origins = _read_origins(new)
+        origins[new_file] = sorted({old_file, *origins.get(old_file, ()), *origins.get(new_file, ())} - {new_file})
+        write_whole(new / "shot.json", json.dumps({"saved_from": origins}, indent=1, sort_keys=True).encode())
+
+
+def _copy_or_link(source: str, target: str) -> None:
+    if f"{os.sep}takes{os.sep}" not in source:
+        shutil.copy2(source, target)
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another disk: a take that is missing is made anew
+        LOGGER.debug("%s does not come along", source)
+
+
+def _read_origins(folder: Path) -> dict[str, list[str]]:
+    try:
+        said = json.loads((Path(folder) / "shot.json").read_text(encoding="utf-8"))["saved_from"]
+        return {str(file): [str(one) for one in origins] for file, origins in said.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which folder of the cache is a shot's: never another shot's, and the same one whatever becomes of its file."""
+
+import shutil
+
+import bpy
+import numpy as np
+import pytest
+from das_blender_addon.first_frame import owner_of
+from das_blender_addon.pictures import find_painted, first_frame_path, first_frame_state, keep_rendered
+
+from das_blender_addon.protocol.png import encode_png
+from das_blender_addon.shot import saving, shot_folder
+
+PICTURE = encode_png(np.full((4, 6, 3), 10, np.uint8))
+PAINTED = encode_png(np.full((4, 6, 3), 90, np.uint8))
+VIEW, GEOMETRY = "ab" * 32, "cd" * 32
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "shared"
+
+
+@pytest.fixture
+def das_scene(scene, cache):
+    scene.render.engine = "DAS"
+    scene.das.cache_folder = str(cache)
+    return scene
+
+
+def save(path, *, in_window: bool = False) -> None:
+    """Save the file; a Blender with a window calls what `saving` does around it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if in_window:
+        saving.begin_saving()
+    bpy.ops.wm.save_as_mainfile(filepath=str(path))
+    if in_window:
+        saving.end_saving()
+
+
+def open_file(path):
+    bpy.ops.wm.open_mainfile(filepath=str(path))
+    return bpy.context.scene
+
+
+def paint(scene, cache, frame: int = 1, geometry: str = GEOMETRY):
+    """A first frame that was rendered and painted over; returns its file."""
+    record = {"geometry": geometry, "file": shot_folder.this_file()}
+    path = keep_rendered(shot_folder.shot_folder(scene, cache), frame, VIEW, PICTURE, record).path
+    path.write_bytes(PAINTED)
+    return path
+
+
+def painted_for(scene, cache, geometry: str = GEOMETRY):
+    """The bytes of the painted first frame that a job of ``scene`` would use."""
+    folder = shot_folder.shot_folder(scene, cache)
+    found = find_painted(folder, 1, geometry=geometry, owner=owner_of(scene, folder))
+    return found.png if found is not None else None
+
+
+# ── Never another's ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_files_of_one_name_share_no_folder(das_scene, cache, tmp_path):
+    folders = set()
+    for place in ("a", "b"):
+        save(tmp_path / place / "shot.blend")
+        folders.add(shot_folder.shot_folder(bpy.context.scene, cache))
+    assert len(folders) == 2 and all(folder.name.startswith("shot-Scene-") for folder in folders)
+
+
+def test_scenes_whose_names_look_alike_share_no_folder(das_scene, cache, tmp_path):
+    das_scene.name = "shot 1"
+    bpy.data.scenes.new("shot_1")
+    save(tmp_path / "a.blend")
+    assert len({shot_folder.shot_folder(one, cache) for one in bpy.data.scenes}) == 2
+
+
+@pytest.mark.parametrize("in_window", [True, False])
+def test_copied_scene_gets_a_folder_of_its_own(das_scene, cache, tmp_path, in_window):
+    save(tmp_path / "shot.blend", in_window=True)
+    before = shot_folder.shot_folder(das_scene, cache)
+    bpy.ops.scene.new(type="FULL_COPY")
+    copy = bpy.context.scene
+    assert copy.das.shot_id == das_scene.das.shot_id
+    other = shot_folder.shot_folder(copy, cache)
+    assert other != before and shot_folder.shot_folder(das_scene, cache) == before
+    save(tmp_path / "shot.blend", in_window=in_window)
+    assert shot_folder.shot_folder(copy, cache) == other and shot_folder.shot_folder(das_scene, cache) == before
+    assert (copy.das.shot_id != das_scene.das.shot_id) is in_window
+
+
+def test_name_of_any_length_makes_a_folder(das_scene, cache, tmp_path):
+    das_scene.name = "ß" * 31
+    save(tmp_path / f"{'ü' * 120}.blend")
+    shot_folder.shot_folder(das_scene, cache).mkdir(parents=True)
+
+
+# ── The same one ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_job_in_the_background_gives_no_id(das_scene, cache, tmp_path):
+    save(tmp_path / "shot.blend")
+    first = shot_folder.take_over_folder(das_scene, cache)
+    assert das_scene.das.shot_id == "" and first == shot_folder.take_over_folder(das_scene, cache)
+    saved = open_file(tmp_path / "shot.blend")
+    assert saved.das.shot_id == "" and shot_folder.shot_folder(saved, cache) == first
+
+
+def test_id_given_later_keeps_the_folder(das_scene, cache, tmp_path):
+    save(tmp_path / "old.blend")
+    path = paint(das_scene, cache)
+    save(tmp_path / "old.blend", in_window=True)
+    assert das_scene.das.shot_id and first_frame_path(shot_folder.shot_folder(das_scene, cache), 1) == path
+
+
+def test_file_of_another_name_keeps_pictures(das_scene, cache, tmp_path):
+    save(tmp_path / "v1.blend", in_window=True)
+    path = paint(das_scene, cache)
+    save(tmp_path / "v2.blend", in_window=True)
+    assert first_frame_path(shot_folder.shot_folder(das_scene, cache), 1) == path
+    assert painted_for(das_scene, cache, "another camera") == PAINTED, "it was saved from the file it was painted in"
+    shutil.move(tmp_path / "v2.blend", tmp_path / "moved.blend")
+    moved = open_file(tmp_path / "moved.blend")
+    assert first_frame_path(shot_folder.shot_folder(moved, cache), 1) == path
+    (tmp_path / "v1.blend").unlink()
+    assert painted_for(moved, cache, "another camera") == PAINTED
+
+
+def test_file_saved_elsewhere_brings_its_pictures_into_the_cache_beside_it(das_scene, tmp_path):
+    das_scene.das.cache_folder = ""
+    save(tmp_path / "a" / "shot.blend", in_window=True)
+    path = paint(das_scene, tmp_path / "a" / "das_cache")
+    take = path.parents[1] / "takes" / "key" / "frames" / "0001.png"
+    take.parent.mkdir(parents=True)
+    take.write_bytes(PICTURE)
+    save(tmp_path / "b" / "other.blend", in_window=True)
+    folder = shot_folder.shot_folder(das_scene, tmp_path / "b" / "das_cache")
+    assert painted_for(das_scene, tmp_path / "b" / "das_cache") == PAINTED
+    assert (folder / "takes" / "key" / "frames" / "0001.png").read_bytes() == PICTURE
+    first_frame_path(folder, 1).write_bytes(PICTURE + b"\0")
+    assert path.read_bytes() == PAINTED, "painting here does not change the picture there"
+
+
+def test_unsaved_file_keeps_pictures_when_it_is_saved(das_scene, cache, tmp_path):
+    shot_folder.ensure_shot_id(das_scene)
+    path = paint(das_scene, cache)
+    save(tmp_path / "new.blend", in_window=True)
+    assert first_frame_path(shot_folder.shot_folder(das_scene, cache), 1) == path
+    assert painted_for(das_scene, cache, "another camera") == PAINTED
+
+
+def test_undo_takes_no_id_away(das_scene, cache):
+    bpy.ops.ed.undo_push(message="before")
+    shot_folder.ensure_shot_id(das_scene)
+    given = shot_folder.shot_folder(das_scene, cache)
+    das_scene.das.shot_id = ""  # as undo leaves it
+    assert shot_folder.shot_folder(das_scene, cache) == given
+    shot_folder.ensure_shot_id(das_scene)
+    assert shot_folder.shot_folder(das_scene, cache) == given and das_scene.das.shot_id
+
+
+def test_startup_file_and_scenes_of_other_engines_get_no_id(das_scene, tmp_path):
+    saving._before_saving("")
+    assert das_scene.das.shot_id == ""
+    das_scene.render.engine = "CYCLES"
+    save(tmp_path / "shot.blend", in_window=True)
+    assert das_scene.das.shot_id == ""
+
+
+# ── A copied file ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_copied_file_uses_what_was_painted_only_for_the_same_view(das_scene, cache, tmp_path):
+    save(tmp_path / "a.blend", in_window=True)
+    path = paint(das_scene, cache)
+    shutil.copy(tmp_path / "a.blend", tmp_path / "b.blend")
+    copy = open_file(tmp_path / "b.blend")
+    assert painted_for(copy, cache) == PAINTED
+    assert painted_for(copy, cache, "another camera") is None
+    folder = shot_folder.shot_folder(copy, cache)
+    assert first_frame_state(folder, 1, owner=owner_of(copy, folder)) == "missing"
+    assert path.read_bytes() == PAINTED
+    assert painted_for(open_file(tmp_path / "a.blend"), cache, "another camera") == PAINTED
+
+
+# ── Folders of earlier versions ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_folder_of_an_earlier_version_is_taken_over_once(das_scene, cache, tmp_path):
+    earlier = cache / "shot-Scene"
+    earlier.mkdir(parents=True)
+    (earlier / "first_frame.png").write_bytes(PAINTED)
+    save(tmp_path / "a" / "shot.blend")
+    assert shot_folder.shot_folder(das_scene, cache) == earlier, "a look changes nothing"
+    folder = shot_folder.take_over_folder(das_scene, cache)
+    assert folder.name.startswith("shot-Scene-") and not earlier.exists()
+    assert painted_for(das_scene, cache) == PAINTED
+    save(tmp_path / "b" / "shot.blend")
+    assert painted_for(das_scene, cache) is None
+
+
+def test_folder_of_an_earlier_version_is_one_scenes(das_scene, cache, tmp_path):
+    das_scene.name = "shot 1"
+    other = bpy.data.scenes.new("shot_1")
+    save(tmp_path / "a.blend")
+    (cache / "a-shot_1").mkdir(parents=True)
+    assert shot_folder.shot_folder(other, cache).name == "a-shot_1"
+    assert shot_folder.shot_folder(das_scene, cache).name != "a-shot_1"
