@@ -6,11 +6,12 @@ import shutil
 import bpy
 import numpy as np
 import pytest
-from das_blender_addon.first_frame import owner_of
-from das_blender_addon.pictures import find_painted, first_frame_path, first_frame_state, keep_rendered
 
 from das_blender_addon.protocol.png import encode_png
-from das_blender_addon.shot import saving, shot_folder
+from das_blender_addon.shot import shot_folder
+from das_blender_addon.shot.first_frame import owner_of
+from das_blender_addon.shot.pictures import find_painted, first_frame_path, first_frame_state, keep_rendered
+from das_blender_addon.ui import saving
 
 PICTURE = encode_png(np.full((4, 6, 3), 10, np.uint8))
 PAINTED = encode_png(np.full((4, 6, 3), 90, np.uint8))
