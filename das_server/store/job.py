@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from das_blender_addon.errors import ProtocolError, StorageError
@@ -100,14 +101,14 @@ def event_from_row(row: sqlite3.Row) -> Event:
     """
     kind = row["kind"]
     try:
-        fields = _from_json(row["fields"])
-        if not isinstance(fields, dict):
+        about = _from_json(row["fields"])
+        if not isinstance(about, dict):
             raise ValueError("they are no map")
     except (ValueError, TypeError, RecursionError) as error:
         message = f"The stored event {row['seq']} of the job {row['job']}, {kind}, cannot be read: {error}."
         kind = "FAILED" if kind in FINAL_EVENT_KINDS else UNREADABLE
-        fields = {"code": StorageError.code, "message": message, "field": ""}
-    return Event(job=row["job"], seq=row["seq"], kind=kind, time_s=row["time_s"], fields=fields)
+        about = {"code": StorageError.code, "message": message, "field": ""}
+    return Event(job=row["job"], seq=row["seq"], kind=kind, time_s=row["time_s"], fields=about)
 
 
 def _from_json(text: Any) -> Any:
@@ -116,3 +117,24 @@ def _from_json(text: Any) -> Any:
         raise ValueError(f"a {type(text).__name__} stands where a text belongs")
     text.encode()
     return json.loads(text)
+
+
+def request_digest(spec: JobSpec, inputs: list[JobInput]) -> str:
+    """SHA-256 of all that a SUBMIT asks for beyond defaults; equal requests have equal digests, in a later release
+    with more settings, too."""
+    request = [_beyond_defaults(spec), sorted(map(_beyond_defaults, inputs), key=lambda one: one["role"])]
+    return hashlib.sha256(to_json(request).encode()).hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """``value`` as it is stored."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _beyond_defaults(part: JobSpec | JobInput) -> dict[str, Any]:
+    plain = asdict(part)
+    for field in fields(part):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if plain[field.name] == default:
+            del plain[field.name]
+    return plain

@@ -7,8 +7,6 @@ SQLite in WAL mode with full flushes: what a method returned from is on disk.  O
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import re
 import sqlite3
@@ -21,45 +19,21 @@ from typing import Any
 
 from das_blender_addon.errors import JobRejected, StorageError
 from das_blender_addon.protocol.messages import Artefact, Event, JobInput, JobSpec
-from das_server.store.job import ALLOWED_STEPS, FINAL_STATES, Job, JobState, event_from_row, job_from_row
+from das_server.store.job import (
+    ALLOWED_STEPS,
+    FINAL_STATES,
+    Job,
+    JobState,
+    event_from_row,
+    job_from_row,
+    request_digest,
+    to_json,
+)
+from das_server.store.schema import open_job_list
 
 _log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
 JOB_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    job TEXT NOT NULL UNIQUE,
-    digest TEXT NOT NULL,
-    spec TEXT NOT NULL,
-    inputs TEXT NOT NULL,
-    state TEXT NOT NULL,
-    attempt INTEGER NOT NULL DEFAULT 0,
-    losses INTEGER NOT NULL DEFAULT 0,
-    cancel_requested INTEGER NOT NULL DEFAULT 0,
-    acknowledged INTEGER NOT NULL DEFAULT 0,
-    created_s REAL NOT NULL,
-    changed_s REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number);
-CREATE TABLE IF NOT EXISTS events (
-    job TEXT NOT NULL REFERENCES jobs (job) ON DELETE CASCADE,
-    seq INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    time_s REAL NOT NULL,
-    fields TEXT NOT NULL,
-    PRIMARY KEY (job, seq)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS job_blobs (
-    job TEXT NOT NULL REFERENCES jobs (job) ON DELETE CASCADE,
-    sha TEXT NOT NULL,
-    is_input INTEGER NOT NULL,
-    PRIMARY KEY (job, sha, is_input)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS job_blobs_by_sha ON job_blobs (sha);
-"""
 
 
 class JobStore:
@@ -68,21 +42,7 @@ class JobStore:
     def __init__(self, folder: Path):
         self._path = folder / "jobs.sqlite3"
         with self._errors():
-            self._db = sqlite3.connect(self._path, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            self._db.text_factory = lambda text: text.decode(errors="surrogateescape")  # `job` says what is damaged
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, SCHEMA_VERSION):
-                raise StorageError(
-                    f"{self._path} was written by another version of the server (schema {version}, "
-                    f"this one knows {SCHEMA_VERSION}); "
-                    "use another state folder."
-                )
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._db = open_job_list(self._path)
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
@@ -113,8 +73,8 @@ class JobStore:
                 (
                     job,
                     digest,
-                    _to_json(asdict(spec)),
-                    _to_json([asdict(one) for one in inputs]),
+                    to_json(asdict(spec)),
+                    to_json([asdict(one) for one in inputs]),
                     JobState.QUEUED.value,
                     now,
                     now,
@@ -325,7 +285,7 @@ class JobStore:
     def _append_event(self, job: str, kind: str, fields: dict[str, Any]) -> Event:
         seq = self.last_seq(job) + 1
         event = Event(job=job, seq=seq, kind=kind, time_s=time.time(), fields=fields)
-        self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (job, seq, kind, event.time_s, _to_json(fields)))
+        self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (job, seq, kind, event.time_s, to_json(fields)))
         return event
 
     def _keep_blobs(self, job: str, shas: set[str], *, is_input: bool) -> None:
@@ -359,13 +319,3 @@ class JobStore:
         except sqlite3.Error as error:
             reason = "its disk is full" if "full" in str(error) else str(error)
             raise StorageError(f"The server cannot use its job list {self._path}: {reason}.") from error
-
-
-def request_digest(spec: JobSpec, inputs: list[JobInput]) -> str:
-    """SHA-256 of all that a SUBMIT asks for; equal requests have equal digests."""
-    request = [asdict(spec), sorted((asdict(one) for one in inputs), key=lambda one: one["role"])]
-    return hashlib.sha256(_to_json(request).encode()).hexdigest()
-
-
-def _to_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

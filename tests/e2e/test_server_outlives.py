@@ -11,7 +11,7 @@ import pytest
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.errors import StorageError
 from tests.support.jobs import job_id, job_inputs, job_spec
-from tests.support.server import IMPATIENT, ServerProcess
+from tests.support.server import IMPATIENT, ServerProcess, run_das_server, running_server
 from tests.support.wire import follow, kill, submit, whole_story
 
 resource = pytest.importorskip("resource")
@@ -132,3 +132,19 @@ def test_blob_that_the_disk_does_not_give_harms_nobody(own_server):
         finally:
             path.unlink()
         assert follow(client, submit(client, seed=34)).last.kind == "DONE"
+
+
+def test_state_of_a_newer_release_is_refused_in_a_sentence_and_not_touched(tmp_path):
+    with running_server(tmp_path / "state", environment=IMPATIENT) as server:
+        with DasClient(server.address, timeout_s=30) as client:
+            follow(client, submit(client))
+        server.stop()
+    path = tmp_path / "state" / "jobs.sqlite3"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    before = path.read_bytes()
+    answer = run_das_server("serve", "--bind", "tcp://127.0.0.1:*", "--state", str(path.parent))
+    assert answer.returncode == StorageError.exit_code
+    assert "newer release" in answer.stderr and answer.stderr.count("\n") == 1
+    assert path.read_bytes() == before

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The job list's file: its tables, and how the file of an older release becomes one of this release.
+
+Schema 1: release 0.1.  Schema 2: the digest of a request leaves out settings at their defaults, so that a later release
+with one setting more knows the requests of an earlier one again.
+
+A step of `MIGRATIONS` may change tables and the JSON in them; it leaves fields that it does not know, and jobs that
+cannot be read, as they are.  A file of a newer release is refused and not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from das_blender_addon.errors import StorageError
+from das_server.store.job import job_from_row, request_digest
+
+_log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 2
+
+_VERSION_AT = slice(60, 64)
+"""Bytes of ``user_version`` in the header of an SQLite file (sqlite.org/fileformat.html, section 1.3)."""
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job TEXT NOT NULL UNIQUE,
+    digest TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    inputs TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    losses INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    acknowledged INTEGER NOT NULL DEFAULT 0,
+    created_s REAL NOT NULL,
+    changed_s REAL NOT NULL
+);
+CREATE INDEX jobs_by_state ON jobs (state, number);
+CREATE TABLE events (
+    job TEXT NOT NULL REFERENCES jobs (job) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    time_s REAL NOT NULL,
+    fields TEXT NOT NULL,
+    PRIMARY KEY (job, seq)
+) WITHOUT ROWID;
+CREATE TABLE job_blobs (
+    job TEXT NOT NULL REFERENCES jobs (job) ON DELETE CASCADE,
+    sha TEXT NOT NULL,
+    is_input INTEGER NOT NULL,
+    PRIMARY KEY (job, sha, is_input)
+) WITHOUT ROWID;
+CREATE INDEX job_blobs_by_sha ON job_blobs (sha);
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+
+
+def open_job_list(path: Path) -> sqlite3.Connection:
+    """The job list at ``path``, made or brought to this release's schema where needed.
+
+    Raises `StorageError` for a file of a newer release, which stays as it is, and `sqlite3.Error`.
+    """
+    _refuse_newer(path, _version_in_header(path))
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        db.row_factory = sqlite3.Row
+        db.text_factory = lambda text: text.decode(errors="surrogateescape")  # `job` says what is damaged
+        version = _version_of(db)  # more than the header's where the last server had no time to tidy up
+        _refuse_newer(path, version)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone():
+            db.executescript(_SCHEMA)
+        elif version < SCHEMA_VERSION:
+            _migrate(db, path, max(version, 1))
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def copy_of(path: Path, version: int) -> Path:
+    """Where the job list is kept as it was with schema ``version``, before it was brought to a newer one."""
+    return path.with_suffix(f".schema-{version}{path.suffix}")
+
+
+def _migrate(db: sqlite3.Connection, path: Path, version: int) -> None:
+    """Bring the file from schema ``version`` to ours, all of it or nothing, and keep a copy of what it was."""
+    kept = copy_of(path, version)
+    with contextlib.closing(sqlite3.connect(kept)) as copy:
+        db.backup(copy)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for step in range(version, SCHEMA_VERSION):
+            MIGRATIONS[step](db)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    _log.info("%s was brought from schema %s to %s; %s is a copy from before", path, version, SCHEMA_VERSION, kept)
+
+
+def _leave_defaults_out_of_digests(db: sqlite3.Connection) -> None:
+    for job in map(job_from_row, db.execute("SELECT * FROM jobs").fetchall()):
+        if not job.problem:
+            digest = request_digest(job.spec, list(job.inputs))
+            db.execute("UPDATE jobs SET digest = ? WHERE job = ?", (digest, job.job))
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _leave_defaults_out_of_digests}
+"""Schema → what makes it the next one."""
+
+
+def _version_in_header(path: Path) -> int:
+    """The schema that the file itself names, 0 for none."""
+    try:
+        with open(path, "rb") as file:
+            return int.from_bytes(file.read(_VERSION_AT.stop)[_VERSION_AT], "big")
+    except OSError:  # not there, or SQLite will say what it is
+        return 0
+
+
+def _version_of(db: sqlite3.Connection) -> int:
+    return db.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _refuse_newer(path: Path, version: int) -> None:
+    if version > SCHEMA_VERSION:
+        raise StorageError(
+            f"{path} was written by a newer release of the server (schema {version}, this one knows {SCHEMA_VERSION}) "
+            "and was not touched; install that release again, or use another state folder."
+        )
