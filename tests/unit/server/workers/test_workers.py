@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Finding devices, and the words between server and worker."""
 
+import subprocess
+import sys
+import time
+
 import pytest
+import zmq
 
 from das_blender_addon.errors import SettingsError
 from das_server.workers import wire
 from das_server.workers.devices import find_devices, gpus_in
+from das_server.workers.local import LocalWorkers
 
 TWO_GPUS = "GPU 0: NVIDIA A100 (UUID: GPU-aaaa-1)\nGPU 1: NVIDIA A100 (UUID: GPU-bbbb-2)\n"
 SPLIT_GPU = (
@@ -58,3 +64,26 @@ def test_message_comes_back_as_it_was():
 )
 def test_message_of_a_stranger_is_none(frames):
     assert wire.unpack("secret", frames) is None
+
+
+def test_words_that_cannot_be_understood_cost_no_other_word(tmp_path, caplog):
+    context = zmq.Context()
+    workers = LocalWorkers(context, tmp_path, devices=("cpu",))
+    one = workers._processes[0]
+    one.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    one.heard_s = time.monotonic()
+    dealer = context.socket(zmq.DEALER)
+    dealer.setsockopt(zmq.ROUTING_ID, one.routing_id)
+    dealer.connect(workers._address)
+    try:
+        for message in ({"kind": "ready"}, {"kind": "problem"}, {"kind": "problem", "message": "It is hot."}):
+            dealer.send_multipart(wire.pack(workers._token, message))
+        deadline = time.monotonic() + 10
+        while not workers.status()[0].problem and time.monotonic() < deadline:
+            assert workers.news() == []
+        assert workers.status()[0].problem == "It is hot."
+        assert caplog.text.count("cannot be understood") == 2
+    finally:
+        dealer.close(linger=0)
+        workers.stop()
+        context.term()
