@@ -152,7 +152,7 @@ def _status(options: argparse.Namespace) -> None:
 
 def _doctor(options: argparse.Namespace) -> None:
     from das_server.pipeline import acceleration, precision
-    from das_server.pipeline.memory import doctor
+    from das_server.pipeline.doctor import doctor
 
     speed = acceleration.doctor(options.device)
     print(f"attention backend {speed.attention_backend}: {speed.reason}")

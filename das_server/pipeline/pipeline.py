@@ -32,6 +32,7 @@ from . import memory, placement
 from .carry import carries_first_frame
 from .conditions import Conditions, encode_conditions, encode_tracking, starting_picture
 from .latents import TrackingRange
+from .needs import check_room, needs_at_home
 from .precision import check_float8
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
 from .randomness import default_stream, deterministic_kernels, tracking_stream
@@ -127,7 +128,7 @@ class DasPipeline:
         # 1. Where it goes, before anything large is read.
         device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        needs = memory.needs_at_home(path, dtype, vae_tiling)
+        needs = needs_at_home(path, dtype, vae_tiling)
         plan = memory.plan_memory(needs, device, profile=profile)
         log.info("%s: %s", path, plan.reason)
         if float8:
@@ -220,7 +221,6 @@ class DasPipeline:
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
         ``should_stop``: asked between stages and steps.  ``on_stage``: told "encoding", "denoising", "decoding".
         ``on_picture``: told the picture that a model of the carried first frame starts from, u8 [T,H,W,3].
-
         Raises `JobRejected` for a request that cannot be run, `JobCancelled` when stopped (nothing is decoded then).
         """
         # 1. Guard: everything wrong with a request is said before any work.
@@ -238,7 +238,7 @@ class DasPipeline:
         tracking_generator = tracking_generator if tracking_generator is not None else tracking_stream(generator)
         tiling = self.vae_tiling if vae_tiling in (None, "auto") else bool(vae_tiling)
         guided = guidance_scale > 1.0
-        memory.check_room(self, num_frames, width, height, tiling, batch=2 if guided else 1)
+        check_room(self, num_frames, width, height, tiling, batch=2 if guided else 1)
         settings = {
             "num_frames": num_frames,
             "width": width,

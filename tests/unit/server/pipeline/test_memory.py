@@ -8,16 +8,9 @@ from safetensors.torch import load_file
 from das_blender_addon.errors import ModelError, OutOfMemory
 from das_server.models.registry import GIBIBYTE, PREVIEW_FOLDER, model_spec
 from das_server.pipeline import memory
-from das_server.pipeline.memory import (
-    PROFILES,
-    RESERVE_BYTES,
-    MemoryNeeds,
-    decoding_bytes,
-    denoising_bytes,
-    doctor,
-    measure_needs,
-    plan_memory,
-)
+from das_server.pipeline.doctor import doctor
+from das_server.pipeline.memory import PROFILES, RESERVE_BYTES, MemoryNeeds, plan_memory
+from das_server.pipeline.needs import check_room, decoding_bytes, denoising_bytes, measure_needs
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.pipeline.prompt import PromptCache
 
@@ -144,7 +137,7 @@ def test_request_too_large_names_only_profiles_with_room(tmp_path, monkeypatch):
     def refused(free):
         monkeypatch.setattr(memory, "free_memory", lambda device: free)
         try:
-            memory.check_room(pipeline, **clip)
+            check_room(pipeline, **clip)
         except OutOfMemory as error:
             return error.message
         return ""

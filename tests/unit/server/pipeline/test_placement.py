@@ -6,7 +6,8 @@ import torch
 
 from das_server.models.registry import PREVIEW_FOLDER
 from das_server.pipeline import memory, placement
-from das_server.pipeline.memory import MemoryPlan, needs_at_home
+from das_server.pipeline.memory import MemoryPlan
+from das_server.pipeline.needs import needs_at_home
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.pipeline.prompt import PromptCache
 from tests.support.models import gradient_clip
