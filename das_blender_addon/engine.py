@@ -19,7 +19,7 @@ from . import compat
 from .errors import DasError, JobCancelled, SceneError, SettingsError, StorageError
 from .protocol.png import decode_png
 from .scene import sequencer
-from .scene.colours import colour_warning, working_from_rec709
+from .scene.colours import View, colour_warning, set_view, show_plain, working_from_rec709
 from .scene.stepping import frame_before_walk, render_layer
 from .shot.settings import resolve_settings
 from .take import drive, recent, recipes
@@ -80,8 +80,10 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         layer = depsgraph.view_layer.name
         take = _takes.get((scene.name, layer))
         if take is None or frame not in take.frames:
+            _give_look_back(scene)  # the first frame has it
             take = _takes[scene.name, layer] = self._make_take(depsgraph, scene, settings)
         self._give(scene, layer, take, frame)
+        _take_look_away(scene)
 
     def _wanted_frame(self, scene) -> int:
         """The frame that is to be rendered: where the scene stands, but for a still during an export in the window,
@@ -125,7 +127,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         return made
 
     def _warn(self, scene) -> None:
-        words = colour_warning(scene)
+        words = "" if bpy.app.background else colour_warning(scene)
         if words:
             self.report({"WARNING"}, f"Diffusion as Shader: {words}.")
 
@@ -226,6 +228,46 @@ def _read_frame(take, frame: int, size: tuple[int, int]) -> np.ndarray:
     return picture
 
 
+# ── Files without a window: a look is in the first frame and not applied once more ──────────────────────────────────
+
+_looks: dict[str, View] = {}
+"""Scene → the look that it gets back, while its view is the plain one."""
+
+
+def _take_look_away(scene) -> None:
+    """From now on Blender writes the bytes of the take's frames; in a window the scene stays as its user sees it.
+
+    Called for every frame: an animation sets its values again.
+    """
+    if bpy.app.background:
+        look = show_plain(scene)
+        _looks.setdefault(scene.name, look)
+
+
+def _give_look_back(scene) -> None:
+    set_view(scene, _looks.pop(scene.name, []))
+
+
+@persistent
+def save_with_look(*_):
+    """A file that is saved in the middle of a render job has its look."""
+    for name, look in _looks.items():
+        set_view(bpy.data.scenes[name], look)
+
+
+@persistent
+def go_on_without_look(*_):
+    """The file is saved."""
+    for name in _looks:
+        show_plain(bpy.data.scenes[name])
+
+
+@persistent
+def forget_looks(*_):
+    """Another file is opened: its scenes are other scenes."""
+    _looks.clear()
+
+
 # ── Once per render job ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -235,6 +277,7 @@ def forget_takes(scene, *_):
     if scene.render.engine != compat.ENGINE:
         return
     _takes.clear()
+    _give_look_back(scene)
     if sequencer.hides_engine(scene):
         LOGGER.warning(
             "The scene %r has strips and Blender renders those instead; turn off Post Processing › Sequencer.",
@@ -247,20 +290,30 @@ def release_takes(scene, *_):
     """The render job is over: nothing of it is kept in memory."""
     if scene.render.engine == compat.ENGINE:
         _takes.clear()
+        _give_look_back(scene)
+
+
+_HANDLERS = (
+    ("render_init", forget_takes),
+    ("render_complete", release_takes),
+    ("render_cancel", release_takes),
+    ("save_pre", save_with_look),
+    ("save_post", go_on_without_look),
+    ("load_pre", forget_looks),
+)
 
 
 def register():
     """Register the engine and its handlers."""
     bpy.utils.register_class(DAS_RE_engine)
-    bpy.app.handlers.render_init.append(forget_takes)
-    bpy.app.handlers.render_complete.append(release_takes)
-    bpy.app.handlers.render_cancel.append(release_takes)
+    for name, handler in _HANDLERS:
+        getattr(bpy.app.handlers, name).append(handler)
 
 
 def unregister():
     """Undo `register`."""
-    bpy.app.handlers.render_cancel.remove(release_takes)
-    bpy.app.handlers.render_complete.remove(release_takes)
-    bpy.app.handlers.render_init.remove(forget_takes)
+    for name, handler in reversed(_HANDLERS):
+        getattr(bpy.app.handlers, name).remove(handler)
     _takes.clear()
+    _looks.clear()
     bpy.utils.unregister_class(DAS_RE_engine)

@@ -56,6 +56,48 @@ def colour_warning(scene) -> str:
     return f"{listed[0].upper()}{listed[1:]} {verb} the pixels of the frames; Keep Look shows them exactly as made"
 
 
+# ── A view that changes nothing ─────────────────────────────────────────────────────────────────────────────────────
+
+View = list[tuple[str, object]]
+"""Paths from the scene and values of all that decides how pixels are shown, in the order in which it can be set."""
+
+
+def show_plain(scene) -> View:
+    """Give the scene, and its output where that has colours of its own, the view that shows a take's bytes as they
+    are; what was there before.  The colour space of linear files (OpenEXR) is left alone.
+    """
+    plain = _plain_view(scene)
+    before = [(path, scene.path_resolve(path)) for path, _ in plain]
+    if before != plain:
+        set_view(scene, plain)
+    return before
+
+
+def set_view(scene, view: View) -> None:
+    """Set every property of ``view``."""
+    for path, value in view:
+        owner, _, name = path.rpartition(".")
+        setattr(scene.path_resolve(owner), name, value)
+
+
+def _plain_view(scene) -> View:
+    """What makes a view plain; the view transform comes before the looks that it has."""
+    values = {
+        "display_settings.display_device": SRGB,
+        "view_settings.view_transform": PLAIN_VIEW,
+        "view_settings.look": NO_LOOK,
+        "view_settings.exposure": 0.0,
+        "view_settings.gamma": 1.0,
+        "view_settings.use_curve_mapping": False,
+    }
+    if hasattr(scene.view_settings, "use_white_balance"):  # Blender 4.3 and newer
+        values["view_settings.use_white_balance"] = False
+    view: View = [("render.dither_intensity", 0.0), *values.items()]
+    if scene.render.image_settings.color_management == "OVERRIDE":
+        view += [(f"render.image_settings.{path}", value) for path, value in values.items()]
+    return view
+
+
 # ── The look of the first frame ─────────────────────────────────────────────────────────────────────────────────────
 
 
