@@ -8,7 +8,7 @@
     api.add_to_sequencer(take, scene)
     api.export_dataset(scene, "clips", lossless=True)           # a clip to train on; no server needed
 
-`render_take` drives the recipe that the operators and the render engine drive (`recipes.take`).  Its stations can be
+`render_take` drives the recipe that the operators and the render engine drive (`take.recipes`).  Its stations can be
 called one by one: `server_capabilities` → `plan_shot` → `export_shot` → `ensure_first_frame` → `take_request` →
 `run_take`.  Functions with a ``scene`` belong on the thread that may touch Blender; the others need no Blender.
 ``progress(done, of)`` and ``should_stop()`` are called on the calling thread; a True answer raises `JobCancelled`.
@@ -26,7 +26,7 @@ from .jobs.scripting import (
     render_take,
     server_capabilities,
 )
-from .shot.first_frame import FirstFrameRender, render_digest, start_first_frame
+from .shot.first_frame import render_digest
 from .shot.pictures import FirstFrame, first_frame_path, first_frame_state
 from .shot.plan import ShotPlan, ShotTracking, shot_from_geometry
 from .shot.scene_shot import plan_shot
@@ -35,7 +35,6 @@ from .take.cache import Take, TakeRequest, TakeSettings, find_take, load_take, r
 
 __all__ = [
     "FirstFrame",
-    "FirstFrameRender",
     "ShotPlan",
     "ShotTracking",
     "Take",
@@ -57,6 +56,5 @@ __all__ = [
     "server_capabilities",
     "shot_folder",
     "shot_from_geometry",
-    "start_first_frame",
     "take_request",
 ]

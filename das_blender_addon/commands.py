@@ -25,11 +25,12 @@ import bpy
 
 from .doctor import Check, checks
 from .errors import DasError, SettingsError, StorageError
+from .jobs import of_scene
 from .jobs.scripting import add_to_sequencer
+from .jobs.training_clip import clip_request, export_clip
 from .shot.machine import check_online_access
 from .shot.settings import resolve_settings
-from .take import drive, recipes
-from .take.clips import clip_request, export_clip
+from .take import drive
 from .ui import session
 
 NAME = "das"
@@ -146,7 +147,7 @@ def doctor(scene, arguments, voice: Voice, should_stop) -> int:
 def preview(scene, arguments, voice: Voice, should_stop) -> int:
     """Render only the tracking video, as PNG files; needs no server."""
     settings = resolve_settings(scene)
-    files = drive.finish(recipes.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
+    files = drive.finish(of_scene.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = _copy_frames(zip(settings.frames, files, strict=True), arguments.output)
     voice.result(f"{len(frames)} frames in {frames[0].parent}", frames=frames)
     return 0
@@ -156,7 +157,7 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
     """Render the take of the shot and write its frames, and a file with its strip if asked for."""
     settings = resolve_settings(scene)
     check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
-    take = drive.finish(recipes.take_outside_render(scene, settings), on_status=voice.status, should_stop=should_stop)
+    take = drive.finish(of_scene.only_take(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = _copy_frames(zip(settings.frames, take.frames, strict=True), arguments.output)
     if arguments.blend:
         add_to_sequencer(take, scene)

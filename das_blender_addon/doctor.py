@@ -16,11 +16,12 @@ import bpy
 
 from . import local_server
 from .errors import DasError, FirstFrameError, JobCancelled, SettingsError, StorageError
+from .jobs import of_scene
 from .protocol.messages import PROTOCOL_VERSIONS
 from .protocol.sizes import sizes_in_words
 from .shot.machine import check_online_access
 from .shot.settings import resolve_settings
-from .take import drive, recipes
+from .take import drive
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _check_first_frame(settings) -> Check:
 def _check_server(settings, should_stop) -> Iterator[Check]:
     try:
         check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
-        welcome = drive.finish(recipes.hello(settings), should_stop=should_stop)
+        welcome = drive.finish(of_scene.hello(settings), should_stop=should_stop)
     except JobCancelled:
         raise
     except DasError as error:

@@ -17,18 +17,20 @@ from bpy.app.handlers import persistent
 
 from . import compat
 from .errors import DasError, JobCancelled, SceneError, SettingsError, StorageError
+from .jobs import of_scene
 from .protocol.png import decode_png
 from .scene import sequencer
 from .scene.colours import View, colour_warning, set_view, show_plain, working_from_rec709
-from .scene.stepping import frame_before_walk, render_layer
+from .scene.layers import render_layer
 from .shot.settings import resolve_settings
-from .take import drive, recent, recipes
+from .take import drive, recent
+from .take.finished import FinishedTake
 
 LOGGER = logging.getLogger(__name__)
 TRACKING_PASS = "DAS Tracking"
 COVERAGE_PASS = "DAS Coverage"
 
-_takes: dict[tuple[str, str], recipes.FinishedTake] = {}
+_takes: dict[tuple[str, str], FinishedTake] = {}
 """(scene, view layer) → the take of the render job that runs now."""
 
 
@@ -67,7 +69,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
 
     def _render(self, depsgraph):
         scene = depsgraph.scene
-        frame = self._wanted_frame(scene)
+        frame = scene.frame_current
         if scene.render.use_multiview:
             raise SceneError("Stereoscopy is on, and a take has one view only; turn off Output › Stereoscopy.")
         settings = resolve_settings(scene)
@@ -85,21 +87,6 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         self._give(scene, layer, take, frame)
         _take_look_away(scene)
 
-    def _wanted_frame(self, scene) -> int:
-        """The frame that is to be rendered: where the scene stands, but for a still during an export in the window,
-        which has the scene at another frame than its user left it at.
-        """
-        frame = scene.frame_current
-        left_at = None if self.is_animation else frame_before_walk(scene)
-        if left_at in (None, frame):
-            return frame
-        self.report(
-            {"INFO"},
-            f"Diffusion as Shader: the scene is being exported and stands at frame {frame}; this is frame {left_at}, "
-            "where you left it.",
-        )
-        return left_at
-
     def _make_take(self, depsgraph, scene, settings):
         self._warn(scene)
         standing, layer = scene.frame_current, depsgraph.view_layer.name
@@ -115,7 +102,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
 
         try:
             made = drive.finish(
-                recipes.take(scene, settings, step, view_layer=layer),
+                of_scene.take(scene, settings, step, view_layer=layer, should_stop=self.test_break),
                 on_status=show,
                 should_stop=self.test_break,
                 wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still

@@ -8,7 +8,7 @@ import logging
 import bpy
 
 from . import commands, compat, engine, local_server
-from .ui import clip_operator, drawing, interruptions, operators, panels, preferences, properties, saving
+from .ui import clip_operator, drawing, files, operators, panels, preferences, properties, saving
 
 MODULES = (
     preferences,
@@ -17,7 +17,7 @@ MODULES = (
     engine,
     operators,
     clip_operator,
-    interruptions,
+    files,
     saving,
     drawing,
     panels,

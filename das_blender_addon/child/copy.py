@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,16 +97,31 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
 
 
 def _save_copy(file: Path) -> None:
-    """Blender's *Save a Copy*, without a preview picture and without asking anybody."""
+    """Blender's *Save a Copy*; what other add-ons do on saving is for the user's own saving."""
     try:
-        done = bpy.ops.wm.save_as_mainfile(filepath=str(file), copy=True, check_existing=False, compress=False)
+        with _no_handlers():
+            done = bpy.ops.wm.save_as_mainfile(filepath=str(file), copy=True, check_existing=False, compress=False)
     except RuntimeError as refused:
         raise StorageError(
             f"A copy of the scene could not be written to {file} ({str(refused).strip()}); free some space in the "
             "temporary folder."
         ) from refused
     if "FINISHED" not in done or not file.is_file():
-        raise StorageError(f"A copy of the scene could not be written to {file}; free some space in the temporary folder.")
+        raise StorageError(f"A copy of the scene could not be written to {file}; free some space there.")
+
+
+@contextmanager
+def _no_handlers() -> Iterator[None]:
+    """No Python handler of saving is called meanwhile."""
+    lists = [bpy.app.handlers.save_pre, bpy.app.handlers.save_post, bpy.app.handlers.save_post_fail]
+    before = [list(handlers) for handlers in lists]
+    for handlers in lists:
+        handlers.clear()
+    try:
+        yield
+    finally:
+        for handlers, kept in zip(lists, before, strict=True):
+            handlers[:] = kept
 
 
 def _is_unsaved(image) -> bool:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pictures and movies that a child Blender makes: frames of the copy that it has open, rendered by Blender's own engines,
-and movies of pictures that are there.
+"""Pictures and movies that a child Blender makes: frames of the copy that it has open, rendered by Blender's own
+engines, and movies of pictures that are there.
 
 The picture is the plain render with the scene's look, or the one that it was told to keep (`scene.colours`): without
 dithering (a model would see grain), compositing (it comes after a take), sequencer, motion blur (every frame of a

@@ -2,7 +2,8 @@
 """How a Blender and its child talk: JSON messages over a loopback socket, each after its length (4 bytes, big-endian).
 
     parent → child   {"id", "task", …}   {"stop": id}
-    child → parent   {"hello": token, "version"}   {"id", "said": {…}} any number   {"id", "done": {…}} or {"id", "failed": {code, message, …}} last
+    child → parent   {"hello": token, "pid"}, then for a task any number of {"id", "said": {…}} and, last,
+                     {"id", "done": {…}} or {"id", "failed": {"code", "message", "field"}}
 
 Blender writes what it likes to its standard output, so that is no channel.  Arrays go by files.  No Blender in here,
 and nothing of the package: the child's script loads this file by its path.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a child Blender can be asked for (`TASKS`): open a copy, export its geometry, render pictures of it, make movies.
+"""What a child Blender can be asked for (`TASKS`): open a copy, export its geometry, render pictures of it, make
+movies.
 
 Every task is ``task(request, say, check_stop) → what is said at the end``: ``say(**words)`` tells the parent how far it
 is, ``check_stop()`` raises `JobCancelled` when the parent wants no more.  Requests hold resolved values only: nothing
@@ -27,7 +28,9 @@ _opened: dict[str, object] = {}
 
 
 def open_copy(request: dict, say, check_stop) -> dict:
-    """Open ``request["file"]``, and bring back what no file holds: ``"images"`` and ``"texts"`` with unsaved changes."""
+    """Open ``request["file"]``, and bring back what no file holds: ``"images"`` and ``"texts"`` that have unsaved
+    changes.
+    """
     _opened.clear()
     try:
         bpy.ops.wm.open_mainfile(filepath=request["file"], load_ui=False, use_scripts=request["use_scripts"])

@@ -4,30 +4,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
 import bpy
 
+from ..client.client import DasClient
+from ..client.take import Progress
 from ..errors import SettingsError
 from ..protocol.messages import Capabilities
 from ..scene import camera as cameras
 from ..scene import sequencer
-from ..scene.export import export_geometry
-from ..scene.stepping import stepping
-from ..shot.first_frame import start_first_frame
+from ..scene.colours import kept_look
+from ..scene.layers import layer_apart, render_layer
+from ..shot.first_frame import FirstFrameWish
+from ..shot.pictures import FirstFrame
 from ..shot.plan import ShotPlan, ShotTracking, check_frames, check_in_view, shot_from_geometry
+from ..shot.resolved import ResolvedSettings
 from ..shot.scene_shot import check_size, shot_frames
-from ..shot.settings import ResolvedSettings, resolve_settings
-from ..take import clips
+from ..shot.settings import resolve_settings
+from ..shot.shot_folder import this_file
+from ..take import recipes
 from ..take.cache import Take
-from ..take.drive import finish
-from ..take.recipes import take as take_recipe
+from ..take.drive import Recipe, finish
+from ..take.source import Source
 from ..tracking.geometry import GeometrySequence, TrackingVideo
 from ..tracking.video import render_tracking_video
+from . import of_scene, training_clip
+from .sources import Step, owner_of, source_of
 
-Step = Callable[[int], object]
 OnProgress = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
 
@@ -48,8 +55,8 @@ def export_tracking(
 
     ``frames``: any increasing list of frame numbers, the first of them is the first frame; None for the scene's range
     (or its shot range).  ``size`` (width, height) in pixels; None for the render size.  ``step(frame)`` gives an
-    evaluated depsgraph, for callers inside a render; outside of one the scene is stepped and then left as it was
-    found, frame, selection and all.
+    evaluated depsgraph, for callers inside a render; outside of one a Blender with a window exports a copy of the file
+    in a child Blender, one without a window steps the scene inside a render and leaves it as it was found.
     ``progress(done, of)`` counts exported, then rasterised frames (``of`` is twice the number of frames).
 
     Gives a `TrackingVideo`: ``.video`` [T,H,W,3] u8, ``.coverage`` [T,H,W] bool, ``.first_frame_xy`` [T,H,W,2] f32 in
@@ -60,8 +67,8 @@ def export_tracking(
     """
     frames = check_frames(shot_frames(scene) if frames is None else frames)
     width, height = check_size(cameras.render_size(scene) if size is None else size)
-    geometry = _export(scene, frames, (width, height), step, _part(progress, 0, 2), should_stop)
-    tracking = render_tracking_video(geometry, progress=_part(progress, 1, 2), should_stop=should_stop)
+    with _exported(scene, frames, (width, height), step, _part(progress, 0, 2), should_stop) as geometry:
+        tracking = render_tracking_video(geometry, progress=_part(progress, 1, 2), should_stop=should_stop)
     check_in_view(tracking)
     return tracking
 
@@ -71,8 +78,6 @@ def export_tracking(
 
 def server_capabilities(server: str, *, timeout_s: float = 10.0, should_stop: ShouldStop | None = None) -> Capabilities:
     """Ask the server at ``server`` what it offers.  Needs no Blender.  Raises `TransportError`, `VersionMismatch`."""
-    from .client.client import DasClient
-
     with DasClient(server, timeout_s=timeout_s) as client:
         return client.hello(should_stop=should_stop).capabilities
 
@@ -87,13 +92,12 @@ def export_shot(
 ) -> ShotTracking:
     """The tracking video of a planned shot, seen by the overscanned camera at the model's size.
 
-    Arguments and errors as in `export_tracking`.  A caller that must not block exports frame by frame with
-    `export.GeometryExport` at ``plan.render_size`` and calls `shot_from_geometry` on a thread.
+    Arguments and errors as in `export_tracking`.
     """
     started = time.perf_counter()
-    geometry = _export(scene, plan.frames, plan.render_size, step, _part(progress, 0, 2), should_stop)
-    exported = time.perf_counter() - started
-    shot = shot_from_geometry(geometry, plan, progress=_part(progress, 1, 2), should_stop=should_stop)
+    with _exported(scene, plan.frames, plan.render_size, step, _part(progress, 0, 2), should_stop) as geometry:
+        exported = time.perf_counter() - started
+        shot = shot_from_geometry(geometry, plan, progress=_part(progress, 1, 2), should_stop=should_stop)
     return replace(shot, timings={"export": exported, **shot.timings})
 
 
@@ -107,19 +111,39 @@ def ensure_first_frame(
     engine: str = "CYCLES",
     samples: int = 32,
     force: bool = False,
+    view_layer: str = "",
     progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
-) -> Path:
-    """The PNG of the shot's first frame, rendered by a child Blender when it is missing or stale; blocks.
+) -> FirstFrame:
+    """The shot's first frame as it was read or rendered (``.png``, its bytes; ``.path``); blocks.
 
     ``folder``: the shot's, see `shot_folder`.  ``path``: a file of the user's own.  ``engine``: CYCLES, EEVEE or
-    WORKBENCH.
-    ``force`` renders it whatever is there.  A file that its user replaced or painted over is used as it is.
+    WORKBENCH.  ``view_layer`` "": the first one that renders.  ``progress(done, of)`` counts samples.
+    ``force`` renders it whatever is there.  A file that its user painted over is used as it is, for the frame that it
+    was painted for; ``force`` puts it aside under a numbered name.
 
-    Raises `FirstFrameError`, `SettingsError`, `JobCancelled`.  `start_first_frame` is the same in two steps.
+    Raises `FirstFrameError`, `SettingsError`, `JobCancelled`.
     """
-    found = start_first_frame(scene, shot, folder=folder, path=path, engine=engine, samples=samples, force=force)
-    return found.wait(progress=progress, should_stop=should_stop)
+    layer = view_layer or render_layer(scene).name
+    wish = FirstFrameWish(
+        folder=Path(folder),
+        path=str(path),
+        engine=engine,
+        samples=samples,
+        look=kept_look(scene),
+        layer_apart=layer_apart(scene, layer),
+        owner=owner_of(scene, folder),
+        file=this_file(),
+        blender=bpy.app.version_string,
+        again=force,
+    )
+
+    def told(event: Progress, _words: str = "") -> None:
+        if progress is not None and event.of:
+            progress(event.step, event.of)
+
+    source = source_of(scene, layer)
+    return finish(_closing(source, recipes.first_frame(wish, shot, source, told)), should_stop=should_stop)
 
 
 # ── All of it ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,9 +179,8 @@ def render_take(
     Raises `SettingsError` (also for a setting that does not exist), `SceneError`, `FirstFrameError`, and what
     `client.take.run_job` raises: `TransportError`, `JobError`, `ModelError`.
     """
-
     chosen = _chosen_settings(scene, server, frames, folder, settings)
-    recipe = take_recipe(scene, chosen, step, on_event=on_event, server_named=server is not None)
+    recipe = of_scene.take(scene, chosen, step, on_event=on_event, server_named=server is not None)
     return finish(recipe, should_stop=should_stop).take
 
 
@@ -168,7 +191,6 @@ def add_to_sequencer(take: Take, scene=None, *, edit_scene=None):
     strip; None for an edit scene of its own: strips in the rendered scene would keep Blender from calling any render
     engine.
     """
-
     return sequencer.add_take(take, scene or bpy.context.scene, edit_scene=edit_scene)
 
 
@@ -196,17 +218,16 @@ def export_dataset(
     that is AUTO.  ``lossless``: the frames as PNG files instead of H.264 videos.  ``engine`` CYCLES, EEVEE or
     WORKBENCH and ``samples``: None for those of the first frame.  ``on_event`` gets `client.take.Progress`.
 
-    Gives a `clips.DatasetClip`; `dataset_folder` tells the layout.  Nothing of a clip that fails is listed.
+    Gives a `take.clips.DatasetClip`; `take.clip_folder` tells the layout.  Nothing of a clip that fails is listed.
 
     Raises `SettingsError` (a name that is taken, a caption of several lines, an odd size without ``lossless``),
     `SceneError`, `StorageError`, `JobCancelled`.
     """
-
     chosen = {"size": None if size is None else check_size(size), "first_frame_engine": engine}
     settings = _chosen_settings(scene, None, frames, None, {**chosen, "first_frame_samples": samples})
     folder = Path(bpy.path.abspath(str(folder)))
-    request = clips.clip_request(scene, settings, folder, name=name, caption=caption, lossless=lossless)
-    return finish(clips.export_clip(scene, request, on_event=on_event), should_stop=should_stop)
+    request = training_clip.clip_request(scene, settings, folder, name=name, caption=caption, lossless=lossless)
+    return finish(training_clip.export_clip(scene, request, on_event=on_event), should_stop=should_stop)
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,7 +241,6 @@ _NAMES_IN_SETTINGS = {
 
 def _chosen_settings(scene, server, frames, folder, settings: dict):
     """`properties.resolve_settings`, and above it what the caller said."""
-
     if not hasattr(scene, "das"):
         raise SettingsError("The extension is not enabled, so scenes have no settings; enable it or call register().")
     named = {_NAMES_IN_SETTINGS.get(name, name): value for name, value in settings.items() if value is not None}
@@ -242,31 +262,35 @@ def _name_for_callers(name: str) -> str:
     return next((outside for outside, inside in _NAMES_IN_SETTINGS.items() if inside == name), name)
 
 
-def _export(
+@contextmanager
+def _exported(
     scene,
     frames: tuple[int, ...],
     size: tuple[int, int],
     step: Step | None,
     progress: OnProgress | None,
     should_stop: ShouldStop | None,
-) -> GeometrySequence:
-    """Station 1, with the caller's steps or our own."""
+) -> Iterator[GeometrySequence]:
+    """Station 1, with the caller's steps or a source's own; the geometry is there until the end of the block."""
     cameras.active_camera(scene, frames[0])  # the commonest mistake is told before any frame is evaluated
+    source = source_of(scene, render_layer(scene).name, step)
 
-    def walk(step: Step) -> GeometrySequence:
-        return export_geometry(
-            ((frame, step(frame)) for frame in frames),
-            width=size[0],
-            height=size[1],
-            should_stop=should_stop,
-            progress=progress,
-            num_frames=len(frames),
-        )
+    def told(event: Progress, _words: str = "") -> None:
+        if progress is not None:
+            progress(event.step + 1, event.of)
 
-    if step is not None:
-        return walk(step)
-    with stepping(scene) as own_step:
-        return walk(own_step)
+    try:
+        yield finish(source.export(frames, size, told), should_stop=should_stop)
+    finally:
+        source.close()
+
+
+def _closing(source: Source, recipe: Recipe) -> Recipe:
+    """``recipe``, and ``source`` closed at its end."""
+    try:
+        return (yield from recipe)
+    finally:
+        source.close()
 
 
 def _part(progress: OnProgress | None, index: int, of: int) -> OnProgress | None:

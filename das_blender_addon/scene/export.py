@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Station 1, scene → geometry: every mesh that a render shows, with its world-space vertices in every frame.
 
-The caller steps the frames and hands over an evaluated depsgraph for each (inside a render its own one, else
-`stepping.stepping`).  Only instances of type MESH count: curves, text, surfaces and metaballs come with a mesh
+The caller steps the frames and hands over an evaluated depsgraph of a render for each (`walk`).  Only instances of type MESH count: curves, text, surfaces and metaballs come with a mesh
 instance too.
 
 An instance that is absent in some frames (hidden for rendering, a particle not yet born) has NaN vertices there:

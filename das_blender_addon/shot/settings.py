@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
 
 from ..errors import SettingsError
 from . import machine as machines
+from .resolved import ResolvedSettings
 
 FIRST_FRAME_ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
 TRACKING_RANGES = ("signed", "unit")
@@ -40,34 +40,6 @@ ENVIRONMENT = (
     "DAS_CACHE",
 )
 """Every environment variable that overrides a setting."""
-
-
-@dataclass(frozen=True)
-class ResolvedSettings:
-    """The settings of a shot after every override.
-
-    ``model`` "": the server's default.  ``steps`` 0, ``guidance`` 0.0 and ``tracking_range`` "": the model's
-    defaults. ``size``: (width, height) of the model in pixels, None for the model's default.  ``frames``: the
-    window's frame numbers, increasing.  ``first_frame_path`` "": the one in the cache.  ``cache_folder``: absolute.
-    ``timeout_s``: seconds of silence.
-    """
-
-    server: str
-    timeout_s: float
-    model: str
-    prompt: str
-    negative_prompt: str
-    seed: int
-    steps: int
-    guidance: float
-    size: tuple[int, int] | None
-    tracking_range: str
-    compose: bool
-    frames: tuple[int, ...]
-    first_frame_path: str
-    first_frame_engine: str
-    first_frame_samples: int
-    cache_folder: Path
 
 
 def resolve_settings(scene, environment=None) -> ResolvedSettings:

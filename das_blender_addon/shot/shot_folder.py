@@ -28,7 +28,7 @@ import bpy
 
 from ..client.files import write_whole
 from ..errors import StorageError
-from ..scene.stepping import render_layer
+from ..scene.layers import render_layer
 
 LOGGER = logging.getLogger(__name__)
 ID_DIGITS = 16

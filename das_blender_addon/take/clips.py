@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Training clips out of Blender: what the camera sees, rendered by Blender's own engine, and the exact tracking video
-of the same frames at the same size, added to a dataset in the public layout (`dataset_folder`).
+of the same frames at the same size, added to a dataset in the public layout (`clip_folder`).
 
 The frames are rendered by a child Blender with the engine and the samples that render first frames, so the window
-stays free and the scene as it is; see `child_blender` for what is left out of the pictures.  At a size of another
+stays free and the scene as it is; see `child.pictures` for what is left out of the pictures.  At a size of another
 shape than the render's the camera sees what Blender would render at that size.
 
 A lossless clip keeps its frames as PNG files: they are the render and the tracking video to the last bit.  Otherwise
@@ -15,30 +15,26 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..child.child_blender import LOG_TAIL, ChildBlender, Launch, check_engine, launch, render_request, write_copy
+from ..child.open_copy import PictureOrder
 from ..client.files import write_whole
-from ..client.take import JobEvent, Progress
-from ..errors import JobCancelled, SceneError, SettingsError, StorageError
+from ..errors import JobCancelled, SceneError, StorageError
 from ..protocol.png import decode_png, encode_png
-from ..scene.camera import pixel_aspect, render_size
-from ..scene.walking import export, finder
-from ..shot.plan import check_frames, check_in_view
-from ..shot.settings import ResolvedSettings
-from ..shot.shot_folder import shot_name
+from ..shot.plan import check_in_view
 from ..tracking.geometry import GeometrySequence
 from ..tracking.video import render_tracking_video
-from .clip_folder import ClipPlace, append_clip, check_caption, check_place, place_of
+from .clip_folder import ClipPlace, append_clip, check_place
 from .drive import Recipe, Status, in_thread
+from .reporter import OnEvent, Reporter, counting
+from .source import Source
 
 CANCELLED = "The export of the clip was cancelled."
 
-_SPANS = {"exporting": (0.0, 0.1), "tracking": (0.1, 0.2), "rendering": (0.2, 0.9), "encoding": (0.9, 0.98)}
+SPANS = {"exporting": (0.0, 0.1), "tracking": (0.1, 0.2), "rendering": (0.2, 0.9), "encoding video": (0.9, 0.98)}
 """Station → its part of an export's progress."""
 
-OnEvent = Callable[[JobEvent], None]
 ShouldStop = Callable[[], bool]
 
 
@@ -46,7 +42,8 @@ ShouldStop = Callable[[], bool]
 class ClipRequest:
     """A clip that is to be made: everything that was chosen.
 
-    ``size``: (width, height) in pixels.  ``engine``: one of `child_blender.ENGINES`.  ``fps`` / ``fps_base``: frames
+    ``size``: (width, height) in pixels.  ``engine``: one of `shot.first_frame.ENGINES`.  ``look``: of
+    `scene.colours.kept_look`.  ``fps`` / ``fps_base``: frames
     per second of its videos.
     """
 
@@ -57,6 +54,8 @@ class ClipRequest:
     size: tuple[int, int]
     engine: str
     samples: int
+    pixel_aspect: tuple[float, float]
+    look: dict
     fps: int
     fps_base: float
 
@@ -83,50 +82,7 @@ class DatasetClip:
     size: tuple[int, int]
 
 
-def clip_request(
-    scene,
-    settings: ResolvedSettings,
-    folder: str | Path,
-    *,
-    name: str = "",
-    caption: str = "",
-    lossless: bool = False,
-) -> ClipRequest:
-    """The clip of the scene's shot with ``settings``: their frames, size (None: the render's), engine and samples.
-
-    ``name`` "": `default_name`.  ``caption`` "": the prompt.
-
-    Raises `SettingsError`: a name, caption, engine or size that cannot be used.
-    """
-    width, height = settings.size or render_size(scene)
-    if not lossless and (width % 2 or height % 2):
-        raise SettingsError(
-            f"The clip's size is {width}×{height} pixels and its video format needs even numbers; choose another size, "
-            "or a lossless clip.",
-            field="size",
-        )
-    check_engine(settings.first_frame_engine)
-    frames = check_frames(settings.frames)
-    step = (frames[-1] - frames[0]) / (len(frames) - 1) if len(frames) > 1 else 1
-    return ClipRequest(
-        folder=Path(folder).resolve(),
-        place=place_of(name or default_name(scene, frames), lossless=lossless),
-        caption=check_caption(caption or settings.prompt),
-        frames=frames,
-        size=(width, height),
-        engine=settings.first_frame_engine,
-        samples=settings.first_frame_samples,
-        fps=scene.render.fps,
-        fps_base=scene.render.fps_base * step,
-    )
-
-
-def default_name(scene, frames: tuple[int, ...]) -> str:
-    """The clip's name where none was given: file, scene and frames."""
-    return f"{shot_name(scene)}_{frames[0]:04d}-{frames[-1]:04d}"
-
-
-def export_clip(scene, request: ClipRequest, *, on_event: OnEvent | None = None) -> Recipe:
+def export_clip(request: ClipRequest, source: Source, *, on_event: OnEvent | None = None) -> Recipe:
     """Make the clip and add it to its dataset.  Returns a `DatasetClip`.
 
     ``on_event`` gets `Progress` with the fraction of the whole export, on the thread that drives the recipe.
@@ -134,23 +90,29 @@ def export_clip(scene, request: ClipRequest, *, on_event: OnEvent | None = None)
     Raises `SceneError` (nothing to track, or the scene cannot be rendered), `SettingsError` (there is a clip of that
     name), `StorageError` (a disk refused, or the dataset is damaged), `JobCancelled`.
     """
-    report, find = _Reporter(on_event), finder(scene)
-    # 1. The folder, before anything takes time.
-    yield Status("exporting", f"Opening {request.folder}", 0.0)
-    yield from in_thread(lambda should_stop, _say: check_place(request.folder, request.place, should_stop))
-    # 2. The geometry, one frame between two yields.
-    geometry = yield from export(find, request.frames, request.size, None, report)
-    # 3. A child Blender renders the frames; meanwhile the tracking video is drawn.
-    launched = launch()
-    child = ChildBlender.start(lambda folder: _frames_request(find(), request, folder), launched, SceneError)
-
-    def make(should_stop: ShouldStop, say: OnEvent) -> DatasetClip:
-        try:
-            return _make_clip(request, geometry, child, launched, should_stop, say)
-        finally:
-            child.close()
-
-    clip = yield from in_thread(make, report)
+    report, count = Reporter(on_event, SPANS), len(request.frames)
+    try:
+        with _scratch_folder() as scratch:
+            # 1. The folder, before anything takes time.
+            yield Status("exporting", f"Opening {request.folder}", 0.0)
+            yield from in_thread(lambda should_stop, _say: check_place(request.folder, request.place, should_stop))
+            # 2. The geometry, and the tracking video of it.
+            geometry = yield from source.export(request.frames, request.size, report)
+            yield from in_thread(lambda stop, say: _draw(geometry, scratch / "tracking", stop, say), report)
+            # 3. The rendered frames.
+            files = yield from source.pictures(_order(request), report, "rendering")
+            yield from in_thread(lambda stop, _say: _keep(files, scratch / "video", request.size, stop))
+            # 4. All of it as it lies in a dataset.
+            made, movies = scratch / "made", _laid_out(request, scratch)
+            if not request.lossless:
+                yield from source.movies(_movies(request, movies, count), report)
+                _check_movies(movies)
+            yield from in_thread(
+                lambda stop, _say: append_clip(request.folder, request.place, request.caption, made, stop)
+            )
+    finally:
+        source.close()
+    clip = _clip(request)
     yield Status("done", f"The clip {clip.name} is in {clip.folder}", 1.0)
     return clip
 
@@ -158,16 +120,9 @@ def export_clip(scene, request: ClipRequest, *, on_event: OnEvent | None = None)
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _frames_request(scene, request: ClipRequest, folder: Path) -> dict:
-    """The task of rendering the clip's frames into the child's ``folder``."""
-    return render_request(
-        scene,
-        write_copy(scene, folder, StorageError),
-        frames=[(frame, str(folder / _frame_name(index))) for index, frame in enumerate(request.frames)],
-        size=request.size,
-        pixel_aspect=pixel_aspect(scene),
-        engine=request.engine,
-        samples=request.samples,
+def _order(request: ClipRequest) -> PictureOrder:
+    return PictureOrder(
+        request.frames, request.size, request.pixel_aspect, request.engine, request.samples, request.look
     )
 
 
@@ -175,46 +130,64 @@ def _frame_name(index: int) -> str:
     return f"{index + 1:04d}.png"
 
 
-def _make_clip(
-    request: ClipRequest,
-    geometry: GeometrySequence,
-    child: ChildBlender,
-    launched: Launch,
-    should_stop: ShouldStop,
-    say: OnEvent,
-) -> DatasetClip:
-    """Everything that needs no Blender of our own, in a thread: draw, wait for ``child``, encode, append."""
-    place, count = request.place, len(request.frames)
-    with _scratch_folder() as scratch:
-        video, tracking, made = scratch / "video", scratch / "tracking", scratch / "made"
-        # 1. The tracking video.
-        drawn = render_tracking_video(geometry, progress=_counting("tracking", say), should_stop=should_stop)
-        check_in_view(drawn)
-        for index, picture in enumerate(drawn.video):
-            _check_stop(should_stop)
-            write_whole(tracking / _frame_name(index), encode_png(picture))
-        # 2. The rendered frames.
-        _wait(child, "rendering", f"The frames could not be rendered with {request.engine}", should_stop, say)
-        for index in range(count):
-            _check_stop(should_stop)
-            write_whole(video / _frame_name(index), _rendered_png(child.folder / _frame_name(index), request.size))
-        # 3. All of it as it lies in a dataset.
-        write_whole(made / place.first_frame, (video / _frame_name(0)).read_bytes())
-        videos = [(video, made / place.video), (tracking, made / place.tracking)]
-        for source, path in videos:
-            path.parent.mkdir()
-            if request.lossless:
-                source.rename(path)
-        if not request.lossless:
-            _encode(request, videos, launched, should_stop, say)
-        append_clip(request.folder, place, request.caption, made, should_stop)
+def _draw(geometry: GeometrySequence, folder: Path, should_stop: ShouldStop, say: OnEvent) -> None:
+    """The tracking video as PNG files in ``folder``."""
+    drawn = render_tracking_video(geometry, progress=counting("tracking", say), should_stop=should_stop)
+    check_in_view(drawn)
+    for index, picture in enumerate(drawn.video):
+        _check_stop(should_stop)
+        write_whole(folder / _frame_name(index), encode_png(picture))
+
+
+def _keep(files: list[Path], folder: Path, size: tuple[int, int], should_stop: ShouldStop) -> None:
+    """The rendered frames, checked, in ``folder``."""
+    for index, file in enumerate(files):
+        _check_stop(should_stop)
+        write_whole(folder / _frame_name(index), _rendered_png(file, size))
+
+
+def _laid_out(request: ClipRequest, scratch: Path) -> list[tuple[Path, Path]]:
+    """The first frame and, in a lossless clip, both videos at their places below ``scratch / "made"``; returns each
+    folder of frames with the place of its video.
+    """
+    place, made = request.place, scratch / "made"
+    write_whole(made / place.first_frame, (scratch / "video" / _frame_name(0)).read_bytes())
+    videos = [(scratch / "video", made / place.video), (scratch / "tracking", made / place.tracking)]
+    for source, path in videos:
+        path.parent.mkdir()
+        if request.lossless:
+            source.rename(path)
+    return videos
+
+
+def _movies(request: ClipRequest, videos: list[tuple[Path, Path]], count: int) -> dict:
+    """The task of encoding the videos, see `child.pictures.make_movies`."""
+    return {
+        "movies": [
+            {"frames": [str(folder / _frame_name(index)) for index in range(count)], "output": str(path)}
+            for folder, path in videos
+        ],
+        "size": list(request.size),
+        "fps": request.fps,
+        "fps_base": request.fps_base,
+    }
+
+
+def _check_movies(videos: list[tuple[Path, Path]]) -> None:
+    for _, path in videos:
+        if not path.is_file() or not path.stat().st_size:
+            raise StorageError(f"Blender has not written the video {path.name}; export the clip lossless instead.")
+
+
+def _clip(request: ClipRequest) -> DatasetClip:
+    folder, place = request.folder, request.place
     return DatasetClip(
-        folder=request.folder,
+        folder=folder,
         name=place.name,
         caption=request.caption,
-        video=request.folder / place.video,
-        tracking=request.folder / place.tracking,
-        first_frame=request.folder / place.first_frame,
+        video=folder / place.video,
+        tracking=folder / place.tracking,
+        first_frame=folder / place.first_frame,
         frames=request.frames,
         size=request.size,
     )
@@ -245,69 +218,6 @@ def _rendered_png(path: Path, size: tuple[int, int]) -> bytes:
     return encode_png(pixels)
 
 
-def _encode(
-    request: ClipRequest,
-    movies: list[tuple[Path, Path]],
-    launched: Launch,
-    should_stop: ShouldStop,
-    say: OnEvent,
-) -> None:
-    """Let a child Blender make videos of ``movies``: folders of the clip's frames, and their video files."""
-    task = {
-        "task": "movies",
-        "movies": [
-            {"frames": [str(folder / _frame_name(index)) for index in range(len(request.frames))], "output": str(path)}
-            for folder, path in movies
-        ],
-        "size": list(request.size),
-        "fps": request.fps,
-        "fps_base": request.fps_base,
-    }
-    child = ChildBlender.start(lambda _folder: task, launched, StorageError)
-    try:
-        _wait(child, "encoding", "The clip's videos could not be encoded", should_stop, say)
-    finally:
-        child.close()
-    for _, path in movies:
-        if not path.is_file() or not path.stat().st_size:
-            raise StorageError(f"Blender has not written the video {path.name}; export the clip lossless instead.")
-
-
-def _wait(child: ChildBlender, stage: str, failed: str, should_stop: ShouldStop, say: OnEvent) -> None:
-    """Wait for ``child`` and say how far it is in ``stage``.  Raises `SceneError` that begins with ``failed``."""
-
-    def pass_on(words: dict) -> None:
-        done = words["view"] + words.get("step", 0) / words.get("of", 1)
-        say(Progress(stage, words["view"], words["views"], done / words["views"]))
-
-    why = child.wait(pass_on, should_stop, CANCELLED)
-    if why:
-        raise SceneError(f"{failed}: {why}.", detail=child.log()[-LOG_TAIL:])
-
-
 def _check_stop(should_stop: ShouldStop) -> None:
     if should_stop():
         raise JobCancelled(CANCELLED)
-
-
-def _counting(stage: str, say: OnEvent) -> Callable[[int, int], None]:
-    return lambda done, of: say(Progress(stage, done, of, done / of if of else 1.0))
-
-
-class _Reporter:
-    """`Progress` of a station → `Status` for who drives the recipe, and the event itself, with the fraction of the
-    whole export, for ``on_event``.
-    """
-
-    WORDS = {"tracking": "Tracking video", "rendering": "Rendering frame", "encoding": "Encoding video"}
-
-    def __init__(self, on_event: OnEvent | None):
-        self._on_event = on_event
-
-    def __call__(self, event: Progress, words: str = "") -> Status:
-        low, high = _SPANS[event.stage]
-        event = replace(event, fraction=low + (high - low) * event.fraction)
-        if self._on_event is not None:
-            self._on_event(event)
-        done = event.step if event.stage == "tracking" else event.step + 1
-        return Status(event.stage, words or f"{self.WORDS[event.stage]} {done}/{event.of}", event.fraction)

@@ -38,7 +38,21 @@ class Status:
     preview: bytes | None = None
 
 
-Recipe = Generator["Status | None", None, Any]
+@dataclass(frozen=True)
+class OnThisThread:
+    """Work that a recipe wants done by whoever drives it, on the driver's own thread, in one go: a walk inside a render
+    of this Blender, say.
+
+    ``work(should_stop, say)``: its result goes back into the recipe.  ``translate``: what is said → `Status`.
+    """
+
+    work: Callable[[ShouldStop, Say], Any]
+    translate: Callable[[Any], Status | None]
+
+
+ShouldStop = Callable[[], bool]
+Say = Callable[[Any], None]
+Recipe = Generator["Status | OnThisThread | None", Any, Any]
 
 
 # ── Threads below recipes ───────────────────────────────────────────────────────────────────────────────────────────
@@ -91,31 +105,63 @@ def wait_for_threads(timeout_s: float = STOP_WAIT_S) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
+def on_this_thread(
+    work: Callable[[ShouldStop, Say], Any], translate: Callable[[Any], Status | None] = lambda said: said
+) -> Recipe:
+    """Have ``work(should_stop, say)`` done by the driver on its own thread; return its result."""
+    return (yield OnThisThread(work, translate))
+
+
+def advance(recipe: Recipe, should_stop: ShouldStop, show: Callable[[Status], None]) -> Status | None:
+    """The next `Status` of ``recipe``, or None when it waits; work that it wants done on this thread is done before.
+
+    Raises `StopIteration` with its result at the end, and whatever the recipe raises.
+    """
+    said = next(recipe)
+    while isinstance(said, OnThisThread):
+        wanted = said
+
+        def say(event, wanted=wanted) -> None:
+            status = wanted.translate(event)
+            if status is not None:
+                show(status)
+
+        try:
+            result = wanted.work(should_stop, say)
+        except BaseException as error:  # the recipe's own: it may end what it began
+            said = recipe.throw(error)
+        else:
+            said = recipe.send(result)
+    return said
+
+
 def finish(
     recipe: Recipe,
     *,
     on_status: Callable[[Status], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    should_stop: ShouldStop | None = None,
     wait_s: float = STOP_WAIT_S,
 ) -> Any:
     """Drive a recipe to its end on this thread and return its result.
 
-    ``should_stop`` is asked at least every `TICK_S`, also in the middle of long work in a thread.  Raises
-    `JobCancelled` then, and whatever the recipe raises; its thread gets up to ``wait_s`` seconds to tell the server.  A
-    process that lives on waits 0 seconds: the thread ends by itself.
+    ``should_stop`` is asked at least every `TICK_S`, also in the middle of long work.  Raises `JobCancelled` then, and
+    whatever the recipe raises; its thread gets up to ``wait_s`` seconds to tell the server.  A process that lives on
+    waits 0 seconds: the thread ends by itself.
     """
+    stop = should_stop or (lambda: False)
+    show = on_status or (lambda _status: None)
     try:
         while True:
-            if should_stop is not None and should_stop():
+            if stop():
                 raise JobCancelled(CANCELLED)
             try:
-                status = next(recipe)
+                status = advance(recipe, stop, show)
             except StopIteration as end:
                 return end.value
             if status is None:
                 time.sleep(TICK_S)
-            elif on_status is not None:
-                on_status(status)
+            else:
+                show(status)
     except BaseException:
         recipe.close()
         wait_for_threads(wait_s)

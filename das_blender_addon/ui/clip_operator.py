@@ -8,9 +8,9 @@ from bpy.props import BoolProperty, StringProperty
 
 from .. import compat
 from ..errors import DasError, SettingsError
+from ..jobs.training_clip import clip_request, default_name, export_clip
 from ..scene.camera import render_size
 from ..shot.settings import resolve_settings
-from ..take.clips import clip_request, default_name, export_clip
 from .job_operators import JobOperator, no_camera
 
 

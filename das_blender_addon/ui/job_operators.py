@@ -9,10 +9,10 @@ import bpy
 
 from ..client import known_servers
 from ..errors import DasError
-from ..scene.stepping import is_rendering
+from ..jobs import of_scene
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import ensure_shot_id
-from ..take import drive, recent, recipes
+from ..take import drive, recent
 from . import session
 from .images import load_sequence, show_image
 
@@ -29,9 +29,6 @@ class JobOperator:
     def poll(cls, context):
         if session.running_job() is not None:
             cls.poll_message_set(f"{session.running_job().name} is running: wait for it, or cancel it")
-            return False
-        if is_rendering():
-            cls.poll_message_set("Blender is rendering: wait for it, or stop it with Esc in its window")
             return False
         reason = cls.why_not(context)
         if reason:
@@ -122,7 +119,7 @@ def _no_plan(scene) -> str:
         settings = resolve_settings(scene)
         capabilities = known_servers.known_capabilities(settings.server)
         if capabilities is not None:
-            recipes.plan_shot(scene, settings, capabilities)
+            of_scene.plan_shot(scene, settings, capabilities)
     except DasError as error:
         return error.message.rstrip(".")
     return ""
@@ -138,7 +135,7 @@ class DAS_OT_test_connection(JobOperator, bpy.types.Operator):
     line = "server"
 
     def make_recipe(self, scene):
-        return recipes.hello(resolve_settings(scene))
+        return of_scene.hello(resolve_settings(scene))
 
     @classmethod
     def finished(cls, scene, welcome):
@@ -162,7 +159,7 @@ class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
         return no_camera(context.scene)
 
     def make_recipe(self, scene):
-        return recipes.tracking_preview(scene, resolve_settings(scene))
+        return of_scene.tracking_preview(scene, resolve_settings(scene))
 
     @classmethod
     def finished(cls, scene, files):
@@ -187,7 +184,7 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
         return no_camera(context.scene)
 
     def make_recipe(self, scene):
-        return recipes.first_frame_again(scene, resolve_settings(scene))
+        return of_scene.first_frame_again(scene, resolve_settings(scene))
 
     @classmethod
     def finished(cls, scene, picture):
@@ -208,7 +205,7 @@ class DAS_OT_render_take(JobOperator, bpy.types.Operator):
         return no_camera(context.scene) or _no_plan(context.scene)
 
     def make_recipe(self, scene):
-        return recipes.take_outside_render(scene, resolve_settings(scene))
+        return of_scene.only_take(scene, resolve_settings(scene))
 
     @classmethod
     def finished(cls, scene, take):

@@ -12,11 +12,11 @@ import bpy
 from .. import compat, local_server
 from ..errors import DasError
 from ..jobs.scripting import add_to_sequencer
+from ..jobs.sources import owner_of
 from ..scene.colours import keep_look, pixel_changes
-from ..shot.first_frame import owner_of
 from ..shot.pictures import first_frame_path
-from ..shot.scene_shot import shot_folder
 from ..shot.settings import MAX_SEED, resolve_settings
+from ..shot.shot_folder import shot_folder
 from ..take import recent
 from . import job_operators
 from .images import show_image

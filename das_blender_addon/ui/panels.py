@@ -10,10 +10,10 @@ import bpy
 from .. import compat
 from ..client import known_servers
 from ..errors import DasError
+from ..jobs import of_scene
 from ..scene import sequencer
 from ..scene.colours import colour_warning, pixel_changes
 from ..shot.settings import resolve_settings
-from ..take import recipes
 from . import job_operators, operators
 from .drawing import alert, draw_server_line, say, thumbnail
 
@@ -201,7 +201,7 @@ def shot_summary(scene) -> list[str]:
             f"{len(settings.frames)} frames ({settings.frames[0]} to {settings.frames[-1]}).",
             "The model's window and size are known once the server was asked.",
         ]
-    return list(recipes.plan_shot(scene, settings, capabilities).notes)
+    return list(of_scene.plan_shot(scene, settings, capabilities).notes)
 
 
 def scene_warnings(scene) -> list[str]:

@@ -15,7 +15,7 @@ import bpy
 
 from ..errors import DasError, JobCancelled
 from ..shot.machine import user_folder
-from ..take.drive import CANCELLED, TICK_S, Recipe, Status
+from ..take.drive import CANCELLED, TICK_S, Recipe, Status, advance
 
 LOGGER = logging.getLogger(__name__)
 BUDGET_S = 0.1
@@ -56,7 +56,7 @@ class SessionJob:
             try:
                 if self._cancelled:
                     raise JobCancelled(self._cancelled)
-                status = next(self._recipe)
+                status = advance(self._recipe, lambda: bool(self._cancelled), self._show)
                 if status is not None:
                     self._show(status)
             except StopIteration as end:

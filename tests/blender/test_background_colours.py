@@ -11,6 +11,7 @@ import pytest
 
 from das_blender_addon import api, commands, compat
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.scene import colours
 from tests.blender.test_engine import assert_render_fails, render_animation, render_still, written
 from tests.support.scenes import key
 

@@ -7,9 +7,9 @@ import bpy
 import numpy as np
 import pytest
 
+from das_blender_addon.jobs.sources import owner_of
 from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.shot import shot_folder
-from das_blender_addon.shot.first_frame import owner_of
 from das_blender_addon.shot.pictures import find_painted, first_frame_path, first_frame_state, keep_rendered
 from das_blender_addon.ui import saving
 

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each thing that a user can ask for of a scene, as a recipe that is ready to be driven (`take.recipes`).
+
+Called on the thread that may touch Blender, at the moment at which the job begins: what they read then counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from ..shot import scene_shot
+from ..shot.machine import check_online_access
+from ..shot.resolved import ResolvedSettings
+from ..take import recipes
+from ..take.drive import Recipe
+from ..take.reporter import OnEvent
+from .sources import Step, facts_of, source_of
+
+
+def hello(settings: ResolvedSettings, *, server_named: bool = False) -> Recipe:
+    """Ask the server what it is; returns its `Welcome`.
+
+    ``server_named``: a script has named this server, which is permission to go online.  Raises `SettingsError`.
+    """
+    _check_online(settings, server_named)
+    return recipes.hello(settings)
+
+
+def take(
+    scene,
+    settings: ResolvedSettings,
+    step: Step | None = None,
+    *,
+    view_layer: str = "",
+    on_event: OnEvent | None = None,
+    server_named: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Recipe:
+    """The take of the scene's shot; returns a `FinishedTake`.
+
+    ``step``: for callers inside a render of the scene.  ``view_layer`` "": the first one that renders.
+    ``should_stop``: see `source_of`.
+    """
+    _check_online(settings, server_named)
+    facts = facts_of(scene, settings, view_layer)
+    return recipes.take(facts, settings, source_of(scene, facts.view_layer, step, should_stop), on_event=on_event)
+
+
+def only_take(scene, settings: ResolvedSettings) -> Recipe:
+    """`take` where there is no render that wants its tracking video, too; returns the `Take`."""
+    return recipes.only_take(take(scene, settings))
+
+
+def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
+    """Render the first frame anew; returns the `FirstFrame`."""
+    _check_online(settings, False)
+    facts = facts_of(scene, settings)
+    return recipes.first_frame_again(facts, settings, source_of(scene, facts.view_layer))
+
+
+def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
+    """The tracking video of the shot as PNG files; returns their paths."""
+    facts = facts_of(scene, settings)
+    return recipes.tracking_preview(facts, settings, source_of(scene, facts.view_layer))
+
+
+def plan_shot(scene, settings: ResolvedSettings, capabilities):
+    """What will be sent, as a `ShotPlan`."""
+    return scene_shot.plan_shot(
+        scene, capabilities, frames=settings.frames, model=settings.model, size=settings.size
+    )
+
+
+def _check_online(settings: ResolvedSettings, server_named: bool) -> None:
+    permitted = server_named or bool(os.environ.get("DAS_SERVER"))
+    check_online_access(settings.server, chosen_by_environment=permitted)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a job gets a scene's geometry and pictures from: `take.source` has the facts and the protocol.
+
+In a Blender with a window it is a copy of the file in a child Blender: the user's scene is read once, to write the
+copy, and never touched.  A Blender without a window walks its own scene inside a render, and lets a child render
+pictures of a copy.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+
+from ..child.copy import SceneCopy, write_copy
+from ..child.launch import launch
+from ..child.open_copy import OpenCopy, PictureOrder
+from ..client.take import Progress
+from ..errors import JobCancelled, StorageError
+from ..scene.camera import active_camera, pixel_aspect, render_size
+from ..scene.colours import kept_look
+from ..scene.drivers import check_drivers
+from ..scene.export import GeometryExport
+from ..scene.layers import layer_apart, render_layer
+from ..scene.walk import step_simulations, walk_in_render
+from ..shot.pictures import Owner
+from ..shot.resolved import ResolvedSettings
+from ..shot.shot_folder import own_files, take_over_folder, this_file
+from ..take.drive import Recipe, in_thread, on_this_thread
+from ..take.source import Report, SceneFacts, Source
+from ..tracking.spool import SpoolWriter
+from .main_thread import on_main_thread
+
+Step = Callable[[int], object]
+"""``step(frame)``: sets the scene to a frame and gives its depsgraph, inside a render."""
+
+
+def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFacts:
+    """What a job must know of ``scene``.  ``view_layer`` "": the first one that renders."""
+    layer = view_layer or render_layer(scene).name
+    folder = take_over_folder(scene, settings.cache_folder, layer)
+    return SceneFacts(
+        name=scene.name,
+        file=this_file(),
+        folder=folder,
+        render_size=render_size(scene),
+        pixel_aspect=pixel_aspect(scene),
+        view_layer=layer,
+        layer_apart=layer_apart(scene, layer),
+        look=kept_look(scene),
+        owner=owner_of(scene, folder),
+        blender=bpy.app.version_string,
+        in_window=not bpy.app.background,
+    )
+
+
+def owner_of(scene, folder: Path) -> Owner:
+    """Whose pictures in the shot's ``folder`` are the scene's; it begins where its own range does, whatever the
+    environment says.
+    """
+    settings = getattr(scene, "das", None)  # a scene has none while the extension is not enabled
+    start = settings.shot_start if settings is not None and settings.use_shot_range else scene.frame_start
+    return Owner(start, own_files(folder))
+
+
+def source_of(
+    scene, view_layer: str, step: Step | None = None, should_stop: Callable[[], bool] = lambda: False
+) -> Source:
+    """The source for a job about ``scene``: in a window a copy of it, written now.
+
+    ``step``: where the caller is inside a render of it; in a window the copy is then written by the main thread as soon
+    as no operator holds the scene, until when ``should_stop`` is asked.  Raises `SceneError` (no camera),
+    `StorageError`, `JobCancelled`.
+    """
+    active_camera(scene, scene.frame_current)  # the commonest mistake is told before anything takes time
+    if bpy.app.background:
+        return OwnSource(scene, view_layer, step)
+    name = scene.name
+    return CopySource(on_main_thread(lambda: write_copy(bpy.data.scenes[name], view_layer), should_stop))
+
+
+class CopySource:
+    """A copy of the scene in a child Blender."""
+
+    def __init__(self, copy: SceneCopy):
+        self._open = OpenCopy(copy, launch())
+        self._simulated: list[str] = []
+
+    def export(self, frames: tuple[int, ...], size: tuple[int, int], report: Report) -> Recipe:
+        """See `Source.export`."""
+
+        def work(should_stop, say):
+            return self._open.export(frames, size, should_stop, say)
+
+        yield report(Progress("exporting", 0, len(frames), 0.0), "Opening a copy of the scene")
+        geometry, self._simulated = yield from in_thread(work, report)
+        return geometry
+
+    def pictures(self, order: PictureOrder, report: Report, stage: str) -> Recipe:
+        """See `Source.pictures`."""
+        return (
+            yield from in_thread(lambda should_stop, say: self._open.pictures(order, should_stop, say, stage), report)
+        )
+
+    def movies(self, request: dict, report: Report) -> Recipe:
+        """See `Source.movies`."""
+        yield from in_thread(lambda should_stop, say: self._open.movies(request, should_stop, say), report)
+
+    def simulated(self) -> list[str]:
+        """See `Source.simulated`."""
+        return self._simulated
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._open.close()
+
+
+class OwnSource:
+    """The scene of this Blender, which nobody is looking at, or whose render is going on (``step``)."""
+
+    def __init__(self, scene, view_layer: str, step: Step | None):
+        self._scene, self._view_layer, self._step = scene, view_layer, step
+        self._copy: CopySource | None = None
+        self._spool: Path | None = None
+        self._simulated: list[str] = []
+
+    def export(self, frames: tuple[int, ...], size: tuple[int, int], report: Report) -> Recipe:
+        """See `Source.export`."""
+        check_drivers(self._scene)
+        spool = self._spool_writer()
+        builder = GeometryExport(*size, spool=spool)
+        try:
+            if self._step is not None:
+                for done, frame in enumerate(frames):
+                    yield report(_exporting(done, frame, frames), _words(done, frame, frames))
+                    builder.add(frame, self._step(frame))
+            else:
+                yield from on_this_thread(lambda stop, say: self._walk(frames, builder, stop, say), report)
+            return builder.finish()
+        finally:
+            spool.close()
+
+    def pictures(self, order: PictureOrder, report: Report, stage: str) -> Recipe:
+        """See `Source.pictures`."""
+        return (yield from self._copied().pictures(order, report, stage))
+
+    def movies(self, request: dict, report: Report) -> Recipe:
+        """See `Source.movies`."""
+        yield from self._copied().movies(request, report)
+
+    def simulated(self) -> list[str]:
+        """See `Source.simulated`."""
+        return self._simulated
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        if self._copy is not None:
+            self._copy.close()
+        if self._spool is not None:
+            shutil.rmtree(self._spool, ignore_errors=True)
+
+    def _walk(self, frames: tuple[int, ...], builder: GeometryExport, should_stop, say) -> None:
+        def check_stop() -> None:
+            if should_stop():
+                raise JobCancelled("The export of the scene was cancelled.")
+
+        def visit(frame: int, depsgraph) -> None:
+            check_stop()
+            say(_exporting(builder.num_frames, frame, frames))
+            builder.add(frame, depsgraph)
+
+        self._simulated = step_simulations(self._scene, frames[-1], check_stop)
+        walk_in_render(self._scene, self._view_layer, frames, visit)
+
+    def _copied(self) -> CopySource:
+        if self._copy is None:
+            self._copy = CopySource(write_copy(self._scene, self._view_layer))
+        return self._copy
+
+    def _spool_writer(self) -> SpoolWriter:
+        try:
+            self._spool = Path(tempfile.mkdtemp(prefix="das-geometry-"))
+        except OSError as error:
+            raise StorageError(
+                f"The temporary folder {tempfile.gettempdir()} cannot be written to ({error.strerror}); free some "
+                "space there."
+            ) from error
+        return SpoolWriter(self._spool)
+
+
+def _exporting(done: int, frame: int, frames: tuple[int, ...]) -> Progress:
+    return Progress("exporting", done, len(frames), done / len(frames))
+
+
+def _words(done: int, frame: int, frames: tuple[int, ...]) -> str:
+    return f"Exporting frame {frame} ({done + 1}/{len(frames)})"

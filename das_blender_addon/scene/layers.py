@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The view layers of a scene."""
+
+from __future__ import annotations
+
+
+def render_layer(scene):
+    """The view layer that a shot is read from and its first frame is rendered with: the first one that renders."""
+    for layer in scene.view_layers:
+        if layer.use:
+            return layer
+    return scene.view_layers[0]
+
+
+def layer_apart(scene, view_layer: str) -> str:
+    """The name ``view_layer`` where the scene has other layers too, whose pictures of one shot may differ; else ""."""
+    return view_layer if len(scene.view_layers) > 1 else ""

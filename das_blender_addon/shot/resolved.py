@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The settings of a shot as plain values, after everything that may override them.  No Blender in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ResolvedSettings:
+    """The settings of a shot after every override.
+
+    ``model`` "": the server's default.  ``steps`` 0, ``guidance`` 0.0 and ``tracking_range`` "": the model's
+    defaults. ``size``: (width, height) of the model in pixels, None for the model's default.  ``frames``: the
+    window's frame numbers, increasing.  ``first_frame_path`` "": the one in the cache.  ``cache_folder``: absolute.
+    ``timeout_s``: seconds of silence.
+    """
+
+    server: str
+    timeout_s: float
+    model: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    size: tuple[int, int] | None
+    tracking_range: str
+    compose: bool
+    frames: tuple[int, ...]
+    first_frame_path: str
+    first_frame_engine: str
+    first_frame_samples: int
+    cache_folder: Path

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A take and the tracking video behind it, while one render reads frame after frame of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..shot.plan import ShotTracking
+from .cache import Take
+
+
+@dataclass(frozen=True)
+class FinishedTake:
+    """A take and the tracking video behind it, for as long as one render needs them."""
+
+    take: Take
+    shot: ShotTracking
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The Blender frames that it holds."""
+        return self.take.frame_numbers
+
+    def path(self, frame: int) -> Path:
+        """The picture of the Blender frame ``frame``, a PNG at the render size."""
+        return self.take.frames[self.take.frame_numbers.index(frame)]
+
+    def passes(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tracking video u8 [H,W,3] and coverage bool [H,W] of ``frame`` at the render size, nearest neighbours."""
+        plan, tracking = self.shot.plan, self.shot.tracking
+        index = plan.frames.index(frame)
+        left, top, right, bottom = plan.framing.crop
+        columns = _nearest(left, right, plan.render_size[0])[None, :]
+        rows = _nearest(top, bottom, plan.render_size[1])[:, None]
+        return tracking.video[index][rows, columns], tracking.coverage[index][rows, columns]
+
+
+def _nearest(low: float, high: float, count: int) -> np.ndarray:
+    """The model pixels under the centres of ``count`` render pixels between ``low`` and ``high``."""
+    return (low + (np.arange(count) + 0.5) * (high - low) / count).astype(np.intp)
