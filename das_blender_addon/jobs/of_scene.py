@@ -35,34 +35,36 @@ def take(
     view_layer: str = "",
     on_event: OnEvent | None = None,
     server_named: bool = False,
+    in_child: bool | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Recipe:
     """The take of the scene's shot; returns a `FinishedTake`.
 
     ``step``: for callers inside a render of the scene.  ``view_layer`` "": the first one that renders.
-    ``should_stop``: see `source_of`.
+    ``in_child``, ``should_stop``: see `source_of`.
     """
     _check_online(settings, server_named)
     facts = facts_of(scene, settings, view_layer)
-    return recipes.take(facts, settings, source_of(scene, facts.view_layer, step, should_stop), on_event=on_event)
+    source = source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
+    return recipes.take(facts, settings, source, on_event=on_event)
 
 
-def only_take(scene, settings: ResolvedSettings) -> Recipe:
+def only_take(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
     """`take` where there is no render that wants its tracking video, too; returns the `Take`."""
-    return recipes.only_take(take(scene, settings))
+    return recipes.only_take(take(scene, settings, in_child=in_child))
 
 
-def first_frame_again(scene, settings: ResolvedSettings) -> Recipe:
+def first_frame_again(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
     """Render the first frame anew; returns the `FirstFrame`."""
     _check_online(settings, False)
     facts = facts_of(scene, settings)
-    return recipes.first_frame_again(facts, settings, source_of(scene, facts.view_layer))
+    return recipes.first_frame_again(facts, settings, source_of(scene, facts.view_layer, in_child=in_child))
 
 
-def tracking_preview(scene, settings: ResolvedSettings) -> Recipe:
+def tracking_preview(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
     """The tracking video of the shot as PNG files; returns their paths."""
     facts = facts_of(scene, settings)
-    return recipes.tracking_preview(facts, settings, source_of(scene, facts.view_layer))
+    return recipes.tracking_preview(facts, settings, source_of(scene, facts.view_layer, in_child=in_child))
 
 
 def plan_shot(scene, settings: ResolvedSettings, capabilities):

@@ -67,16 +67,22 @@ def owner_of(scene, folder: Path) -> Owner:
 
 
 def source_of(
-    scene, view_layer: str, step: Step | None = None, should_stop: Callable[[], bool] = lambda: False
+    scene,
+    view_layer: str,
+    step: Step | None = None,
+    *,
+    in_child: bool | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Source:
-    """The source for a job about ``scene``: in a window a copy of it, written now.
+    """The source for a job about ``scene``: a copy in a child Blender, written now, or the scene itself.
 
+    ``in_child`` None: where there is a window.
     ``step``: where the caller is inside a render of it; in a window the copy is then written by the main thread as soon
     as no operator holds the scene, until when ``should_stop`` is asked.  Raises `SceneError` (no camera),
     `StorageError`, `JobCancelled`.
     """
     active_camera(scene, scene.frame_current)  # the commonest mistake is told before anything takes time
-    if bpy.app.background:
+    if bpy.app.background if in_child is None else not in_child:
         return OwnSource(scene, view_layer, step)
     name = scene.name
     return CopySource(on_main_thread(lambda: write_copy(bpy.data.scenes[name], view_layer), should_stop))

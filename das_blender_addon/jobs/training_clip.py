@@ -66,6 +66,8 @@ def default_name(scene, frames: tuple[int, ...]) -> str:
     return f"{shot_name(scene)}_{frames[0]:04d}-{frames[-1]:04d}"
 
 
-def export_clip(scene, request: ClipRequest, *, on_event: OnEvent | None = None) -> Recipe:
+def export_clip(
+    scene, request: ClipRequest, *, on_event: OnEvent | None = None, in_child: bool | None = None
+) -> Recipe:
     """Make the clip and add it to its dataset, see `take.clips.export_clip`."""
-    return clips.export_clip(request, source_of(scene, render_layer(scene).name), on_event=on_event)
+    return clips.export_clip(request, source_of(scene, render_layer(scene).name, in_child=in_child), on_event=on_event)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Station 1, scene → geometry: every mesh that a render shows, with its world-space vertices in every frame.
 
-The caller steps the frames and hands over an evaluated depsgraph of a render for each (`walk`).  Only instances of type MESH count: curves, text, surfaces and metaballs come with a mesh
-instance too.
+The caller steps the frames and hands over an evaluated depsgraph of a render for each (`walk`).  Only instances of type
+MESH count: curves, text, surfaces and metaballs come with a mesh instance too.
 
 An instance that is absent in some frames (hidden for rendering, a particle not yet born) has NaN vertices there:
 nothing is drawn, and points that are absent in the first frame stay black.  A mesh is triangulated once, at its first
@@ -12,12 +12,11 @@ appearance.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import JobCancelled, SceneError
+from ..errors import SceneError
 from ..tracking.geometry import CameraPath, GeometrySequence
 from ..tracking.spool import SpoolWriter
 from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
@@ -26,37 +25,11 @@ PATTERN_INSTANCERS = ("VERTS", "FACES")
 """Instancers whose children are only the pattern of their instances."""
 
 
-def export_geometry(
-    steps: Iterable[tuple[int, object]],
-    *,
-    width: int,
-    height: int,
-    should_stop: Callable[[], bool] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    num_frames: int = 0,
-) -> GeometrySequence:
-    """All triangles of a shot and its cameras for a picture of ``width`` × ``height`` pixels.
-
-    ``steps`` yields (frame number, evaluated depsgraph), frames increasing; each depsgraph is read before the next is
-    asked for.
-    ``progress(done, num_frames)`` is called after every frame, ``should_stop()`` before it.
+class GeometryExport:
+    """Collects all triangles of a shot and its cameras: `add` every frame, increasing, then `finish`.
 
     Raises `SceneError` (no camera, camera that is no perspective camera, topology that changes over time: it names the
-    object and the frame), `JobCancelled` when ``should_stop`` says so.
-    """
-    builder = GeometryExport(width, height)
-    for frame, depsgraph in steps:
-        if should_stop is not None and should_stop():
-            raise JobCancelled("The export of the scene was cancelled.")
-        builder.add(frame, depsgraph)
-        if progress is not None:
-            progress(builder.num_frames, max(num_frames, builder.num_frames))
-    return builder.finish()
-
-
-class GeometryExport:
-    """Collects a shot frame by frame: `add` every frame, then `finish`.  For callers that must return between
-    frames.
+    object and the frame).
     """
 
     def __init__(self, width: int, height: int, spool: SpoolWriter | None = None):
@@ -74,7 +47,7 @@ class GeometryExport:
         return len(self._frames)
 
     def add(self, frame: int, depsgraph) -> None:
-        """Read the frame that ``depsgraph`` holds.  Raises `SceneError`, see `export_geometry`."""
+        """Read the frame that ``depsgraph`` holds.  Raises `SceneError`, see the class."""
         scene = depsgraph.scene
         camera = active_camera(scene, frame).evaluated_get(depsgraph)
         self._cameras.append(

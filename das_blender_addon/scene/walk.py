@@ -37,20 +37,22 @@ def walk_in_render(scene, layer: str, frames: Sequence[int], visit: Visit) -> No
     The scene's own settings and its frame are as before when it returns.  Raises what ``visit`` raises, and
     `SceneError` when Blender cannot render the scene.
     """
+    if not frames:
+        raise SceneError("The shot has no frames; give it at least one.")
     camera = active_camera(scene, frames[0])
     outcome: list[BaseException | None] = []
-    standing = scene.frame_current
+    frame, subframe = scene.frame_current, scene.frame_subframe
 
     def render(engine, depsgraph):
         try:
-            for frame in frames:
-                engine.frame_set(frame, 0.0)
-                visit(frame, depsgraph)
+            for number in frames:
+                engine.frame_set(number, 0.0)
+                visit(number, depsgraph)
             outcome.append(None)
         except BaseException as error:  # handed to the caller: Blender would only print it
             outcome.append(error)
         finally:
-            engine.frame_set(standing, 0.0)
+            engine.frame_set(frame, subframe)
 
     with _walking_engine(render), _plain_render(scene, camera):
         try:

@@ -19,6 +19,7 @@ from . import session
 def forget_takes_of_file(*_):
     """Another file is about to be opened: its scenes are other scenes."""
     recent.forget_takes()
+    session.note_opened_file()
 
 
 @persistent

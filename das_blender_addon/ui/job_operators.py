@@ -73,8 +73,10 @@ class JobOperator:
 def shown_in_window(operator: type, scene_name: str):
     """What a `session.SessionJob` of ``operator`` calls at every status and at its end.
 
-    The scene is looked up by name: undo makes new scenes of old ones.
+    The scene is looked up by name: undo makes new scenes of old ones.  When another file was opened meanwhile, what the
+    job made is on disk, and nothing of the open file is told of it.
     """
+    file = session.files_opened()
 
     def show(status):
         session.show_status(bpy.context.window_manager.das, status, operator.line)
@@ -83,11 +85,12 @@ def shown_in_window(operator: type, scene_name: str):
     def done(result, error):
         words = ""
         try:
-            scene = bpy.data.scenes.get(scene_name)
+            is_there = session.files_opened() == file
+            scene = bpy.data.scenes.get(scene_name) if is_there else None
             if error is None and scene is not None:
                 operator.finished(scene, result)
             if error is None:
-                words = operator.words(result)
+                words = operator.words(result) + ("" if is_there else " (of the file that was open before)")
         except Exception as late:  # the border, too: else the panel would show a running job for ever
             if not isinstance(late, DasError):
                 session.LOGGER.exception("%s failed at its end", operator.bl_label)

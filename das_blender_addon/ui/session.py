@@ -83,6 +83,18 @@ class SessionJob:
 
 
 _job: SessionJob | None = None
+_files_opened = 0
+
+
+def note_opened_file() -> None:
+    """Another file is open from now on: scenes of one name are not the same scene."""
+    global _files_opened
+    _files_opened += 1
+
+
+def files_opened() -> int:
+    """How many files this session has opened; tells whether the file is still the one that it was."""
+    return _files_opened
 
 
 def running_job() -> SessionJob | None:

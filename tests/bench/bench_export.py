@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from das_blender_addon.scene.export import GeometryExport
-from das_blender_addon.scene.stepping import stepping
+from das_blender_addon.scene.walk import walk_in_render
 from scripts.demo_scene import build_demo_scene
 from tests.support.scenes import add_camera, add_cube, add_grid, key
 
@@ -66,17 +66,20 @@ def measure(name: str, scene) -> None:
     """One row: median milliseconds per frame after the first."""
     export = GeometryExport(720, 480)
     evaluation, ours = [], []
-    with stepping(scene) as step:
-        for frame in range(1, NUM_FRAMES + 1):
-            began = time.perf_counter()
-            depsgraph = step(frame)
-            for shape in depsgraph.objects:  # Blender 4.5 and newer evaluate meshes when they are asked for
-                if shape.type == "MESH":
-                    len(shape.data.vertices)
-            evaluated, began_ours = time.perf_counter(), time.thread_time()
-            export.add(frame, depsgraph)
-            evaluation.append(evaluated - began)
-            ours.append(time.thread_time() - began_ours)
+    began = time.perf_counter()
+
+    def visit(frame, depsgraph):
+        nonlocal began
+        for shape in depsgraph.objects:  # Blender 4.5 and newer evaluate meshes when they are asked for
+            if shape.type == "MESH":
+                len(shape.data.vertices)
+        evaluated, began_ours = time.perf_counter(), time.thread_time()
+        export.add(frame, depsgraph)
+        evaluation.append(evaluated - began)
+        ours.append(time.thread_time() - began_ours)
+        began = time.perf_counter()
+
+    walk_in_render(scene, scene.view_layers[0].name, range(1, NUM_FRAMES + 1), visit)
     began = time.thread_time()
     geometry = export.finish()
     finish = (time.thread_time() - began) / NUM_FRAMES

@@ -7,8 +7,8 @@ import pytest
 
 from das_blender_addon import api
 from das_blender_addon.protocol.png import decode_png
-from das_blender_addon.scene.export import export_geometry
-from das_blender_addon.scene.stepping import stepping
+from das_blender_addon.scene.export import GeometryExport
+from das_blender_addon.scene.walk import walk_in_render
 from scripts import demo_scene
 from scripts.demo_scene import NUM_FRAMES, build_demo_scene
 
@@ -16,8 +16,9 @@ FRAMES = (1, 25, NUM_FRAMES)
 
 
 def geometry_of(scene, frames=FRAMES):
-    with stepping(scene) as step:
-        return export_geometry(((frame, step(frame)) for frame in frames), width=72, height=48)
+    exported = GeometryExport(72, 48)
+    walk_in_render(scene, scene.view_layers[0].name, frames, exported.add)
+    return exported.finish()
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import JobCancelled, SceneError
-from das_blender_addon.scene.export import GeometryExport, export_geometry
-from das_blender_addon.scene.stepping import stepping
+from das_blender_addon.scene.export import GeometryExport
+from das_blender_addon.scene.walk import walk_in_render
 from tests.support.scenes import CUBE_FACES, add_camera, add_cube, add_grid, key, link
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "blender"
@@ -17,9 +17,18 @@ POSITION_TOLERANCE = 1e-5  # Blender units; float32 matrices
 GOLDEN_OBJECTS = ("Ground", "Cube", "Blob", "Arm", "Row", "BehindCamera")
 
 
-def export(scene, frames=(1, 2, 3), **options):
-    with stepping(scene) as step:
-        return export_geometry(((frame, step(frame)) for frame in frames), width=64, height=48, **options)
+def export(scene, frames=(1, 2, 3)):
+    """As a job of a Blender without a window does."""
+    return walked(scene, frames, GeometryExport(64, 48))
+
+
+def walked(scene, frames, exported, visit=lambda frame: None):
+    def read(frame, depsgraph):
+        visit(frame)
+        exported.add(frame, depsgraph)
+
+    walk_in_render(scene, scene.view_layers[0].name, frames, read)
+    return exported.finish()
 
 
 def export_in_render(scene, frames):
@@ -400,14 +409,11 @@ def test_export_notices_other_faces_on_the_same_vertices(blank_scene):
     other = bpy.data.meshes.new("Other")
     other.from_pydata([vertex.co for vertex in cube.data.vertices], [], CUBE_FACES[1:] + CUBE_FACES[:1])
 
-    def steps():
-        with stepping(blank_scene) as step:
-            yield 1, step(1)
-            cube.data = other
-            yield 2, step(2)
-
+    exported = GeometryExport(64, 48)
+    exported.add(1, bpy.context.evaluated_depsgraph_get())
+    cube.data = other
     with pytest.raises(SceneError, match="'Cube' changes its topology at frame 2 .*connected"):
-        export_geometry(steps(), width=64, height=48)
+        exported.add(2, bpy.context.evaluated_depsgraph_get())
 
 
 def test_export_refuses_a_changing_number_of_instances(blank_scene):
@@ -436,13 +442,18 @@ def test_export_says_that_edit_mode_is_in_the_way(blank_scene):
         bpy.ops.object.mode_set(mode="OBJECT")
 
 
-def test_export_stops_when_asked(blank_scene):
+def test_walk_ends_with_the_error_of_its_visitor_and_leaves_the_scene_where_it_was(blank_scene):
     add_camera(blank_scene)
     seen = []
-    with pytest.raises(JobCancelled):
-        export(blank_scene, (1, 2, 3), progress=lambda *args: seen.append(args), should_stop=lambda: len(seen) == 2)
-    assert seen == [(1, 1), (2, 2)]
-    assert blank_scene.frame_current == 1
+
+    def visit(frame):
+        seen.append(frame)
+        if frame == 2:
+            raise JobCancelled("enough")
+
+    with pytest.raises(JobCancelled, match="enough"):
+        walked(blank_scene, (1, 2, 3), GeometryExport(64, 48), visit)
+    assert seen == [1, 2] and blank_scene.frame_current == 1
 
 
 def test_export_of_no_frames_is_an_error(blank_scene):
@@ -450,7 +461,7 @@ def test_export_of_no_frames_is_an_error(blank_scene):
         export(blank_scene, ())
 
 
-def test_stepping_reads_a_scene_that_is_not_the_active_one(blank_scene):
+def test_walk_reads_a_scene_that_is_not_the_active_one(blank_scene):
     other = bpy.data.scenes.new("Other")
     add_camera(other)
     add_cube(other, location=(0, 0, 5))
@@ -459,7 +470,7 @@ def test_stepping_reads_a_scene_that_is_not_the_active_one(blank_scene):
     assert bpy.context.scene == blank_scene
 
 
-def test_stepping_leaves_the_scene_as_it_was(blank_scene):
+def test_walk_leaves_the_scene_as_it_was(blank_scene):
     visibility_scene(blank_scene)
     cube = blank_scene.objects["Shown"]
     key(cube, "location", {1: (0, 0, 0), 9: (5, 5, 5)})
@@ -492,7 +503,7 @@ def describe_session(scene):
     return {
         "frame": (scene.frame_current, scene.frame_subframe, scene.camera.name),
         "data": {
-            kind: sorted(item.name for item in getattr(bpy.data, kind))
+            kind: sorted(item.name for item in getattr(bpy.data, kind) if item.name != "Render Result")
             for kind in ("objects", "meshes", "materials", "cameras", "images", "collections", "scenes", "actions")
         },
         "objects": [
