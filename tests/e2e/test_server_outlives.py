@@ -82,7 +82,7 @@ def test_stored_jobs_that_cannot_be_read_are_set_aside_and_the_others_run(stoppe
         assert job in last.fields["message"] and "cannot be read" in last.fields["message"]
     assert whole_story(server.address, newer).last.kind == "DONE"
     listed = {one["job"]: one for one in server.status()["jobs"]}
-    assert all("cannot be read" in listed[job]["problem"] for job in jobs.values())
+    assert all("cannot be read" in listed[job]["message"] for job in jobs.values())
     assert "Traceback" not in server.log
 
 
