@@ -127,6 +127,8 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         passes = result.layers[0].passes
         combined = np.ones((result.resolution_y, result.resolution_x, 4), np.float32)
         combined[..., :3] = working_from_rec709(linear_from_srgb(picture[part]))
+        if scene.render.film_transparent:
+            combined *= coverage[part][..., None]  # premultiplied, as Blender's engines give it
         passes["Combined"].rect.foreach_set(_bottom_up(combined))
         for name, values in ((TRACKING_PASS, tracking[part] / np.float32(255.0)), (COVERAGE_PASS, coverage[part])):
             if name in passes.keys():

@@ -187,6 +187,42 @@ def test_passes_hold_tracking_and_coverage(shot):
     np.testing.assert_array_equal(red, engine.linear_from_srgb(picture(take.frames[4]))[..., 0])
 
 
+@pytest.mark.parametrize("transparent", [True, False])
+def test_alpha_is_the_coverage_where_the_film_is_transparent(shot, transparent):
+    shot.render.film_transparent = transparent
+    shot.render.image_settings.color_mode = "RGBA"
+    coverage = api.export_tracking(shot).coverage[4]
+    assert 0 < coverage.sum() < coverage.size
+    shot.das.use_shot_range, shot.das.shot_start, shot.das.shot_end = True, 1, 9
+    shot.frame_start = shot.frame_end = 5
+    bpy.ops.render.render(animation=True)
+    written_pixels = pixels_of(written(shot)[0])
+    frame = picture(api.render_take(shot).frames[4])
+    seen = coverage if transparent else np.ones_like(coverage)
+    np.testing.assert_array_equal(written_pixels[..., 3], np.where(seen, 255, 0))
+    np.testing.assert_array_equal(written_pixels[..., :3], np.where(seen[..., None], frame, 0))
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    """The file's own bytes [H,W,4], rows top-down."""
+    image = bpy.data.images.load(str(path))
+    image.alpha_mode = "CHANNEL_PACKED"
+    pixels = np.array(image.pixels[:], np.float32).reshape(image.size[1], image.size[0], 4)
+    return np.rint(pixels[::-1] * 255).astype(np.uint8)
+
+
+def test_first_frame_of_a_transparent_film_has_a_black_background(shot, tmp_path):
+    shot.world = bpy.data.worlds.new("Bright")
+    shot.world.color = (1.0, 1.0, 1.0)  # Blender 5 has nodes instead, which are dark grey
+    shot.das.cache_folder = str(tmp_path / "opaque")
+    opaque = picture(api.render_take(shot).first_frame)
+    shot.das.cache_folder, shot.render.film_transparent = str(tmp_path / "transparent"), True
+    transparent = picture(api.render_take(shot).first_frame)
+    outside = ~api.export_tracking(shot).coverage[0]
+    outside[1:-1, 1:-1] &= False  # at the edge of the picture no surface is near
+    assert outside.sum() > 200 and (opaque[outside] > 30).all() and (transparent[outside] == 0).all()
+
+
 def plane(planes: dict[str, np.ndarray], render_pass: str, letter: str) -> np.ndarray:
     names = [name for name in planes if render_pass in name and name.endswith(f".{letter}")]
     assert len(names) == 1, f"{render_pass} {letter} is not in {sorted(planes)}"
