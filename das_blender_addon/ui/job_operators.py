@@ -10,8 +10,10 @@ import bpy
 from ..client import known_servers
 from ..errors import DasError
 from ..jobs import of_scene
+from ..jobs.sources import owner_of
+from ..shot.pictures import first_frame_path, first_frame_state
 from ..shot.settings import resolve_settings
-from ..shot.shot_folder import ensure_shot_id
+from ..shot.shot_folder import ensure_shot_id, shot_folder
 from ..take import drive, recent
 from . import session
 from .images import load_sequence, show_image
@@ -116,6 +118,19 @@ def no_camera(scene) -> str:
     return ""
 
 
+def painted_first_frame(scene) -> str:
+    """The name of the painted first frame that a new render would replace, "" for none."""
+    try:
+        settings = resolve_settings(scene)
+    except DasError:  # the job itself will say it
+        return ""
+    folder, frame = shot_folder(scene, settings.cache_folder), settings.frames[0]
+    owner = owner_of(scene, folder)
+    if first_frame_state(folder, frame, owner=owner) != "user":
+        return ""
+    return first_frame_path(folder, frame, owner=owner).name
+
+
 def _no_plan(scene) -> str:
     """Why the shot does not fit the model, as far as the server was asked; "" when nothing is known against it."""
     try:
@@ -178,13 +193,37 @@ class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
 class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
     bl_idname = "das.render_first_frame"
     bl_label = "Render First Frame"
-    bl_description = "Render the first frame of the shot with the chosen engine, at the model's size and framing"
+    bl_description = (
+        "Render the first frame of the shot with the chosen engine, at the model's size and framing. "
+        "One that was painted over is kept under another name"
+    )
+    confirmed: bpy.props.BoolProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
     def why_not(cls, context):
         if context.scene.das.first_frame_path:
             return "The first frame is an image of your own: clear its path to render one"
         return no_camera(context.scene)
+
+    def invoke(self, context, event):
+        """Ask before a painted one is replaced, in a window."""
+        painted = "" if bpy.app.background else painted_first_frame(context.scene)
+        if not painted:
+            return super().invoke(context, event)
+        self.confirmed = True
+        return context.window_manager.invoke_confirm(
+            self,
+            event,
+            title="Replace the painted first frame?",
+            message=f"{painted} is kept beside the new one, under a numbered name",
+            confirm_text="Render",
+        )
+
+    def execute(self, context):
+        """In the background and for scripts; in a window once it is confirmed."""
+        if self.confirmed and not bpy.app.background:
+            return super().invoke(context, None)
+        return super().execute(context)
 
     def make_recipe(self, scene):
         return of_scene.first_frame_again(scene, resolve_settings(scene))

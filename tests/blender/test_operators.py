@@ -14,7 +14,7 @@ import pytest
 from das_blender_addon import api, compat
 from das_blender_addon.client import known_servers
 from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError
-from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.scene import sequencer
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.take import cache as takes
@@ -109,6 +109,30 @@ def test_render_first_frame_makes_the_slots_file(shot_scene, tmp_path):
     assert picture.shape == (64, 96, 3) and (picture[..., 0] - picture[..., 2] > 60).any()
     bpy.ops.das.open_first_frame()
     assert [Path(image.filepath) for image in bpy.data.images] == [file]
+
+
+def test_open_keeps_strokes_that_were_not_saved(shot_scene, tmp_path):
+    shot_scene.das.first_frame_path = str(tmp_path / "own.png")
+    (tmp_path / "own.png").write_bytes(encode_png(np.zeros((64, 96, 3), np.uint8)))
+    bpy.ops.das.open_first_frame()
+    (image,) = bpy.data.images
+    image.pixels[0] = 1.0
+    assert image.is_dirty
+    bpy.ops.das.open_first_frame()
+    assert image.is_dirty and image.pixels[0] == 1.0
+
+
+def test_painted_first_frame_is_named_before_it_is_replaced(shot_scene, tmp_path):
+    shot_scene.das.cache_folder = str(tmp_path)
+    bpy.ops.das.render_first_frame()
+    file = operators.first_frame_file(shot_scene)
+    assert job_operators.painted_first_frame(shot_scene) == ""
+    painted = encode_png(np.zeros((64, 96, 3), np.uint8))
+    file.write_bytes(painted)
+    assert job_operators.painted_first_frame(shot_scene) == file.name
+    bpy.ops.das.render_first_frame()  # a script is not asked
+    assert file.with_name(f"{file.stem}-kept-1.png").read_bytes() == painted
+    assert job_operators.painted_first_frame(shot_scene) == "" and file.read_bytes() != painted
 
 
 def test_test_connection_remembers_the_models(shot_scene, server):
