@@ -53,8 +53,11 @@ OVERRIDES = {
     "--first-frame": ("DAS_FIRST_FRAME", "image of the first frame at the model's size"),
     "--first-frame-engine": ("DAS_FIRST_FRAME_ENGINE", "CYCLES, EEVEE or WORKBENCH"),
     "--first-frame-samples": ("DAS_FIRST_FRAME_SAMPLES", "samples per pixel of a first frame that is rendered"),
+    "--new-first-frame": ("DAS_NEW_FIRST_FRAME", "1 renders the first frame anew although one is there"),
     "--cache": ("DAS_CACHE", "folder for first frames and takes"),
 }
+SWITCHES = ("--new-first-frame",)
+"""Flags that may stand without a value, for 1."""
 
 
 # ── Talking ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,9 +223,9 @@ def _parser() -> argparse.ArgumentParser:
         if run is render:
             command.add_argument("--blend", help="also write this .blend, with the take in its sequencer")
         for flag, (variable, words) in OVERRIDES.items():
-            command.add_argument(
-                flag, dest=variable, metavar=flag[2:].upper().replace("-", "_"), help=f"{words} ({variable})"
-            )
+            alone = {"nargs": "?", "const": "1"} if flag in SWITCHES else {}
+            metavar = flag[2:].upper().replace("-", "_")
+            command.add_argument(flag, dest=variable, metavar=metavar, help=f"{words} ({variable})", **alone)
     return parser
 
 

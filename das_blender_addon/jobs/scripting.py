@@ -17,6 +17,7 @@ from ..errors import SettingsError
 from ..protocol.messages import Capabilities
 from ..scene import camera as cameras
 from ..scene import sequencer
+from ..scene.appearance import shading_digest
 from ..scene.colours import kept_look
 from ..scene.layers import layer_apart, render_layer
 from ..shot.first_frame import FirstFrameWish
@@ -136,6 +137,7 @@ def ensure_first_frame(
         file=this_file(),
         blender=bpy.app.version_string,
         again=force,
+        shading=shading_digest(scene.original, render_layer(scene.original)),
     )
 
     def told(event: Progress, _words: str = "") -> None:
@@ -165,7 +167,8 @@ def render_take(
     ``server``: its address.  ``frames`` as in `export_tracking`.  ``folder``: the cache.  ``settings``: ``prompt``,
     ``negative_prompt``, ``seed``, ``num_inference_steps``, ``guidance_scale``, ``tracking_range``, ``compose``,
     ``model``,
-    ``size`` (width, height), ``first_frame`` (a file), ``first_frame_engine``, ``first_frame_samples``, ``timeout_s``.
+    ``size`` (width, height), ``first_frame`` (a file), ``first_frame_engine``, ``first_frame_samples``,
+    ``new_first_frame`` (render it anew), ``timeout_s``.
     What is not given comes from the environment, the scene, the preferences and the defaults, in this order
     (`properties`).
 

@@ -20,6 +20,7 @@ from ..child.launch import launch
 from ..child.open_copy import OpenCopy, PictureOrder
 from ..client.take import Progress
 from ..errors import JobCancelled, StorageError
+from ..scene.appearance import shading_digest
 from ..scene.camera import active_camera, pixel_aspect, render_size
 from ..scene.colours import kept_look
 from ..scene.drivers import check_drivers
@@ -52,6 +53,7 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
         layer_apart=layer_apart(scene, layer),
         look=kept_look(scene),
         owner=owner_of(scene, folder),
+        shading=shading_digest(scene.original, render_layer(scene.original)),
         blender=bpy.app.version_string,
         in_window=not bpy.app.background,
     )

@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import SceneError
 from ..tracking.geometry import CameraPath, GeometrySequence
 from ..tracking.spool import SpoolWriter
+from .appearance import appearance_digest
 from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
 
 PATTERN_INSTANCERS = ("VERTS", "FACES")
@@ -41,6 +42,7 @@ class GeometryExport:
         self._slots: dict[tuple, _Slot] = {}
         self._group_sizes: dict[tuple, int] = {}
         self._num_vertices = 0
+        self._appearance = ""
 
     @property
     def num_frames(self) -> int:
@@ -49,6 +51,8 @@ class GeometryExport:
     def add(self, frame: int, depsgraph) -> None:
         """Read the frame that ``depsgraph`` holds.  Raises `SceneError`, see the class."""
         scene = depsgraph.scene
+        if not self._frames:
+            self._appearance = appearance_digest(depsgraph)
         camera = active_camera(scene, frame).evaluated_get(depsgraph)
         self._cameras.append(
             camera_from_blender(camera, self._width, self._height, aspect=pixel_aspect(scene), frame=frame)
@@ -79,12 +83,12 @@ class GeometryExport:
         triangles = np.concatenate([np.zeros((0, 3), np.int32), *triangles])
         cameras, frames = join_cameras(self._cameras), tuple(self._frames)
         if self._spool is not None:
-            return self._spool.finish(triangles, order, cameras, frames)
+            return self._spool.finish(triangles, order, cameras, frames, self._appearance)
         vertices = np.full((len(frames), self._num_vertices, 3), np.nan, dtype=np.float32)
         for index, frame_vertices in enumerate(self._vertices):
             vertices[index, : len(frame_vertices)] = frame_vertices
             vertices[index] = vertices[index, order]
-        return GeometrySequence(triangles, vertices, cameras, frames)
+        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance)
 
     def _check_group_sizes(self, meshes: list[_Mesh], frame: int) -> None:
         """Instances are told apart by their numbers: when some of them come or go, the numbers of the rest mean

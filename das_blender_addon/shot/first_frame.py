@@ -3,7 +3,8 @@
 render.  No Blender in here.
 
 `pictures` tells how they lie in the shot's folder.  One that we rendered is fresh while the digest (`render_digest`:
-geometry, camera and size of the first frame, engine, samples and the kept look) is the same.  One that somebody painted
+geometry, camera and size of the first frame, what else decides its look (`scene.appearance`), engine, samples and the
+kept look) is the same.  One that somebody painted
 for that frame is used as it is and never rendered over, unless it is asked for; then it is put aside.
 """
 
@@ -49,7 +50,7 @@ def render_digest(
     """
     kept = " " + json.dumps(look, sort_keys=True) if look else ""
     layer = f" {json.dumps(view_layer)}" if view_layer else ""
-    return hashlib.sha256(f"{shot.digest} {engine} {samples}{kept}{layer}".encode()).hexdigest()
+    return hashlib.sha256(f"{shot.digest} {shot.appearance} {engine} {samples}{kept}{layer}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class FirstFrameWish:
 
     ``folder``: the shot's.  ``path``: a file of the user's own, "" for none.  ``look``: of `scene.colours.kept_look`.
     ``layer_apart``: see `render_digest`.  ``owner``: whose painted pictures count.  ``file``, ``blender``: for the
-    record.  ``again``: render it whatever is there.
+    record, as is ``shading``, the digest of what a window compares.  ``again``: render it whatever is there.
+    ``not_before``: one that was rendered earlier (seconds since the epoch) does not count; a painted one does.
     """
 
     folder: Path
@@ -70,7 +72,9 @@ class FirstFrameWish:
     owner: Owner
     file: str
     blender: str
+    shading: str = ""
     again: bool = False
+    not_before: float = 0.0
 
     def digest(self, shot: ShotTracking) -> str:
         """`render_digest` for ``shot``."""
@@ -92,7 +96,7 @@ def find_first_frame(wish: FirstFrameWish, shot: ShotTracking) -> FirstFrame | N
     painted = find_painted(wish.folder, frame, geometry=shot.digest, owner=wish.owner)
     if painted is not None:
         return checked(painted, model_size)
-    rendered = find_rendered(wish.folder, frame, wish.digest(shot))
+    rendered = find_rendered(wish.folder, frame, wish.digest(shot), not_before=wish.not_before)
     if rendered is None:
         return None
     return checked(rendered, model_size, painted_elsewhere(wish.folder, frame, owner=wish.owner))
@@ -122,6 +126,7 @@ def keep_first_frame(wish: FirstFrameWish, shot: ShotTracking, png: Path) -> Fir
         "engine": wish.engine,
         "samples": wish.samples,
         "look": wish.look,
+        "shading": wish.shading,
         "size": [width, height],
         "blender": wish.blender,
     }

@@ -174,7 +174,8 @@ class ShotTracking:
     """A shot's tracking video at the model's size.
 
     ``cameras``: the overscanned cameras, at ``plan.model_size``.  ``digest``: SHA-256 (hex) of what decides the first
-    frame's view: its geometry, camera and size.  ``timings``: seconds per station.
+    frame's view: its geometry, camera and size.  ``appearance``: digest of what else decides how it looks (materials,
+    lights, world …), "" where that is not known.  ``timings``: seconds per station.
     """
 
     plan: ShotPlan
@@ -182,6 +183,7 @@ class ShotTracking:
     cameras: CameraPath
     digest: str
     timings: dict[str, float] = field(default_factory=dict)
+    appearance: str = ""
 
 
 def shot_from_geometry(
@@ -201,6 +203,7 @@ def shot_from_geometry(
         vertices=geometry.vertices,
         cameras=plan.framing.overscan(geometry.cameras),
         frames=geometry.frames,
+        appearance=geometry.appearance,
     )
     tracking = render_tracking_video(seen, progress=progress, should_stop=should_stop)
     check_in_view(tracking)
@@ -210,6 +213,7 @@ def shot_from_geometry(
         cameras=seen.cameras,
         digest=first_frame_digest(seen),
         timings={"tracking": time.perf_counter() - started},
+        appearance=geometry.appearance,
     )
 
 

@@ -38,6 +38,7 @@ ENVIRONMENT = (
     "DAS_FIRST_FRAME_ENGINE",
     "DAS_FIRST_FRAME_SAMPLES",
     "DAS_CACHE",
+    "DAS_NEW_FIRST_FRAME",
 )
 """Every environment variable that overrides a setting."""
 
@@ -76,6 +77,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
             environment, "DAS_FIRST_FRAME_SAMPLES", int, settings.first_frame_samples, low=1, high=MAX_SAMPLES
         ),
         cache_folder=_cache_folder(environment.get("DAS_CACHE", "") or settings.cache_folder or machine.cache_folder),
+        new_first_frame=_switch(environment, "DAS_NEW_FIRST_FRAME", False),
     )
 
 

@@ -8,6 +8,7 @@ made, take run.  A recipe owns its `Source` and closes it.  No Blender in here.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 
 from ..child.open_copy import PictureOrder
@@ -68,7 +69,7 @@ def take(
     ``on_event`` gets the events of all stations, `Progress` with the fraction of the whole take, on the thread that
     drives the recipe.  While no server answers, a take that is complete is found nevertheless.
     """
-    report, clock = Reporter(on_event), Clock()
+    report, clock, began = Reporter(on_event), Clock(), time.time()
     try:
         # 1. What the server offers, and how the shot fits it.
         capabilities, planned, unreachable = yield from _plan(facts, settings)
@@ -79,7 +80,7 @@ def take(
         shot = yield from _shot(geometry, planned, report)
         clock.lap("tracking")
         # 3. The first frame.
-        wish = _wish(facts, settings)
+        wish = _wish(facts, settings, began=began)
         image = yield from first_frame(wish, shot, source, report, unreachable)
         clock.lap("first_frame")
     finally:
@@ -197,7 +198,9 @@ def _shot(geometry, planned: ShotPlan, report: Reporter) -> Recipe:
     return (yield from in_thread(draw, report))
 
 
-def _wish(facts: SceneFacts, settings: ResolvedSettings, *, again: bool = False) -> FirstFrameWish:
+def _wish(
+    facts: SceneFacts, settings: ResolvedSettings, *, began: float = 0.0, again: bool = False
+) -> FirstFrameWish:
     return FirstFrameWish(
         folder=facts.folder,
         path=settings.first_frame_path,
@@ -208,7 +211,9 @@ def _wish(facts: SceneFacts, settings: ResolvedSettings, *, again: bool = False)
         owner=facts.owner,
         file=facts.file,
         blender=facts.blender,
+        shading=facts.shading,
         again=again,
+        not_before=began if settings.new_first_frame else 0.0,
     )
 
 

@@ -28,7 +28,8 @@ class SceneFacts:
 
     ``folder``: the shot's, in the cache.  ``render_size``: (width, height) in pixels; ``pixel_aspect``: (x, y).
     ``view_layer``: the layer that the job is about; ``layer_apart``: its name where the scene has others, else "".
-    ``look``: of `scene.colours.kept_look`.  ``owner``: whose painted pictures count.  ``file``: the .blend, or "".
+    ``look``: of `scene.colours.kept_look`.  ``owner``: whose painted pictures count.
+    ``shading``: digest of what a window compares to see that a picture is stale.  ``file``: the .blend, or "".
     ``in_window``: somebody is looking: sizes may follow the machine's speed.
     """
 
@@ -41,6 +42,7 @@ class SceneFacts:
     layer_apart: str
     look: dict
     owner: Owner
+    shading: str
     blender: str
     in_window: bool
 

@@ -41,13 +41,15 @@ class GeometrySequence:
     ``triangles`` [M,3] i32: vertex indices, the same in every frame.
     ``vertices`` [T,N,3] f32: world space, Blender units; an array, or `spool.SpooledVertices`, which reads a frame at a
     time from disk.  ``cameras``: `CameraPath` of the same T.
-    ``frames``: the T Blender frame numbers, increasing; the first is the first frame.
+    ``frames``: the T Blender frame numbers, increasing; the first is the first frame.  ``appearance``: digest of what
+    else decides how the first frame looks, "" where nobody asked.
     """
 
     triangles: np.ndarray
     vertices: np.ndarray
     cameras: CameraPath
     frames: tuple[int, ...]
+    appearance: str = ""
 
     @property
     def num_frames(self) -> int:

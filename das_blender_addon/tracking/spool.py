@@ -87,7 +87,12 @@ class SpoolWriter:
         self._last = vertices
 
     def finish(
-        self, triangles: np.ndarray, order: np.ndarray, cameras: CameraPath, frames: tuple[int, ...]
+        self,
+        triangles: np.ndarray,
+        order: np.ndarray,
+        cameras: CameraPath,
+        frames: tuple[int, ...],
+        appearance: str = "",
     ) -> GeometrySequence:
         """All frames are there.  ``order`` [N] i64: see `SpooledVertices`.  Raises `StorageError`."""
         try:
@@ -102,6 +107,7 @@ class SpoolWriter:
                     starts=np.array(self._starts, np.int64),
                     counts=np.array(self._counts, np.int64),
                     frames=np.array(frames, np.int64),
+                    appearance=np.array(appearance),
                     size=np.array([cameras.width, cameras.height], np.int64),
                     **{name: getattr(cameras, name) for name in _CAMERA_ARRAYS},
                 )
@@ -137,4 +143,5 @@ def open_spool(folder: Path) -> GeometrySequence:
         vertices = SpooledVertices(folder / VERTICES, said["starts"], said["counts"], said["order"])
     except (OSError, KeyError, ValueError) as error:
         raise StorageError(f"The exported geometry in {folder} cannot be read ({error}); start again.") from error
-    return GeometrySequence(said["triangles"], vertices, cameras, tuple(int(frame) for frame in said["frames"]))
+    frames = tuple(int(frame) for frame in said["frames"])
+    return GeometrySequence(said["triangles"], vertices, cameras, frames, str(said["appearance"]))

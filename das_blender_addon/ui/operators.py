@@ -13,8 +13,10 @@ from .. import compat, local_server
 from ..errors import DasError
 from ..jobs.scripting import add_to_sequencer
 from ..jobs.sources import owner_of
+from ..scene.appearance import recent_shading_digest
 from ..scene.colours import keep_look, pixel_changes
-from ..shot.pictures import first_frame_path
+from ..scene.layers import render_layer
+from ..shot.pictures import first_frame_path, first_frame_state, painted_elsewhere, read_record
 from ..shot.settings import MAX_SEED, resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..take import recent
@@ -54,7 +56,8 @@ class DAS_OT_open_first_frame(bpy.types.Operator):
     def execute(self, context):
         path = first_frame_file(context.scene)
         image = bpy.data.images.load(os.fspath(path), check_existing=True)
-        image.reload()
+        if not image.is_dirty:  # strokes that were not saved yet stay
+            image.reload()
         show_image(image)
         return {"FINISHED"}
 
@@ -119,6 +122,25 @@ def first_frame_file(scene) -> Path:
         return Path(chosen.first_frame_path)
     folder = shot_folder(scene, chosen.cache_folder)
     return first_frame_path(folder, chosen.frames[0], owner=owner_of(scene, folder))
+
+
+def first_frame_words(scene) -> str:
+    """What a panel says of the first frame that is there, "" for nothing."""
+    chosen = resolve_settings(scene)
+    if chosen.first_frame_path:
+        return ""
+    folder, frame = shot_folder(scene, chosen.cache_folder), chosen.frames[0]
+    owner = owner_of(scene, folder)
+    state = first_frame_state(folder, frame, owner=owner)
+    if state == "user":
+        return f"Painted for frame {frame}: Render First Frame keeps it under another name"
+    if state == "rendered":
+        shading = read_record(first_frame_path(folder, frame, owner=owner)).get("shading", "")
+        if shading and shading != recent_shading_digest(scene, render_layer(scene)):
+            return "Stale: materials, lights, world or settings changed; a take renders it anew"
+    if state == "missing" and painted_elsewhere(folder, frame, owner=owner):
+        return f"One was painted for another frame; frame {frame} gets its own"
+    return ""
 
 
 # ── The server on this machine ───────────────────────────────────────────────────────────────────────────────────────

@@ -74,6 +74,7 @@ class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
         settings = context.scene.das
         try:
             icon = thumbnail(operators.first_frame_file(context.scene))
+            words = operators.first_frame_words(context.scene)
         except DasError as error:
             alert(layout, error.message)
             return
@@ -81,6 +82,8 @@ class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
             layout.template_icon(icon_value=icon, scale=THUMBNAIL_SCALE)
         else:
             say(layout, "None yet: a take renders it when it needs it", "INFO")
+        if words:
+            say(layout, words, "INFO")
         layout.prop(settings, "first_frame_path", text="Image")
         column = layout.column(align=True)
         column.active = not settings.first_frame_path

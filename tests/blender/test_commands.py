@@ -161,6 +161,13 @@ def test_every_override_has_its_flag():
     assert {variable for variable, _ in commands.OVERRIDES.values()} == set(shot_settings.ENVIRONMENT)
 
 
+@pytest.mark.parametrize(
+    ("words", "value"), [(["--new-first-frame"], "1"), (["--new-first-frame", "0"], "0"), ([], None)]
+)
+def test_new_first_frame_needs_no_value(words, value):
+    assert commands._parser().parse_args(["doctor", *words]).DAS_NEW_FIRST_FRAME == value
+
+
 def test_wrong_usage_is_told(scene, capsys):
     assert commands.main(["dance"]) == 2
     assert "doctor" in capsys.readouterr().err

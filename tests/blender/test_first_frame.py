@@ -114,6 +114,28 @@ def test_first_frame_is_kept_while_fresh_and_rendered_anew_when_stale(shot_scene
     assert ensure(shot_scene, tmp_path, shot).png == old.png, "the old view's picture is still there"
 
 
+def test_first_frame_is_rendered_anew_when_a_material_changed(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    old = ensure(shot_scene, tmp_path, shot)
+    tree = bpy.data.materials["Glow"].node_tree
+    tree.nodes["Emission"].inputs["Color"].default_value = (1, 1, 1, 1)
+    assert ensure(shot_scene, tmp_path).png != old.png
+
+
+def test_new_first_frame_is_asked_for(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    old = ensure(shot_scene, tmp_path, shot)
+    now = time.time()
+    os.utime(old.path, (now - 7300, now - 7300))
+    assert "rendered 2 hours ago" in ensure(shot_scene, tmp_path, shot).notes[0]
+    anew = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES, not_before=now - 60)
+    assert anew.is_rendering and anew.wait().png == old.png
+    assert old.path.stat().st_mtime > now - 60
+    old.path.write_bytes(PAINTED)
+    painted = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES, not_before=time.time())
+    assert not painted.is_rendering and painted.wait().png == PAINTED
+
+
 def test_first_frame_that_the_user_painted_over_wins(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     path = ensure(shot_scene, tmp_path, shot).path
