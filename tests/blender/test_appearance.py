@@ -11,12 +11,13 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
-from das_blender_addon.pictures import keep_rendered
-from das_blender_addon.stepping import stepping
 
-from das_blender_addon import api, operators
+from das_blender_addon import api
 from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.scene.appearance import appearance_digest, recent_shading_digest, shading_digest
+from das_blender_addon.scene.walk import walk_in_render
+from das_blender_addon.shot.pictures import keep_rendered
+from das_blender_addon.ui import operators
 from tests.support.scenes import add_camera, add_grid, key, link
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,8 +62,13 @@ def looks(scene, tmp_path):
 
 
 def look_of(scene, frame: int = 1) -> str:
-    with stepping(scene) as step:
-        return appearance_digest(step(frame))
+    digests = []
+
+    def visit(_frame, depsgraph):
+        digests.append(appearance_digest(depsgraph))
+
+    walk_in_render(scene, scene.view_layers[0].name, [frame], visit)
+    return digests[0]
 
 
 def shader_input(name: str):
