@@ -24,7 +24,7 @@ from tests.support.imports import (
 
 ADDON = ROOT / "das_blender_addon"
 SERVER = ROOT / "das_server"
-ROOMS_WITHOUT_BPY = ("protocol", "tracking", "client")
+ROOMS_WITHOUT_BPY = ("protocol", "tracking", "client", "take")
 BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "addon_utils", "bpy_extras"}
 TORCH_MODULES = {"torch", "diffusers", "transformers", "accelerate"}
 ROOMS_WITHOUT_TORCH = ("config", "door", "store")
@@ -47,7 +47,21 @@ ANY_FAMILY = {
 }  # fmt: skip
 """Modules of das_server/pipeline that know no model family."""
 
-LAYERS = [(SERVER, SERVER_LAYERS)]
+ADDON_LAYERS = {
+    "errors": 0, "compat": 0, "local_server_guard": 0,
+    "protocol": 1, "tracking": 1,
+    "client": 2,
+    "scene": 3,
+    "shot": 4,
+    "child": 5, "local_server": 5,
+    "take": 6,
+    "jobs": 7,
+    "api": 8, "engine": 8, "ui": 8, "doctor": 8,
+    "commands": 9,
+    "registration": 10,
+    "": 11, "__main__": 11,
+}  # fmt: skip
+LAYERS = [(SERVER, SERVER_LAYERS), (ADDON, ADDON_LAYERS)]
 """Packages whose rooms are in order."""
 
 PRINTING = {ADDON / "commands.py", ADDON / "__main__.py", SERVER / "cli.py", SERVER / "__main__.py"}
@@ -119,6 +133,16 @@ def test_nothing_loads_torch_with_rooms_that_outlive_the_gpu(room):
 @pytest.mark.parametrize("path", python_files(*(ADDON / room for room in ROOMS_WITHOUT_BPY)), ids=relative)
 def test_room_imports_no_blender(path):
     assert not roots_of(path) & BLENDER_MODULES
+
+
+@pytest.mark.parametrize("room", ROOMS_WITHOUT_BPY)
+def test_nothing_brings_blender_into_rooms_without_it(room):
+    """Neither what they import nor what that imports …: they can be loaded, and tested, where there is no Blender."""
+    graph = graph_of(ADDON)
+    start = [name for name in graph if f"{name}.".startswith(f"das_blender_addon.{room}.")]
+    assert start
+    brought = loaded_with(start, {name: (set() if name == "das_blender_addon" else to) for name, to in graph.items()})
+    assert {name: by for name, by in brought.items() if name.split(".")[0] in BLENDER_MODULES} == {}
 
 
 @pytest.mark.parametrize("path", python_files(ADDON), ids=relative)
