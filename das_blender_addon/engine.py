@@ -16,15 +16,16 @@ import numpy as np
 from bpy.app.handlers import persistent
 
 from . import compat
-from .errors import DasError, JobCancelled, SceneError, SettingsError, StorageError
-from .jobs import of_scene
-from .protocol.png import decode_png
+from .errors import DasError, JobCancelled, SceneError, SettingsError
+from .jobs import of_scene, unchanged
 from .scene import sequencer
 from .scene.colours import View, colour_warning, set_view, show_plain, working_from_rec709
 from .scene.layers import render_layer
+from .scene.walk import step_simulations
 from .shot.settings import resolve_settings
 from .take import drive, recent
 from .take.finished import FinishedTake
+from .take.pixels import border, bottom_up, linear_from_srgb, read_frame
 
 LOGGER = logging.getLogger(__name__)
 TRACKING_PASS = "DAS Tracking"
@@ -89,29 +90,41 @@ class DAS_RE_engine(bpy.types.RenderEngine):
 
     def _make_take(self, depsgraph, scene, settings):
         self._warn(scene)
-        standing, layer = scene.frame_current, depsgraph.view_layer.name
-
-        def step(number: int):
-            self.frame_set(number, 0.0)
-            return depsgraph
+        layer = depsgraph.view_layer.name
+        known = unchanged.find(scene, layer, settings)
+        if known is not None:
+            return known
 
         def show(status: drive.Status):
             self.update_progress(status.fraction)
             self.update_stats("", status.text)
             drive.log_status(status)
 
-        try:
-            made = drive.finish(
-                of_scene.take(scene, settings, step, view_layer=layer, should_stop=self.test_break),
-                on_status=show,
-                should_stop=self.test_break,
-                wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
-            )
-        finally:
-            self.frame_set(standing, 0.0)
+        asked = unchanged.now(scene, layer, settings)
+        made = drive.finish(
+            of_scene.take(
+                scene, settings, self._step(depsgraph), view_layer=layer, should_stop=self.test_break
+            ),
+            on_status=show,
+            should_stop=self.test_break,
+            wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
+        )
+        unchanged.keep(asked, made)
         if layer == render_layer(scene).name or _renders_one_layer(scene):
             recent.remember_take(scene, made.take)
         return made
+
+    def _step(self, depsgraph):
+        """What sets the scene of a Blender without a window to a frame, and back with None; None where there is one."""
+        if not bpy.app.background:
+            return None
+        standing = depsgraph.scene.frame_current
+
+        def step(number: int | None):
+            self.frame_set(standing if number is None else number, 0.0)
+            return depsgraph
+
+        return step
 
     def _warn(self, scene) -> None:
         words = "" if bpy.app.background else colour_warning(scene)
@@ -120,19 +133,19 @@ class DAS_RE_engine(bpy.types.RenderEngine):
 
     def _give(self, scene, layer: str, take, frame: int) -> None:
         """Put the frame's pixels into the render result of the view layer; with a render border only its part."""
-        picture = _read_frame(take, frame, (self.resolution_x, self.resolution_y))
+        picture = read_frame(take, frame, (self.resolution_x, self.resolution_y))
         tracking, coverage = take.passes(frame)
         result = self.begin_result(0, 0, self.resolution_x, self.resolution_y, layer=layer)
-        part = _border(scene.render, picture.shape[1], picture.shape[0], result.resolution_x, result.resolution_y)
+        part = border(scene.render, picture.shape[1], picture.shape[0], result.resolution_x, result.resolution_y)
         passes = result.layers[0].passes
         combined = np.ones((result.resolution_y, result.resolution_x, 4), np.float32)
         combined[..., :3] = working_from_rec709(linear_from_srgb(picture[part]))
         if scene.render.film_transparent:
             combined *= coverage[part][..., None]  # premultiplied, as Blender's engines give it
-        passes["Combined"].rect.foreach_set(_bottom_up(combined))
+        passes["Combined"].rect.foreach_set(bottom_up(combined))
         for name, values in ((TRACKING_PASS, tracking[part] / np.float32(255.0)), (COVERAGE_PASS, coverage[part])):
             if name in passes.keys():
-                passes[name].rect.foreach_set(_bottom_up(values))
+                passes[name].rect.foreach_set(bottom_up(values))
         self.end_result(result)
 
 
@@ -169,52 +182,6 @@ def _in_words(frames: tuple[int, ...]) -> str:
         return f"only {frames[0]}"
     step = frames[1] - frames[0]
     return f"{frames[0]} to {frames[-1]}" + (f" in steps of {step}" if step > 1 else "")
-
-
-# ── Pixels ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_codes = np.arange(256, dtype=np.float64) / 255.0
-SRGB_TO_LINEAR = np.where(_codes <= 0.04045, _codes / 12.92, ((_codes + 0.055) / 1.055) ** 2.4).astype(np.float32)
-"""[256] f32: linear Rec.709 of each sRGB byte (IEC 61966-2-1); the Standard view gives back the same byte."""
-
-
-def linear_from_srgb(picture: np.ndarray) -> np.ndarray:
-    """sRGB bytes u8 → linear Rec.709 f32, same shape."""
-    return SRGB_TO_LINEAR[picture]
-
-
-def _bottom_up(values: np.ndarray) -> np.ndarray:
-    """Top-down rows [H,W,…] → Blender's bottom-up floats, flat f32."""
-    return np.ascontiguousarray(values[::-1], dtype=np.float32).reshape(-1)
-
-
-def _border(render, width: int, height: int, result_width: int, result_height: int) -> tuple[slice, slice]:
-    """Rows and columns (top-down) of the picture that a result of a render border holds.
-
-    Blender cuts off fractions of the border's left and lower edge in single precision (``RE_InitState``).
-    """
-    if (result_width, result_height) == (width, height):
-        return slice(0, height), slice(0, width)
-    left = int(np.float32(render.border_min_x) * np.float32(width))
-    bottom = int(np.float32(render.border_min_y) * np.float32(height))
-    top = height - bottom - result_height
-    return slice(top, top + result_height), slice(left, left + result_width)
-
-
-def _read_frame(take, frame: int, size: tuple[int, int]) -> np.ndarray:
-    path = take.path(frame)
-    try:
-        picture = decode_png(path.read_bytes())
-    except (OSError, DasError) as error:
-        raise StorageError(
-            f"The frame {path} of the take cannot be read; delete its folder to render it again."
-        ) from error
-    if (picture.shape[1], picture.shape[0]) != size:
-        raise StorageError(
-            f"The frame {path} has {picture.shape[1]}×{picture.shape[0]} pixels and the render {size[0]}×{size[1]}; "
-            "delete its folder to render it again."
-        )
-    return picture
 
 
 # ── Files without a window: a look is in the first frame and not applied once more ──────────────────────────────────
@@ -267,11 +234,24 @@ def forget_takes(scene, *_):
         return
     _takes.clear()
     _give_look_back(scene)
+    if bpy.app.background:
+        _simulate(scene)
     if sequencer.hides_engine(scene):
         LOGGER.warning(
             "The scene %r has strips and Blender renders those instead; turn off Post Processing › Sequencer.",
             scene.name,
         )
+
+
+def _simulate(scene) -> None:
+    """Without a window the scene is exported from inside its own render, where nothing simulates: do it before."""
+    try:
+        last = max(resolve_settings(scene).frames)
+    except DasError:  # the render itself will say it
+        return
+    stepped = step_simulations(scene, last)
+    if stepped:
+        LOGGER.info("simulations without a bake were stepped to frame %d: %s", last, ", ".join(stepped))
 
 
 @persistent

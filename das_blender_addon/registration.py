@@ -8,12 +8,14 @@ import logging
 import bpy
 
 from . import commands, compat, engine, local_server
+from .jobs import unchanged
 from .ui import clip_operator, drawing, files, operators, panels, preferences, properties, saving
 
 MODULES = (
     preferences,
     properties,
     local_server,
+    unchanged,
     engine,
     operators,
     clip_operator,

@@ -35,8 +35,8 @@ from ..take.source import Report, SceneFacts, Source
 from ..tracking.spool import SpoolWriter
 from .main_thread import on_main_thread
 
-Step = Callable[[int], object]
-"""``step(frame)``: sets the scene to a frame and gives its depsgraph, inside a render."""
+Step = Callable[[int | None], object]
+"""``step(frame)``: sets the scene to a frame and gives its depsgraph, inside a render; None: back to where it was."""
 
 
 def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFacts:
@@ -142,9 +142,12 @@ class OwnSource:
         builder = GeometryExport(*size, spool=spool)
         try:
             if self._step is not None:
-                for done, frame in enumerate(frames):
-                    yield report(_exporting(done, frame, frames), _words(done, frame, frames))
-                    builder.add(frame, self._step(frame))
+                try:
+                    for done, frame in enumerate(frames):
+                        yield report(_exporting(done, frame, frames), _words(done, frame, frames))
+                        builder.add(frame, self._step(frame))
+                finally:
+                    self._step(None)
             else:
                 yield from on_this_thread(lambda stop, say: self._walk(frames, builder, stop, say), report)
             return builder.finish()
