@@ -96,6 +96,21 @@ def all_strips(scene) -> list:
     return list(editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all)
 
 
+def strips_that_render(scene) -> list:
+    """The strips for which Blender renders the sequencer instead of the scene: top-level ones that are no sound.
+
+    Since Blender 4.4 muted ones, by themselves or with their channel, do not count; before, they hide the scene behind
+    black.
+    """
+    editor = scene.sequence_editor
+    if editor is None:
+        return []
+    shown = [strip for strip in strips(scene) if strip.type != "SOUND"]
+    if not hasattr(editor, "strips"):  # up to Blender 4.3
+        return shown
+    return [strip for strip in shown if not strip.mute and not editor.channels[strip.channel].mute]
+
+
 def _time_property(strip, key: str) -> str:
     new = _NEW_TIMES[key]
     return new if new in strip.bl_rna.properties else _OLD_TIMES[key]

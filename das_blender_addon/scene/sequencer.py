@@ -23,7 +23,7 @@ MAX_CHANNEL = 128
 
 def hides_engine(scene) -> bool:
     """The scene's own strips would be rendered instead of the engine's frames."""
-    return bool(scene.render.use_sequencer and any(not strip.mute for strip in compat.all_strips(scene)))
+    return bool(scene.render.use_sequencer and compat.strips_that_render(scene))
 
 
 def edit_scene_for(scene):

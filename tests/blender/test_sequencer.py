@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A take in the sequencer: the right pictures at the right frames, byte by byte, and what the strip remembers."""
 
+import wave
 from pathlib import Path
 
 import bpy
@@ -13,6 +14,7 @@ from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.scene import sequencer
 
 SIZE = (96, 64)
+MUTED_STRIPS_HIDE = bpy.app.version < (4, 4, 0)
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (128, 128, 128), (255, 255, 0))
 
 
@@ -109,12 +111,53 @@ def test_missing_or_empty_frame_is_refused(scene, tmp_path, damage):
     assert compat.all_strips(edit) == []
 
 
-def test_strips_in_the_rendered_scene_are_noticed(scene, tmp_path):
-    assert not sequencer.hides_engine(scene)
-    strip = sequencer.add_strip(scene, "take", write_frames(tmp_path / "frames"), 1, {})
-    assert sequencer.hides_engine(scene)
-    strip.mute = True
-    assert not sequencer.hides_engine(scene)
+def add_sound(scene, folder: Path):
+    file = folder / "tone.wav"
+    with wave.open(str(file), "wb") as sound:
+        sound.setparams((1, 2, 8000, 8000, "NONE", ""))
+        sound.writeframes(bytes(16000))
+    return compat.strips(scene).new_sound(name="tone", filepath=str(file), channel=2, frame_start=1)
+
+
+def engine_is_called(scene, monkeypatch) -> bool:
+    """Whether Blender asks the engine for a picture, which refuses at once."""
+    monkeypatch.setenv("DAS_SEED", "lucky")
+    scene.render.engine = "DAS"
+    try:
+        bpy.ops.render.render()
+    except RuntimeError as error:
+        assert "DAS_SEED" in str(error)
+        return True
+    return False
+
+
+def mute_channel(scene) -> None:
+    scene.sequence_editor.channels[1].mute = True
+
+
+@pytest.mark.parametrize(
+    ("change", "hides"),
+    [
+        (lambda scene: None, True),
+        (mute_channel, MUTED_STRIPS_HIDE),
+        (lambda scene: setattr(compat.strips(scene)["take"], "mute", True), MUTED_STRIPS_HIDE),
+        (lambda scene: setattr(scene.render, "use_sequencer", False), False),
+    ],
+    ids=["picture", "muted channel", "muted strip", "sequencer off"],
+)
+def test_strips_hide_the_engine_exactly_where_blender_renders_them(scene, tmp_path, monkeypatch, change, hides):
+    add_camera(scene)
+    sequencer.add_strip(scene, "take", write_frames(tmp_path / "frames"), 1, {}).channel = 1
+    change(scene)
+    assert sequencer.hides_engine(scene) == hides
+    assert engine_is_called(scene, monkeypatch) != hides
+
+
+@pytest.mark.skipif(not bpy.app.build_options.audaspace, reason="this Blender knows no sound")
+def test_sound_does_not_hide_the_engine(scene, tmp_path, monkeypatch):
+    add_camera(scene)
+    assert add_sound(scene, tmp_path).type == "SOUND"
+    assert not sequencer.hides_engine(scene) and engine_is_called(scene, monkeypatch)
 
 
 def test_full_sequencer_is_refused(scene, tmp_path):
