@@ -31,7 +31,8 @@ from .shot.pictures import FirstFrame, first_frame_path, first_frame_state
 from .shot.plan import ShotPlan, ShotTracking, shot_from_geometry
 from .shot.scene_shot import plan_shot
 from .shot.shot_folder import shot_folder
-from .take.cache import Take, TakeRequest, TakeSettings, find_take, load_take, run_take, take_request
+from .take.cache import Take, TakeRequest, TakeSettings, find_take, load_take, take_request
+from .take.run import run_take
 
 __all__ = [
     "FirstFrame",

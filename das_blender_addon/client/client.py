@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 OnBytes = Callable[[int, int], None]
 
+FRAMES = "frames"
+"""`DasError.field` of a finished job whose frames the server no longer has: somebody else acknowledged it."""
+
 _UPLOAD_REWINDS = 8
 
 
@@ -137,6 +140,13 @@ class DasClient(Connection):
     ) -> bytes:
         """The blob ``sha`` of ``size_bytes``; see `fetch_each`."""
         return next(self.fetch_each([(sha, size_bytes)], on_progress, should_stop))
+
+    def fetch_frames(self, blobs: Iterable[tuple[str, int]], should_stop: ShouldStop | None = None) -> Iterator[bytes]:
+        """`fetch_each` of a finished job's frames; a `StorageError` of the field `FRAMES` when one is not there."""
+        try:
+            yield from self.fetch_each(blobs, should_stop=should_stop)
+        except StorageError as error:
+            raise StorageError(error.message, field=FRAMES, detail=error.detail) from error
 
     def fetch_each(
         self,

@@ -136,15 +136,17 @@ def run_job(
     job_id: str | None = None,
     timeout_s: float = 30.0,
     poll_s: float = POLL_S,
+    leaves_running: Callable[[], bool] = lambda: False,
 ) -> JobOutcome:
     """Run ``request`` on the server at ``address`` and keep its frames as ``frames_folder/0001.png`` …; blocks.
 
     Calls ``on_event`` in this thread.  A server that restarts is found again and the job goes on; ``timeout_s`` is how
     long it may be silent.  The same ``job_id`` (uuid4 hex) with the same request resumes an earlier call, frames
-    already there included.  When ``should_stop`` says True, the server is told to cancel and `JobCancelled` is raised.
+    already there included.  When ``should_stop`` says True, the server is told to cancel, unless ``leaves_running``
+    says that somebody else waits for the job, and `JobCancelled` is raised.
 
-    Raises `SettingsError` for arrays that do not fit ``request.spec``, any `TransportError`, and whatever the job
-    failed of.
+    Raises `SettingsError` for arrays that do not fit ``request.spec``, any `TransportError`, whatever the job failed
+    of, and a `StorageError` of the field `client.FRAMES` when it is done and the server no longer has its frames.
     """
     run = _Run(request, Path(frames_folder), on_event, should_stop, job_id or uuid.uuid4().hex)
     with DasClient(
@@ -168,7 +170,7 @@ def run_job(
             return outcome
         except BaseException as error:
             # A job whose frames nobody will collect is cancelled; one that only lost its server is not, to be resumed.
-            if isinstance(error, JobCancelled) or not isinstance(error, DasError):
+            if (isinstance(error, JobCancelled) or not isinstance(error, DasError)) and not leaves_running():
                 run.cancel(client)
             raise
 
@@ -347,7 +349,7 @@ class _Run:
             )
         paths = [self.folder / f"{artefact.index + 1:04d}.png" for artefact in kept]
         missing = [(one, path) for one, path in zip(kept, paths, strict=True) if not holds(path, one.sha)]
-        images = client.fetch_each([(one.sha, one.size_bytes) for one, _ in missing], should_stop=self.should_stop)
+        images = client.fetch_frames([(one.sha, one.size_bytes) for one, _ in missing], should_stop=self.should_stop)
         there = count - len(missing)
         self.progress("downloading", there, count)
         for (_, path), image in zip(missing, images, strict=True):

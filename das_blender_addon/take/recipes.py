@@ -34,10 +34,11 @@ from ..shot.first_frame import FirstFrameWish, find_first_frame, keep_first_fram
 from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
 from ..shot.resolved import ResolvedSettings
 from ..tracking.video import render_tracking_video
-from .cache import Take, TakeSettings, find_take, run_take, take_request
+from .cache import Take, TakeSettings, find_take, take_request
 from .drive import Recipe, Status, in_thread
 from .finished import FinishedTake
 from .reporter import Clock, OnEvent, Reporter, counting
+from .run import run_take
 from .source import Report, SceneFacts, Source
 
 LOGGER = logging.getLogger(__name__)

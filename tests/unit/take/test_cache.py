@@ -2,11 +2,14 @@
 """Takes: keyed by everything that decides their pixels, whole or absent, never made twice."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from das_blender_addon.client.take import Log
 from das_blender_addon.errors import (
     FirstFrameError,
     JobCancelled,
@@ -15,14 +18,16 @@ from das_blender_addon.errors import (
     SettingsError,
     StorageError,
 )
-from das_blender_addon.protocol.messages import Cancel, Fetch, Submit
+from das_blender_addon.protocol.messages import Attach, Cancel, Fetch, Submit
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.plan import ShotTracking, plan
-from das_blender_addon.take.cache import TakeSettings, find_take, load_take, run_take, take_request
+from das_blender_addon.take.cache import TakeSettings, find_take, load_take, take_request
+from das_blender_addon.take.run import run_take
 from das_blender_addon.tracking.geometry import TrackingVideo
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
 
+LIMIT_S = 30.0
 SETTINGS = TakeSettings(prompt="a vase", seed=7)
 
 
@@ -289,3 +294,128 @@ def test_take_stops_between_two_frames_and_goes_on_with_the_same_job(request_of,
         assert not (asked.folder / part / "0002.png").exists() and find_take(asked) is None
         take = run_take(asked, peer.address)
         assert list(peer.jobs) == [take.job_id]
+
+
+# ── Several processes, one cache ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Another:
+    """`run_take` in a thread, as another process would: what came of it, and what stops it."""
+
+    def __init__(self, asked, address: str):
+        self.stop, self.outcome, self.events = threading.Event(), [], []
+        arguments = {"on_event": self.events.append, "should_stop": self.stop.is_set}
+        self._thread = threading.Thread(target=self._run, args=(asked, address), kwargs=arguments, daemon=True)
+        self._thread.start()
+
+    def _run(self, *arguments, **options):
+        try:
+            self.outcome.append(run_take(*arguments, **options))
+        except BaseException as error:
+            self.outcome.append(error)
+
+    def wait(self):
+        self._thread.join(LIMIT_S)
+        assert self.outcome, "it goes on for ever"
+        return self.outcome[0]
+
+    def waits(self) -> bool:
+        return any("Another process" in event.text for event in self.events if isinstance(event, Log))
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_take_that_is_being_made_is_waited_for(request_of):
+    with Peer() as peer:
+        peer.final = None
+        first = Another(request_of(), peer.address)
+        wait_for(lambda: peer.jobs)
+        second, larger = (
+            Another(request_of(), peer.address),
+            Another(request_of(shot(render_size=(2 * WIDTH, 2 * HEIGHT))), peer.address),
+        )
+        wait_for(lambda: second.waits() and larger.waits())
+        finish_job(peer)
+        made, found, resized = first.wait(), second.wait(), larger.wait()
+        assert len(peer.jobs) == 1
+    assert not made.cached and found == replace(made, cached=True)
+    assert decode_png(resized.frames[0].read_bytes()).shape == (2 * HEIGHT, 2 * WIDTH, 3)
+    assert not list((made.folder.parents[1] / "leases").iterdir())
+
+
+def finish_job(peer: Peer) -> None:
+    """The job that runs at ``peer`` is done."""
+    (job,) = peer.jobs
+    frames = [peer.keep(encode_png(frame(index)), "frame", "image/png", index) for index in range(2)]
+    peer.add_event(job, "DONE", {"artefacts": frames, "report": {"seed": 7}})
+
+
+def test_cancel_withdraws_one_of_two_who_want_a_take(request_of):
+    with Peer() as peer:
+        peer.final = None
+        first = Another(request_of(), peer.address)
+        wait_for(lambda: peer.jobs)
+        second = Another(request_of(), peer.address)
+        wait_for(second.waits)
+        first.stop.set()
+        assert isinstance(first.wait(), JobCancelled) and peer.seen[Cancel] == 0
+        wait_for(lambda: peer.seen[Attach] >= 2)
+        finish_job(peer)
+        assert [second.wait().job_id] == list(peer.jobs)
+
+
+def test_cancel_of_one_who_waits_stops_nobody_else(request_of):
+    with Peer() as peer:
+        peer.final = None
+        first = Another(request_of(), peer.address)
+        wait_for(lambda: peer.jobs)
+        second = Another(request_of(), peer.address)
+        wait_for(second.waits)
+        second.stop.set()
+        assert isinstance(second.wait(), JobCancelled)
+        finish_job(peer)
+        assert not isinstance(first.wait(), BaseException) and peer.seen[Cancel] == 0
+
+
+def test_job_that_somebody_else_acknowledged_is_looked_for_in_the_cache_and_run_again(request_of):
+    """Two who know nothing of each other's leases share a job's id; the first to finish lets its frames go."""
+    asked = request_of()
+    with Peer() as peer:
+
+        def lose_the_first_jobs_frames(message):
+            peer.say.pop(Fetch, None)
+            if isinstance(message, Fetch) and len(peer.jobs) == 1:
+                peer.say[Fetch] = StorageError("The server does not have the blob.")
+
+        peer.on_request = lose_the_first_jobs_frames
+        take = run_take(asked, peer.address)
+        assert len(peer.jobs) == 2 and take.job_id == list(peer.jobs)[-1]
+    np.testing.assert_array_equal(decode_png(take.frames[1].read_bytes()), frame(1))
+
+
+def test_job_that_somebody_else_cancelled_is_submitted_again(request_of):
+    asked = request_of()
+    with Peer() as peer:
+        peer.final = None
+        run = Another(asked, peer.address)
+        wait_for(lambda: peer.jobs)
+        (asked.folder / "job.json").unlink()  # as one does who cancels it
+        peer.final = "DONE"
+        peer.add_event(next(iter(peer.jobs)), "CANCELLED", {})
+        assert run.wait().job_id == list(peer.jobs)[-1] and len(peer.jobs) == 2
+
+
+def test_job_that_was_cancelled_on_the_server_stays_cancelled(request_of):
+    asked = request_of()
+    with Peer() as peer:
+        peer.final = None
+        run = Another(asked, peer.address)
+        wait_for(lambda: peer.jobs)
+        peer.add_event(next(iter(peer.jobs)), "CANCELLED", {})
+        assert isinstance(run.wait(), JobCancelled) and len(peer.jobs) == 1
+    assert not (asked.folder / "job.json").exists()
