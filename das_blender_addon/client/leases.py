@@ -76,8 +76,16 @@ class Requester:
     def __init__(self, folder: Path, work: str):
         self._folder, self._work = Path(folder), work
         self._here: Claim | None = None
+        self._lease: Claim | None = None
 
     def __enter__(self) -> Requester:
+        return self.enter()
+
+    def __exit__(self, *_) -> None:
+        self.leave()
+
+    def enter(self) -> Requester:
+        """What entering the context does."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._here = Claim(self._folder / f"{self._work}.{uuid.uuid4().hex[:12]}.waits")
@@ -85,12 +93,18 @@ class Requester:
             LOGGER.info("no lease in %s: %s", self._folder, error)
         return self
 
-    def __exit__(self, *_) -> None:
-        if self._here is not None:
-            self._here.release()
+    def leave(self) -> None:
+        """Give everything up; harmless when that was done before."""
+        for claim in (self._lease, self._here):
+            if claim is not None:
+                claim.release()
 
     def lead(self) -> Claim | None:
-        """The lease on the work; None while somebody else holds it."""
+        """The lease on the work, held until it is released or the requester leaves; None while somebody else has it."""
+        self._lease = self._next_lease()
+        return self._lease
+
+    def _next_lease(self) -> Claim | None:
         if self._here is None:
             return Claim(None)
         try:
@@ -106,6 +120,7 @@ class Requester:
             return Claim(None)
         for path in numbers.values():
             _remove(path)
+        self.others_wait()  # which removes what the dead left
         return lease
 
     def is_led(self) -> bool:
@@ -114,6 +129,15 @@ class Requester:
             numbers = self._numbers()
             return bool(numbers) and self._here is not None and _lives(numbers[max(numbers)], self._here.now())
         except OSError:
+            return False
+
+    def is_led_from_here(self) -> bool:
+        """Whether this very process holds the lease: waiting for it could be waiting for oneself."""
+        try:
+            numbers = self._numbers()
+            said = json.loads(numbers[max(numbers)].read_text(encoding="utf-8"))
+            return (said["host"], said["pid"]) == (_host(), os.getpid())
+        except (OSError, ValueError, KeyError, TypeError):
             return False
 
     def others_wait(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..child.open_copy import PictureOrder
@@ -16,9 +17,11 @@ from ..client import known_servers
 from ..client.capability_note import keep_capabilities, kept_capabilities
 from ..client.client import DasClient
 from ..client.files import write_whole
+from ..client.leases import Requester
 from ..client.take import Progress
 from ..errors import (
     DasError,
+    JobCancelled,
     ModelError,
     ServerUnreachable,
     SettingsError,
@@ -44,6 +47,8 @@ from .source import Report, SceneFacts, Source
 LOGGER = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 """A server that does not say hello within this time is not there."""
+WAIT_S = 0.2
+"""Seconds between two looks for a picture that another process renders."""
 
 
 # ── Whole jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,12 +237,42 @@ def first_frame(
     if found is None and unreachable is not None:
         raise unreachable
     if found is None:
+        found = yield from _rendered(wish, shot, source, report)
+    for note in found.notes:
+        LOGGER.info("%s", note)
+        yield report(Progress("first frame", 1, 1, 1.0), note)
+    return found
+
+
+def _rendered(wish: FirstFrameWish, shot: ShotTracking, source: Source, report: Report) -> Recipe:
+    """The first frame as `source` renders it, or as another process does that was first: it is waited for."""
+    name = f"first-{shot.plan.frames[0]}-{wish.digest(shot)[:DIGITS]}"
+    with Requester(wish.folder / "leases", name) as requester:
+        while not wish.again and requester.lead() is None and not requester.is_led_from_here():
+            yield report(Progress("first frame", 0, 0, 0.0), "Another process renders the first frame; waiting for it")
+            found = yield from in_thread(lambda stop, _say: _wait_for_another(requester, wish, shot, stop))
+            if found is not None:
+                return found
+        found = yield from in_thread(lambda _stop, _say: find_first_frame(wish, shot))
+        if found is not None:
+            return found
         yield report(Progress("first frame", 0, 0, 0.0), f"Rendering the first frame with {wish.engine.title()}")
         files = yield from source.pictures(_picture_order(wish, shot), report, "first frame")
-        found = yield from in_thread(lambda _should_stop, _say: keep_first_frame(wish, shot, files[0]))
-    for note in found.notes:
-        LOGGER.warning("%s", note)
-    return found
+        return (yield from in_thread(lambda _stop, _say: keep_first_frame(wish, shot, files[0])))
+
+
+def _wait_for_another(
+    requester: Requester, wish: FirstFrameWish, shot: ShotTracking, should_stop: Callable[[], bool]
+) -> FirstFrame | None:
+    """The picture of whoever renders it; None when they have given up."""
+    while True:
+        is_led = requester.is_led()  # before the look: who gives up has put its picture there
+        found = find_first_frame(wish, shot)
+        if found is not None or not is_led:
+            return found
+        if should_stop():
+            raise JobCancelled("The render of the first frame was cancelled.")
+        time.sleep(WAIT_S)
 
 
 def _picture_order(wish: FirstFrameWish, shot: ShotTracking) -> PictureOrder:

@@ -13,13 +13,13 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
+from das_blender_addon.first_frame import render_digest, start_first_frame
+from das_blender_addon.pictures import first_frame_path, first_frame_state, keep_rendered
+from das_blender_addon.takes import TakeSettings, take_request
 
 from das_blender_addon import api
 from das_blender_addon.errors import FirstFrameError, JobCancelled, SettingsError
 from das_blender_addon.protocol.png import decode_png, encode_png
-from das_blender_addon.shot.first_frame import render_digest, start_first_frame
-from das_blender_addon.shot.pictures import first_frame_path, first_frame_state
-from das_blender_addon.take.cache import TakeSettings, take_request
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.scenes import add_camera, add_cube, key, link
 
@@ -198,6 +198,54 @@ def test_first_frames_of_two_windows_made_at_once_are_not_mixed_up(shot_scene, t
         assert request.job.first_frame_png == alone[frames]
 
 
+def test_first_frame_that_another_process_renders_is_waited_for(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    alone = ensure(shot_scene, tmp_path / "alone", shot)
+    digest = render_digest(shot, "CYCLES", SAMPLES)
+    other = other_process(tmp_path, f"first-{FRAME}-{digest[:16]}")
+    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
+    assert render.is_rendering and render._child is None
+    with pytest.raises(JobCancelled):
+        render.wait(should_stop=lambda: True)
+    kept = keep_rendered(tmp_path, FRAME, digest, alone.png, {})
+    found = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
+    assert found.wait().path == kept.path
+    kept.path.unlink()
+    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
+    other.kill()
+    other.wait()
+    assert render.wait() is None, "it gave up"
+    assert ensure(shot_scene, tmp_path, shot).png == alone.png
+    assert not list((tmp_path / "leases").iterdir())
+
+
+def other_process(folder, work: str) -> subprocess.Popen:
+    """A process that holds the lease on ``work``."""
+    script = f"""
+        import sys
+        from das_blender_addon.client.leases import Requester
+        requester = Requester({str(folder / "leases")!r}, {work!r}).enter()
+        requester.lead()
+        print("leads", flush=True)
+        sys.stdin.read()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "leads\n"
+    return process
+
+
+def test_first_frame_started_twice_here_waits_for_nobody(shot_scene, tmp_path):
+    shot = shot_of(shot_scene)
+    first, second = (start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES) for _ in range(2))
+    assert second.wait().png == first.wait().png
+
+
 def test_first_frame_is_sent_as_it_was_read(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     picture = ensure(shot_scene, tmp_path, shot)
@@ -303,7 +351,7 @@ def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_pa
         sys.path.insert(0, {str(ROOT)!r})
         import bpy
         bpy.ops.wm.open_mainfile(filepath={str(file)!r})
-        from das_blender_addon.shot.first_frame import start_first_frame
+        from das_blender_addon.first_frame import start_first_frame
         from tests.blender.test_first_frame import shot_of
         shot = shot_of(bpy.context.scene)
         render = start_first_frame(bpy.context.scene, shot, folder={str(tmp_path / "shot")!r}, samples=60_000)

@@ -12,6 +12,7 @@ from das_blender_addon import compat
 from das_blender_addon.errors import SettingsError, StorageError
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.scene import sequencer
+from tests.support.scenes import add_camera
 
 SIZE = (96, 64)
 MUTED_STRIPS_HIDE = bpy.app.version < (4, 4, 0)

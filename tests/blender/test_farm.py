@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A farm: chunks of one shot, made by many processes with one cache, some of them killed; every frame is right."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import bpy
+import pytest
+
+from das_blender_addon import api
+from tests.support.server import ROOT
+
+CHUNKS = ("1-3", "4-6", "7-9")
+PROCESSES_PER_CHUNK = 2
+KILLS = 3
+SEED = 5
+LIMIT_S = 240.0
+
+
+def start(file, chunk: str, server: str, tmp_path) -> subprocess.Popen:
+    words = ["render", str(file), "--server", server, "--cache", str(tmp_path / "cache")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "das_blender_addon", *words, "--frames", chunk, "--output", str(tmp_path / "out")],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def shot_file(shot_scene, tmp_path):
+    """The shot, saved; server and cache are named by the commands."""
+    shot_scene.das.server = shot_scene.das.cache_folder = ""
+    path = tmp_path / "shot.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(path))
+    return path
+
+
+def test_every_frame_is_right_whoever_dies(shot_file, server, tmp_path):
+    running = [(chunk, start(shot_file, chunk, server.address, tmp_path)) for chunk in CHUNKS * PROCESSES_PER_CHUNK]
+    chance = random.Random(SEED)
+    try:
+        for _ in range(KILLS):
+            time.sleep(chance.uniform(0.5, 2.0))  # whatever they are at
+            index = chance.randrange(len(running))
+            chunk, process = running[index]
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=LIMIT_S)
+            running[index] = chunk, start(shot_file, chunk, server.address, tmp_path)
+        for chunk, process in running:
+            said, _ = process.communicate(timeout=LIMIT_S)
+            assert process.returncode == 0, f"{chunk}: {said}"
+    finally:
+        for _, process in running:
+            process.kill()
+            process.wait()
+    expected = {}
+    for chunk in CHUNKS:
+        first, last = map(int, chunk.split("-"))
+        frames = range(first, last + 1)
+        options = {"server": server.address, "folder": tmp_path / "alone" / chunk, "frames": frames}
+        alone = api.render_take(bpy.context.scene, **options)
+        expected |= {f"{n:04d}.png": path.read_bytes() for n, path in zip(frames, alone.frames, strict=True)}
+    made = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
+    assert made == expected
+    assert len({made[f"{chunk[0].zfill(4)}.png"] for chunk in CHUNKS}) == len(CHUNKS), "the chunks differ"
