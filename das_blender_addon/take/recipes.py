@@ -34,6 +34,7 @@ from ..protocol.png import encode_png
 from ..scene.camera import blender_camera_values
 from ..shot import plan as plans
 from ..shot.first_frame import FirstFrameWish, find_first_frame, keep_first_frame
+from ..shot.pictures import DIGITS, FirstFrame
 from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
 from ..shot.resolved import ResolvedSettings
 from ..tracking.video import render_tracking_video
