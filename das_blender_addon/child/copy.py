@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import numpy as np
 from .. import compat
 from ..errors import SceneError, StorageError
 from ..scene.simulations import cache_folder_name
+from .scratch import Scratch
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SceneCopy:
     ``images``, ``texts``: see `child.work.open_copy`.  ``use_scripts``: whether this Blender runs the file's scripts.
     """
 
-    folder: Path
+    scratch: Scratch
     file: Path
     scene: str
     view_layer: str
@@ -40,6 +40,11 @@ class SceneCopy:
     working_space: str
     images: list[dict] = field(default_factory=list)
     texts: list[dict] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, with room for what is made of it."""
+        return Path(self.scratch.name)
 
     def request(self) -> dict:
         """The child's task of opening it."""
@@ -55,7 +60,7 @@ class SceneCopy:
 
     def close(self) -> None:
         """Remove it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.scratch.cleanup()
 
 
 def write_copy(scene, view_layer: str) -> SceneCopy:
@@ -63,7 +68,8 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
 
     Raises `StorageError` when the disk refuses, `SceneError` when something cannot travel, naming it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="das-copy-"))
+    scratch = Scratch("copy")
+    folder = Path(scratch.name)
     try:
         file = folder / (Path(bpy.data.filepath).name or "untitled.blend")
         images = [_kept_pixels(image, folder) for image in bpy.data.images if _is_unsaved(image)]
@@ -75,16 +81,16 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
         _save_copy(file)
         _link_disk_caches(folder)
     except OSError as refused:
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.cleanup()
         raise StorageError(
             f"A copy of the scene could not be written to {folder} ({refused.strerror or refused}); free some space in "
             "the temporary folder."
         ) from refused
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.cleanup()
         raise
     return SceneCopy(
-        folder=folder,
+        scratch=scratch,
         file=file,
         scene=scene.name,
         view_layer=view_layer,

@@ -13,13 +13,13 @@ import logging
 import secrets
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DasError, JobCancelled, error_from_code
+from .scratch import Scratch
 from .talk import Talk
 
 LOGGER = logging.getLogger(__name__)
@@ -64,9 +64,9 @@ class ChildBlender:
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(16)
         self._talk: Talk | None = None
+        self._scratch = Scratch("child")
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._started = time.monotonic()
-        self._scratch = tempfile.TemporaryDirectory(prefix="das-child-", ignore_cleanup_errors=True)
         self.log_path = Path(self._scratch.name) / "log.txt"
         try:
             with self.log_path.open("wb") as log:

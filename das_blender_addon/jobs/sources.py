@@ -8,8 +8,6 @@ pictures of a copy.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +16,9 @@ import bpy
 from ..child.copy import SceneCopy, write_copy
 from ..child.launch import launch
 from ..child.open_copy import OpenCopy, PictureOrder
+from ..child.scratch import Scratch
 from ..client.take import Progress
-from ..errors import JobCancelled, StorageError
+from ..errors import JobCancelled
 from ..scene.appearance import shading_digest
 from ..scene.camera import active_camera, pixel_aspect, render_size
 from ..scene.colours import kept_look
@@ -132,7 +131,7 @@ class OwnSource:
     def __init__(self, scene, view_layer: str, step: Step | None):
         self._scene, self._view_layer, self._step = scene, view_layer, step
         self._copy: CopySource | None = None
-        self._spool: Path | None = None
+        self._spool: Scratch | None = None
         self._simulated: list[str] = []
 
     def export(self, frames: tuple[int, ...], size: tuple[int, int], report: Report) -> Recipe:
@@ -171,7 +170,7 @@ class OwnSource:
         if self._copy is not None:
             self._copy.close()
         if self._spool is not None:
-            shutil.rmtree(self._spool, ignore_errors=True)
+            self._spool.cleanup()
 
     def _walk(self, frames: tuple[int, ...], builder: GeometryExport, should_stop, say) -> None:
         def check_stop() -> None:
@@ -192,14 +191,8 @@ class OwnSource:
         return self._copy
 
     def _spool_writer(self) -> SpoolWriter:
-        try:
-            self._spool = Path(tempfile.mkdtemp(prefix="das-geometry-"))
-        except OSError as error:
-            raise StorageError(
-                f"The temporary folder {tempfile.gettempdir()} cannot be written to ({error.strerror}); free some "
-                "space there."
-            ) from error
-        return SpoolWriter(self._spool)
+        self._spool = Scratch("geometry")
+        return SpoolWriter(Path(self._spool.name))
 
 
 def _exporting(done: int, frame: int, frames: tuple[int, ...]) -> Progress:

@@ -12,13 +12,13 @@ Blender encodes both as H.264, whose colours are a little off, most at the edges
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..child.open_copy import PictureOrder
+from ..child.scratch import Scratch
 from ..client.files import write_whole
 from ..errors import JobCancelled, SceneError, StorageError
 from ..protocol.png import decode_png, encode_png
@@ -195,13 +195,11 @@ def _clip(request: ClipRequest) -> DatasetClip:
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
+    scratch = Scratch("clip")
     try:
-        with tempfile.TemporaryDirectory(prefix="das-clip-", ignore_cleanup_errors=True) as scratch:
-            yield Path(scratch)
-    except OSError as error:
-        raise StorageError(
-            f"The temporary folder {tempfile.gettempdir()} cannot be written to ({error}); free some space there."
-        ) from error
+        yield Path(scratch.name)
+    finally:
+        scratch.cleanup()
 
 
 def _rendered_png(path: Path, size: tuple[int, int]) -> bytes:

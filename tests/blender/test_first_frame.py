@@ -372,10 +372,17 @@ def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_pa
             assert time.monotonic() < deadline, "the child renders on"
             time.sleep(0.05)
         assert not (Path(scratch) / "first_frame.png").exists(), "the child rendered to its end"
+        shot = shot_of(bpy.context.scene)
+        render = start_first_frame(bpy.context.scene, shot, folder=tmp_path / "next", samples=SAMPLES)
+        assert not Path(scratch).exists(), "the next start sweeps what was left"
+        assert render._child.folder.is_dir()
+        ensure(bpy.context.scene, tmp_path / "beside", shot)
+        assert render._child.folder.is_dir(), "whoever lives keeps its folder"
+        render.close()
     finally:
         if lives(child):
             os.kill(child, signal.SIGKILL)
-        shutil.rmtree(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def lives(pid: int) -> bool:
