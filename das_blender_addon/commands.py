@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import bpy
 
+from .client.files import write_whole
 from .doctor import Check, checks
 from .errors import DasError, SettingsError, StorageError
 from .jobs import of_scene
@@ -31,6 +31,7 @@ from .jobs.training_clip import clip_request, export_clip
 from .shot.machine import check_online_access
 from .shot.settings import resolve_settings
 from .take import drive
+from .take.output import clear_output
 from .ui import session
 
 NAME = "das"
@@ -85,6 +86,13 @@ class Voice:
         if self.as_json:
             self._write({"event": "done", **values})
         else:
+            print(words, flush=True)
+
+    def note(self, words: str) -> None:
+        """Something to know of it; "" is nothing."""
+        if words and self.as_json:
+            self._write({"event": "note", "text": words})
+        elif words:
             print(words, flush=True)
 
     def check(self, check: Check) -> None:
@@ -162,6 +170,8 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
     check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
     take = drive.finish(of_scene.only_take(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = _copy_frames(zip(settings.frames, take.frames, strict=True), arguments.output)
+    if arguments.output:
+        voice.note(clear_output(take, Path(arguments.output).resolve(), removes=arguments.clean))
     if arguments.blend:
         add_to_sequencer(take, scene)
         bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath(arguments.blend), copy=True)
@@ -221,6 +231,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--caption", default="", help="what it shows, one line; without it, the prompt")
             command.add_argument("--lossless", action="store_true", help="PNG files instead of H.264 videos")
         if run is render:
+            command.add_argument(
+                "--clean", action="store_true", help="remove frames of earlier takes of this shot from --output"
+            )
             command.add_argument("--blend", help="also write this .blend, with the take in its sequencer")
         for flag, (variable, words) in OVERRIDES.items():
             alone = {"nargs": "?", "const": "1"} if flag in SWITCHES else {}
@@ -292,9 +305,7 @@ def _copy_frames(numbered, folder: str) -> list[Path]:
         target.mkdir(parents=True, exist_ok=True)
         for number, path in numbered:
             copies.append(target / f"{number:04d}.png")
-            part = copies[-1].with_suffix(".part")
-            shutil.copyfile(path, part)
-            os.replace(part, copies[-1])
+            write_whole(copies[-1], Path(path).read_bytes())
     except OSError as error:
         raise StorageError(f"The frames cannot be written into {target}: {error.strerror}.") from error
     return copies

@@ -74,6 +74,35 @@ def test_render_writes_the_takes_frames_under_their_numbers(shot_file, server, t
     assert (strip["das_seed"], strip["das_take"], strip["das_job"]) == (5, take.key, done["job"])
 
 
+def test_shorter_render_tells_of_the_frames_that_an_earlier_take_left(shot_file, server, tmp_path, capsys):
+    def render(frames: str, *flags: str) -> tuple[str, list[str]]:
+        words = ["render", str(shot_file), "--server", server.address, "--cache", str(tmp_path / "cache")]
+        assert commands.main([*words, "--frames", frames, "--output", str(tmp_path / "out"), *flags]) == 0
+        return capsys.readouterr().out, sorted(path.name for path in (tmp_path / "out").iterdir())
+
+    said, names = render("1-6")
+    assert "earlier take" not in said
+    render("8-9", "--clean")
+    own = tmp_path / "out" / "0005.png"
+    own.write_bytes(b"somebody else's")
+    said, names = render("1-3")
+    assert "still holds 2 frames of an earlier take (0004.png to 0006.png); --clean removes" in said
+    assert names == [f"{number:04d}.png" for number in (1, 2, 3, 4, 5, 6, 8, 9)]
+    said, names = render("1-3", "--clean")
+    assert "2 frames of an earlier take (0004.png to 0006.png) removed" in said
+    assert names == [f"{number:04d}.png" for number in (1, 2, 3, 5, 8, 9)], "only what is ours, no other chunk's"
+    said, names = render("1-3", "--clean", "--json")
+    assert not [line for line in lines_of(said) if line["event"] == "note"]
+
+
+def test_output_that_cannot_be_written_leaves_nothing_behind(shot_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "0003.png").mkdir(parents=True)
+    assert commands.main(["preview", str(shot_file), "--frames", "2-4", "--output", str(out)]) == 45
+    assert sorted(path.name for path in out.iterdir()) == ["0002.png", "0003.png"]
+    assert "0003.png cannot be written" in capsys.readouterr().err
+
+
 def test_interrupted_render_cancels_its_job(shot_file, tmp_path):
     with running_server(tmp_path / "server") as server:
         process = start(
