@@ -13,13 +13,13 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
-from das_blender_addon.first_frame import render_digest, start_first_frame
-from das_blender_addon.pictures import first_frame_path, first_frame_state, keep_rendered
-from das_blender_addon.takes import TakeSettings, take_request
 
 from das_blender_addon import api
 from das_blender_addon.errors import FirstFrameError, JobCancelled, SettingsError
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.shot.first_frame import render_digest, start_first_frame
+from das_blender_addon.shot.pictures import first_frame_path, first_frame_state, keep_rendered
+from das_blender_addon.take.cache import TakeSettings, take_request
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.scenes import add_camera, add_cube, key, link
 
@@ -351,7 +351,7 @@ def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_pa
         sys.path.insert(0, {str(ROOT)!r})
         import bpy
         bpy.ops.wm.open_mainfile(filepath={str(file)!r})
-        from das_blender_addon.first_frame import start_first_frame
+        from das_blender_addon.shot.first_frame import start_first_frame
         from tests.blender.test_first_frame import shot_of
         shot = shot_of(bpy.context.scene)
         render = start_first_frame(bpy.context.scene, shot, folder={str(tmp_path / "shot")!r}, samples=60_000)
