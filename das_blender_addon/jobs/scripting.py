@@ -112,6 +112,7 @@ def ensure_first_frame(
     engine: str = "CYCLES",
     samples: int = 32,
     force: bool = False,
+    not_before: float = 0.0,
     view_layer: str = "",
     progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
@@ -121,7 +122,8 @@ def ensure_first_frame(
     ``folder``: the shot's, see `shot_folder`.  ``path``: a file of the user's own.  ``engine``: CYCLES, EEVEE or
     WORKBENCH.  ``view_layer`` "": the first one that renders.  ``progress(done, of)`` counts samples.
     ``force`` renders it whatever is there.  A file that its user painted over is used as it is, for the frame that it
-    was painted for; ``force`` puts it aside under a numbered name.
+    was painted for; ``force`` puts it aside under a numbered name.  ``not_before``: one that was rendered earlier
+    (seconds since the epoch) is rendered anew.
 
     Raises `FirstFrameError`, `SettingsError`, `JobCancelled`.
     """
@@ -137,6 +139,7 @@ def ensure_first_frame(
         file=this_file(),
         blender=bpy.app.version_string,
         again=force,
+        not_before=not_before,
         shading=shading_digest(scene.original, render_layer(scene.original)),
     )
 

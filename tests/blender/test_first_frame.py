@@ -2,7 +2,6 @@
 """The first frame: rendered by a child Blender with the overscanned camera, kept while it is fresh."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,17 +14,23 @@ import numpy as np
 import pytest
 
 from das_blender_addon import api
+from das_blender_addon.child.warm import end_child
 from das_blender_addon.errors import FirstFrameError, JobCancelled, SettingsError
+from das_blender_addon.jobs.sources import owner_of, source_of
 from das_blender_addon.protocol.png import decode_png, encode_png
-from das_blender_addon.shot.first_frame import render_digest, start_first_frame
+from das_blender_addon.scene.colours import kept_look
+from das_blender_addon.shot.first_frame import FirstFrameWish, render_digest
 from das_blender_addon.shot.pictures import first_frame_path, first_frame_state, keep_rendered
+from das_blender_addon.take import drive, recipes
 from das_blender_addon.take.cache import TakeSettings, take_request
 from tests.support.capabilities import capabilities_of, model_capability
+from tests.support.children import child_blenders, kill_child_blenders, wait_until_gone
 from tests.support.scenes import add_camera, add_cube, key, link
 
 MODEL_SIZE = (96, 64)
 CENTRE_TOLERANCE = 0.6  # pixels: a marker's centroid in an 8-bit picture of some samples
 SAMPLES = 4
+ENDLESS = 60_000  # samples, more than any test waits for
 FRAME = 3  # the first of `shot_of`
 PAINTED = encode_png(np.full((64, 96, 3), 90, np.uint8))
 LIMIT_S = 120.0
@@ -67,9 +72,19 @@ def shot_of(scene, frames=(3, 4, 5)):
     return api.export_shot(scene, plan)
 
 
-def ensure(scene, folder, shot=None, **options):
+def ensure(scene, folder, shot=None, samples=SAMPLES, **options):
     shot = shot or shot_of(scene)
-    return api.ensure_first_frame(scene, shot.plan, shot, folder=folder, samples=SAMPLES, **options)
+    return api.ensure_first_frame(scene, shot.plan, shot, folder=folder, samples=samples, **options)
+
+
+def first_frame_of(scene, shot, folder) -> drive.Recipe:
+    """The recipe that `ensure` drives to its end."""
+    wish = FirstFrameWish(
+        *(folder, "", "CYCLES", SAMPLES, kept_look(scene), "", owner_of(scene, folder)),
+        file="",
+        blender=bpy.app.version_string,
+    )
+    return recipes.first_frame(wish, shot, source_of(scene, scene.view_layers[0].name), lambda *_: None)
 
 
 def test_first_frame_shows_every_marker_where_the_overscanned_camera_projects_it(shot_scene, tmp_path):
@@ -102,9 +117,9 @@ def test_first_frame_is_kept_while_fresh_and_rendered_anew_when_stale(shot_scene
     shot = shot_of(shot_scene)
     old = ensure(shot_scene, tmp_path, shot)
     assert first_frame_state(tmp_path, FRAME, render_digest(shot, "CYCLES", SAMPLES)) == "fresh"
-    again = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
-    assert not again.is_rendering and again.wait().png == old.png
-    assert "rendered less than a minute ago" in again.wait().notes[0]
+    end_child()
+    again = ensure(shot_scene, tmp_path, shot)
+    assert not child_blenders() and again.png == old.png and "rendered less than a minute ago" in again.notes[0]
 
     shot_scene.objects["Cube"].location.z += 1
     moved = shot_of(shot_scene)
@@ -128,12 +143,10 @@ def test_new_first_frame_is_asked_for(shot_scene, tmp_path):
     now = time.time()
     os.utime(old.path, (now - 7300, now - 7300))
     assert "rendered 2 hours ago" in ensure(shot_scene, tmp_path, shot).notes[0]
-    anew = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES, not_before=now - 60)
-    assert anew.is_rendering and anew.wait().png == old.png
+    assert ensure(shot_scene, tmp_path, shot, not_before=now - 60).png == old.png
     assert old.path.stat().st_mtime > now - 60
     old.path.write_bytes(PAINTED)
-    painted = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES, not_before=time.time())
-    assert not painted.is_rendering and painted.wait().png == PAINTED
+    assert ensure(shot_scene, tmp_path, shot, not_before=time.time()).png == PAINTED
 
 
 def test_first_frame_that_the_user_painted_over_wins(shot_scene, tmp_path):
@@ -164,10 +177,8 @@ def test_painted_first_frame_outlives_a_render_that_fails(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     path = ensure(shot_scene, tmp_path, shot).path
     path.write_bytes(PAINTED)
-    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES, force=True)
-    render._child.process.kill()
     with pytest.raises(FirstFrameError):
-        render.wait()
+        ensure(shot_scene, tmp_path, shot, force=True, samples=ENDLESS, progress=lambda *_: kill_child_blenders())
     assert ensure(shot_scene, tmp_path, shot).png == PAINTED and path.read_bytes() == PAINTED
 
 
@@ -188,11 +199,17 @@ def test_first_frames_of_two_windows_made_at_once_are_not_mixed_up(shot_scene, t
     for frames in ((3, 4), (5, 6)):
         alone[frames] = ensure(shot_scene, tmp_path / "alone" / str(frames[0]), shot_of(shot_scene, frames)).png
     shots = {frames: shot_of(shot_scene, frames) for frames in alone}
-    renders = {
-        frames: start_first_frame(shot_scene, shot, folder=tmp_path / "one", samples=SAMPLES)
-        for frames, shot in shots.items()
-    }
-    pictures = {frames: render.wait() for frames, render in renders.items()}
+    renders = {frames: first_frame_of(shot_scene, shot, tmp_path / "one") for frames, shot in shots.items()}
+    pictures, at_once = {}, 0
+    while len(pictures) < len(renders):
+        for frames in renders.keys() - pictures.keys():
+            try:
+                drive.advance(renders[frames], lambda: False, lambda _status: None)
+            except StopIteration as end:
+                pictures[frames] = end.value
+        at_once = max(at_once, len(child_blenders()))
+        time.sleep(drive.TICK_S)
+    assert at_once == 2
     for frames, shot in shots.items():
         request = take_request(shot, pictures[frames], TakeSettings(), tmp_path / "one")
         assert request.job.first_frame_png == alone[frames]
@@ -203,19 +220,24 @@ def test_first_frame_that_another_process_renders_is_waited_for(shot_scene, tmp_
     alone = ensure(shot_scene, tmp_path / "alone", shot)
     digest = render_digest(shot, "CYCLES", SAMPLES)
     other = other_process(tmp_path, f"first-{FRAME}-{digest[:16]}")
-    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
-    assert render.is_rendering and render._child is None
+    stops = iter([False] * 10)
     with pytest.raises(JobCancelled):
-        render.wait(should_stop=lambda: True)
+        ensure(shot_scene, tmp_path, shot, should_stop=lambda: next(stops, True))
+    assert not child_blenders(), "nothing is rendered here meanwhile"
+    waiting = first_frame_of(shot_scene, shot, tmp_path)
+    for _ in range(10):
+        drive.advance(waiting, lambda: False, lambda _status: None)
+        time.sleep(drive.TICK_S)
     kept = keep_rendered(tmp_path, FRAME, digest, alone.png, {})
-    found = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
-    assert found.wait().path == kept.path
+    assert drive.finish(waiting).path == kept.path and other.poll() is None
     kept.path.unlink()
-    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
+    waiting = first_frame_of(shot_scene, shot, tmp_path)
+    for _ in range(10):
+        drive.advance(waiting, lambda: False, lambda _status: None)
+        time.sleep(drive.TICK_S)
     other.kill()
     other.wait()
-    assert render.wait() is None, "it gave up"
-    assert ensure(shot_scene, tmp_path, shot).png == alone.png
+    assert drive.finish(waiting).png == alone.png, "the other gave up, and it is rendered here"
     assert not list((tmp_path / "leases").iterdir())
 
 
@@ -242,8 +264,9 @@ def other_process(folder, work: str) -> subprocess.Popen:
 
 def test_first_frame_started_twice_here_waits_for_nobody(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
-    first, second = (start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES) for _ in range(2))
-    assert second.wait().png == first.wait().png
+    first, second = (first_frame_of(shot_scene, shot, tmp_path) for _ in range(2))
+    drive.advance(first, lambda: False, lambda _status: None)
+    assert drive.finish(second).png == drive.finish(first).png
 
 
 def test_first_frame_is_sent_as_it_was_read(shot_scene, tmp_path):
@@ -330,16 +353,19 @@ def test_first_frame_keeps_the_scenes_look_and_leaves_out_what_comes_later(shot_
 def test_first_frame_reports_progress_and_stops_when_asked(shot_scene, tmp_path):
     seen = []
     shot = shot_of(shot_scene)
-    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=8)
-    assert render.is_rendering
-    render.wait(progress=lambda *counts: seen.append(counts))
+    ensure(shot_scene, tmp_path, shot, samples=8, progress=lambda *counts: seen.append(counts))
     assert seen and seen[-1] == (8, 8)
 
-    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=60_000)
-    process = render._child.process
+    seen.clear()
+    children = child_blenders()
     with pytest.raises(JobCancelled):
-        render.wait(should_stop=lambda: True)
-    assert process.poll() is not None
+        ensure(
+            *(shot_scene, tmp_path, shot),
+            samples=ENDLESS,
+            progress=lambda *counts: seen.append(counts),
+            should_stop=lambda: bool(seen),
+        )
+    assert children and wait_until_gone(children, LIMIT_S)
     assert first_frame_state(tmp_path, FRAME) == "rendered"
 
 
@@ -347,58 +373,35 @@ def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_pa
     file = tmp_path / "scene.blend"
     bpy.ops.wm.save_as_mainfile(filepath=str(file))
     script = f"""
-        import os, signal, sys, time
+        import os, signal, sys
         sys.path.insert(0, {str(ROOT)!r})
         import bpy
         bpy.ops.wm.open_mainfile(filepath={str(file)!r})
-        from das_blender_addon.shot.first_frame import start_first_frame
-        from tests.blender.test_first_frame import shot_of
-        shot = shot_of(bpy.context.scene)
-        render = start_first_frame(bpy.context.scene, shot, folder={str(tmp_path / "shot")!r}, samples=60_000)
-        print("CHILD", render._child.process.pid, render._child.folder, flush=True)
-        while "DAS {{" not in render._child.log():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGKILL)
+        from tests.blender.test_first_frame import ENDLESS, ensure
+        from tests.support.children import child_blenders
+        def killed(*_):
+            print("CHILD", *child_blenders(), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        ensure(bpy.context.scene, {str(tmp_path / "shot")!r}, samples=ENDLESS, progress=killed)
     """
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=LIMIT_S
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    child, scratch = done.stdout.split("CHILD ")[1].split()[:2]
-    child = int(child)
-    deadline = time.monotonic() + LIMIT_S
-    try:
-        while lives(child):
-            assert time.monotonic() < deadline, "the child renders on"
-            time.sleep(0.05)
-        assert not (Path(scratch) / "first_frame.png").exists(), "the child rendered to its end"
-        shot = shot_of(bpy.context.scene)
-        render = start_first_frame(bpy.context.scene, shot, folder=tmp_path / "next", samples=SAMPLES)
-        assert not Path(scratch).exists(), "the next start sweeps what was left"
-        assert render._child.folder.is_dir()
-        ensure(bpy.context.scene, tmp_path / "beside", shot)
-        assert render._child.folder.is_dir(), "whoever lives keeps its folder"
-        render.close()
-    finally:
-        if lives(child):
-            os.kill(child, signal.SIGKILL)
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def lives(pid: int) -> bool:
-    """Whether the process runs; one that nobody has buried yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    children = [int(pid) for pid in done.stdout.split("CHILD ")[1].split()]
+    assert len(children) == 1 and wait_until_gone(children, LIMIT_S), "the child renders on"
+    assert not list(scratch.glob("das-copy-*/pictures_*/*.png")), "the child rendered to its end"
 
 
 def test_first_frame_that_fails_says_why(shot_scene, tmp_path):
-    shot = shot_of(shot_scene)
-    render = start_first_frame(shot_scene, shot, folder=tmp_path, samples=SAMPLES)
-    render._child.process.kill()
-    with pytest.raises(FirstFrameError, match="could not be rendered with CYCLES: the child Blender ended with"):
-        render.wait()
+    with pytest.raises(FirstFrameError, match="could not be rendered with CYCLES: the child Blender ended"):
+        ensure(shot_scene, tmp_path, samples=ENDLESS, progress=lambda *_: kill_child_blenders())
     assert first_frame_state(tmp_path, FRAME) == "missing"
 
 
