@@ -17,6 +17,7 @@ from das_blender_addon import api, compat, engine
 from das_blender_addon.errors import StorageError
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.take import recipes
+from das_blender_addon.take.pixels import read_frame
 from tests.support.exr import read_exr
 from tests.support.scenes import add_camera
 from tests.support.server import running_server
@@ -255,7 +256,7 @@ def test_damaged_frame_in_the_cache_is_made_anew(shot):
 def test_frame_of_another_size_is_an_error_of_the_cache(shot):
     take = api.render_take(shot)
     with pytest.raises(StorageError, match="96×64 pixels and the render 48×32"):
-        engine._read_frame(recipes.FinishedTake(take, None), 4, (48, 32))
+        read_frame(recipes.FinishedTake(take, None), 4, (48, 32))
 
 
 # ── Failures give no pixels ─────────────────────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from das_blender_addon import api
+from das_blender_addon.child import warm
 from das_blender_addon.child.warm import end_child
 from das_blender_addon.errors import FirstFrameError, JobCancelled, SettingsError
 from das_blender_addon.jobs.sources import owner_of, source_of
@@ -220,6 +221,7 @@ def test_first_frame_that_another_process_renders_is_waited_for(shot_scene, tmp_
     alone = ensure(shot_scene, tmp_path / "alone", shot)
     digest = render_digest(shot, "CYCLES", SAMPLES)
     other = other_process(tmp_path, f"first-{FRAME}-{digest[:16]}")
+    warm.end_child()
     stops = iter([False] * 10)
     with pytest.raises(JobCancelled):
         ensure(shot_scene, tmp_path, shot, should_stop=lambda: next(stops, True))

@@ -71,7 +71,7 @@ def frame_of(take) -> np.ndarray:
 
 
 def takes(scene) -> set[Path]:
-    return set(Path(scene.das.cache_folder).glob("*/takes/*"))
+    return set(Path(scene.das.cache_folder).glob("**/takes/*"))
 
 
 def test_each_layer_holds_a_take_of_its_own(layered):
@@ -123,7 +123,7 @@ def test_layers_with_the_same_geometry_have_their_own_first_frames(layered):
 
 def test_painted_first_frame_stays_with_its_layer(layered):
     planes = render(layered)
-    first = layered.frame_start
+    first = layered.das.shot_start
     painted = api.first_frame_path(api.shot_folder(layered, layered.das.cache_folder, BACK), first)
     painted.write_bytes(encode_png(np.full((64, 96, 3), 90, np.uint8)))
     layered.view_layers[FRONT].use = False
