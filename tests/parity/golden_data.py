@@ -39,6 +39,13 @@ def max_difference(ours: torch.Tensor, golden: torch.Tensor) -> float:
     return (ours.double() - golden.double()).abs().max().item()
 
 
+def level_difference(ours: np.ndarray, golden: torch.Tensor) -> tuple[int, float, float]:
+    """Of 8-bit frames: the largest difference in grey levels, the mean one, and the share of values that differ."""
+    assert ours.dtype == np.uint8 and ours.shape == tuple(golden.shape)
+    levels = np.abs(ours.astype(int) - golden.numpy().astype(int))
+    return int(levels.max()), float(levels.mean()), float((levels > 0).mean())
+
+
 def relative_rms(ours: torch.Tensor, golden: torch.Tensor) -> float:
     """Root mean square of the difference over that of the golden values."""
     assert ours.shape == golden.shape
