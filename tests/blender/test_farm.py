@@ -12,7 +12,7 @@ import bpy
 import pytest
 
 from das_blender_addon import api
-from tests.support.server import ROOT
+from tests.support.server import ROOT, running_server
 
 CHUNKS = ("1-3", "4-6", "7-9")
 PROCESSES_PER_CHUNK = 2
@@ -70,3 +70,15 @@ def test_every_frame_is_right_whoever_dies(shot_file, server, tmp_path):
     made = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
     assert made == expected
     assert len({made[f"{chunk[0].zfill(4)}.png"] for chunk in CHUNKS}) == len(CHUNKS), "the chunks differ"
+
+
+def test_processes_that_want_one_take_run_one_job(shot_file, tmp_path):
+    with running_server(tmp_path / "server") as server:
+        running = [start(shot_file, "1-9", server.address, tmp_path) for _ in range(3)]
+        for process in running:
+            said, _ = process.communicate(timeout=LIMIT_S)
+            assert process.returncode == 0, said
+        assert len(server.status()["jobs"]) == 1
+    assert len(list((tmp_path / "cache").glob("*/first_frames/*.png"))) == 1
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"{number:04d}.png" for number in range(1, 10)]
