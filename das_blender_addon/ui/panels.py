@@ -16,8 +16,10 @@ from ..scene.colours import colour_warning, pixel_changes
 from ..shot.settings import resolve_settings
 from . import job_operators, operators
 from .drawing import alert, draw_server_line, say, thumbnail
+from .step_preview import preview_path
 
 THUMBNAIL_SCALE = 7.0
+
 
 class _RenderPanel:
     bl_space_type = "PROPERTIES"
@@ -153,7 +155,7 @@ class DAS_PT_take(_RenderPanel, bpy.types.Panel):
             row = layout.row(align=True)
             row.progress(factor=session.progress, text=session.job_line)
             row.operator("das.cancel", text="", icon="CANCEL")
-            icon = thumbnail(session.preview_path())
+            icon = thumbnail(preview_path())
             if icon is not None:
                 layout.template_icon(icon_value=icon, scale=THUMBNAIL_SCALE)
         elif session.job_state == "FAILED":

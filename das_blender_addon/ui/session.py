@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import bpy
 
 from ..errors import DasError, JobCancelled
-from ..shot.machine import user_folder
 from ..take.drive import CANCELLED, TICK_S, Recipe, Status, advance
+from .step_preview import forget_preview, show_preview
 
 LOGGER = logging.getLogger(__name__)
 BUDGET_S = 0.1
@@ -119,8 +118,6 @@ def stop_job(words: str = CANCELLED) -> None:
 
 # ── What `WindowManager.das` shows of it ────────────────────────────────────────────────────────────────────────────
 
-_preview: Path | None = None
-
 
 def show_idle(session) -> None:
     """Nothing was asked for yet."""
@@ -130,28 +127,20 @@ def show_idle(session) -> None:
 
 def show_begin(session, name: str, line: str = "job") -> None:
     """A job begins; it is shown in the panel's ``line`` "job" or "server"."""
-    global _preview
-    _preview = None
+    forget_preview()
     _set_line(session, line, "RUNNING", name)
 
 
 def show_status(session, status: Status, line: str = "job") -> None:
     """A step of the running job, and its preview if it has one."""
-    global _preview
     _set_line(session, line, "RUNNING", status.text, status.fraction)
     if status.preview:
-        suffix = ".jpg" if status.preview[:2] == b"\xff\xd8" else ".png"
-        try:
-            path = user_folder("previews") / f"step{suffix}"
-            path.write_bytes(status.preview)
-        except OSError as error:  # the take needs no preview
-            LOGGER.warning("The step preview cannot be written: %s", error)
-        else:
-            _preview = path
+        show_preview(status.preview)
 
 
 def show_end(session, words: str, error: BaseException | None, line: str = "job") -> None:
     """The job is over: what came of it, or why nothing did."""
+    forget_preview()
     if error is None:
         _set_line(session, line, "DONE", words)
     elif isinstance(error, JobCancelled):
@@ -165,8 +154,3 @@ def _set_line(session, line: str, state: str, words: str, progress: float = 0.0)
     setattr(session, f"{line}_state", state)
     setattr(session, f"{line}_line", words)
     session.progress = progress
-
-
-def preview_path() -> Path | None:
-    """The picture of the running job's last step, or None."""
-    return _preview

@@ -78,7 +78,7 @@ def tour():
     # 5. A take runs while the window lives; a larger one, so that it still runs when its picture is taken.
     scene.das.size = "360x240"
     call("render_take")
-    ticks = yield from until(lambda: session().preview_path() is not None, "no preview came")
+    ticks = yield from until(lambda: module("ui.step_preview").preview_path() is not None, "no preview came")
     note(f"{ticks} ticks of the window until the first preview")
     yield from shade("MATERIAL")
     yield from stop("running")
@@ -229,10 +229,6 @@ def close_extra_windows() -> None:
 def module(name: str):
     __import__(f"{PACKAGE}.{name}")
     return sys.modules[f"{PACKAGE}.{name}"]
-
-
-def session():
-    return module("ui.session")
 
 
 def call(name: str) -> None:
