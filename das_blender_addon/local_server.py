@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A `das-server` of this machine: found, started on a loopback port, watched, and stopped together with Blender."""
+"""A `das-server` of this machine: found, started on a loopback port, watched, and stopped together with Blender.
+
+Where another Blender of the same user runs one already, that is used: it belongs to the Blender that started it.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,21 @@ from pathlib import Path
 
 import bpy
 
-from .errors import ServerUnreachable, SettingsError
+from .client.client import DasClient
+from .errors import DasError, ServerUnreachable, SettingsError
+from .local_server_files import BoundedLog, forget_address, note_address, noted_address
 from .shot import machine
 
 LOGGER = logging.getLogger(__name__)
 PROGRAM = "das-server"
 LOG_LINES = 200
 STOP_WAIT_S = 10.0
+GREETING_S = 2.0
+"""A local server that does not say hello within this time is taken for gone."""
+WATCH_S = 1.0
+"""Seconds between two looks at a server of another Blender."""
 
-_running: LocalServer | None = None
+_running: LocalServer | SharedServer | None = None
 _ending: LocalServer | None = None
 """The one that was told to end and may still be at it."""
 
@@ -36,8 +45,11 @@ class LocalServer:
     Its output goes to a log file and, the last lines, to `log_tail`.
     """
 
+    is_own = True
+
     def __init__(self, executable: str, *, model: str = "", port: int = 0, state_folder: Path):
         self.address = f"tcp://127.0.0.1:{port or free_port()}"
+        self._state_folder = state_folder
         self.log_path = state_folder / "server.log"
         self._lines: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
         state_folder.mkdir(parents=True, exist_ok=True)
@@ -114,18 +126,77 @@ class LocalServer:
         self._reader.join(1.0)
 
     def _read_log(self) -> None:
-        with open(self.log_path, "a", encoding="utf-8") as log:
+        log = BoundedLog(self.log_path)
+        try:
             for line in self.process.stdout:
                 self._lines.append(line.rstrip("\n"))
                 log.write(line)
-                log.flush()
+                if self.address in line and noted_address(self._state_folder) != self.address:
+                    note_address(self._state_folder, self.address)  # it listens, so it has the folder for itself
+        finally:
+            log.close()
+            forget_address(self._state_folder, self.address)
+
+
+class SharedServer:
+    """The local server of another Blender, used as long as that one lets it run."""
+
+    is_own = False
+
+    def __init__(self, address: str):
+        self.address = address
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="das-server watch", daemon=True).start()
+
+    @property
+    def is_running(self) -> bool:
+        return not self._ended.is_set()
+
+    def wait_until_listening(self, timeout_s: float = 60.0) -> None:
+        """It has answered before this was made."""
+
+    def last_words(self) -> str:
+        """Why it is gone."""
+        return f"The Blender that had started the server at {self.address} has ended it."
+
+    def stop(self) -> None:
+        """Use it no more; it goes on running."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(WATCH_S):
+            if not _listens(self.address):
+                self._ended.set()
+
+
+def _listens(address: str) -> bool:
+    host, port = address.removeprefix("tcp://").rsplit(":", 1)
+    try:
+        with socket.create_connection((host, int(port)), timeout=GREETING_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _server_of_another_blender(state_folder: Path) -> SharedServer | None:
+    """The server that uses ``state_folder`` already; None when there is none that answers."""
+    address = noted_address(state_folder)
+    if not address or not _listens(address):
+        return None
+    try:
+        with DasClient(address, timeout_s=GREETING_S) as client:
+            client.hello()
+    except DasError as error:  # something else listens there by now
+        LOGGER.info("The noted local server does not count: %s", error.message)
+        return None
+    return SharedServer(address)
 
 
 # ── The one local server of the session ─────────────────────────────────────────────────────────────────────────────
 
 
-def current() -> LocalServer | None:
-    """The local server of this session, running or ended; None when none was started."""
+def current() -> LocalServer | SharedServer | None:
+    """The local server that this session uses, running or ended; None when none was started."""
     return _running
 
 
@@ -134,32 +205,40 @@ def address() -> str:
     return _running.address if _running is not None and _running.is_running else ""
 
 
-def start() -> LocalServer:
-    """Start the local server, or return the one that runs.  Raises `SettingsError` when there is no das-server
-    program, or while the last server is still ending.
+def start() -> LocalServer | SharedServer:
+    """Start the local server, or return the one that runs, in another Blender of this user, too.  Raises
+    `SettingsError` when there is no das-server program, or while the last server is still ending.
     """
     global _running
     if _running is not None and _running.is_running:
         return _running
     _check_ended()
+    state_folder = machine.user_folder("server")
+    shared = _server_of_another_blender(state_folder)
+    if shared is not None:
+        _running = shared
+        return shared
     chosen = machine.machine_settings()
     _running = LocalServer(
         find_executable(),
         model=chosen.server_model,
         port=chosen.server_port,
-        state_folder=machine.user_folder("server"),
+        state_folder=state_folder,
     )
     return _running
 
 
 def stop(*, wait: bool | None = None) -> None:
-    """Stop the local server of this session; harmless when there is none.
+    """Stop the local server of this session; harmless when there is none.  One of another Blender goes on running.
 
     ``wait``: return when it is gone.  None: only where there is no window, which would stand still for so long.
     """
     global _running, _ending
     server, _running = _running, None
     if server is None:
+        return
+    if not server.is_own:
+        server.stop()
         return
     if bpy.app.background if wait is None else wait:
         server.stop()

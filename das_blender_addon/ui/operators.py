@@ -149,7 +149,10 @@ def first_frame_words(scene) -> str:
 class DAS_OT_start_local_server(bpy.types.Operator):
     bl_idname = "das.start_local_server"
     bl_label = "Start Local Server"
-    bl_description = "Start das-server on this machine; it is stopped together with Blender"
+    bl_description = (
+        "Start das-server on this machine; it is stopped together with Blender. "
+        "One that another Blender has started is used instead"
+    )
     bl_options = {"REGISTER"}
 
     @classmethod
@@ -173,7 +176,10 @@ class DAS_OT_start_local_server(bpy.types.Operator):
             return {"CANCELLED"}
         if not bpy.app.background:
             bpy.app.timers.register(_watch_local_server, first_interval=0.5, persistent=True)
-        self.report({"INFO"}, f"The local server starts at {server.address}")
+        if server.is_own:
+            self.report({"INFO"}, f"The local server starts at {server.address}")
+        else:
+            self.report({"INFO"}, f"The local server of another Blender at {server.address} is used")
         return {"FINISHED"}
 
 
@@ -195,6 +201,9 @@ class DAS_OT_stop_local_server(bpy.types.Operator):
         server = local_server.current()
         if server is None or not server.is_running:
             cls.poll_message_set("No local server was started from here")
+            return False
+        if not server.is_own:
+            cls.poll_message_set("Another Blender has started it, and stops it")
             return False
         return True
 

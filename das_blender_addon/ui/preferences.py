@@ -71,18 +71,22 @@ class DAS_AP_preferences(bpy.types.AddonPreferences):
         column.prop(self, "server_model")
         column.prop(self, "server_port")
         row = box.row()
-        if is_running:
+        if is_running and not server.is_own:
+            row.label(text=f"Running at {server.address}, started by another Blender", icon="CHECKMARK")
+        elif is_running:
             row.label(text=f"Running at {server.address}", icon="CHECKMARK")
             row.operator("das.stop_local_server", icon="X")
         else:
             row.operator("das.start_local_server", icon="PLAY")
-            if server is not None:
+            if server is not None and server.is_own:
                 alert(box, f"It ended with status {server.process.returncode}: {server.last_words()}")
+            elif server is not None:
+                alert(box, server.last_words())
             else:
                 reason = local_server.can_start()
                 if reason:
                     say(box, reason, "INFO")
-        if server is not None:
+        if server is not None and server.is_own:
             box.prop(self, "show_server_log")
             if self.show_server_log:
                 lines = box.column(align=True)
