@@ -5,6 +5,8 @@ features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import bpy
 
 ENGINE = "DAS"
@@ -18,12 +20,19 @@ _OLD_TIMES = {
     "right": "frame_final_end",
     "duration": "frame_final_duration",
 }
-_EEVEE_IDENTIFIERS = {"BLENDER_EEVEE", "BLENDER_EEVEE_NEXT"}
-_SHADING_CONTEXTS = ("material", "world", "data")
-_FOREIGN_PANELS = ("FREESTYLE", "GPENCIL", "GREASE")
-
-_shown_panels: list[type] = []
-"""Blender's panels that `show_shared_panels` changed."""
+_SENSELESS_PANELS = (
+    "FREESTYLE",
+    "GPENCIL",
+    "GREASE",
+    "RENDER_PT_BAKE",
+    "RENDER_PT_DEBUG",
+    "MOTION_BLUR",
+    "PASSES",
+    "VIEW3D_PT_SHADING",
+    "CYCLES_RENDER_PT_SAMPLING_VIEWPORT",
+    "CYCLES_RENDER_PT_PERFORMANCE_VIEWPORT",
+)
+"""Parts of the names of panels that have nothing to do with a first frame or a take."""
 
 
 # ── Render engines and panels ───────────────────────────────────────────────────────────────────────────────────────
@@ -37,34 +46,74 @@ def engine_identifier(name: str) -> str:
     return {"CYCLES": "CYCLES", "WORKBENCH": "BLENDER_WORKBENCH"}[name]
 
 
-def shared_panels() -> list[type]:
-    """Blender's own panels that serve any engine, and EEVEE's for materials, lights and the world, which the first
-    frame needs.
+class _Engines(set):
+    """The engines of a panel; ours is one of them for as long as the engine of the first frame is.
+
+    Cycles and EEVEE have panels of their own for the same things: which ones show depends on the scene.
     """
-    shared = []
-    for panel in bpy.types.Panel.__subclasses__():
-        engines = getattr(panel, "COMPAT_ENGINES", ())
-        wanted = "BLENDER_RENDER" in engines
-        if getattr(panel, "bl_context", "") in _SHADING_CONTEXTS:
-            wanted = not _EEVEE_IDENTIFIERS.isdisjoint(engines)
-        if wanted and not any(word in panel.__name__.upper() for word in _FOREIGN_PANELS):
-            shared.append(panel)
-    return shared
+
+    def __contains__(self, engine) -> bool:
+        return super().__contains__(_first_frame_engine() if engine == ENGINE else engine)
 
 
-def show_shared_panels() -> None:
-    """Show Blender's own output, dimensions and world panels for the engine (they ask for their engine's name)."""
-    for panel in shared_panels():
-        if ENGINE not in panel.COMPAT_ENGINES:
-            panel.COMPAT_ENGINES.add(ENGINE)
-            _shown_panels.append(panel)
+_first_frame_engine: Callable[[], str] = str
+"""Blender's identifier of the engine of the first frame, of the scene that is shown."""
+_with_ours: list[type] = []
+"""The classes whose engines `show_panels` made `_Engines`."""
+_without_ours: list[type] = []
+"""Panels that share their engines with others, and got their own from `show_panels` so as not to show."""
 
 
-def hide_shared_panels() -> None:
-    """Undo `show_shared_panels`; panels that were made for the engine, the extension's own among them, keep it."""
-    for panel in _shown_panels:
-        panel.COMPAT_ENGINES.discard(ENGINE)
-    _shown_panels.clear()
+def show_panels(first_frame_engine: Callable[[], str]) -> None:
+    """Show for our engine the panels that Blender shows for the engine of the first frame.
+
+    ``first_frame_engine()``: that of the scene that is shown, a name of `engine_identifier`.  Left out is what neither
+    a first frame nor a take knows: baking, passes, motion blur and the viewport of Cycles.
+    """
+    global _first_frame_engine
+    panels = [panel for panel in bpy.types.Panel.__subclasses__() if isinstance(_engines(panel), set)]
+    known = set().union(*map(_engines, panels))
+
+    def identifier() -> str:
+        chosen = engine_identifier(first_frame_engine())
+        return chosen if chosen in known else "BLENDER_RENDER"  # Cycles is an add-on, which may be off
+
+    _first_frame_engine = identifier
+    for panel in panels:
+        owner = next(cls for cls in panel.__mro__ if "COMPAT_ENGINES" in cls.__dict__)
+        if ENGINE in set(_engines(owner)):
+            continue  # our own panel, or another extension's for our engine
+        if any(word in panel.__name__.upper() for word in _SENSELESS_PANELS):
+            if owner is not panel:
+                panel.COMPAT_ENGINES = set(_engines(owner))
+                _without_ours.append(panel)
+        elif not isinstance(_engines(owner), _Engines):
+            owner.COMPAT_ENGINES = _Engines(_engines(owner))
+            _with_ours.append(owner)
+
+
+def sampling_panels() -> list[type]:
+    """The panels of Cycles and EEVEE that have the samples of a render."""
+    names = (
+        "CYCLES_RENDER_PT_sampling_render",
+        "RENDER_PT_eevee_sampling_render",
+        "RENDER_PT_eevee_next_sampling_render",  # Blender 4.2 to 4.5
+    )
+    return [getattr(bpy.types, name) for name in names if hasattr(bpy.types, name)]
+
+
+def hide_panels() -> None:
+    """Undo `show_panels`; panels that were made for our engine keep it."""
+    for owner in _with_ours:
+        owner.COMPAT_ENGINES = set(owner.COMPAT_ENGINES)
+    for panel in _without_ours:
+        del panel.COMPAT_ENGINES
+    _with_ours.clear()
+    _without_ours.clear()
+
+
+def _engines(panel: type) -> set[str] | None:
+    return getattr(panel, "COMPAT_ENGINES", None)
 
 
 def relative_path_options() -> set[str]:

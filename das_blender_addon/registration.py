@@ -38,7 +38,7 @@ def register():
         for module in MODULES:
             module.register()
             done.append(module)
-        compat.show_shared_panels()
+        compat.show_panels(panels.first_frame_engine)
         _show_log(True)
     except BaseException:
         for module in reversed(done):
@@ -49,7 +49,7 @@ def register():
 def unregister():
     """Undo `register`."""
     _show_log(False)
-    compat.hide_shared_panels()
+    compat.hide_panels()
     for module in reversed(MODULES):
         module.unregister()
 

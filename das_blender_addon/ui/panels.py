@@ -92,6 +92,8 @@ class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
         column.prop(settings, "first_frame_engine")
         if settings.first_frame_engine != "WORKBENCH":
             column.prop(settings, "first_frame_samples")
+        if settings.first_frame_engine == "CYCLES" and hasattr(context.scene, "cycles"):
+            column.prop(context.scene.cycles, "device")
         if settings.first_frame_view:
             column = layout.column(align=True)
             column.active = not settings.first_frame_path
@@ -225,6 +227,17 @@ def _with_default(name: str, value: float, default: float | None) -> str:
     return f"{name} (0 = {default:g})" if not value and default is not None else name
 
 
+def first_frame_engine() -> str:
+    """The engine of the first frame of the scene that is shown: its panels show with ours."""
+    return bpy.context.scene.das.first_frame_engine
+
+
+def _draw_samples_note(panel, context) -> None:
+    """Under the samples of the first frame's engine, which do not count."""
+    if context.engine == compat.ENGINE:
+        say(panel.layout, "The samples that count are those under First Frame", "INFO")
+
+
 CLASSES = (DAS_PT_shot, DAS_PT_take, DAS_PT_first_frame, DAS_PT_window, DAS_PT_machine)
 """In the order of the panel, top to bottom."""
 
@@ -233,9 +246,13 @@ def register():
     """Register the panels."""
     for cls in CLASSES:
         bpy.utils.register_class(cls)
+    for panel in compat.sampling_panels():
+        panel.append(_draw_samples_note)
 
 
 def unregister():
     """Undo `register`."""
+    for panel in compat.sampling_panels():
+        panel.remove(_draw_samples_note)
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)

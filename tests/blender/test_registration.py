@@ -96,7 +96,7 @@ def test_panels_are_back_when_enabled_again(scene):
 def test_blenders_output_panels_show_for_the_engine(scene):
     names = panels_for_the_engine()
     assert {"RENDER_PT_format", "RENDER_PT_frame_range", "RENDER_PT_output", "RENDER_PT_color_management"} <= names
-    assert "EEVEE_MATERIAL_PT_surface" in names
+    assert "CYCLES_MATERIAL_PT_surface" in names
     assert not [name for name in names if "freestyle" in name]
 
 
