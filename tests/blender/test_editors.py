@@ -5,7 +5,8 @@ import addon_utils
 import bpy
 import pytest
 
-from das_blender_addon import compat, panels
+from das_blender_addon import compat
+from das_blender_addon.ui import panels
 
 
 @pytest.fixture
