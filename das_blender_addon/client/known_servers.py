@@ -9,6 +9,8 @@ from ..protocol.messages import Capabilities, Welcome
 
 _welcomes: dict[str, Welcome] = {}
 _last_server = ""
+_answers: dict[str, int] = {}
+"""Server → the number of its last answer, counted over all servers."""
 
 
 def remember_server(server: str, welcome: Welcome) -> None:
@@ -16,6 +18,17 @@ def remember_server(server: str, welcome: Welcome) -> None:
     global _last_server
     _welcomes[server] = welcome
     _last_server = server
+    _answers[server] = num_answers() + 1
+
+
+def num_answers() -> int:
+    """How often servers have answered in this session."""
+    return max(_answers.values(), default=0)
+
+
+def has_answered_since(server: str, answers: int) -> bool:
+    """Whether ``server`` has answered since `num_answers` was ``answers``."""
+    return _answers.get(server, 0) > answers
 
 
 def known_server(server: str | None = None) -> Welcome | None:
@@ -34,6 +47,7 @@ def known_capabilities(server: str | None = None) -> Capabilities | None:
 def forget_servers() -> None:
     """As if none had been asked."""
     _welcomes.clear()
+    _answers.clear()
 
 
 def words_of_server(welcome: Welcome) -> str:

@@ -13,6 +13,7 @@ import bpy.utils.previews
 from ..client.known_servers import known_server, words_of_server
 from ..errors import DasError
 from ..shot.settings import resolve_settings
+from .session import server_failure
 
 MIN_LINE, CHARACTER_PX, MARGIN_PX = 30, 7, 70
 """A label does not wrap by itself: fewest characters of a line, width of one and of what is beside them, unscaled
@@ -57,8 +58,9 @@ def draw_server_line(layout, context) -> None:
             alert(layout, error.message)
             return
         welcome = known_server(server)
-        if session.server_state == "FAILED":
-            alert(layout, session.server_line)
+        failure = server_failure(session, server)
+        if failure:
+            alert(layout, failure)
         icon = "CHECKMARK" if welcome is not None else "QUESTION"
         words = words_of_server(welcome) if welcome is not None else f"{server}, not asked yet"
     row = layout.split(factor=0.6)

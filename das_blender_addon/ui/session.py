@@ -12,6 +12,7 @@ from typing import Any
 
 import bpy
 
+from ..client import known_servers
 from ..errors import DasError, JobCancelled
 from ..take.drive import CANCELLED, TICK_S, Recipe, Status, advance
 from .step_preview import forget_preview, show_preview
@@ -119,6 +120,17 @@ def stop_job(words: str = CANCELLED) -> None:
 # ── What `WindowManager.das` shows of it ────────────────────────────────────────────────────────────────────────────
 
 
+_answers_before_failure = 0
+"""How many answers of servers there were when the server line's last job failed."""
+
+
+def server_failure(session, server: str) -> str:
+    """Why ``server`` did not answer when it was asked, "" when it was not, or has answered since."""
+    if session.server_state != "FAILED" or known_servers.has_answered_since(server, _answers_before_failure):
+        return ""
+    return session.server_line
+
+
 def show_idle(session) -> None:
     """Nothing was asked for yet."""
     for line in ("job", "server"):
@@ -140,7 +152,10 @@ def show_status(session, status: Status, line: str = "job") -> None:
 
 def show_end(session, words: str, error: BaseException | None, line: str = "job") -> None:
     """The job is over: what came of it, or why nothing did."""
+    global _answers_before_failure
     forget_preview()
+    if line == "server":
+        _answers_before_failure = known_servers.num_answers()
     if error is None:
         _set_line(session, line, "DONE", words)
     elif isinstance(error, JobCancelled):
