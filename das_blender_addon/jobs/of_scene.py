@@ -11,11 +11,13 @@ from collections.abc import Callable
 
 from ..shot import scene_shot
 from ..shot.machine import check_online_access
+from ..shot.picture_size import own_picture_size
 from ..shot.resolved import ResolvedSettings
+from ..shot.shot_folder import shot_folder
 from ..take import recipes
 from ..take.drive import Recipe
 from ..take.reporter import OnEvent
-from .sources import Step, facts_of, source_of
+from .sources import Step, facts_of, owner_of, source_of
 
 
 def hello(settings: ResolvedSettings, *, server_named: bool = False) -> Recipe:
@@ -69,8 +71,15 @@ def tracking_preview(scene, settings: ResolvedSettings, *, in_child: bool | None
 
 def plan_shot(scene, settings: ResolvedSettings, capabilities):
     """What will be sent, as a `ShotPlan`."""
+    folder = shot_folder(scene, settings.cache_folder)
+    frame, owner = settings.frames[0], owner_of(scene, folder)
     return scene_shot.plan_shot(
-        scene, capabilities, frames=settings.frames, model=settings.model, size=settings.size
+        scene,
+        capabilities,
+        frames=settings.frames,
+        model=settings.model,
+        size=settings.size,
+        picture_size=own_picture_size(folder, frame, owner, settings.first_frame_path),
     )
 
 

@@ -63,12 +63,14 @@ def plan(
     *,
     model: str = "",
     size: tuple[int, int] | None = None,
+    picture_size: tuple[int, int] | None = None,
     large_if_fast: bool = False,
 ) -> ShotPlan:
     """Fit a shot to a model of a server: the smallest window that holds it, the size nearest to its shape.
 
-    ``model`` "": the server's default.  ``size`` (width, height): one that the model makes, None for the one of its
-    list whose aspect ratio is nearest to the render's: the model's default among those of one shape or, with
+    ``model`` "": the server's default.  ``size`` (width, height): one that the model makes.  None: the
+    ``picture_size`` of a first frame of the user's own, where the model makes that; else the size of the model's list
+    whose aspect ratio is nearest to the render's: the model's default among those of one shape or, with
     ``large_if_fast`` and where the server says that the model is fast there, the largest.
 
     Raises `SettingsError` (unknown model, size that the model does not have), `ModelError` (its weights are not
@@ -77,6 +79,9 @@ def plan(
     frames = check_frames(frames)
     chosen = _choose_model(capabilities, model)
     window = _choose_window(chosen, frames)
+    follows_picture = size is None and picture_size is not None and makes_size(chosen, *picture_size)
+    if follows_picture:
+        size = picture_size
     usual_size = _choose_size(chosen, size, render_size, pixel_aspect)
     model_size = usual_size
     if large_if_fast and chosen.is_fast:
@@ -90,7 +95,16 @@ def plan(
         framing=framing,
         pixel_aspect=tuple(pixel_aspect),
         model=chosen,
-        notes=tuple(_notes(frames, window, framing, chosen, enlarged=model_size != usual_size)),
+        notes=tuple(
+            _notes(
+                frames,
+                window,
+                framing,
+                chosen,
+                enlarged=model_size != usual_size,
+                follows_picture=follows_picture,
+            )
+        ),
     )
 
 
@@ -143,7 +157,13 @@ def _choose_size(
 
 
 def _notes(
-    frames: tuple[int, ...], window: int, framing: Framing, model: ModelCapability, *, enlarged: bool
+    frames: tuple[int, ...],
+    window: int,
+    framing: Framing,
+    model: ModelCapability,
+    *,
+    enlarged: bool,
+    follows_picture: bool,
 ) -> Iterator[str]:
     count = f"{len(frames)} frame{'s' if len(frames) > 1 else ''}"
     yield f"{count} ({frames[0]} to {frames[-1]}) for {model.label}."
@@ -163,6 +183,8 @@ def _notes(
             f"The model makes {model_width}×{model_height} and {sees}; the result is cropped to the shot and resized "
             f"(Lanczos) to {framing.render_size[0]}×{framing.render_size[1]}."
         )
+    if follows_picture:
+        yield f"The automatic size is {model_width}×{model_height}, the first frame's that is there."
     if enlarged:
         yield "The server was fast enough for the largest size; in the background the automatic size is smaller."
     if not model.uses_prompt:

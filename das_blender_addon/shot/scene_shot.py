@@ -30,13 +30,15 @@ def plan_shot(
     frames: Sequence[int] | None = None,
     model: str | None = None,
     size: tuple[int, int] | None = None,
+    picture_size: tuple[int, int] | None = None,
 ) -> ShotPlan:
     """What will be sent for the scene's shot: frames, window, sizes, framing, and all of it in words (``.notes``).
 
     ``frames`` as in `export_tracking`.  ``model``: a name the server offers, None for its default.  ``size`` (width,
-    height): one that the model makes, None for the one of its list nearest to the render's shape; in a Blender with a
-    window, and where the server found itself fast, the largest of that shape.  In the background it is always the
-    model's default, so that the machines of a farm agree.  Cheap: nothing is evaluated.
+    height): one that the model makes.  None: ``picture_size``, that of a first frame of the user's own, where the model
+    makes it; else the one of its list nearest to the render's shape; in a Blender with a window, and where the server
+    found itself fast, the largest of that shape.  In the background it is always the model's default, so that the
+    machines of a farm agree.  Cheap: nothing is evaluated.
 
     Raises `ShotTooLong`, `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not
     installed).
@@ -48,6 +50,7 @@ def plan_shot(
         capabilities,
         model=model or "",
         size=None if size is None else check_size(size),
+        picture_size=picture_size,
         large_if_fast=not bpy.app.background,
     )
 

@@ -34,6 +34,7 @@ from ..protocol.png import encode_png
 from ..scene.camera import blender_camera_values
 from ..shot import plan as plans
 from ..shot.first_frame import FirstFrameWish, find_first_frame, keep_first_frame
+from ..shot.picture_size import own_picture_size
 from ..shot.pictures import DIGITS, FirstFrame
 from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
 from ..shot.resolved import ResolvedSettings
@@ -114,7 +115,7 @@ def first_frame_again(facts: SceneFacts, settings: ResolvedSettings, source: Sou
     report = Reporter()
     try:
         welcome = yield from hello(settings)
-        planned = plan_shot(facts, settings, welcome.capabilities)
+        planned = plan_shot(facts, settings, welcome.capabilities, again=True)
         geometry = yield from source.export(planned.frames[:1], planned.render_size, report)
         shot = yield from _shot(geometry, planned, report)
         return (yield from first_frame(_wish(facts, settings, again=True), shot, source, report))
@@ -150,8 +151,15 @@ def tracking_preview(facts: SceneFacts, settings: ResolvedSettings, source: Sour
         source.close()
 
 
-def plan_shot(facts: SceneFacts, settings: ResolvedSettings, capabilities: Capabilities) -> ShotPlan:
-    """What will be sent; see `shot.plan.plan` for what it raises."""
+def plan_shot(
+    facts: SceneFacts, settings: ResolvedSettings, capabilities: Capabilities, *, again: bool = False
+) -> ShotPlan:
+    """What will be sent; see `shot.plan.plan` for what it raises.
+
+    ``again``: for a new first frame, whatever is there.
+    """
+    frame = settings.frames[0]
+    picture_size = None if again else own_picture_size(facts.folder, frame, facts.owner, settings.first_frame_path)
     return plans.plan(
         settings.frames,
         facts.render_size,
@@ -159,6 +167,7 @@ def plan_shot(facts: SceneFacts, settings: ResolvedSettings, capabilities: Capab
         capabilities,
         model=settings.model,
         size=settings.size,
+        picture_size=picture_size,
         large_if_fast=facts.in_window,
     )
 
