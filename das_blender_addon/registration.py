@@ -9,7 +9,7 @@ import bpy
 
 from . import commands, compat, engine, local_server
 from .jobs import unchanged
-from .ui import clip_operator, drawing, files, operators, panels, preferences, properties, saving
+from .ui import clip_operator, drawing, files, model_menu, operators, panels, preferences, presets, properties, saving
 
 MODULES = (
     preferences,
@@ -22,6 +22,8 @@ MODULES = (
     files,
     saving,
     drawing,
+    presets,
+    model_menu,
     panels,
     commands,
 )

@@ -16,6 +16,7 @@ from ..scene.colours import colour_warning, pixel_changes
 from ..shot.settings import resolve_settings
 from . import job_operators, operators
 from .drawing import alert, draw_server_line, say, thumbnail
+from .presets import DAS_PT_presets
 from .step_preview import preview_path
 
 THUMBNAIL_SCALE = 7.0
@@ -36,7 +37,10 @@ class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
     """Server, prompt and model of the shot."""
 
     bl_label = "Diffusion as Shader"
-    bl_options = {"HIDE_HEADER"}
+
+    def draw_header_preset(self, _context):
+        """The presets, at the right end of the header."""
+        DAS_PT_presets.draw_panel_header(self.layout)
 
     def draw(self, context):
         layout = self.layout
@@ -60,7 +64,9 @@ class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
         column.prop(
             settings, "guidance", text=_with_default("Guidance", settings.guidance, model and model.default_guidance)
         )
-        layout.prop(settings, "model", **compat.placeholder(model.name if model else "server's default"))
+        row = layout.row(align=True)
+        row.prop(settings, "model", **compat.placeholder(model.name if model else "server's default"))
+        row.menu("DAS_MT_models", text="", icon="DOWNARROW_HLT")
 
 
 class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):

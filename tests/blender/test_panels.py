@@ -19,11 +19,12 @@ class Layout:
     argument, icon, property and operator that the real one of this Blender would refuse.
     """
 
-    def __init__(self, drawn=None):
+    def __init__(self, drawn=None, buttons=None):
         self.drawn = [] if drawn is None else drawn
+        self.buttons = [] if buttons is None else buttons
 
     def __setattr__(self, name, value):
-        assert name == "drawn" or name in bpy.types.UILayout.bl_rna.properties, name
+        assert name in ("drawn", "buttons") or name in bpy.types.UILayout.bl_rna.properties, name
         object.__setattr__(self, name, value)
 
     def _called(self, function: str, arguments: dict) -> None:
@@ -35,7 +36,7 @@ class Layout:
 
     def _part(self, function: str, **arguments):
         self._called(function, arguments)
-        return Layout(self.drawn)
+        return Layout(self.drawn, self.buttons)
 
     def row(self, **arguments):
         return self._part("row", **arguments)
@@ -60,8 +61,22 @@ class Layout:
 
     def operator(self, name, **arguments):
         self._called("operator", arguments)
-        assert getattr(bpy.ops.das, name.removeprefix("das.")).get_rna_type()
         self.drawn.append(name)
+        self.buttons.append((name, Chosen(getattr(bpy.ops.das, name.removeprefix("das.")).get_rna_type())))
+        return self.buttons[-1][1]
+
+    def menu(self, name, **arguments):
+        self._called("menu", arguments)
+        assert getattr(bpy.types, name).bl_rna.base.identifier == "Menu"
+        self.drawn.append(name)
+
+    def popover(self, panel, **arguments):
+        self._called("popover", arguments)
+        assert getattr(bpy.types, panel).bl_rna.base.identifier == "Panel"
+        self.drawn.append(panel)
+
+    def separator(self, **arguments):
+        self._called("separator", arguments)
 
     def progress(self, **arguments):
         self._called("progress", arguments)
@@ -70,6 +85,17 @@ class Layout:
     def template_icon(self, **arguments):
         self._called("template_icon", arguments)
         self.drawn.append("picture")
+
+
+class Chosen(dict):
+    """The arguments that a button gives to its operator; refuses those that the operator does not have."""
+
+    def __init__(self, operator):
+        object.__setattr__(self, "operator", operator)
+
+    def __setattr__(self, name, value):
+        assert name in self.operator.properties, f"{self.operator.identifier} has no {name}"
+        self[name] = value
 
 
 def drawn(panel) -> list[str]:
