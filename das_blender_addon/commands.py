@@ -216,13 +216,12 @@ def dataset(scene, arguments, voice: Voice, should_stop) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=NAME, description="Diffusion as Shader from the command line.")
     commands = parser.add_subparsers(required=True, metavar="doctor|preview|render|dataset")
-    for run, needs_file in ((doctor, False), (preview, True), (render, True), (dataset, True)):
+    for run in (doctor, preview, render, dataset):
         command = commands.add_parser(run.__name__, help=run.__doc__.partition("\n")[0], description=run.__doc__)
         command.set_defaults(run=run, scene="", output="", blend="")
         command.add_argument("--json", action="store_true", help="one JSON object per line")
-        if needs_file:
-            command.add_argument("file", nargs="?", help=".blend file; without it, the one that is open")
-            command.add_argument("--scene", help="scene of the file; without it, its active one")
+        command.add_argument("file", nargs="?", help=".blend file; without it, the one that is open")
+        command.add_argument("--scene", help="scene of the file; without it, its active one")
         if run in (preview, render):
             command.add_argument("--output", help="folder for the frames, named by their numbers (0001.png)")
         if run is dataset:

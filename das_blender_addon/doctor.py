@@ -15,10 +15,11 @@ from pathlib import Path
 import bpy
 
 from . import local_server
-from .errors import DasError, FirstFrameError, JobCancelled, SettingsError, StorageError
+from .errors import DasError, FirstFrameError, JobCancelled, SceneError, SettingsError, StorageError
 from .jobs import of_scene
 from .protocol.messages import PROTOCOL_VERSIONS
 from .protocol.sizes import sizes_in_words
+from .scene.drivers import check_drivers
 from .shot.machine import check_online_access
 from .shot.settings import resolve_settings
 from .take import drive
@@ -49,6 +50,7 @@ def checks(scene, should_stop) -> Iterator[Check]:
         return
     yield _check_cache(settings.cache_folder)
     yield _check_first_frame(settings)
+    yield _check_scripts(scene)
     try:
         yield Check("local server", True, local_server.find_executable())
     except SettingsError as error:
@@ -84,6 +86,14 @@ def _check_first_frame(settings) -> Check:
             "first frame", FirstFrameError("The add-on Cycles is off."), "enable it, or choose EEVEE or WORKBENCH"
         )
     return Check("first frame", True, f"rendered with {settings.first_frame_engine}")
+
+
+def _check_scripts(scene) -> Check:
+    try:
+        check_drivers(scene)
+    except SceneError as error:
+        return _failed("drivers", error, "blender --enable-autoexec, for a file that you trust")
+    return Check("drivers", True, "all Python drivers of the file run")
 
 
 def _check_server(settings, should_stop) -> Iterator[Check]:

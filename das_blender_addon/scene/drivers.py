@@ -46,15 +46,16 @@ def untrusted_driver() -> str:
     """The first Python driver that does not run because scripts are switched off, in words; "" when there is none."""
     if not bpy.app.autoexec_fail:
         return ""
-    return next(_python_drivers(), "")
+    return next(_failed_drivers(), "")
 
 
-def _python_drivers() -> Iterator[str]:
+def _failed_drivers() -> Iterator[str]:
     for collection in OWNERS:
         for owner in getattr(bpy.data, collection, ()):
             for block, name in ((owner, owner.name), (getattr(owner, "node_tree", None), owner.name)):
                 animation = getattr(block, "animation_data", None) if block is not None else None
                 for curve in animation.drivers if animation is not None else ():
                     driver = curve.driver
-                    if driver.type == "SCRIPTED" and not driver.is_simple_expression and not curve.mute:
+                    is_python = driver.type == "SCRIPTED" and not driver.is_simple_expression
+                    if is_python and not driver.is_valid and not curve.mute:
                         yield f"{name!r} ({curve.data_path}, {driver.expression!r})"

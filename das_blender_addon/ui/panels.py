@@ -13,6 +13,7 @@ from ..errors import DasError
 from ..jobs import of_scene
 from ..scene import sequencer
 from ..scene.colours import colour_warning, pixel_changes
+from ..scene.drivers import untrusted_driver
 from ..shot.settings import resolve_settings
 from . import job_operators, operators
 from .drawing import alert, draw_server_line, say, thumbnail
@@ -218,8 +219,16 @@ def shot_summary(scene) -> list[str]:
 
 
 def scene_warnings(scene) -> list[str]:
-    """What in the scene would surprise: strips that keep the engine from being called, colours that are changed."""
+    """What in the scene would surprise: scripts that do not run, strips that keep the engine from being called, colours
+    that are changed.
+    """
     warnings = []
+    driver = untrusted_driver()
+    if driver:
+        warnings.append(
+            f"The Python driver of {driver} does not run, because the scripts of the file are not trusted: "
+            "a take is refused"
+        )
     if sequencer.hides_engine(scene):
         warnings.append(
             "This scene has strips: Blender renders them instead of the shot. Turn off Post Processing › Sequencer"
