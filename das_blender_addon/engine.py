@@ -20,6 +20,7 @@ from .errors import DasError, JobCancelled, SceneError, SettingsError
 from .jobs import of_scene, unchanged
 from .scene import sequencer
 from .scene.colours import View, colour_warning, set_view, show_plain, working_from_rec709
+from .scene.export import GeometryExport
 from .scene.layers import render_layer
 from .scene.walk import step_simulations
 from .shot.settings import resolve_settings
@@ -100,11 +101,11 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             self.update_stats("", status.text)
             drive.log_status(status)
 
-        asked = unchanged.now(scene, layer, settings)
+        asked, step = unchanged.now(scene, layer, settings), self._step(depsgraph)
+        if step is not None and not self.is_animation:
+            _look_ahead(scene, settings, step, (self.resolution_x, self.resolution_y))
         made = drive.finish(
-            of_scene.take(
-                scene, settings, self._step(depsgraph), view_layer=layer, should_stop=self.test_break
-            ),
+            of_scene.take(scene, settings, step, view_layer=layer, should_stop=self.test_break),
             on_status=show,
             should_stop=self.test_break,
             wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
@@ -147,6 +148,16 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             if name in passes.keys():
                 passes[name].rect.foreach_set(bottom_up(values))
         self.end_result(result)
+
+
+def _look_ahead(scene, settings, step, size: tuple[int, int]) -> None:
+    """What is wrong with the shot's first frame or the one that is asked for is told before all of it is exported."""
+    asked, export = scene.frame_current, GeometryExport(*size)
+    try:
+        for frame in sorted({settings.frames[0], asked}):
+            export.add(frame, step(frame))
+    finally:
+        step(None)
 
 
 def _rendering_layers(scene) -> list[str]:

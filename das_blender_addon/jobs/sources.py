@@ -25,6 +25,7 @@ from ..scene.colours import kept_look
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.layers import layer_apart, render_layer
+from ..scene.simulations import unbaked
 from ..scene.walk import step_simulations, walk_in_render
 from ..shot.pictures import Owner
 from ..shot.resolved import ResolvedSettings
@@ -141,6 +142,8 @@ class OwnSource:
         builder = GeometryExport(*size, spool=spool)
         try:
             if self._step is not None:
+                # Whoever renders has stepped them before the render: nothing simulates inside of one.
+                self._simulated = [one.name for one in unbaked(self._scene) if one.start <= frames[-1]]
                 try:
                     for done, frame in enumerate(frames):
                         yield report(_exporting(done, frame, frames), _words(done, frame, frames))

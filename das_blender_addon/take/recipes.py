@@ -18,7 +18,7 @@ from ..client.capability_note import keep_capabilities, kept_capabilities
 from ..client.client import DasClient
 from ..client.files import write_whole
 from ..client.leases import Requester
-from ..client.take import Progress
+from ..client.take import Log, Progress
 from ..errors import (
     DasError,
     JobCancelled,
@@ -84,6 +84,7 @@ def take(
         clock.lap("plan")
         # 2. The tracking video.
         geometry = yield from source.export(planned.frames, planned.render_size, report)
+        planned = yield from _note_simulated(planned, source, report)
         clock.lap("export")
         shot = yield from _shot(geometry, planned, report)
         clock.lap("tracking")
@@ -205,6 +206,16 @@ def _plan(facts: SceneFacts, settings: ResolvedSettings) -> Recipe:
         if unreachable is None:
             raise
         raise unreachable from error  # what does not fit what was offered was never rendered
+
+
+def _note_simulated(planned: ShotPlan, source: Source, report: Reporter) -> Recipe:
+    """``planned`` with a note about simulations that are not baked."""
+    names = source.simulated()
+    if not names:
+        return planned
+    note = f"Not baked, and so simulated from the first frame on: {', '.join(names)}."
+    yield report(Log(note))
+    return replace(planned, notes=(*planned.notes, note))
 
 
 def _shot(geometry, planned: ShotPlan, report: Reporter) -> Recipe:
