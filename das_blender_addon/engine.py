@@ -179,10 +179,11 @@ def _which_layer(depsgraph) -> str:
 def _check_first_frame(scene, settings) -> None:
     """One picture cannot be the first frame of several layers.  Raises `SettingsError`."""
     layers = _rendering_layers(scene)
-    if settings.first_frame_path and len(layers) > 1 and not _renders_one_layer(scene):
+    chosen = settings.first_frame_path or settings.first_frame_image
+    if chosen and len(layers) > 1 and not _renders_one_layer(scene):
         remedy = "turn off the other layers" if bpy.app.background else "turn on Render Single Layer"
         raise SettingsError(
-            f"{len(layers)} view layers render and the first frame {settings.first_frame_path} is one picture; clear "
+            f"{len(layers)} view layers render and the first frame {chosen} is one picture; clear "
             f"it, so that each layer renders its own, or {remedy}.",
             field="first_frame_path",
         )

@@ -122,6 +122,18 @@ class OpenCopy:
             raise FirstFrameError(f"{failed}: the child Blender wrote no picture; render it in Blender to see why.")
         return files
 
+    def fitted(self, wanted: dict, should_stop: ShouldStop) -> tuple[Path, list[str]]:
+        """A PNG of any picture at a model's size, and what was done to it, see `fitting.fitted_picture`; it is there
+        until `close`.  Raises `FirstFrameError`, `JobCancelled`.
+        """
+        self._pictures += 1
+        output = self._copy.folder / f"fitted_{self._pictures}.png"
+        request = {"task": "fitted", **wanted, "output": str(output)}
+        done = self._ask(
+            request, FirstFrameError, "The picture could not be read", None, should_stop, can_stop=False
+        )
+        return output, done["notes"]
+
     def movies(self, request: dict, should_stop: ShouldStop, say: Say) -> None:
         """Encode movies, see `pictures.make_movies`.  The copy is no longer open then."""
         request = {"task": "movies", **request}

@@ -16,11 +16,14 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from ..client.files import write_whole
 from ..errors import SceneError
+from ..protocol.png import encode_png
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.walk import step_simulations, walk_in_render
 from ..tracking.spool import SpoolWriter
+from .fitting import fitted_picture
 from .pictures import make_movies, render_pictures
 
 _opened: dict[str, object] = {}
@@ -75,6 +78,13 @@ def pictures(request: dict, say, check_stop) -> dict:
     return {"memory": memory_bytes()}
 
 
+def fitted(request: dict, say, check_stop) -> dict:
+    """Write the picture of `fitting.fitted_picture` to ``request["output"]``."""
+    picture, notes = fitted_picture(request)
+    write_whole(Path(request["output"]), encode_png(picture))
+    return {"notes": notes, "memory": memory_bytes()}
+
+
 def movies(request: dict, say, check_stop) -> dict:
     """Encode pictures as movies, see `pictures.make_movies`.  Needs no copy, and leaves none open."""
     _opened.clear()
@@ -83,7 +93,7 @@ def movies(request: dict, say, check_stop) -> dict:
     return {"memory": memory_bytes()}
 
 
-TASKS = {"open": open_copy, "export": export, "pictures": pictures, "movies": movies}
+TASKS = {"open": open_copy, "export": export, "pictures": pictures, "fitted": fitted, "movies": movies}
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────

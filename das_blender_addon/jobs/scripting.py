@@ -131,6 +131,7 @@ def ensure_first_frame(
     wish = FirstFrameWish(
         folder=Path(folder),
         path=str(path),
+        image="",
         engine=engine,
         samples=samples,
         look=kept_look(scene),

@@ -113,6 +113,10 @@ class CopySource:
             yield from in_thread(lambda should_stop, say: self._open.pictures(order, should_stop, say, stage), report)
         )
 
+    def fitted(self, wanted: dict) -> Recipe:
+        """See `Source.fitted`."""
+        return (yield from in_thread(lambda should_stop, _say: self._open.fitted(wanted, should_stop)))
+
     def movies(self, request: dict, report: Report) -> Recipe:
         """See `Source.movies`."""
         yield from in_thread(lambda should_stop, say: self._open.movies(request, should_stop, say), report)
@@ -159,6 +163,10 @@ class OwnSource:
     def pictures(self, order: PictureOrder, report: Report, stage: str) -> Recipe:
         """See `Source.pictures`."""
         return (yield from self._copied().pictures(order, report, stage))
+
+    def fitted(self, wanted: dict) -> Recipe:
+        """See `Source.fitted`."""
+        return (yield from self._copied().fitted(wanted))
 
     def movies(self, request: dict, report: Report) -> Recipe:
         """See `Source.movies`."""

@@ -20,13 +20,13 @@ from ..protocol.png import decode_png, encode_png
 from .pictures import (
     FirstFrame,
     Owner,
+    check_first_frame,
     checked,
     find_painted,
     find_rendered,
     keep_rendered,
     painted_elsewhere,
     put_aside_painted,
-    read_first_frame,
 )
 from .plan import ShotTracking
 
@@ -57,7 +57,8 @@ def render_digest(
 class FirstFrameWish:
     """The first frame that a shot needs.
 
-    ``folder``: the shot's.  ``path``: a file of the user's own, "" for none.  ``look``: of `scene.colours.kept_look`.
+    ``folder``: the shot's.  ``path``: a file of the user's own, ``image``: a data block of the .blend, "" for none.
+    ``look``: of `scene.colours.kept_look`.
     ``layer_apart``: see `render_digest`.  ``owner``: whose painted pictures count.  ``file``, ``blender``: for the
     record, as is ``shading``, the digest of what a window compares.  ``again``: render it whatever is there.
     ``not_before``: one that was rendered earlier (seconds since the epoch) does not count; a painted one does.
@@ -65,6 +66,7 @@ class FirstFrameWish:
 
     folder: Path
     path: str
+    image: str
     engine: str
     samples: int
     look: dict
@@ -81,25 +83,55 @@ class FirstFrameWish:
         return render_digest(shot, self.engine, self.samples, self.look, self.layer_apart)
 
 
-def find_first_frame(wish: FirstFrameWish, shot: ShotTracking) -> FirstFrame | None:
+@dataclass(frozen=True)
+class Unfitted:
+    """A picture of the user's own that is not yet what the model takes: the data block ``image``, or ``path``."""
+
+    image: str
+    path: str
+
+
+def find_first_frame(wish: FirstFrameWish, shot: ShotTracking) -> FirstFrame | Unfitted | None:
     """The first frame of ``shot`` that is there and counts, None where it has to be rendered.
 
-    Raises `FirstFrameError` when the file that is there is no PNG of the model's size, `SettingsError` for an unknown
-    engine.
+    Raises `FirstFrameError` when a file that was chosen is not there, or one that was painted is no PNG of the model's
+    size; `SettingsError` for an unknown engine.
     """
     check_engine(wish.engine)
     frame, model_size = shot.plan.frames[0], shot.plan.model_size
+    if wish.image:
+        return Unfitted(wish.image, "")
     if wish.path:
-        return FirstFrame(Path(wish.path), read_first_frame(Path(wish.path), model_size), "given")
+        return _given(Path(wish.path), model_size)
     if wish.again:
         return None
     painted = find_painted(wish.folder, frame, geometry=shot.digest, owner=wish.owner)
     if painted is not None:
-        return checked(painted, model_size)
+        try:
+            return checked(painted, model_size)
+        except FirstFrameError:
+            return Unfitted("", str(painted.path))
     rendered = find_rendered(wish.folder, frame, wish.digest(shot), not_before=wish.not_before)
     if rendered is None:
         return None
     return checked(rendered, model_size, painted_elsewhere(wish.folder, frame, owner=wish.owner))
+
+
+def _given(path: Path, model_size: tuple[int, int]) -> FirstFrame | Unfitted:
+    """A file of the user's own: as it is where it is an opaque PNG of the model's size."""
+    try:
+        png = path.read_bytes()
+    except OSError as error:
+        raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
+    try:
+        return FirstFrame(path, check_first_frame(png, path, model_size), "given")
+    except FirstFrameError:
+        return Unfitted("", str(path))
+
+
+def fitted_first_frame(unfitted: Unfitted, png: Path, notes: list[str]) -> FirstFrame:
+    """The picture of the user's own, fitted into ``png``."""
+    return FirstFrame(Path(unfitted.path or unfitted.image), png.read_bytes(), "given", tuple(notes))
 
 
 def keep_first_frame(wish: FirstFrameWish, shot: ShotTracking, png: Path) -> FirstFrame:

@@ -13,7 +13,8 @@ class ResolvedSettings:
 
     ``model`` "": the server's default.  ``steps`` 0, ``guidance`` 0.0 and ``tracking_range`` "": the model's
     defaults. ``size``: (width, height) of the model in pixels, None for the model's default.  ``frames``: the
-    window's frame numbers, increasing.  ``first_frame_path`` "": the one in the cache.  ``new_first_frame``: render it
+    window's frame numbers, increasing.  ``first_frame_path``, ``first_frame_image`` (a data block of the file)
+    "": the one in the cache.  ``new_first_frame``: render it
     although one that was rendered is there.  ``cache_folder``: absolute.
     ``timeout_s``: seconds of silence.
     """
@@ -31,6 +32,7 @@ class ResolvedSettings:
     compose: bool
     frames: tuple[int, ...]
     first_frame_path: str
+    first_frame_image: str
     first_frame_engine: str
     first_frame_samples: int
     cache_folder: Path

@@ -72,6 +72,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         compose=_switch(environment, "DAS_COMPOSE", settings.compose),
         frames=_window(scene, environment.get("DAS_FRAMES", "")),
         first_frame_path=_absolute(environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path),
+        first_frame_image=_image_name(settings, environment),
         first_frame_engine=first_frame_engine,
         first_frame_samples=_number(
             environment, "DAS_FIRST_FRAME_SAMPLES", int, settings.first_frame_samples, low=1, high=MAX_SAMPLES
@@ -157,6 +158,12 @@ def _switch(environment, name: str, otherwise: bool) -> bool:
 
 
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _image_name(settings, environment) -> str:
+    """The data block that is the first frame; a file that is named goes before it."""
+    named = environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path
+    return "" if named or settings.first_frame_image is None else settings.first_frame_image.name
 
 
 def _absolute(path: str) -> str:

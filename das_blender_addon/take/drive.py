@@ -60,6 +60,24 @@ Recipe = Generator["Status | OnThisThread | None", Any, Any]
 _threads: set[threading.Thread] = set()
 
 
+_leaving = threading.Event()
+
+
+def leave() -> None:
+    """This Blender ends, or the extension does: what stops from now on is not cancelled on a server, which goes on."""
+    _leaving.set()
+
+
+def stay() -> None:
+    """Take back `leave`: the extension is enabled again."""
+    _leaving.clear()
+
+
+def is_leaving() -> bool:
+    """Whether jobs that stop now go on where they run."""
+    return _leaving.is_set()
+
+
 def in_thread(
     work: Callable[[Callable[[], bool], Callable[[Any], None]], Any],
     translate: Callable[[Any], Status | None] = lambda said: said,

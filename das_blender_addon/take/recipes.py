@@ -33,7 +33,7 @@ from ..protocol.messages import Capabilities
 from ..protocol.png import encode_png
 from ..scene.camera import blender_camera_values
 from ..shot import plan as plans
-from ..shot.first_frame import FirstFrameWish, find_first_frame, keep_first_frame
+from ..shot.first_frame import FirstFrameWish, Unfitted, find_first_frame, fitted_first_frame, keep_first_frame
 from ..shot.picture_size import own_picture_size
 from ..shot.pictures import DIGITS, FirstFrame
 from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
@@ -231,6 +231,7 @@ def _wish(
     return FirstFrameWish(
         folder=facts.folder,
         path=settings.first_frame_path,
+        image=settings.first_frame_image,
         engine=settings.first_frame_engine,
         samples=settings.first_frame_samples,
         look=facts.look,
@@ -255,6 +256,9 @@ def first_frame(
     ``unreachable``: then that is raised.
     """
     found = yield from in_thread(lambda _should_stop, _say: find_first_frame(wish, shot))
+    if isinstance(found, Unfitted):
+        file, notes = yield from source.fitted(_fitting(found, shot))
+        found = fitted_first_frame(found, file, notes)
     if found is None and unreachable is not None:
         raise unreachable
     if found is None:
@@ -294,6 +298,17 @@ def _wait_for_another(
         if should_stop():
             raise JobCancelled("The render of the first frame was cancelled.")
         time.sleep(WAIT_S)
+
+
+def _fitting(unfitted: Unfitted, shot: ShotTracking) -> dict:
+    """What `child.fitting.fitted_picture` reads."""
+    framing = shot.plan.framing
+    return {
+        "image": unfitted.image,
+        "path": unfitted.path,
+        "size": list(framing.model_size),
+        "crop": list(framing.crop),
+    }
 
 
 def _picture_order(wish: FirstFrameWish, shot: ShotTracking) -> PictureOrder:

@@ -21,6 +21,7 @@ from ..errors import JobCancelled, StorageError, TransportError
 from ..protocol.png import blob_sha, decode_png, encode_png
 from ..tracking.framing import crop_and_resize
 from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, read_json, take_of
+from .drive import is_leaving
 
 LOGGER = logging.getLogger(__name__)
 WAIT_S = 0.2
@@ -129,7 +130,8 @@ class _TakeRun:
             if self.should_stop is None or not self.should_stop():
                 return False
             if not left:
-                left.append(requester.others_wait())  # whoever leads next goes on with the job
+                # Whoever leads next goes on with the job; so does the server when we only leave.
+                left.append(requester.others_wait() or is_leaving())
             if not left[0]:
                 # At once, not when the server has agreed: the next take must not go on with a job that is being
                 # cancelled.

@@ -64,6 +64,13 @@ class Source(Protocol):
         """
         ...
 
+    def fitted(self, wanted: dict) -> Recipe:
+        """Returns (PNG file, notes): any picture at a model's size, see `child.fitting.fitted_picture`.
+
+        Raises `FirstFrameError`, `StorageError`, `JobCancelled`.
+        """
+        ...
+
     def movies(self, request: dict, report: Report) -> Recipe:
         """Encodes pictures as movies, see `child.pictures.make_movies`; `Progress` is of "encoding video"."""
         ...

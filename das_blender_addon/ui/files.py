@@ -11,7 +11,7 @@ from bpy.app.handlers import persistent
 
 from ..child.warm import end_child
 from ..take import recent
-from ..take.drive import wait_for_threads
+from ..take.drive import leave, stay, wait_for_threads
 from . import session
 
 
@@ -31,12 +31,17 @@ def forget_session_of_file(*_):
 
 def register():
     """From now on an opened file is noticed."""
+    stay()
     bpy.app.handlers.load_pre.append(forget_takes_of_file)
     bpy.app.handlers.load_post.append(forget_session_of_file)
 
 
 def unregister():
-    """Undo `register`, stop what is running, and end the child Blender that is kept ready."""
+    """Undo `register`, let go of what is running, and end the child Blender that is kept ready.
+
+    A job that a server has goes on there; the same take is found when it is asked for again.
+    """
+    leave()
     session.stop_job()
     wait_for_threads()
     end_child()

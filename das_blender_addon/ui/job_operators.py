@@ -201,7 +201,7 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
 
     @classmethod
     def why_not(cls, context):
-        if context.scene.das.first_frame_path:
+        if context.scene.das.first_frame_path or context.scene.das.first_frame_image is not None:
             return "The first frame is an image of your own: clear its path to render one"
         return no_camera(context.scene)
 

@@ -94,8 +94,10 @@ class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
         if words:
             say(layout, words, "INFO")
         layout.prop(settings, "first_frame_path", text="Image")
+        if not settings.first_frame_path:
+            layout.template_ID(settings, "first_frame_image", open="image.open", text="In This File")
         column = layout.column(align=True)
-        column.active = not settings.first_frame_path
+        column.active = not settings.first_frame_path and settings.first_frame_image is None
         column.prop(settings, "first_frame_engine")
         if settings.first_frame_engine != "WORKBENCH":
             column.prop(settings, "first_frame_samples")
@@ -103,7 +105,7 @@ class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
             column.prop(context.scene.cycles, "device")
         if settings.first_frame_view:
             column = layout.column(align=True)
-            column.active = not settings.first_frame_path
+            column.active = not settings.first_frame_path and settings.first_frame_image is None
             for name in ("first_frame_view", "first_frame_look", "first_frame_exposure", "first_frame_gamma"):
                 column.prop(settings, name)
         row = layout.row(align=True)

@@ -103,9 +103,16 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
     )
     first_frame_path: StringProperty(
         name="First Frame",
-        description="Image of the first frame at the model's size; empty uses the one that Render First Frame makes",
+        description="Picture that is the first frame, of any format that Blender reads, fitted to the model's size; "
+        "empty uses the one that Render First Frame makes",
         subtype="FILE_PATH",
         options=compat.relative_path_options(),
+    )
+    first_frame_image: PointerProperty(
+        name="Image in This File",
+        description="Image of this file that is the first frame, with strokes that were not saved yet; "
+        "a file that is chosen as Image goes before it",
+        type=bpy.types.Image,
     )
     first_frame_engine: EnumProperty(
         name="Engine",

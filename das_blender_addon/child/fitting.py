@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A picture of any format and size that Blender reads, or one that it holds with strokes that were never saved, as the
+first frame that a model takes: 8-bit sRGB at the model's size, what is transparent over black.
+
+A picture of the model's shape becomes the model's picture.  Any other is taken for the shot's own: it goes where the
+shot lies in the model's picture (scaled to cover that, and cut evenly at its longer side), and its outermost pixels
+fill what the model sees beyond.
+"""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+
+from ..errors import FirstFrameError
+from ..tracking.resampling import resize_lanczos
+
+SAME_SHAPE = 0.01
+"""Pictures whose width divided by height differs by less than this share have one shape."""
+MAX_PIXELS = 1 << 27
+
+
+def fitted_picture(request: dict) -> tuple[np.ndarray, list[str]]:
+    """(picture [H,W,3] u8 of ``request["size"]``, what was done to it in sentences).
+
+    ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"size"`` (width, height) and ``"crop"``
+    (left, top, right, bottom) of the shot in it, pixels.  Raises `FirstFrameError`.
+    """
+    image, name = _image(request)
+    pixels = _pixels(image, name)
+    width, height = request["size"]
+    notes = []
+    if (pixels[..., 3] < 1.0).any():
+        notes.append(f"{name} has transparent parts; they are black in the first frame.")
+    rgb = np.rint(np.clip(pixels[..., :3] * pixels[..., 3:], 0.0, 1.0) * 255.0).astype(np.uint8)
+    source = (rgb.shape[1], rgb.shape[0])
+    picture = _fit(rgb, (width, height), tuple(request["crop"]))
+    if source != (width, height):
+        notes.append(f"{name} has {source[0]}×{source[1]} pixels and was fitted to the model's {width}×{height}.")
+    return picture, notes
+
+
+def _image(request: dict):
+    if request["image"]:
+        image = bpy.data.images.get(request["image"])
+        if image is None:
+            raise FirstFrameError(f"There is no image {request['image']!r} in the file; choose another.")
+        return image, f"The image {request['image']!r}"
+    path = request["path"]
+    try:
+        return bpy.data.images.load(path, check_existing=False), f"The first frame {path}"
+    except RuntimeError as error:
+        raise FirstFrameError(f"The first frame {path} is no picture that Blender reads; choose another.") from error
+
+
+def _pixels(image, name: str) -> np.ndarray:
+    """[H,W,4] f32, top-down, straight alpha, sRGB values (0 to 1)."""
+    width, height = image.size
+    if not width or not height:
+        raise FirstFrameError(f"{name} has no pixels; choose another.")
+    if width * height > MAX_PIXELS:
+        raise FirstFrameError(f"{name} has {width}×{height} pixels; make it smaller.")
+    flat = np.empty(width * height * image.channels, np.float32)
+    image.pixels.foreach_get(flat)
+    values = flat.reshape(height, width, image.channels)[::-1]
+    pixels = np.ones((height, width, 4), np.float32)
+    if image.channels == 1:
+        pixels[..., :3] = values
+    else:
+        pixels[..., : image.channels] = values[..., :4]
+    pixels = np.nan_to_num(pixels, nan=0.0, posinf=1.0, neginf=0.0)
+    if image.is_float:  # linear light, premultiplied
+        alpha = np.where(pixels[..., 3:] > 0.0, pixels[..., 3:], 1.0)
+        pixels[..., :3] = _srgb(pixels[..., :3] / alpha)
+    return np.clip(pixels, 0.0, 1.0)
+
+
+def _srgb(linear: np.ndarray) -> np.ndarray:
+    """Linear light → sRGB values (IEC 61966-2-1)."""
+    linear = np.clip(linear, 0.0, 1.0)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _fit(rgb: np.ndarray, size: tuple[int, int], crop: tuple[float, float, float, float]) -> np.ndarray:
+    """[H,W,3] u8 of ``size`` (width, height)."""
+    height, width = rgb.shape[:2]
+    if abs(width * size[1] / (height * size[0]) - 1.0) < SAME_SHAPE:
+        return resize_lanczos(rgb, (0, 0, width, height), size)
+    left, top = (int(round(side)) for side in crop[:2])
+    right, bottom = max(int(round(crop[2])), left + 1), max(int(round(crop[3])), top + 1)
+    inner = (right - left, bottom - top)
+    scale = min(width / inner[0], height / inner[1])
+    cut_x, cut_y = (width - inner[0] * scale) / 2.0, (height - inner[1] * scale) / 2.0
+    placed = resize_lanczos(rgb, (cut_x, cut_y, width - cut_x, height - cut_y), inner)
+    return np.pad(placed, ((top, size[1] - bottom), (left, size[0] - right), (0, 0)), mode="edge")

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A first frame of the user's own: any format that Blender reads, any size, and strokes that were never saved."""
+
+import bpy
+import numpy as np
+import pytest
+
+from das_blender_addon.errors import FirstFrameError
+from das_blender_addon.jobs.sources import facts_of, source_of
+from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.take import drive, recipes
+from tests.blender.test_first_frame import shot_of, shot_scene  # noqa: F401  (a fixture)
+
+MODEL = (96, 64)
+RENDER = (192, 64)
+COMPRESSED = 6  # levels that JPEG may be off in a smooth picture
+ROUNDED = 1  # levels: a value goes through linear light and back
+
+
+def gradient(width: int, height: int) -> np.ndarray:
+    """Smooth, and different at every corner."""
+    x, y = np.linspace(40, 200, width), np.linspace(30, 220, height)
+    return np.stack(np.broadcast_arrays(x[None, :], y[:, None], np.full((1, 1), 90.0)), axis=-1).astype(np.uint8)
+
+
+def blender_image(picture: np.ndarray, *, alpha: float = 1.0, is_float: bool = False):
+    """A data block that holds ``picture`` [H,W,3] u8, never saved."""
+    height, width = picture.shape[:2]
+    image = bpy.data.images.new("Painted", width, height, alpha=True, float_buffer=is_float)
+    values = np.full((height, width, 4), alpha, np.float32)
+    values[..., :3] = picture[::-1] / np.float32(255.0)
+    if is_float:
+        values[..., :3] = np.where(
+            values[..., :3] <= 0.04045, values[..., :3] / 12.92, ((values[..., :3] + 0.055) / 1.055) ** 2.4
+        )
+    image.pixels.foreach_set(values.reshape(-1))
+    image.update()
+    return image
+
+
+def saved(picture: np.ndarray, path, file_format: str):
+    image = blender_image(picture, is_float=file_format == "OPEN_EXR")
+    if file_format == "OPEN_EXR":
+        image.colorspace_settings.name = "Linear Rec.709"  # or its values would be encoded when it is written
+    image.filepath_raw, image.file_format = str(path), file_format
+    image.save()
+    bpy.data.images.remove(image)
+    return path
+
+
+def first_frame(scene, tmp_path, *, in_child=True):
+    scene.das.cache_folder = str(tmp_path / "cache")
+    settings, shot = resolve_settings(scene), shot_of(scene)
+    facts = facts_of(scene, settings)
+    source = source_of(scene, facts.view_layer, in_child=in_child)
+    try:
+        wish = recipes._wish(facts, settings)
+        return drive.finish(recipes.first_frame(wish, shot, source, lambda *_: None))
+    finally:
+        source.close()
+
+
+@pytest.fixture
+def scene(addon, shot_scene):  # noqa: F811
+    return shot_scene
+
+
+@pytest.mark.parametrize(
+    ("file_format", "suffix", "tolerance"),
+    [("JPEG", ".jpg", COMPRESSED), ("OPEN_EXR", ".exr", ROUNDED), ("TIFF", ".tif", 0), ("BMP", ".bmp", 0)],
+)
+def test_any_format_of_the_models_size_is_that_picture(scene, tmp_path, file_format, suffix, tolerance):
+    picture = gradient(*MODEL)
+    scene.das.first_frame_path = str(saved(picture, tmp_path / f"first{suffix}", file_format))
+    given = first_frame(scene, tmp_path)
+    assert np.abs(decode_png(given.png).astype(int) - picture).max() <= tolerance
+    assert given.origin == "given" and given.notes == ()
+
+
+def test_opaque_png_of_the_models_size_is_sent_as_it_is(scene, tmp_path):
+    path = tmp_path / "first.png"
+    path.write_bytes(encode_png(gradient(*MODEL)))
+    scene.das.first_frame_path = str(path)
+    assert first_frame(scene, tmp_path).png == path.read_bytes()
+
+
+def test_picture_of_the_models_shape_is_scaled_to_it_and_told(scene, tmp_path):
+    scene.das.first_frame_path = str(saved(gradient(960, 640), tmp_path / "large.png", "PNG"))
+    given = first_frame(scene, tmp_path)
+    assert np.abs(decode_png(given.png).astype(int) - gradient(*MODEL)).max() <= 3
+    assert len(given.notes) == 1 and "960×640 pixels and was fitted to the model's 96×64" in given.notes[0]
+
+
+def test_picture_of_the_renders_shape_lies_where_the_shot_lies(scene, tmp_path):
+    scene.das.first_frame_path = str(saved(gradient(*RENDER), tmp_path / "wide.png", "PNG"))
+    pixels = decode_png(first_frame(scene, tmp_path).png).astype(int)
+    left, top, right, bottom = (int(round(side)) for side in shot_of(scene).plan.framing.crop)
+    assert (left, right) == (0, 96) and 0 < top < bottom < 64
+    shot = pixels[top:bottom]
+    assert abs(shot[0, 0, 1] - 30) <= 4 and abs(shot[-1, 0, 1] - 220) <= 8
+    np.testing.assert_array_equal(pixels[:top], np.broadcast_to(shot[0], (top, 96, 3)))
+    np.testing.assert_array_equal(pixels[bottom:], np.broadcast_to(shot[-1], (64 - bottom, 96, 3)))
+
+
+@pytest.mark.parametrize("in_child", [True, False])
+@pytest.mark.parametrize("is_float", [False, True])
+def test_strokes_that_were_never_saved_are_what_is_sent(scene, tmp_path, is_float, in_child):
+    image = blender_image(gradient(*MODEL), is_float=is_float)
+    scene.das.first_frame_image = image
+    assert image.is_dirty
+    given = first_frame(scene, tmp_path, in_child=in_child)
+    assert np.abs(decode_png(given.png).astype(int) - gradient(*MODEL)).max() <= (ROUNDED if is_float else 0)
+    assert image.is_dirty, "it is not saved by this"
+
+
+def test_transparent_parts_are_black_and_told(scene, tmp_path):
+    scene.das.first_frame_image = blender_image(np.full((64, 96, 3), 200, np.uint8), alpha=0.0)
+    given = first_frame(scene, tmp_path)
+    assert not decode_png(given.png).any() and "transparent parts" in given.notes[0]
+
+
+def test_file_goes_before_the_image(scene, tmp_path):
+    scene.das.first_frame_image = blender_image(np.zeros((64, 96, 3), np.uint8))
+    path = tmp_path / "first.png"
+    path.write_bytes(encode_png(gradient(*MODEL)))
+    scene.das.first_frame_path = str(path)
+    assert first_frame(scene, tmp_path).png == path.read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"GIF89a nothing", b"\x89PNG\r\n\x1a\n cut off"])
+def test_file_that_is_no_picture_is_refused_by_name(scene, tmp_path, content):
+    path = tmp_path / "first.png"
+    if content is not None:
+        path.write_bytes(content)
+    scene.das.first_frame_path = str(path)
+    with pytest.raises(FirstFrameError, match="first.png"):
+        first_frame(scene, tmp_path)
+
+
+def test_painted_picture_of_another_size_is_fitted(scene, tmp_path):
+    made = first_frame(scene, tmp_path)
+    made.path.write_bytes(encode_png(gradient(960, 640)))
+    fitted = first_frame(scene, tmp_path)
+    assert np.abs(decode_png(fitted.png).astype(int) - gradient(*MODEL)).max() <= 3
+    assert made.path.read_bytes() == encode_png(gradient(960, 640)), "it stays as it was painted"
