@@ -28,6 +28,8 @@ def blender_image(picture: np.ndarray, *, alpha: float = 1.0, is_float: bool = F
     """A data block that holds ``picture`` [H,W,3] u8, never saved."""
     height, width = picture.shape[:2]
     image = bpy.data.images.new("Painted", width, height, alpha=True, float_buffer=is_float)
+    if is_float:
+        image.colorspace_settings.name = "Linear Rec.709"  # else its values are encoded when it is written
     values = np.full((height, width, 4), alpha, np.float32)
     values[..., :3] = picture[::-1] / np.float32(255.0)
     if is_float:
@@ -41,8 +43,6 @@ def blender_image(picture: np.ndarray, *, alpha: float = 1.0, is_float: bool = F
 
 def saved(picture: np.ndarray, path, file_format: str):
     image = blender_image(picture, is_float=file_format == "OPEN_EXR")
-    if file_format == "OPEN_EXR":
-        image.colorspace_settings.name = "Linear Rec.709"  # or its values would be encoded when it is written
     image.filepath_raw, image.file_format = str(path), file_format
     image.save()
     bpy.data.images.remove(image)
