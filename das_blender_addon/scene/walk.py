@@ -34,8 +34,8 @@ Visit = Callable[[int, object], None]
 def walk_in_render(scene, layer: str, frames: Sequence[int], visit: Visit) -> None:
     """Call ``visit(frame, depsgraph)`` at every one of ``frames``, inside a render of ``scene``'s view layer ``layer``.
 
-    The scene's own settings and its frame are as before when it returns.  Raises what ``visit`` raises, and
-    `SceneError` when Blender cannot render the scene.
+    The scene's own settings, its frame and the list of images are as before when it returns.  Raises what ``visit``
+    raises, and `SceneError` when Blender cannot render the scene.
     """
     if not frames:
         raise SceneError("The shot has no frames; give it at least one.")
@@ -54,7 +54,7 @@ def walk_in_render(scene, layer: str, frames: Sequence[int], visit: Visit) -> No
         finally:
             engine.frame_set(frame, subframe)
 
-    with _walking_engine(render), _plain_render(scene, camera):
+    with _walking_engine(render), _plain_render(scene, camera), _no_new_result():
         try:
             bpy.ops.render.render(layer=layer, scene=scene.name)
         except RuntimeError as error:
@@ -121,6 +121,17 @@ def _plain_render(scene, camera) -> Iterator[None]:
             _set_back(scene.render, name, value)
         if scene.camera is not camera_before:
             scene.camera = camera_before
+
+
+@contextmanager
+def _no_new_result() -> Iterator[None]:
+    """Remove the image that shows a render's result, unless it was there before."""
+    before = {image.name for image in bpy.data.images if image.type == "RENDER_RESULT"}
+    try:
+        yield
+    finally:
+        for image in [image for image in bpy.data.images if image.type == "RENDER_RESULT" and image.name not in before]:
+            bpy.data.images.remove(image)
 
 
 def _set_back(render, name: str, value) -> None:
