@@ -29,6 +29,8 @@ START_LIMIT_S = 120.0
 """A child that has not said hello by then does not start: a file server may be slow, Blender is not."""
 STOP_LIMIT_S = 2.0
 """Seconds that a child that was asked to stop gets before it is killed."""
+ENDING_S = 2.0
+"""Seconds within which a child whose connection broke has ended."""
 LOG_TAIL = 4000
 """Characters of the child's log that an error carries."""
 
@@ -115,7 +117,7 @@ class ChildBlender:
             self._talk.send(id=number, **request)
             return self._listen(number, on_message, should_stop, cancelled, can_stop)
         except (OSError, EOFError) as error:
-            raise self._broke(f"the child Blender ended ({error})") from error
+            raise self._broke(self._how_it_ended(error)) from error
 
     def close(self) -> None:
         """End it, now, and remove its log."""
@@ -193,6 +195,15 @@ class ChildBlender:
         if not said["code"]:
             return self._broke(said["message"])
         return error_from_code(said["code"], said["message"], field=said["field"])
+
+    def _how_it_ended(self, error: Exception) -> str:
+        try:
+            status = self.process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            return f"the child Blender does not answer ({error})"
+        if status < 0:
+            return f"the child Blender was killed (signal {-status})"
+        return f"the child Blender ended with status {status}"
 
     def _broke(self, why: str) -> ChildBroke:
         log = self.log()[-LOG_TAIL:]
