@@ -20,7 +20,7 @@ from pathlib import Path
 from ..child.open_copy import PictureOrder
 from ..child.scratch import Scratch
 from ..client.files import write_whole
-from ..errors import JobCancelled, SceneError, StorageError
+from ..errors import FirstFrameError, JobCancelled, SceneError, StorageError
 from ..protocol.png import decode_png, encode_png
 from ..shot.plan import check_in_view
 from ..tracking.geometry import GeometrySequence
@@ -100,7 +100,7 @@ def export_clip(request: ClipRequest, source: Source, *, on_event: OnEvent | Non
             geometry = yield from source.export(request.frames, request.size, report)
             yield from in_thread(lambda stop, say: _draw(geometry, scratch / "tracking", stop, say), report)
             # 3. The rendered frames.
-            files = yield from source.pictures(_order(request), report, "rendering")
+            files = yield from _rendered(source.pictures(_order(request), report, "rendering"))
             yield from in_thread(lambda stop, _say: _keep(files, scratch / "video", request.size, stop))
             # 4. All of it as it lies in a dataset.
             made, movies = scratch / "made", _laid_out(request, scratch)
@@ -124,6 +124,14 @@ def _order(request: ClipRequest) -> PictureOrder:
     return PictureOrder(
         request.frames, request.size, request.pixel_aspect, request.engine, request.samples, request.look
     )
+
+
+def _rendered(pictures: Recipe) -> Recipe:
+    """Nobody asked for a first frame: what went wrong with a picture is the scene's."""
+    try:
+        return (yield from pictures)
+    except FirstFrameError as error:
+        raise SceneError(error.message, detail=error.detail) from error
 
 
 def _frame_name(index: int) -> str:
