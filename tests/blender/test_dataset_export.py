@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import bpy
@@ -16,13 +15,8 @@ import pytest
 from das_blender_addon import api, commands, errors
 from das_blender_addon.errors import JobCancelled, SceneError, SettingsError, StorageError
 from das_blender_addon.protocol.png import decode_png, encode_png
-from das_blender_addon.scene import stepping, walking
-from das_blender_addon.shot.settings import resolve_settings
-from das_blender_addon.take import drive
 from das_blender_addon.take.clip_folder import LISTS
-from das_blender_addon.take.clips import clip_request, export_clip
 from das_blender_addon.ui import clip_operator as dataset_operator
-from das_blender_addon.ui import job_operators, session
 from tests.support.scenes import add_camera, add_cube, key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +121,8 @@ def test_second_clip_is_appended_as_videos_of_another_size(clip_scene, tmp_path)
         ["tracking/one", "tracking/two.mp4"],
     ]
     fractions = [event.fraction for event in events]
-    assert fractions == sorted(fractions) and {event.stage for event in events} >= {"tracking", "rendering", "encoding"}
+    assert fractions == sorted(fractions)
+    assert {event.stage for event in events} >= {"tracking", "rendering", "encoding video"}
     tracking = api.export_tracking(clip_scene, size=(80, 48))
     first_frame = decode_png(clip.first_frame.read_bytes())
     for path, wanted in ((clip.video, first_frame), (clip.tracking, tracking.video[0])):
@@ -194,7 +189,7 @@ def test_name_that_is_taken_is_refused_before_anything_is_exported(clip_scene, t
     (tmp_path / "first_frames").mkdir()
     (tmp_path / "first_frames" / "red.png").write_bytes(encode_png(np.zeros((4, 4, 3), np.uint8)))
     walked = []
-    monkeypatch.setattr("das_blender_addon.scene.walking.stepping", lambda scene: walked.append(scene))
+    monkeypatch.setattr("das_blender_addon.jobs.sources.walk_in_render", lambda *_: walked.append(1))
     with pytest.raises(SettingsError, match="has a clip 'red' already"):
         api.export_dataset(clip_scene, tmp_path, name="red", lossless=True)
     assert not walked
@@ -213,7 +208,7 @@ def test_render_that_fails_says_why_and_lists_nothing(clip_scene, tmp_path):
     text.write("import bpy, os\nos._exit(3)\n")
     text.use_module = True
     bpy.context.preferences.filepaths.use_scripts_auto_execute = True
-    with pytest.raises(SceneError, match="could not be rendered with CYCLES: the child Blender ended with 3"):
+    with pytest.raises(SceneError, match="could not be rendered with CYCLES: the child Blender ended with status 3"):
         api.export_dataset(clip_scene, tmp_path / "data", lossless=True)
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".lock"]
 
@@ -225,90 +220,6 @@ def test_folder_that_cannot_be_written_to_is_told_first(clip_scene, tmp_path):
 
 
 # ── In a window, and from the command line ──────────────────────────────────────────────────────────────────────────
-
-
-def test_window_job_exports_in_small_steps_and_stops_when_cancelled(clip_scene, tmp_path):
-    request = clip_request(clip_scene, resolve_settings(clip_scene), tmp_path / "data", lossless=True)
-    shown, ended = [], []
-    job = session.SessionJob("test", export_clip(clip_scene, request), shown.append, lambda *end: ended.append(end))
-
-    def run(cancel_at: str) -> None:
-        deadline = time.monotonic() + LIMIT_S
-        while (wait := job.tick()) is not None:
-            assert time.monotonic() < deadline
-            if any(cancel_at in status.text for status in shown):
-                job.cancel()
-            time.sleep(wait)
-
-    run("Rendering frame 2")
-    ((clip, error),) = ended
-    assert clip is None and isinstance(error, JobCancelled)
-    assert sum(status.stage == "exporting" for status in shown) == 1 + NUM_FRAMES
-    assert not stepping.is_stepping()
-    drive.wait_for_threads(LIMIT_S)
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [".lock"]
-
-
-@pytest.fixture
-def window_job(clip_scene, tmp_path, monkeypatch):
-    """An export of frames 1 and 2 as the operator starts it in a window, before its first tick; one status a tick."""
-    monkeypatch.setattr(session, "BUDGET_S", 0.0)
-    clip_scene.frame_end = 2
-    request = clip_request(clip_scene, resolve_settings(clip_scene), tmp_path / "data", name="red", lossless=True)
-    told = job_operators.shown_in_window(dataset_operator.DAS_OT_export_dataset, clip_scene.name)
-    session.show_begin(shown(), "Export Training Clip")
-    job = session.SessionJob("Export Training Clip", export_clip(clip_scene, request), *told)
-    session.start_job(job)
-    yield job
-    session.stop_job()
-
-
-def shown():
-    return bpy.context.window_manager.das
-
-
-def tick_until(job, condition) -> None:
-    """Tick the job until ``condition()``, or to its end."""
-    deadline = time.monotonic() + LIMIT_S
-    while not condition() and (wait := job.tick()) is not None:
-        assert time.monotonic() < deadline
-        time.sleep(wait)
-
-
-def test_export_in_a_window_walks_no_scene_while_blender_renders(window_job, clip_scene, monkeypatch):
-    rendering = True
-    monkeypatch.setattr(walking, "is_rendering", lambda: rendering)
-    tick_until(window_job, lambda: shown().job_line == "Waiting for Blender's render to end")
-    for _ in range(3):
-        assert window_job.tick() == drive.TICK_S and not stepping.is_stepping()
-    rendering = False
-    tick_until(window_job, lambda: shown().job_line.startswith("Exporting frame 2"))
-    rendering = True
-    tick_until(window_job, lambda: shown().job_line.startswith("Waiting for Blender's render to end; a still by"))
-    assert "shows frame 1, where the export is" in shown().job_line and clip_scene.frame_current == 1
-    rendering = False
-    tick_until(window_job, lambda: False)
-    assert shown().job_state == "DONE" and "2 frames" in shown().job_line
-
-
-def test_export_in_a_window_finds_its_scene_after_undo(window_job, clip_scene, tmp_path):
-    clip_scene.das.prompt = "before"
-    bpy.ops.ed.undo_push(message="before")
-    clip_scene.das.prompt = "after"
-    bpy.ops.ed.undo_push(message="after")
-    tick_until(window_job, lambda: "Opening" in shown().job_line)
-    bpy.ops.ed.undo()
-    assert bpy.context.scene.das.prompt == "before" and window_job.is_running
-    tick_until(window_job, lambda: False)
-    assert shown().job_state == "DONE" and lists_of(tmp_path / "data")[0] == ["a red cube crosses the picture"]
-
-
-def test_export_in_a_window_whose_scene_is_removed_says_so(window_job, clip_scene):
-    tick_until(window_job, lambda: "Opening" in shown().job_line)
-    bpy.data.scenes.new("Other")
-    bpy.data.scenes.remove(clip_scene)
-    tick_until(window_job, lambda: False)
-    assert shown().job_state == "FAILED" and "removed or renamed" in shown().job_line
 
 
 def test_operator_exports_the_shot_with_its_own_name(clip_scene, tmp_path):

@@ -402,7 +402,7 @@ def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_pa
 
 
 def test_first_frame_that_fails_says_why(shot_scene, tmp_path):
-    with pytest.raises(FirstFrameError, match="could not be rendered with CYCLES: the child Blender ended"):
+    with pytest.raises(FirstFrameError, match="could not be rendered with CYCLES: the child Blender was killed"):
         ensure(shot_scene, tmp_path, samples=ENDLESS, progress=lambda *_: kill_child_blenders())
     assert first_frame_state(tmp_path, FRAME) == "missing"
 

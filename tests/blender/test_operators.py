@@ -14,6 +14,7 @@ import pytest
 from das_blender_addon import api, compat
 from das_blender_addon.client import known_servers
 from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError
+from das_blender_addon.jobs import of_scene
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.scene import sequencer
 from das_blender_addon.shot.settings import resolve_settings
@@ -78,7 +79,7 @@ def test_preview_tracking_shows_what_will_be_sent_once_the_server_was_asked(shot
     folder = Path(bpy.data.images["DAS Tracking"].filepath).parent
     written = [decode_png(path.read_bytes()) for path in sorted(folder.glob("*.png"))]
     settings = resolve_settings(shot_scene)
-    plan = recipes.plan_shot(shot_scene, settings, known_servers.known_capabilities(settings.server))
+    plan = of_scene.plan_shot(shot_scene, settings, known_servers.known_capabilities(settings.server))
     np.testing.assert_array_equal(np.stack(written), api.export_shot(shot_scene, plan).tracking.video)
     assert written[0].shape == (64, 96, 3)
 
@@ -97,7 +98,7 @@ def test_empty_server_variable_permits_no_other_machine(shot_scene, monkeypatch)
     monkeypatch.setenv("DAS_SERVER", "")
     shot_scene.das.server = "tcp://render.studio:5599"
     with pytest.raises(SettingsError, match="online access is off"):
-        drive.finish(recipes.hello(resolve_settings(shot_scene)))
+        drive.finish(of_scene.hello(resolve_settings(shot_scene)))
 
 
 def test_render_first_frame_makes_the_slots_file(shot_scene, tmp_path):
@@ -232,7 +233,7 @@ class Ticker:
 
 def test_window_job_renders_a_take_in_small_steps(shot_scene):
     shot_scene.das.seed = 21
-    ticker = Ticker(recipes.take_outside_render(shot_scene, resolve_settings(shot_scene)))
+    ticker = Ticker(of_scene.only_take(shot_scene, resolve_settings(shot_scene)))
     ticker.run()
     ((take, error),) = ticker.ended
     assert error is None and len(take.frames) == 9 and not ticker.job.is_running
@@ -256,7 +257,7 @@ def test_inputs_of_a_take_are_read_and_hashed_off_the_main_thread(shot_scene, mo
 
 def test_cancelled_window_job_ends_and_restores_the_scene(shot_scene):
     shot_scene.frame_set(3)
-    ticker = Ticker(recipes.take_outside_render(shot_scene, resolve_settings(shot_scene)))
+    ticker = Ticker(of_scene.only_take(shot_scene, resolve_settings(shot_scene)))
     ticker.cancel_at = "frame 5"
     ticker.run()
     ((take, error),) = ticker.ended
@@ -266,7 +267,7 @@ def test_cancelled_window_job_ends_and_restores_the_scene(shot_scene):
 def test_failed_window_job_hands_its_error_over(shot_scene, monkeypatch):
     monkeypatch.setenv("DAS_TIMEOUT_S", "1")
     shot_scene.das.server = "tcp://127.0.0.1:9"
-    ticker = Ticker(recipes.hello(resolve_settings(shot_scene)))
+    ticker = Ticker(of_scene.hello(resolve_settings(shot_scene)))
     ticker.run()
     assert isinstance(ticker.ended[0][1], ServerUnreachable)
 
