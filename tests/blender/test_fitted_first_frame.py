@@ -27,9 +27,8 @@ def gradient(width: int, height: int) -> np.ndarray:
 def blender_image(picture: np.ndarray, *, alpha: float = 1.0, is_float: bool = False):
     """A data block that holds ``picture`` [H,W,3] u8, never saved."""
     height, width = picture.shape[:2]
-    image = bpy.data.images.new("Painted", width, height, alpha=True, float_buffer=is_float)
-    if is_float:
-        image.colorspace_settings.name = "Linear Rec.709"  # else its values are encoded when it is written
+    # Blender encodes the values of a float image when it writes them, unless they are data.
+    image = bpy.data.images.new("Painted", width, height, alpha=True, float_buffer=is_float, is_data=is_float)
     values = np.full((height, width, 4), alpha, np.float32)
     values[..., :3] = picture[::-1] / np.float32(255.0)
     if is_float:
