@@ -10,7 +10,7 @@ SETUP = $(FIND_PYTHON) scripts/setup_environment.py
 
 help:
 	@echo "make demo           render the demo scene through Blender and the server into out/demo/"
-	@echo "make test           all tests: unit, parity, e2e, and Blender 4.2, 4.5, 5.2"
+	@echo "make test           all tests: unit, parity (also as on an old processor), e2e, and Blender 4.2, 4.5, 5.2"
 	@echo "make test-binary    the built extension in a real Blender: make test-binary BLENDER=/path/to/blender"
 	@echo "make lint           ruff"
 	@echo "make bench          printed measurements (nothing asserts)"

@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run every test suite, each in the environment it is meant for, and close with one line `N passed, N failed`.
 
-    .venv/bin/python scripts/run_tests.py [unit] [parity] [e2e] [blender] [binary] [-- PYTEST ARGUMENTS]
+    .venv/bin/python scripts/run_tests.py [-j N] [unit] [parity] [e2e] [blender] [binary] [-- PYTEST ARGUMENTS]
 
-unit, parity and e2e run in .venv; the unit tests of the extension once more in every other Blender's environment
-(another Python, another numpy); blender runs once per Blender version, each in a process of its own with an empty
-Blender profile.  binary runs only when it is named: it needs the Blender program that ``BLENDER`` names.
+unit, parity and e2e run in .venv; parity once more as on an old processor, whose last bits are others; the unit tests
+of the extension once more in every other Blender's environment (another Python, another numpy); blender runs once per
+Blender version, each in a process of its own with an empty Blender profile.  binary runs only when it is named: it
+needs the Blender program that ``BLENDER`` names.
+
+As many suites run at once as there are processor cores, three at most (``-j`` says otherwise).  Each keeps its output
+to itself until it has ended; one that runs alone writes as it goes.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,29 +32,79 @@ SUITES = ("unit", "parity", "e2e", "blender")
 ALL_SUITES = (*SUITES, "binary")
 LIMIT_S = 1500
 """A suite that takes longer hangs: it is killed and counts as failed."""
+MOST_AT_ONCE = 3
+"""Each suite has servers and workers of its own, about 1.5 GB in all."""
+OLD_PROCESSOR = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_CORETYPE": "Prescott",
+}
+"""What makes torch and numpy calculate as on a processor without AVX."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One pytest process: what to call it, which interpreter, which folders."""
+    """One pytest process: what to call it, which interpreter, which folders, and what its environment has besides."""
 
     name: str
     python: Path
     folders: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
 
 
-def planned_runs(wanted: list[str]) -> list[Run]:
-    """The pytest processes for ``wanted`` suites, cheapest first."""
-    main = ROOT / ".venv" / "bin" / "python"
+@dataclass(frozen=True)
+class Result:
+    """How a run ended; errors count as failed tests."""
+
+    status: int
+    passed: int
+    failed: int
+
+
+@dataclass
+class Running:
+    """A run that has been started, and the folder of its report and its output."""
+
+    run: Run
+    scratch: Path
+    process: subprocess.Popen
+    began: float
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def kill(self) -> None:
+        """End it with everything it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def blender_environments() -> list[tuple[str, Path]]:
+    """Blender's versions and the interpreters of their environments."""
     listing = subprocess.run(
         [sys.executable, ROOT / "scripts" / "setup_environment.py", "list"], capture_output=True, text=True, check=True
     )
-    blenders = [
-        (version, Path(python)) for version, python in (line.split(" ", 1) for line in listing.stdout.splitlines())
-    ]
+    return [(version, Path(python)) for version, python in (line.split(" ", 1) for line in listing.stdout.splitlines())]
+
+
+def planned_runs(wanted: list[str]) -> list[Run]:
+    """The pytest processes for ``wanted`` suites, the longest first, so that none is left alone at the end."""
+    main = ROOT / ".venv" / "bin" / "python"
+    blenders = blender_environments()
     runs = []
     if "unit" in wanted:
         runs.append(Run("unit", main, ("tests/unit",)))
+    if "e2e" in wanted:
+        runs.append(Run("e2e", main, ("tests/e2e",)))
+    if "blender" in wanted:
+        runs += [Run(f"blender {version}", python, ("tests/blender",)) for version, python in blenders]
+    if "parity" in wanted:
+        runs.append(Run("parity", main, ("tests/parity",)))
+        runs.append(Run("parity, as on an old processor", main, ("tests/parity",), OLD_PROCESSOR))
+    if "unit" in wanted:
         extension_tests = tuple(
             f"tests/unit/{entry.name}"
             for entry in sorted((ROOT / "tests/unit").iterdir())
@@ -56,57 +115,112 @@ def planned_runs(wanted: list[str]) -> list[Run]:
         for version, python in blenders:
             if python != main:
                 runs.append(Run(f"unit, extension, environment of Blender {version}", python, extension_tests))
-    if "parity" in wanted:
-        runs.append(Run("parity", main, ("tests/parity",)))
-    if "e2e" in wanted:
-        runs.append(Run("e2e", main, ("tests/e2e",)))
-    if "blender" in wanted:
-        runs += [Run(f"blender {version}", python, ("tests/blender",)) for version, python in blenders]
     if "binary" in wanted:
         runs.append(Run(f"binary {os.environ.get('BLENDER', '')}".strip(), main, ("tests/binary",)))
     return runs
 
 
-def execute(run: Run, arguments: list[str]) -> tuple[int, int, int]:
-    """Run one suite; returns its exit status and the numbers of passed and failed tests (errors count as failed)."""
-    print(f"\n━━ {run.name}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="das-tests-") as scratch:
-        report = Path(scratch) / "report.xml"
-        environment = {
-            **os.environ,
-            "BLENDER_USER_RESOURCES": str(Path(scratch) / "blender"),
-            "DAS_SERVER_PYTHON": str(ROOT / ".venv" / "bin" / "python"),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # tiny models: threads only wait for each other
-        }
-        command = [str(run.python), "-m", "pytest", "-q", f"--junitxml={report}", *arguments, *run.folders]
+def start(run: Run, arguments: list[str], scratch: Path, quiet: bool) -> Running:
+    """Start one suite; ``quiet`` keeps its output in a file."""
+    environment = {
+        **os.environ,
+        **run.environment,
+        "BLENDER_USER_RESOURCES": str(scratch / "blender"),
+        "DAS_SERVER_PYTHON": str(ROOT / ".venv" / "bin" / "python"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # tiny models: threads only wait for each other
+    }
+    report = scratch / "report.xml"
+    command = [str(run.python), "-m", "pytest", "-q", f"--junitxml={report}", *arguments, *run.folders]
+    with (scratch / "output").open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output if quiet else None,
+            stderr=subprocess.STDOUT if quiet else None,
+            start_new_session=True,
+        )
+    return Running(run, scratch, process, time.monotonic())
+
+
+def counted(running: Running, status: int) -> Result:
+    """What the report of an ended run says."""
+    report = running.scratch / "report.xml"
+    if not report.exists():
+        return Result(status or 1, 0, 1)
+    passed = failed = 0
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        failed += bad
+        passed += int(suite.get("tests", 0)) - bad - int(suite.get("skipped", 0))
+    return Result(status, passed, max(failed, 1 if status else 0))
+
+
+def ended(running: Running) -> Result | None:
+    """The result of a run that has ended or takes too long, None while it runs."""
+    status = running.process.poll()
+    if status is not None:
+        return counted(running, status)
+    if running.seconds < LIMIT_S:
+        return None
+    running.kill()
+    with (running.scratch / "output").open("a") as output:
+        output.write(f"\nkilled after {LIMIT_S} s\n")
+    return Result(1, 0, 1)
+
+
+def execute(runs: list[Run], arguments: list[str], at_once: int) -> Iterator[tuple[Run, Result]]:
+    """Run all, ``at_once`` at a time, and give each as it ends, its output printed."""
+    waiting, active = list(runs), []
+    quiet = at_once > 1 and len(runs) > 1
+    with tempfile.TemporaryDirectory(prefix="das-tests-", ignore_cleanup_errors=True) as scratch:
         try:
-            status = subprocess.run(command, cwd=ROOT, env=environment, timeout=LIMIT_S).returncode
-        except subprocess.TimeoutExpired:
-            print(f"killed after {LIMIT_S} s", flush=True)
-            return 1, 0, 1
-        if not report.exists():
-            return status or 1, 0, 1
-        passed = failed = 0
-        for suite in ElementTree.parse(report).getroot().iter("testsuite"):
-            bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-            failed += bad
-            passed += int(suite.get("tests", 0)) - bad - int(suite.get("skipped", 0))
-        return status, passed, max(failed, 1 if status else 0)
+            while waiting or active:
+                while waiting and len(active) < at_once:
+                    folder = Path(scratch) / str(len(waiting))
+                    folder.mkdir()
+                    run = waiting.pop(0)
+                    print(f"▶  {run.name}" if quiet else f"\n━━ {run.name}", flush=True)
+                    active.append(start(run, arguments, folder, quiet))
+                for running in list(active):
+                    result = ended(running)
+                    if result is None:
+                        continue
+                    active.remove(running)
+                    if quiet:
+                        print(f"\n━━ {running.run.name} ({running.seconds:.0f} s)", flush=True)
+                    print((running.scratch / "output").read_text(errors="replace"), end="", flush=True)
+                    yield running.run, result
+                time.sleep(0.2)
+        finally:
+            for running in active:
+                running.kill()
 
 
 def main() -> int:
     words = sys.argv[1:]
-    arguments = words[words.index("--") + 1 :] if "--" in words else []
-    wanted = [word for word in (words[: words.index("--")] if "--" in words else words)] or list(SUITES)
-    unknown = [word for word in wanted if word not in ALL_SUITES]
+    cut = words.index("--") if "--" in words else len(words)
+    parser = argparse.ArgumentParser(prog="run_tests", description=__doc__.partition("\n")[0])
+    parser.add_argument("-j", dest="at_once", type=int, metavar="N", help="how many suites run at once")
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join(ALL_SUITES)} (default: all but binary)")
+    options = parser.parse_args(words[:cut])
+    unknown = [word for word in options.suites if word not in ALL_SUITES]
     if unknown:
         sys.exit(f"run_tests: no suite {unknown[0]!r}; there are {', '.join(ALL_SUITES)}.")
-    results = [(run, *execute(run, arguments)) for run in planned_runs(wanted)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    at_once = options.at_once or min(cores, MOST_AT_ONCE)
+    runs = planned_runs(options.suites or list(SUITES))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("run_tests: ended from outside"))  # ends the suites, too
+    results = {run.name: result for run, result in execute(runs, words[cut + 1 :], at_once)}
     print("\n━━ all suites")
-    for run, status, passed, failed in results:
-        print(f"{'ok  ' if status == 0 else 'FAIL'} {passed:5d} passed {failed:3d} failed   {run.name}")
-    print(f"{sum(row[2] for row in results)} passed, {sum(row[3] for row in results)} failed")
-    return 1 if any(row[1] for row in results) else 0
+    for run in runs:
+        result = results[run.name]
+        verdict = "ok  " if result.status == 0 else "FAIL"
+        print(f"{verdict} {result.passed:5d} passed {result.failed:3d} failed   {run.name}")
+    passed, failed = (sum(getattr(result, name) for result in results.values()) for name in ("passed", "failed"))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if any(result.status for result in results.values()) else 0
 
 
 if __name__ == "__main__":

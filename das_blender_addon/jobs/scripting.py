@@ -104,7 +104,6 @@ def export_shot(
 
 def ensure_first_frame(
     scene,
-    plan: ShotPlan,
     shot: ShotTracking,
     *,
     folder: Path,

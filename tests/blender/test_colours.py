@@ -40,7 +40,7 @@ def shot_of(scene):
 
 def first_frame(scene, folder) -> np.ndarray:
     shot = shot_of(scene)
-    return decode_png(api.ensure_first_frame(scene, shot.plan, shot, folder=folder, samples=SAMPLES).png)
+    return decode_png(api.ensure_first_frame(scene, shot, folder=folder, samples=SAMPLES).png)
 
 
 def give_look(scene) -> None:

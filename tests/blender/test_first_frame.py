@@ -75,7 +75,7 @@ def shot_of(scene, frames=(3, 4, 5)):
 
 def ensure(scene, folder, shot=None, samples=SAMPLES, **options):
     shot = shot or shot_of(scene)
-    return api.ensure_first_frame(scene, shot.plan, shot, folder=folder, samples=samples, **options)
+    return api.ensure_first_frame(scene, shot, folder=folder, samples=samples, **options)
 
 
 def first_frame_of(scene, shot, folder) -> drive.Recipe:

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The script that runs the suites: several at once, each with its output in one piece, nothing lost of what fails."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run_tests():
+    spec = importlib.util.spec_from_file_location("run_tests", ROOT / "scripts" / "run_tests.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def suite(run_tests, tmp_path):
+    """Makes a suite of one file out of its text."""
+
+    def make(name, text, **environment):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "test_it.py").write_text(text)
+        return run_tests.Run(name, Path(sys.executable), (str(folder),), environment)
+
+    return make
+
+
+ARGUMENTS = ["-p", "no:cacheprovider", "-s"]
+MIXED = """
+import pytest
+def test_passes(): pass
+def test_fails(): assert False, "seen in the output"
+@pytest.fixture
+def broken(): raise RuntimeError
+def test_breaks(broken): pass
+@pytest.mark.skip
+def test_is_skipped(): pass
+"""
+
+
+def counts(result):
+    return result.status != 0, result.passed, result.failed
+
+
+def test_failures_and_errors_count_as_failed_and_skipped_as_nothing(run_tests, suite, capfd):
+    [(run, result)] = run_tests.execute([suite("mixed", MIXED)], ARGUMENTS, at_once=2)
+    assert run.name == "mixed" and counts(result) == (True, 1, 2)
+    assert "seen in the output" in capfd.readouterr().out
+
+
+def test_suite_that_dies_without_a_report_counts_as_failed(run_tests, suite):
+    runs = [suite("dying", "import os\ndef test_dies(): os._exit(0)"), suite("good", "def test_passes(): pass")]
+    results = {run.name: counts(result) for run, result in run_tests.execute(runs, ARGUMENTS, at_once=2)}
+    assert results == {"dying": (True, 0, 1), "good": (False, 1, 0)}
+
+
+def test_suite_that_hangs_is_killed_and_counts_as_failed(run_tests, suite, monkeypatch, capfd):
+    monkeypatch.setattr(run_tests, "LIMIT_S", 3)
+    [(_, result)] = run_tests.execute(
+        [suite("hanging", "import time\ndef test_hangs(): time.sleep(600)")], ARGUMENTS, at_once=1
+    )
+    assert counts(result) == (True, 0, 1)
+    assert "killed after 3 s" in capfd.readouterr().out
+
+
+def test_suites_at_once_do_not_mix_their_output(run_tests, suite, tmp_path, capfd):
+    """Each waits for the other's mark, so both run at the same time."""
+    text = """
+import os, pathlib, time
+def test_meets_the_other():
+    here, other = (pathlib.Path(os.environ[name]) for name in ("HERE", "OTHER"))
+    print("begin", here.name)
+    here.touch()
+    while not other.exists():
+        time.sleep(0.05)
+    print("end", here.name)
+"""
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    runs = [suite("first", text, HERE=one, OTHER=two), suite("second", text, HERE=two, OTHER=one)]
+    results = list(run_tests.execute(runs, ARGUMENTS, at_once=2))
+    assert [counts(result) for _, result in results] == [(False, 1, 0)] * 2
+    spoken = [line for line in capfd.readouterr().out.splitlines() if line.startswith(("begin", "end", ".end"))]
+    words = [line.lstrip(".").split() for line in spoken]
+    assert [word for word, _ in words] == ["begin", "end"] * 2
+    assert words[0][1] == words[1][1] != words[2][1] == words[3][1]
