@@ -38,6 +38,7 @@ class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
     """Server, prompt and model of the shot."""
 
     bl_label = "Diffusion as Shader"
+    bl_order = -1  # before those of the first frame's engine
 
     def draw_header_preset(self, _context):
         """The presets, at the right end of the header."""

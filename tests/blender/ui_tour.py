@@ -50,6 +50,12 @@ def tour():
     yield from settle(30)
     yield from stop("idle")
 
+    # An unkeyed pose, strokes that were never saved, and the Shader Editor, which any other engine leaves as it is.
+    session_before = recorded_session(scene)
+    yield from show_shader_editor()
+    yield from stop("shader_editor")
+    yield from show_view_again()
+
     # 2. The server is asked.
     call("test_connection")
     yield from until(lambda: manager.das.server_state != "RUNNING", "the connection was not tested")
@@ -59,8 +65,14 @@ def tour():
     yield from shade("SOLID")
 
     # 3. The tracking video, in an Image Editor.
-    call("preview_tracking")
-    yield from until(lambda: manager.das.job_state != "RUNNING", "the tracking preview did not end")
+    for time_of in ("first", "second"):
+        pressed = time.monotonic()
+        call("preview_tracking")
+        returned = time.monotonic()
+        yield from until(lambda: manager.das.job_state != "RUNNING", "the tracking preview did not end")
+        took, stood_still = time.monotonic() - pressed, returned - pressed
+        note(f"{time_of} preview: {took:.2f} s, the window stood still {stood_still:.2f} s")
+    check(recorded_session(scene) == session_before, "the preview has changed the session")
     check(manager.das.job_state == "DONE", manager.das.job_line)
     check(bpy.data.images["DAS Tracking"].has_data or bpy.data.images["DAS Tracking"].size[0] > 0, "no tracking image")
     yield from settle()
@@ -85,23 +97,41 @@ def tour():
     yield from shade("SOLID")
     yield from until(lambda: manager.das.job_state != "RUNNING", "the take did not end")
     check(manager.das.job_state == "DONE", manager.das.job_line)
-    check(scene.frame_current == 1, "the scene's frame has changed")
+    check(recorded_session(scene) == session_before, "the take has changed the session")
     yield from settle()
     yield from stop("done")
 
     # 6. Blender's own render jobs, on another thread: F12 of the cached take, then an animation that Escape stops.
+    for time_of in ("first", "second, nothing changed"):
+        pressed = time.monotonic()
+        with bpy.context.temp_override(window=manager.windows[0]):
+            bpy.ops.render.render("INVOKE_DEFAULT")
+        yield from until(lambda: bpy.app.is_job_running("RENDER"), "F12 did not start")
+        yield from until(lambda: not bpy.app.is_job_running("RENDER"), "F12 did not end")
+        note(f"F12, {time_of}: {time.monotonic() - pressed:.2f} s")
+    check(ENDED == ["complete", "complete"], f"F12 ended with {ENDED}")
+    check(recorded_session(scene) == session_before, "F12 has changed the session")
+    scene.das.seed = 44
     with bpy.context.temp_override(window=manager.windows[0]):
         bpy.ops.render.render("INVOKE_DEFAULT")
     yield from until(lambda: bpy.app.is_job_running("RENDER"), "F12 did not start")
-    yield from until(lambda: not bpy.app.is_job_running("RENDER"), "F12 did not end")
-    check(ENDED == ["complete"], f"F12 ended with {ENDED}")
+    added = 0
+    while bpy.app.is_job_running("RENDER"):  # its user goes on working
+        if added < 3:
+            with bpy.context.temp_override(window=manager.windows[0]):
+                bpy.ops.object.empty_add(location=(added, 50.0, 0.0))
+                bpy.ops.ed.undo_push(message="an empty")
+            added += 1
+        yield
+    check(ENDED == ["complete"] * 3, f"F12 beside operators ended with {ENDED}")
+    check(len([shape for shape in scene.objects if shape.type == "EMPTY"]) >= added > 0, "an operator's work is lost")
     scene.das.seed = 43
     with bpy.context.temp_override(window=manager.windows[0]):
         bpy.ops.render.render("INVOKE_DEFAULT", animation=True)
     yield from settle(60)
     yield from stop("escape")
     yield from until(lambda: not bpy.app.is_job_running("RENDER"), "Escape did not end the render")
-    check(ENDED == ["complete", "cancel"], f"the renders ended with {ENDED}")
+    check(ENDED == ["complete"] * 3 + ["cancel"], f"the renders ended with {ENDED}")
     scene.das.seed = 42
 
     # 7. The strip.
@@ -109,6 +139,44 @@ def tour():
     check(bpy.data.scenes.get(f"DAS Edit {scene.name}") is not None, "no edit scene")
     yield from show_sequencer(scene.das.edit_scene)
     yield from stop("strip")
+
+
+def recorded_session(scene) -> tuple:
+    """What no job may touch: an unkeyed pose, unsaved strokes, frame, selection; made at the first call."""
+    image = bpy.data.images.get("Strokes")
+    if image is None:
+        image = bpy.data.images.new("Strokes", 8, 8)
+        image.use_fake_user = True
+        image.pixels[:] = [0.25] * len(image.pixels)
+        posed = next(shape for shape in scene.objects if shape.type == "MESH" and shape.animation_data is None)
+        posed["posed"] = True
+        posed.rotation_euler.z += 0.3
+        posed.select_set(True)
+        bpy.context.view_layer.update()
+    posed = next(shape for shape in scene.objects if shape.get("posed"))
+    return (
+        tuple(posed.rotation_euler),
+        image.is_dirty,
+        tuple(image.pixels),
+        (scene.frame_current, scene.frame_subframe),
+        tuple(shape.name for shape in scene.objects if shape.select_get()),
+        tuple((shape.name, shape.hide_viewport, shape.hide_get()) for shape in scene.objects),
+    )
+
+
+def show_shader_editor():
+    """The 3D viewport's area as a Shader Editor."""
+    window = bpy.context.window_manager.windows[0]
+    area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+    area.ui_type = "ShaderNodeTree"
+    yield from settle(20)
+    check(area.ui_type == "ShaderNodeTree", "the Shader Editor is not there with this engine")
+
+
+def show_view_again():
+    window = bpy.context.window_manager.windows[0]
+    next(area for area in window.screen.areas if area.type == "NODE_EDITOR").ui_type = "VIEW_3D"
+    yield from settle(20)
 
 
 ENDED = []
