@@ -24,6 +24,7 @@ from .jobs.scripting import (
     export_shot,
     export_tracking,
     render_take,
+    run_take,
     server_capabilities,
 )
 from .shot.first_frame import render_digest
@@ -32,7 +33,6 @@ from .shot.plan import ShotPlan, ShotTracking, shot_from_geometry
 from .shot.scene_shot import plan_shot
 from .shot.shot_folder import shot_folder
 from .take.cache import Take, TakeRequest, TakeSettings, find_take, load_take, take_request
-from .take.run import run_take
 
 __all__ = [
     "FirstFrame",

@@ -28,7 +28,6 @@ from .errors import DasError, SettingsError, StorageError
 from .jobs import of_scene
 from .jobs.scripting import add_to_sequencer
 from .jobs.training_clip import clip_request, export_clip
-from .shot.machine import check_online_access
 from .shot.settings import resolve_settings
 from .take import drive
 from .take.output import clear_output
@@ -128,7 +127,7 @@ def main(words: list[str]) -> int:
         return int(end.code or 0)
     voice = Voice(arguments.json)
     try:
-        with _overrides(arguments), _stop_on_signals() as should_stop:
+        with _overrides(arguments), _online(arguments.online_mode), _stop_on_signals() as should_stop:
             if getattr(arguments, "file", None):
                 _open(arguments.file)
             return arguments.run(_scene(arguments), arguments, voice, should_stop)
@@ -167,7 +166,6 @@ def preview(scene, arguments, voice: Voice, should_stop) -> int:
 def render(scene, arguments, voice: Voice, should_stop) -> int:
     """Render the take of the shot and write its frames, and a file with its strip if asked for."""
     settings = resolve_settings(scene)
-    check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
     take = drive.finish(of_scene.only_take(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = _copy_frames(zip(settings.frames, take.frames, strict=True), arguments.output)
     if arguments.output:
@@ -234,6 +232,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--clean", action="store_true", help="remove frames of earlier takes of this shot from --output"
             )
             command.add_argument("--blend", help="also write this .blend, with the take in its sequencer")
+        command.add_argument(
+            "--online-mode", action="store_true", help="permit servers on other machines, as Blender's own flag does"
+        )
         for flag, (variable, words) in OVERRIDES.items():
             alone = {"nargs": "?", "const": "1"} if flag in SWITCHES else {}
             metavar = flag[2:].upper().replace("-", "_")
@@ -255,6 +256,20 @@ def _overrides(arguments) -> Iterator[None]:
                 os.environ.pop(variable, None)
             else:
                 os.environ[variable] = value
+
+
+@contextmanager
+def _online(wanted: bool) -> Iterator[None]:
+    """Blender's online access is on for the time of the command, unless Blender was started with --offline-mode."""
+    system = bpy.context.preferences.system
+    before = system.use_online_access
+    if wanted and not bpy.app.online_access_override:
+        system.use_online_access = True
+    try:
+        yield
+    finally:
+        if wanted and not bpy.app.online_access_override:
+            system.use_online_access = before
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from .jobs import of_scene
 from .protocol.messages import PROTOCOL_VERSIONS
 from .protocol.sizes import sizes_in_words
 from .scene.drivers import check_drivers
-from .shot.machine import check_online_access
 from .shot.settings import resolve_settings
 from .take import drive
 
@@ -57,7 +56,7 @@ def checks(scene, should_stop) -> Iterator[Check]:
         yield Check(
             "local server", True, error.message, hint="only needed to start a server on this machine from Blender"
         )
-    yield from _check_server(settings, should_stop)
+    yield from _check_server(scene, settings, should_stop)
 
 
 def _check_cache(folder: Path) -> Check:
@@ -96,14 +95,14 @@ def _check_scripts(scene) -> Check:
     return Check("drivers", True, "all Python drivers of the file run")
 
 
-def _check_server(settings, should_stop) -> Iterator[Check]:
+def _check_server(scene, settings, should_stop) -> Iterator[Check]:
     try:
-        check_online_access(settings.server, chosen_by_environment=bool(os.environ.get("DAS_SERVER")))
-        welcome = drive.finish(of_scene.hello(settings), should_stop=should_stop)
+        welcome = drive.finish(of_scene.hello(scene, settings), should_stop=should_stop)
     except JobCancelled:
         raise
     except DasError as error:
-        yield _failed("server", error, f"start one with: das-server serve --bind {settings.server}")
+        remedy = f"start one with: das-server serve --bind {settings.server}"
+        yield _failed("server", error, "" if isinstance(error, SettingsError) else remedy)
         return
     yield Check(
         "server",

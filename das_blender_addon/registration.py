@@ -9,7 +9,19 @@ import bpy
 
 from . import commands, compat, engine, local_server
 from .jobs import unchanged
-from .ui import clip_operator, drawing, files, model_menu, operators, panels, preferences, presets, properties, saving
+from .ui import (
+    clip_operator,
+    drawing,
+    files,
+    model_menu,
+    operators,
+    panels,
+    preferences,
+    presets,
+    properties,
+    saving,
+    server_answers,
+)
 
 MODULES = (
     preferences,
@@ -21,6 +33,7 @@ MODULES = (
     clip_operator,
     files,
     saving,
+    server_answers,
     drawing,
     presets,
     model_menu,

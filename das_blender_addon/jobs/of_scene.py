@@ -6,13 +6,12 @@ Called on the thread that may touch Blender, at the moment at which the job begi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from ..shot import scene_shot
-from ..shot.machine import check_online_access
 from ..shot.picture_size import own_picture_size
 from ..shot.resolved import ResolvedSettings
+from ..shot.server_consent import check_server
 from ..shot.shot_folder import shot_folder
 from ..take import recipes
 from ..take.drive import Recipe
@@ -20,12 +19,9 @@ from ..take.reporter import OnEvent
 from .sources import Step, facts_of, owner_of, source_of
 
 
-def hello(settings: ResolvedSettings, *, server_named: bool = False) -> Recipe:
-    """Ask the server what it is; returns its `Welcome`.
-
-    ``server_named``: a script has named this server, which is permission to go online.  Raises `SettingsError`.
-    """
-    _check_online(settings, server_named)
+def hello(scene, settings: ResolvedSettings) -> Recipe:
+    """Ask the server what it is; returns its `Welcome`.  Raises `SettingsError` (see `check_server`)."""
+    check_server(scene, settings.server)
     return recipes.hello(settings)
 
 
@@ -43,9 +39,10 @@ def take(
     """The take of the scene's shot; returns a `FinishedTake`.
 
     ``step``: for callers inside a render of the scene.  ``view_layer`` "": the first one that renders.
+    ``server_named``: a script has named the server; else a file alone must not have chosen it.
     ``in_child``, ``should_stop``: see `source_of`.
     """
-    _check_online(settings, server_named)
+    check_server(scene, settings.server, named=server_named)
     facts = facts_of(scene, settings, view_layer)
     source = source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
     return recipes.take(facts, settings, source, on_event=on_event)
@@ -58,7 +55,7 @@ def only_take(scene, settings: ResolvedSettings, *, in_child: bool | None = None
 
 def first_frame_again(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
     """Render the first frame anew; returns the `FirstFrame`."""
-    _check_online(settings, False)
+    check_server(scene, settings.server)
     facts = facts_of(scene, settings)
     return recipes.first_frame_again(facts, settings, source_of(scene, facts.view_layer, in_child=in_child))
 
@@ -81,8 +78,3 @@ def plan_shot(scene, settings: ResolvedSettings, capabilities):
         size=settings.size,
         picture_size=own_picture_size(folder, frame, owner, settings.first_frame_path),
     )
-
-
-def _check_online(settings: ResolvedSettings, server_named: bool) -> None:
-    permitted = server_named or bool(os.environ.get("DAS_SERVER"))
-    check_online_access(settings.server, chosen_by_environment=permitted)

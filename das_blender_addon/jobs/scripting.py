@@ -21,14 +21,15 @@ from ..scene.appearance import shading_digest
 from ..scene.colours import kept_look
 from ..scene.layers import layer_apart, render_layer
 from ..shot.first_frame import FirstFrameWish
+from ..shot.machine import check_online_access
 from ..shot.pictures import FirstFrame
 from ..shot.plan import ShotPlan, ShotTracking, check_frames, check_in_view, shot_from_geometry
 from ..shot.resolved import ResolvedSettings
 from ..shot.scene_shot import check_size, shot_frames
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import this_file
-from ..take import recipes
-from ..take.cache import Take
+from ..take import recipes, run
+from ..take.cache import Take, TakeRequest
 from ..take.drive import Recipe, finish
 from ..take.source import Source
 from ..tracking.geometry import GeometrySequence, TrackingVideo
@@ -78,7 +79,11 @@ def export_tracking(
 
 
 def server_capabilities(server: str, *, timeout_s: float = 10.0, should_stop: ShouldStop | None = None) -> Capabilities:
-    """Ask the server at ``server`` what it offers.  Needs no Blender.  Raises `TransportError`, `VersionMismatch`."""
+    """Ask the server at ``server`` what it offers; on another machine only while Blender is online.
+
+    Raises `SettingsError`, `TransportError`, `VersionMismatch`.
+    """
+    check_online_access(server)
     with DasClient(server, timeout_s=timeout_s) as client:
         return client.hello(should_stop=should_stop).capabilities
 
@@ -149,6 +154,22 @@ def ensure_first_frame(
 
     source = source_of(scene, layer)
     return finish(_closing(source, recipes.first_frame(wish, shot, source, told)), should_stop=should_stop)
+
+
+def run_take(
+    request: TakeRequest,
+    server: str,
+    *,
+    on_event: Callable[[object], None] | None = None,
+    should_stop: ShouldStop | None = None,
+    timeout_s: float = 30.0,
+) -> Take:
+    """Find the take of ``request`` or have ``server`` make it; blocks, any thread; see `take.run.run_take`.
+
+    A server on another machine needs Blender's online access.  Raises `SettingsError`, too.
+    """
+    check_online_access(server)
+    return run.run_take(request, server, on_event=on_event, should_stop=should_stop, timeout_s=timeout_s)
 
 
 # ── All of it ───────────────────────────────────────────────────────────────────────────────────────────────────────

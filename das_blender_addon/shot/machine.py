@@ -57,18 +57,23 @@ def user_folder(name: str) -> Path:
         return Path(bpy.utils.user_resource("DATAFILES", path=f"das_blender_addon/{name}", create=True))
 
 
-def check_online_access(address: str, *, chosen_by_environment: bool) -> None:
-    """Refuse a server on another machine while Blender's online access is off.
+def check_online_access(address: str) -> None:
+    """Refuse a server on another machine while Blender's online access is off.  Raises `SettingsError`.
 
-    Loopback is this machine and always allowed.  A DAS_SERVER in the environment is a choice made outside of the
-    file and counts as permission, which farms need: background Blender has no online access unless asked for.
-    Raises `SettingsError`.
+    Loopback is this machine and always allowed.  Nothing but Blender's own switch permits more: not the environment,
+    nor a script that names the server.
     """
-    if is_loopback(address) or bpy.app.online_access or chosen_by_environment:
+    if is_loopback(address) or bpy.app.online_access:
         return
+    if bpy.app.online_access_override:
+        remedy = "start Blender without --offline-mode"
+    elif bpy.app.background:
+        remedy = "start Blender (or das) with --online-mode"
+    else:
+        remedy = "turn on Preferences › System › Network › Allow Online Access"
     raise SettingsError(
         f"The server {address} is on another machine and Blender's online access is off; "
-        "turn on Preferences › System › Network › Allow Online Access, or use a server on this machine.",
+        f"{remedy}, or use a server on this machine.",
         field="server",
     )
 

@@ -16,6 +16,7 @@ import bpy
 from ..errors import SettingsError
 from . import machine as machines
 from .resolved import ResolvedSettings
+from .server_consent import chosen_server
 
 FIRST_FRAME_ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
 TRACKING_RANGES = ("signed", "unit")
@@ -59,7 +60,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
             field="first_frame_engine",
         )
     return ResolvedSettings(
-        server=environment.get("DAS_SERVER", "") or settings.server or machines.local_address() or machine.server,
+        server=chosen_server(scene, environment),
         timeout_s=_number(environment, "DAS_TIMEOUT_S", float, machine.timeout_s, low=1.0, high=86400.0),
         model=environment.get("DAS_MODEL", "") or settings.model,
         prompt=environment.get("DAS_PROMPT", settings.prompt),

@@ -12,6 +12,7 @@ from ..errors import DasError
 from ..jobs import of_scene
 from ..jobs.sources import owner_of
 from ..shot.pictures import first_frame_path, first_frame_state
+from ..shot.server_consent import question
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import ensure_shot_id, shot_folder
 from ..take import drive, recent
@@ -131,6 +132,11 @@ def painted_first_frame(scene) -> str:
     return first_frame_path(folder, frame, owner=owner).name
 
 
+def _server_question(scene) -> str:
+    """What a window's user has to decide first; without a window a job itself says why it is refused."""
+    return "" if bpy.app.background else question(scene).rstrip(".")
+
+
 def _no_plan(scene) -> str:
     """Why the shot does not fit the model, as far as the server was asked; "" when nothing is known against it."""
     try:
@@ -152,8 +158,12 @@ class DAS_OT_test_connection(JobOperator, bpy.types.Operator):
     bl_description = "Ask the server what it is and which models it has"
     line = "server"
 
+    @classmethod
+    def why_not(cls, context):
+        return _server_question(context.scene)
+
     def make_recipe(self, scene):
-        return of_scene.hello(resolve_settings(scene))
+        return of_scene.hello(scene, resolve_settings(scene))
 
     @classmethod
     def finished(cls, scene, welcome):
@@ -203,7 +213,7 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
     def why_not(cls, context):
         if context.scene.das.first_frame_path or context.scene.das.first_frame_image is not None:
             return "The first frame is an image of your own: clear its path to render one"
-        return no_camera(context.scene)
+        return no_camera(context.scene) or _server_question(context.scene)
 
     def invoke(self, context, event):
         """Ask before a painted one is replaced, in a window."""
@@ -244,7 +254,7 @@ class DAS_OT_render_take(JobOperator, bpy.types.Operator):
 
     @classmethod
     def why_not(cls, context):
-        return no_camera(context.scene) or _no_plan(context.scene)
+        return no_camera(context.scene) or _server_question(context.scene) or _no_plan(context.scene)
 
     def make_recipe(self, scene):
         return of_scene.only_take(scene, resolve_settings(scene))

@@ -18,6 +18,7 @@ from ..shot.settings import resolve_settings
 from . import job_operators, operators
 from .drawing import alert, draw_server_line, say, thumbnail
 from .presets import DAS_PT_presets
+from .server_answers import draw_question, draw_refusal
 from .step_preview import preview_path
 
 THUMBNAIL_SCALE = 7.0
@@ -51,7 +52,8 @@ class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
         settings = context.scene.das
         model = planned_model(context.scene)
 
-        draw_server_line(layout, context)
+        if not draw_question(layout, context.scene):
+            draw_server_line(layout, context)
         column = layout.column()
         column.active = model is None or model.uses_prompt
         column.prop(settings, "prompt")
@@ -193,6 +195,7 @@ class DAS_PT_machine(_RenderPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(context.scene.das, "server")
+        draw_refusal(layout, context.scene)
         layout.prop(context.scene.das, "cache_folder")
 
 

@@ -12,6 +12,7 @@ from .. import compat
 from ..client.known_servers import known_capabilities
 from ..errors import SettingsError
 from ..protocol.sizes import nearest_size
+from ..shot.server_consent import USE_FILES, remember_answer
 from ..shot.settings import MAX_SAMPLES, MAX_SEED, parse_size
 
 
@@ -38,6 +39,12 @@ def _search_sizes(settings, _context, edit_text: str):
         nearest = "{}x{}".format(*nearest_size(chosen, *typed))
         found = [nearest, *(size for size in found if size != nearest)]
     return found
+
+
+def _server_was_set(settings, _context):
+    """Whoever sets it in this session has agreed to it; reading a file does not come here."""
+    if settings.server:
+        remember_answer(settings.server, USE_FILES, keep=not bpy.app.background)
 
 
 class DAS_PG_settings(bpy.types.PropertyGroup):
@@ -169,7 +176,9 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         options=set(),
     )
     server: StringProperty(
-        name="Server", description="Address of the server for this scene; empty uses the one in the preferences"
+        name="Server",
+        description="Address of the server for this scene; empty uses the one in the preferences",
+        update=_server_was_set,
     )
     cache_folder: StringProperty(
         name="Cache",

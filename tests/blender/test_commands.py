@@ -156,7 +156,8 @@ def test_doctor_names_what_is_wrong_and_what_to_do(scene, tmp_path, capsys):
         (lambda scene: None, ["--seed", "lucky"], errors.SettingsError),
         (lambda scene: None, ["--model", "sora"], errors.SettingsError),
         (lambda scene: None, ["--scene", "Elsewhere"], errors.SettingsError),
-        (lambda scene: None, ["--server", "tcp://render.studio:5599"], errors.TransportError),
+        (lambda scene: None, ["--server", "tcp://render.studio:5599"], errors.SettingsError),
+        (lambda scene: None, ["--server", "tcp://render.studio:5599", "--online-mode"], errors.TransportError),
     ],
 )
 def test_failure_ends_with_the_exit_code_of_its_class(shot_scene, tmp_path, capsys, change, flags, error):

@@ -202,6 +202,5 @@ def test_cache_lies_beside_a_saved_file(scene, tmp_path):
 def test_server_on_another_machine_needs_online_access(scene):
     assert not bpy.app.online_access
     with pytest.raises(SettingsError, match="online access"):
-        machine.check_online_access("tcp://render.studio:5599", chosen_by_environment=False)
-    machine.check_online_access("tcp://render.studio:5599", chosen_by_environment=True)
-    machine.check_online_access("tcp://127.0.0.1:5599", chosen_by_environment=False)
+        machine.check_online_access("tcp://render.studio:5599")
+    machine.check_online_access("tcp://127.0.0.1:5599")
