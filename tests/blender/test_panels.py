@@ -82,6 +82,11 @@ class Layout:
         self._called("progress", arguments)
         self.drawn.append(f"{arguments['factor']:.0%} {arguments['text']}")
 
+    def template_ID(self, data, name, **arguments):
+        self._called("template_ID", arguments)
+        assert name in data.bl_rna.properties, name
+        self.drawn.append(name)
+
     def template_icon(self, **arguments):
         self._called("template_icon", arguments)
         self.drawn.append("picture")
