@@ -96,6 +96,21 @@ def blender_frames(scene: bpy.types.Scene, folder: Path) -> dict[str, str]:
     return files
 
 
+def build_file(out: Path, seed: int, size: str, compat) -> bpy.types.Scene:
+    """The demo scene with its settings, saved as ``out/demo.blend``, which names no server: it works with anybody's."""
+    from scripts import demo_scene
+
+    scene = demo_scene.build_demo_scene()
+    scene.render.engine = compat.ENGINE
+    scene.das.prompt, scene.das.seed, scene.das.size = PROMPT, seed, size
+    scene.render.filepath = str(out / "frames" / "####")
+    compat.set_image_output(scene, "PNG")
+    leave_out_dates(scene)
+    bpy.context.preferences.filepaths.save_version = 0
+    bpy.ops.wm.save_as_mainfile(filepath=str(out / "demo.blend"))
+    return scene
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--package", "--out", "--server", "--size"):
@@ -125,16 +140,9 @@ def main() -> None:
     timings = {}
 
     say(f"Blender {bpy.app.version_string}: building the demo scene")
-    scene = demo_scene.build_demo_scene()
-    scene.render.engine = "DAS"
-    scene.das.prompt, scene.das.seed = PROMPT, arguments.seed
-    scene.das.server, scene.das.size = arguments.server, arguments.size
     (out / "frames").mkdir()
-    scene.render.filepath = str(out / "frames" / "####")
-    addon["compat"].set_image_output(scene, "PNG")
-    leave_out_dates(scene)
-    bpy.context.preferences.filepaths.save_version = 0
-    bpy.ops.wm.save_as_mainfile(filepath=str(out / "demo.blend"))
+    os.environ["DAS_SERVER"] = arguments.server  # not in the file: it is gone when the demo is over
+    scene = build_file(out, arguments.seed, arguments.size, addon["compat"])
 
     say("Render Animation with the engine Diffusion as Shader")
     began = time.monotonic()

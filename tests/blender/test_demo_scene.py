@@ -5,12 +5,14 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api
+from das_blender_addon import api, compat, local_server
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.scene.export import GeometryExport
 from das_blender_addon.scene.walk import walk_in_render
-from scripts import demo_scene
+from das_blender_addon.take import recent
+from scripts import demo_in_blender, demo_scene
 from scripts.demo_scene import NUM_FRAMES, build_demo_scene
+from tests.blender.test_local_server import program  # noqa: F401
 
 FRAMES = (1, 25, NUM_FRAMES)
 
@@ -98,3 +100,16 @@ def test_demo_scene_needs_no_active_object_of_the_context():
         assert not bpy.ops.object.mode_set.poll()
         bones = demo_scene._add_bones(bpy.data.scenes["Demo"])
     assert len(bones.data.bones) == demo_scene.CREATURE_BONES and bones.mode == "OBJECT"
+
+
+def test_demo_file_names_no_server_and_works_with_a_local_one(scene, program, tmp_path):  # noqa: F811
+    demo_in_blender.build_file(tmp_path, seed=42, size="96x64", compat=compat)
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "demo.blend"))
+    scene = bpy.context.scene
+    assert scene.das.server == "" and scene.render.engine == compat.ENGINE
+    bpy.ops.das.start_local_server()
+    scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 1, 2
+    scene.das.first_frame_samples = 1
+    bpy.ops.das.render_take()
+    assert len(recent.last_take(scene).frames) == 2
+    local_server.stop()
