@@ -50,14 +50,14 @@ def _image(request: dict):
     try:
         return bpy.data.images.load(path, check_existing=False), f"The first frame {path}"
     except RuntimeError as error:
-        raise FirstFrameError(f"The first frame {path} is no picture that Blender reads; choose another.") from error
+        raise FirstFrameError(f"The first frame {path} cannot be read as a picture; choose another.") from error
 
 
 def _pixels(image, name: str) -> np.ndarray:
     """[H,W,4] f32, top-down, straight alpha, sRGB values (0 to 1)."""
     width, height = image.size
     if not width or not height:
-        raise FirstFrameError(f"{name} has no pixels; choose another.")
+        raise FirstFrameError(f"{name} cannot be read as a picture; choose another.")
     if width * height > MAX_PIXELS:
         raise FirstFrameError(f"{name} has {width}×{height} pixels; make it smaller.")
     flat = np.empty(width * height * image.channels, np.float32)

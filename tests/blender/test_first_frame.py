@@ -81,7 +81,14 @@ def ensure(scene, folder, shot=None, samples=SAMPLES, **options):
 def first_frame_of(scene, shot, folder) -> drive.Recipe:
     """The recipe that `ensure` drives to its end."""
     wish = FirstFrameWish(
-        *(folder, "", "CYCLES", SAMPLES, kept_look(scene), "", owner_of(scene, folder)),
+        folder=folder,
+        path="",
+        image="",
+        engine="CYCLES",
+        samples=SAMPLES,
+        look=kept_look(scene),
+        layer_apart="",
+        owner=owner_of(scene, folder),
         file="",
         blender=bpy.app.version_string,
     )
@@ -310,20 +317,13 @@ def test_first_frame_of_the_users_own_is_taken_from_its_path(shot_scene, tmp_pat
     assert first_frame_state(tmp_path / "cache", FRAME) == "missing"
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (encode_png(np.zeros((10, 20, 3), np.uint8)), "20×10 pixels and the model needs 96×64"),
-        (b"no picture", "cannot be read"),
-    ],
-)
-def test_first_frame_that_does_not_fit_is_refused(shot_scene, tmp_path, content, words):
+def test_first_frame_that_is_no_picture_is_refused(shot_scene, tmp_path):
     slot = first_frame_path(tmp_path, FRAME)
     slot.parent.mkdir()
-    slot.write_bytes(content)
-    with pytest.raises(FirstFrameError, match=words):
+    slot.write_bytes(b"no picture")
+    with pytest.raises(FirstFrameError, match="cannot be read"):
         ensure(shot_scene, tmp_path)
-    with pytest.raises(FirstFrameError, match=words):
+    with pytest.raises(FirstFrameError, match="cannot be read"):
         ensure(shot_scene, tmp_path, path=slot)
 
 

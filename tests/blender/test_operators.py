@@ -98,7 +98,7 @@ def test_empty_server_variable_permits_no_other_machine(shot_scene, monkeypatch)
     monkeypatch.setenv("DAS_SERVER", "")
     shot_scene.das.server = "tcp://render.studio:5599"
     with pytest.raises(SettingsError, match="online access is off"):
-        drive.finish(of_scene.hello(resolve_settings(shot_scene)))
+        drive.finish(of_scene.hello(shot_scene, resolve_settings(shot_scene)))
 
 
 def test_render_first_frame_makes_the_slots_file(shot_scene, tmp_path):
@@ -267,7 +267,7 @@ def test_cancelled_window_job_ends_and_restores_the_scene(shot_scene):
 def test_failed_window_job_hands_its_error_over(shot_scene, monkeypatch):
     monkeypatch.setenv("DAS_TIMEOUT_S", "1")
     shot_scene.das.server = "tcp://127.0.0.1:9"
-    ticker = Ticker(of_scene.hello(resolve_settings(shot_scene)))
+    ticker = Ticker(of_scene.hello(shot_scene, resolve_settings(shot_scene)))
     ticker.run()
     assert isinstance(ticker.ended[0][1], ServerUnreachable)
 
