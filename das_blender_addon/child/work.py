@@ -32,7 +32,7 @@ _opened: dict[str, object] = {}
 
 def open_copy(request: dict, say, check_stop) -> dict:
     """Open ``request["file"]``, and bring back what no file holds: ``"images"`` and ``"texts"`` that have unsaved
-    changes.
+    changes.  Nothing is in Edit Mode afterwards.
     """
     _opened.clear()
     try:
@@ -44,6 +44,7 @@ def open_copy(request: dict, say, check_stop) -> dict:
     for said in request["images"]:
         _give_pixels(bpy.data.images[said["name"]], Path(said["pixels"]))
     scene = _scene(request)
+    _leave_modes()
     if request["checks_drivers"]:
         check_drivers(scene)
     _opened.update(file=request["file"], simulated_to=None, simulated=[])
@@ -116,16 +117,30 @@ def _simulate(scene, last: int, check_stop) -> None:
 
 
 def _give_pixels(image, path: Path) -> None:
-    """The unsaved pixels of an image: a flat array, bytes for byte images."""
+    """The unsaved pixels of an image: a flat array, bytes for byte images; its name ends with width and height.
+
+    It becomes an image that has no file: up to Blender 4.5 Cycles reads a file again, whatever was painted.
+    """
     pixels = np.load(path, allow_pickle=False)
+    colours, alpha = image.colorspace_settings.name, image.alpha_mode
+    image.generated_width, image.generated_height = (int(side) for side in path.stem.split("_")[-2:])
+    image.use_generated_float = pixels.dtype != np.uint8
+    image.source = "GENERATED"
+    image.colorspace_settings.name, image.alpha_mode = colours, alpha
     if pixels.dtype == np.uint8:
         pixels = pixels.astype(np.float32) / np.float32(255.0)
-    if len(image.pixels) != len(pixels):  # painted on another size than the file on disk has
-        image.source = "GENERATED"
-        width, height = (int(pixels_of_side) for pixels_of_side in path.stem.split("_")[-2:])
-        image.generated_width, image.generated_height = width, height
     image.pixels.foreach_set(pixels)
     image.update()
+
+
+def _leave_modes() -> None:
+    """Leave Edit Mode and the like: they show other geometry than a render does."""
+    for scene in bpy.data.scenes:
+        for layer in scene.view_layers:
+            active = layer.objects.active
+            if active is not None and active.mode != "OBJECT":
+                with bpy.context.temp_override(scene=scene, view_layer=layer, active_object=active, object=active):
+                    bpy.ops.object.mode_set(mode="OBJECT")
 
 
 def memory_bytes() -> int:
