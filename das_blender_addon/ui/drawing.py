@@ -62,7 +62,7 @@ def draw_server_line(layout, context) -> None:
         if failure:
             alert(layout, failure)
         icon = "CHECKMARK" if welcome is not None else "QUESTION"
-        words = words_of_server(welcome) if welcome is not None else f"{server}, not asked yet"
+        words = words_of_server(welcome) if welcome is not None else server if failure else f"{server}, not asked yet"
     row = layout.split(factor=0.6)
     row.label(text=words, icon=icon)
     row.operator("das.test_connection", icon="LINKED")

@@ -18,6 +18,7 @@ from ..shot.shot_folder import ensure_shot_id, shot_folder
 from ..take import drive, recent
 from . import session
 from .images import load_sequence, show_image
+from .job_report import redraw_status, report_end
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
 
@@ -70,6 +71,7 @@ class JobOperator:
         session.show_begin(context.window_manager.das, self.bl_label, self.line)
         show, done = shown_in_window(type(self), context.scene.name)
         session.start_job(session.SessionJob(self.bl_label, recipe, show, done))
+        redraw()
         return {"FINISHED"}
 
 
@@ -100,12 +102,14 @@ def shown_in_window(operator: type, scene_name: str):
             error = late
         session.show_end(bpy.context.window_manager.das, words, error, operator.line)
         redraw()
+        report_end(operator.bl_label, words, error)
 
     return show, done
 
 
 def redraw() -> None:
-    """Let every Properties editor and the preferences show what is new."""
+    """Let the status bar, every Properties editor and the preferences show what is new."""
+    redraw_status()
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type in {"PROPERTIES", "PREFERENCES", "IMAGE_EDITOR", "SEQUENCE_EDITOR"}:

@@ -39,11 +39,7 @@ class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
     """Server, prompt and model of the shot."""
 
     bl_label = "Diffusion as Shader"
-    bl_order = -1  # before those of the first frame's engine
-
-    def draw_header_preset(self, _context):
-        """The presets, at the right end of the header."""
-        DAS_PT_presets.draw_panel_header(self.layout)
+    bl_options = {"HIDE_HEADER"}  # Blender puts it before all others then, those of the first frame's engine, too
 
     def draw(self, context):
         layout = self.layout
@@ -71,6 +67,9 @@ class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
         row = layout.row(align=True)
         row.prop(settings, "model", **compat.placeholder(model.name if model else "server's default"))
         row.menu("DAS_MT_models", text="", icon="DOWNARROW_HLT")
+        row = layout.row()
+        row.alignment = "RIGHT"
+        DAS_PT_presets.draw_menu(row, "Presets")
 
 
 class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):

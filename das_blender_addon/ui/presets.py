@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Blender's own presets for the settings of a shot: kept among the user's scripts, chosen in the panel's header.
+"""Blender's own presets for the settings of a shot: kept among the user's scripts, chosen in the panel.
 
 A preset holds how a shot is made, not what it shows: no prompt, no seed, no server, no files.
 """

@@ -30,10 +30,8 @@ def test_every_setting_of_a_preset_exists(scene):
     assert set(presets.SETTINGS) <= set(scene.das.bl_rna.properties.keys())
 
 
-def test_panel_offers_presets_in_its_header(scene):
-    layout = Layout()
-    panels.DAS_PT_shot.draw_header_preset(SimpleNamespace(layout=layout), bpy.context)
-    assert layout.drawn == ["DAS_PT_presets"]
+def test_panel_offers_presets(scene):
+    assert "DAS_PT_presets" in drawn(panels.DAS_PT_shot)
 
 
 def menu_entries() -> list:
