@@ -10,6 +10,7 @@ import bpy
 from . import commands, compat, engine, local_server
 from .jobs import unchanged
 from .ui import (
+    cache_page,
     clip_operator,
     drawing,
     files,
@@ -32,6 +33,7 @@ MODULES = (
     engine,
     job_report,
     operators,
+    cache_page,
     clip_operator,
     files,
     saving,

@@ -217,6 +217,14 @@ def keep_rendered(folder: Path, frame: int, view: str, png: bytes, record: dict)
     return FirstFrame(path, png, "rendered")
 
 
+def rendered_pictures(folder: Path) -> list[Path]:
+    """The pictures of the shot's ``folder`` that are as we rendered them, of any frame: they can be rendered again.
+
+    Nothing that somebody painted, put there or had put aside is among them.
+    """
+    return [file.path for file in _files(folder) if _is_rendered(file)]
+
+
 def put_aside_painted(
     folder: Path,
     frame: int,

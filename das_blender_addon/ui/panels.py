@@ -67,9 +67,7 @@ class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
         row = layout.row(align=True)
         row.prop(settings, "model", **compat.placeholder(model.name if model else "server's default"))
         row.menu("DAS_MT_models", text="", icon="DOWNARROW_HLT")
-        row = layout.row()
-        row.alignment = "RIGHT"
-        DAS_PT_presets.draw_menu(row, "Presets")
+        DAS_PT_presets.draw_menu(layout, "Presets")
 
 
 class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):

@@ -8,6 +8,7 @@ from bpy.props import BoolProperty, FloatProperty, IntProperty, StringProperty
 
 from .. import compat, local_server
 from ..shot.machine import DEFAULT_SERVER, DEFAULT_TIMEOUT_S
+from .cache_page import draw_caches
 from .drawing import alert, draw_server_line, say
 
 LOG_LINES_SHOWN = 12
@@ -60,6 +61,7 @@ class DAS_AP_preferences(bpy.types.AddonPreferences):
         draw_server_line(layout, context)
         layout.prop(self, "timeout_s")
         layout.prop(self, "cache_folder")
+        draw_caches(layout)
 
         box = layout.box()
         box.label(text="Server on This Machine")

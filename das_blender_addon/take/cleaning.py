@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What lies in a cache, how large it is, and what of it can be thrown away because it can be made again: takes,
+previews of the tracking video, rendered first frames.  No Blender in here.
+
+Everything else stays: painted pictures, those that were put aside, and files that are nobody's idea of a cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..shot.pictures import rendered_pictures
+
+TAKES, PREVIEWS, FIRST_FRAMES, KEPT = "takes", "previews", "first frames", "kept"
+DISPOSABLE = (TAKES, PREVIEWS, FIRST_FRAMES)
+UNFINISHED_S = 86400.0
+"""A take without an end that nobody has written to for so long is not being made any more."""
+
+_KEY, _FRAME = re.compile(r"[0-9a-f]{64}"), re.compile(r"\d{4,}\.png")
+"""Names of takes' folders and of previews' files."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One thing in a cache: a take's folder, a folder of previews, a first frame, or what else there is (`KEPT`).
+
+    ``shot``: name of the shot's folder.
+    """
+
+    kind: str
+    shot: str
+    path: Path
+    size_bytes: int
+
+
+# ── What is there ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pieces_of(caches: Iterable[Path], used_takes: Collection[str] = ()) -> list[Piece]:
+    """Everything in the ``caches``.  ``used_takes``: keys of takes that are on a strip; those count as kept."""
+    found = []
+    for cache in dict.fromkeys(Path(cache) for cache in caches):
+        for folder in _folders(cache):
+            if any((folder / name).is_dir() for name in ("takes", "first_frames", "tracking_preview", "layers")):
+                found += _pieces_of_shot(folder, folder.name, used_takes)
+    return found
+
+
+def _pieces_of_shot(folder: Path, shot: str, used_takes: Collection[str]) -> Iterator[Piece]:
+    for take in _folders(folder / "takes"):
+        is_ours = _KEY.fullmatch(take.name) is not None  # else somebody's folder of that name
+        kind = TAKES if is_ours and take.name not in used_takes and not _is_being_made(take) else KEPT
+        yield Piece(kind, shot, take, _size(take))
+    previews = folder / "tracking_preview"
+    if previews.is_dir():
+        yield Piece(PREVIEWS, shot, previews, sum(map(_size, _frames_in(previews))))
+    rendered = set(rendered_pictures(folder))
+    for path in rendered:
+        yield Piece(FIRST_FRAMES, shot, path, _size(path) + _size(path.with_suffix(".json")))
+    records = {path.with_suffix(".json") for path in rendered}
+    for path in (*_files(folder / "first_frames"), *_files(folder)):
+        if path not in rendered and path not in records:
+            yield Piece(KEPT, shot, path, _size(path))
+    for layer in _folders(folder / "layers"):
+        yield from _pieces_of_shot(layer, f"{shot}, {layer.name}", used_takes)
+
+
+def total_bytes(pieces: Iterable[Piece], *kinds: str) -> int:
+    """The size of the ``pieces`` of these ``kinds``, of all where none is named."""
+    return sum(piece.size_bytes for piece in pieces if not kinds or piece.kind in kinds)
+
+
+def size_in_words(size_bytes: int) -> str:
+    """Like "1.2 GB"."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= length:
+            return f"{size_bytes / length:.1f} {unit}"
+    return f"{size_bytes} bytes"
+
+
+def in_words(pieces: Iterable[Piece]) -> list[str]:
+    """What the ``pieces`` are, a line for each shot, the largest first."""
+    shots: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        shots.setdefault(piece.shot, []).append(piece)
+    lines = []
+    for shot, its in sorted(shots.items(), key=lambda item: -total_bytes(item[1])):
+        parts = []
+        for kind, one in ((TAKES, "take"), (PREVIEWS, "tracking preview"), (FIRST_FRAMES, "rendered first frame")):
+            count = sum(piece.kind == kind for piece in its)
+            if count:
+                parts.append(f"{count} {one}{'s' if count > 1 else ''} ({size_in_words(total_bytes(its, kind))})")
+        lines.append(f"{shot}: {', '.join(parts)}")
+    return lines
+
+
+# ── Throwing away ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def throw_away(pieces: Iterable[Piece]) -> tuple[int, list[str]]:
+    """Delete the ``pieces``; returns how many bytes that freed, and why something stayed, one sentence each.
+
+    A first frame that was painted over since it was found stays.
+    """
+    freed, refused = 0, []
+    for piece in pieces:
+        if piece.kind not in DISPOSABLE:
+            continue
+        try:
+            if _delete(piece):
+                freed += piece.size_bytes
+        except OSError as error:
+            refused.append(f"{piece.path} cannot be deleted: {error.strerror or error}.")
+    return freed, refused
+
+
+def _delete(piece: Piece) -> bool:
+    if piece.kind == FIRST_FRAMES:
+        folder = piece.path.parent.parent if piece.path.parent.name == "first_frames" else piece.path.parent
+        if piece.path not in rendered_pictures(folder):
+            return False
+        piece.path.unlink()
+        piece.path.with_suffix(".json").unlink(missing_ok=True)
+        return True
+    if piece.kind == PREVIEWS:
+        for path in _frames_in(piece.path):
+            path.unlink(missing_ok=True)
+        if not any(piece.path.iterdir()):
+            piece.path.rmdir()
+        return True
+    (piece.path / "take.json").unlink(missing_ok=True)  # first: from now on it is no take
+    shutil.rmtree(piece.path)
+    return True
+
+
+# ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _frames_in(previews: Path) -> list[Path]:
+    return [path for path in _files(previews) if _FRAME.fullmatch(path.name)]
+
+
+def _is_being_made(take: Path) -> bool:
+    if (take / "take.json").is_file():
+        return False
+    newest = max((_changed(path) for path in (take, *_walk(take))), default=0.0)
+    return time.time() - newest < UNFINISHED_S
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # gone meanwhile
+        return 0.0
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(folder):
+        yield from (Path(root) / name for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return sum(one.stat().st_size for one in _walk(path)) if path.is_dir() else path.stat().st_size
+    except OSError:  # it changes while it is looked at
+        return 0

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The caches in the preferences: how large they are, and *Clean Up*, which says what it would delete before it does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import bpy
+from bpy.props import BoolProperty
+
+from .. import compat
+from ..errors import DasError
+from ..scene.sequencer import TAKE_PROPERTY
+from ..shot import machine
+from ..shot.settings import resolve_settings
+from ..take import cleaning, recent
+from . import session
+from .drawing import say
+from .job_operators import redraw
+
+FRESH_S = 60.0
+"""Seconds for which a size that was measured is shown before it is measured again."""
+SHOTS_SHOWN = 12
+DIALOG_PX = 520
+
+
+class _Measured:
+    """The caches as they were when a thread last looked; a large one on a network takes a while."""
+
+    def __init__(self):
+        self.asked: tuple = ()
+        self.pieces: list[cleaning.Piece] | None = None
+        self._at = 0.0
+        self._thread: threading.Thread | None = None
+
+    def look(self) -> None:
+        """Let a thread look where what is known is old, or of other caches."""
+        asked = (tuple(caches()), frozenset(used_takes()))
+        is_fresh = asked == self.asked and time.monotonic() - self._at < FRESH_S
+        if is_fresh or (self._thread is not None and self._thread.is_alive()):
+            return
+        self.asked, self._at = asked, time.monotonic()
+        self._thread = threading.Thread(target=self._work, args=asked, name="das cache", daemon=True)
+        self._thread.start()
+        if not bpy.app.background:
+            bpy.app.timers.register(self._wait, first_interval=0.2)
+
+    def forget(self) -> None:
+        """Look again at the next time."""
+        self._at = -FRESH_S
+
+    def join(self) -> None:
+        """Wait for the thread."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self, chosen, used) -> None:
+        self.pieces = cleaning.pieces_of(chosen, used)
+
+    def _wait(self) -> float | None:
+        if self._thread.is_alive():
+            return 0.2
+        redraw()
+        return None
+
+
+measured = _Measured()
+
+
+def caches() -> list[Path]:
+    """The folders in which this user's first frames and takes are, as far as the open file tells."""
+    found = []
+    try:
+        found.append(resolve_settings(bpy.context.scene).cache_folder)
+    except DasError:  # told elsewhere
+        pass
+    chosen = machine.machine_settings().cache_folder
+    if chosen:
+        found.append(Path(bpy.path.abspath(chosen)))
+    found.append(machine.user_folder("das_cache"))
+    return list(dict.fromkeys(found))
+
+
+def used_takes() -> set[str]:
+    """The takes that are on a strip of the open file."""
+    strips = (strip for scene in bpy.data.scenes for strip in compat.all_strips(scene))
+    return {str(strip[TAKE_PROPERTY]) for strip in strips if TAKE_PROPERTY in strip.keys()}
+
+
+class DAS_OT_clean_up(bpy.types.Operator):
+    bl_idname = "das.clean_up"
+    bl_label = "Clean Up"
+    bl_description = "Delete what can be made again from the caches; says what before it does. Painted pictures stay"
+    bl_options = {"REGISTER"}
+
+    takes: BoolProperty(name="Takes", description="Delete takes that are on no strip of this file", default=True)
+    previews: BoolProperty(name="Tracking Previews", description="Delete the videos of Preview Tracking", default=True)
+    first_frames: BoolProperty(
+        name="Rendered First Frames", description="Delete first frames that nobody painted over", default=True
+    )
+
+    @classmethod
+    def poll(cls, context):
+        if session.running_job() is not None:
+            cls.poll_message_set(f"{session.running_job().name} is running: wait for it, or cancel it")
+            return False
+        return True
+
+    def invoke(self, context, _event):
+        """Look at the caches and ask."""
+        if bpy.app.background:
+            return self.execute(context)
+        self._pieces = cleaning.pieces_of(caches(), used_takes())
+        if not cleaning.total_bytes(self._pieces, *cleaning.DISPOSABLE):
+            self.report({"INFO"}, "There is nothing to clean up")
+            return {"CANCELLED"}
+        return context.window_manager.invoke_props_dialog(
+            self, width=DIALOG_PX, title="Clean Up the Caches", confirm_text="Delete"
+        )
+
+    def draw(self, _context):
+        """What would be deleted, and what would not."""
+        layout = self.layout
+        for name, kind in (
+            ("takes", cleaning.TAKES),
+            ("previews", cleaning.PREVIEWS),
+            ("first_frames", cleaning.FIRST_FRAMES),
+        ):
+            row = layout.row()
+            row.prop(self, name)
+            row.label(text=cleaning.size_in_words(cleaning.total_bytes(self._pieces, kind)))
+        chosen = self._chosen(self._pieces)
+        lines = cleaning.in_words(chosen)
+        box = layout.box().column(align=True)
+        for line in lines[:SHOTS_SHOWN]:
+            box.label(text=line)
+        if len(lines) > SHOTS_SHOWN:
+            box.label(text=f"and {len(lines) - SHOTS_SHOWN} more shots")
+        if not lines:
+            box.label(text="Nothing")
+        layout.label(text="Painted pictures stay, and takes that are on a strip of this file.", icon="INFO")
+        layout.label(text="Strips of other files lose the takes that are deleted.", icon="ERROR")
+
+    def execute(self, context):
+        """Delete."""
+        pieces = self._chosen(cleaning.pieces_of(caches(), used_takes()))
+        freed, refused = cleaning.throw_away(pieces)
+        if self.takes:
+            recent.forget_takes()
+        measured.forget()
+        redraw()
+        for words in refused:
+            self.report({"WARNING"}, words)
+        self.report({"INFO"}, f"{cleaning.size_in_words(freed)} freed")
+        return {"FINISHED"}
+
+    def _chosen(self, pieces) -> list[cleaning.Piece]:
+        wanted = {
+            cleaning.TAKES: self.takes,
+            cleaning.PREVIEWS: self.previews,
+            cleaning.FIRST_FRAMES: self.first_frames,
+        }
+        return [piece for piece in pieces if wanted.get(piece.kind, False)]
+
+
+def draw_caches(layout) -> None:
+    """The sizes, and the button."""
+    measured.look()
+    box = layout.box()
+    box.label(text="Caches")
+    for cache in measured.asked[0]:
+        box.label(text=str(cache), icon="FILE_FOLDER", translate=False)
+    if measured.pieces is None:
+        say(box, "Measuring", "SORTTIME")
+        return
+    sizes = ", ".join(
+        f"{kind} {cleaning.size_in_words(cleaning.total_bytes(measured.pieces, kind))}"
+        for kind in (*cleaning.DISPOSABLE, cleaning.KEPT)
+    )
+    row = box.row()
+    row.label(text=f"{cleaning.size_in_words(cleaning.total_bytes(measured.pieces))}: {sizes}")
+    row.operator("das.clean_up", icon="TRASH")
+
+
+def register():
+    """Register the operator."""
+    bpy.utils.register_class(DAS_OT_clean_up)
+
+
+def unregister():
+    """Undo `register`."""
+    bpy.utils.unregister_class(DAS_OT_clean_up)
