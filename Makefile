@@ -22,8 +22,8 @@ help:
 setup:
 	@$(SETUP) main
 
-setup-tests: setup
-	@$(SETUP) blenders
+setup-tests:
+	@$(SETUP) main blenders
 
 demo: setup
 	@$(VENV)/python scripts/demo.py

@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from stations import Quiet, Station
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDON_PACKAGE = "das_blender_addon"
@@ -69,11 +70,14 @@ def blender_command(out: Path) -> tuple[list[str], dict[str, str], str]:
     blender = os.environ.get("BLENDER")
     if not blender:
         return [sys.executable, str(ROOT / "scripts" / "demo_in_blender.py")], environment, ADDON_PACKAGE
-    say("building and installing the extension")
-    build = [sys.executable, str(ROOT / "build_extension.py"), "--only-this-platform", "--out", str(out / "extension")]
-    archive = subprocess.run(build, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1]
-    install = [blender, "--command", "extension", "install-file", "-r", "user_default", "-e", archive]
-    subprocess.run(install, env=environment, check=True)
+    with Station("building and installing the extension"):
+        folder = out / "extension"
+        build = [sys.executable, str(ROOT / "build_extension.py"), "--only-this-platform", "--out", str(folder)]
+        archive = subprocess.run(build, check=True, stdout=subprocess.PIPE, text=True).stdout.strip().splitlines()[-1]
+        install = [blender, "--command", "extension", "install-file", "-r", "user_default", "-e", archive]
+        installing = Quiet(install, out / "install.log", env=environment)
+        if installing.process.wait() != 0:
+            sys.exit(f"demo: {blender} does not install the extension:\n{installing.words()}")
     script = ["--background", "--python-exit-code", "1", "--python", str(ROOT / "scripts" / "demo_in_blender.py"), "--"]
     return [blender, *script], environment, f"bl_ext.user_default.{ADDON_PACKAGE}"
 
@@ -148,8 +152,8 @@ def main() -> None:
     out.mkdir(parents=True)
 
     began = time.monotonic()
-    say("starting the server")
-    server, address = start_server(out)
+    with Station("starting the server"):
+        server, address = start_server(out)
     server_s = time.monotonic() - began
     try:
         command, environment, package = blender_command(out)

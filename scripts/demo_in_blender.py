@@ -8,6 +8,7 @@ Run by `scripts/demo.py`, either as ``python demo_in_blender.py …`` with Blend
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib
 import json
@@ -22,28 +23,40 @@ from pathlib import Path
 import bpy
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))  # Blender runs a script without its folder
+
+from stations import Station  # noqa: E402
+
 PROMPT = "a striped clay creature bends and waves on a checkered floor, soft daylight"
 COLUMN_FRAMES = (1, 17, 33, 49)
 
 
 class Progress(logging.Handler):
-    """Says on the terminal what the extension logs, one line for each step that a person would notice."""
+    """Draws the station's bar from what the extension logs, and lets no warning go by."""
 
-    def __init__(self, terminal):
+    def __init__(self, station: Station):
         super().__init__(logging.INFO)
-        self._terminal = terminal
-        self._last = ("", -10)
+        self._station = station
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Drop a line of the same stage that is less than 3 % further."""
+        """A line that starts with a percentage moves the bar."""
         text = record.getMessage()
-        found = re.match(r"\s*(\d+)%\s+(\w+)", text)
+        found = re.match(r"\s*(\d+)%\s+(.*)", text)
         if found:
-            stage, percent = found[2], int(found[1])
-            if stage == self._last[0] and percent < self._last[1] + 3:
-                return
-            self._last = (stage, percent)
-        print(f"   {text}", file=self._terminal, flush=True)
+            self._station.progress(int(found[1]) / 100, found[2])
+        elif record.levelno >= logging.WARNING:
+            self._station.say(text)
+
+
+@contextlib.contextmanager
+def watched(station: Station):
+    """Show in ``station`` what is logged meanwhile."""
+    progress = Progress(station)
+    logging.getLogger().addHandler(progress)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(progress)
 
 
 def terminal_without_blenders_chatter(log: Path):
@@ -54,6 +67,7 @@ def terminal_without_blenders_chatter(log: Path):
         os.dup2(chatter.fileno(), 1)
         os.dup2(chatter.fileno(), 2)
     sys.stderr = terminal
+    logging.basicConfig(level=logging.INFO, stream=sys.__stderr__)
     return terminal
 
 
@@ -83,12 +97,13 @@ def tracking_movie(files, target: Path, like: bpy.types.Scene, size, sequencer, 
     bpy.data.scenes.remove(scene)
 
 
-def blender_frames(scene: bpy.types.Scene, folder: Path) -> dict[str, str]:
+def blender_frames(scene: bpy.types.Scene, folder: Path, station: Station) -> dict[str, str]:
     """Blender's own render (Cycles, half size) at the contact sheet's moments."""
     engine, path = scene.render.engine, scene.render.filepath
     scene.render.engine, scene.render.resolution_percentage = "CYCLES", 50
     files = {}
-    for number in COLUMN_FRAMES:
+    for index, number in enumerate(COLUMN_FRAMES):
+        station.progress(index / len(COLUMN_FRAMES), f"frame {number}")
         scene.frame_set(number)
         scene.render.filepath = files[str(number)] = str(folder / f"{number:04d}.png")
         bpy.ops.render.render(write_still=True, scene=scene.name)
@@ -120,12 +135,6 @@ def main() -> None:
     arguments = parser.parse_args(words)
     out = Path(arguments.out)
     terminal = terminal_without_blenders_chatter(out / "blender.log")
-    logging.getLogger().addHandler(Progress(terminal))
-    logging.getLogger().setLevel(logging.INFO)
-
-    def say(text: str) -> None:
-        print(f"── {text}", file=terminal, flush=True)
-
     sys.path.insert(0, str(ROOT))
     from scripts import demo_scene
 
@@ -139,34 +148,35 @@ def main() -> None:
     }
     timings = {}
 
-    say(f"Blender {bpy.app.version_string}: building the demo scene")
     (out / "frames").mkdir()
     os.environ["DAS_SERVER"] = arguments.server  # not in the file: it is gone when the demo is over
-    scene = build_file(out, arguments.seed, arguments.size, addon["compat"])
+    with Station(f"Blender {bpy.app.version_string}: building the demo scene", terminal):
+        scene = build_file(out, arguments.seed, arguments.size, addon["compat"])
 
-    say("Render Animation with the engine Diffusion as Shader")
-    began = time.monotonic()
-    bpy.ops.render.render(animation=True)
-    timings["render_animation"] = round(time.monotonic() - began, 2)
-    take = addon["api"].render_take(scene)  # in the cache already
-    shutil.copyfile(take.first_frame, out / "first_frame.png")
+    with Station("Render Animation with the engine Diffusion as Shader", terminal) as station, watched(station):
+        began = time.monotonic()
+        bpy.ops.render.render(animation=True)
+        timings["render_animation"] = round(time.monotonic() - began, 2)
+        take = addon["api"].render_take(scene)  # in the cache already
+        shutil.copyfile(take.first_frame, out / "first_frame.png")
 
-    say("a movie of the tracking video")
-    sizes = [int(word) for word in take.report["model_size"]]
-    tracking_movie(take.tracking_frames, out / "tracking.mp4", scene, sizes, addon["scene.sequencer"], addon["compat"])
+    with Station("a movie of the tracking video", terminal):
+        sizes = [int(word) for word in take.report["model_size"]]
+        tracking_movie(
+            take.tracking_frames, out / "tracking.mp4", scene, sizes, addon["scene.sequencer"], addon["compat"]
+        )
 
-    say("the strip in the sequencer, and its movie")
-    strip = addon["api"].add_to_sequencer(take, scene)
-    edit_scene = strip.id_data
-    render_strip_movie(edit_scene, out / "demo.mp4", addon["compat"])
+    with Station("the strip in the sequencer, and its movie", terminal):
+        strip = addon["api"].add_to_sequencer(take, scene)
+        render_strip_movie(strip.id_data, out / "demo.mp4", addon["compat"])
 
-    say("Blender's own render, to compare")
-    (out / "blender_render").mkdir()
-    began = time.monotonic()
-    own = blender_frames(scene, out / "blender_render")
-    timings["blender_own_render_4_frames"] = round(time.monotonic() - began, 2)
-    scene.frame_set(scene.frame_start)
-    bpy.ops.wm.save_as_mainfile(filepath=str(out / "demo.blend"))
+    with Station("Blender's own render, to compare", terminal) as station:
+        (out / "blender_render").mkdir()
+        began = time.monotonic()
+        own = blender_frames(scene, out / "blender_render", station)
+        timings["blender_own_render_4_frames"] = round(time.monotonic() - began, 2)
+        scene.frame_set(scene.frame_start)
+        bpy.ops.wm.save_as_mainfile(filepath=str(out / "demo.blend"))
 
     result = {
         "blender_version": bpy.app.version_string,

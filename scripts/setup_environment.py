@@ -2,11 +2,13 @@
 """Make the virtual environments of this project, from whatever Python 3.11 or 3.13 the machine has.
 
     python3 scripts/setup_environment.py main            .venv: server, Blender as a module, test tools
-    python3 scripts/setup_environment.py blenders        one more environment per Blender version that is tested
+    python3 scripts/setup_environment.py main blenders   that, and one environment per other Blender that is tested
     python3 scripts/setup_environment.py list            print `<blender version> <python of its environment>` lines
 
-A finished environment carries a stamp of what went into it; a second run sees the stamp and does nothing.  Needs only
-the standard library of any Python 3.9 or newer.  ``PYTHON`` names an interpreter to prefer.
+A finished environment carries a stamp of what went into it; a second run sees the stamp and does nothing.  Those that
+are not finished are made side by side.  What pip and apt say is in `setup.log` of the environment's folder or, when
+they fail, on the terminal.  Needs only the standard library of any Python 3.9 or newer.  ``PYTHON`` names an
+interpreter to prefer.
 """
 
 from __future__ import annotations
@@ -18,7 +20,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
+
+from stations import Quiet, Station
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "scripts" / "constraints.txt"
@@ -56,10 +63,6 @@ def say(text: str) -> None:
     print(f"── {text}", flush=True)
 
 
-def run(*command: object, **kwargs) -> None:
-    subprocess.run([str(word) for word in command], check=True, **kwargs)
-
-
 def stop(sentence: str) -> None:
     sys.exit(f"setup: {sentence}")
 
@@ -77,11 +80,15 @@ def apt_install(packages: list[str], why: str) -> None:
         if shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode != 0:
             stop(f"{why} needs system packages; as an administrator run: {' '.join(command)}")
         prefix = ["sudo", "-n"]
-    say(f"installing system packages for {why}: {' '.join(packages)}")
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    if subprocess.run([*prefix, *command], env=quiet, stdout=subprocess.DEVNULL).returncode != 0:
-        run(*prefix, "apt-get", "update", "-qq", env=quiet)
-        run(*prefix, *command, env=quiet, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    update = ["apt-get", "update", "-qq"]
+    names = " ".join(packages)
+    with Station(f"installing system packages for {why}: {names}"), tempfile.TemporaryDirectory() as folder:
+        for attempt in (command, update, command):  # the lists of a fresh machine are empty
+            apt = Quiet([*prefix, *attempt], Path(folder) / "apt.log", env=environment)
+            if apt.process.wait() == 0 and attempt is command:
+                return
+    stop(f"{' '.join(command)} failed:\n{apt.words()}")
 
 
 def ensure_system_libraries() -> None:
@@ -152,45 +159,101 @@ def main_python() -> tuple[str, tuple[int, int]]:
 # ── environments ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_venv(folder: Path, python: str, version: tuple[int, int]) -> Path:
-    """Create an empty environment with pip and return its interpreter; brings Debian's venv package if need be."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    if subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True).returncode != 0:
-        apt_install([f"python{version[0]}.{version[1]}-venv"], "virtual environments")
-    run(python, "-m", "venv", folder)
-    return folder / "bin" / "python"
+@dataclass
+class Environment:
+    """One environment: its folder, its interpreter and the arguments of the pip calls that fill it."""
+
+    folder: Path
+    python: str
+    version: tuple[int, int]
+    steps: list[list[str]]
+
+    @property
+    def stamp(self) -> Path:
+        return self.folder / ".das-stamp"
+
+    @property
+    def recipe(self) -> str:
+        """A digest of what goes into it."""
+        recipe = hashlib.sha256()
+        for part in (repr((self.steps, self.version)), CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text()):
+            recipe.update(part.encode())
+        return recipe.hexdigest()
+
+    def is_finished(self) -> bool:
+        return self.stamp.exists() and self.stamp.read_text() == self.recipe
+
+    def prepare(self) -> None:
+        """An empty folder, and Debian's venv package if need be."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        if subprocess.run([self.python, "-c", "import venv, ensurepip"], capture_output=True).returncode != 0:
+            apt_install([f"python{self.version[0]}.{self.version[1]}-venv"], "virtual environments")
+
+    def commands(self) -> list[list]:
+        """What makes it, one after the other.  Bytecode is made by whoever imports a module, not for all there are."""
+        install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile", "-c", CONSTRAINTS]
+        return [
+            [self.python, "-m", "venv", self.folder],
+            *([self.folder / "bin" / "python", *install, *step] for step in self.steps),
+        ]
 
 
-def environment(folder: Path, python: str, version: tuple[int, int], steps: list[list[str]]) -> None:
-    """Make one environment by pip steps, each under the constraints; a stamp makes the next call free."""
-    recipe = hashlib.sha256()
-    for part in (repr((steps, version)), CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text()):
-        recipe.update(part.encode())
-    stamp = folder / ".das-stamp"
-    if stamp.exists() and stamp.read_text() == recipe.hexdigest():
+def make(environments: list[Environment]) -> None:
+    """Make those that are not finished, side by side; each gets its stamp as it ends."""
+    missing = [environment for environment in environments if not environment.is_finished()]
+    if not missing:
         return
-    say(f"making {folder.name} with Python {version[0]}.{version[1]}")
-    interpreter = make_venv(folder, python, version)
-    for step in steps:
-        run(
-            interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", CONSTRAINTS, *step, cwd=ROOT
-        )
-    stamp.write_text(recipe.hexdigest())
+    for environment in missing:
+        environment.prepare()
+    names = ", ".join(f"{one.folder.name} (Python {one.version[0]}.{one.version[1]})" for one in missing)
+    todo = {environment.folder: environment.commands() for environment in missing}
+    total = sum(len(commands) for commands in todo.values())
+    running: dict[Path, Quiet] = {}
+    with Station(f"making {names}") as station:
+        try:
+            while any(todo.values()) or running:
+                for environment in missing:
+                    advance(environment, todo[environment.folder], running)
+                left = sum(len(commands) for commands in todo.values()) + len(running)
+                station.progress(1 - left / total, f"{total - left} of {total} steps")
+                time.sleep(0.1)
+        finally:
+            for command in running.values():
+                command.process.kill()
 
 
-def make_main() -> None:
+def advance(environment: Environment, todo: list[list], running: dict[Path, Quiet]) -> None:
+    """Start an environment's next command when there is none or the last one has ended well."""
+    log = environment.folder / "setup.log"
+    command = running.get(environment.folder)
+    if command is not None:
+        status = command.process.poll()
+        if status is None:
+            return
+        del running[environment.folder]
+        if status != 0:
+            stop(f"{environment.folder.name} could not be made (all that was said: {log}):\n{command.words()}")
+        if not todo:
+            environment.stamp.write_text(environment.recipe)
+    if todo:
+        running[environment.folder] = Quiet(todo.pop(0), log, cwd=ROOT)
+
+
+def main_environment() -> list[Environment]:
     """.venv: torch first and pinned, so that no dependency pulls another build; then Blender, then the project."""
     ensure_system_libraries()
     python, version = main_python()
     bpy, _, extra = BLENDERS[MAIN_BLENDER[version]]
     steps = [["torch"], [bpy, *extra], ["-e", ".[train,test]"]]
-    environment(ROOT / ".venv", python, version, steps)
+    return [Environment(ROOT / ".venv", python, version, steps)]
 
 
-def make_blenders() -> None:
+def blender_environments() -> list[Environment]:
     """One environment per tested Blender that .venv does not hold; a missing Python stops the set-up in CI only."""
     _, main_version = main_python()
+    environments = []
     for blender, (bpy, version, extra) in BLENDERS.items():
         if blender == MAIN_BLENDER[main_version]:
             continue
@@ -202,7 +265,8 @@ def make_blenders() -> None:
             say(f"NOT TESTED HERE: {sentence}")
             continue
         steps = [[bpy, *extra, *EXTENSION_REQUIREMENTS, "pytest"]]
-        environment(blender_folder(blender), python, version, steps)
+        environments.append(Environment(blender_folder(blender), python, version, steps))
+    return environments
 
 
 def blender_folder(blender: str) -> Path:
@@ -219,10 +283,14 @@ def list_blenders() -> None:
 
 
 def main() -> None:
-    verbs = {"main": make_main, "blenders": make_blenders, "list": list_blenders}
-    if len(sys.argv) != 2 or sys.argv[1] not in verbs:
-        stop(f"say one of: {', '.join(verbs)}.")
-    verbs[sys.argv[1]]()
+    words = sys.argv[1:]
+    if words == ["list"]:
+        list_blenders()
+        return
+    kinds = {"main": main_environment, "blenders": blender_environments}
+    if not words or any(word not in kinds for word in words):
+        stop(f"say {' or '.join(kinds)}, or list.")
+    make([environment for word in words for environment in kinds[word]()])
 
 
 if __name__ == "__main__":
