@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import DasError, MessageTooLarge, ProtocolError, StorageError
-from ..protocol import messages
+from ..protocol import kinds, messages
 from ..protocol.frames import blob_sha
 from ..protocol.messages import CHUNK_BYTES, FETCH_CREDIT
 from .connection import Connection, ShouldStop
@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 OnBytes = Callable[[int, int], None]
 
-FRAMES = "frames"
-"""`DasError.field` of a finished job whose frames the server no longer has: somebody else acknowledged it."""
 
 _UPLOAD_REWINDS = 8
 
@@ -43,12 +41,15 @@ class DasClient(Connection):
         spec: messages.JobSpec,
         inputs: list[messages.JobInput],
         *,
+        again: bool = False,
         should_stop: ShouldStop | None = None,
     ) -> messages.Accepted | messages.Need:
-        """Ask for a job.  `Need` names blobs to upload first; asking again with the same id is harmless."""
-        return self._request(
-            messages.Submit(0, job, spec, inputs), messages.Accepted, messages.Need, should_stop=should_stop
-        )
+        """Ask for a job.  `Need` names blobs to upload first; asking again with the same id is harmless.
+
+        `Accepted.job` is the id to go on with.  ``again``: its results are gone, and it is to be rendered once more.
+        """
+        request = messages.Submit(0, job, spec, inputs, self.requester, self.lease_s, again)
+        return self._request(request, messages.Accepted, messages.Need, should_stop=should_stop)
 
     def attach(self, job: str, after: int = 0, *, should_stop: ShouldStop | None = None) -> messages.Attached:
         """Follow a job: `next_event` then gives its events with ``seq`` > ``after``, in order, each once.
@@ -57,18 +58,24 @@ class DasClient(Connection):
         """
         self._following[job] = after
         try:
-            return self._request(messages.Attach(0, job, after), messages.Attached, should_stop=should_stop)
+            return self._request(self._attach_to(job, after), messages.Attached, should_stop=should_stop)
         except DasError:
             self._following.pop(job, None)
             raise
 
+    def renew_lease(self, job: str) -> None:
+        """Say that the job is still wanted, where a lease asks for it and it is time; any answer is good."""
+        if self._is_lease_due():
+            self._beat_at = time.monotonic()
+            self._send(self._attach_to(job, kinds.MAX_NUMBER))
+
     def cancel(self, job: str, *, timeout_s: float | None = None) -> messages.Cancelling:
-        """Ask the server to cancel a job; its CANCELLED event follows."""
-        return self._request(messages.Cancel(0, job), messages.Cancelling, timeout_s=timeout_s)
+        """Say that this requester wants the job no more; it ends when nobody does, and CANCELLED follows."""
+        return self._request(messages.Cancel(0, job, self.requester), messages.Cancelling, timeout_s=timeout_s)
 
     def ack(self, job: str, *, should_stop: ShouldStop | None = None) -> messages.Acked:
-        """Say that nothing more is wanted of a job; the server may forget its blobs."""
-        return self._request(messages.Ack(0, job), messages.Acked, should_stop=should_stop)
+        """Say that this requester has all it wants of a job; when all have, the server may forget its blobs."""
+        return self._request(messages.Ack(0, job, self.requester), messages.Acked, should_stop=should_stop)
 
     def status(self, *, should_stop: ShouldStop | None = None) -> messages.StatusReport:
         """The server's jobs and workers, for people."""
@@ -140,13 +147,6 @@ class DasClient(Connection):
     ) -> bytes:
         """The blob ``sha`` of ``size_bytes``; see `fetch_each`."""
         return next(self.fetch_each([(sha, size_bytes)], on_progress, should_stop))
-
-    def fetch_frames(self, blobs: Iterable[tuple[str, int]], should_stop: ShouldStop | None = None) -> Iterator[bytes]:
-        """`fetch_each` of a finished job's frames; a `StorageError` of the field `FRAMES` when one is not there."""
-        try:
-            yield from self.fetch_each(blobs, should_stop=should_stop)
-        except StorageError as error:
-            raise StorageError(error.message, field=FRAMES, detail=error.detail) from error
 
     def fetch_each(
         self,

@@ -58,9 +58,10 @@ class Connection:
     """A conversation with the server at ``address``, from one thread; a context manager.
 
     ``timeout_s``: how long the server may stay silent before a call raises `ServerUnreachable` (it never answered) or
-    `TransportTimeout` (it had answered before).  ``on_log`` is told in words what the user may want to know.
-    ``on_silence``: told for how many seconds the server has owed an answer, from `SILENT_S` on, and 0 when it is heard
-    again.  ``welcome``: the server's last greeting.
+    `TransportTimeout` (it had answered before).  ``requester``: who wants the jobs (uuid4 hex; "": somebody unnamed).
+    ``lease_s``: its jobs count as wanted no more when it is silent for so long; 0: never.  ``on_log`` is told in words
+    what the user may want to know.  ``on_silence``: told for how many seconds the server has owed an answer, from
+    `SILENT_S` on, and 0 when it is heard again.  ``welcome``: the server's last greeting.
     """
 
     def __init__(
@@ -70,11 +71,15 @@ class Connection:
         timeout_s: float = 10.0,
         context: zmq.Context | None = None,
         name: str = "das-blender-addon",
+        requester: str = "",
+        lease_s: float = 0.0,
         on_log: Callable[[str], None] | None = None,
         on_silence: Callable[[int], None] | None = None,
     ):
         self.address = normalise_address(address)
         self.timeout_s = timeout_s
+        self.requester = requester
+        self.lease_s = lease_s
         self.welcome: messages.Welcome | None = None
         self._name = name
         self._on_log = on_log
@@ -129,7 +134,7 @@ class Connection:
             if self._asked is not None and now - self._asked > self._attempt_s:
                 self._recover("the last question", self._unanswered_s or now, should_stop)
             elif self._asked is None and (
-                now - self._heard > HEARTBEAT_S or (self._gap and now - self._beat_at > GAP_S)
+                now - self._heard > HEARTBEAT_S or (self._gap and now - self._beat_at > GAP_S) or self._is_lease_due()
             ):
                 self._beat()
             # 3. wait a little
@@ -141,11 +146,18 @@ class Connection:
 
     def _beat(self) -> None:
         """Ask for the events since the last one seen; the answers are taken by `next_event`."""
-        beats: list[Any] = [messages.Attach(0, job, after) for job, after in self._following.items()]
+        beats: list[Any] = [self._attach_to(job, after) for job, after in self._following.items()]
         self._beats = {self._send(beat, wait_s=0.0) for beat in beats or [messages.Ping(0)]}
         self._asked = self._beat_at = time.monotonic()
         self._gap = False
         self._unanswered_s = self._unanswered_s or self._asked
+
+    def _attach_to(self, job: str, after: int) -> messages.Attach:
+        return messages.Attach(0, job, after, self.requester, self.lease_s)
+
+    def _is_lease_due(self) -> bool:
+        """Whether it is time to say that the jobs are still wanted."""
+        return bool(self.lease_s) and time.monotonic() - self._beat_at > self.lease_s / 3
 
     # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -14,29 +14,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..errors import DasError, JobCancelled, JobRejected, ProtocolError, SettingsError, TransportError, error_from_code
-from ..protocol import codec, frames
-from ..protocol.messages import (
-    PROGRESS_STAGES,
-    Artefact,
-    Capabilities,
-    Event,
-    JobInput,
-    JobSpec,
-    Need,
+from ..errors import (
+    DasError,
+    JobCancelled,
+    JobRejected,
+    ProtocolError,
+    StorageError,
+    TransportError,
+    error_from_code,
 )
+from ..protocol import codec
+from ..protocol.messages import PROGRESS_STAGES, Artefact, Event, JobInput, Need
 from .client import DasClient
 from .connection import POLL_S, ShouldStop
 from .files import holds, write_whole
+from .inputs import JobRequest, job_inputs
 
 log = logging.getLogger(__name__)
+
+SHARED_JOBS_VERSION = 2
+"""The version of the protocol since which several may want one job."""
 
 CANCEL_WAIT_S = 1.0
 """How long a stopped job waits for the server's CANCELLED, seconds."""
 
 _SUBMIT_ROUNDS = 4
+_FETCH_ROUNDS = 3
 _SPANS = {
     "uploading": (0.00, 0.04),
     "queued": (0.04, 0.04),
@@ -52,22 +55,6 @@ _SPANS = {
 
 
 # ── What goes in, what happens, what comes out ──────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """A job's settings and inputs, all of ``T = spec.num_frames`` frames at ``spec.width`` × ``spec.height``.
-
-    ``tracking_video`` ``[T,H,W,3]`` uint8.  ``first_frame_png``: the bytes of a PNG.  ``first_frame_xy`` ``[T,H,W,2]``
-    f32 pixels and ``first_frame_visible`` ``[T,H,W]`` bool: where each pixel's point lies in the first frame and
-    whether it is seen there; sent only to models that read them.
-    """
-
-    spec: JobSpec
-    tracking_video: np.ndarray
-    first_frame_png: bytes
-    first_frame_xy: np.ndarray | None = None
-    first_frame_visible: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +121,7 @@ def run_job(
     on_event: OnEvent | None = None,
     should_stop: ShouldStop | None = None,
     job_id: str | None = None,
+    lease_s: float = 0.0,
     timeout_s: float = 30.0,
     poll_s: float = POLL_S,
     leaves_running: Callable[[], bool] = lambda: False,
@@ -141,17 +129,23 @@ def run_job(
     """Run ``request`` on the server at ``address`` and keep its frames as ``frames_folder/0001.png`` …; blocks.
 
     Calls ``on_event`` in this thread.  A server that restarts is found again and the job goes on; ``timeout_s`` is how
-    long it may be silent.  The same ``job_id`` (uuid4 hex) with the same request resumes an earlier call, frames
-    already there included.  When ``should_stop`` says True, the server is told to cancel, unless ``leaves_running``
-    says that somebody else waits for the job, and `JobCancelled` is raised.
+    long it may be silent.  Calls with the same ``job_id`` (32 lower-case hex digits) and the same request share one
+    job, whichever processes and machines they come from, and a later one resumes it, frames already there included; it
+    runs once more only where it was cancelled or failed before this call, or its results are gone.
 
-    Raises `SettingsError` for arrays that do not fit ``request.spec``, any `TransportError`, whatever the job failed
-    of, and a `StorageError` of the field `client.FRAMES` when it is done and the server no longer has its frames.
+    When ``should_stop`` says True, the server is told that this call wants the job no more, unless ``leaves_running``
+    says that somebody else goes on with it, and `JobCancelled` is raised; the job ends when no call wants it, with
+    ``lease_s`` also so long after the death of the last one.
+
+    Raises `SettingsError` for arrays that do not fit ``request.spec``, any `TransportError`, and whatever the job
+    failed of.
     """
     run = _Run(request, Path(frames_folder), on_event, should_stop, job_id or uuid.uuid4().hex)
     with DasClient(
         address,
         timeout_s=timeout_s,
+        requester=uuid.uuid4().hex,
+        lease_s=lease_s,
         on_log=lambda text: run.tell(Log(text)),
         on_silence=lambda seconds: run.tell(Silence(seconds)),
     ) as client:
@@ -159,13 +153,18 @@ def run_job(
             # 1. what the server is, and what to send it
             welcome = client.hello(should_stop=should_stop)
             run.tell(Log(f"Connected to {welcome.server} at {client.address}."))
+            if welcome.version < SHARED_JOBS_VERSION:
+                run.asked = run.job_id = uuid.uuid4().hex
             blobs, inputs = job_inputs(request, welcome.capabilities)
-            # 2. the job, on the server's disk
-            run.submit(client, blobs, inputs)
-            # 3. its events, until the last
-            done = run.follow(client, blobs, inputs, poll_s)
-            # 4. its frames, on our disk
-            outcome = run.download(client, done)
+            for round_ in range(_FETCH_ROUNDS):
+                # 2. the job, on the server's disk
+                run.submit(client, blobs, inputs, again=round_ > 0)
+                # 3. its events, until the last
+                done = run.follow(client, blobs, inputs, poll_s)
+                # 4. its frames, on our disk
+                outcome = run.download(client, done, is_last_round=round_ + 1 == _FETCH_ROUNDS)
+                if outcome is not None:
+                    break
             run.acknowledge(client)
             return outcome
         except BaseException as error:
@@ -175,51 +174,8 @@ def run_job(
             raise
 
 
-def job_inputs(request: JobRequest, capabilities: Capabilities) -> tuple[dict[str, bytes], list[JobInput]]:
-    """The blobs of ``request`` by sha, in codecs that the server reads, and their descriptions."""
-    spec = request.spec
-    _check_shape("tracking video", request.tracking_video, (spec.num_frames, spec.height, spec.width, 3), np.uint8)
-    model = next((model for model in capabilities.models if model.name == spec.model), None)
-    blobs: dict[str, bytes] = {}
-    inputs: list[JobInput] = []
-
-    def add(role: str, blob: bytes, media: str, **array: Any) -> None:
-        sha = frames.blob_sha(blob)
-        blobs[sha] = blob
-        inputs.append(JobInput(role, sha, len(blob), media, **array))
-
-    def add_array(role: str, array: np.ndarray, *preferred: str) -> None:
-        usable = [name for name in preferred if name in frames.CODECS and name in capabilities.codecs]
-        blob, description = frames.encode_array(array, usable[0] if usable else "raw")
-        add(role, blob, "array", **description)
-
-    add_array("tracking_video", request.tracking_video, "zstd", "zlib")
-    if not request.first_frame_png:
-        raise SettingsError("The first frame is an empty file; render it again.", field="first_frame")
-    add("first_frame", request.first_frame_png, "image/png")
-    if model is not None and "first_frame_xy" in model.inputs and request.first_frame_xy is not None:
-        shape = (spec.num_frames, spec.height, spec.width)
-        _check_shape("first-frame positions", request.first_frame_xy, (*shape, 2), np.float32)
-        visible = request.first_frame_visible
-        visible = np.isfinite(request.first_frame_xy).all(axis=-1) if visible is None else visible
-        _check_shape("first-frame visibility", visible, shape, np.bool_)
-        packed = frames.pack_first_frame_xy(request.first_frame_xy, visible)
-        add_array("first_frame_xy", packed, "delta-zstd", "delta-zlib", "zstd", "zlib")
-        if "first_frame_visible" in model.inputs:
-            add_array("first_frame_visible", visible, "zstd", "zlib")
-    return blobs, inputs
-
-
-def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
-    if array.shape != shape or array.dtype != dtype:
-        raise SettingsError(
-            f"The {name} is {list(array.shape)} {array.dtype}, the job's settings ask for {list(shape)} "
-            f"{np.dtype(dtype)}; export it at the model's size and window."
-        )
-
-
 class _Run:
-    """The state of one `run_job`."""
+    """The state of one `run_job`.  ``asked``: the job's id for all who share it; ``job_id``: that of its run."""
 
     def __init__(
         self,
@@ -233,6 +189,7 @@ class _Run:
         self.folder = folder
         self.on_event = on_event
         self.should_stop = should_stop
+        self.asked = job_id
         self.job_id = job_id
         self.submitted = False
         self.over = False
@@ -250,13 +207,16 @@ class _Run:
     def mark(self, name: str) -> None:
         self.timings.setdefault(name, time.monotonic() - self.start)
 
-    def submit(self, client: DasClient, blobs: dict[str, bytes], inputs: list[JobInput]) -> None:
-        """Submit the job, uploading what the server says it lacks."""
+    def submit(
+        self, client: DasClient, blobs: dict[str, bytes], inputs: list[JobInput], *, again: bool = False
+    ) -> None:
+        """Submit the job, uploading what the server says it lacks, and follow it."""
         for _ in range(_SUBMIT_ROUNDS):
-            self.submitted = True  # from here on it may be there, even when no answer arrives
-            answer = client.submit(self.job_id, self.request.spec, inputs, should_stop=self.should_stop)
+            self.submitted, self.over = True, False  # from here on it may be there, even when no answer arrives
+            answer = client.submit(self.asked, self.request.spec, inputs, again=again, should_stop=self.should_stop)
             if not isinstance(answer, Need):
-                log.info("job %s accepted, queue position %s", self.job_id, answer.queue_position)
+                self.job_id = answer.job
+                log.info("job %s accepted as %s, queue position %s", self.asked, answer.job, answer.queue_position)
                 self.mark("submitted")
                 client.attach(self.job_id, 0, should_stop=self.should_stop)
                 return
@@ -295,6 +255,11 @@ class _Run:
                 self.submit(client, blobs, inputs)
                 continue
             if event is None or event.job != self.job_id:
+                continue
+            if event.kind == "CANCELLED" and client.lease_s and resubmitted < _SUBMIT_ROUNDS:
+                resubmitted += 1
+                self.tell(Log("The lease of the job ran out; sending it again."))
+                self.submit(client, blobs, inputs)
                 continue
             if event.kind == "DONE":
                 self.over = True
@@ -338,8 +303,11 @@ class _Run:
         self.mark("first_preview")
         self.tell(Preview(fields["step"], image, artefact.media))
 
-    def download(self, client: DasClient, done: Event) -> JobOutcome:
-        """Bring the frames to disk, each whole or not at all; those that are there already are kept."""
+    def download(self, client: DasClient, done: Event, *, is_last_round: bool) -> JobOutcome | None:
+        """Bring the frames to disk, each whole or not at all; those that are there already are kept.
+
+        None when the server no longer has some that are not there, unless ``is_last_round``: then that is raised.
+        """
         artefacts = [codec.from_plain(Artefact, plain) for plain in done.fields["artefacts"]]
         kept = sorted((a for a in artefacts if a.role == "frame"), key=lambda a: a.index)
         count = self.request.spec.kept_frames
@@ -348,31 +316,48 @@ class _Run:
                 f"The server finished the job with {len(kept)} PNG frames, {count} were asked for; look at its log."
             )
         paths = [self.folder / f"{artefact.index + 1:04d}.png" for artefact in kept]
-        missing = [(one, path) for one, path in zip(kept, paths, strict=True) if not holds(path, one.sha)]
-        images = client.fetch_frames([(one.sha, one.size_bytes) for one, _ in missing], should_stop=self.should_stop)
-        there = count - len(missing)
+        frames = list(zip(kept, paths, strict=True))
+        try:
+            self.fetch_missing(client, frames)
+        except StorageError as error:
+            if error.field != "sha":
+                raise
+            if not all(holds(path, one.sha) for one, path in frames):  # another process may have brought them meanwhile
+                if is_last_round:
+                    raise
+                self.tell(Log("The server no longer has all frames of the job; asking for it again."))
+                return None
+        self.mark("downloaded")
+        return JobOutcome(self.job_id, paths, done.fields["report"], artefacts, self.timings)
+
+    def fetch_missing(self, client: DasClient, frames: list[tuple[Artefact, Path]]) -> None:
+        """Bring those of ``frames`` that are not on disk."""
+        missing = [(one, path) for one, path in frames if not holds(path, one.sha)]
+        images = client.fetch_each([(one.sha, one.size_bytes) for one, _ in missing], should_stop=self.should_stop)
+        there, count = len(frames) - len(missing), len(frames)
         self.progress("downloading", there, count)
         for (_, path), image in zip(missing, images, strict=True):
             write_whole(path, image)
             there += 1
             self.progress("downloading", there, count)
-        self.mark("downloaded")
-        return JobOutcome(self.job_id, paths, done.fields["report"], artefacts, self.timings)
+            client.renew_lease(self.job_id)
 
     def acknowledge(self, client: DasClient) -> None:
-        """Let the server forget the job; the take is complete, so that a failure here is only logged."""
+        """Say that this call has all it wants; the take is complete, so that a failure here is only logged."""
         try:
             client.ack(self.job_id, should_stop=self.should_stop)
         except DasError as error:
             log.warning("job %s could not be acknowledged: %s", self.job_id, error)
 
     def cancel(self, client: DasClient) -> None:
-        """Tell the server to cancel, and wait a moment for it to say so; errors are only logged."""
+        """Tell the server that this call wants the job no more, and wait a moment for a job that nobody wants to end;
+        errors are only logged."""
         if not self.submitted or self.over:
             return
         until = time.monotonic() + CANCEL_WAIT_S
         try:
-            client.cancel(self.job_id, timeout_s=CANCEL_WAIT_S)
+            if client.cancel(self.job_id, timeout_s=CANCEL_WAIT_S).others:
+                return  # it goes on for them
             while (left := until - time.monotonic()) > 0:
                 event = client.next_event(left, lambda: time.monotonic() > until)
                 if event is not None and event.job == self.job_id and event.kind in ("CANCELLED", "DONE", "FAILED"):

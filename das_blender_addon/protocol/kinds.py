@@ -23,6 +23,9 @@ MAX_SIDE = 1 << 20
 MAX_SECONDS = 1e12
 """Latest time and longest duration, seconds."""
 
+MAX_LEASE_S = 86_400.0
+"""Longest lease of a requester, seconds."""
+
 MAX_TEXT = 100_000
 """Longest text of people's own (a prompt, a sentence), and longest text in a map, characters."""
 
@@ -67,8 +70,18 @@ JobId = Annotated[
         "job", most=32, pattern=re.compile(r"[0-9a-f]{32}"), words="a job id is 32 lower-case hex digits (uuid4().hex)"
     ),
 ]
+RequesterId = Annotated[
+    str,
+    Kind(
+        "requester",
+        most=32,
+        pattern=re.compile(r"([0-9a-f]{32})?"),
+        words="a requester is 32 lower-case hex digits (uuid4().hex), or empty",
+    ),
+]
+Lease = Annotated[float, Kind("lease", 0, MAX_LEASE_S)]
 
-ALL = (Request, Version, Count, SizeBytes, Amount, Seed, Weight, Seconds, Text, Name, Sha, JobId)
+ALL = (Request, Version, Count, SizeBytes, Amount, Seed, Weight, Seconds, Lease, Text, Name, Sha, JobId, RequesterId)
 
 
 def kind_of(hint: Any) -> Kind | None:

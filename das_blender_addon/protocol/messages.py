@@ -12,9 +12,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .kinds import Amount, Count, JobId, Name, Request, Seconds, Seed, Sha, SizeBytes, Text, Version, Weight
+from .kinds import (
+    Amount,
+    Count,
+    JobId,
+    Lease,
+    Name,
+    Request,
+    RequesterId,
+    Seconds,
+    Seed,
+    Sha,
+    SizeBytes,
+    Text,
+    Version,
+    Weight,
+)
 
-PROTOCOL_VERSIONS = (1,)
+PROTOCOL_VERSIONS = (2, 1)
 """Versions this code speaks, newest first."""
 
 CHUNK_BYTES = 1 << 20
@@ -35,6 +50,9 @@ DEFAULT_PORT = 5599
 HEARTBEAT_S = 2.0
 """A client that waits for events and hears nothing for this long asks again (ATTACH, or PING without a job)."""
 
+MIN_LEASE_S = 3.0
+"""Shortest lease of a requester, seconds."""
+
 
 # ── What a job is made of ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -45,7 +63,7 @@ class JobSpec:
 
     ``width``, ``height``: the model's size in pixels.  ``num_frames``: the model's window (inputs hold exactly this
     many); ``kept_frames``: how many of them the client wants back (the rest is padding).  ``options`` is for settings
-    of one model.
+    of one model.  ``model_revision``: the weights meant, `ModelCapability.revision`; "": those that are there.
     """
 
     task: Name
@@ -61,6 +79,7 @@ class JobSpec:
     height: Amount
     tracking_range: Name = "signed"
     options: dict[str, Any] = field(default_factory=dict)
+    model_revision: Name = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +134,7 @@ class ModelCapability:
     ``inputs``: roles it reads besides "tracking_video" and "first_frame".  ``installed``: weights are there.
     ``is_fast``: jobs on this server were so fast that its largest sizes take seconds, too: where somebody waits at a
     screen, the automatic size may be the largest of a shape.  ``size_range``: more sizes, for those who ask for one;
-    the automatic size is one of ``sizes`` (`sizes.py`).
+    the automatic size is one of ``sizes`` (`sizes.py`).  ``revision``: names the weights; other weights, another name.
     """
 
     name: Name
@@ -132,6 +151,7 @@ class ModelCapability:
     installed: bool
     is_fast: bool = False
     size_range: SizeRange = SizeRange()
+    revision: Name = ""
 
 
 @dataclass(frozen=True)
@@ -187,17 +207,25 @@ class Have:
 
 @dataclass(frozen=True)
 class Submit:
-    """Ask for a job under the client's own id (uuid4 hex).  Idempotent.  Reply: `Accepted`, `Need` or `Failure`."""
+    """Ask for a job under the client's own id.  Idempotent.  Reply: `Accepted`, `Need` or `Failure`.
+
+    ``requester``: who asks, by an id of the client's choice.  ``lease_s``: one that says nothing of the job for so long
+    counts as withdrawn; 0: never.  ``again``: the results are gone.
+    """
 
     request: Request
     job: JobId
     spec: JobSpec
     inputs: list[JobInput]
+    requester: RequesterId = ""
+    lease_s: Lease = 0.0
+    again: bool = False
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """The job is on disk.  ``duplicate``: it was already there.  ``queue_position`` 0 means next or running."""
+    """The job is on disk, as ``job``: the id that was asked for, or that of a later run.  ``duplicate``: it was already
+    there.  ``queue_position`` 0 means next or running."""
 
     request: Request
     job: JobId
@@ -221,6 +249,8 @@ class Attach:
     request: Request
     job: JobId
     after: Count
+    requester: RequesterId = ""
+    lease_s: Lease = 0.0
 
 
 @dataclass(frozen=True)
@@ -252,25 +282,30 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Cancel:
-    """Cancel a job; harmless when it is already over.  Reply: `Cancelling`; the CANCELLED event follows."""
+    """The requester wants the job no more; it ends when nobody does, if it is not over.  Reply: `Cancelling`."""
 
     request: Request
     job: JobId
+    requester: RequesterId = ""
 
 
 @dataclass(frozen=True)
 class Cancelling:
+    """``others``: requesters that still want the job; with 0, the CANCELLED event follows."""
+
     request: Request
     job: JobId
     state: Name
+    others: Count = 0
 
 
 @dataclass(frozen=True)
 class Ack:
-    """The client has all it wants of the job: the server may forget its blobs.  Reply: `Acked`."""
+    """The requester has all it wants of the job; the blobs go when that is true of all.  Reply: `Acked`."""
 
     request: Request
     job: JobId
+    requester: RequesterId = ""
 
 
 @dataclass(frozen=True)
@@ -353,28 +388,12 @@ PROGRESS_STAGES = ("loading", "encoding", "denoising", "decoding", "composing", 
 """Stages of PROGRESS, in order."""
 
 MESSAGES: dict[str, type] = {
-    "HELLO": Hello,
-    "WELCOME": Welcome,
-    "PUT": Put,
-    "HAVE": Have,
-    "SUBMIT": Submit,
-    "ACCEPTED": Accepted,
-    "NEED": Need,
-    "ATTACH": Attach,
-    "ATTACHED": Attached,
-    "EVENT": Event,
-    "FETCH": Fetch,
-    "CHUNK": Chunk,
-    "CANCEL": Cancel,
-    "CANCELLING": Cancelling,
-    "ACK": Ack,
-    "ACKED": Acked,
-    "PING": Ping,
-    "PONG": Pong,
-    "STATUS": Status,
-    "STATUS_REPORT": StatusReport,
-    "FAILURE": Failure,
-}
+    "HELLO": Hello, "WELCOME": Welcome, "PUT": Put, "HAVE": Have,
+    "SUBMIT": Submit, "ACCEPTED": Accepted, "NEED": Need,
+    "ATTACH": Attach, "ATTACHED": Attached, "EVENT": Event,
+    "FETCH": Fetch, "CHUNK": Chunk, "CANCEL": Cancel, "CANCELLING": Cancelling, "ACK": Ack, "ACKED": Acked,
+    "PING": Ping, "PONG": Pong, "STATUS": Status, "STATUS_REPORT": StatusReport, "FAILURE": Failure,
+}  # fmt: skip
 """Wire name ⇄ class."""
 
 WITH_BLOB = ("PUT", "CHUNK")

@@ -10,14 +10,13 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from ..client.client import FRAMES
 from ..client.files import holds, write_whole
 from ..client.leases import Requester
 from ..client.take import JobOutcome, Log, run_job
-from ..errors import JobCancelled, StorageError, TransportError
+from ..errors import JobCancelled, StorageError
 from ..protocol.png import blob_sha, decode_png, encode_png
 from ..tracking.framing import crop_and_resize
 from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, read_json, take_of
@@ -26,7 +25,7 @@ from .drive import is_leaving
 LOGGER = logging.getLogger(__name__)
 WAIT_S = 0.2
 """Seconds between two looks at the lease of somebody who makes the same take."""
-LEASE_DIGITS = 16
+LEASE_DIGITS, JOB_ID_DIGITS = 16, 32
 
 
 def run_take(
@@ -35,18 +34,42 @@ def run_take(
     *,
     on_event: Callable[[object], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    anew: bool = False,
+    lease_s: float = 0.0,
     timeout_s: float = 30.0,
 ) -> Take:
     """Find the take of ``request`` or have ``server`` make it; blocks, needs no Blender, any thread.
 
     Of several processes with one cache one makes it and the others wait; one that is stopped withdraws itself only.
+    Without a cache in common they share the job on the server, whose id is made of what it asks for.  ``anew``: have it
+    made although it is there, by a job of its own; the new one takes the old one's place when it is whole.
     ``on_event`` gets the events of `client.take.run_job`.  ``should_stop`` is asked as often as `run_job` asks it, and
-    between two frames of what follows.  Raises whatever `run_job` raises, `JobCancelled`, and `StorageError`.
+    between two frames of what follows.  ``lease_s``: see `run_job`.  Raises whatever `run_job` raises, `JobCancelled`,
+    and `StorageError`.
     """
+    requester: Requester | None = None
+
+    def run(made: TakeRequest, job_id: str) -> JobOutcome:
+        return run_job(
+            server,
+            request.job,
+            made.folder / "model",
+            on_event=on_event,
+            should_stop=should_stop,
+            job_id=job_id,
+            lease_s=lease_s,
+            timeout_s=timeout_s,
+            # Whoever leads next goes on with the job; so does the server when this Blender only leaves.
+            leaves_running=lambda: is_leaving() or (requester is not None and requester.others_wait()),
+        )
+
+    if anew:
+        with beside(request.folder) as folder:
+            said = _make(replace(request, folder=folder), run, uuid.uuid4().hex, should_stop, anew=True)
+        return take_of(request.folder, said, cached=False)
     found = find_take(request)
     if found is not None:
         return found
-    run = _TakeRun(request, server, on_event, should_stop, timeout_s)
     with Requester(request.folder.parents[1] / "leases", request.job_key[:LEASE_DIGITS]) as requester:
         told = False
         while (lease := requester.lead()) is None:
@@ -56,126 +79,43 @@ def run_take(
             told = True
             time.sleep(WAIT_S)
         with lease:
-            return find_take(request) or run.make(requester)
-
-
-class _TakeRun:
-    """The making of a take by the one who leads."""
-
-    def __init__(self, request: TakeRequest, server: str, on_event, should_stop, timeout_s: float):
-        self.request = request
-        self.server = server
-        self.on_event = on_event
-        self.should_stop = should_stop
-        self.timeout_s = timeout_s
-
-    def make(self, requester: Requester) -> Take:
-        request, started = self.request, time.perf_counter()
-        # 1. The model's frames: from a take of the same job at another render size, or from the server.
-        outcome = _frames_of_another_size(request) or self._run(requester)
-        if isinstance(outcome, Take):
-            return outcome
-        received = time.perf_counter()
-        # 2. The shot's frames.
-        names = [f"{index + 1:04d}.png" for index in range(len(request.plan.frames))]
-        _write_frames(request, outcome, names, self.should_stop)
-        # 3. What they were made from.
-        for name, frame in zip(names, request.job.tracking_video, strict=False):
-            _check_stop(self.should_stop)
-            write_whole(request.folder / "tracking" / name, encode_png(frame))
-        write_whole(request.folder / "first_frame.png", request.job.first_frame_png)
-        # 4. take.json, which makes it a take.
-        timings = dict(request.timings)
-        timings["job"] = received - started
-        timings["frames"] = time.perf_counter() - received
-        timings.update({f"job.{name}": seconds for name, seconds in outcome.timings.items()})
-        timings["take"] = time.perf_counter() - started
-        said = _description(request, outcome, names, timings)
-        write_whole(request.folder / "take.json", json.dumps(said, indent=1, sort_keys=True).encode())
-        (request.folder / "job.json").unlink(missing_ok=True)
-        return take_of(request.folder, said, cached=False)
-
-    def _run(self, requester: Requester) -> JobOutcome | Take:
-        """The job's outcome; the take itself where somebody else has made it in the meantime.
-
-        Processes that know nothing of each other's leases (another machine that was silent, a cache that cannot hold
-        them) may share a job: one acknowledges it before the other has its frames, or cancels it.
-        """
-        for is_last in (False, False, True):
-            try:
-                return self._run_once(requester)
-            except StorageError as error:
-                if is_last or error.field != FRAMES:
-                    raise
-                LOGGER.warning("take %s: %s", self.request.key, error.message)
-            except _Withdrawn as error:
-                if is_last:
-                    raise error.__cause__ from None
-                LOGGER.info("take %s: another process cancelled the job; submitting it again", self.request.key)
-            found = find_take(self.request)
+            found = find_take(request)
             if found is not None:
                 return found
-        raise AssertionError("the last round returns or raises")
-
-    def _run_once(self, requester: Requester) -> JobOutcome:
-        """Run the job under an id that a second try after a crash or a lost server finds again."""
-        note, server = self.request.folder / "job.json", self.server
-        known = read_json(note) or {}
-        job_id = known.get("job_id") if known.get("server") == server else None
-        job_id = job_id or uuid.uuid4().hex
-        write_whole(note, json.dumps({"job_id": job_id, "server": server}).encode())
-        left: list[bool] = []
-
-        def stop_asked() -> bool:
-            if self.should_stop is None or not self.should_stop():
-                return False
-            if not left:
-                # Whoever leads next goes on with the job; so does the server when we only leave.
-                left.append(requester.others_wait() or is_leaving())
-            if not left[0]:
-                # At once, not when the server has agreed: the next take must not go on with a job that is being
-                # cancelled.
-                _drop_note(note, job_id)
-            return True
-
-        try:
-            return run_job(
-                server,
-                self.request.job,
-                self.request.folder / "model",
-                on_event=self.on_event,
-                should_stop=stop_asked,
-                job_id=job_id,
-                timeout_s=self.timeout_s,
-                leaves_running=lambda: left == [True],
-            )
-        except JobCancelled as error:
-            if not left and (read_json(note) or {}).get("job_id") != job_id:
-                raise _Withdrawn from error
-            if left != [True]:
-                _drop_note(note, job_id)
-            raise
-        except BaseException as error:
-            # The id is kept while the server may go on with the job, or has done it and our disk could not take its
-            # frames.
-            if not isinstance(error, TransportError) and not _is_of_our_disk(error):
-                _drop_note(note, job_id)
-            raise
+            said = _make(request, run, request.job_key[:JOB_ID_DIGITS], should_stop)
+            return take_of(request.folder, said, cached=False)
 
 
-class _Withdrawn(Exception):
-    """Somebody else has cancelled the job that we share; its cause is what the server said."""
-
-
-def _drop_note(note: Path, job_id: str) -> None:
-    """Forget that ``job_id`` runs, unless the note is another job's by now."""
-    if (read_json(note) or {}).get("job_id") == job_id:
-        note.unlink(missing_ok=True)
-
-
-def _is_of_our_disk(error: BaseException) -> bool:
-    """Whether ``error`` is a refusal of this machine's disk (`write_whole`), not one that the server reports."""
-    return isinstance(error, StorageError) and isinstance(error.__cause__, OSError)
+def _make(
+    request: TakeRequest,
+    run: Callable[[TakeRequest, str], JobOutcome],
+    job_id: str,
+    should_stop: Callable[[], bool] | None,
+    *,
+    anew: bool = False,
+) -> dict:
+    """Make the take of ``request`` out of the model's frames → what take.json says."""
+    started = time.perf_counter()
+    # 1. The model's frames: from a take of the same job at another render size, or from the server.
+    outcome = (None if anew else _frames_of_another_size(request)) or run(request, job_id)
+    received = time.perf_counter()
+    # 2. The shot's frames.
+    names = [f"{index + 1:04d}.png" for index in range(len(request.plan.frames))]
+    _write_frames(request, outcome, names, should_stop)
+    # 3. What they were made from.
+    for name, frame in zip(names, request.job.tracking_video, strict=False):
+        _check_stop(should_stop)
+        write_whole(request.folder / "tracking" / name, encode_png(frame))
+    write_whole(request.folder / "first_frame.png", request.job.first_frame_png)
+    # 4. take.json, which makes it a take.
+    timings = dict(request.timings)
+    timings["job"] = received - started
+    timings["frames"] = time.perf_counter() - received
+    timings.update({f"job.{name}": seconds for name, seconds in outcome.timings.items()})
+    timings["take"] = time.perf_counter() - started
+    said = _description(request, outcome, names, timings)
+    write_whole(request.folder / "take.json", json.dumps(said, indent=1, sort_keys=True).encode())
+    return said
 
 
 def _check_stop(should_stop: Callable[[], bool] | None) -> None:
@@ -185,7 +125,7 @@ def _check_stop(should_stop: Callable[[], bool] | None) -> None:
 
 def _frames_of_another_size(request: TakeRequest) -> JobOutcome | None:
     """The model's frames out of a take of the same job, the folder of ``request`` itself included."""
-    for path in sorted(request.folder.parent.glob("*/take.json")):
+    for path in sorted(request.folder.parent.glob("*/take.json"), key=_age_s):  # one that was made anew goes first
         said = read_json(path)
         if said is None or said.get("layout") != LAYOUT or said.get("job_key") != request.job_key:
             continue
@@ -200,6 +140,13 @@ def _frames_of_another_size(request: TakeRequest) -> JobOutcome | None:
         frames = [request.folder / name for name in names]
         return JobOutcome(said["job_id"], frames, said["report"].get("job", {}), [], {})
     return None
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return -path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _write_frames(request: TakeRequest, outcome: JobOutcome, names: list[str], should_stop) -> None:

@@ -13,10 +13,16 @@ from typing import Any
 from das_blender_addon.errors import JobRejected, MessageTooLarge, ProtocolError, StorageError, VersionMismatch
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.frames import CODECS
-from das_blender_addon.protocol.messages import CHUNK_BYTES, PROTOCOL_VERSIONS, Capabilities, ModelCapability
+from das_blender_addon.protocol.messages import (
+    CHUNK_BYTES,
+    MIN_LEASE_S,
+    PROTOCOL_VERSIONS,
+    Capabilities,
+    ModelCapability,
+)
 from das_server import __version__
 from das_server.store.blobs import BlobStore
-from das_server.store.job import Job
+from das_server.store.job import Job, JobState
 from das_server.store.jobs import JobStore
 from das_server.tasks.base import task_module
 from das_server.workers.base import Workers
@@ -106,23 +112,51 @@ class Requests:
         return messages.Have(message.request, message.sha, received), None
 
     def _submit(self, peer: bytes, message: messages.Submit, blob: None):
+        _check_lease(message.lease_s)
         spec, inputs = message.spec, message.inputs
-        duplicate = self._store.find(message.job) is not None
-        if not duplicate:
+        known = self._store.run_of(message.job, message.requester)
+        anew = known is not None and self._is_to_run_once_more(known, message)
+        if known is None or anew:
             task = task_module(spec.task)
             task.check(spec, inputs, self._model(spec.model))
+            self._dispatcher.check_weights(spec.model, spec.model_revision)
             missing = self._missing_blobs(inputs)
             if missing:
                 return messages.Need(message.request, message.job, missing), None
-        job, duplicate = self._store.submit(message.job, spec, inputs)
+        job, duplicate = self._store.submit(
+            message.job, spec, inputs, requester=message.requester, lease_s=message.lease_s, anew=anew
+        )
+        self._dispatcher.heard_of(job.job, message.requester, message.lease_s)
         if not duplicate:
             _log.info("job %s: accepted, %s with %s at %s×%s", job.job, spec.task, spec.model, spec.width, spec.height)
+            if anew:
+                _log.info("job %s: it is %s once more, which was %s", job.job, message.job, known.state.value)
         return messages.Accepted(message.request, job.job, duplicate, self._store.queue_position(job)), None
 
+    def _is_to_run_once_more(self, known: Job, message: messages.Submit) -> bool:
+        """Whether a job that is over is made anew for this requester, and not handed out as it ended."""
+        requester = message.requester
+        if not requester or not known.state.is_final or self._store.wants_no_more(message.job, requester):
+            return False
+        if known.state is JobState.DONE:
+            return message.again and self._are_results_gone(known)
+        return known.state is JobState.CANCELLED or not self._store.has_requester(known.job, requester)
+
+    def _are_results_gone(self, job: Job) -> bool:
+        done = self._store.last_event(job.job, "DONE")
+        frames = [one for one in done.fields["artefacts"] if one["role"] == "frame"] if done else []
+        return any(self._blobs.size_bytes(one["sha"]) != one["size_bytes"] for one in frames) or not frames
+
     def _attach(self, peer: bytes, message: messages.Attach, blob: None):
+        _check_lease(message.lease_s)
         job = self._store.get(message.job)
-        self._follow(peer, job.job, message.after)
-        return messages.Attached(message.request, job.job, self._store.last_seq(job.job)), None
+        if message.requester:
+            self._store.join(job.job, message.requester, message.lease_s)
+            self._dispatcher.heard_of(job.job, message.requester, message.lease_s)
+        last_seq = self._store.last_seq(job.job)
+        if message.after < last_seq or not job.state.is_final:
+            self._follow(peer, job.job, message.after)
+        return messages.Attached(message.request, job.job, last_seq), None
 
     def _fetch(self, peer: bytes, message: messages.Fetch, blob: None):
         if message.length > CHUNK_BYTES:
@@ -132,16 +166,19 @@ class Requests:
         piece = self._blobs.read(message.sha, message.offset, message.length)
         size = self._blobs.size_bytes(message.sha)
         if size is None:
-            raise StorageError(f"The server has just forgotten the blob {message.sha[:12]}….")
+            raise StorageError(f"The server has just forgotten the blob {message.sha[:12]}….", field="sha")
         return messages.Chunk(message.request, message.sha, message.offset, size), piece
 
     def _cancel(self, peer: bytes, message: messages.Cancel, blob: None):
-        job = self._dispatcher.cancel(message.job)
-        _log.info("job %s: cancellation asked for while %s", job.job, job.state.value)
-        return messages.Cancelling(message.request, job.job, job.state.value), None
+        run = self._store.latest_run(message.job, message.requester)
+        job = self._dispatcher.cancel(run, message.requester)
+        others = 0 if job.state.is_final else self._store.num_wanting(job.job)
+        _log.info("job %s: a requester cancels it while %s; others want it: %s", job.job, job.state.value, others)
+        return messages.Cancelling(message.request, message.job, job.state.value, others), None
 
     def _ack(self, peer: bytes, message: messages.Ack, blob: None):
-        for sha in self._store.acknowledge(message.job):
+        self._dispatcher.done_with(message.job, message.requester)
+        for sha in self._store.acknowledge(message.job, message.requester):
             self._blobs.delete(sha, unless_newer_than=self._store.oldest_running_s())
         return messages.Acked(message.request, message.job), None
 
@@ -190,6 +227,7 @@ class Requests:
         }
         about |= {"attempt": job.attempt, "created_s": job.created_s, "changed_s": job.changed_s}
         about |= {"queue_position": self._store.queue_position(job), "acknowledged": job.acknowledged}
+        about |= {"requesters": self._store.num_wanting(job.job)}
         if progress:
             about |= {name: progress.fields.get(name) for name in ("stage", "step", "of", "elapsed_s")}
         if last and last.kind in ("FAILED", "RETRY"):
@@ -197,6 +235,13 @@ class Requests:
         if job.problem:
             about |= {"problem": job.problem}
         return about
+
+
+def _check_lease(lease_s: float) -> None:
+    if 0 < lease_s < MIN_LEASE_S:
+        raise JobRejected(
+            f"A lease of {lease_s:g} s is too short; use 0 for none, or {MIN_LEASE_S:g} s and more.", field="lease_s"
+        )
 
 
 def _words(versions: Any) -> str:

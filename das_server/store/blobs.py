@@ -121,7 +121,8 @@ class BlobStore:
                 return file.read(length)
         except FileNotFoundError as error:
             raise StorageError(
-                f"The server does not have the blob {sha[:12]}…; it was never uploaded or is already forgotten."
+                f"The server does not have the blob {sha[:12]}…; it was never uploaded or is already forgotten.",
+                field="sha",
             ) from error
         except OSError as error:
             raise StorageError(f"The server cannot read the blob {sha[:12]}…: {error.strerror}.") from error

@@ -11,6 +11,7 @@ import logging
 import re
 import sqlite3
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -29,6 +30,7 @@ from das_server.store.job import (
     request_digest,
     to_json,
 )
+from das_server.store.requesters import CANCELLED, HAS, LAPSED, Requesters
 from das_server.store.schema import open_job_list
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class JobStore:
         self._path = folder / "jobs.sqlite3"
         with self._errors():
             self._db = open_job_list(self._path)
+        self._requesters = Requesters(self._db)
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
@@ -50,42 +53,59 @@ class JobStore:
 
     # ── Coming in ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, job: str, spec: JobSpec, inputs: list[JobInput]) -> tuple[Job, bool]:
-        """Store a new job with its QUEUED event → (job, whether it was already there).
+    def submit(
+        self,
+        job: str,
+        spec: JobSpec,
+        inputs: list[JobInput],
+        *,
+        requester: str = "",
+        lease_s: float = 0.0,
+        anew: bool = False,
+    ) -> tuple[Job, bool]:
+        """Store a new job with its QUEUED event, wanted by ``requester`` → (job, whether it was already there).
 
-        The same id with the same request is a duplicate and changes nothing; with another it is a `JobRejected`.
+        The same id with the same request is a duplicate, which the requester joins; with another it is a `JobRejected`.
+        ``anew``: if it is there, it runs once more, under an id of the server's own.
         """
         if not JOB_ID_PATTERN.fullmatch(job):
             raise JobRejected(f"The job id {job[:80]!r} is not 32 lower-case hex digits.", field="job")
         digest = request_digest(spec, inputs)
         with self._transaction():
-            row = self._db.execute("SELECT * FROM jobs WHERE job = ?", (job,)).fetchone()
-            if row is not None:
-                if row["digest"] != digest:
-                    raise JobRejected(
-                        f"The job {job} is already there with another request; use a new id.", field="job"
-                    )
+            row = self._run_row(job, requester)
+            if row is not None and row["digest"] != digest:
+                raise JobRejected(f"The job {job} is already there with another request; use a new id.", field="job")
+            if row is not None and not anew:
+                self._requesters.join(row["job"], requester, lease_s)
                 return job_from_row(row), True
-            now = time.time()
-            self._db.execute(
-                "INSERT INTO jobs (job, digest, spec, inputs, state, created_s, changed_s) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    job,
-                    digest,
-                    to_json(asdict(spec)),
-                    to_json([asdict(one) for one in inputs]),
-                    JobState.QUEUED.value,
-                    now,
-                    now,
-                ),
-            )
-            self._keep_blobs(job, {one.sha for one in inputs}, is_input=True)
-            position = self._count_before(
-                self._db.execute("SELECT number FROM jobs WHERE job = ?", (job,)).fetchone()[0]
-            )
-            self._append_event(job, "QUEUED", {"position": position})
-        return self.get(job), False
+            run = job if row is None else uuid.uuid4().hex
+            self._insert(run, job, digest, spec, inputs)
+            self._requesters.join(run, requester, lease_s)
+        return self.get(run), False
+
+    def _insert(self, job: str, asked: str, digest: str, spec: JobSpec, inputs: list[JobInput]) -> None:
+        now = time.time()
+        number = self._db.execute(
+            "INSERT INTO jobs (job, asked, digest, spec, inputs, state, created_s, changed_s) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                job,
+                asked,
+                digest,
+                to_json(asdict(spec)),
+                to_json([asdict(one) for one in inputs]),
+                JobState.QUEUED.value,
+                now,
+                now,
+            ),
+        ).lastrowid
+        self._keep_blobs(job, {one.sha for one in inputs}, is_input=True)
+        self._append_event(job, "QUEUED", {"position": self._count_before(number)})
+
+    def join(self, job: str, requester: str, lease_s: float) -> None:
+        """The requester wants the job, too, unless it has cancelled it or has its results."""
+        with self._transaction():
+            self._requesters.join(job, requester, lease_s, unless=(CANCELLED, HAS))
 
     # ── Looking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -103,6 +123,38 @@ class JobStore:
                 f"The server has no job {job[:80]!r}; it was never accepted or is already forgotten.", field="job"
             )
         return found
+
+    def run_of(self, asked: str, requester: str = "") -> Job | None:
+        """The job that a request for ``asked`` of this requester is about: its newest run, but for a requester that has
+        cancelled one that one, and for one without an id the first."""
+        with self._errors():
+            row = self._run_row(asked, requester)
+        return None if row is None else job_from_row(row)
+
+    def wants_no_more(self, asked: str, requester: str) -> bool:
+        """Whether the requester has cancelled a run of the job ``asked`` for."""
+        with self._errors():
+            return self._requesters.cancelled_run(asked, requester) is not None
+
+    def has_requester(self, job: str, requester: str) -> bool:
+        """Whether the requester ever asked for this job."""
+        with self._errors():
+            return self._requesters.knows(job, requester)
+
+    def latest_run(self, asked: str, requester: str) -> str:
+        """The newest run of the job ``asked`` for that this requester wants or wanted; else that id itself."""
+        with self._errors():
+            return self._requesters.latest_run(asked, requester) or asked
+
+    def num_wanting(self, job: str) -> int:
+        """How many requesters want the job."""
+        with self._errors():
+            return self._requesters.count(job)
+
+    def leases(self) -> list[tuple[str, str, float]]:
+        """(job, requester, seconds) of every lease that runs."""
+        with self._errors():
+            return self._requesters.leases()
 
     def next_queued(self) -> Job | None:
         """The job that waits longest; one that cannot be read is set aside on the way."""
@@ -196,7 +248,7 @@ class JobStore:
         """RUNNING → QUEUED with a RETRY event, in its old place.  ``lost``: perhaps a worker died of it."""
         with self._transaction():
             current = self.get(job)
-            self._change_state(current, JobState.QUEUED, losses=current.losses + int(lost))
+            self._change_state(current, JobState.QUEUED, losses=current.losses + int(lost), cancel_requested=0)
             return self._append_event(job, "RETRY", {"attempt": current.attempt + 1, "code": code, "message": message})
 
     def finish(self, job: str, artefacts: list[Artefact], report: dict[str, Any]) -> Event:
@@ -212,16 +264,24 @@ class JobStore:
             self._change_state(self.get(job), JobState.FAILED)
             return self._append_event(job, "FAILED", {"code": code, "message": message, "field": field})
 
-    def request_cancel(self, job: str) -> Job:
-        """Remember that the job is to be cancelled: a waiting one is so at once, a finished one stays as it is."""
+    def request_cancel(self, job: str, requester: str = "", *, lapsed: bool = False) -> Job:
+        """The requester wants the job no more.  When nobody does, a waiting job is cancelled at once, and of a running
+        one it is remembered that it is to be; a finished one stays as it is."""
         with self._transaction():
             current = self.get(job)
-            if current.state is JobState.QUEUED:
-                self._change_state(current, JobState.CANCELLED, cancel_requested=1)
-                self._append_event(job, "CANCELLED", {})
-            elif current.state is JobState.RUNNING:
-                self._db.execute("UPDATE jobs SET cancel_requested = 1 WHERE job = ?", (job,))
+            if current.state.is_final and not lapsed:
+                return current
+            self._requesters.leave(job, requester, LAPSED if lapsed else CANCELLED)
+            if not self._requesters.count(job):
+                self._cancel_unwanted(current)
         return self.get(job)
+
+    def _cancel_unwanted(self, current: Job) -> None:
+        if current.state is JobState.QUEUED:
+            self._change_state(current, JobState.CANCELLED, cancel_requested=1)
+            self._append_event(current.job, "CANCELLED", {})
+        elif current.state is JobState.RUNNING:
+            self._db.execute("UPDATE jobs SET cancel_requested = 1 WHERE job = ?", (current.job,))
 
     def cancel(self, job: str) -> Event:
         """→ CANCELLED."""
@@ -231,21 +291,32 @@ class JobStore:
 
     # ── Forgetting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def acknowledge(self, job: str) -> list[str]:
-        """The client has all it wants: let go of the results → SHAs that no job needs any more.  The events stay."""
+    def acknowledge(self, job: str, requester: str = "") -> list[str]:
+        """The requester has all it wants: when that is true of all, let go of the results → SHAs that no job needs any
+        more.  The events stay."""
         with self._transaction():
             current = self.get(job)
             if not current.state.is_final:
                 raise JobRejected(
                     f"The job {job} is {current.state.value} and cannot be acknowledged before it is over.", field="job"
                 )
-            shas = [
-                row["sha"]
-                for row in self._db.execute("SELECT sha FROM job_blobs WHERE job = ? AND NOT is_input", (job,))
-            ]
-            self._db.execute("DELETE FROM job_blobs WHERE job = ?", (job,))
-            self._db.execute("UPDATE jobs SET acknowledged = 1 WHERE job = ?", (job,))
-            return [sha for sha in shas if not self._is_referenced(sha)]
+            self._requesters.leave(job, requester, HAS)
+            return self._let_go(job)
+
+    def let_go_of_unwanted(self, job: str) -> list[str]:
+        """`acknowledge` without anybody's word, where a finished job's last requester has gone and another has it."""
+        with self._transaction():
+            is_over = self.get(job).state.is_final
+            return self._let_go(job) if is_over and self._requesters.count(job, HAS) else []
+
+    def _let_go(self, job: str) -> list[str]:
+        if self._requesters.count(job):
+            return []
+        rows = self._db.execute("SELECT sha FROM job_blobs WHERE job = ? AND NOT is_input", (job,))
+        shas = [row["sha"] for row in rows]
+        self._db.execute("DELETE FROM job_blobs WHERE job = ?", (job,))
+        self._db.execute("UPDATE jobs SET acknowledged = 1 WHERE job = ?", (job,))
+        return [sha for sha in shas if not self._is_referenced(sha)]
 
     def forget_old(self, *, keep_s: float, now: float | None = None) -> list[str]:
         """Remove finished jobs that changed last more than ``keep_s`` ago, with events and references → their ids."""
@@ -264,6 +335,13 @@ class JobStore:
             return {row["sha"] for row in self._db.execute("SELECT DISTINCT sha FROM job_blobs")}
 
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run_row(self, asked: str, requester: str) -> sqlite3.Row | None:
+        run = self._requesters.cancelled_run(asked, requester) if requester else asked
+        if run is not None:
+            return self._db.execute("SELECT * FROM jobs WHERE job = ?", (run,)).fetchone()
+        sql = "SELECT * FROM jobs WHERE asked = ? ORDER BY number DESC LIMIT 1"
+        return self._db.execute(sql, (asked,)).fetchone()
 
     def _set_aside(self, job: Job) -> None:
         _log.error("job %s is set aside: %s", job.job, job.problem)

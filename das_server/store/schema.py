@@ -2,7 +2,8 @@
 """The job list's file: its tables, and how the file of an older release becomes one of this release.
 
 Schema 1: release 0.1.  Schema 2: the digest of a request leaves out settings at their defaults, so that a later release
-with one setting more knows the requests of an earlier one again.
+with one setting more knows the requests of an earlier one again.  Schema 3: several requesters may want one job, and a
+job that ended may run once more under an id of the server's own (``asked``: the id that clients use).
 
 A step of `MIGRATIONS` may change tables and the JSON in them; it leaves fields that it does not know, and jobs that
 cannot be read, as they are.  A file of a newer release is refused and not touched.
@@ -18,13 +19,24 @@ from pathlib import Path
 
 from das_blender_addon.errors import StorageError
 from das_server.store.job import job_from_row, request_digest
+from das_server.store.requesters import CANCELLED, HAS, WANTS
 
 _log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _VERSION_AT = slice(60, 64)
 """Bytes of ``user_version`` in the header of an SQLite file (sqlite.org/fileformat.html, section 1.3)."""
+
+_REQUESTERS = """CREATE TABLE requesters (
+    job TEXT NOT NULL REFERENCES jobs (job) ON DELETE CASCADE,
+    requester TEXT NOT NULL,
+    state TEXT NOT NULL,
+    lease_s REAL NOT NULL,
+    PRIMARY KEY (job, requester)
+) WITHOUT ROWID"""
+
+_JOBS_BY_ASKED = "CREATE INDEX jobs_by_asked ON jobs (asked, number)"
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -40,7 +52,8 @@ CREATE TABLE jobs (
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     acknowledged INTEGER NOT NULL DEFAULT 0,
     created_s REAL NOT NULL,
-    changed_s REAL NOT NULL
+    changed_s REAL NOT NULL,
+    asked TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX jobs_by_state ON jobs (state, number);
 CREATE TABLE events (
@@ -58,6 +71,8 @@ CREATE TABLE job_blobs (
     PRIMARY KEY (job, sha, is_input)
 ) WITHOUT ROWID;
 CREATE INDEX job_blobs_by_sha ON job_blobs (sha);
+{_JOBS_BY_ASKED};
+{_REQUESTERS};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
@@ -117,7 +132,23 @@ def _leave_defaults_out_of_digests(db: sqlite3.Connection) -> None:
             db.execute("UPDATE jobs SET digest = ? WHERE job = ?", (digest, job.job))
 
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _leave_defaults_out_of_digests}
+def _let_several_want_one_job(db: sqlite3.Connection) -> None:
+    """Every job has one requester, its client of an older release, which sends no id of its own."""
+    db.execute("ALTER TABLE jobs ADD COLUMN asked TEXT NOT NULL DEFAULT ''")
+    db.execute("UPDATE jobs SET asked = job")
+    db.execute(_JOBS_BY_ASKED)
+    db.execute(_REQUESTERS)
+    db.execute(
+        "INSERT INTO requesters SELECT job, '', "
+        "CASE WHEN acknowledged THEN ? WHEN cancel_requested THEN ? ELSE ? END, 0 FROM jobs",
+        (HAS, CANCELLED, WANTS),
+    )
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
+    1: _leave_defaults_out_of_digests,
+    2: _let_several_want_one_job,
+}
 """Schema → what makes it the next one."""
 
 

@@ -12,12 +12,13 @@ from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
 
 @dataclass(frozen=True)
 class WorkOrder:
-    """One attempt at one job."""
+    """One attempt at one job.  ``weights``: fingerprint of those that it is to be made with, "" for any."""
 
     job: str
     attempt: int
     spec: JobSpec
     inputs: tuple[JobInput, ...]
+    weights: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
-from das_blender_addon.errors import JobCancelled, JobError, StorageError, WorkerLost
+from das_blender_addon.errors import JobCancelled, JobError, JobRejected, ModelError, StorageError, WorkerLost
 from das_blender_addon.protocol.kinds import Name, fitting
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import Job, JobState, JobStore
+from das_server.store.requesters import Leases
 from das_server.workers.base import (
     WorkDone,
     Workers,
@@ -32,6 +34,7 @@ class Dispatcher:
     """Moves jobs through their states.
 
     ``max_attempts``: how many workers a job may lose before it fails.  ``speed`` is told of every finished job.
+    ``check_weights(model, revision)``: the fingerprint of the weights that a job means, or `ModelError`.
     """
 
     def __init__(
@@ -42,12 +45,15 @@ class Dispatcher:
         *,
         max_attempts: int = 3,
         speed: SpeedRecord | None = None,
+        check_weights: Callable[[str, str], str] = lambda model, revision: "",
     ):
         self._store = store
         self._blobs = blobs
         self._workers = workers
         self._max_attempts = max_attempts
         self._speed = speed
+        self.check_weights = check_weights
+        self._leases = Leases(store.leases())
         self._unsaved: list[WorkNews] = []
         self._save_again_s = 0.0
 
@@ -57,7 +63,7 @@ class Dispatcher:
         """
         self._store.set_aside_unreadable()
         for job in self._store.in_states(JobState.RUNNING):
-            if job.cancel_requested:
+            if job.cancel_requested and not self._store.num_wanting(job.job):
                 self._store.cancel(job.job)
             else:
                 _log.info("job %s was running when the server ended and starts again", job.job)
@@ -65,7 +71,7 @@ class Dispatcher:
                 self._store.requeue(job.job, code=WorkerLost.code, message=message, lost=False)
 
     def tick(self) -> None:
-        """Take in the workers' news, then give out waiting jobs."""
+        """Take in the workers' news, end the leases that ran out, then give out waiting jobs."""
         news = self._workers.news()
         if self._unsaved and time.monotonic() >= self._save_again_s:
             news, self._unsaved = self._unsaved + news, []
@@ -81,17 +87,43 @@ class Dispatcher:
                 _log.exception("job %s: its news cannot be taken in", one.job)
                 if _ends_attempt(one):
                     self._set_aside(one.job, error)
+        self._end_leases()
         try:
             self._give_out()
         except StorageError as error:
             _log.error("no job can start: %s", error.message)
 
-    def cancel(self, job: str) -> Job:
-        """Cancel a waiting job now, a running one within its step; nothing happens to one that is over."""
-        found = self._store.request_cancel(job)
-        if found.state is JobState.RUNNING:
-            self._workers.cancel(job)
-        return found
+    def cancel(self, job: str, requester: str = "") -> Job:
+        """The requester wants the job no more.  When nobody does, a waiting job is cancelled now, a running one within
+        its step; nothing happens to one that is over."""
+        self._leases.drop(job, requester)
+        return self._stop_unwanted(self._store.request_cancel(job, requester))
+
+    def heard_of(self, job: str, requester: str, lease_s: float) -> None:
+        """A requester wants the job, and its lease begins anew."""
+        self._leases.renew(job, requester, lease_s)
+
+    def done_with(self, job: str, requester: str) -> None:
+        """A requester needs no lease any more."""
+        self._leases.drop(job, requester)
+
+    def _stop_unwanted(self, job: Job) -> Job:
+        if job.state is JobState.RUNNING and job.cancel_requested:
+            self._workers.cancel(job.job)
+        return job
+
+    def _end_leases(self) -> None:
+        for job, requester in self._leases.take_ended():
+            try:
+                found = self._stop_unwanted(self._store.request_cancel(job, requester, lapsed=True))
+                _log.info("job %s: the lease of a requester ran out while it was %s", job, found.state.value)
+                for sha in self._store.let_go_of_unwanted(job):
+                    self._blobs.delete(sha, unless_newer_than=self._store.oldest_running_s())
+            except JobRejected:  # forgotten meanwhile
+                continue
+            except StorageError as error:
+                _log.error("job %s: the end of a lease is not noted, which is tried again: %s", job, error.message)
+                self._leases.renew(job, requester, SAVE_AGAIN_S)
 
     def _take_in(self, news: WorkNews) -> None:
         job = self._store.find(news.job)
@@ -104,12 +136,14 @@ class Dispatcher:
             self._store.preview(job.job, news.step, news.artefact)
         elif isinstance(news, WorkRetried):
             self._store.retry(job.job, code=news.code, message=fitting(news.message))
-        elif job.cancel_requested:
+        elif job.cancel_requested and not self._store.num_wanting(job.job):
             self._store.cancel(job.job)
         elif isinstance(news, WorkDone):
             self._finish(job, news)
         elif isinstance(news, WorkFailed):
             self._fail(job, news)
+        elif job.cancel_requested:
+            self._wanted_again(job)  # it was killed because it did not stop in time
         else:
             self._retry(job, news.reason)
 
@@ -123,11 +157,18 @@ class Dispatcher:
                 self._speed.note(job.spec, news.report)
 
     def _fail(self, job: Job, news: WorkFailed) -> None:
-        if news.code == JobCancelled.code:  # nobody asked for it: the cancellation was forgotten with an earlier server
+        if news.code == JobCancelled.code and job.cancel_requested:
+            self._wanted_again(job)
+        elif news.code == JobCancelled.code:  # nobody asked for it: that was forgotten with an earlier server
             self._store.cancel(job.job)
         else:
             message, field = fitting(news.message), fitting(news.field, Name)
             self._store.fail(job.job, code=news.code, message=message, field=field)
+
+    def _wanted_again(self, job: Job) -> None:
+        """Its worker was told to stop when nobody wanted it any more, and then somebody did."""
+        message = "The job was being cancelled when it was asked for again; it starts again."
+        self._store.requeue(job.job, code=JobCancelled.code, message=message, lost=False)
 
     def _retry(self, job: Job, reason: str) -> None:
         losses = job.losses + 1
@@ -151,10 +192,13 @@ class Dispatcher:
             if job is None:
                 return
             try:
+                weights = self.check_weights(job.spec.model, job.spec.model_revision)
                 started = self._store.start(job.job, worker=worker.name, device=worker.device_label or worker.device)
-                self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs))
+                self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs, weights))
             except StorageError:
                 raise
+            except ModelError as error:  # its model was removed, or has other weights
+                self._store.fail(job.job, code=error.code, message=error.message, field=error.field or "")
             except Exception as error:  # as above
                 _log.exception("job %s cannot be given to %s", job.job, worker.name)
                 self._set_aside(job.job, error)

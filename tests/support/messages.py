@@ -6,6 +6,7 @@ from das_blender_addon.protocol import messages as m
 
 SHA = "5e" * 32
 JOB = "0123456789abcdef" * 2
+REQUESTER = "fedcba9876543210" * 2
 
 SPEC = m.JobSpec(
     task="mesh_to_video",
@@ -21,12 +22,14 @@ SPEC = m.JobSpec(
     height=64,
     tracking_range="signed",
     options={"compose": True, "nested": {"list": [1, 2.5, "x", None]}},
+    model_revision="r1",
 )
 INPUT = m.JobInput("tracking_video", SHA, 1234, "array", "uint8", [9, 64, 96, 3], "zstd")
 ARTEFACT = m.Artefact("frame", SHA, 4321, "image/png", 3)
 MODEL = m.ModelCapability(
-    "das-preview", "Preview", [9, 17], [[96, 64]], 4, [4], 6.0, "signed", True, ["first_frame_xy"], "GPL", True
-)
+    "das-preview", "Preview", [9, 17], [[96, 64]], 4, [4], 6.0, "signed", True, ["first_frame_xy"], "GPL", True,
+    revision="r1",
+)  # fmt: skip
 CAPABILITIES = m.Capabilities("das-preview", [MODEL], ["zlib", "raw"], 1 << 30, ["cpu"])
 
 EVENT_FIELDS = {
@@ -41,21 +44,25 @@ EVENT_FIELDS = {
 }
 
 EXAMPLES = [
-    m.Hello(1, [1], "test"),
+    m.Hello(1, [2, 1], "test"),
     m.Welcome(1, 1, "server", "das-server 0.1", CAPABILITIES),
     m.Put(2, SHA, 10, 0),
     m.Have(2, SHA, 10),
     m.Submit(3, JOB, SPEC, [INPUT]),
+    m.Submit(3, JOB, SPEC, [INPUT], REQUESTER, 60.0, True),
     m.Accepted(3, JOB, False, 0),
     m.Need(3, JOB, [SHA]),
     m.Attach(4, JOB, 0),
+    m.Attach(4, JOB, 0, REQUESTER, 60.0),
     m.Attached(4, JOB, 8),
     *(m.Event(JOB, i + 1, kind, 1.5, fields) for i, (kind, fields) in enumerate(EVENT_FIELDS.items())),
     m.Fetch(5, SHA, 0, 10),
     m.Chunk(5, SHA, 0, 10),
     m.Cancel(6, JOB),
-    m.Cancelling(6, JOB, "RUNNING"),
+    m.Cancel(6, JOB, REQUESTER),
+    m.Cancelling(6, JOB, "RUNNING", 2),
     m.Ack(7, JOB),
+    m.Ack(7, JOB, REQUESTER),
     m.Acked(7, JOB),
     m.Ping(8),
     m.Pong(8),

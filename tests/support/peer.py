@@ -36,11 +36,13 @@ class Peer:
 
     ``drop``: how many requests of a class are to be ignored, replies included, from now on.  ``say``: an answer to give
     instead, by request class: a message, or frames.  ``on_request``: called with each request, in the peer's thread.
-    ``final``: the last event of every job, or None for a job that goes on until it is cancelled.
+    ``final``: the last event of every job, or None for a job that goes on until it is cancelled.  ``others``: how many
+    more want every job.  ``version``: of the protocol that it speaks.
     """
 
     def __init__(self, *, address: str = "tcp://127.0.0.1:*", codecs=CODECS, model=MODEL, max_blob_bytes=1 << 26):
         self.capabilities = m.Capabilities("tiny", [model], list(codecs), max_blob_bytes, ["cpu"])
+        self.version = m.PROTOCOL_VERSIONS[0]
         self.seen: Counter[type] = Counter()
         self.requests: list = []
         self.drop: Counter[type] = Counter()
@@ -48,10 +50,12 @@ class Peer:
         self.final: str | None = "DONE"
         self.on_request = lambda message: None
         self.damage_fetches = 0
+        self.others = 0
         self.connections: dict[bytes, list] = defaultdict(list)
         self.blobs: dict[str, bytearray] = defaultdict(bytearray)
         self.results: dict[str, bytes] = {}
         self.jobs: dict[str, m.Submit] = {}
+        self.runs: dict[str, str] = {}
         self.events: dict[str, list[m.Event]] = {}
         self.followers: dict[str, bytes] = {}
         self.failure: BaseException | None = None
@@ -119,10 +123,11 @@ class Peer:
     # ── The requests ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def hello(self, who, message, _):
-        if 1 in message.versions:
-            self._send(who, m.Welcome(message.request, 1, "peer", "test-peer 1", self.capabilities))
+        if self.version in message.versions:
+            self._send(who, m.Welcome(message.request, self.version, "peer", "test-peer 1", self.capabilities))
         else:
-            self._send(who, m.Failure(message.request, "protocol.version", "This peer speaks 1; install the same."))
+            words = f"This peer speaks {self.version}; install the same."
+            self._send(who, m.Failure(message.request, "protocol.version", words))
 
     def put(self, who, message, piece):
         have = self.blobs[message.sha]
@@ -135,13 +140,17 @@ class Peer:
         if missing and message.job not in self.jobs:
             self._send(who, m.Need(message.request, message.job, missing))
             return
-        duplicate = message.job in self.jobs
+        run = self.runs.get(message.job, message.job)
+        over = run in self.events and self.events[run][-1].kind
+        if over == "CANCELLED" or (over == "FAILED" and message.requester) or (over == "DONE" and message.again):
+            run = self.runs[message.job] = blob_sha(run.encode())[:32]
+        duplicate = run in self.jobs
         if not duplicate:
             assert all(blob_sha(self.blobs[one.sha]) == one.sha for one in message.inputs)
-            self.jobs[message.job] = message
-            self.events[message.job] = []
-            self.add_event(message.job, "QUEUED", {"position": 1})
-        self._send(who, m.Accepted(message.request, message.job, duplicate, 0))
+            self.jobs[run] = message
+            self.events[run] = []
+            self.add_event(run, "QUEUED", {"position": 1})
+        self._send(who, m.Accepted(message.request, run, duplicate, 0))
 
     def attach(self, who, message, _):
         if message.job not in self.jobs:
@@ -156,7 +165,7 @@ class Peer:
             self.run_job(message.job)
 
     def run_job(self, job: str) -> None:
-        """All events of a job, at once, and its results."""
+        """All events of a job, at once, and its results; those that were lost once are back."""
         final = self.final
         preview = self.keep(PREVIEW_IMAGE, "preview", "image/jpeg", 0)
         kept = self.jobs[job].spec.kept_frames
@@ -188,7 +197,7 @@ class Peer:
     def fetch(self, who, message, _):
         blob = self.results.get(message.sha)
         if blob is None:
-            self._send(who, m.Failure(message.request, "job.storage", "The blob is gone; render again."))
+            self._send(who, m.Failure(message.request, "job.storage", "The blob is gone; render again.", "sha"))
             return
         piece = blob[message.offset : message.offset + message.length]
         if self.damage_fetches > 0:
@@ -200,7 +209,9 @@ class Peer:
         if message.job not in self.jobs:
             self._send(who, m.Failure(message.request, "job.rejected", "There is no such job; submit it.", "job"))
             return
-        self._send(who, m.Cancelling(message.request, message.job, "RUNNING"))
+        self._send(who, m.Cancelling(message.request, message.job, "RUNNING", self.others))
+        if self.others:
+            return
         self.add_event(message.job, "CANCELLED", {})
 
     def ack(self, who, message, _):

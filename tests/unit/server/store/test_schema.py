@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import logging
+import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,10 @@ def put_in_release_1(db, job, spec, inputs, state="DONE", **more):
     db.execute("INSERT INTO job_blobs VALUES (?, ?, 1)", (job, inputs[0].sha))
 
 
+FILES = Path(__file__).parent / "files"
+REQUESTERS_OF_2 = ("wants", "has", "cancelled", "wants", "cancelled", "wants")
+
+
 @pytest.fixture
 def old(tmp_path):
     """A state folder of release 0.1 with a finished job, a waiting one, and one whose request is damaged."""
@@ -99,9 +105,9 @@ def test_job_list_of_the_first_release_is_brought_up_to_date_and_told(old, caplo
     store.close()
 
     assert version(path) == SCHEMA_VERSION
-    digest = 2
+    digest, columns = 2, len(before["jobs"][0])
     for old_row, new_row in zip(before["jobs"], rows(path, "jobs"), strict=True):
-        assert old_row[:digest] + old_row[digest + 1 :] == new_row[:digest] + new_row[digest + 1 :]
+        assert old_row[:digest] + old_row[digest + 1 :] == new_row[:digest] + new_row[digest + 1 : columns]
         assert (old_row[digest] == new_row[digest]) == (old_row[1] == damaged)
     assert rows(path, "events") == before["events"] and rows(path, "job_blobs") == before["job_blobs"]
     assert '"lens":[1,2]' in rows(path, "jobs")[0][3]
@@ -109,6 +115,26 @@ def test_job_list_of_the_first_release_is_brought_up_to_date_and_told(old, caplo
     kept = copy_of(path, 1)
     assert f"from schema 1 to {SCHEMA_VERSION}" in caplog.text and str(kept) in caplog.text
     assert version(kept) == 1 and rows(kept, "jobs") == before["jobs"]
+
+
+def test_job_list_of_schema_2_gets_one_requester_for_each_job(tmp_path):
+    """The file was written by the release before: 0 done, 1 done and acknowledged, 2 runs and is to be cancelled,
+    3 runs, 4 cancelled, 5 waits."""
+    path = tmp_path / "jobs.sqlite3"
+    shutil.copyfile(FILES / "jobs_schema_2.sqlite3", path)
+    jobs, spec = [digit * 32 for digit in "012345"], job_spec(seed=5)
+    before = {table: rows(path, table) for table in ("jobs", "events", "job_blobs")}
+    assert version(path) == 2
+    store = JobStore(tmp_path)
+    assert rows(path, "requesters") == [(job, "", state, 0.0) for job, state in zip(jobs, REQUESTERS_OF_2, strict=True)]
+    assert [row[:-1] for row in rows(path, "jobs")] == before["jobs"] and rows(path, "events") == before["events"]
+    assert rows(path, "job_blobs") == before["job_blobs"]
+    for job in jobs:
+        assert store.submit(job, spec, job_inputs(spec)[0])[1]
+    assert store.acknowledge(jobs[0]) == ["f" * 64]
+    new = store.submit(jobs[4], spec, job_inputs(spec)[0], requester="a" * 32, anew=True)[0]
+    assert new.job not in jobs and store.run_of(jobs[4], "a" * 32) == new and store.run_of(jobs[4]).job == jobs[4]
+    store.close()
 
 
 def test_upgraded_job_list_equals_a_new_one(old, tmp_path_factory):
