@@ -54,9 +54,10 @@ OVERRIDES = {
     "--first-frame-engine": ("DAS_FIRST_FRAME_ENGINE", "CYCLES, EEVEE or WORKBENCH"),
     "--first-frame-samples": ("DAS_FIRST_FRAME_SAMPLES", "samples per pixel of a first frame that is rendered"),
     "--new-first-frame": ("DAS_NEW_FIRST_FRAME", "1 renders the first frame anew although one is there"),
+    "--anew": ("DAS_ANEW", "1 renders the take anew although a finished one is there"),
     "--cache": ("DAS_CACHE", "folder for first frames and takes"),
 }
-SWITCHES = ("--new-first-frame",)
+SWITCHES = ("--new-first-frame", "--anew")
 """Flags that may stand without a value, for 1."""
 
 

@@ -190,9 +190,9 @@ def render_take(
 
     ``server``: its address.  ``frames`` as in `export_tracking`.  ``folder``: the cache.  ``settings``: ``prompt``,
     ``negative_prompt``, ``seed``, ``num_inference_steps``, ``guidance_scale``, ``tracking_range``, ``compose``,
-    ``model``,
-    ``size`` (width, height), ``first_frame`` (a file), ``first_frame_engine``, ``first_frame_samples``,
-    ``new_first_frame`` (render it anew), ``timeout_s``.
+    ``model``, ``size`` (width, height), ``first_frame`` (a file), ``first_frame_engine``, ``first_frame_samples``,
+    ``new_first_frame`` (render it anew), ``anew`` (make the take although a finished one is there, which stays until
+    the new one is whole), ``timeout_s``.
     What is not given comes from the environment, the scene, the preferences and the defaults, in this order
     (`properties`).
 

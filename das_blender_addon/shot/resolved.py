@@ -16,7 +16,7 @@ class ResolvedSettings:
     window's frame numbers, increasing.  ``first_frame_path``, ``first_frame_image`` (a data block of the file)
     "": the one in the cache.  ``new_first_frame``: render it
     although one that was rendered is there.  ``cache_folder``: absolute.
-    ``timeout_s``: seconds of silence.
+    ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
     """
 
     server: str
@@ -37,3 +37,4 @@ class ResolvedSettings:
     first_frame_samples: int
     cache_folder: Path
     new_first_frame: bool = False
+    anew: bool = False

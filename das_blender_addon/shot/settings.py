@@ -40,6 +40,7 @@ ENVIRONMENT = (
     "DAS_FIRST_FRAME_SAMPLES",
     "DAS_CACHE",
     "DAS_NEW_FIRST_FRAME",
+    "DAS_ANEW",
 )
 """Every environment variable that overrides a setting."""
 
@@ -80,6 +81,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         ),
         cache_folder=_cache_folder(environment.get("DAS_CACHE", "") or settings.cache_folder or machine.cache_folder),
         new_first_frame=_switch(environment, "DAS_NEW_FIRST_FRAME", False),
+        anew=_switch(environment, "DAS_ANEW", False),
     )
 
 

@@ -6,10 +6,10 @@
         frames/0001.png  the shot's frames at the render size
         model/0001.png   the model's frames as received
         tracking/0001.png, first_frame.png    what they were made from
-        job.json         while a job runs: its id, so that an interrupted take goes on with the same job
     <shot folder>/leases/    who makes a take now, and who waits for it (`client.leases`)
 
-A take counts only when every file has the SHA-256 that take.json says; anything damaged or empty is made anew.
+A take counts only when every file has the SHA-256 that take.json says; anything damaged or empty is made anew.  The job
+goes by an id made of what it asks for: whoever wants the same, now or after a crash, shares it (`client.take.run_job`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ..protocol.messages import JobSpec, ModelCapability
 from ..protocol.png import blob_sha
 from ..shot.pictures import FirstFrame, check_first_frame, read_first_frame
 from ..shot.plan import ShotPlan, ShotTracking
+from .anew import put_back
 
 LOGGER = logging.getLogger(__name__)
 LAYOUT = 1
@@ -149,6 +150,7 @@ def job_spec(plan: ShotPlan, settings: TakeSettings) -> JobSpec:
     return JobSpec(
         task="mesh_to_video",
         model=model.name,
+        model_revision=model.revision,
         prompt=settings.prompt,
         negative_prompt=settings.negative_prompt,
         seed=int(settings.seed),
@@ -177,6 +179,7 @@ def _digest(*parts: str) -> str:
 
 def find_take(request: TakeRequest) -> Take | None:
     """The finished take of ``request`` when it is on disk, whole, and every file of it is as it was written."""
+    put_back(request.folder)
     return load_take(request.folder)
 
 

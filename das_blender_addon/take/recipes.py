@@ -102,7 +102,14 @@ def take(
         request = take_request(shot, image, chosen, facts.folder)
         if unreachable is not None:
             return _found(find_take(request), unreachable)
-        made = run_take(request, settings.server, on_event=say, should_stop=should_stop, timeout_s=settings.timeout_s)
+        made = run_take(
+            request,
+            settings.server,
+            on_event=say,
+            should_stop=should_stop,
+            anew=settings.anew,
+            timeout_s=settings.timeout_s,
+        )
         keep_capabilities(facts.folder, capabilities)
         return made
 
@@ -195,7 +202,7 @@ def _plan(facts: SceneFacts, settings: ResolvedSettings) -> Recipe:
         welcome = yield from hello(settings)
         capabilities = welcome.capabilities
     except (ServerUnreachable, TransportTimeout) as error:
-        kept = kept_capabilities(facts.folder)
+        kept = None if settings.anew else kept_capabilities(facts.folder)
         if kept is None:
             raise
         capabilities, unreachable = kept, error

@@ -19,6 +19,7 @@ from ..client.take import JobOutcome, Log, run_job
 from ..errors import JobCancelled, StorageError
 from ..protocol.png import blob_sha, decode_png, encode_png
 from ..tracking.framing import crop_and_resize
+from .anew import beside
 from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, read_json, take_of
 from .drive import is_leaving
 
@@ -47,7 +48,7 @@ def run_take(
     between two frames of what follows.  ``lease_s``: see `run_job`.  Raises whatever `run_job` raises, `JobCancelled`,
     and `StorageError`.
     """
-    requester: Requester | None = None
+    others_wait: list[Callable[[], bool]] = []
 
     def run(made: TakeRequest, job_id: str) -> JobOutcome:
         return run_job(
@@ -60,7 +61,7 @@ def run_take(
             lease_s=lease_s,
             timeout_s=timeout_s,
             # Whoever leads next goes on with the job; so does the server when this Blender only leaves.
-            leaves_running=lambda: is_leaving() or (requester is not None and requester.others_wait()),
+            leaves_running=lambda: is_leaving() or any(wait() for wait in others_wait),
         )
 
     if anew:
@@ -71,6 +72,7 @@ def run_take(
     if found is not None:
         return found
     with Requester(request.folder.parents[1] / "leases", request.job_key[:LEASE_DIGITS]) as requester:
+        others_wait.append(requester.others_wait)
         told = False
         while (lease := requester.lead()) is None:
             _check_stop(should_stop)

@@ -5,6 +5,8 @@ background, and when a script calls them, they block until all is done and raise
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import bpy
 
 from ..client import known_servers
@@ -255,13 +257,19 @@ class DAS_OT_render_take(JobOperator, bpy.types.Operator):
     bl_idname = "das.render_take"
     bl_label = "Render Take"
     bl_description = "Send the shot to the server and bring its frames back, while you go on working"
+    anew: bpy.props.BoolProperty(
+        name="Anew",
+        description="Render the take anew although a finished one is there, which stays until the new one is whole",
+        options={"SKIP_SAVE"},
+    )
 
     @classmethod
     def why_not(cls, context):
         return no_camera(context.scene) or _server_question(context.scene) or _no_plan(context.scene)
 
     def make_recipe(self, scene):
-        return of_scene.only_take(scene, resolve_settings(scene))
+        settings = resolve_settings(scene)
+        return of_scene.only_take(scene, replace(settings, anew=settings.anew or self.anew))
 
     @classmethod
     def finished(cls, scene, take):

@@ -162,6 +162,7 @@ class DAS_PT_take(_RenderPanel, bpy.types.Panel):
         row = column.row(align=True)
         row.scale_y = 1.5
         row.operator("das.render_take", icon="RENDER_ANIMATION")
+        row.operator("das.render_take", text="", icon="FILE_REFRESH").anew = True
         if session.job_state == "RUNNING":
             row = layout.row(align=True)
             row.progress(factor=session.progress, text=session.job_line)

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import zmq
 
@@ -17,6 +18,7 @@ from das_blender_addon.protocol.messages import ModelCapability
 from das_server.config import ServerConfig
 from das_server.door.endpoint import Endpoint
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
+from das_server.models.revision import Revisions
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
 from das_server.store.state_lock import lock_state
@@ -74,14 +76,20 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             stall_timeout_s=config.stall_timeout_s,
         )
         speed = SpeedRecord(config.state)
-        dispatcher = Dispatcher(store, blobs, workers, max_attempts=config.max_attempts, speed=speed)
+        revisions = Revisions(config.state)
+        for model in known_models().values():
+            if model.installed:
+                revisions.learn(model.name)
+        dispatcher = Dispatcher(
+            store, blobs, workers, max_attempts=config.max_attempts, speed=speed, check_weights=revisions.check
+        )
         endpoint = Endpoint(
             socket,
             store,
             blobs,
             workers,
             dispatcher,
-            models=known_models,
+            models=lambda: known_models(revisions),
             default_model=config.model,
             max_blob_bytes=config.max_blob_bytes,
             speed=speed,
@@ -101,9 +109,12 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             store.close()
 
 
-def known_models() -> dict[str, ModelCapability]:
-    """Every model of the table by name, with whether its weights are there now."""
-    return {one.name: one for one in capabilities_of_models()}
+def known_models(revisions: Revisions | None = None) -> dict[str, ModelCapability]:
+    """Every model of the table by name, with whether its weights are there now, and which they are."""
+    models = capabilities_of_models()
+    if revisions is not None:
+        models = [replace(one, revision=revisions.of(one.name) if one.installed else "") for one in models]
+    return {one.name: one for one in models}
 
 
 def _loop(

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from das_blender_addon.errors import DasError, JobCancelled, JobError, OutOfMemory
+from das_blender_addon.errors import DasError, JobCancelled, JobError, ModelError, OutOfMemory
 from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
 from das_blender_addon.protocol.png import encode_png
 from das_server import __version__, media
+from das_server.models.registry import model_path
+from das_server.models.revision import fingerprint
 from das_server.pipeline.device_errors import (
     is_device_lost,
     is_out_of_device_memory,
@@ -79,6 +81,7 @@ class Worker:
         self._versions: dict[str, str] = {}
         self._pipeline: Pipeline | None = None
         self._model = ""
+        self._weights = ""
 
     def run_forever(self) -> None:
         """Prepare torch, say so, then obey; never returns."""
@@ -116,7 +119,8 @@ class Worker:
             self._link.model = self._model
 
     def _load(self, model: str) -> Pipeline:
-        if self._pipeline is not None and self._model == model:
+        weights = fingerprint(model_path(model))
+        if self._pipeline is not None and (self._model, self._weights) == (model, weights):
             return self._pipeline
         from das_server.pipeline.loading import load_pipeline
 
@@ -125,6 +129,7 @@ class Worker:
         started = time.monotonic()
         self._pipeline = load_pipeline(model, device=self._device, profile=self._profile, **self._acceleration)
         self._model = self._link.model = model
+        self._weights = weights if fingerprint(model_path(model)) == weights else ""  # if replaced meanwhile, once more
         _log.info("the model %s is loaded on %s after %.1f s", model, self._device, time.monotonic() - started)
         return self._pipeline
 
@@ -232,9 +237,16 @@ class Worker:
             self._link.preview(order, step, dataclasses.asdict(artefact))
 
         def pipeline(model: str) -> Pipeline:
-            if self._model != model:
+            if (self._model, self._weights) != (model, fingerprint(model_path(model))):
                 emit_progress("loading", 0, 1)
-            return self._load(model)
+            loaded = self._load(model)
+            if order["weights"] and order["weights"] != self._weights:
+                raise ModelError(
+                    f"The weights of {model} were replaced when this job was about to start; render again to use the "
+                    "new ones.",
+                    field="model",
+                )
+            return loaded
 
         return TaskContext(
             emit_progress=emit_progress,

@@ -150,11 +150,7 @@ class LocalWorkers(Workers):
         one.ordered_s = time.monotonic()
         one.state = "busy"
         one.heartbeat = {}
-        inputs = [asdict(item) for item in order.inputs]
-        self._send(
-            one,
-            {"kind": "run", "job": order.job, "attempt": order.attempt, "spec": asdict(order.spec), "inputs": inputs},
-        )
+        self._send(one, {"kind": "run", **asdict(order)})
 
     def cancel(self, job: str) -> None:
         for one in self._processes:

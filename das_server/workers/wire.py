@@ -5,7 +5,7 @@ Worker → server (``kind``): "hello" {pid} · "heartbeat" {state, model, job, a
 memory_bytes} · "ready" {device, device_label, versions} · "problem" {message} · "progress" {job, attempt, fields} ·
 "preview" {job, attempt, step, artefact} · "retry" {job, attempt, code, message} · "done" {job, attempt, artefacts,
 report} · "failed" {job, attempt, code, message, field}.
-Server → worker: "load" {model} · "run" {job, attempt, spec, inputs} · "cancel" {job} · "heartbeat" {}.
+Server → worker: "load" {model} · "run" {job, attempt, spec, inputs, weights} · "cancel" {job} · "heartbeat" {}.
 
 Every message carries the secret that the worker got at birth, so that no other process of the machine can pose as one.
 """

@@ -2,6 +2,7 @@
 """Takes: keyed by everything that decides their pixels, whole or absent, never made twice."""
 
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -13,8 +14,8 @@ from das_blender_addon.client.take import Log
 from das_blender_addon.errors import (
     FirstFrameError,
     JobCancelled,
+    JobError,
     OutOfMemory,
-    ServerUnreachable,
     SettingsError,
     StorageError,
 )
@@ -121,6 +122,7 @@ def test_key_changes_with_everything_that_decides_the_pixels(request_of, tmp_pat
     keys.append(request_of(shot(num_frames=3)).key)
     keys.append(request_of(shot(render_size=(2 * WIDTH, 2 * HEIGHT))).key)
     keys.append(request_of(shot(name="other")).key)
+    keys.append(request_of(shot(revision="of other weights")).key)
     assert len(set(keys)) == len(keys)
     assert request_of().key == keys[0]
 
@@ -142,7 +144,7 @@ def test_take_has_every_frame_and_says_what_it_is_made_of(request_of):
     assert take.report["seed"] == 7 and take.report["prompt"] == "a vase"
     assert take.report["frame_numbers"] == [11, 12]
     assert take.timings["export"] == 0.5 and {"job", "frames", "job.done"} <= set(take.timings)
-    assert events and not (take.folder / "job.json").exists()
+    assert events and take.job_id == asked.job_key[:32]
 
 
 def test_take_is_not_made_twice(request_of):
@@ -179,7 +181,7 @@ def test_damaged_model_frame_is_asked_for_again(request_of):
         made.model_frames[0].write_bytes(b"")
         made.frames[0].write_bytes(b"")
         again = run_take(request_of(), peer.address)
-        assert len(peer.jobs) == 2
+        assert len(peer.jobs) == 1  # the server still has them
     np.testing.assert_array_equal(decode_png(again.frames[0].read_bytes()), frame(0))
 
 
@@ -222,46 +224,29 @@ def test_job_that_failed_leaves_no_take_and_no_frames(request_of):
         with pytest.raises(OutOfMemory):
             run_take(request_of(), peer.address)
     assert find_take(request_of()) is None
-    assert not list(request_of().folder.rglob("*.png")) and not (request_of().folder / "job.json").exists()
+    assert not list(request_of().folder.rglob("*.png"))
 
 
-def test_job_that_lost_its_server_goes_on_under_its_id(request_of):
+@pytest.mark.parametrize("end", ["FAILED", None])
+def test_take_that_failed_or_was_cancelled_is_rendered_when_it_is_asked_for_again(request_of, end):
+    asked = request_of()
     with Peer() as peer:
-        peer.final = None
-        with pytest.raises(ServerUnreachable):
-            run_take(request_of(), "tcp://127.0.0.1:9", timeout_s=0.3)
-        note = request_of().folder / "job.json"
-        waiting = json.loads(note.read_text())["job_id"]
-        note.write_text(json.dumps({"job_id": waiting, "server": peer.address}))
+        peer.final = end
+        with pytest.raises(JobError):
+            run_take(asked, peer.address, should_stop=lambda: end is None and bool(peer.jobs))
         peer.final = "DONE"
-        take = run_take(request_of(), peer.address)
-    assert take.job_id == waiting
+        take = run_take(asked, peer.address)
+        assert list(peer.jobs) == [asked.job_key[:32], take.job_id]
+    assert find_take(asked) is not None
 
 
-def test_cancelled_job_is_forgotten_before_the_server_has_cancelled_it(request_of):
+def test_two_renders_of_one_take_share_their_job(request_of, tmp_path):
     asked = request_of()
-    note, noted = asked.folder / "job.json", []
+    elsewhere = replace(asked, folder=tmp_path / "another cache" / asked.key)
     with Peer() as peer:
-        peer.final = None
-        peer.on_request = lambda message: noted.append(note.exists()) if is_cancel(message) else 0
-        with pytest.raises(JobCancelled):
-            run_take(asked, peer.address, should_stop=lambda: bool(peer.jobs))
-    assert noted == [False]
-
-
-def test_cancelled_job_leaves_the_note_of_the_next_one(request_of):
-    asked = request_of()
-    note = asked.folder / "job.json"
-    with Peer() as peer:
-        peer.final = None
-        peer.on_request = lambda message: note.write_text('{"job_id": "next"}') if is_cancel(message) else 0
-        with pytest.raises(JobCancelled):
-            run_take(asked, peer.address, should_stop=lambda: bool(peer.jobs))
-    assert json.loads(note.read_text()) == {"job_id": "next"}
-
-
-def is_cancel(message) -> bool:
-    return isinstance(message, Cancel)
+        one, two = run_take(asked, peer.address), run_take(elsewhere, peer.address)
+        assert list(peer.jobs) == [one.job_id] == [two.job_id]
+    assert [path.read_bytes() for path in one.frames] == [path.read_bytes() for path in two.frames]
 
 
 def test_job_whose_frames_found_no_place_is_not_rendered_again(request_of):
@@ -276,13 +261,80 @@ def test_job_whose_frames_found_no_place_is_not_rendered_again(request_of):
         assert list(peer.jobs) == [take.job_id]
 
 
-def test_job_whose_frames_the_server_lost_is_forgotten(request_of):
+def test_take_whose_frames_the_server_lost_is_rendered_again(request_of):
     asked = request_of()
     with Peer() as peer:
-        peer.say[Fetch] = StorageError("The blob is gone; render again.")
-        with pytest.raises(StorageError, match="is gone"):
-            run_take(asked, peer.address)
-        assert not (asked.folder / "job.json").exists()
+        peer.on_request = lambda message: lose_frames_once(peer, message)
+        take = run_take(asked, peer.address)
+        assert list(peer.jobs) == [asked.job_key[:32], take.job_id] and find_take(asked) is not None
+
+
+def lose_frames_once(peer, message):
+    """The peer forgets its results when they are first fetched."""
+    if isinstance(message, Fetch) and len(peer.jobs) == 1:
+        peer.results.clear()
+
+
+# ── Once more ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_take_made_anew_has_a_job_of_its_own_and_takes_the_old_ones_place(request_of):
+    asked = request_of()
+    with Peer() as peer:
+        first = run_take(asked, peer.address)
+        seen = []
+        peer.on_request = lambda message: seen.append(load_take(first.folder) == replace(first, cached=True))
+        again = run_take(asked, peer.address, anew=True)
+        assert all(seen) and len(peer.jobs) == 2
+    assert again.job_id != first.job_id and not again.cached
+    assert find_take(asked) == replace(again, cached=True) and again.frames == first.frames
+    assert [path.name for path in asked.folder.parent.iterdir()] == [asked.key]
+
+
+@pytest.mark.parametrize("end", ["FAILED", None])
+def test_old_take_stays_when_the_new_one_fails(request_of, end):
+    asked = request_of()
+    with Peer() as peer:
+        first = run_take(asked, peer.address)
+        peer.final = end
+        with pytest.raises(JobError):
+            run_take(asked, peer.address, anew=True, should_stop=lambda: end is None and len(peer.jobs) == 2)
+    assert find_take(asked) == replace(first, cached=True)
+    assert [path.name for path in asked.folder.parent.iterdir()] == [asked.key]
+
+
+def test_old_take_is_put_back_when_a_process_was_killed_between_the_two_renames(request_of):
+    asked = request_of()
+    with Peer() as peer:
+        first = run_take(asked, peer.address)
+        asked.folder.rename(asked.folder.with_name(f".{asked.key}.old"))
+        assert find_take(asked) == replace(first, cached=True)
+        asked.folder.rename(asked.folder.with_name(f".{asked.key}.old"))
+        again = run_take(asked, peer.address, anew=True)
+    assert find_take(asked) == replace(again, cached=True)
+    assert [path.name for path in asked.folder.parent.iterdir()] == [asked.key]
+
+
+def test_what_a_killed_process_left_of_a_new_take_is_removed_after_a_day(request_of):
+    asked = request_of()
+    left, young = (asked.folder.with_name(f".{asked.key}.{name}.anew") for name in ("left", "young"))
+    for folder in (left, young):
+        folder.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    with Peer() as peer:
+        run_take(asked, peer.address, anew=True)
+    assert young.exists() and not left.exists()
+
+
+def test_other_render_size_uses_the_take_that_was_made_last(request_of):
+    small, large = request_of(), request_of(shot(render_size=(2 * WIDTH, 2 * HEIGHT)))
+    with Peer() as peer:
+        run_take(large, peer.address)
+        os.utime(large.folder / "take.json", (0, 0))
+        first = run_take(small, peer.address)
+        again = run_take(small, peer.address, anew=True)
+        third = run_take(request_of(shot(render_size=(3 * WIDTH, 3 * HEIGHT))), peer.address)
+    assert third.job_id == again.job_id != first.job_id
 
 
 @pytest.mark.parametrize("part", ["frames", "tracking"])
@@ -380,34 +432,6 @@ def test_cancel_of_one_who_waits_stops_nobody_else(request_of):
         assert isinstance(second.wait(), JobCancelled)
         finish_job(peer)
         assert not isinstance(first.wait(), BaseException) and peer.seen[Cancel] == 0
-
-
-def test_job_that_somebody_else_acknowledged_is_looked_for_in_the_cache_and_run_again(request_of):
-    """Two who know nothing of each other's leases share a job's id; the first to finish lets its frames go."""
-    asked = request_of()
-    with Peer() as peer:
-
-        def lose_the_first_jobs_frames(message):
-            peer.say.pop(Fetch, None)
-            if isinstance(message, Fetch) and len(peer.jobs) == 1:
-                peer.say[Fetch] = StorageError("The server does not have the blob.")
-
-        peer.on_request = lose_the_first_jobs_frames
-        take = run_take(asked, peer.address)
-        assert len(peer.jobs) == 2 and take.job_id == list(peer.jobs)[-1]
-    np.testing.assert_array_equal(decode_png(take.frames[1].read_bytes()), frame(1))
-
-
-def test_job_that_somebody_else_cancelled_is_submitted_again(request_of):
-    asked = request_of()
-    with Peer() as peer:
-        peer.final = None
-        run = Another(asked, peer.address)
-        wait_for(lambda: peer.jobs)
-        (asked.folder / "job.json").unlink()  # as one does who cancels it
-        peer.final = "DONE"
-        peer.add_event(next(iter(peer.jobs)), "CANCELLED", {})
-        assert run.wait().job_id == list(peer.jobs)[-1] and len(peer.jobs) == 2
 
 
 def test_job_that_was_cancelled_on_the_server_stays_cancelled(request_of):

@@ -34,6 +34,7 @@ class House:
         """Messages about a job that runs out of memory with these profiles."""
         spec = job_spec(task="hungry", model="das-preview", prompt=" ".join(hungry_profiles), options=options)
         order = {"kind": "run", "job": job_id(), "attempt": 1, "spec": dataclasses.asdict(spec), "inputs": []}
+        order["weights"] = ""
         self.worker._run(order)
         said = []
         while True:
