@@ -7,14 +7,16 @@ Calls block; ``should_stop()`` is asked many times a second, and ``say`` gets `P
 from __future__ import annotations
 
 import shutil
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ..client.take import Progress
-from ..errors import DasError, FirstFrameError, SceneError, StorageError
+from ..errors import DasError, FirstFrameError, JobCancelled, SceneError, StorageError
 from ..tracking.geometry import GeometrySequence
 from ..tracking.spool import open_spool
 from .process import ChildBlender, ChildBroke, Launch
@@ -56,13 +58,19 @@ class PictureOrder:
 
 
 class OpenCopy:
-    """Has a child Blender for as long as it is needed; `close` gives it back and removes the copy."""
+    """Has a child Blender for as long as it is needed; `close` gives it back and removes the copy.
+
+    `close` may be called while another thread is in the middle of a call: that thread, which is asked to stop, then
+    gives back and removes.
+    """
 
     def __init__(self, copy: Copy, launched: Launch):
         self._copy, self._launched = copy, launched
         self._child: ChildBlender | None = None
         self._memory_bytes = 0
         self._pictures = 0
+        self._lock = threading.Lock()
+        self._is_busy = self._is_closed = False
         self._remove = weakref.finalize(self, copy.close)  # also when nobody ever asks for anything
 
     def export(
@@ -137,40 +145,66 @@ class OpenCopy:
     def movies(self, request: dict, should_stop: ShouldStop, say: Say) -> None:
         """Encode movies, see `pictures.make_movies`.  The copy is no longer open then."""
         request = {"task": "movies", **request}
-        failed = "The videos could not be encoded"
-        if self._child is None:
-            self._child = _start(self._launched, StorageError, failed)
-        self._run(request, StorageError, failed, _samples("encoding video", say), should_stop, can_stop=False)
+        failed, said = "The videos could not be encoded", _samples("encoding video", say)
+        with self._busy():
+            self._run(request, StorageError, failed, said, should_stop, can_stop=False)
 
     def close(self) -> None:
         """Needed no more: the child is given back, the copy and all that was made of it are removed."""
+        with self._lock:
+            self._is_closed = True
+            if self._is_busy:
+                return
+        self._release()
+
+    # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _release(self) -> None:
         child, self._child = self._child, None
         if child is not None:
             give_back(child, self._memory_bytes)
         self._remove()
 
-    # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        """This thread is talking with the child; `close` leaves the end to it."""
+        with self._lock:
+            if self._is_closed:
+                raise JobCancelled("The job was cancelled.")
+            self._is_busy = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_busy, is_closed = False, self._is_closed
+            if is_closed:
+                self._release()
 
     def _ask(self, request: dict, error: type[DasError], failed: str, on_message, should_stop, *, can_stop) -> dict:
-        if self._child is None:
-            self._child = _start(self._launched, error, failed)
-            self._run(self._copy.request(), error, failed, None, should_stop, can_stop=False)
-        return self._run(request, error, failed, on_message, should_stop, can_stop=can_stop)
+        with self._busy():
+            if self._child is None:
+                self._run(self._copy.request(), error, failed, None, should_stop, can_stop=False)
+            return self._run(request, error, failed, on_message, should_stop, can_stop=can_stop)
 
     def _run(self, request: dict, error: type[DasError], failed: str, on_message, should_stop, *, can_stop) -> dict:
         try:
-            done = self._child.ask(request, on_message=on_message, should_stop=should_stop, can_stop=can_stop)
+            done = self._answer(request, on_message, should_stop, can_stop)
         except ChildBroke as broke:
             raise error(f"{failed}: {broke}.", detail=broke.detail) from broke
         self._memory_bytes = done.get("memory", self._memory_bytes)
         return done
 
-
-def _start(launched: Launch, error: type[DasError], failed: str) -> ChildBlender:
-    try:
-        return take_child(launched)
-    except ChildBroke as broke:
-        raise error(f"{failed}: {broke}", detail=broke.detail) from broke
+    def _answer(self, request: dict, on_message, should_stop, can_stop: bool) -> dict:
+        """What the child answers; one that was kept from another job and has died since is replaced."""
+        if self._child is None:
+            self._child, is_kept = take_child(self._launched)
+            try:
+                return self._child.ask(request, on_message=on_message, should_stop=should_stop, can_stop=can_stop)
+            except ChildBroke:
+                if not is_kept:
+                    raise
+            self._child, _ = take_child(self._launched)
+        return self._child.ask(request, on_message=on_message, should_stop=should_stop, can_stop=can_stop)
 
 
 def _samples(stage: str, say: Say) -> Callable[[dict], None]:

@@ -21,14 +21,17 @@ _kept: ChildBlender | None = None
 _timer: threading.Timer | None = None
 
 
-def take_child(launched: Launch) -> ChildBlender:
-    """The child that is ready, or a new one; the caller's until `give_back`.  Raises `ChildBroke`."""
+def take_child(launched: Launch) -> tuple[ChildBlender, bool]:
+    """The child that is ready, or a new one, the caller's until `give_back`; and whether it was kept from another job.
+
+    Raises `ChildBroke`.
+    """
     kept = _take()
     if kept is not None:
         if kept.is_running and kept.launched == launched:
-            return kept
+            return kept, True
         kept.close()
-    return ChildBlender(launched)
+    return ChildBlender(launched), False
 
 
 def give_back(child: ChildBlender, memory_bytes: int = 0) -> None:
