@@ -51,6 +51,7 @@ class SceneCopy:
         return {
             "task": "open",
             "file": str(self.file),
+            "folder": str(self.folder),
             "scene": self.scene,
             "use_scripts": self.use_scripts,
             "checks_drivers": self.checks_drivers,

@@ -3,17 +3,20 @@
 
 A script of its own, so that it runs in any Blender binary (``-b --python``) and in any Python with the `bpy` module.
 The first line of its standard input says where to connect.  When standard input closes, because whoever started it is
-no more, it leaves at once.
+no more, it leaves at once, and removes what nobody else will: the copy that it has open, and its own folder.
 """
 
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
 import traceback
 
+LEAVE_S = 10.0
+"""Seconds that a child whose connection broke waits for the end of its parent."""
 PACKAGE = "das_extension"
 """The name that the extension has in here: the add-on itself may be enabled beside it, under its own."""
 
@@ -27,19 +30,23 @@ def extension(folder):
     return importlib.import_module(f"{PACKAGE}.child.talk"), importlib.import_module(f"{PACKAGE}.child.work")
 
 
-def leave_with_parent():
-    """Wait until standard input closes, then end this process without another word."""
+def leave_with_parent(folders):
+    """Wait until standard input closes, then remove ``folders`` and end this process without another word."""
     sys.stdin.buffer.read()
+    for folder in folders.values():
+        if os.path.basename(folder).startswith("das-"):
+            shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
-def serve(talk, work, errors):
-    """Do what is asked for until the other end closes."""
+def serve(talk, work, errors, folders):
+    """Do what is asked for until the other end closes; the folder of the copy that is open goes to ``folders``."""
     while True:
         request = talk.receive(None)
         if "task" not in request:
             continue  # a stop that came too late
         number = request["id"]
+        folders["copy"] = request.get("folder", folders["copy"])
 
         def say(number=number, **words):
             talk.send(id=number, said=words)
@@ -65,16 +72,17 @@ def main():
     """Connect and serve; leave without Blender's own exit code, which crashes or hangs in Blender up to 4.5 as a module
     while classes are registered.
     """
-    status = 0
+    status, folders = 0, {"own": os.getcwd(), "copy": ""}
+    watch = threading.Thread(target=leave_with_parent, args=(folders,), daemon=True)
     try:
         meeting = json.loads(sys.stdin.buffer.readline())
-        threading.Thread(target=leave_with_parent, daemon=True).start()
+        watch.start()
         talks, work = extension(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         talk = talks.Talk(socket.create_connection(("127.0.0.1", meeting["port"]), timeout=30.0))
         talk.send(hello=meeting["token"], pid=os.getpid())
-        serve(talk, work, sys.modules[f"{PACKAGE}.errors"])
-    except EOFError:
-        pass
+        serve(talk, work, sys.modules[f"{PACKAGE}.errors"], folders)
+    except (EOFError, ConnectionError):
+        watch.join(LEAVE_S)
     except BaseException:
         traceback.print_exc()
         status = 1

@@ -88,7 +88,7 @@ class ChildBlender:
         except OSError as refused:
             self._listener.close()
             self._scratch.cleanup()
-            raise ChildBroke(f"Blender could not be started again ({launched.command[0]}: {refused}).") from refused
+            raise ChildBroke(f"Blender could not be started again ({launched.command[0]}: {refused})") from refused
 
     @property
     def is_running(self) -> bool:
