@@ -209,6 +209,25 @@ def working_space() -> str:
     return colours.working_space if colours is not None else ""
 
 
+def offers(owner, name: str, value: str) -> bool:
+    """Whether the enumeration ``owner.name`` has ``value`` now: those of colours come from the machine's OpenColorIO
+    configuration, and views and looks depend on the display.
+    """
+    return bool(bpy.types.UILayout.enum_item_name(owner, name, value))
+
+
+def read_as_srgb(owner) -> str:
+    """Let an image or a strip read its bytes as sRGB pictures; the name of its colour space.
+
+    Where the colour configuration has no space of that name, it stays at the one that Blender gave it, which is the
+    configuration's role for 8-bit pictures.
+    """
+    space = owner.colorspace_settings
+    if offers(space, "name", "sRGB"):
+        space.name = "sRGB"
+    return space.name
+
+
 # ── Output ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -19,7 +19,7 @@ from . import compat
 from .errors import DasError, JobCancelled, SceneError, SettingsError
 from .jobs import of_scene, unchanged
 from .scene import sequencer
-from .scene.colours import View, colour_warning, set_view, show_plain, working_from_rec709
+from .scene.colours import View, colour_warning, set_view, show_plain, unknown_view, working_from_rec709
 from .scene.export import GeometryExport
 from .scene.layers import render_layer
 from .scene.walk import step_simulations
@@ -128,7 +128,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         return step
 
     def _warn(self, scene) -> None:
-        words = "" if bpy.app.background else colour_warning(scene)
+        words = unknown_view(scene) if bpy.app.background else colour_warning(scene)
         if words:
             self.report({"WARNING"}, f"Diffusion as Shader: {words}.")
 

@@ -20,6 +20,7 @@ from .. import compat
 from ..errors import FirstFrameError
 from ..scene import sequencer
 from ..scene.camera import active_camera
+from ..scene.colours import show_plain
 
 SAMPLE = re.compile(r"Sample (\d+)/(\d+)")
 
@@ -152,8 +153,7 @@ def make_movies(request: dict, say: Callable) -> None:
         render.resolution_x, render.resolution_y = request["size"]
         render.resolution_percentage = 100
         render.fps, render.fps_base = request["fps"], request["fps_base"]
-        render.dither_intensity = 0.0
-        scene.view_settings.view_transform, scene.view_settings.look = "Standard", "None"  # the pictures' own bytes
+        show_plain(scene)  # the pictures' own bytes
         scene.frame_start, scene.frame_end = 1, len(movie["frames"])
         sequencer.add_image_strip(scene, "frames", movie["frames"], frame_start=1)
         compat.set_video_output(scene)

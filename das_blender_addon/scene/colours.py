@@ -8,12 +8,17 @@ byte back.  `keep_look` moves the look from the scene's view into the first fram
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from mathutils import Color
 
-from ..errors import SettingsError
+from ..compat import offers
 
-PLAIN_VIEW, NO_LOOK, SRGB = "Standard", "None", "sRGB"
+LOGGER = logging.getLogger(__name__)
+PLAIN_VIEWS, PLAIN_DISPLAYS = ("Standard", "Un-tone-mapped"), ("sRGB", "sRGB - Display")
+"""What gives every sRGB byte back, in Blender's own colour configuration and in those of ACES."""
+NO_LOOK = "None"
 SAME_SPACE = 1e-4
 """Blender's own matrices of linear Rec.709 to itself differ from the identity by some 1e-6."""
 
@@ -25,7 +30,7 @@ def pixel_changes(scene) -> list[str]:
     """Everything in the scene's colour management that would change the frames of a take, in words."""
     view, output = scene.view_settings, scene.render.image_settings
     changes = []
-    if view.view_transform != PLAIN_VIEW:
+    if view.view_transform != plain_view(scene):
         changes.append(f"the view transform {view.view_transform}")
     if view.look != NO_LOOK:
         changes.append(f"the look {view.look}")
@@ -37,7 +42,7 @@ def pixel_changes(scene) -> list[str]:
         changes.append("the curves")
     if getattr(view, "use_white_balance", False):  # Blender 4.3 and newer
         changes.append("the white balance")
-    if scene.display_settings.display_device != SRGB:
+    if scene.display_settings.display_device != plain_display(scene):
         changes.append(f"the display {scene.display_settings.display_device}")
     if output.color_management == "OVERRIDE":
         changes.append("the output's own colour management")
@@ -50,13 +55,43 @@ def colour_warning(scene) -> str:
     """One sentence that lists `pixel_changes` and says what to do, "" when the frames are shown as they are."""
     changes = pixel_changes(scene)
     if not changes:
-        return ""
+        return unknown_view(scene)
     listed = " and ".join(filter(None, (", ".join(changes[:-1]), changes[-1])))
     verb = "changes" if len(changes) == 1 and changes != ["the curves"] else "change"
     return f"{listed[0].upper()}{listed[1:]} {verb} the pixels of the frames; Keep Look shows them exactly as made"
 
 
 # ── A view that changes nothing ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def plain_display(place) -> str:
+    """The display of ``place`` (a scene, or its output) that shows sRGB pictures as they are; in a colour configuration
+    without one the display that it has.
+    """
+    settings = place.display_settings
+    known = (name for name in PLAIN_DISPLAYS if offers(settings, "display_device", name))
+    return next(known, settings.display_device)
+
+
+def plain_view(place) -> str:
+    """The view transform of ``place``, for the display that it has, that shows sRGB pictures as they are; in a colour
+    configuration without one the view that it has.
+    """
+    settings = place.view_settings
+    known = (name for name in PLAIN_VIEWS if offers(settings, "view_transform", name))
+    return next(known, settings.view_transform)
+
+
+def unknown_view(scene) -> str:
+    """One sentence where the colour configuration has no view of which we know that it is plain; "" where it has."""
+    if plain_view(scene) in PLAIN_VIEWS:
+        return ""
+    return (
+        f"This Blender's colour configuration has no view {PLAIN_VIEWS[0]}: the frames are shown by the view "
+        f"{plain_view(scene)} of the display {plain_display(scene)}; choose the view that shows sRGB pictures as they "
+        "are"
+    )
+
 
 View = list[tuple[str, object]]
 """Paths from the scene and values of all that decides how pixels are shown, in the order in which it can be set."""
@@ -66,36 +101,40 @@ def show_plain(scene) -> View:
     """Give the scene, and its output where that has colours of its own, the view that shows a take's bytes as they
     are; what was there before.  The colour space of linear files (OpenEXR) is left alone.
     """
-    plain = _plain_view(scene)
-    before = [(path, scene.path_resolve(path)) for path, _ in plain]
-    if before != plain:
-        set_view(scene, plain)
+    output = scene.render.image_settings
+    places = {"": scene} | ({"render.image_settings.": output} if output.color_management == "OVERRIDE" else {})
+    before = []
+    for path, place in places.items():
+        view = place.view_settings
+        before.append((f"{path}display_settings.display_device", place.display_settings.display_device))
+        before += [(f"{path}view_settings.{name}", getattr(view, name)) for name in _VIEW if hasattr(view, name)]
+    before.append(("render.dither_intensity", scene.render.dither_intensity))
+    for path, place in places.items():
+        set_view(scene, [(f"{path}display_settings.display_device", plain_display(place))])
+        plain = _VIEW | {"view_transform": plain_view(place)}
+        set_view(scene, [(f"{path}view_settings.{name}", value) for name, value in plain.items()])
+    set_view(scene, [("render.dither_intensity", 0.0)])
     return before
 
 
 def set_view(scene, view: View) -> None:
-    """Set every property of ``view``."""
+    """Set every property of ``view`` that this Blender has and that is another now."""
     for path, value in view:
         owner, _, name = path.rpartition(".")
-        setattr(scene.path_resolve(owner), name, value)
+        owner = scene.path_resolve(owner)
+        if getattr(owner, name, value) != value:
+            setattr(owner, name, value)
 
 
-def _plain_view(scene) -> View:
-    """What makes a view plain; the view transform comes before the looks that it has."""
-    values = {
-        "display_settings.display_device": SRGB,
-        "view_settings.view_transform": PLAIN_VIEW,
-        "view_settings.look": NO_LOOK,
-        "view_settings.exposure": 0.0,
-        "view_settings.gamma": 1.0,
-        "view_settings.use_curve_mapping": False,
-    }
-    if hasattr(scene.view_settings, "use_white_balance"):  # Blender 4.3 and newer
-        values["view_settings.use_white_balance"] = False
-    view: View = [("render.dither_intensity", 0.0), *values.items()]
-    if scene.render.image_settings.color_management == "OVERRIDE":
-        view += [(f"render.image_settings.{path}", value) for path, value in values.items()]
-    return view
+_VIEW = {
+    "view_transform": "",  # `plain_view`; before the looks that it has
+    "look": NO_LOOK,
+    "exposure": 0.0,
+    "gamma": 1.0,
+    "use_curve_mapping": False,
+    "use_white_balance": False,  # Blender 4.3 and newer
+}
+"""What a plain view has."""
 
 
 # ── The look of the first frame ─────────────────────────────────────────────────────────────────────────────────────
@@ -104,34 +143,30 @@ def _plain_view(scene) -> View:
 def keep_look(scene) -> None:
     """Remember the scene's look for its first frame and give the scene a view that shows a take's bytes as they are.
 
-    A look that was kept before stays where the scene's view has none of its own.  Raises `SettingsError` where this
-    Blender's colour configuration has no such view.
+    A look that was kept before stays where the scene's view has none of its own.
     """
     view, kept = scene.view_settings, scene.das
-    if _has_look(view):
+    if _has_look(scene):
         kept.first_frame_view, kept.first_frame_look = view.view_transform, view.look
         kept.first_frame_exposure, kept.first_frame_gamma = view.exposure, view.gamma
         kept.first_frame_curves = view.use_curve_mapping
         kept.first_frame_white_balance = getattr(view, "use_white_balance", False)
-    try:
-        scene.display_settings.display_device = SRGB
-        view.view_transform, view.look = PLAIN_VIEW, NO_LOOK
-    except TypeError as error:
-        raise SettingsError(
-            f"This Blender's colour configuration has no view {PLAIN_VIEW} of the display {SRGB}; "
-            "choose one that shows sRGB pictures as they are."
-        ) from error
-    view.exposure, view.gamma, view.use_curve_mapping = 0.0, 1.0, False
-    if hasattr(view, "use_white_balance"):
-        view.use_white_balance = False
+    show_plain(scene)
     scene.render.image_settings.color_management = "FOLLOW_SCENE"
-    scene.render.dither_intensity = 0.0
 
 
 def kept_look(scene) -> dict:
     """The view settings of the first frame that go before the scene's own (their names → values); {} for none."""
     kept = scene.das if hasattr(scene, "das") else None  # a scene has none while the extension is not enabled
     if kept is None or not kept.first_frame_view:
+        return {}
+    if not offers(scene.view_settings, "view_transform", kept.first_frame_view):
+        LOGGER.warning(
+            "This Blender's colour configuration has no view %r, which was kept for the first frame; it takes the "
+            "scene's own view %r.",
+            kept.first_frame_view,
+            scene.view_settings.view_transform,
+        )
         return {}
     return {
         "view_transform": kept.first_frame_view,
@@ -143,9 +178,10 @@ def kept_look(scene) -> dict:
     }
 
 
-def _has_look(view) -> bool:
+def _has_look(scene) -> bool:
+    view = scene.view_settings
     return (
-        view.view_transform != PLAIN_VIEW
+        view.view_transform != plain_view(scene)
         or view.look != NO_LOOK
         or abs(view.exposure) > 1e-6
         or abs(view.gamma - 1.0) > 1e-6

@@ -16,6 +16,7 @@ import bpy
 
 from .. import compat
 from ..errors import SettingsError, StorageError
+from .colours import NO_LOOK, plain_view
 
 TAKE_PROPERTY = "das_take"
 MAX_CHANNEL = 128
@@ -76,7 +77,7 @@ def add_image_strip(edit, name: str, frames: Sequence[Path], frame_start: int):
         compat.set_strip_time(strip, "duration", len(frames))
     if bpy.data.filepath and _beside_the_file(frames[0]):
         strip.directory = bpy.path.relpath(os.fspath(frames[0].parent))
-    strip.colorspace_settings.name = "sRGB"
+    compat.read_as_srgb(strip)
     return strip
 
 
@@ -150,8 +151,8 @@ def _copy_picture_settings(scene, edit) -> None:
     target.filepath = source.filepath
     compat.set_image_output(edit)
     edit.display_settings.display_device = scene.display_settings.display_device
-    edit.view_settings.view_transform = "Standard"
-    edit.view_settings.look = "None"
+    edit.view_settings.view_transform = plain_view(edit)
+    edit.view_settings.look = NO_LOOK
     edit.view_settings.exposure, edit.view_settings.gamma = 0.0, 1.0
     edit.sync_mode = "FRAME_DROP"
 

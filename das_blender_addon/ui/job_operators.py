@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import bpy
 
+from .. import compat
 from ..client import known_servers
 from ..errors import DasError
 from ..jobs import of_scene
@@ -198,7 +199,7 @@ class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
     @classmethod
     def finished(cls, scene, files):
         image = load_sequence("DAS Tracking", files)
-        image.colorspace_settings.name = "sRGB"
+        compat.read_as_srgb(image)
         show_image(image, len(files), resolve_settings(scene).frames[0])
 
     @classmethod

@@ -3,7 +3,11 @@
 comes back whatever the file's working space.
 """
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import bpy
@@ -17,10 +21,13 @@ from das_blender_addon.scene import colours
 from das_blender_addon.shot.first_frame import render_digest
 from das_blender_addon.shot.pictures import first_frame_state
 from tests.blender.test_first_frame import glowing
+from tests.support import studio_colours
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.scenes import add_camera, add_cube
+from tests.support.server import ROOT
 
 SAMPLES = 4
+LIMIT_S = 120.0
 ROUNDING = 1  # of 255: a picture that went through two colour spaces in single precision
 WORKING_SPACES = ["Linear Rec.2020", "ACEScg"] if hasattr(bpy.data, "colorspace") else ["Linear Rec.709"]
 
@@ -160,3 +167,24 @@ def test_first_frame_has_the_colours_of_the_files_working_space(glow_scene, tmp_
     linear = np.array(Color((0.3, 0.6, 0.2)).from_scene_linear_to_rec709_linear()).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     np.testing.assert_allclose(middle, encoded * 255, atol=2 * ROUNDING)
+
+
+# ── Another colour configuration than Blender's own ─────────────────────────────────────────────────────────────────
+
+
+def test_studios_own_configuration_never_raises(tmp_path):
+    """Its names are other ones: the nearest is taken, by role where that is a space, and named."""
+    config = tmp_path / "config.ocio"
+    config.write_text(studio_colours.CONFIG)
+    environment = os.environ | {"OCIO": str(config), "BLENDER_USER_RESOURCES": str(tmp_path / "profile")}
+    command = [sys.executable, "-m", "tests.support.studio_colours", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["view"] == ["Studio Monitor", "Film"]
+    assert said["warning"].startswith("The exposure 1 and dithering (1) change the pixels")
+    assert said["kept"] == {} and "has no view 'AgX'" in done.stderr
+    assert said["plain"] == ["Film", 0.0] and said["exposure"] == 1.0
+    assert said["changes"] == [] and "no view Standard" in said["note"] and "Film of the display" in said["note"]
+    assert (said["image"], said["strip"], said["edit"]) == ("monitor", "monitor", "Film")
+    assert said["off"] <= ROUNDING
