@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``python -m das_blender_addon doctor|preview|render|dataset …``: the commands where Blender is the `bpy` module."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -12,6 +13,7 @@ def main() -> None:
     Blender 4.2 and 4.5 as a module crash or hang in their own exit code while classes are registered, so `os._exit` it
     is.
     """
+    _open_streams()
     import bpy  # noqa: F401, I001  (starts Blender, which brings addon_utils)
     import addon_utils
 
@@ -29,9 +31,19 @@ def main() -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens, or it was closed
+                stream.flush()
         os._exit(status)
+
+
+def _open_streams() -> None:
+    """Where a standard stream was closed (``>&-``) its place is taken, or the next file would get it, and in it what
+    Blender prints.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 if __name__ == "__main__":

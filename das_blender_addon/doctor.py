@@ -20,6 +20,9 @@ from .jobs import of_scene
 from .protocol.messages import PROTOCOL_VERSIONS
 from .protocol.sizes import sizes_in_words
 from .scene.drivers import check_drivers
+from .scene.lacking import lacking
+from .shot.first_frame import given_first_frame
+from .shot.plan import choose_model
 from .shot.settings import resolve_settings
 from .take import drive
 
@@ -37,8 +40,8 @@ class Check:
     exit_code: int = 0
 
 
-def checks(scene, should_stop) -> Iterator[Check]:
-    """All of it, one after the other."""
+def checks(scene, should_stop, *, with_shot: bool = False) -> Iterator[Check]:
+    """All of it, one after the other.  ``with_shot``: ``scene`` is somebody's, so its shot is looked at, too."""
     yield Check("Diffusion as Shader", True, f"{version()}, protocol {', '.join(map(str, PROTOCOL_VERSIONS))}")
     yield Check("Blender", True, f"{bpy.app.version_string}, Python {platform.python_version()}, {platform.platform()}")
     yield Check("libraries", True, ", ".join(f"{name} {number}" for name, number in library_versions().items()))
@@ -56,7 +59,19 @@ def checks(scene, should_stop) -> Iterator[Check]:
         yield Check(
             "local server", True, error.message, hint="only needed to start a server on this machine from Blender"
         )
-    yield from _check_server(scene, settings, should_stop)
+    if with_shot:
+        yield _check_scene(scene)
+    yield from _check_server(scene, settings, should_stop, with_shot)
+
+
+def _check_scene(scene) -> Check:
+    """The scene as far as it can be known without a render."""
+    try:
+        camera = of_scene.check_scene(scene)
+    except DasError as error:
+        return _failed("scene", error, "")
+    lacks = "; ".join(lacking())
+    return Check("scene", True, f"{scene.name!r} seen by {camera.name!r}", hint=f"{lacks}." if lacks else "")
 
 
 def _check_cache(folder: Path) -> Check:
@@ -95,7 +110,7 @@ def _check_scripts(scene) -> Check:
     return Check("drivers", True, "all Python drivers of the file run")
 
 
-def _check_server(scene, settings, should_stop) -> Iterator[Check]:
+def _check_server(scene, settings, should_stop, with_shot: bool) -> Iterator[Check]:
     try:
         welcome = drive.finish(of_scene.hello(scene, settings), should_stop=should_stop)
     except JobCancelled:
@@ -114,6 +129,20 @@ def _check_server(scene, settings, should_stop) -> Iterator[Check]:
         state = "installed" if model.installed else "weights not installed"
         frames = "/".join(map(str, model.num_frames))
         yield Check("model", True, f"{model.name}{mark}: {state}, {frames} frames, {sizes_in_words(model)}")
+    yield _check_shot(scene, settings, welcome.capabilities, with_shot)
+
+
+def _check_shot(scene, settings, capabilities, with_shot: bool) -> Check:
+    """Whether the server has the model that the settings ask for, and makes the shot with it."""
+    try:
+        if not with_shot:
+            return Check("chosen model", True, choose_model(capabilities, settings.model).name)
+        planned = of_scene.plan_shot(scene, settings, capabilities)
+        if settings.first_frame_path:
+            given_first_frame(settings.first_frame_path, planned.model_size)
+    except DasError as error:
+        return _failed("shot" if with_shot else "chosen model", error, "")
+    return Check("shot", True, " ".join(planned.notes))
 
 
 def _failed(name: str, error: DasError, hint: str) -> Check:

@@ -19,6 +19,7 @@ from . import compat
 from .errors import DasError, JobCancelled, SceneError, SettingsError
 from .jobs import of_scene, unchanged
 from .scene import sequencer
+from .scene.camera import check_one_view
 from .scene.colours import View, colour_warning, set_view, show_plain, unknown_view, working_from_rec709
 from .scene.export import GeometryExport
 from .scene.layers import render_layer
@@ -72,8 +73,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
     def _render(self, depsgraph):
         scene = depsgraph.scene
         frame = scene.frame_current
-        if scene.render.use_multiview:
-            raise SceneError("Stereoscopy is on, and a take has one view only; turn off Output › Stereoscopy.")
+        check_one_view(scene)
         settings = resolve_settings(scene)
         if frame not in settings.frames:
             raise SceneError(

@@ -3,7 +3,8 @@
 
     DasError
     ├── SceneError               nothing to track: no camera, no geometry in view, changing topology …
-    │   └── ShotTooLong          more frames than the model's window holds
+    │   ├── ShotTooLong          more frames than the model's window holds
+    │   └── ScriptsDisabled      a Python driver that does not run, because the file's scripts are not trusted
     ├── FirstFrameError          the first frame is missing, unreadable or could not be rendered
     ├── SettingsError            a setting, argument or configuration value that cannot be used
     ├── ProtocolError            the bytes are not a message
@@ -57,6 +58,13 @@ class ShotTooLong(SceneError):
 
     code = "scene.too_long"
     exit_code = 11
+
+
+class ScriptsDisabled(SceneError):
+    """A Python driver of the scene does not run, because the scripts of the file are not trusted."""
+
+    code = "scene.autoexec_fail"
+    exit_code = 14
 
 
 class FirstFrameError(DasError):

@@ -93,7 +93,7 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
     return SceneCopy(
         scratch=scratch,
         file=file,
-        scene=scene.name,
+        scene=scene.name_full,
         view_layer=view_layer,
         use_scripts=not bpy.app.autoexec_fail,
         checks_drivers=bpy.app.background,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 
 import bpy
 from mathutils import Matrix
@@ -21,8 +21,18 @@ from ..errors import FirstFrameError
 from ..scene import sequencer
 from ..scene.camera import active_camera
 from ..scene.colours import show_plain
+from ..scene.named import render_scene
 
 SAMPLE = re.compile(r"Sample (\d+)/(\d+)")
+NOT_IN_PICTURES = (
+    "use_border",
+    "use_multiview",
+    "use_stamp",
+    "use_sequencer",
+    "use_compositing",
+    "use_motion_blur",
+    "use_single_layer",
+)
 
 
 class Progress:
@@ -52,28 +62,61 @@ def _told_of_samples(progress: Progress):
         bpy.app.handlers.render_stats.remove(progress)
 
 
-def choose_engine(scene, name, samples):
+class Changes:
+    """Settings that are other ones for a while, and `undo` gives back."""
+
+    def __init__(self):
+        self._before: list[tuple[object, str, object]] = []
+
+    def set(self, owner, name: str, value) -> None:
+        """``owner.name = value``.  Raises as Blender does."""
+        before = getattr(owner, name)
+        setattr(owner, name, value)
+        self._before.append((owner, name, before))
+
+    def undo(self) -> None:
+        """Everything is as it was, the last change first."""
+        # One may need another: an image file's depth its format.  An engine whose add-on this Blender does not have can
+        # be read, not chosen.
+        for changes in (reversed(self._before), self._before):
+            for owner, name, value in changes:
+                with suppress(TypeError):
+                    setattr(owner, name, value)
+        self._before.clear()
+
+
+@contextmanager
+def _as_it_was(changes: Changes):
+    """``changes`` are undone at the end."""
+    try:
+        yield
+    finally:
+        changes.undo()
+
+
+def choose_engine(scene, name: str, samples: int, changes: Changes) -> None:
     """Set the render engine and its samples."""
     try:
-        scene.render.engine = compat.engine_identifier(name)
+        changes.set(scene.render, "engine", compat.engine_identifier(name))
     except TypeError as error:
         raise FirstFrameError(f"this Blender has no {name.title()} render engine") from error
     if name == "CYCLES":
         if not hasattr(scene, "cycles"):
             raise FirstFrameError("this Blender has no Cycles render engine")
-        scene.cycles.samples = samples
+        changes.set(scene.cycles, "samples", samples)
     elif name == "EEVEE":
-        scene.eevee.taa_render_samples = samples
+        changes.set(scene.eevee, "taa_render_samples", samples)
 
 
-def use_working_space(name):
+def use_working_space(name: str) -> None:
     """The scene-linear space of the original file (Blender 5.0 and newer), which a copy of one scene may not have."""
     if name and bpy.data.colorspace.working_space != name:
         bpy.ops.wm.set_working_color_space(working_space=name, convert_colors=False)
 
 
-def place_camera(scene, original, view: dict) -> None:
-    """A new camera in the place of ``original``: its lens and focus, the given view, nothing animated.
+@contextmanager
+def placed_camera(scene, original, view: dict):
+    """For one picture a new camera in the place of ``original``: its lens and focus, the given view, nothing animated.
 
     The sensor is given per mm of lens.
     """
@@ -86,59 +129,99 @@ def place_camera(scene, original, view: dict) -> None:
     lens.sensor_fit = "HORIZONTAL"
     lens.sensor_width = view["sensor_width_per_lens"] * lens.lens
     lens.shift_x, lens.shift_y = view["shift"]
-    camera = bpy.data.objects.new("First Frame", lens)
-    scene.collection.objects.link(camera)
+    camera = bpy.data.objects.new("First Frame", lens)  # a scene's camera need not be in it
     camera.matrix_world = Matrix(view["matrix_world"])
-    for marker in scene.timeline_markers:
-        marker.camera = None
-    scene.camera = camera
+    changes = Changes()
+    try:
+        for marker in scene.timeline_markers:
+            changes.set(marker, "camera", None)
+        changes.set(scene, "camera", camera)
+        yield
+    finally:
+        changes.undo()
+        bpy.data.objects.remove(camera)
+        bpy.data.cameras.remove(lens)
 
 
-def set_output(scene, request):
+def set_output(scene, request: dict, changes: Changes) -> None:
     """Whole pictures of the size and with the look asked for, nothing burnt in and nothing after the render."""
     render = scene.render
-    render.resolution_x, render.resolution_y = request["size"]
-    render.resolution_percentage = 100
-    render.pixel_aspect_x, render.pixel_aspect_y = request["pixel_aspect"]
-    for name in (
-        "use_border",
-        "use_multiview",
-        "use_stamp",
-        "use_sequencer",
-        "use_compositing",
-        "use_motion_blur",
-        "use_single_layer",
-    ):
-        setattr(render, name, False)
+    width, height = request["size"]
+    aspect_x, aspect_y = request["pixel_aspect"]
+    wanted = {
+        "resolution_x": width,
+        "resolution_y": height,
+        "resolution_percentage": 100,
+        "pixel_aspect_x": aspect_x,
+        "pixel_aspect_y": aspect_y,
+        "dither_intensity": 0.0,  # the model would see it as grain
+        "use_file_extension": False,
+    }
+    for name, value in (*wanted.items(), *((name, False) for name in NOT_IN_PICTURES)):
+        changes.set(render, name, value)
     for layer in scene.view_layers:
-        layer.use = layer.name == request["view_layer"]
+        changes.set(layer, "use", layer.name == request["view_layer"])
     settings = render.image_settings
     if hasattr(settings, "media_type"):  # Blender 5.0 and newer
-        settings.media_type = "IMAGE"
-    settings.file_format, settings.color_mode, settings.color_depth = "PNG", "RGB", "8"
-    settings.color_management = "FOLLOW_SCENE"
-    render.dither_intensity = 0.0  # the model would see it as grain
+        changes.set(settings, "media_type", "IMAGE")
+    image = {
+        "file_format": "PNG",
+        "color_mode": "RGB",
+        "color_depth": "8",
+        "color_management": "FOLLOW_SCENE",
+    }
+    for name, value in image.items():
+        changes.set(settings, name, value)
     for name, value in request["look"].items():  # the view transform comes before the looks that it has
         if hasattr(scene.view_settings, name):
-            setattr(scene.view_settings, name, value)
-    render.use_file_extension = False
+            changes.set(scene.view_settings, name, value)
 
 
 def render_pictures(scene, request: dict, say: Callable) -> None:
-    """Render the frames of ``request["frames"]``, each into the file that goes with it (see `orders.picture_order`)."""
-    use_working_space(request["working_space"])
-    choose_engine(scene, request["engine"], request["samples"])
+    """Render the frames of ``request["frames"]``, each into the file that goes with it (see `orders.picture_order`).
+
+    The scene is as it was afterwards.
+    """
     frames = request["frames"]
-    progress = Progress(len(frames), say)
-    with _told_of_samples(progress):
-        for index, (frame, output) in enumerate(frames):
-            progress.begin(index)
-            scene.frame_set(frame)
-            if request["camera"] is not None:
-                place_camera(scene, active_camera(scene, frame), request["camera"])
-            set_output(scene, request)  # after the frame is set, which may have animated some of it
-            scene.render.filepath = output
-            bpy.ops.render.render(write_still=True, scene=scene.name)
+    progress, chosen = Progress(len(frames), say), Changes()
+    standing = scene.frame_current, scene.frame_subframe
+    with _own_scene(scene) as scene, _as_it_was(chosen), _told_of_samples(progress):
+        use_working_space(request["working_space"])
+        choose_engine(scene, request["engine"], request["samples"], chosen)
+        try:
+            for index, (frame, output) in enumerate(frames):
+                progress.begin(index)
+                scene.frame_set(frame)
+                _render_picture(scene, frame, output, request)
+        finally:
+            scene.frame_set(standing[0], subframe=standing[1])
+
+
+def _render_picture(scene, frame: int, output: str, request: dict) -> None:
+    changes, view = Changes(), request["camera"]
+    placed = nullcontext() if view is None else placed_camera(scene, active_camera(scene, frame), view)
+    with placed, _as_it_was(changes):
+        set_output(scene, request, changes)  # after the frame is set, which may have animated some of it
+        changes.set(scene.render, "filepath", output)
+        render_scene(scene, write_still=True)
+
+
+@contextmanager
+def _own_scene(scene):
+    """``scene``, or a copy of it where it is another file's: that takes no camera of ours."""
+    if scene.library is None:
+        yield scene
+        return
+    own = scene.copy()
+    window, before = bpy.context.window, bpy.context.scene
+    try:
+        if window is not None:
+            window.scene = own
+        yield own
+    finally:
+        if window is not None:
+            window.scene = before
+        bpy.data.scenes.remove(own)
 
 
 # ── Movies ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,7 @@ from ..errors import SceneError
 from ..protocol.png import encode_png
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
+from ..scene.named import scene_named
 from ..scene.walk import step_simulations, walk_in_render
 from ..tracking.spool import SpoolWriter
 from .fitting import fitted_picture
@@ -101,9 +102,7 @@ TASKS = {"open": open_copy, "export": export, "pictures": pictures, "fitted": fi
 
 
 def _scene(request: dict):
-    scene = bpy.data.scenes.get(request["scene"])
-    if scene is None:
-        raise SceneError(f"There is no scene {request['scene']!r} in the copy.")
+    scene = scene_named(request["scene"])
     if bpy.context.window is not None and bpy.context.window.scene is not scene:
         bpy.context.window.scene = scene
     return scene

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -38,3 +39,31 @@ def holds(path: Path, sha: str) -> bool:
         return blob_sha(path.read_bytes()) == sha
     except OSError:
         return False
+
+
+def folder_refusal(folder: Path) -> str:
+    """Why no file can be written into ``folder``, in words; "" when nothing is in the way.
+
+    It need not be there yet; where it is not, nothing is made.
+    """
+    try:
+        if os.path.isdir(folder):
+            with tempfile.TemporaryFile(dir=folder, prefix=".das-", suffix=".part"):
+                return ""
+        there = folder
+        while not os.path.lexists(there):
+            _stat(there)
+            there = there.parent
+        if not os.path.isdir(there):
+            return f"{there} is no folder"
+        return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} is not writable"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _stat(path: Path) -> None:
+    """Raise what the system says against ``path``, other than that it is not there."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return

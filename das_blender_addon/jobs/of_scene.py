@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
 from ..shot import scene_shot
 from ..shot.picture_size import own_picture_size
 from ..shot.resolved import ResolvedSettings
@@ -42,6 +43,7 @@ def take(
     ``server_named``: a script has named the server; else a file alone must not have chosen it.
     ``in_child``, ``should_stop``: see `source_of`.
     """
+    check_one_view(scene)
     check_server(scene, settings.server, named=server_named)
     facts = facts_of(scene, settings, view_layer)
     source = source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
@@ -78,3 +80,14 @@ def plan_shot(scene, settings: ResolvedSettings, capabilities):
         size=settings.size,
         picture_size=own_picture_size(folder, frame, owner, settings.first_frame_path),
     )
+
+
+def check_scene(scene):
+    """The camera that would render ``scene``'s current frame.
+
+    Raises `SceneError`: stereoscopy, no camera, or one that cannot be tracked.
+    """
+    check_one_view(scene)
+    camera = active_camera(scene, scene.frame_current)
+    camera_from_blender(camera, *render_size(scene), aspect=pixel_aspect(scene))
+    return camera

@@ -25,6 +25,7 @@ from ..scene.colours import kept_look
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.layers import layer_apart, render_layer
+from ..scene.named import scene_named
 from ..scene.simulations import unbaked
 from ..scene.walk import step_simulations, walk_in_render
 from ..shot.pictures import Owner
@@ -86,8 +87,8 @@ def source_of(
     active_camera(scene, scene.frame_current)  # the commonest mistake is told before anything takes time
     if bpy.app.background if in_child is None else not in_child:
         return OwnSource(scene, view_layer, step)
-    name = scene.name
-    return CopySource(on_main_thread(lambda: write_copy(bpy.data.scenes[name], view_layer), should_stop))
+    name = scene.name_full
+    return CopySource(on_main_thread(lambda: write_copy(scene_named(name), view_layer), should_stop))
 
 
 class CopySource:

@@ -64,6 +64,13 @@ def decode_png(
         raise error(f"{name} cannot be read: {why}; save it as an 8-bit RGB PNG.") from why
 
 
+def has_transparency(data: bytes | bytearray | memoryview) -> bool:
+    """Whether some pixel of a PNG that `decode_png` reads is not opaque."""
+    pixels, colour, _, transparency = _read(memoryview(data).cast("B"))
+    alpha = _alpha(pixels, colour, transparency)
+    return alpha is not None and bool((alpha != 255).any())
+
+
 class _Unreadable(Exception):
     """Why a PNG cannot be read, as the middle of a sentence."""
 
@@ -73,6 +80,15 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _decode(data: memoryview) -> np.ndarray:
+    pixels, colour, palette, transparency = _read(data)
+    rgb, alpha = _to_rgb(pixels, colour, palette), _alpha(pixels, colour, transparency)
+    if alpha is not None:
+        rgb = ((rgb * alpha[..., None].astype(np.uint16) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(rgb)
+
+
+def _read(data: memoryview) -> tuple[np.ndarray, int, np.ndarray | None, np.ndarray | None]:
+    """(pixels [H,W,C], colour type, palette, what the chunk tRNS holds) of a PNG."""
     # 1. header
     chunks = _chunks(data)
     kind, body = next(chunks)
@@ -86,10 +102,12 @@ def _decode(data: memoryview) -> np.ndarray:
     if interlace:
         raise _Unreadable("it is interlaced")
     # 2. chunks
-    palette, packed = None, []
+    palette, transparency, packed = None, None, []
     for kind, body in chunks:
         if kind == b"PLTE":
             palette = np.frombuffer(body, np.uint8)
+        elif kind == b"tRNS":
+            transparency = np.frombuffer(body, np.uint8)
         elif kind == b"IDAT":
             packed.append(body)
         elif kind == b"IEND":
@@ -100,8 +118,7 @@ def _decode(data: memoryview) -> np.ndarray:
     channels = _CHANNELS[colour]
     rows = _inflate(packed, height * (1 + width * channels)).reshape(height, 1 + width * channels)
     pixels = _unfilter(rows[:, 0], rows[:, 1:].reshape(height, width, channels))
-    # 4. to RGB
-    return _to_rgb(pixels, colour, palette)
+    return pixels, colour, palette, transparency
 
 
 def _chunks(data: memoryview):
@@ -184,11 +201,20 @@ def _to_rgb(pixels: np.ndarray, colour: int, palette: np.ndarray | None) -> np.n
         if palette is None or palette.size % 3 or pixels.max() >= palette.size // 3:
             raise _Unreadable("its palette does not cover its pixels")
         return palette.reshape(-1, 3)[pixels[..., 0]]
-    if colour in (0, 4):
-        rgb = np.repeat(pixels[..., :1], 3, axis=2)
-    else:
-        rgb = pixels[..., :3]
+    return np.repeat(pixels[..., :1], 3, axis=2) if colour in (0, 4) else pixels[..., :3]
+
+
+def _alpha(pixels: np.ndarray, colour: int, transparency: np.ndarray | None) -> np.ndarray | None:
+    """[H,W] uint8, None where nothing says that anything is transparent."""
     if colour in (4, 6):
-        alpha = pixels[..., -1:].astype(np.uint16)
-        rgb = ((rgb * alpha + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(rgb)
+        return pixels[..., -1]
+    if transparency is None:
+        return None
+    if colour == 3:  # alpha of the first colours of the palette
+        of_index = np.full(256, 255, np.uint8)
+        of_index[: transparency.size] = transparency[:256]
+        return of_index[pixels[..., 0]]
+    key = transparency[1::2]  # one colour, two bytes per channel
+    if transparency.size != 2 * pixels.shape[2]:
+        raise _Unreadable("its transparent colour does not have its channels")
+    return np.where((pixels == key).all(axis=2), 0, 255).astype(np.uint8)

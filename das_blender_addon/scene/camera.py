@@ -16,6 +16,8 @@ from ..errors import SceneError
 from ..tracking.geometry import CameraPath
 
 NO_FRAME = -(10**9)
+FLAT = 1e-6
+"""A camera whose axes span less than this volume has lost a direction; 1 is a camera that is only turned."""
 
 
 def render_size(scene) -> tuple[int, int]:
@@ -28,6 +30,12 @@ def render_size(scene) -> tuple[int, int]:
 def pixel_aspect(scene) -> tuple[float, float]:
     """(x, y) shape of the scene's pixels; (1, 1) is square."""
     return scene.render.pixel_aspect_x, scene.render.pixel_aspect_y
+
+
+def check_one_view(scene) -> None:
+    """Raise `SceneError` when the scene renders several views."""
+    if scene.render.use_multiview:
+        raise SceneError("Stereoscopy is on, and a take has one view only; turn off Output › Stereoscopy.")
 
 
 def active_camera(scene, frame: int):
@@ -71,6 +79,12 @@ def camera_from_blender(
             f"The camera {camera.name!r} is of type {lens.type}{at_frame}; only perspective cameras can be tracked: "
             "set its type to Perspective."
         )
+    world_from_camera = np.array(camera.matrix_world.normalized(), dtype=np.float64)
+    if not np.isfinite(world_from_camera).all() or abs(np.linalg.det(world_from_camera)) < FLAT:
+        raise SceneError(
+            f"The camera {camera.name!r} looks nowhere{at_frame}: {_flattened(camera)}; give it a scale of 1 in x, y "
+            "and z."
+        )
     ratio = aspect[1] / aspect[0]
     fit, sensor = lens.sensor_fit, lens.sensor_width
     if fit == "AUTO":
@@ -80,7 +94,6 @@ def camera_from_blender(
     # Pixels across the sensor, counted in widths of a pixel.
     across = width if fit == "HORIZONTAL" else ratio * height
     focal_x = lens.lens / sensor * across
-    world_from_camera = np.array(camera.matrix_world.normalized(), dtype=np.float64)
     return CameraPath(
         camera_from_world=np.linalg.inv(world_from_camera)[None],
         focal_px=np.array([[focal_x, focal_x / ratio]]),
@@ -90,6 +103,16 @@ def camera_from_blender(
         width=width,
         height=height,
     )
+
+
+def _flattened(camera) -> str:
+    """Which object takes the camera's directions away: itself, or the nearest of its parents that does."""
+    shape = camera
+    while shape is not None:
+        if 0.0 in tuple(shape.scale) or 0.0 in tuple(shape.delta_scale):
+            return "it is scaled to 0" if shape is camera else f"its parent {shape.name!r} is scaled to 0"
+        shape = shape.parent
+    return "its transform is flat or not a number"
 
 
 def join_cameras(cameras: Sequence[CameraPath]) -> CameraPath:

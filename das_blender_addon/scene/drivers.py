@@ -10,32 +10,14 @@ from collections.abc import Iterator
 
 import bpy
 
-from ..errors import SceneError
-
-OWNERS = (
-    "objects",
-    "armatures",
-    "meshes",
-    "curves",
-    "cameras",
-    "lights",
-    "materials",
-    "shape_keys",
-    "node_groups",
-    "worlds",
-    "scenes",
-    "lattices",
-    "metaballs",
-    "particles",
-    "collections",
-)
+from ..errors import ScriptsDisabled
 
 
 def check_drivers(scene) -> None:
-    """Raise `SceneError` when Blender refused to run a Python driver of the open file, naming its owner."""
+    """Raise `ScriptsDisabled` when Blender refused to run a Python driver of the open file, naming its owner."""
     name = untrusted_driver()
     if name:
-        raise SceneError(
+        raise ScriptsDisabled(
             f"The Python driver of {name} does not run, because the scripts of the file are not trusted: allow them "
             "(--enable-autoexec, or Preferences › Save & Load › Auto Run Python Scripts), or remove the driver.",
             field="autoexec",
@@ -50,12 +32,23 @@ def untrusted_driver() -> str:
 
 
 def _failed_drivers() -> Iterator[str]:
-    for collection in OWNERS:
-        for owner in getattr(bpy.data, collection, ()):
-            for block, name in ((owner, owner.name), (getattr(owner, "node_tree", None), owner.name)):
-                animation = getattr(block, "animation_data", None) if block is not None else None
-                for curve in animation.drivers if animation is not None else ():
-                    driver = curve.driver
-                    is_python = driver.type == "SCRIPTED" and not driver.is_simple_expression
-                    if is_python and not driver.is_valid and not curve.mute:
-                        yield f"{name!r} ({curve.data_path}, {driver.expression!r})"
+    """Python drivers that failed: those of objects first, then those of everything else."""
+    collections = [value for value in map(_collection, dir(bpy.data)) if value is not None]
+    for owner in (*bpy.data.objects, *(owner for owners in collections for owner in owners)):
+        for block in (owner, getattr(owner, "node_tree", None)):
+            animation = getattr(block, "animation_data", None)
+            for curve in animation.drivers if animation is not None else ():
+                driver = curve.driver
+                is_python = driver.type == "SCRIPTED" and not driver.is_simple_expression
+                if is_python and not driver.is_valid and not curve.mute:
+                    yield f"{_name(owner)!r} ({curve.data_path}, {driver.expression!r})"
+
+
+def _collection(name: str):
+    value = getattr(bpy.data, name)
+    return value if isinstance(value, bpy.types.bpy_prop_collection) else None
+
+
+def _name(owner) -> str:
+    """Shape keys go by the name of what they belong to: their own is the same for all."""
+    return owner.user.name if isinstance(owner, bpy.types.Key) else owner.name

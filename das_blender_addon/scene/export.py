@@ -22,6 +22,8 @@ from ..tracking.spool import SpoolWriter
 from .appearance import appearance_digest
 from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
 
+FAR = 1e15
+"""Blender units.  The product of two lengths below it is a number; modifiers that divide by 0 put vertices beyond it."""
 PATTERN_INSTANCERS = ("VERTS", "FACES")
 """Instancers whose children are only the pattern of their instances."""
 
@@ -311,14 +313,20 @@ def _check_topology(key: tuple, slot: _Slot, now: _Topology, frame: int) -> None
 
 
 def _place(vertices: np.ndarray, mesh: _Mesh, starts: list[int]) -> None:
-    """Write the world-space vertices of every instance of ``mesh`` into ``vertices`` [N,3] at ``starts``."""
+    """Write the world-space vertices of every instance of ``mesh`` into ``vertices`` [N,3] at ``starts``.
+
+    A vertex that is nowhere, or farther than `FAR`, is absent, and so is every triangle that it has.
+    """
     num_vertices = mesh.topology.num_vertices
     if not num_vertices:
         return
     matrices = np.array(mesh.matrices, dtype=np.float32)
     linear, offsets = matrices[:, :, :3], matrices[:, :, 3]
-    for_each = mesh.positions @ linear.transpose(0, 2, 1)
-    for_each += offsets[:, None, :]
+    with np.errstate(invalid="ignore", over="ignore"):
+        for_each = mesh.positions @ linear.transpose(0, 2, 1)
+        for_each += offsets[:, None, :]
+        if not (-FAR < for_each.min() and for_each.max() < FAR):
+            for_each[~(np.abs(for_each) < FAR).all(axis=2)] = np.nan
     if len(starts) == 1:
         vertices[starts[0] : starts[0] + num_vertices] = for_each[0]
     else:

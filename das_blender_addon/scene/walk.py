@@ -16,6 +16,7 @@ import bpy
 
 from ..errors import SceneError
 from .camera import active_camera
+from .named import render_scene
 from .simulations import unbaked
 
 PLAIN_RENDER = {
@@ -56,7 +57,7 @@ def walk_in_render(scene, layer: str, frames: Sequence[int], visit: Visit) -> No
 
     with _walking_engine(render), _plain_render(scene, camera), _no_new_result():
         try:
-            bpy.ops.render.render(layer=layer, scene=scene.name)
+            render_scene(scene, layer=layer)
         except RuntimeError as error:
             if not outcome:
                 raise SceneError(f"Blender cannot render the scene {scene.name!r}: {_words(error)}") from error

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import FirstFrameError, SettingsError
-from ..protocol.png import decode_png, encode_png
+from ..protocol.png import decode_png, encode_png, has_transparency
 from .pictures import (
     FirstFrame,
     Owner,
@@ -102,13 +102,13 @@ def find_first_frame(wish: FirstFrameWish, shot: ShotTracking) -> FirstFrame | U
     if wish.image:
         return Unfitted(wish.image, "")
     if wish.path:
-        return _given(Path(wish.path), model_size)
+        return given_first_frame(Path(wish.path), model_size)
     if wish.again:
         return None
     painted = find_painted(wish.folder, frame, geometry=shot.digest, owner=wish.owner)
     if painted is not None:
         try:
-            return checked(painted, model_size)
+            return opaque(checked(painted, model_size))
         except FirstFrameError:
             return Unfitted("", str(painted.path))
     rendered = find_rendered(wish.folder, frame, wish.digest(shot), not_before=wish.not_before)
@@ -117,16 +117,28 @@ def find_first_frame(wish: FirstFrameWish, shot: ShotTracking) -> FirstFrame | U
     return checked(rendered, model_size, painted_elsewhere(wish.folder, frame, owner=wish.owner))
 
 
-def _given(path: Path, model_size: tuple[int, int]) -> FirstFrame | Unfitted:
-    """A file of the user's own: as it is where it is an opaque PNG of the model's size."""
+def given_first_frame(path: str | Path, model_size: tuple[int, int]) -> FirstFrame | Unfitted:
+    """A file of the user's own: as it is where it is a PNG of the model's size.
+
+    Raises `FirstFrameError` when it cannot be read.
+    """
+    path = Path(path)
     try:
         png = path.read_bytes()
     except OSError as error:
         raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
     try:
-        return FirstFrame(path, check_first_frame(png, path, model_size), "given")
+        return opaque(FirstFrame(path, check_first_frame(png, path, model_size), "given"))
     except FirstFrameError:
         return Unfitted("", str(path))
+
+
+def opaque(picture: FirstFrame) -> FirstFrame:
+    """``picture`` without alpha: what is transparent lies over black, and its notes say so."""
+    if not has_transparency(picture.png):
+        return picture
+    note = f"The first frame {picture.path} has transparent parts; they lie over black, which is what the model sees."
+    return replace(picture, png=encode_png(decode_png(picture.png)), notes=(*picture.notes, note))
 
 
 def fitted_first_frame(unfitted: Unfitted, png: Path, notes: list[str]) -> FirstFrame:

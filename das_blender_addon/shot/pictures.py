@@ -258,6 +258,8 @@ def read_first_frame(path: Path, model_size: tuple[int, int]) -> bytes:
     height).
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+            raise FirstFrameError(f"The first frame {path} is no file; choose another.")
         png = Path(path).read_bytes()
     except OSError as error:
         raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error

@@ -77,7 +77,7 @@ def plan(
     installed) and `ShotTooLong` (more frames than its longest window).
     """
     frames = check_frames(frames)
-    chosen = _choose_model(capabilities, model)
+    chosen = choose_model(capabilities, model)
     window = _choose_window(chosen, frames)
     follows_picture = size is None and picture_size is not None and makes_size(chosen, *picture_size)
     if follows_picture:
@@ -108,7 +108,11 @@ def plan(
     )
 
 
-def _choose_model(capabilities: Capabilities, name: str) -> ModelCapability:
+def choose_model(capabilities: Capabilities, name: str) -> ModelCapability:
+    """The model ``name`` of a server, "" for its default.
+
+    Raises `SettingsError` for one that it does not have, `ModelError` where its weights are not installed.
+    """
     models = {model.name: model for model in capabilities.models}
     name = name or capabilities.default_model
     if name not in models:

@@ -7,20 +7,54 @@ from collections.abc import Sequence
 
 import bpy
 
-from ..errors import SettingsError
+from ..errors import SettingsError, ShotTooLong
 from ..protocol.messages import Capabilities
 from ..scene import camera as cameras
 from . import plan as plans
 from .plan import ShotPlan
 
+FIRST_FRAME, LAST_FRAME = 0, 1048574
+"""What Blender renders lies between them."""
+MAX_FRAMES = 10_000
+"""More frames than this nobody means: they would not fit a disk."""
+
 
 def shot_frames(scene) -> tuple[int, ...]:
-    """The frames of the scene's shot: its own shot range when that is switched on, else the scene's range and step."""
+    """The frames of the scene's shot: its own shot range when that is switched on, else the scene's range and step.
+
+    Raises what `frame_range` raises.
+    """
     settings = getattr(scene, "das", None)
-    start, end = scene.frame_start, scene.frame_end
     if settings is not None and settings.use_shot_range:
-        start, end = settings.shot_start, settings.shot_end
-    return tuple(range(start, end + 1, scene.frame_step))
+        return frame_range(settings.shot_start, settings.shot_end, scene.frame_step, field="shot_end")
+    return frame_range(scene.frame_start, scene.frame_end, scene.frame_step, field="frame_end")
+
+
+def frame_range(start: int, end: int, step: int = 1, *, field: str = "frames") -> tuple[int, ...]:
+    """The frames from ``start`` to ``end``, ``end`` included.  The one rule for every range that somebody states.
+
+    Raises `SettingsError` for the ``field`` when there are none or Blender has no such frames, `ShotTooLong` for more
+    than `MAX_FRAMES`.
+    """
+    if end < start or step < 1:
+        raise SettingsError(
+            f"The frames {start} to {end} in steps of {step} are none; the end comes after the start, the step is 1 or "
+            "more.",
+            field=field,
+        )
+    outside = next((frame for frame in (start, end) if not FIRST_FRAME <= frame <= LAST_FRAME), None)
+    if outside is not None:
+        raise SettingsError(
+            f"There is no frame {outside}; Blender's frames go from {FIRST_FRAME} to {LAST_FRAME}.", field=field
+        )
+    count = (end - start) // step + 1
+    if count > MAX_FRAMES:
+        raise ShotTooLong(
+            f"The frames {start} to {end} are {count}, and a shot has {MAX_FRAMES} at most; shorten the range, or "
+            "raise the frame step.",
+            field=field,
+        )
+    return tuple(range(start, end + 1, step))
 
 
 def plan_shot(
@@ -64,5 +98,3 @@ def check_size(size) -> tuple[int, int]:
     if width < 1 or height < 1:
         raise SettingsError(f"The size is {width}×{height} pixels; both must be at least 1.", field="size")
     return width, height
-
-

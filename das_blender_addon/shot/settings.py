@@ -14,14 +14,20 @@ from pathlib import Path
 import bpy
 
 from ..errors import SettingsError
+from ..protocol.kinds import MAX_TEXT
 from . import machine as machines
 from .resolved import ResolvedSettings
+from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
 
 FIRST_FRAME_ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
 TRACKING_RANGES = ("signed", "unit")
 MAX_SEED = 2**31 - 1
 MAX_SAMPLES = 65536
+MAX_SIDE = 1 << 16
+"""Longest side of a picture that Blender renders, pixels."""
+READ = 100
+"""Characters; a number or range that is longer is not read."""
 ENVIRONMENT = (
     "DAS_SERVER",
     "DAS_TIMEOUT_S",
@@ -63,16 +69,16 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
     return ResolvedSettings(
         server=chosen_server(scene, environment),
         timeout_s=_number(environment, "DAS_TIMEOUT_S", float, machine.timeout_s, low=1.0, high=86400.0),
-        model=environment.get("DAS_MODEL", "") or settings.model,
-        prompt=environment.get("DAS_PROMPT", settings.prompt),
-        negative_prompt=environment.get("DAS_NEGATIVE_PROMPT", settings.negative_prompt),
+        model=_text(environment, "DAS_MODEL", "") or settings.model,
+        prompt=_text(environment, "DAS_PROMPT", settings.prompt),
+        negative_prompt=_text(environment, "DAS_NEGATIVE_PROMPT", settings.negative_prompt),
         seed=_number(environment, "DAS_SEED", int, settings.seed, low=0, high=MAX_SEED),
         steps=_number(environment, "DAS_STEPS", int, settings.steps, low=0, high=1000),
         guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=50.0),
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
         tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
         compose=_switch(environment, "DAS_COMPOSE", settings.compose),
-        frames=_window(scene, environment.get("DAS_FRAMES", "")),
+        frames=parse_frames(frames) if (frames := environment.get("DAS_FRAMES", "")) else shot_frames(scene),
         first_frame_path=_absolute(environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path),
         first_frame_image=_image_name(settings, environment),
         first_frame_engine=first_frame_engine,
@@ -86,58 +92,67 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
 
 
 def parse_frames(text: str) -> tuple[int, ...]:
-    """``"7"``, ``"1-49"`` or ``"1-49x2"`` (every second one) as frame numbers.  Raises `SettingsError`."""
-    match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+)(?:\s*x\s*(\d+))?)?\s*", text)
+    """``"7"``, ``"1-49"`` or ``"1-49x2"`` (every second one) as frame numbers.
+
+    Raises `SettingsError`, and what `frame_range` raises.
+    """
+    match = _match(r"(-?\d+)(?:\s*-\s*(-?\d+)(?:\s*x\s*(\d+))?)?", text)
     if match is None:
-        raise SettingsError(f"The frames {text!r} cannot be read; write 7, 1-49 or 1-49x2.", field="frames")
-    start = int(match[1])
-    end, step = int(match[2] or start), int(match[3] or 1)
-    if end < start or step < 1:
-        raise SettingsError(
-            f"The frames {text!r} hold no frame; the end comes after the start, the step is 1 or more.", field="frames"
-        )
-    return tuple(range(start, end + 1, step))
+        raise SettingsError(f"The frames {_short(text)} cannot be read; write 7, 1-49 or 1-49x2.", field="frames")
+    start, end, step = match.groups()
+    return frame_range(int(start), int(end or start), int(step or 1))
 
 
 def parse_size(text: str) -> tuple[int, int] | None:
     """``"720x480"`` as (width, height) in pixels; ``""`` and ``"AUTO"`` as None.  Raises `SettingsError`."""
     if text.strip().upper() in ("", "AUTO"):
         return None
-    match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", text, re.IGNORECASE)
-    if match is None or 0 in (int(match[1]), int(match[2])):
+    match = _match(r"(\d+)\s*[x×]\s*(\d+)", text)
+    size = (0, 0) if match is None else (int(match[1]), int(match[2]))
+    if 0 in size or max(size) > MAX_SIDE:
         raise SettingsError(
-            f"The size {text!r} cannot be read; write AUTO or WIDTHxHEIGHT, for example 720x480.", field="size"
+            f"The size {_short(text)} cannot be read; write AUTO or WIDTHxHEIGHT, for example 720x480.", field="size"
         )
-    return int(match[1]), int(match[2])
+    return size
 
 
-def _window(scene, override: str) -> tuple[int, ...]:
-    if override:
-        return parse_frames(override)
-    settings = scene.das
-    start, end = scene.frame_start, scene.frame_end
-    if settings.use_shot_range:
-        start, end = settings.shot_start, settings.shot_end
-    if end < start:
-        raise SettingsError(
-            f"The shot ends at frame {end}, before it starts at {start}; set its end after its start.", field="shot_end"
-        )
-    return tuple(range(start, end + 1, scene.frame_step))
+def _match(pattern: str, text: str) -> re.Match[str] | None:
+    """``text`` read as a whole, with the digits 0 to 9 only; None, too, where it is too long to mean anything."""
+    return None if len(text) > READ else re.fullmatch(rf"\s*{pattern}\s*", text, re.IGNORECASE | re.ASCII)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= READ else text[:READ] + "…")
 
 
 def _number(environment, name: str, kind, otherwise, *, low, high):
     text = environment.get(name, "")
     if not text:
         return otherwise
-    try:
-        value = kind(text)
-    except ValueError as error:
+    match = _match(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)" if kind is float else r"([-+]?\d+)", text)
+    if match is None:
         raise SettingsError(
-            f"{name} is {text!r}, which is no {'whole number' if kind is int else 'number'}.", field=name
-        ) from error
+            f"{name} is {_short(text)}, which is no {'whole number' if kind is int else 'number'}.", field=name
+        )
+    value = kind(match[1])
     if not low <= value <= high:
         raise SettingsError(f"{name} is {text}; it goes from {low} to {high}.", field=name)
     return value
+
+
+def _text(environment, name: str, otherwise: str) -> str:
+    """A text of people's own, or a name.  Raises `SettingsError` where nobody could send it."""
+    text = environment.get(name, otherwise)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(
+            f"{name} is {_short(text)}, which is no valid UTF-8 at character {error.start + 1}; write it anew.",
+            field=name,
+        ) from error
+    if len(text) > MAX_TEXT:
+        raise SettingsError(f"{name} has {len(text)} characters; it takes {MAX_TEXT} at most.", field=name)
+    return text
 
 
 def _tracking_range(text: str) -> str:
@@ -179,5 +194,3 @@ def _cache_folder(chosen: str) -> Path:
     if bpy.data.filepath:
         return Path(bpy.data.filepath).parent / "das_cache"
     return machines.user_folder("das_cache")
-
-

@@ -33,7 +33,14 @@ from ..protocol.messages import Capabilities
 from ..protocol.png import encode_png
 from ..scene.camera import blender_camera_values
 from ..shot import plan as plans
-from ..shot.first_frame import FirstFrameWish, Unfitted, find_first_frame, fitted_first_frame, keep_first_frame
+from ..shot.first_frame import (
+    FirstFrameWish,
+    Unfitted,
+    find_first_frame,
+    fitted_first_frame,
+    given_first_frame,
+    keep_first_frame,
+)
 from ..shot.picture_size import own_picture_size
 from ..shot.pictures import DIGITS, FirstFrame
 from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
@@ -81,6 +88,8 @@ def take(
     try:
         # 1. What the server offers, and how the shot fits it.
         capabilities, planned, unreachable = yield from _plan(facts, settings)
+        if settings.first_frame_path:  # one that cannot be used is told before anything takes time
+            given_first_frame(settings.first_frame_path, planned.model_size)
         clock.lap("plan")
         # 2. The tracking video.
         geometry = yield from source.export(planned.frames, planned.render_size, report)

@@ -114,3 +114,12 @@ def shot_scene(scene, server, cache_folder):
     scene.das.first_frame_samples = 1
     scene.das.size = "96x64"
     return scene
+
+
+@pytest.fixture
+def shot_file(shot_scene, tmp_path):
+    """The shot, saved; the command's own flags say where the server and the cache are."""
+    shot_scene.das.server = ""
+    path = tmp_path / "shot.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(path))
+    return path

@@ -13,20 +13,12 @@ import numpy as np
 import pytest
 
 from das_blender_addon import api, commands, compat, errors
+from das_blender_addon.command_line import arguments
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.shot import settings as shot_settings
 from tests.support.server import ROOT, running_server
 
 LIMIT_S = 240.0
-
-
-@pytest.fixture
-def shot_file(shot_scene, tmp_path):
-    """The shot, saved; the command's own flags say where the server and the cache are."""
-    shot_scene.das.server = ""
-    path = tmp_path / "shot.blend"
-    bpy.ops.wm.save_as_mainfile(filepath=str(path))
-    return path
 
 
 def lines_of(text: str) -> list[dict]:
@@ -188,14 +180,14 @@ def test_empty_server_variable_permits_no_other_machine(shot_scene, monkeypatch,
 
 
 def test_every_override_has_its_flag():
-    assert {variable for variable, _ in commands.OVERRIDES.values()} == set(shot_settings.ENVIRONMENT)
+    assert {variable for variable, _ in arguments.OVERRIDES.values()} == set(shot_settings.ENVIRONMENT)
 
 
 @pytest.mark.parametrize(
     ("words", "value"), [(["--new-first-frame"], "1"), (["--new-first-frame", "0"], "0"), ([], None)]
 )
 def test_new_first_frame_needs_no_value(words, value):
-    assert commands._parser().parse_args(["doctor", *words]).DAS_NEW_FIRST_FRAME == value
+    assert arguments.parser("das", commands.COMMANDS).parse_args(["doctor", *words]).DAS_NEW_FIRST_FRAME == value
 
 
 def test_wrong_usage_is_told(scene, capsys):

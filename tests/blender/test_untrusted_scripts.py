@@ -34,7 +34,7 @@ def untrusted(scene, tmp_path):
 def test_doctor_says_that_a_driver_does_not_run(untrusted, server, tmp_path, capsys):
     status = commands.main(["doctor", "--server", server.address, "--cache", str(tmp_path)])
     shown = capsys.readouterr().out
-    assert status == errors.SceneError.exit_code
+    assert status == errors.ScriptsDisabled.exit_code
     assert "FAIL  drivers" in shown and f"'Cube' (location, {REFUSED!r})" in shown
     assert "--enable-autoexec" in shown
 
@@ -43,7 +43,7 @@ def test_doctor_opens_the_file_that_it_is_given(untrusted, scene, server, tmp_pa
     file = str(tmp_path / "rig.blend")
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
     status = commands.main(["doctor", file, "--server", server.address, "--cache", str(tmp_path)])
-    assert status == errors.SceneError.exit_code and "FAIL  drivers" in capsys.readouterr().out
+    assert status == errors.ScriptsDisabled.exit_code and "FAIL  drivers" in capsys.readouterr().out
 
 
 def test_panel_warns(untrusted):

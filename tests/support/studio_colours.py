@@ -71,7 +71,8 @@ def main(folder: Path) -> None:
     import bpy  # noqa: I001  (addon_utils is found once bpy is there)
     import addon_utils
 
-    from das_blender_addon.scene import colours, compat, sequencer
+    from das_blender_addon import compat
+    from das_blender_addon.scene import colours, sequencer
     from das_blender_addon.protocol.png import decode_png, encode_png
 
     addon_utils.enable("das_blender_addon", default_set=True)

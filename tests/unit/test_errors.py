@@ -11,6 +11,7 @@ TABLE = {
     "error": ("DasError", 1),
     "scene": ("SceneError", 10),
     "scene.too_long": ("ShotTooLong", 11),
+    "scene.autoexec_fail": ("ScriptsDisabled", 14),
     "first_frame": ("FirstFrameError", 12),
     "settings": ("SettingsError", 13),
     "protocol": ("ProtocolError", 20),

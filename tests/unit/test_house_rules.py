@@ -57,14 +57,15 @@ ADDON_LAYERS = {
     "take": 6,
     "jobs": 7,
     "api": 8, "engine": 8, "ui": 8, "doctor": 8,
-    "commands": 9,
-    "registration": 10,
-    "": 11, "__main__": 11,
+    "command_line": 9,
+    "commands": 10,
+    "registration": 11,
+    "": 12, "__main__": 12,
 }  # fmt: skip
 LAYERS = [(SERVER, SERVER_LAYERS), (ADDON, ADDON_LAYERS)]
 """Packages whose rooms are in order."""
 
-PRINTING = {ADDON / "commands.py", ADDON / "__main__.py", SERVER / "cli.py", SERVER / "__main__.py"}
+PRINTING = {ADDON / "command_line" / "voice.py", ADDON / "__main__.py", SERVER / "cli.py", SERVER / "__main__.py"}
 
 
 def relative(path) -> str:

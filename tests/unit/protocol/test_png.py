@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import FirstFrameError, ProtocolError, SettingsError
-from das_blender_addon.protocol.png import blob_sha, decode_png, encode_png
+from das_blender_addon.protocol.png import blob_sha, decode_png, encode_png, has_transparency
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -127,6 +127,35 @@ def test_alpha_is_laid_over_black():
 def test_palette_is_looked_up():
     data = png_file(3, 1, 3, bytes([0, 1, 0, 1]), extra=chunk(b"PLTE", bytes([1, 2, 3, 4, 5, 6])))
     assert decode_png(data).tolist() == [[[4, 5, 6], [1, 2, 3], [4, 5, 6]]]
+
+
+def test_transparent_colours_of_a_palette_lie_over_black():
+    extra = chunk(b"PLTE", bytes([200, 100, 50, 4, 5, 6])) + chunk(b"tRNS", bytes([128]))
+    data = png_file(2, 1, 3, bytes([0, 0, 1]), extra=extra)
+    assert decode_png(data).tolist() == [[[100, 50, 25], [4, 5, 6]]] and has_transparency(data)
+
+
+@pytest.mark.parametrize(("colour", "key"), [(0, bytes([0, 7])), (2, bytes([0, 7, 0, 7, 0, 7]))])
+def test_colour_that_stands_for_transparency_is_black(colour, key):
+    channels = 1 if colour == 0 else 3
+    rows = bytes([0, *[7] * channels, *[9] * channels])
+    data = png_file(2, 1, colour, rows, extra=chunk(b"tRNS", key))
+    assert decode_png(data).tolist() == [[[0, 0, 0], [9, 9, 9]]] and has_transparency(data)
+    with pytest.raises(ProtocolError, match="transparent colour"):
+        decode_png(png_file(2, 1, colour, rows, extra=chunk(b"tRNS", b"\0")))
+
+
+@pytest.mark.parametrize(
+    ("data", "is_transparent"),
+    [
+        (png_file(1, 1, 6, bytes([0, 1, 2, 3, 254])), True),
+        (png_file(1, 1, 6, bytes([0, 1, 2, 3, 255])), False),
+        (png_file(1, 1, 4, bytes([0, 1, 0])), True),
+        (png_file(1, 1, 2, bytes([0, 1, 2, 3])), False),
+    ],
+)
+def test_transparency_is_what_some_pixel_has(data, is_transparent):
+    assert has_transparency(data) == is_transparent
 
 
 def test_unimportant_chunks_are_skipped():

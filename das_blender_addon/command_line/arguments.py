@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The arguments of the commands.  Flags of settings become the environment for the time of a command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+OVERRIDES = {
+    # flag: (environment variable, help)
+    "--server": ("DAS_SERVER", "address of the server"),
+    "--timeout": ("DAS_TIMEOUT_S", "seconds of silence after which the server counts as gone"),
+    "--model": ("DAS_MODEL", "model, by the server's name for it"),
+    "--prompt": ("DAS_PROMPT", "what the shot shows"),
+    "--negative-prompt": ("DAS_NEGATIVE_PROMPT", "what it must not show"),
+    "--seed": ("DAS_SEED", "the same seed gives the same frames"),
+    "--steps": ("DAS_STEPS", "denoising steps, 0 for the model's default"),
+    "--guidance": ("DAS_GUIDANCE", "guidance scale, 0 for the model's default"),
+    "--size": ("DAS_SIZE", "the model's size: AUTO or WIDTHxHEIGHT"),
+    "--tracking-range": ("DAS_TRACKING_RANGE", "AUTO, signed or unit"),
+    "--compose": ("DAS_COMPOSE", "1 keeps the first frame's detail (models that can), 0 does not"),
+    "--frames": ("DAS_FRAMES", "7, 1-49 or 1-49x2 instead of the scene's range"),
+    "--first-frame": ("DAS_FIRST_FRAME", "image of the first frame at the model's size"),
+    "--first-frame-engine": ("DAS_FIRST_FRAME_ENGINE", "CYCLES, EEVEE or WORKBENCH"),
+    "--first-frame-samples": ("DAS_FIRST_FRAME_SAMPLES", "samples per pixel of a first frame that is rendered"),
+    "--new-first-frame": ("DAS_NEW_FIRST_FRAME", "1 renders the first frame anew although one is there"),
+    "--anew": ("DAS_ANEW", "1 renders the take anew although a finished one is there"),
+    "--cache": ("DAS_CACHE", "folder for first frames and takes"),
+}
+SWITCHES = ("--new-first-frame", "--anew")
+"""Flags that may stand without a value, for 1."""
+
+
+def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
+    """The parser of the program ``name`` for its ``commands``: doctor, preview, render and dataset."""
+    whole = argparse.ArgumentParser(prog=name, description="Diffusion as Shader from the command line.")
+    parts = whole.add_subparsers(required=True, metavar="|".join(commands))
+    for word, run in commands.items():
+        command = parts.add_parser(word, help=run.__doc__.partition("\n")[0], description=run.__doc__)
+        command.set_defaults(run=run, output="", blend="")
+        command.add_argument("--json", action="store_true", help="one JSON object per line")
+        _add_file(command)
+        if word in ("preview", "render"):
+            command.add_argument(
+                "--output",
+                help="folder for the frames, named by their numbers (0001.png); // at its beginning is beside the file",
+            )
+        if word == "dataset":
+            command.add_argument("--output", required=True, help="folder of the clips; made when it is not there")
+            command.add_argument("--name", default="", help="its name; without it, one of file, scene and frames")
+            command.add_argument("--caption", default="", help="what it shows, one line; without it, the prompt")
+            command.add_argument("--lossless", action="store_true", help="PNG files instead of H.264 videos")
+        if word == "render":
+            command.add_argument(
+                "--clean", action="store_true", help="remove frames of earlier takes of this shot from --output"
+            )
+            command.add_argument("--blend", help="also write this .blend, with the take in its sequencer")
+        command.add_argument(
+            "--online-mode", action="store_true", help="permit servers on other machines, as Blender's own flag does"
+        )
+        for flag, (variable, words) in OVERRIDES.items():
+            alone = {"nargs": "?", "const": "1"} if flag in SWITCHES else {}
+            metavar = flag[2:].upper().replace("-", "_")
+            command.add_argument(flag, dest=variable, metavar=metavar, help=f"{words} ({variable})", **alone)
+    return whole
+
+
+def _add_file(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", nargs="?", help=".blend file; without it, the one that is open")
+    command.add_argument("--scene", default="", help="scene of the file; without it, its active one")
+    command.add_argument(
+        "--strict", action="store_true", help="fail where the file lacks something that Blender only warns of"
+    )
+    scripts = command.add_mutually_exclusive_group()
+    scripts.add_argument(
+        "-y", "--enable-autoexec", dest="scripts", action="store_true", default=None,
+        help="run the file's scripts and Python drivers; without it, as in Blender's preferences",
+    )  # fmt: skip
+    scripts.add_argument(
+        "-Y", "--disable-autoexec", dest="scripts", action="store_false", default=None, help="do not run them"
+    )
+
+
+@contextmanager
+def overrides(arguments) -> Iterator[None]:
+    """Flags become the environment for the time of the command."""
+    chosen = {variable: getattr(arguments, variable) for variable, _ in OVERRIDES.values()}
+    before = {variable: os.environ.get(variable) for variable in chosen}
+    os.environ.update({variable: value for variable, value in chosen.items() if value is not None})
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
