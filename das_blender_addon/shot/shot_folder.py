@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import bpy
@@ -194,6 +195,36 @@ def follow(old: Path, new: Path, old_file: str, new_file: str) -> None:
             shutil.copytree(old, new, copy_function=_copy_or_link, ignore=shutil.ignore_patterns("leases", ".*"))
         except (OSError, shutil.Error) as error:
             raise StorageError(f"The first frames in {old} cannot be copied to {new}: {error}.") from error
+    _note_origin(new, old_file, new_file)
+
+
+def follow_late(old: Path, new: Path, old_file: str, new_file: str, known: Collection[Path]) -> None:
+    """`follow` for what a job has made since: the files of ``old`` that are not ``known``.  Raises `StorageError`."""
+    try:
+        for path in sorted(files_in(old) - set(known)) if old != new else ():
+            target = new / path.relative_to(old)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _copy_or_link(str(path), str(target))
+    except OSError as error:
+        raise StorageError(f"What was made in {old} cannot be copied to {new}: {error}.") from error
+    _note_origin(new, old_file, new_file)
+
+
+def files_in(folder: Path) -> set[Path]:
+    """Every file of a shot's ``folder`` that goes where its .blend file goes."""
+    return {
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not _stays(path.relative_to(folder).parts)
+    }
+
+
+def _stays(parts: Iterable[str]) -> bool:
+    return any(part == "leases" or part.startswith(".") for part in parts)
+
+
+def _note_origin(new: Path, old_file: str, new_file: str) -> None:
     if old_file and old_file != new_file and new.is_dir():
         origins = _read_origins(new)
         origins[new_file] = sorted({old_file, *origins.get(old_file, ()), *origins.get(new_file, ())} - {new_file})

@@ -19,7 +19,7 @@ from ..shot.server_consent import question
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import ensure_shot_id, shot_folder
 from ..take import drive, recent
-from . import session
+from . import saving, session
 from .images import load_sequence, show_image
 from .job_report import redraw_status, report_end
 
@@ -93,6 +93,7 @@ def shown_in_window(operator: type, scene_name: str):
     def done(result, error):
         words = ""
         try:
+            saving.bring_late()
             is_there = session.files_opened() == file
             scene = bpy.data.scenes.get(scene_name) if is_there else None
             if error is None and scene is not None:

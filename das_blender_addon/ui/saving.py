@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What saving a file in a window does for its shots: they get their ids, and what was made of them comes along when the
-file gets another name.
+file gets another name; also what a job makes that runs meanwhile.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from bpy.app.handlers import persistent
 from .. import compat
 from ..errors import DasError, StorageError
 from ..shot.settings import resolve_settings
-from ..shot.shot_folder import ensure_shot_id, follow, forget_ids, shot_folder, this_file
+from ..shot.shot_folder import ensure_shot_id, files_in, follow, follow_late, forget_ids, shot_folder, this_file
+from . import session
 
 LOGGER = logging.getLogger(__name__)
 
 _before: dict[str, tuple[str, Path]] = {}
 """Scene → (the file that it had before it was saved, its shot's folder there)."""
+
+_late: list[tuple[Path, Path, str, str, set[Path]]] = []
+"""Moves while a job runs, which may write into the old folder: folders and files, old and new; what was there then."""
 
 
 def begin_saving() -> None:
@@ -40,11 +44,23 @@ def end_saving() -> None:
         now = _folder(scene) if scene is not None else None
         if now is None or (file, folder) == (this_file(), now):
             continue
+        if session.running_job() is not None:
+            _late.append((folder, now, file, this_file(), files_in(folder)))
         try:
             follow(folder, now, file, this_file())
         except StorageError as error:  # the file is saved; its pictures are where they were
             LOGGER.warning("%s", error.message)
     _before.clear()
+
+
+def bring_late() -> None:
+    """The job is over: what it made for a file that got another name meanwhile comes along."""
+    try:
+        for move in _late:
+            follow_late(*move)
+    except StorageError as error:  # it is where it was made
+        LOGGER.warning("%s", error.message)
+    _late.clear()
 
 
 def _folder(scene) -> Path | None:
