@@ -23,7 +23,7 @@ from .appearance import appearance_digest
 from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
 
 FAR = 1e15
-"""Blender units; modifiers that divide by 0 put vertices beyond it.  The product of two lengths below it is a number."""
+"""Blender units; modifiers that divide by 0 put vertices beyond it.  The square of a length below it is a number."""
 PATTERN_INSTANCERS = ("VERTS", "FACES")
 """Instancers whose children are only the pattern of their instances."""
 
