@@ -66,7 +66,7 @@ def doctor(scene, arguments, voice: Voice, should_stop) -> int:
     first thing that would not.
     """
     status = 0
-    for check in checks(scene, should_stop, with_shot=bool(arguments.file or bpy.data.filepath)):
+    for check in checks(scene, should_stop, with_shot=bool(arguments.file)):
         voice.check(check)
         if not check.ok and not status:
             status = check.exit_code

@@ -24,6 +24,7 @@ from .scene.colours import View, colour_warning, set_view, show_plain, unknown_v
 from .scene.export import GeometryExport
 from .scene.layers import render_layer
 from .scene.walk import step_simulations
+from .scene.written import unwritten
 from .shot.settings import resolve_settings
 from .take import drive, recent
 from .take.finished import FinishedTake
@@ -267,6 +268,14 @@ def _simulate(scene) -> None:
 
 
 @persistent
+def tell_unwritten(scene, *_):
+    """A frame was saved, as Blender says."""
+    words = unwritten(scene) if scene.render.engine == compat.ENGINE else ""
+    if words:
+        LOGGER.error("%s", words)
+
+
+@persistent
 def release_takes(scene, *_):
     """The render job is over: nothing of it is kept in memory."""
     if scene.render.engine == compat.ENGINE:
@@ -276,6 +285,7 @@ def release_takes(scene, *_):
 
 _HANDLERS = (
     ("render_init", forget_takes),
+    ("render_write", tell_unwritten),
     ("render_complete", release_takes),
     ("render_cancel", release_takes),
     ("save_pre", save_with_look),

@@ -12,7 +12,7 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import commands, errors
+from das_blender_addon import commands, compat, errors
 from das_blender_addon.command_line.places import check_cache
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.scene_shot import LAST_FRAME as LAST_OF_BLENDER
@@ -301,6 +301,22 @@ def test_transparent_parts_of_a_first_frame_lie_over_black_and_are_told(shot_sce
     assert not kept[:, :48].any() and (kept[:, 48:] > 100).all()
     notes = [record.getMessage() for record in caplog.records if "transparent parts" in record.getMessage()]
     assert len(notes) == 1 and str(given) in notes[0] and "over black" in notes[0]
+
+
+# ── Frames that Blender writes ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_log_names_the_frames_that_a_full_disk_left_empty(shot_scene, tmp_path, caplog, file_format):
+    end = "png" if file_format == "PNG" else "jpg"
+    (tmp_path / f"0002.{end}").symlink_to("/dev/full")
+    shot_scene.frame_end = 3
+    shot_scene.render.filepath = f"{tmp_path}/"
+    compat.set_image_output(shot_scene, file_format)
+    bpy.ops.render.render(animation=True)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 1 and f"0002.{end} was written as an empty file" in told[0]
+    assert (tmp_path / f"0003.{end}").stat().st_size > 0
 
 
 # ── The doctor ──────────────────────────────────────────────────────────────────────────────────────────────────────
