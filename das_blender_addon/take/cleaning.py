@@ -24,13 +24,15 @@ UNFINISHED_S = 86400.0
 
 _KEY, _FRAME = re.compile(r"[0-9a-f]{64}"), re.compile(r"\d{4,}\.png")
 """Names of takes' folders and of previews' files."""
+_ID = re.compile(r"-[0-9a-f]{16}$")
+"""Ends the name of a shot's folder; nobody reads it."""
 
 
 @dataclass(frozen=True)
 class Piece:
     """One thing in a cache: a take's folder, a folder of previews, a first frame, or what else there is (`KEPT`).
 
-    ``shot``: name of the shot's folder.
+    ``shot``: name of the shot's folder, without its id.
     """
 
     kind: str
@@ -48,7 +50,7 @@ def pieces_of(caches: Iterable[Path], used_takes: Collection[str] = ()) -> list[
     for cache in dict.fromkeys(Path(cache) for cache in caches):
         for folder in _folders(cache):
             if any((folder / name).is_dir() for name in ("takes", "first_frames", "tracking_preview", "layers")):
-                found += _pieces_of_shot(folder, folder.name, used_takes)
+                found += _pieces_of_shot(folder, _ID.sub("", folder.name), used_takes)
     return found
 
 

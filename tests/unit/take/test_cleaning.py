@@ -108,8 +108,8 @@ def test_sizes_are_told_per_kind_and_shot(shot):
     kept = cleaning.total_bytes(pieces, cleaning.KEPT)
     assert kept >= len(png(1)) + len(png(2)) and cleaning.total_bytes(pieces) > takes + previews + kept
     lines = cleaning.in_words([piece for piece in pieces if piece.kind in cleaning.DISPOSABLE])
-    assert lines[0].startswith(f"{shot.name}: 2 takes (1.0 kB), 1 tracking preview (500 bytes), 1 rendered first frame")
-    assert lines[1] == f"{shot.name}, Back: 1 take (7 bytes)"
+    assert lines[0].startswith("file-Scene: 2 takes (1.0 kB), 1 tracking preview (500 bytes), 1 rendered first frame")
+    assert lines[1] == "file-Scene, Back: 1 take (7 bytes)"
 
 
 def test_folder_that_is_no_shots_is_not_touched(tmp_path):
