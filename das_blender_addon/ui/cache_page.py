@@ -19,6 +19,7 @@ from ..take import cleaning, recent
 from . import session
 from .drawing import say
 from .job_operators import redraw
+from .words import register_classes, said, unregister_classes
 
 FRESH_S = 60.0
 """Seconds for which a size that was measured is shown before it is measured again."""
@@ -104,7 +105,7 @@ class DAS_OT_clean_up(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if session.running_job() is not None:
-            cls.poll_message_set(f"{session.running_job().name} is running: wait for it, or cancel it")
+            cls.poll_message_set(said("{job} is running: wait for it, or cancel it", job=session.running_job().name))
             return False
         return True
 
@@ -137,7 +138,7 @@ class DAS_OT_clean_up(bpy.types.Operator):
         for line in lines[:SHOTS_SHOWN]:
             box.label(text=line)
         if len(lines) > SHOTS_SHOWN:
-            box.label(text=f"and {len(lines) - SHOTS_SHOWN} more shots")
+            box.label(text=said("and {count} more shots", count=len(lines) - SHOTS_SHOWN))
         if not lines:
             box.label(text="Nothing")
         layout.label(text="Painted pictures stay, and takes that are on a strip of this file.", icon="INFO")
@@ -153,7 +154,7 @@ class DAS_OT_clean_up(bpy.types.Operator):
         redraw()
         for words in refused:
             self.report({"WARNING"}, words)
-        self.report({"INFO"}, f"{cleaning.size_in_words(freed)} freed")
+        self.report({"INFO"}, said("{size} freed", size=cleaning.size_in_words(freed)))
         return {"FINISHED"}
 
     def _chosen(self, pieces) -> list[cleaning.Piece]:
@@ -176,19 +177,20 @@ def draw_caches(layout) -> None:
         say(box, "Measuring", "SORTTIME")
         return
     sizes = ", ".join(
-        f"{kind} {cleaning.size_in_words(cleaning.total_bytes(measured.pieces, kind))}"
+        f"{said(kind)} {cleaning.size_in_words(cleaning.total_bytes(measured.pieces, kind))}"
         for kind in (*cleaning.DISPOSABLE, cleaning.KEPT)
     )
     row = box.row()
-    row.label(text=f"{cleaning.size_in_words(cleaning.total_bytes(measured.pieces))}: {sizes}")
+    total = cleaning.size_in_words(cleaning.total_bytes(measured.pieces))
+    row.label(text=said("{total}: {sizes}", total=total, sizes=sizes))
     row.operator("das.clean_up", icon="TRASH")
 
 
 def register():
     """Register the operator."""
-    bpy.utils.register_class(DAS_OT_clean_up)
+    register_classes([DAS_OT_clean_up])
 
 
 def unregister():
     """Undo `register`."""
-    bpy.utils.unregister_class(DAS_OT_clean_up)
+    unregister_classes([DAS_OT_clean_up])

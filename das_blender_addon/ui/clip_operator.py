@@ -12,6 +12,7 @@ from ..jobs.training_clip import clip_request, default_name, export_clip
 from ..scene.camera import render_size
 from ..shot.settings import resolve_settings
 from .job_operators import JobOperator, no_camera
+from .words import register_classes, said, unregister_classes
 
 
 class DAS_OT_export_dataset(JobOperator, bpy.types.Operator):
@@ -83,9 +84,10 @@ class DAS_OT_export_dataset(JobOperator, bpy.types.Operator):
             return
         width, height = settings.size or render_size(context.scene)
         frames = settings.frames
-        column.label(text=f"{len(frames)} frames ({frames[0]} to {frames[-1]})")
-        column.label(text=f"{width}×{height} pixels (Model Size)")
-        column.label(text=f"{settings.first_frame_engine.title()} (First Frame)")
+        first, last = frames[0], frames[-1]
+        column.label(text=said("{count} frames ({first} to {last})", count=len(frames), first=first, last=last))
+        column.label(text=said("{width}×{height} pixels (Model Size)", width=width, height=height))
+        column.label(text=said("{engine} (First Frame)", engine=settings.first_frame_engine.title()))
 
     def make_recipe(self, scene):
         if not self.directory:
@@ -106,7 +108,8 @@ class DAS_OT_export_dataset(JobOperator, bpy.types.Operator):
 
     @classmethod
     def words(cls, clip):
-        return f"Clip {clip.name} of {len(clip.frames)} frames in {clip.folder}"
+        count, folder = len(clip.frames), clip.folder
+        return said("Clip {name} of {count} frames in {folder}", name=clip.name, count=count, folder=folder)
 
 
 def draw_entry(menu, _context) -> None:
@@ -116,11 +119,11 @@ def draw_entry(menu, _context) -> None:
 
 def register():
     """Register the operator and its entry in File › Export."""
-    bpy.utils.register_class(DAS_OT_export_dataset)
+    register_classes([DAS_OT_export_dataset])
     bpy.types.TOPBAR_MT_file_export.append(draw_entry)
 
 
 def unregister():
     """Undo `register`."""
     bpy.types.TOPBAR_MT_file_export.remove(draw_entry)
-    bpy.utils.unregister_class(DAS_OT_export_dataset)
+    unregister_classes([DAS_OT_export_dataset])

@@ -14,6 +14,7 @@ from ..client.known_servers import known_server, words_of_server
 from ..errors import DasError
 from ..shot.settings import resolve_settings
 from .session import server_failure
+from .words import said, translated
 
 MIN_LINE, CHARACTER_PX, MARGIN_PX = 30, 7, 70
 """A label does not wrap by itself: fewest characters of a line, width of one and of what is beside them, unscaled
@@ -26,8 +27,8 @@ _thumbnail_names: dict[str, str] = {}
 
 def say(layout, words: str, icon: str = "NONE") -> None:
     """A sentence, wrapped to the region's width."""
-    for index, line in enumerate(_wrapped(words)):
-        layout.label(text=line, icon=icon if index == 0 else "BLANK1" if icon != "NONE" else "NONE")
+    for index, line in enumerate(_wrapped(translated(words))):
+        layout.label(text=line, translate=False, icon=icon if index == 0 else "BLANK1" if icon != "NONE" else "NONE")
 
 
 def alert(layout, words: str) -> None:
@@ -62,7 +63,8 @@ def draw_server_line(layout, context) -> None:
         if failure:
             alert(layout, failure)
         icon = "CHECKMARK" if welcome is not None else "QUESTION"
-        words = words_of_server(welcome) if welcome is not None else server if failure else f"{server}, not asked yet"
+        unknown = server if failure else said("{server}, not asked yet", server=server)
+        words = words_of_server(welcome) if welcome is not None else unknown
     row = layout.split(factor=0.6)
     row.label(text=words, icon=icon)
     row.operator("das.test_connection", icon="LINKED")

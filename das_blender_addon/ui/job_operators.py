@@ -22,6 +22,7 @@ from ..take import drive, recent
 from . import saving, session
 from .images import load_sequence, show_image
 from .job_report import redraw_status, report_end
+from .words import said
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
 
@@ -35,7 +36,7 @@ class JobOperator:
     @classmethod
     def poll(cls, context):
         if session.running_job() is not None:
-            cls.poll_message_set(f"{session.running_job().name} is running: wait for it, or cancel it")
+            cls.poll_message_set(said("{job} is running: wait for it, or cancel it", job=session.running_job().name))
             return False
         reason = cls.why_not(context)
         if reason:
@@ -205,7 +206,7 @@ class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
 
     @classmethod
     def words(cls, files):
-        return f"Tracking video of {len(files)} frames in {files[0].parent}"
+        return said("Tracking video of {count} frames in {folder}", count=len(files), folder=files[0].parent)
 
 
 class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
@@ -233,7 +234,7 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
             self,
             event,
             title="Replace the painted first frame?",
-            message=f"{painted} is kept beside the new one, under a numbered name",
+            message=said("{file} is kept beside the new one, under a numbered name", file=painted),
             confirm_text="Render",
         )
 
@@ -252,7 +253,7 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
 
     @classmethod
     def words(cls, picture):
-        return f"First frame in {picture.path}"
+        return said("First frame in {path}", path=picture.path)
 
 
 class DAS_OT_render_take(JobOperator, bpy.types.Operator):
@@ -279,7 +280,7 @@ class DAS_OT_render_take(JobOperator, bpy.types.Operator):
 
     @classmethod
     def words(cls, take):
-        return f"Take of {len(take.frames)} frames, seed {take.report.get('seed', 0)}"
+        return said("Take of {count} frames, seed {seed}", count=len(take.frames), seed=take.report.get("seed", 0))
 
 
 class DAS_OT_cancel(bpy.types.Operator):

@@ -8,6 +8,7 @@ from bpy.props import EnumProperty, StringProperty
 
 from ..errors import DasError, JobCancelled
 from . import session
+from .words import register_classes, unregister_classes
 
 SOON_S = 0.01
 WIDTH = 18
@@ -82,11 +83,11 @@ def redraw_status() -> None:
 
 def register():
     """Register the operator, and draw in the status bar."""
-    bpy.utils.register_class(DAS_OT_report)
+    register_classes([DAS_OT_report])
     bpy.types.STATUSBAR_HT_header.append(draw_status)
 
 
 def unregister():
     """Undo `register`."""
     bpy.types.STATUSBAR_HT_header.remove(draw_status)
-    bpy.utils.unregister_class(DAS_OT_report)
+    unregister_classes([DAS_OT_report])

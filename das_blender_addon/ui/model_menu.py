@@ -9,6 +9,7 @@ from bpy.props import StringProperty
 from ..client.known_servers import known_capabilities
 from ..errors import DasError
 from ..shot.settings import resolve_settings
+from .words import register_classes, said, unregister_classes
 
 
 class DAS_OT_choose_model(bpy.types.Operator):
@@ -41,7 +42,7 @@ class DAS_MT_models(bpy.types.Menu):
         for model in capabilities.models:
             row = layout.row()
             row.enabled = model.installed
-            words = model.label if model.installed else f"{model.label} (not installed)"
+            words = model.label if model.installed else said("{model} (not installed)", model=model.label)
             row.operator("das.choose_model", text=words, translate=False).name = model.name
 
 
@@ -58,11 +59,9 @@ CLASSES = (DAS_OT_choose_model, DAS_MT_models)
 
 def register():
     """Register the menu and its operator."""
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
+    register_classes(CLASSES)
 
 
 def unregister():
     """Undo `register`."""
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+    unregister_classes(CLASSES)

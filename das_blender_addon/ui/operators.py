@@ -23,6 +23,7 @@ from ..take import recent
 from . import job_operators
 from .images import show_image
 from .job_operators import redraw
+from .words import register_classes, said, unregister_classes
 
 # ── The shot and its take ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,7 +111,7 @@ class DAS_OT_add_to_sequencer(bpy.types.Operator):
             return {"CANCELLED"}
         edit = context.scene.das.edit_scene or strip.id_data
         compat.show_in_sequencer(context, edit)
-        self.report({"INFO"}, f"{strip.name} is in the sequencer of {edit.name}")
+        self.report({"INFO"}, said("{strip} is in the sequencer of {scene}", strip=strip.name, scene=edit.name))
         redraw()
         return {"FINISHED"}
 
@@ -133,13 +134,13 @@ def first_frame_words(scene) -> str:
     owner = owner_of(scene, folder)
     state = first_frame_state(folder, frame, owner=owner)
     if state == "user":
-        return f"Painted for frame {frame}: Render First Frame keeps it under another name"
+        return said("Painted for frame {frame}: Render First Frame keeps it under another name", frame=frame)
     if state == "rendered":
         shading = read_record(first_frame_path(folder, frame, owner=owner)).get("shading", "")
         if shading and shading != recent_shading_digest(scene, render_layer(scene)):
             return "Stale: materials, lights, world or settings changed; a take renders it anew"
     if state == "missing" and painted_elsewhere(folder, frame, owner=owner):
-        return f"One was painted for another frame; frame {frame} gets its own"
+        return said("One was painted for another frame; frame {frame} gets its own", frame=frame)
     return ""
 
 
@@ -159,7 +160,7 @@ class DAS_OT_start_local_server(bpy.types.Operator):
     def poll(cls, context):
         server = local_server.current()
         if server is not None and server.is_running:
-            cls.poll_message_set(f"It is running at {server.address}")
+            cls.poll_message_set(said("It is running at {address}", address=server.address))
             return False
         reason = local_server.can_start()
         if reason:
@@ -177,9 +178,10 @@ class DAS_OT_start_local_server(bpy.types.Operator):
         if not bpy.app.background:
             bpy.app.timers.register(_watch_local_server, first_interval=0.5, persistent=True)
         if server.is_own:
-            self.report({"INFO"}, f"The local server starts at {server.address}")
+            self.report({"INFO"}, said("The local server starts at {address}", address=server.address))
         else:
-            self.report({"INFO"}, f"The local server of another Blender at {server.address} is used")
+            words = said("The local server of another Blender at {address} is used", address=server.address)
+            self.report({"INFO"}, words)
         return {"FINISHED"}
 
 
@@ -225,11 +227,9 @@ CLASSES = (
 
 def register():
     """Register the operators."""
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
+    register_classes(CLASSES)
 
 
 def unregister():
     """Undo `register`."""
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+    unregister_classes(CLASSES)

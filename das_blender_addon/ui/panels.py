@@ -20,6 +20,7 @@ from .drawing import alert, draw_server_line, say, thumbnail
 from .presets import DAS_PT_presets
 from .server_answers import draw_question, draw_refusal
 from .step_preview import preview_path
+from .words import register_classes, said, unregister_classes
 
 THUMBNAIL_SCALE = 7.0
 
@@ -55,7 +56,7 @@ class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
         column.prop(settings, "prompt")
         column.prop(settings, "negative_prompt")
         if model is not None and not model.uses_prompt:
-            say(layout, f"The model {model.name} ignores the prompt", "INFO")
+            say(layout, said("The model {model} ignores the prompt", model=model.name), "INFO")
         row = layout.row(align=True)
         row.prop(settings, "seed")
         row.operator("das.randomise_seed", text="", icon="FILE_REFRESH")
@@ -215,9 +216,11 @@ def shot_summary(scene) -> list[str]:
     settings = resolve_settings(scene)
     capabilities = known_servers.known_capabilities(settings.server)
     if capabilities is None:
+        frames = settings.frames
+        frames = settings.frames
         return [
-            f"{len(settings.frames)} frames ({settings.frames[0]} to {settings.frames[-1]}).",
-            "The model's window and size are known once the server was asked.",
+            said("{count} frames ({first} to {last}).", count=len(frames), first=frames[0], last=frames[-1]),
+            said("The model's window and size are known once the server was asked."),
         ]
     return list(of_scene.plan_shot(scene, settings, capabilities).notes)
 
@@ -243,7 +246,9 @@ def scene_warnings(scene) -> list[str]:
 
 
 def _with_default(name: str, value: float, default: float | None) -> str:
-    return f"{name} (0 = {default:g})" if not value and default is not None else name
+    if value or default is None:
+        return said(name)
+    return said("{name} (0 = {default:g})", name=said(name), default=default)
 
 
 def first_frame_engine() -> str:
@@ -263,8 +268,7 @@ CLASSES = (DAS_PT_shot, DAS_PT_take, DAS_PT_first_frame, DAS_PT_window, DAS_PT_m
 
 def register():
     """Register the panels."""
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
+    register_classes(CLASSES)
     for panel in compat.sampling_panels():
         panel.append(_draw_samples_note)
 
@@ -273,5 +277,4 @@ def unregister():
     """Undo `register`."""
     for panel in compat.sampling_panels():
         panel.remove(_draw_samples_note)
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+    unregister_classes(CLASSES)

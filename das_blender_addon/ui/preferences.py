@@ -10,6 +10,7 @@ from .. import compat, local_server
 from ..shot.machine import DEFAULT_SERVER, DEFAULT_TIMEOUT_S
 from .cache_page import draw_caches
 from .drawing import alert, draw_server_line, say
+from .words import register_classes, said, unregister_classes
 
 LOG_LINES_SHOWN = 12
 
@@ -74,14 +75,16 @@ class DAS_AP_preferences(bpy.types.AddonPreferences):
         column.prop(self, "server_port")
         row = box.row()
         if is_running and not server.is_own:
-            row.label(text=f"Running at {server.address}, started by another Blender", icon="CHECKMARK")
+            words = said("Running at {address}, started by another Blender", address=server.address)
+            row.label(text=words, icon="CHECKMARK")
         elif is_running:
-            row.label(text=f"Running at {server.address}", icon="CHECKMARK")
+            row.label(text=said("Running at {address}", address=server.address), icon="CHECKMARK")
             row.operator("das.stop_local_server", icon="X")
         else:
             row.operator("das.start_local_server", icon="PLAY")
             if server is not None and server.is_own:
-                alert(box, f"It ended with status {server.process.returncode}: {server.last_words()}")
+                status, words = server.process.returncode, server.last_words()
+                alert(box, said("It ended with status {status}: {words}", status=status, words=words))
             elif server is not None:
                 alert(box, server.last_words())
             else:
@@ -99,9 +102,9 @@ class DAS_AP_preferences(bpy.types.AddonPreferences):
 
 def register():
     """Register the preferences."""
-    bpy.utils.register_class(DAS_AP_preferences)
+    register_classes([DAS_AP_preferences])
 
 
 def unregister():
     """Undo `register`."""
-    bpy.utils.unregister_class(DAS_AP_preferences)
+    unregister_classes([DAS_AP_preferences])

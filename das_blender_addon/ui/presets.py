@@ -10,6 +10,8 @@ import bpy
 from bl_operators.presets import AddPresetBase
 from bl_ui.utils import PresetPanel
 
+from .words import register_classes, unregister_classes
+
 SETTINGS = (
     "steps",
     "guidance",
@@ -46,11 +48,9 @@ CLASSES = (DAS_PT_presets, DAS_OT_add_preset)
 
 def register():
     """Register the list and its operator."""
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
+    register_classes(CLASSES)
 
 
 def unregister():
     """Undo `register`."""
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+    unregister_classes(CLASSES)

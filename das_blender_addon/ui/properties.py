@@ -14,6 +14,7 @@ from ..errors import SettingsError
 from ..protocol.sizes import nearest_size
 from ..shot.server_consent import USE_FILES, remember_answer
 from ..shot.settings import MAX_SAMPLES, MAX_SEED, parse_size
+from .words import register_classes, unregister_classes
 
 
 def _search_models(_settings, _context, edit_text: str):
@@ -220,8 +221,7 @@ CLASSES = (DAS_PG_settings, DAS_PG_session)
 
 def register():
     """Give every scene its `das` settings and the window manager its session."""
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
+    register_classes(CLASSES)
     bpy.types.Scene.das = PointerProperty(name="Diffusion as Shader", type=DAS_PG_settings)
     bpy.types.WindowManager.das = PointerProperty(name="Diffusion as Shader Session", type=DAS_PG_session)
 
@@ -230,5 +230,4 @@ def unregister():
     """Take them away again."""
     del bpy.types.WindowManager.das
     del bpy.types.Scene.das
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+    unregister_classes(CLASSES)

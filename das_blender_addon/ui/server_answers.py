@@ -19,6 +19,7 @@ from ..shot.server_consent import (
 from ..shot.shot_folder import this_file
 from .drawing import alert, say
 from .job_operators import redraw
+from .words import register_classes, said, unregister_classes
 
 
 class _Answer:
@@ -68,7 +69,7 @@ def draw_question(layout, scene) -> bool:
 def draw_refusal(layout, scene) -> None:
     """Below the file's own server: that it is not used, and how it would be."""
     if scene.das.server and answer(scene.das.server) == USE_MINE:
-        say(layout, f"Not used: you chose your own, {own_server()}", "INFO")
+        say(layout, said("Not used: you chose your own, {server}", server=own_server()), "INFO")
         layout.operator("das.use_files_server")
 
 
@@ -101,8 +102,7 @@ CLASSES = (DAS_OT_use_files_server, DAS_OT_use_own_server)
 
 def register():
     """Register the buttons, and notice saving and opening."""
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
+    register_classes(CLASSES)
     for name, handler in _HANDLERS:
         getattr(bpy.app.handlers, name).append(handler)
 
@@ -111,5 +111,4 @@ def unregister():
     """Undo `register`."""
     for name, handler in reversed(_HANDLERS):
         getattr(bpy.app.handlers, name).remove(handler)
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+    unregister_classes(CLASSES)
