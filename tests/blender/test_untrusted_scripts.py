@@ -7,13 +7,14 @@ import pytest
 from das_blender_addon import commands, errors
 from das_blender_addon.ui import panels
 from tests.blender.test_panels import words
-from tests.support.scenes import add_cube
+from tests.support.scenes import add_camera, add_cube
 
 REFUSED, HARMLESS = "bpy.data.objects['Cube'].scale.x", "len('abc') + frame"
 """Blender runs some Python without trust, so the first one of several need not be the one that does not run."""
 
 
 def save_with_drivers(scene, folder, *expressions: str) -> str:
+    add_camera(scene)
     cube = add_cube(scene)
     for index, expression in enumerate(expressions):
         cube.driver_add("location", index).driver.expression = expression
