@@ -16,7 +16,7 @@ from .colours import inverse_depth_range as measure_inverse_depth_range
 from .colours import tracking_colours
 from .geometry import GeometrySequence, TrackingVideo
 from .projection import pinhole_at
-from .rasteriser import NO_TRIANGLE, rasterise
+from .seen import check_geometry, seen_surfaces
 from .surface import interpolate_on_surface
 from .visibility import FirstView
 
@@ -36,7 +36,7 @@ def render_tracking_video(
     Raises `SceneError` when the arrays do not fit together or the first frame shows no surface, `JobCancelled` when
     ``should_stop`` says so.
     """
-    _check_geometry(geometry)
+    check_geometry(geometry)
     num_frames, cameras = geometry.num_frames, geometry.cameras
     height, width = cameras.height, cameras.width
 
@@ -57,10 +57,7 @@ def render_tracking_video(
         # 1. Which triangle does each pixel see?
         camera = pinhole_at(cameras, index)
         points = first_points if index == 0 else camera.optical_points(geometry.vertices[index])
-        triangle_index = rasterise(points, geometry.triangles, camera, check=check).reshape(-1)
-        pixels = np.flatnonzero(triangle_index != NO_TRIANGLE)
-        pixels = _within_clip_end(pixels, triangle_index, geometry.triangles, points, camera)
-        seen = triangle_index[pixels]
+        pixels, seen = seen_surfaces(points, geometry.triangles, camera, check)
         check()
         # 2. Where was that surface point in the first frame?
         place = interpolate_on_surface(pixels, seen, geometry.triangles, points, first_points, camera)
@@ -91,34 +88,3 @@ def render_tracking_video(
         inverse_depth_range=(float(low), float(high)),
         frames=tuple(geometry.frames),
     )
-
-
-def _within_clip_end(pixels, triangle_index, triangles, points, camera) -> np.ndarray:
-    """Those of the ``pixels`` [P] whose surface point is not beyond the camera's far plane.
-
-    What lies behind it is nearest to nobody: the rest of the picture stays as it is.
-    """
-    depth = points[:, 2]
-    if not pixels.size or not (depth > camera.clip_end).any():
-        return pixels
-    surface = interpolate_on_surface(pixels, triangle_index[pixels], triangles, points, depth[:, None], camera)[:, 0]
-    return pixels[surface <= camera.clip_end]
-
-
-def _check_geometry(geometry: GeometrySequence) -> None:
-    """Raise `SceneError` when the arrays of ``geometry`` do not fit together."""
-    vertices, triangles, cameras = geometry.vertices, geometry.triangles, geometry.cameras
-    if vertices.ndim != 3 or vertices.shape[2] != 3 or not len(vertices):
-        raise SceneError(f"Vertices must be [T,N,3] with T ≥ 1 and are {list(vertices.shape)}.")
-    if triangles.ndim != 2 or triangles.shape[1] != 3:
-        raise SceneError(f"Triangles must be [M,3] and are {list(triangles.shape)}.")
-    if not len(vertices) == cameras.num_frames == len(geometry.frames):
-        raise SceneError(
-            f"The vertices have {len(vertices)} frames, the cameras {cameras.num_frames} and there are "
-            f"{len(geometry.frames)} frame numbers: they must be equal."
-        )
-    if len(triangles) and not 0 <= int(triangles.min()) <= int(triangles.max()) < vertices.shape[1]:
-        raise SceneError(
-            f"Triangles name vertices {int(triangles.min())} to {int(triangles.max())}, "
-            f"but there are {vertices.shape[1]} vertices."
-        )

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where each pixel of a frame lies in several key pictures of the shot, exactly, and whether they show it.
+
+The triangle that a pixel sees is searched once per frame; its surface point is then followed to every key frame along
+the vertices, forward or backward in time, and compared with what that frame's camera sees (`visibility`).  What has no
+surface at all, the sky, lies infinitely far away: its direction is followed instead, where that is wanted.
+
+Frames come one after the other: in memory are the views of the K key frames and the frame at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import JobCancelled, SettingsError
+from .colours import in_first_frame
+from .geometry import GeometrySequence
+from .projection import Pinhole, pinhole_at
+from .seen import check_geometry, seen_surfaces
+from .surface import interpolate_on_surface
+from .visibility import FirstView
+
+_PIXELS_PER_PIECE = 1 << 16
+
+
+@dataclass(frozen=True)
+class FrameCorrespondences:
+    """What one frame shares with K key pictures of the same size; rows are top-down.
+
+    ``index``: the frame, 0-based; ``key_indices``: the key pictures' frames, 0-based, in the order of the arrays.
+    ``xy`` [K,H,W,2] f32: where the point that each pixel sees lies in the key picture, pixels, centres at +0.5 (may lie
+    outside the picture); NaN where there is none or it lies behind that camera.
+    ``visible`` [K,H,W] bool: it lies inside the key picture and nothing hides it there.
+    ``coverage`` [H,W] bool: the frame sees a surface.  ``depth`` [H,W] f32: how far away, Blender units; inf where
+    there is none.
+    """
+
+    index: int
+    key_indices: tuple[int, ...]
+    xy: np.ndarray
+    visible: np.ndarray
+    coverage: np.ndarray
+    depth: np.ndarray
+
+
+def correspondences(
+    geometry: GeometrySequence,
+    key_indices: Sequence[int],
+    *,
+    frame_indices: Sequence[int] | None = None,
+    background: bool = False,
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[FrameCorrespondences]:
+    """Every frame of ``geometry``, at the size of its cameras, compared with the key frames ``key_indices`` (0-based).
+
+    ``frame_indices``: which frames, and in which order; None for all.  ``background``: follow the sky, too, as if it
+    were infinitely far away; without, it has no place anywhere.  ``should_stop()`` is asked many times per frame.
+
+    Raises `SettingsError` for a frame that the shot does not have, `SceneError` when the arrays do not fit together,
+    `JobCancelled` when ``should_stop`` says so.
+    """
+    check_geometry(geometry)
+    keys, wanted = _checked(geometry, key_indices, frame_indices)
+
+    def check() -> None:
+        if should_stop is not None and should_stop():
+            raise JobCancelled("The search for correspondences was cancelled.")
+
+    return _frames(geometry, keys, wanted, background, check)
+
+
+def _checked(geometry, key_indices, frame_indices) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    count = geometry.num_frames
+    keys = tuple(int(key) for key in key_indices)
+    wanted = tuple(range(count)) if frame_indices is None else tuple(int(index) for index in frame_indices)
+    if not keys:
+        raise SettingsError("There is no key picture: name at least one of the shot's frames.")
+    for name, indices in (("key picture", keys), ("frame", wanted)):
+        for index in indices:
+            if not 0 <= index < count:
+                raise SettingsError(f"There is no frame {index} for a {name}: the shot has frames 0 to {count - 1}.")
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise SettingsError(f"Two key pictures are at frame {twice}: keep one of them.")
+    return keys, wanted
+
+
+def _frames(geometry, keys, wanted, background, check) -> Iterator[FrameCorrespondences]:
+    cameras = geometry.cameras
+    key_points = np.empty((geometry.vertices.shape[1], 3 * len(keys)))
+    views = []
+    for number, key in enumerate(keys):
+        camera = pinhole_at(cameras, key)
+        points = camera.optical_points(geometry.vertices[key])
+        key_points[:, 3 * number : 3 * number + 3] = points
+        views.append(_view(points, geometry.triangles, camera, check))
+    for index in wanted:
+        yield _frame(geometry, index, keys, key_points, views, background, check)
+
+
+def _view(points, triangles, camera, check) -> FirstView:
+    """What the key frame shows, prepared for questions about points."""
+    pixels, seen = seen_surfaces(points, triangles, camera, check)
+    depth = interpolate_on_surface(pixels, seen, triangles, points, points, camera)[:, 2]
+    return FirstView.of(pixels, depth, triangles[seen], points, camera)
+
+
+def _frame(geometry, index, keys, key_points, views, background, check) -> FrameCorrespondences:
+    cameras, triangles = geometry.cameras, geometry.triangles
+    height, width = cameras.height, cameras.width
+    camera = pinhole_at(cameras, index)
+    points = camera.optical_points(geometry.vertices[index])
+    pixels, seen = seen_surfaces(points, triangles, camera, check)
+    check()
+    xy = np.full((len(keys), height * width, 2), np.nan, dtype=np.float32)
+    visible = np.zeros((len(keys), height * width), dtype=bool)
+    depth = np.full(height * width, np.inf, dtype=np.float32)
+    attributes = np.concatenate([key_points, points[:, 2:]], axis=1)
+    # In pieces that stay in the processor's cache, for all key pictures while the triangles' weights are at hand.
+    for start in range(0, len(pixels), _PIXELS_PER_PIECE):
+        piece = pixels[start : start + _PIXELS_PER_PIECE]
+        triangle = seen[start : start + _PIXELS_PER_PIECE]
+        place = interpolate_on_surface(piece, triangle, triangles, points, attributes, camera)
+        depth[piece] = place[:, -1]
+        for number, view in enumerate(views):
+            there = place[:, 3 * number : 3 * number + 3]
+            found = view.camera.project(there)
+            xy[number, piece] = found
+            visible[number, piece] = view.shows(found, there[:, 2])
+        check()
+    coverage = np.zeros(height * width, dtype=bool)
+    coverage[pixels] = True
+    if background:
+        _follow_sky(np.flatnonzero(~coverage), camera, views, xy, visible)
+    return FrameCorrespondences(
+        index,
+        keys,
+        xy.reshape(len(keys), height, width, 2),
+        visible.reshape(len(keys), height, width),
+        coverage.reshape(height, width),
+        depth.reshape(height, width),
+    )
+
+
+def _follow_sky(pixels: np.ndarray, camera: Pinhole, views: list[FirstView], xy, visible) -> None:
+    """Enter where the directions of the ``pixels`` [P] without a surface lie in the key pictures."""
+    for start in range(0, len(pixels), _PIXELS_PER_PIECE):
+        piece = pixels[start : start + _PIXELS_PER_PIECE]
+        row, column = np.divmod(piece, camera.width)
+        ray = np.stack(
+            [
+                (column + 0.5 - camera.principal_px[0]) / camera.focal_px[0],
+                (row + 0.5 - camera.principal_px[1]) / camera.focal_px[1],
+                np.ones(len(piece)),
+            ]
+        )
+        for number, view in enumerate(views):
+            turn = view.camera.optical_from_world[:3, :3] @ camera.optical_from_world[:3, :3].T
+            found = view.camera.project((turn @ ray).T)
+            xy[number, piece] = found
+            visible[number, piece] = _shows_sky(view, found)
+
+
+def _shows_sky(view: FirstView, xy: np.ndarray) -> np.ndarray:
+    """[P] bool: the key picture sees no surface at ``xy`` [P,2]."""
+    width, height = view.camera.width, view.camera.height
+    shown = in_first_frame(xy, width, height)
+    inside = np.flatnonzero(shown)
+    column = np.minimum(xy[inside, 0].astype(np.int64), width - 1)
+    row = np.minimum(xy[inside, 1].astype(np.int64), height - 1)
+    shown[inside] = view.inverse_depth[row * width + column] == 0.0
+    return shown
