@@ -21,7 +21,7 @@ from .geometry import GeometrySequence
 from .projection import Pinhole, pinhole_at
 from .seen import check_geometry, seen_surfaces
 from .surface import interpolate_on_surface
-from .visibility import FirstView
+from .visibility import SAME_SURFACE_SHARE, FirstView
 
 _PIXELS_PER_PIECE = 1 << 16
 
@@ -35,7 +35,8 @@ class FrameCorrespondences:
     outside the picture); NaN where there is none or it lies behind that camera.
     ``visible`` [K,H,W] bool: it lies inside the key picture and nothing hides it there.
     ``coverage`` [H,W] bool: the frame sees a surface.  ``depth`` [H,W] f32: how far away, Blender units; inf where
-    there is none.
+    there is none.  ``key_edges`` [K,H,W] bool: in the key picture, pixels at an outline, which show two surfaces mixed;
+    the same array for all frames.
     """
 
     index: int
@@ -44,6 +45,7 @@ class FrameCorrespondences:
     visible: np.ndarray
     coverage: np.ndarray
     depth: np.ndarray
+    key_edges: np.ndarray
 
 
 def correspondences(
@@ -97,8 +99,10 @@ def _frames(geometry, keys, wanted, background, check) -> Iterator[FrameCorrespo
         points = camera.optical_points(geometry.vertices[key])
         key_points[:, 3 * number : 3 * number + 3] = points
         views.append(_view(points, geometry.triangles, camera, check))
+    shape = cameras.height, cameras.width
+    edges = np.stack([outlines(view.inverse_depth.reshape(shape)) for view in views])
     for index in wanted:
-        yield _frame(geometry, index, keys, key_points, views, background, check)
+        yield _frame(geometry, index, keys, key_points, views, edges, background, check)
 
 
 def _view(points, triangles, camera, check) -> FirstView:
@@ -108,7 +112,7 @@ def _view(points, triangles, camera, check) -> FirstView:
     return FirstView.of(pixels, depth, triangles[seen], points, camera)
 
 
-def _frame(geometry, index, keys, key_points, views, background, check) -> FrameCorrespondences:
+def _frame(geometry, index, keys, key_points, views, edges, background, check) -> FrameCorrespondences:
     cameras, triangles = geometry.cameras, geometry.triangles
     height, width = cameras.height, cameras.width
     camera = pinhole_at(cameras, index)
@@ -142,7 +146,29 @@ def _frame(geometry, index, keys, key_points, views, background, check) -> Frame
         visible.reshape(len(keys), height, width),
         coverage.reshape(height, width),
         depth.reshape(height, width),
+        edges,
     )
+
+
+def outlines(inverse_depth: np.ndarray) -> np.ndarray:
+    """[H,W] bool: pixels beside which another surface begins; ``inverse_depth`` [H,W], 1/Blender units, 0 for none.
+
+    1/depth is linear in the picture on a plane, however steep it is seen: what counts is its second difference.
+    """
+    found = np.zeros(inverse_depth.shape, dtype=bool)
+    for axis in (0, 1):
+        values, mark = np.moveaxis(inverse_depth, axis, 0), np.moveaxis(found, axis, 0)
+        step = np.diff(values, axis=0)
+        bend = np.abs(np.diff(step, axis=0))
+        bent = bend > SAME_SURFACE_SHARE * np.maximum(np.maximum(values[:-2], values[1:-1]), values[2:])
+        mark[1:-1] |= bent
+        if len(values) == 2:
+            mark |= (np.abs(step) > SAME_SURFACE_SHARE * values.max(axis=0))
+        elif len(values) > 2:
+            # The picture's border has one neighbour only: it goes with the pixel beside it where the step is there.
+            mark[0] |= bent[0] & (np.abs(step[0]) > np.abs(step[1]))
+            mark[-1] |= bent[-1] & (np.abs(step[-1]) > np.abs(step[-2]))
+    return found
 
 
 def _follow_sky(pixels: np.ndarray, camera: Pinhole, views: list[FirstView], xy, visible) -> None:

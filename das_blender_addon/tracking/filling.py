@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fill holes in a picture from what is around them, each surface from its own kind: nothing in front bleeds into it.
+
+Known colours are collected in a coarse grid over place *and* depth (Chen et al., "Real-time Edge-Aware Image Processing
+with the Bilateral Grid", 2007), spread over it by pulling and pushing (Gortler et al., "The Lumigraph", 1996), and read
+where the holes are.  Thin holes, and the rims of others, continue the very pixels beside them.  With a ``painting`` to
+fill with, the same is done to its difference from the known pixels: its details stay, its tone joins.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: Cells along the picture's longer side, at most, and layers of depth; the sky is one more.
+_MOST_CELLS = 180
+_SMALLEST_CELL_PX = 4
+_LAYERS = 16
+#: How much of its neighbours in depth a layer takes at every level where it knows nothing itself.
+_LEAK = 0.02
+#: How many pixels into a hole the pixels beside it are continued, and how much of them is left after the first.
+_RIM_PX = 6
+_RIM_FALLOFF = 0.75
+#: Depths that differ by less than this share are of one surface, for continuing it.
+_RIM_DEPTH_SHARE = 0.03
+_AROUND = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
+
+
+def fill_holes(
+    picture: np.ndarray, known: np.ndarray, inverse_depth: np.ndarray, painting: np.ndarray | None = None
+) -> None:
+    """Fill ``picture`` [H,W,3] f32 in place where it is not ``known`` [H,W] bool.
+
+    ``inverse_depth`` [H,W] f32: 1/Blender units, 0 for the sky.  ``painting`` [H,W,3] f32: what the holes show, its tone
+    matched to the surroundings; None to continue the surroundings.  Where nothing is known, the painting itself is
+    left, or grey: the mean of nothing is 0.
+    """
+    holes = np.flatnonzero(~known.reshape(-1))
+    if not holes.size:
+        return
+    flat = picture.reshape(-1, 3)
+    wanted = painting.reshape(-1, 3)[holes] if painting is not None else None
+    if holes.size == known.size:
+        flat[holes] = 0.0 if wanted is None else wanted
+        return
+    grid = _Grid(inverse_depth)
+    spread = grid.spread(picture, painting, known)
+    values = grid.read(spread, holes)
+    _continue_rims(values, holes, picture, known, inverse_depth, painting)
+    flat[holes] = values if wanted is None else values + wanted
+
+
+class _Grid:
+    """Cells over place and depth for one frame."""
+
+    def __init__(self, inverse_depth: np.ndarray):
+        height, width = inverse_depth.shape
+        self.cell = max(_SMALLEST_CELL_PX, -(-max(height, width) // _MOST_CELLS))
+        self.rows, self.columns = -(-height // self.cell), -(-width // self.cell)
+        self.width = width
+        surface = inverse_depth[inverse_depth > 0.0]
+        low, high = (float(surface.min()), float(surface.max())) if surface.size else (1.0, 1.0)
+        self.low, self.octaves = low, max(np.log2(high / low), 1e-6)
+        self.inverse_depth = inverse_depth.reshape(-1)
+
+    def layer(self, pixels: np.ndarray) -> np.ndarray:
+        """Layers [P] f32 of flat ``pixels``: 0…LAYERS−1 from far to near, LAYERS for the sky."""
+        inverse = self.inverse_depth[pixels]
+        near = np.log2(np.maximum(inverse, self.low) / self.low) / self.octaves * (_LAYERS - 1)
+        return np.where(inverse > 0.0, np.minimum(near, _LAYERS - 1), _LAYERS).astype(np.float32)
+
+    def spread(self, picture, painting, known) -> np.ndarray:
+        """[LAYERS+1, rows, columns, 3] f32: the known pixels' means, everywhere."""
+        height, width = known.shape
+        step = 1 if self.cell <= 2 * _SMALLEST_CELL_PX else 2
+        some = np.zeros_like(known)
+        some[step // 2 :: step, step // 2 :: step] = True
+        pixels = np.flatnonzero((some & known).reshape(-1))
+        if not pixels.size:
+            pixels = np.flatnonzero(known.reshape(-1))
+        values = picture.reshape(-1, 3)[pixels]
+        if painting is not None:
+            values = values - painting.reshape(-1, 3)[pixels]
+        layer = self.layer(pixels)
+        lower = np.floor(layer).astype(np.int64)
+        share = (layer - lower).astype(np.float64)
+        row, column = np.divmod(pixels, width)
+        cell = (row // self.cell) * self.columns + column // self.cell
+        size = (_LAYERS + 1) * self.rows * self.columns
+        sums = np.zeros((4, size))
+        for index, weight in ((lower, 1.0 - share), (np.minimum(lower + 1, _LAYERS), share)):
+            place = index * (self.rows * self.columns) + cell
+            for channel in range(3):
+                sums[channel] += np.bincount(place, weight * values[:, channel], size)
+            sums[3] += np.bincount(place, weight, size)
+        sums[:, sums[3] < 1e-3] = 0.0
+        sums /= np.maximum(sums[3], 1.0)
+        sums = sums.astype(np.float32).reshape(4, _LAYERS + 1, self.rows, self.columns)
+        return np.ascontiguousarray(np.moveaxis(_pull_push(sums), 0, -1))
+
+    def read(self, spread: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """[P,3] f32: ``spread`` at flat ``pixels`` [P], linear in place and depth."""
+        layer = self.layer(pixels)
+        row, column = np.divmod(pixels, self.width)
+        places = []
+        for position, count in (((row + 0.5) / self.cell - 0.5, self.rows), ((column + 0.5) / self.cell - 0.5, self.columns)):
+            position = np.clip(position, 0.0, count - 1.0)
+            floor = np.minimum(position.astype(np.int64), max(count - 2, 0))
+            places.append((floor, np.minimum(floor + 1, count - 1), (position - floor).astype(np.float32)[:, None]))
+        (top, bottom, down), (left, right, across) = places
+        total = np.zeros((len(pixels), 3), dtype=np.float32)
+        lower = np.floor(layer).astype(np.int64)
+        share = (layer - lower)[:, None]
+        for index, weight in ((lower, 1.0 - share), (np.minimum(lower + 1, _LAYERS), share)):
+            upper = spread[index, top, left] * (1 - across) + spread[index, top, right] * across
+            under = spread[index, bottom, left] * (1 - across) + spread[index, bottom, right] * across
+            total += weight * (upper * (1 - down) + under * down)
+        return total
+
+
+def _pull_push(sums: np.ndarray) -> np.ndarray:
+    """``sums`` [4,Z,h,w] f32, colours times weight and weight ≤ 1 → [3,Z,h,w] colours everywhere."""
+    levels = [sums]
+    while max(levels[-1].shape[2:]) > 1:
+        levels.append(_halved(levels[-1]))
+    filled = _across_layers(levels[-1])
+    for level in reversed(levels[:-1]):
+        below = _enlarged(filled, level.shape[2:])
+        filled = level[:3] + (1.0 - level[3]) * below
+    return filled
+
+
+def _halved(sums: np.ndarray) -> np.ndarray:
+    height, width = sums.shape[2:]
+    padded = np.pad(sums, ((0, 0), (0, 0), (0, height % 2), (0, width % 2)))
+    total = padded[:, :, ::2, ::2] + padded[:, :, 1::2, ::2] + padded[:, :, ::2, 1::2] + padded[:, :, 1::2, 1::2]
+    leaked = total.copy()
+    leaked[:, 1:-1] += _LEAK * total[:, :-2]  # between surfaces only: the sky, the last layer, keeps to itself
+    leaked[:, :-2] += _LEAK * total[:, 1:-1]
+    return leaked / np.maximum(leaked[3], 1.0)
+
+
+def _across_layers(sums: np.ndarray) -> np.ndarray:
+    """[4,Z,1,1] → [3,Z,1,1]: each layer's colour, of the nearest known layers where it has none."""
+    weights = sums[3, :, 0, 0]
+    layers = np.arange(len(weights))
+    kernel = 1e-3 * np.exp2(-np.abs(layers[:, None] - layers[None, :]).astype(np.float32)) + np.eye(len(weights), dtype=np.float32)
+    mixed = np.einsum("zy,cy->cz", kernel, sums[:, :, 0, 0])
+    return (mixed[:3] / np.maximum(mixed[3], 1e-12))[:, :, None, None].astype(np.float32)
+
+
+def _enlarged(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """[3,Z,h,w] at twice the size (cut to ``shape``), linear between the cells' centres."""
+    for axis, count in ((2, shape[0]), (3, shape[1])):
+        before = np.concatenate([values.take([0], axis), values.take(range(values.shape[axis] - 1), axis)], axis)
+        after = np.concatenate([values.take(range(1, values.shape[axis]), axis), values.take([-1], axis)], axis)
+        both = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
+        values = both.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :]).take(range(count), axis)
+    return values
+
+
+def _continue_rims(values, holes, picture, known, inverse_depth, painting) -> None:
+    """Let ``values`` [P,3] at the flat pixels ``holes`` continue the known pixels of the same surface beside them."""
+    height, width = known.shape
+    padded = width + 2
+    number = np.full((height + 2) * padded, -1, dtype=np.int64)
+    place = (holes // width + 1) * padded + holes % width + 1
+    number[place] = np.arange(len(holes))
+    state = np.full((height + 2, padded), False)
+    state[1:-1, 1:-1] = known
+    state = state.reshape(-1)
+    inverse = np.zeros((height + 2, padded), dtype=np.float32)
+    inverse[1:-1, 1:-1] = inverse_depth
+    inverse = inverse.reshape(-1)
+    rim = np.zeros_like(values)
+    flat, paint = picture.reshape(-1, 3), None if painting is None else painting.reshape(-1, 3)
+    waiting, share = np.arange(len(holes)), 1.0
+    for _ in range(_RIM_PX):
+        total, count = np.zeros((len(waiting), 3), np.float32), np.zeros(len(waiting), np.float32)
+        here = place[waiting]
+        for dy, dx in _AROUND:
+            there = here + dy * padded + dx
+            limit = _RIM_DEPTH_SHARE * np.maximum(inverse[here], inverse[there])
+            good = np.flatnonzero(state[there] & (np.abs(inverse[there] - inverse[here]) <= limit))
+            source = there[good]
+            done = number[source]
+            pixel = (source // padded - 1) * width + source % padded - 1
+            colour = flat[pixel] if paint is None else flat[pixel] - paint[pixel]
+            colour = np.where((done >= 0)[:, None], rim[np.maximum(done, 0)], colour)
+            weight = 1.0 if not dy or not dx else 0.5
+            total[good] += weight * colour
+            count[good] += weight
+        reached = np.flatnonzero(count > 0.0)
+        if not reached.size:
+            break
+        rim[waiting[reached]] = total[reached] / count[reached, None]
+        state[here[reached]] = True
+        chosen = waiting[reached]
+        values[chosen] += share * (rim[chosen] - values[chosen])
+        share *= _RIM_FALLOFF
+        waiting = np.delete(waiting, reached)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A picture prepared for look-ups at any place and any scale, several million a second in numpy.
+
+Level 0 has four samples per pixel, those between found by a Lanczos-3 filter; level j holds the picture without the
+details that 2^j pixels cannot hold, again with four samples for each of its own.  A look-up is linear between samples
+that lie twice as close as the picture needs: sharper than a Catmull-Rom cubic (at a quarter of the sampling rate it
+keeps 92 % where that keeps 88 %), with 4 reads instead of 16, and without its overshoot.  Between levels it is linear,
+and where a pixel's footprint is long and narrow, several look-ups along it are averaged (Williams, "Pyramidal
+Parametrics", 1983; McCormack et al., "Feline", 1999).
+
+A fourth channel says how far a sample is to be believed; it is filtered like the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Lanczos-3 half-way between two samples, its sum made 1: the weights of the 1st, 2nd and 3rd neighbour on each side.
+_HALF_WAY = (0.61142, -0.13590, 0.02448)
+#: Half-band low-pass on the neighbours 0, 1 and 3 on each side (Lagrange): flat, and zero at the new Nyquist rate.
+_HALF_BAND = (0.5, 0.28125, -0.03125)
+#: Most look-ups along one footprint, and most levels.
+MOST_TAPS = 8
+_MOST_LEVELS = 12
+_ROWS_PER_PIECE = 64
+_CHANNELS = 4
+_PACKED = {1: np.uint32, 2: np.uint64, 4: np.complex128}
+"""Number of bytes of a channel → a type as wide as four of them, which numpy reads in one go."""
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Levels [h_j,w_j,4] of a picture of ``width`` × ``height`` pixels, u8 or f16; sample i of level j lies at the pixel
+    coordinate 0.5 + i · 2^(j−1)."""
+
+    levels: tuple[np.ndarray, ...]
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, colours: np.ndarray, belief: np.ndarray) -> Pyramid:
+        """``colours`` [H,W,3] u8, or f32 in linear light; ``belief`` [H,W] f32, 0…1 (what is 0 is to be smooth)."""
+        height, width = colours.shape[:2]
+        if colours.dtype == np.uint8:
+            dtype, full = np.dtype(np.uint8), 255.0
+        else:
+            dtype, full = np.dtype(np.float16), 1.0
+        base = np.empty((height, width, _CHANNELS), dtype=dtype)
+        base[..., :3] = colours if dtype == np.uint8 else np.clip(colours, -65504.0, 65504.0)
+        base[..., 3] = np.rint(belief * full) if dtype == np.uint8 else belief
+        levels = [_doubled(base)]
+        current = base
+        while len(levels) < _MOST_LEVELS and max(current.shape[:2]) > 1:
+            current = _low_passed(current)
+            levels.append(current)
+            current = np.ascontiguousarray(current[::2, ::2])
+        return cls(tuple(levels), width, height)
+
+    @property
+    def full_belief(self) -> float:
+        """The value of the fourth channel for 1."""
+        return 255.0 if self.levels[0].dtype == np.uint8 else 1.0
+
+    def look_up(self, x: np.ndarray, y: np.ndarray, level: int) -> np.ndarray:
+        """Samples [P·4] f32 (channel by channel, then point by point) at the pixels ``x``, ``y`` [P] f32, finite."""
+        samples = self.levels[level]
+        rows, columns = samples.shape[:2]
+        scale = np.float32(2.0 ** (1 - level))
+        u, v = (x - np.float32(0.5)) * scale, (y - np.float32(0.5)) * scale
+        np.clip(u, 0.0, columns - 1, out=u)
+        np.clip(v, 0.0, rows - 1, out=v)
+        column = np.minimum(u.astype(np.int32), max(columns - 2, 0))
+        row = np.minimum(v.astype(np.int32), max(rows - 2, 0))
+        u -= column
+        v -= row
+        place = row.astype(np.int64) * columns + column
+        right, below = min(columns - 1, 1), columns * min(rows - 1, 1)
+        packed = samples.reshape(-1).view(_PACKED[samples.itemsize])
+        u, v = np.repeat(u, _CHANNELS), np.repeat(v, _CHANNELS)
+
+        def read(offset: int) -> np.ndarray:
+            return packed.take(place + offset).view(samples.dtype).astype(np.float32)
+
+        upper, beside = read(0), read(right)
+        beside -= upper
+        beside *= u
+        upper += beside
+        lower, beside = read(below), read(below + right)
+        beside -= lower
+        beside *= u
+        lower += beside
+        lower -= upper
+        lower *= v
+        upper += lower
+        return upper
+
+    def look_up_scaled(self, x, y, level: np.ndarray, step_x, step_y, taps: np.ndarray) -> np.ndarray:
+        """As `look_up`, [P·4] f32, at fractional ``level`` [P] f32 ≥ 0, averaged over ``taps`` [P] places.
+
+        The places lie evenly along the line of length (``step_x``, ``step_y``) [P] f32 around the point.
+        """
+        result = np.zeros(len(x) * _CHANNELS, dtype=np.float32)
+        level = np.minimum(level, np.float32(len(self.levels) - 1))
+        lower = level.astype(np.int32)
+        share = level - lower
+        for floor in range(len(self.levels)):
+            for above in (0, 1):
+                weight = share if above else 1.0 - share
+                chosen = np.flatnonzero((lower == floor) & (weight > 0.0))
+                if not chosen.size:
+                    continue
+                total = self._along(x, y, min(floor + above, len(self.levels) - 1), step_x, step_y, taps, chosen)
+                total *= np.repeat(weight[chosen], _CHANNELS)
+                result.reshape(-1, _CHANNELS)[chosen] += total.reshape(-1, _CHANNELS)
+        return result
+
+    def _along(self, x, y, level, step_x, step_y, taps, chosen) -> np.ndarray:
+        total = np.zeros((len(chosen), _CHANNELS), dtype=np.float32)
+        counts = taps[chosen]
+        for tap in range(int(counts.max())):
+            active = np.flatnonzero(counts > tap)
+            points, count = chosen[active], counts[active].astype(np.float32)
+            along = (np.float32(tap) + np.float32(0.5)) / count - np.float32(0.5)
+            found = self.look_up(x[points] + along * step_x[points], y[points] + along * step_y[points], level)
+            found *= np.repeat(1.0 / count, _CHANNELS)
+            total[active] += found.reshape(-1, _CHANNELS)
+        return total.reshape(-1)
+
+
+def _doubled(base: np.ndarray) -> np.ndarray:
+    """[H,W,4] → [2H−1,2W−1,4]: the samples and those half-way between them."""
+    return _doubled_rows(_doubled_rows(base).transpose(1, 0, 2)).transpose(1, 0, 2).copy()
+
+
+def _doubled_rows(base: np.ndarray) -> np.ndarray:
+    count = len(base)
+    doubled = np.empty((2 * count - 1, *base.shape[1:]), dtype=base.dtype)
+    doubled[::2] = base
+    for start in range(0, count - 1, _ROWS_PER_PIECE):
+        index = np.arange(start, min(start + _ROWS_PER_PIECE, count - 1))
+        total = np.zeros((len(index), *base.shape[1:]), dtype=np.float32)
+        for distance, weight in enumerate(_HALF_WAY):
+            for neighbour in (index - distance, index + 1 + distance):
+                total += np.float32(weight) * base[np.clip(neighbour, 0, count - 1)].astype(np.float32)
+        # No overshoot beyond the two samples on either side: no light or dark lines along hard edges.
+        near = base[index], base[index + 1], base[np.maximum(index - 1, 0)], base[np.minimum(index + 2, count - 1)]
+        low, high = (bound.astype(np.float32) for bound in _bounds(near))
+        doubled[1::2][index] = _as_stored(np.clip(total, low, high), base.dtype)
+    return doubled
+
+
+def _bounds(values) -> tuple[np.ndarray, np.ndarray]:
+    low = high = values[0]
+    for value in values[1:]:
+        low, high = np.minimum(low, value), np.maximum(high, value)
+    return low, high
+
+
+def _low_passed(base: np.ndarray) -> np.ndarray:
+    """[H,W,4] without what half as many samples could not hold, at the same samples."""
+    return _low_passed_rows(_low_passed_rows(base).transpose(1, 0, 2)).transpose(1, 0, 2).copy()
+
+
+def _low_passed_rows(base: np.ndarray) -> np.ndarray:
+    count = len(base)
+    passed = np.empty_like(base)
+    middle, near, far = (np.float32(weight) for weight in _HALF_BAND)
+    for start in range(0, count, _ROWS_PER_PIECE):
+        index = np.arange(start, min(start + _ROWS_PER_PIECE, count))
+        total = middle * base[index].astype(np.float32)
+        for distance, weight in ((1, near), (3, far)):
+            for neighbour in (index - distance, index + distance):
+                total += weight * base[np.clip(neighbour, 0, count - 1)].astype(np.float32)
+        passed[index] = _as_stored(total, base.dtype)
+    return passed
+
+
+def _as_stored(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype == np.uint8:
+        return np.rint(np.clip(values, 0.0, 255.0)).astype(np.uint8)
+    values[..., 3] = np.clip(values[..., 3], 0.0, 1.0)
+    return np.clip(values, -65504.0, 65504.0).astype(dtype)
