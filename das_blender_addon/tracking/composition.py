@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import SettingsError
 from .correspondences import FrameCorrespondences, outlines
-from .filling import fill_holes
+from .filling import clear_outlines, fill_holes, soften
 from .pyramid import MOST_TAPS, Pyramid
 
 #: How much a key's pixel at an outline is believed, and how much is needed: inside a surface, and at an outline.
@@ -71,6 +71,7 @@ class Composer:
         height, width = frame.coverage.shape
         picture = np.zeros((height, width, 3), dtype=np.float32)
         known = np.zeros((height, width), dtype=bool)
+        trust = np.zeros((height, width), dtype=np.float32)
         inverse_depth = (1.0 / frame.depth).astype(np.float32)
         at_outline = outlines(inverse_depth)
         rims = [_rims(visible) for visible in frame.visible]
@@ -78,19 +79,21 @@ class Composer:
         rows = max(1, self._tile // width)
         for top in range(0, height, rows):
             part = slice(top, min(top + rows, height))
-            self._compose_rows(frame, part, in_time, rims, at_outline, picture, known)
+            self._compose_rows(frame, part, in_time, rims, at_outline, picture, known, trust)
         own = frame.key_indices.index(frame.index) if frame.index in frame.key_indices else None
         if own is not None:
             painted = _painted(self._pictures[own])
             picture[painted], known = self._pictures[own][..., :3][painted], known | painted
-        # What comes from a key is not what is continued at an outline: it mixes two surfaces.
         fill_holes(picture, known, inverse_depth, None if fill is None else fill.astype(np.float32))
+        if own is None:
+            clear_outlines(picture, known & at_outline & (trust < _NEEDED_INSIDE), inverse_depth)
+            soften(picture, np.flatnonzero(at_outline))
         result = _stored(picture, self._pictures[0].dtype)
         if own is not None:
             result[painted] = self._pictures[own][..., :3][painted]
         return Composed(result, known)
 
-    def _compose_rows(self, frame, part, in_time, rims, at_outline, picture, known) -> None:
+    def _compose_rows(self, frame, part, in_time, rims, at_outline, picture, known, trust) -> None:
         shape = frame.coverage[part].shape
         needed = np.where(at_outline[part], _NEEDED_AT_OUTLINE, _NEEDED_INSIDE).astype(np.float32).reshape(-1)
         footprints = {}
@@ -100,7 +103,7 @@ class Composer:
             if shown.any():
                 footprints[number] = _footprint(frame.xy[number], part)
                 weights[number] = in_time[number] * shown * footprints[number].resolution ** 2
-        total = np.zeros((shape[0] * shape[1], 4), dtype=np.float32)
+        total = np.zeros((shape[0] * shape[1], 5), dtype=np.float32)
         open_pixels = np.ones(shape[0] * shape[1], dtype=bool)
         # First the two keys beside the frame, then, where these do not tell, all others.
         near = in_time >= DISTANT_KEY * 10
@@ -116,6 +119,8 @@ class Composer:
             if not open_pixels.any():
                 break
         done = total[:, 3] > 0.0
+        plain = total[:, 4]
+        trust[part] = np.where(done, total[:, 3] / np.where(done, plain, 1.0), 0.0).reshape(shape)
         total[:, :3] /= np.where(done, total[:, 3], 1.0)[:, None]
         picture[part] = total[:, :3].reshape(*shape, 3)
         known[part] = done.reshape(shape)
@@ -142,7 +147,8 @@ class Composer:
         weight = np.where(belief >= needed[chosen], weights[chosen] * belief, np.float32(0.0))
         found[:, 3] = 1.0
         found *= weight[:, None]
-        total[chosen] += found
+        total[chosen, :4] += found
+        total[chosen, 4] += np.where(weight > 0.0, weights[chosen], np.float32(0.0))
 
     def _check_frame(self, frame: FrameCorrespondences, fill) -> None:
         shape = frame.coverage.shape

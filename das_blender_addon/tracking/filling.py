@@ -22,6 +22,10 @@ _RIM_PX = 6
 _RIM_FALLOFF = 0.75
 #: Depths that differ by less than this share are of one surface, for continuing it.
 _RIM_DEPTH_SHARE = 0.03
+#: How far from a pixel at an outline clean colours are looked for, pixels.
+_CLEAN_REACH_PX = 2
+#: Share of a neighbour, on each side and axis, in a pixel at an outline.
+SOFTNESS = 0.12
 _AROUND = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
 
 
@@ -156,6 +160,46 @@ def _enlarged(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         both = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
         values = both.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :]).take(range(count), axis)
     return values
+
+
+def clear_outlines(picture: np.ndarray, mixed: np.ndarray, inverse_depth: np.ndarray) -> None:
+    """Keep ``mixed`` [H,W] bool pixels of ``picture`` [H,W,3] f32 within the colours that are around them now.
+
+    Such a pixel shows its surface mixed with what was behind it in a key picture.  Where that is still behind it, the
+    mixture is right, and lies between the clean colours of both surfaces; a colour from elsewhere does not.  A pixel
+    without a clean pixel of its own surface nearby, on a thin thing, stays as it is.
+    """
+    height, width = mixed.shape
+    places = np.flatnonzero(mixed.reshape(-1))
+    row, column = np.divmod(places, width)
+    flat, unclean, inverse = picture.reshape(-1, 3), mixed.reshape(-1), inverse_depth.reshape(-1)
+    low = np.full((len(places), 3), np.inf, dtype=np.float32)
+    high = np.full((len(places), 3), -np.inf, dtype=np.float32)
+    own = np.zeros(len(places), dtype=bool)
+    for dy in range(-_CLEAN_REACH_PX, _CLEAN_REACH_PX + 1):
+        for dx in range(-_CLEAN_REACH_PX, _CLEAN_REACH_PX + 1):
+            there = np.clip(row + dy, 0, height - 1) * width + np.clip(column + dx, 0, width - 1)
+            clean = np.flatnonzero(~unclean[there])
+            there = there[clean]
+            low[clean] = np.minimum(low[clean], flat[there])
+            high[clean] = np.maximum(high[clean], flat[there])
+            here = inverse[places[clean]]
+            own[clean] |= np.abs(inverse[there] - here) <= _RIM_DEPTH_SHARE * np.maximum(inverse[there], here)
+    chosen = np.flatnonzero(own)
+    flat[places[chosen]] = np.clip(flat[places[chosen]], low[chosen], high[chosen])
+
+
+def soften(picture: np.ndarray, places: np.ndarray) -> None:
+    """Mix the flat pixels ``places`` [P] of ``picture`` [H,W,3] f32 with their neighbours as a pixel filter does."""
+    height, width = picture.shape[:2]
+    flat = picture.reshape(-1, 3)
+    row, column = np.divmod(places, width)
+    total = np.zeros((len(places), 3), dtype=np.float32)
+    for dy, weight_y in ((-1, SOFTNESS), (0, 1.0 - 2 * SOFTNESS), (1, SOFTNESS)):
+        for dx, weight_x in ((-1, SOFTNESS), (0, 1.0 - 2 * SOFTNESS), (1, SOFTNESS)):
+            there = np.clip(row + dy, 0, height - 1) * width + np.clip(column + dx, 0, width - 1)
+            total += np.float32(weight_y * weight_x) * flat[there]
+    flat[places] = total
 
 
 def _continue_rims(values, holes, picture, known, inverse_depth, painting) -> None:
