@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One frame composed from several key pictures, at their size: what each pixel sees is looked up where a key shows it.
 
-Weights.  The key pictures before and after the frame count by their distance in time, so that light that differs between
-them passes over from one to the other; others help only where those two do not show the point.  A key that sees the
-surface smaller or more slanted than the frame does counts less, with the square of the lost resolution.  Near the rim of
-what a key shows its weight falls to nothing within a few pixels.
+Weights.  The key pictures before and after the frame count by their distance in time, so that light that differs
+between them passes over from one to the other; others help only where those two do not show the point.  A key that sees
+the surface smaller or more slanted than the frame does counts less, with the square of the lost resolution.  Near the
+rim of what a key shows its weight falls to nothing within a few pixels.
 
 Outlines.  A rendered pixel at an outline mixes two surfaces.  Where the frame has no outline of its own, such pixels of
 a key are not believed: no thin light or dark lines where something stood.
@@ -33,6 +33,7 @@ DISTANT_KEY = 1e-3
 _LEAST_SHARE = 0.004
 #: Width in pixels over which a key's weight rises from the rim of what it shows.
 FEATHER_PX = 4
+_LEAST_AT_RIM = 0.05
 #: Smallest resolution, in key pixels per pixel, that still gets a weight.
 _LEAST_RESOLUTION = 0.05
 #: Footprints up to this many key pixels are looked up in the sharpest level.
@@ -76,7 +77,7 @@ class Composer:
         at_outline = outlines(inverse_depth)
         rims = [_rims(visible) for visible in frame.visible]
         in_time = time_weights(frame.index, frame.key_indices)
-        rows = max(1, self._tile // width)
+        rows = max(2, self._tile // width // 2 * 2)  # even: footprints are measured at every second pixel
         for top in range(0, height, rows):
             part = slice(top, min(top + rows, height))
             self._compose_rows(frame, part, in_time, rims, at_outline, picture, known, trust)
@@ -95,60 +96,70 @@ class Composer:
 
     def _compose_rows(self, frame, part, in_time, rims, at_outline, picture, known, trust) -> None:
         shape = frame.coverage[part].shape
-        needed = np.where(at_outline[part], _NEEDED_AT_OUTLINE, _NEEDED_INSIDE).astype(np.float32).reshape(-1)
-        footprints = {}
-        weights = np.zeros((len(in_time), shape[0] * shape[1]), dtype=np.float32)
-        for number in np.flatnonzero(in_time > 0.0):
-            shown = rims[number][part].reshape(-1)
-            if shown.any():
+        count = shape[0] * shape[1]
+        needed = np.where(at_outline[part], np.float32(_NEEDED_AT_OUTLINE), np.float32(_NEEDED_INSIDE)).reshape(-1)
+        footprints, weights = {}, np.zeros((len(in_time), count), dtype=np.float32)
+
+        def weigh(number: int) -> None:
+            rim = rims[number][part].reshape(-1)
+            if rim.any():
                 footprints[number] = _footprint(frame.xy[number], part)
-                weights[number] = in_time[number] * shown * footprints[number].resolution ** 2
-        total = np.zeros((shape[0] * shape[1], 5), dtype=np.float32)
-        open_pixels = np.ones(shape[0] * shape[1], dtype=bool)
+                weights[number] = _RISE.take(rim) * footprints[number].resolution_squared
+                weights[number] *= in_time[number]
+
+        total = np.zeros((count, 4), dtype=np.float32)
+        plain = np.zeros(count, dtype=np.float32)
+        left = None
         # First the two keys beside the frame, then, where these do not tell, all others.
-        near = in_time >= DISTANT_KEY * 10
-        for group in (near, ~near):
+        near = in_time > DISTANT_KEY
+        for group in (np.flatnonzero(near), np.flatnonzero(~near & (in_time > 0.0))):
+            for number in group:
+                weigh(number)
             sums = weights[group].sum(axis=0)
-            for number in np.flatnonzero(group):
+            sums *= np.float32(_LEAST_SHARE)
+            for number in group:
                 if number not in footprints:
                     continue
-                chosen = np.flatnonzero(open_pixels & (weights[number] > _LEAST_SHARE * sums))
+                worth = weights[number] > sums
+                chosen = np.flatnonzero(worth if left is None else worth & left)
                 if chosen.size:
-                    self._add(total, chosen, frame.xy[number][part], footprints[number], weights[number], needed, number)
-            open_pixels = total[:, 3] <= 0.0
-            if not open_pixels.any():
+                    self._add(total, plain, chosen, frame.xy[number][part], footprints[number], weights[number], needed,
+                              number)
+            left = total[:, 3] <= 0.0
+            if not left.any():
                 break
-        done = total[:, 3] > 0.0
-        plain = total[:, 4]
-        trust[part] = np.where(done, total[:, 3] / np.where(done, plain, 1.0), 0.0).reshape(shape)
-        total[:, :3] /= np.where(done, total[:, 3], 1.0)[:, None]
-        picture[part] = total[:, :3].reshape(*shape, 3)
+        done = ~left
+        believed = np.where(done, total[:, 3], np.float32(1.0))
+        trust[part] = (believed / np.where(done, plain, np.float32(np.inf))).reshape(shape)
+        for channel in range(3):
+            picture[part][..., channel] = (total[:, channel] / believed).reshape(shape)
         known[part] = done.reshape(shape)
 
-    def _add(self, total, chosen, xy, footprint, weights, needed, number) -> None:
-        """Add the ``chosen`` pixels of key ``number``, weighted, to ``total`` [P,4]."""
+    def _add(self, total, plain, chosen, xy, footprint, weights, needed, number) -> None:
+        """Add ``chosen`` pixels of key ``number``, weighted, to ``total`` [P,4], and their weights to ``plain``."""
         pyramid = self._pyramids[number]
-        places = xy.reshape(-1, 2)[chosen]
-        x, y = np.ascontiguousarray(places[:, 0]), np.ascontiguousarray(places[:, 1])
-        level, taps = footprint.level[chosen], footprint.taps[chosen]
-        if level.any() or (taps > 1).any():
-            found = np.empty((len(chosen), 4), dtype=np.float32)
-            plain = (level == 0.0) & (taps == 1)
-            at = np.flatnonzero(plain)
-            found[at] = pyramid.look_up(x[at], y[at], 0).reshape(-1, 4)
-            at = np.flatnonzero(~plain)
-            step = footprint.step.reshape(-1, 2)[chosen[at]]
-            found[at] = pyramid.look_up_scaled(
-                x[at], y[at], level[at], np.ascontiguousarray(step[:, 0]), np.ascontiguousarray(step[:, 1]), taps[at]
-            ).reshape(-1, 4)
-        else:
-            found = pyramid.look_up(x, y, 0).reshape(-1, 4)
-        belief = found[:, 3] * np.float32(1.0 / pyramid.full_belief)
-        weight = np.where(belief >= needed[chosen], weights[chosen] * belief, np.float32(0.0))
-        found[:, 3] = 1.0
-        found *= weight[:, None]
-        total[chosen, :4] += found
-        total[chosen, 4] += np.where(weight > 0.0, weights[chosen], np.float32(0.0))
+        places = np.ascontiguousarray(xy).view(np.complex64).reshape(-1).take(chosen)
+        x, y = places.real.copy(), places.imag.copy()
+        scaled = np.flatnonzero(footprint.scaled.take(chosen))
+        found = pyramid.look_up(x, y, 0)
+        if scaled.size:
+            at = chosen[scaled]
+            step = footprint.step.take(at)
+            packed = found.view(np.complex128)
+            packed[scaled] = pyramid.look_up_scaled(
+                x[scaled], y[scaled], footprint.level.take(at), step.real.copy(), step.imag.copy(),
+                footprint.taps.take(at),
+            ).view(np.complex128)
+        belief = found[3::4] * np.float32(1.0 / pyramid.full_belief)
+        own = weights.take(chosen)
+        own[belief < needed.take(chosen)] = 0.0
+        found[3::4] = 1.0
+        found *= np.repeat(own * belief, 4)
+        # Four floats at a time, which numpy moves as one number.
+        packed = total.view(np.complex128).reshape(-1)
+        found += packed.take(chosen).view(np.float32)
+        packed[chosen] = found.view(np.complex128)
+        plain[chosen] += own
 
     def _check_frame(self, frame: FrameCorrespondences, fill) -> None:
         shape = frame.coverage.shape
@@ -171,7 +182,7 @@ class Composer:
 
 
 def time_weights(index: int, key_indices: Sequence[int]) -> np.ndarray:
-    """[K] f32: how much each key counts for frame ``index``: 1 in all for the nearest before and after, less for others."""
+    """[K] f32: how much each key counts for frame ``index``: 1 in all for the nearest two, little for others."""
     keys = np.asarray(key_indices, dtype=np.float64)
     weights = DISTANT_KEY * np.exp2(-np.abs(keys - index) / max(1.0, np.abs(keys - index).max()))
     before, after = keys[keys <= index], keys[keys >= index]
@@ -189,64 +200,98 @@ def time_weights(index: int, key_indices: Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Footprint:
-    """What of a key picture the pixels [P] cover: ``resolution`` key pixels per pixel, at most 1, across the narrow way;
-    ``level`` f32 and ``taps`` of the look-up, ``step`` [P,2] the long way in key pixels."""
+    """What of a key picture the pixels [P] cover: ``resolution_squared`` f32, that of the narrow way in key pixels per
+    pixel, at most 1.
 
-    resolution: np.ndarray
+    ``scaled`` bool: more than one look-up is needed, ``taps`` of them at ``level`` f32 along ``step`` c64 (x + iy), the
+    long way in key pixels.
+    """
+
+    resolution_squared: np.ndarray
+    scaled: np.ndarray
     level: np.ndarray
     taps: np.ndarray
     step: np.ndarray
 
 
 def _footprint(xy: np.ndarray, part: slice) -> _Footprint:
-    """Of the rows ``part`` of ``xy`` [H,W,2], from the smaller of the differences to both neighbours on each axis: that
-    to another surface is larger."""
+    """Of the rows ``part`` of ``xy`` [H,W,2], measured at every second pixel of every second row.
+
+    Of the two differences to the neighbours on an axis the shorter counts: the other may lead to another surface.
+    """
     height, width = xy.shape[:2]
-    top, bottom = max(part.start - 1, 0), min(part.stop + 1, height)
-    rows = xy[top:bottom]
-    own = slice(part.start - top, part.stop - top)
-    across = _smaller_step(np.diff(rows[own], axis=1), 1, width)
-    down = _smaller_step(np.diff(rows, axis=0), 0, bottom - top)[own]
-    length_x, length_y = (across * across).sum(axis=-1), (down * down).sum(axis=-1)
-    area = np.abs(across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0])
-    wide = length_x >= length_y
-    long = np.sqrt(np.where(wide, length_x, length_y))
+    rows = np.arange(part.start, part.stop, 2)
+    places = xy.view(np.complex64)[..., 0]
+    middle = places[rows, ::2]
+    beside = np.concatenate([places[rows, 1::2], np.full((len(rows), width % 2), np.nan, np.complex64)], axis=1)
+    before = np.concatenate([np.full((len(rows), 1), np.nan, np.complex64), beside[:, :-1]], axis=1)
+    across = _shorter(middle - before, beside - middle)
+    above, below = (np.full(middle.shape, np.nan, np.complex64) for _ in range(2))
+    there = np.flatnonzero(rows > 0)
+    above[there] = places[rows[there] - 1, ::2]
+    there = np.flatnonzero(rows + 1 < height)
+    below[there] = places[rows[there] + 1, ::2]
+    down = _shorter(middle - above, below - middle)
+    length_across, length_down = _square(across), _square(down)
+    area = np.abs(across.real * down.imag - across.imag * down.real)
+    wide = length_across >= length_down
+    long = np.sqrt(np.where(wide, length_across, length_down))
+    step = np.where(wide, across, down)
     lost = ~np.isfinite(long) | ~np.isfinite(area)
-    long[lost], area[lost] = 1.0, 1.0
-    narrow = np.minimum(area / np.maximum(long, 1e-6), long)
-    step = np.where(wide[..., None], across, down)
-    step[lost] = 0.0
-    taps = np.clip(np.ceil(long / np.maximum(narrow, 1.0) - 0.5), 1, MOST_TAPS)
+    long[lost], area[lost], step[lost] = 1.0, 1.0, 0.0
+    narrow = np.minimum(area / np.maximum(long, np.float32(1e-6)), long)
+    taps = np.clip(np.ceil(long / np.maximum(narrow, 1.0) - np.float32(0.5)), 1, MOST_TAPS)
     size = np.maximum(narrow, long / taps)
-    level = np.where(size > _SHARP_FOOTPRINT, np.log2(np.maximum(size, 1.0)), 0.0).astype(np.float32)
+    level = np.where(size > _SHARP_FOOTPRINT, np.log2(np.maximum(size, 1.0)), np.float32(0.0))
     resolution = np.clip(narrow, _LEAST_RESOLUTION, 1.0)
+
+    def everywhere(values: np.ndarray) -> np.ndarray:
+        doubled = np.repeat(np.repeat(values, 2, axis=0), 2, axis=1)
+        return np.ascontiguousarray(doubled[: part.stop - part.start, :width]).reshape(-1)
+
+    scaled = (level > 0.0) | (taps > 1)
+    if not scaled.any():
+        nothing = np.zeros(0, dtype=np.float32)
+        return _Footprint(everywhere(resolution * resolution), everywhere(scaled), nothing, nothing, nothing)
     return _Footprint(
-        resolution.reshape(-1), level.reshape(-1), taps.astype(np.int8).reshape(-1), step.astype(np.float32)
+        everywhere(resolution * resolution), everywhere(scaled), everywhere(level), everywhere(taps.astype(np.int8)),
+        everywhere(step),
     )
 
 
-def _smaller_step(steps: np.ndarray, axis: int, count: int) -> np.ndarray:
-    """For each of ``count`` pixels along ``axis`` the shorter of the steps before and after it; NaN where there is none."""
-    padded = np.full((*steps.shape[:axis], count + 1, *steps.shape[axis + 1 :]), np.nan, dtype=np.float32)
-    middle = [slice(None)] * 3
-    middle[axis] = slice(1, count)
-    padded[tuple(middle)] = steps
-    before, after = np.moveaxis(padded, axis, 0)[:-1], np.moveaxis(padded, axis, 0)[1:]
-    length_before, length_after = (before * before).sum(axis=-1), (after * after).sum(axis=-1)
-    chosen = (length_before <= length_after) | np.isnan(length_after)
-    return np.moveaxis(np.where(chosen[..., None], before, after), 0, axis)
+def _shorter(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of two c64 arrays the shorter number, or that which is not NaN."""
+    other = _square(second)
+    return np.where((_square(first) <= other) | np.isnan(other), first, second)
+
+
+def _square(values: np.ndarray) -> np.ndarray:
+    return values.real * values.real + values.imag * values.imag
 
 
 def _rims(visible: np.ndarray) -> np.ndarray:
-    """[H,W] f32: 0 where not ``visible`` [H,W], rising from the rim of what is to 1 within `FEATHER_PX`."""
+    """[H,W] u8: 0 where not ``visible`` [H,W], else how many of the pixels around are, for `_RISE`."""
     count = visible.astype(np.uint8)
-    side = 2 * FEATHER_PX + 1
     for axis in (0, 1):
         padded = np.pad(count, [(FEATHER_PX, FEATHER_PX) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
         length = count.shape[axis]
-        count = sum(padded.take(range(shift, shift + length), axis) for shift in range(side)).astype(np.uint8)
-    half = side * side / 2.0
-    return np.where(visible, np.clip((count - half) / half, 0.05, 1.0), 0.0).astype(np.float32)
+        total = np.zeros_like(count)
+        for shift in range(2 * FEATHER_PX + 1):
+            total += padded[shift : shift + length] if axis == 0 else padded[:, shift : shift + length]
+        count = total
+    count *= visible
+    return count
+
+
+def _rise() -> np.ndarray:
+    """[256] f32: the weight that goes with a count of `_rims`, from the rim of what is visible to 1 inside."""
+    half = (2 * FEATHER_PX + 1) ** 2 / 2.0
+    rise = np.clip((np.arange(256) - half) / half, _LEAST_AT_RIM, 1.0)
+    rise[0] = 0.0
+    return rise.astype(np.float32)
+
+
+_RISE = _rise()
 
 
 def _prepared(picture: np.ndarray, edges: np.ndarray) -> Pyramid:

@@ -175,22 +175,26 @@ def _follow_sky(pixels: np.ndarray, camera: Pinhole, views: list[FirstView], xy,
     """Enter where the directions of the ``pixels`` [P] without a surface lie in the key pictures."""
     for start in range(0, len(pixels), _PIXELS_PER_PIECE):
         piece = pixels[start : start + _PIXELS_PER_PIECE]
-        row, column = np.divmod(piece, camera.width)
-        ray = np.stack(
-            [
-                (column + 0.5 - camera.principal_px[0]) / camera.focal_px[0],
-                (row + 0.5 - camera.principal_px[1]) / camera.focal_px[1],
-                np.ones(len(piece)),
-            ]
-        )
         for number, view in enumerate(views):
-            turn = view.camera.optical_from_world[:3, :3] @ camera.optical_from_world[:3, :3].T
-            found = view.camera.project((turn @ ray).T)
+            found = view.camera.project(sky_directions(piece, camera, view.camera))
             xy[number, piece] = found
-            visible[number, piece] = _shows_sky(view, found)
+            visible[number, piece] = shows_sky(view, found)
 
 
-def _shows_sky(view: FirstView, xy: np.ndarray) -> np.ndarray:
+def sky_directions(pixels: np.ndarray, camera: Pinhole, other: Pinhole) -> np.ndarray:
+    """[P,3] f64: the directions in which ``camera`` sees its flat ``pixels`` [P], in the optical space of ``other``."""
+    row, column = np.divmod(pixels, camera.width)
+    rays = np.stack(
+        [
+            (column + 0.5 - camera.principal_px[0]) / camera.focal_px[0],
+            (row + 0.5 - camera.principal_px[1]) / camera.focal_px[1],
+            np.ones(len(pixels)),
+        ]
+    )
+    return (other.optical_from_world[:3, :3] @ camera.optical_from_world[:3, :3].T @ rays).T
+
+
+def shows_sky(view: FirstView, xy: np.ndarray) -> np.ndarray:
     """[P] bool: the key picture sees no surface at ``xy`` [P,2]."""
     width, height = view.camera.width, view.camera.height
     shown = in_first_frame(xy, width, height)

@@ -14,10 +14,12 @@ import numpy as np
 #: Cells along the picture's longer side, at most, and layers of depth; the sky is one more.
 _MOST_CELLS = 180
 _SMALLEST_CELL_PX = 4
+#: Pictures up to this many pixels a side are collected whole, larger ones at every second pixel of every second row.
+_EVERY_PIXEL_UP_TO = 512
 _LAYERS = 16
 #: How much of its neighbours in depth a layer takes at every level where it knows nothing itself.
 _LEAK = 0.02
-#: How many pixels into a hole the pixels beside it are continued, and how much of them is left after the first.
+#: How many pixels into a hole the pixels beside it are continued, and how much of them is left after each.
 _RIM_PX = 6
 _RIM_FALLOFF = 0.75
 #: Depths that differ by less than this share are of one surface, for continuing it.
@@ -34,8 +36,8 @@ def fill_holes(
 ) -> None:
     """Fill ``picture`` [H,W,3] f32 in place where it is not ``known`` [H,W] bool.
 
-    ``inverse_depth`` [H,W] f32: 1/Blender units, 0 for the sky.  ``painting`` [H,W,3] f32: what the holes show, its tone
-    matched to the surroundings; None to continue the surroundings.  Where nothing is known, the painting itself is
+    ``inverse_depth`` [H,W] f32: 1/Blender units, 0 for the sky.  ``painting`` [H,W,3] f32: what the holes show, its
+    tone matched to the surroundings; None to continue the surroundings.  Where nothing is known, the painting itself is
     left, or grey: the mean of nothing is 0.
     """
     holes = np.flatnonzero(~known.reshape(-1))
@@ -75,10 +77,10 @@ class _Grid:
     def spread(self, picture, painting, known) -> np.ndarray:
         """[LAYERS+1, rows, columns, 3] f32: the known pixels' means, everywhere."""
         height, width = known.shape
-        step = 1 if self.cell <= 2 * _SMALLEST_CELL_PX else 2
+        step = 1 if max(height, width) <= _EVERY_PIXEL_UP_TO else 2
         some = np.zeros_like(known)
-        some[step // 2 :: step, step // 2 :: step] = True
-        pixels = np.flatnonzero((some & known).reshape(-1))
+        some[::step, ::step] = known[::step, ::step]
+        pixels = np.flatnonzero(some.reshape(-1))
         if not pixels.size:
             pixels = np.flatnonzero(known.reshape(-1))
         values = picture.reshape(-1, 3)[pixels]
@@ -106,8 +108,8 @@ class _Grid:
         layer = self.layer(pixels)
         row, column = np.divmod(pixels, self.width)
         places = []
-        for position, count in (((row + 0.5) / self.cell - 0.5, self.rows), ((column + 0.5) / self.cell - 0.5, self.columns)):
-            position = np.clip(position, 0.0, count - 1.0)
+        for pixel, count in ((row, self.rows), (column, self.columns)):
+            position = np.clip((pixel + 0.5) / self.cell - 0.5, 0.0, count - 1.0)
             floor = np.minimum(position.astype(np.int64), max(count - 2, 0))
             places.append((floor, np.minimum(floor + 1, count - 1), (position - floor).astype(np.float32)[:, None]))
         (top, bottom, down), (left, right, across) = places
@@ -146,8 +148,8 @@ def _halved(sums: np.ndarray) -> np.ndarray:
 def _across_layers(sums: np.ndarray) -> np.ndarray:
     """[4,Z,1,1] → [3,Z,1,1]: each layer's colour, of the nearest known layers where it has none."""
     weights = sums[3, :, 0, 0]
-    layers = np.arange(len(weights))
-    kernel = 1e-3 * np.exp2(-np.abs(layers[:, None] - layers[None, :]).astype(np.float32)) + np.eye(len(weights), dtype=np.float32)
+    layers = np.arange(len(weights), dtype=np.float32)
+    kernel = 1e-3 * np.exp2(-np.abs(layers[:, None] - layers[None, :])) + np.eye(len(weights), dtype=np.float32)
     mixed = np.einsum("zy,cy->cz", kernel, sums[:, :, 0, 0])
     return (mixed[:3] / np.maximum(mixed[3], 1e-12))[:, :, None, None].astype(np.float32)
 

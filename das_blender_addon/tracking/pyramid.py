@@ -32,8 +32,10 @@ _PACKED = {1: np.uint32, 2: np.uint64, 4: np.complex128}
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Levels [h_j,w_j,4] of a picture of ``width`` × ``height`` pixels, u8 or f16; sample i of level j lies at the pixel
-    coordinate 0.5 + i · 2^(j−1)."""
+    """Levels [h_j,w_j,4], u8 or f16, of a picture of ``width`` × ``height`` pixels.
+
+    Sample i of level j lies at the pixel coordinate 0.5 + i · 2^(j−1).
+    """
 
     levels: tuple[np.ndarray, ...]
     width: int

@@ -41,6 +41,21 @@ def interpolate_on_surface(
     return values.T
 
 
+def corner_weights(
+    pixels: np.ndarray, triangle_index: np.ndarray, triangles: np.ndarray, points: np.ndarray, camera: Pinhole
+) -> np.ndarray:
+    """[3,P] f64: how much each corner counts at the surface points of `interpolate_on_surface`, with its arguments."""
+    values = np.empty((3, len(pixels)))
+    for start in range(0, len(pixels), _PIXELS_PER_CHUNK):
+        piece = slice(start, start + _PIXELS_PER_CHUNK)
+        corners = triangles.take(triangle_index[piece], axis=0).T
+        row, column = np.divmod(pixels[piece], camera.width)
+        a, b, c = (np.ascontiguousarray(points.take(corner, axis=0).T) for corner in corners)
+        values[1, piece], values[2, piece] = _weights(a, b - a, c - a, column + 0.5, row + 0.5, camera)
+    values[0] = 1.0 - values[1] - values[2]
+    return values
+
+
 def _weights(a, b, c, x, y, camera: Pinhole) -> tuple[np.ndarray, np.ndarray]:
     """Barycentric weights of two corners where the rays through the pixels (x, y) [P] meet the triangles.
 
