@@ -23,7 +23,8 @@ def orbit(degrees, frames=25):
 
 
 def unseen(geometry, keys):
-    return np.array([1 - frame.visible.any(axis=0).mean() for frame in correspondences(geometry, keys, background=True)])
+    frames = correspondences(geometry, keys, background=True)
+    return np.array([1 - frame.visible.any(axis=0).mean() for frame in frames])
 
 
 def test_still_shot_needs_the_first_frame_only():
