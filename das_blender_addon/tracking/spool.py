@@ -11,6 +11,7 @@ the shot; readers map the file.  The folder belongs to whoever made it, and is r
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def open_spool(folder: Path) -> GeometrySequence:
         width, height = (int(pixels) for pixels in said["size"])
         cameras = CameraPath(**{name: said[name] for name in _CAMERA_ARRAYS}, width=width, height=height)
         vertices = SpooledVertices(folder / VERTICES, said["starts"], said["counts"], said["order"])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise StorageError(f"The exported geometry in {folder} cannot be read ({error}); start again.") from error
     frames = tuple(int(frame) for frame in said["frames"])
     return GeometrySequence(said["triangles"], vertices, cameras, frames, str(said["appearance"]))
