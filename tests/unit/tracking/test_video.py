@@ -217,3 +217,46 @@ def test_should_stop_ends_the_work_between_frames():
         )
 
     assert done == [1]
+
+
+# ── The far plane ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_surface_beyond_the_far_plane_is_not_drawn_and_hides_nothing():
+    """A wall that fills the left half, and one far behind it that fills the view."""
+    near, far = _wall(4.0), _wall(9.0)
+    near[0][:, 0] = np.where(near[0][:, 0] > 0, 0.0, near[0][:, 0])
+    whole = render_tracking_video(_still([near, far]))
+    cut = render_tracking_video(_still([near, far], clip_end=5.0))
+    np.testing.assert_array_equal(cut.coverage[0], np.arange(96)[None] < np.full((64, 1), 48))
+    assert whole.coverage.all() and not cut.video[~cut.coverage].any()
+    assert np.isnan(cut.first_frame_xy[~cut.coverage]).all() and not cut.first_frame_visible[~cut.coverage].any()
+
+
+def test_far_plane_cuts_a_surface_at_its_depth_pixel_by_pixel():
+    """The floor 1 below a level camera lies at depth focal / rows below the horizon: 80 / 8 = 10."""
+    floor = np.array([(-500, 0.5, -1), (500, 0.5, -1), (500, 500, -1), (-500, 500, -1)])
+    geometry = _still([(floor, [(0, 1, 2), (0, 2, 3)])], clip_end=10.0)
+    rows = np.flatnonzero(render_tracking_video(geometry).coverage[0].any(axis=1))
+    assert rows.min() == 32 + 8 and rows.max() == 63
+
+
+def test_far_plane_is_that_of_each_frame():
+    matrices = [look_at((0, 0, 0), (0, 1, 0))] * 3
+    cameras = dataclasses.replace(camera_path(matrices), clip_end=np.array([5.0, 3.0, 5.0]))
+    geometry = sequence([_wall(4.0)], cameras)
+    assert render_tracking_video(geometry).coverage.reshape(3, -1).all(axis=1).tolist() == [True, False, True]
+    assert render_tracking_video(geometry).coverage[1].sum() == 0
+
+
+def test_depth_range_does_not_count_what_lies_beyond_the_far_plane():
+    near, far = _wall(4.0), _wall(1000.0)
+    near[0][:, 0] = np.where(near[0][:, 0] > 0, 0.0, near[0][:, 0])
+    alone = render_tracking_video(_still([near]))
+    cut = render_tracking_video(_still([near, far], clip_end=50.0))
+    assert cut.inverse_depth_range == alone.inverse_depth_range
+
+
+def test_shot_whose_surfaces_all_lie_beyond_the_far_plane_says_that_none_is_in_view():
+    with pytest.raises(SceneError, match="No surface is in view"):
+        render_tracking_video(_still([_wall(9.0)], clip_end=5.0))
