@@ -196,6 +196,26 @@ def test_render_take_gives_frames_and_then_finds_them(shot, server, painted, tmp
     assert api.render_take(shot, **{**options, "seed": 6}).key != take.key
 
 
+def test_take_rendered_anew_takes_the_place_of_the_old_one(shot, server, painted, tmp_path):
+    shot.frame_end = 3
+    options = {"server": server.address, "folder": tmp_path, "first_frame": painted, "size": MODEL_SIZE}
+    old = api.render_take(shot, **options)
+    new = api.render_take(shot, anew=True, **options)
+    assert not new.cached and new.job_id != old.job_id and new.frames == old.frames
+    found = api.render_take(shot, **options)
+    assert found.cached and found.job_id == new.job_id
+    with pytest.raises(ServerUnreachable):
+        api.render_take(shot, anew=True, **{**options, "server": "tcp://127.0.0.1:9", "timeout_s": 1.0})
+
+
+def test_take_is_keyed_by_the_weights_that_the_server_has(shot, server, painted, tmp_path):
+    shot.frame_end = 3
+    options = {"server": server.address, "folder": tmp_path, "first_frame": painted, "size": MODEL_SIZE}
+    take = api.render_take(shot, **options)
+    (preview,) = (one for one in api.server_capabilities(server.address).models if one.name == "das-preview")
+    assert take.report["model_revision"] == preview.revision != ""
+
+
 def test_render_take_renders_the_first_frame_and_keeps_what_it_shows(shot, server, tmp_path):
     cube = shot.objects["Cube"]
     material = bpy.data.materials.new("Red")

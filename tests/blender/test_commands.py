@@ -190,6 +190,14 @@ def test_new_first_frame_needs_no_value(words, value):
     assert arguments.parser("das", commands.COMMANDS).parse_args(["doctor", *words]).DAS_NEW_FIRST_FRAME == value
 
 
+def test_render_anew_makes_another_job(shot_scene, capsys):
+    jobs = []
+    for words in ([], [], ["--anew"], ["--anew", "0"]):
+        assert commands.main(["render", "--json", *words]) == 0
+        jobs.append(json.loads(capsys.readouterr().out.splitlines()[-1])["job"])
+    assert jobs[0] == jobs[1] != jobs[2] == jobs[3]
+
+
 def test_wrong_usage_is_told(scene, capsys):
     assert commands.main(["dance"]) == 2
     assert "doctor" in capsys.readouterr().err

@@ -52,6 +52,16 @@ def test_render_take_then_strip(shot_scene):
     assert not sequencer.hides_engine(shot_scene)
 
 
+def test_render_take_anew_makes_another_job(shot_scene):
+    bpy.ops.das.render_take()
+    before = recent.last_take(shot_scene)
+    bpy.ops.das.render_take(anew=True)
+    anew = recent.last_take(shot_scene)
+    assert anew.frames == before.frames and anew.job_id != before.job_id
+    bpy.ops.das.render_take()
+    assert recent.last_take(shot_scene).cached and recent.last_take(shot_scene).job_id == anew.job_id
+
+
 def test_render_take_leaves_the_frame(shot_scene):
     shot_scene.frame_set(4)
     bpy.ops.das.render_take()

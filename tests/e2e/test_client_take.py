@@ -139,14 +139,13 @@ def test_cancelled_take_ends_on_both_sides(server, tmp_path):
     assert not (tmp_path / "frames").exists()
 
 
-def test_take_cancelled_by_another_client_ends(server, tmp_path):
+def test_take_is_not_cancelled_by_another_client(server, tmp_path):
     job = job_id()
-    running = BackgroundJob(server.address, request(num_inference_steps=LONG_STEPS), tmp_path / "frames", job_id=job)
+    running = BackgroundJob(server.address, request(num_inference_steps=20), tmp_path / "frames", job_id=job)
     wait_for_step(running)
     with DasClient(server.address) as other:
-        other.cancel(job)
-    with pytest.raises(JobCancelled, match="was cancelled on the server"):
-        running.result(TAKE_S)
+        assert other.cancel(job).others == 1
+    assert len(running.result(TAKE_S).frames) == KEPT
 
 
 # ── Going away and coming back ──────────────────────────────────────────────────────────────────────────────────────

@@ -8,14 +8,30 @@ import pytest
 
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.errors import ModelError
+from das_blender_addon.protocol.messages import Accepted
 from das_server.models.checkpoint import write_manifest
 from das_server.models.registry import PREVIEW_FOLDER
 from tests.support.jobs import HEIGHT, NUM_FRAMES, WIDTH, job_id, job_inputs, job_spec
 from tests.support.models import edit_tensors
 from tests.support.server import running_server
-from tests.support.wire import follow, submit
+from tests.support.wire import follow
 
 ABOUT = {"model": {"based_on": "das-cogvideox-5b", "num_frames": [NUM_FRAMES], "sizes": [[WIDTH, HEIGHT]]}}
+
+
+def submit(client, **changes) -> str:
+    """A job of "mine", which reads two inputs only; returns its id."""
+    job, spec, inputs, blobs = job_of_mine(**changes)
+    for one in inputs:
+        client.upload(blobs[one.sha])
+    assert isinstance(client.submit(job, spec, inputs), Accepted)
+    return job
+
+
+def job_of_mine(**changes):
+    spec = job_spec(model="mine", **changes)
+    inputs, blobs = job_inputs(spec)
+    return job_id(), spec, [one for one in inputs if one.role != "first_frame_xy"], blobs
 
 
 def revision_at(server) -> str:
@@ -48,19 +64,17 @@ def test_frames_are_of_the_weights_that_were_meant(tmp_path):
     with running_server(tmp_path / "state", environment=environment) as server:
         with DasClient(server.address, timeout_s=60) as client:
             first = revision_at(server)
-            asked = {"model": "mine", "model_revision": first}
-            before = follow(client, submit(client, **asked))
-            assert follow(client, submit(client, **asked)).frame_shas == before.frame_shas
+            before = follow(client, submit(client, model_revision=first))
+            assert follow(client, submit(client, model_revision=first)).frame_shas == before.frame_shas
             worker = server.status()["workers"][0]["pid"]
 
             train_a_little(mine)
             second = revision_at(server)
             assert second not in (first, "")
-            spec = job_spec(**asked)
             with pytest.raises(ModelError, match="mine have been replaced since this job was planned"):
-                client.submit(job_id(), spec, job_inputs(spec)[0])
-            after = follow(client, submit(client, model="mine", model_revision=second))
-            unnamed = follow(client, submit(client, model="mine"))
+                submit(client, model_revision=first)
+            after = follow(client, submit(client, model_revision=second))
+            unnamed = follow(client, submit(client))
         assert server.status()["workers"][0]["pid"] == worker
     assert after.last.kind == "DONE" and after.frame_shas != before.frame_shas
     assert unnamed.frame_shas == after.frame_shas
