@@ -202,7 +202,7 @@ def test_eight_processes_share_a_job_and_some_are_killed_or_cancel(server, tmp_p
     job, draw = job_id(), random.Random(8)
     folders = [tmp_path / f"{index}" for index in range(8)]
     start = lambda folder: subprocess.Popen(  # noqa: E731
-        [sys.executable, "-c", PROGRAM, server.address, str(folder), job, "71"],
+        [sys.executable, "-c", PROGRAM, server.address, str(folder), job, "7108"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     processes = [start(folder) for folder in folders]
@@ -223,5 +223,5 @@ def test_eight_processes_share_a_job_and_some_are_killed_or_cancel(server, tmp_p
     assert again.communicate(timeout=JOB_S)[0].split()[-1] == job and again.returncode == 0
     contents = [[path.read_bytes() for path in sorted(folders[i].iterdir())] for i in [*going_on, killed[0]]]
     assert len(contents[0]) == 5 and all(one == contents[0] for one in contents)
-    runs = [one for one in server.status()["jobs"] if one["seed"] == 71]
+    runs = [one for one in server.status()["jobs"] if one["seed"] == 7108]
     assert [(one["job"], one["state"], one["attempt"]) for one in runs] == [(job, "DONE", 1)]
