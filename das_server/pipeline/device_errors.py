@@ -55,5 +55,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_device_lost(error: BaseException) -> bool:
     """Whether the device is beyond use for this process: after such an error of CUDA every call ends in it."""
-    words = str(error)
-    return "CUDA error" in words and not is_out_of_memory(error) and not any(refusal in words for refusal in REFUSALS)
+    return "CUDA error" in str(error) and not is_out_of_memory(error) and not is_refusal(error)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the device did not take up a kernel, and goes on working."""
+    return any(refusal in str(error) for refusal in REFUSALS)

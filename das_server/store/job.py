@@ -18,7 +18,8 @@ from typing import Any
 
 from das_blender_addon.errors import ProtocolError, StorageError
 from das_blender_addon.protocol.codec import from_plain
-from das_blender_addon.protocol.messages import FINAL_EVENT_KINDS, Event, JobInput, JobSpec
+from das_blender_addon.protocol.kinds import MAX_SIDE
+from das_blender_addon.protocol.messages import FINAL_EVENT_KINDS, PROGRESS_STAGES, Event, JobInput, JobSpec
 
 
 class JobState(enum.Enum):
@@ -44,7 +45,10 @@ ALLOWED_STEPS = {
 
 @dataclass(frozen=True)
 class Job:
-    """One job as stored.  ``attempt``: how often it started; ``losses``: workers it has lost; times: Unix seconds.
+    """One job as stored.  ``attempt``: how often it started; times: Unix seconds.
+
+    ``losses``: how often its worker or its server died of it, perhaps, since it last got further than ever before;
+    ``furthest``: how far that was, see `how_far`; ``suspect``: a server died while it ran.
     ``problem``: why what is stored cannot be read; the job then has an empty request, and cannot run.
     """
 
@@ -59,6 +63,8 @@ class Job:
     acknowledged: bool
     created_s: float
     changed_s: float
+    furthest: int = -1
+    suspect: bool = False
     problem: str = ""
 
 
@@ -91,8 +97,17 @@ def job_from_row(row: sqlite3.Row) -> Job:
         acknowledged=bool(row["acknowledged"]),
         created_s=row["created_s"],
         changed_s=row["changed_s"],
+        furthest=row["furthest"] if "furthest" in row.keys() else -1,  # not in the middle of an upgrade
+        suspect=bool(row["suspect"]) if "suspect" in row.keys() else False,
         problem=problem,
     )
+
+
+def how_far(fields: dict[str, Any]) -> int:
+    """How far a job has come, by the fields of a PROGRESS event: the more, the further."""
+    stage, step = fields.get("stage"), fields.get("step")
+    index = PROGRESS_STAGES.index(stage) if stage in PROGRESS_STAGES else 0
+    return index * (MAX_SIDE + 1) + (step if isinstance(step, int) and 0 < step <= MAX_SIDE else 0)
 
 
 def event_from_row(row: sqlite3.Row) -> Event:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
-import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from das_blender_addon.errors import JobRejected, StorageError
@@ -25,31 +23,21 @@ from das_server.store.job import (
     FINAL_STATES,
     Job,
     JobState,
-    event_from_row,
+    how_far,
     job_from_row,
     request_digest,
     to_json,
 )
-from das_server.store.requesters import CANCELLED, HAS, LAPSED, Requesters
-from das_server.store.schema import open_job_list
+from das_server.store.reading import StoredJobs
+from das_server.store.requesters import CANCELLED, HAS, LAPSED
 
 _log = logging.getLogger(__name__)
 
 JOB_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
-class JobStore:
+class JobStore(StoredJobs):
     """The jobs of one state folder; every method raises `StorageError` when the disk refuses."""
-
-    def __init__(self, folder: Path):
-        self._path = folder / "jobs.sqlite3"
-        with self._errors():
-            self._db = open_job_list(self._path)
-        self._requesters = Requesters(self._db)
-
-    def close(self) -> None:
-        """Close the file; the store cannot be used afterwards."""
-        self._db.close()
 
     # ── Coming in ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -107,54 +95,7 @@ class JobStore:
         with self._transaction():
             self._requesters.join(job, requester, lease_s, unless=(CANCELLED, HAS))
 
-    # ── Looking ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def find(self, job: str) -> Job | None:
-        """The job, or None."""
-        with self._errors():
-            row = self._db.execute("SELECT * FROM jobs WHERE job = ?", (job,)).fetchone()
-        return None if row is None else job_from_row(row)
-
-    def get(self, job: str) -> Job:
-        """The job; raises `JobRejected` if the server does not have it."""
-        found = self.find(job)
-        if found is None:
-            raise JobRejected(
-                f"The server has no job {job[:80]!r}; it was never accepted or is already forgotten.", field="job"
-            )
-        return found
-
-    def run_of(self, asked: str, requester: str = "") -> Job | None:
-        """The job that a request for ``asked`` of this requester is about: its newest run, but for a requester that has
-        cancelled one that one, and for one without an id the first."""
-        with self._errors():
-            row = self._run_row(asked, requester)
-        return None if row is None else job_from_row(row)
-
-    def wants_no_more(self, asked: str, requester: str) -> bool:
-        """Whether the requester has cancelled a run of the job ``asked`` for."""
-        with self._errors():
-            return self._requesters.cancelled_run(asked, requester) is not None
-
-    def has_requester(self, job: str, requester: str) -> bool:
-        """Whether the requester ever asked for this job."""
-        with self._errors():
-            return self._requesters.knows(job, requester)
-
-    def latest_run(self, asked: str, requester: str) -> str:
-        """The newest run of the job ``asked`` for that this requester wants or wanted; else that id itself."""
-        with self._errors():
-            return self._requesters.latest_run(asked, requester) or asked
-
-    def num_wanting(self, job: str) -> int:
-        """How many requesters want the job."""
-        with self._errors():
-            return self._requesters.count(job)
-
-    def leases(self) -> list[tuple[str, str, float]]:
-        """(job, requester, seconds) of every lease that runs."""
-        with self._errors():
-            return self._requesters.leases()
+    # ── Its turn ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def next_queued(self) -> Job | None:
         """The job that waits longest; one that cannot be read is set aside on the way."""
@@ -174,48 +115,6 @@ class JobStore:
         for job in map(job_from_row, rows):
             if job.problem:
                 self._set_aside(job)
-
-    def in_states(self, *states: JobState, limit: int = 1000) -> list[Job]:
-        """Jobs in these states, newest first; all of them when none is named."""
-        names = [state.value for state in states or JobState]
-        marks = ", ".join("?" * len(names))
-        with self._errors():
-            rows = self._db.execute(
-                f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?", (*names, limit)
-            )
-            return [job_from_row(row) for row in rows]
-
-    def queue_position(self, job: Job) -> int:
-        """How many waiting jobs are ahead; 0 for the next one and for one that runs or is over."""
-        return self._count_before(job.number) if job.state is JobState.QUEUED else 0
-
-    def oldest_running_s(self) -> float:
-        """When the oldest running attempt began (Unix time); infinity if none runs."""
-        with self._errors():
-            began = self._db.execute("SELECT min(changed_s) FROM jobs WHERE state = 'RUNNING'").fetchone()[0]
-        return float("inf") if began is None else began
-
-    def events(self, job: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
-        """Events with ``seq`` > ``after``, in order."""
-        with self._errors():
-            rows = self._db.execute(
-                "SELECT * FROM events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?", (job, after, limit)
-            )
-            return [event_from_row(row) for row in rows]
-
-    def last_event(self, job: str, *kinds: str) -> Event | None:
-        """The newest event, of these kinds if any are named."""
-        where = f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
-        with self._errors():
-            row = self._db.execute(
-                f"SELECT * FROM events WHERE job = ? {where} ORDER BY seq DESC LIMIT 1", (job, *kinds)
-            ).fetchone()
-        return None if row is None else event_from_row(row)
-
-    def last_seq(self, job: str) -> int:
-        """Number of the newest event, 0 if there is none."""
-        event = self.last_event(job)
-        return event.seq if event else 0
 
     # ── Going through its life ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -244,12 +143,28 @@ class JobStore:
             fields = {"attempt": self.get(job).attempt, "code": code, "message": message}
             return self._append_event(job, "RETRY", fields)
 
-    def requeue(self, job: str, *, code: str, message: str, lost: bool) -> Event:
-        """RUNNING → QUEUED with a RETRY event, in its old place.  ``lost``: perhaps a worker died of it."""
+    def requeue(self, job: str, *, code: str, message: str, lost: bool, suspect: bool = False) -> Event:
+        """RUNNING → QUEUED with a RETRY event, in its old place.  ``lost``: perhaps its worker died of it; ``suspect``:
+        perhaps the whole server did."""
         with self._transaction():
             current = self.get(job)
-            self._change_state(current, JobState.QUEUED, losses=current.losses + int(lost), cancel_requested=0)
+            columns = {"cancel_requested": 0, "suspect": int(current.suspect or suspect)}
+            if lost:
+                columns["losses"] = self.losses_with_this(current)
+                columns["furthest"] = max(current.furthest, self._how_far(current))
+            self._change_state(current, JobState.QUEUED, **columns)
             return self._append_event(job, "RETRY", {"attempt": current.attempt + 1, "code": code, "message": message})
+
+    def losses_with_this(self, job: Job) -> int:
+        """``job.losses`` when its attempt is lost now: one more, or 1 if it has got further than ever before, because
+        then it was not what ended the earlier attempts."""
+        return 1 if self._how_far(job) > job.furthest else job.losses + 1
+
+    def _how_far(self, job: Job) -> int:
+        started = self.last_event(job.job, "STARTED")
+        progress = self.last_event(job.job, "PROGRESS")
+        is_of_this_attempt = progress is not None and started is not None and progress.seq > started.seq
+        return how_far(progress.fields) if is_of_this_attempt else 0
 
     def finish(self, job: str, artefacts: list[Artefact], report: dict[str, Any]) -> Event:
         """RUNNING → DONE; keeps the artefacts' blobs."""
@@ -329,19 +244,7 @@ class JobStore:
             self._db.executemany("DELETE FROM jobs WHERE job = ?", [(row["job"],) for row in rows])
         return [row["job"] for row in rows]
 
-    def referenced_blobs(self) -> set[str]:
-        """Every SHA that some job needs."""
-        with self._errors():
-            return {row["sha"] for row in self._db.execute("SELECT DISTINCT sha FROM job_blobs")}
-
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _run_row(self, asked: str, requester: str) -> sqlite3.Row | None:
-        run = self._requesters.cancelled_run(asked, requester) if requester else asked
-        if run is not None:
-            return self._db.execute("SELECT * FROM jobs WHERE job = ?", (run,)).fetchone()
-        sql = "SELECT * FROM jobs WHERE asked = ? ORDER BY number DESC LIMIT 1"
-        return self._db.execute(sql, (asked,)).fetchone()
 
     def _set_aside(self, job: Job) -> None:
         _log.error("job %s is set aside: %s", job.job, job.problem)
@@ -370,14 +273,6 @@ class JobStore:
         rows = [(job, sha, int(is_input)) for sha in sorted(shas)]
         self._db.executemany("INSERT OR IGNORE INTO job_blobs VALUES (?, ?, ?)", rows)
 
-    def _is_referenced(self, sha: str) -> bool:
-        return self._db.execute("SELECT 1 FROM job_blobs WHERE sha = ? LIMIT 1", (sha,)).fetchone() is not None
-
-    def _count_before(self, number: int) -> int:
-        with self._errors():
-            sql = "SELECT count(*) FROM jobs WHERE state = 'QUEUED' AND number < ?"
-            return self._db.execute(sql, (number,)).fetchone()[0]
-
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._errors():
@@ -389,11 +284,3 @@ class JobStore:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            reason = "its disk is full" if "full" in str(error) else str(error)
-            raise StorageError(f"The server cannot use its job list {self._path}: {reason}.") from error

@@ -3,7 +3,8 @@
 
 Schema 1: release 0.1.  Schema 2: the digest of a request leaves out settings at their defaults, so that a later release
 with one setting more knows the requests of an earlier one again.  Schema 3: several requesters may want one job, and a
-job that ended may run once more under an id of the server's own (``asked``: the id that clients use).
+job that ended may run once more under an id of the server's own (``asked``: the id that clients use); what is known of
+a job's part in the deaths of workers and servers (``furthest``, ``suspect``).
 
 A step of `MIGRATIONS` may change tables and the JSON in them; it leaves fields that it does not know, and jobs that
 cannot be read, as they are.  A file of a newer release is refused and not touched.
@@ -53,7 +54,9 @@ CREATE TABLE jobs (
     acknowledged INTEGER NOT NULL DEFAULT 0,
     created_s REAL NOT NULL,
     changed_s REAL NOT NULL,
-    asked TEXT NOT NULL DEFAULT ''
+    asked TEXT NOT NULL DEFAULT '',
+    furthest INTEGER NOT NULL DEFAULT -1,
+    suspect INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_by_state ON jobs (state, number);
 CREATE TABLE events (
@@ -135,6 +138,8 @@ def _leave_defaults_out_of_digests(db: sqlite3.Connection) -> None:
 def _let_several_want_one_job(db: sqlite3.Connection) -> None:
     """Every job has one requester, its client of an older release, which sends no id of its own."""
     db.execute("ALTER TABLE jobs ADD COLUMN asked TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE jobs ADD COLUMN furthest INTEGER NOT NULL DEFAULT -1")
+    db.execute("ALTER TABLE jobs ADD COLUMN suspect INTEGER NOT NULL DEFAULT 0")
     db.execute("UPDATE jobs SET asked = job")
     db.execute(_JOBS_BY_ASKED)
     db.execute(_REQUESTERS)

@@ -73,11 +73,15 @@ class WorkFailed:
 
 @dataclass(frozen=True)
 class WorkLost:
-    """The worker died or was given up during the attempt; ``reason`` is a sentence."""
+    """The worker died or was given up during the attempt; ``reason`` is a sentence.
+
+    ``begun`` False: the worker had not taken the job up, so that the job has no part in it.
+    """
 
     job: str
     attempt: int
     reason: str
+    begun: bool = True
 
 
 WorkNews = WorkProgressed | WorkPreviewed | WorkRetried | WorkDone | WorkFailed | WorkLost

@@ -33,6 +33,7 @@ from das_server.pipeline.device_errors import (
     is_out_of_device_memory,
     is_out_of_host_memory,
     is_out_of_memory,
+    is_refusal,
 )
 from das_server.store.blobs import BlobStore
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
@@ -141,12 +142,16 @@ class Worker:
         except DasError as error:
             _log.info("job %s: %s: %s", job, error.code, error.message)
             self._link.fail(order, error)
-        except Exception as error:  # the job fails, the worker goes on, except where the GPU is beyond use
+        except Exception as error:
             _log.exception("job %s: unexpected error", job)
             if is_device_lost(error):
                 self._note_what_broke(error)
                 os._exit(CONTEXT_IS_DEAD_STATUS)
-            self._link.fail(order, _error_of(error, self._device_label))
+            failure = _error_of(error, self._device_label)
+            if not (is_out_of_memory(error) or is_refusal(error)):  # nobody knows what it has left behind in here
+                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._link.end(failure.message, wire.UNEXPECTED_STATUS)
+            self._link.fail(order, failure)
         else:
             self._link.finish(order, [dataclasses.asdict(one) for one in artefacts], report)
             _log.info("job %s: done", job)

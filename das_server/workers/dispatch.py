@@ -30,6 +30,10 @@ SAVE_AGAIN_S = 2.0
 """Pause before the end of an attempt is offered once more to a disk that refused it."""
 
 
+MOST_STARTS = 5
+"""A job that is lost after this many times ``max_attempts`` starts is given up, however far it came."""
+
+
 class Dispatcher:
     """Moves jobs through their states.
 
@@ -57,18 +61,21 @@ class Dispatcher:
         self._unsaved: list[WorkNews] = []
         self._save_again_s = 0.0
 
-    def recover(self) -> None:
+    def recover(self, *, clean: bool = True) -> None:
         """After a start: jobs that were running when the server ended wait again, in their old places; what cannot be
-        read is set aside.
+        read is set aside.  ``clean``: it was asked to end; else perhaps one of them has taken it down.
         """
         self._store.set_aside_unreadable()
         for job in self._store.in_states(JobState.RUNNING):
             if job.cancel_requested and not self._store.num_wanting(job.job):
                 self._store.cancel(job.job)
-            else:
+            elif clean:
                 _log.info("job %s was running when the server ended and starts again", job.job)
                 message = "The server was restarted; the job starts again."
                 self._store.requeue(job.job, code=WorkerLost.code, message=message, lost=False)
+            else:
+                _log.warning("job %s was running when the server died", job.job)
+                self._retry(job, "The server died while it made this job.", suspect=True)
 
     def tick(self) -> None:
         """Take in the workers' news, end the leases that ran out, then give out waiting jobs."""
@@ -144,6 +151,8 @@ class Dispatcher:
             self._fail(job, news)
         elif job.cancel_requested:
             self._wanted_again(job)  # it was killed because it did not stop in time
+        elif not news.begun:
+            self._not_taken_up(job, news.reason)
         else:
             self._retry(job, news.reason)
 
@@ -170,13 +179,18 @@ class Dispatcher:
         message = "The job was being cancelled when it was asked for again; it starts again."
         self._store.requeue(job.job, code=JobCancelled.code, message=message, lost=False)
 
-    def _retry(self, job: Job, reason: str) -> None:
-        losses = job.losses + 1
-        if losses >= self._max_attempts:
+    def _retry(self, job: Job, reason: str, *, suspect: bool = False) -> None:
+        losses = self._store.losses_with_this(job)
+        if losses >= self._max_attempts or job.attempt >= MOST_STARTS * self._max_attempts:
             message = fitting(f"The job lost its worker {losses} times and is given up. The last time: {reason}")
             self._store.fail(job.job, code=WorkerLost.code, message=message)
         else:
-            self._store.requeue(job.job, code=WorkerLost.code, message=f"{reason} The job starts again.", lost=True)
+            message = f"{reason} The job starts again."
+            self._store.requeue(job.job, code=WorkerLost.code, message=message, lost=True, suspect=suspect)
+
+    def _not_taken_up(self, job: Job, reason: str) -> None:
+        """Its worker died of something else."""
+        self._store.requeue(job.job, code=WorkerLost.code, message=f"{reason} The job starts again.", lost=False)
 
     def _set_aside(self, job: str, error: Exception) -> None:
         """Fail a job with which the server itself cannot go on."""
@@ -189,7 +203,7 @@ class Dispatcher:
     def _give_out(self) -> None:
         for worker in self._workers.free():
             job = self._store.next_queued()
-            if job is None:
+            if job is None or not self._may_run_now(job):
                 return
             try:
                 weights = self.check_weights(job.spec.model, job.spec.model_revision)
@@ -205,6 +219,15 @@ class Dispatcher:
         statuses = self._workers.status()
         if statuses and all(one.state == "broken" for one in statuses):
             self._give_up_waiting(statuses[0].problem)
+
+    def _may_run_now(self, job: Job) -> bool:
+        """Whether it is no danger to others: one that may have taken down servers runs alone, so that no other job is
+        taken for it, nor with it."""
+        running = self._store.in_states(JobState.RUNNING)
+        return not running or not any(map(self._runs_alone, [job, *running]))
+
+    def _runs_alone(self, job: Job) -> bool:
+        return job.suspect and job.losses >= self._max_attempts - 1
 
     def _give_up_waiting(self, problem: str) -> None:
         message = fitting(f"No worker of this server can start. {problem} The server's log has the details.")

@@ -38,7 +38,7 @@ from das_server.workers.devices import find_devices
 _log = logging.getLogger(__name__)
 
 BROKEN_AFTER_STARTS = 3
-"""Deaths in a row before a worker was ever ready, after which it counts as broken."""
+"""Deaths in a row before a worker had loaded the default model, after which it counts as broken."""
 
 LONGEST_PAUSE_S = 30.0
 STALLED_STEPS = 20.0
@@ -68,6 +68,8 @@ class _Process:
     heard_s: float = 0.0
     ordered_s: float = 0.0
     cancel_deadline_s: float = float("inf")
+    settled: bool = False
+    begun: bool = False
     failed_starts: int = 0
     failed_forks: int = 0
     start_at_s: float = 0.0
@@ -146,7 +148,7 @@ class LocalWorkers(Workers):
         one = next(one for one in self._processes if one.name == worker)
         if one.order is not None:
             raise ValueError(f"{worker} already runs job {one.order.job}")
-        one.order = order
+        one.order, one.begun = order, False
         one.ordered_s = time.monotonic()
         one.state = "busy"
         one.heartbeat = {}
@@ -189,7 +191,7 @@ class LocalWorkers(Workers):
         one.generation += 1
         one.state = "starting" if one.failed_starts < BROKEN_AFTER_STARTS else "broken"
         one.heard_s = time.monotonic()
-        one.about, one.heartbeat, one.doom = {}, {}, ""
+        one.about, one.heartbeat, one.doom, one.settled = {}, {}, "", False
         package_root = str(Path(__file__).resolve().parents[2])
         inherited = os.environ.get("PYTHONPATH")
         environment = os.environ | one.environment | {wire.TOKEN_VARIABLE: self._token}
@@ -253,16 +255,22 @@ class LocalWorkers(Workers):
 
     def _bury(self, one: _Process) -> None:
         """Note a death, tell of the job it took with it, and plan the successor."""
-        reason = f"The worker process {one.name} {one.doom or _how_it_ended(one.process.returncode)}."
-        _log.warning("%s%s", reason, f" It ran job {one.order.job}." if one.order else "")
+        reason = f"The worker process {one.name} {one.doom or _how_it_ended(one.process.returncode)}"
+        if one.process.returncode == wire.UNEXPECTED_STATUS and not one.doom:
+            reason = f"The worker process {one.name} ended after an error that it did not expect: {one.problem}"
+            reason = reason.rstrip(".")
+        if not one.settled and one.about:
+            reason += f" while it loaded {self._model}" if not one.begun else ""
+        reason += "."
+        _log.warning("%s%s", reason, f" It had job {one.order.job}." if one.order else "")
         if one.order:
-            self._news.append(WorkLost(one.order.job, one.order.attempt, reason))
-        was_ready = bool(one.about)
-        one.failed_starts = 0 if was_ready else one.failed_starts + 1
-        one.problem = "" if was_ready else one.problem or reason
+            self._news.append(WorkLost(one.order.job, one.order.attempt, reason, one.begun or one.settled))
+        got_there = one.settled or (one.order is not None and one.begun)
+        one.failed_starts = 0 if got_there else one.failed_starts + 1
+        one.problem = "" if got_there else reason if one.about else one.problem or reason
         one.process, one.order, one.cancel_deadline_s = None, None, float("inf")
         one.state = "broken" if one.failed_starts >= BROKEN_AFTER_STARTS else "starting"
-        one.start_at_s = time.monotonic() + (0.0 if was_ready else min(0.25 * 2**one.failed_starts, LONGEST_PAUSE_S))
+        one.start_at_s = time.monotonic() + (0.0 if got_there else min(0.25 * 2**one.failed_starts, LONGEST_PAUSE_S))
 
     # ── Talking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -308,21 +316,33 @@ class LocalWorkers(Workers):
                 self._send(one, {"kind": "load", "model": self._model})
         elif kind == "heartbeat":
             one.heartbeat = message
+            one.begun = one.begun or bool(one.order and message.get("job") == one.order.job)
+            if one.about and message["state"] == "ready":
+                self._settle(one)
             if one.state != "broken" and one.order is None and one.about:
                 one.state = message["state"]
             self._send(one, {"kind": "heartbeat"})
         elif kind == "ready":
             one.about = message
-            one.failed_starts = 0
-            one.problem = ""
-            one.state = "busy" if one.order else message["state"]
+            if not self._model:
+                self._settle(one)
+            if one.state != "broken":
+                one.problem = ""
+                one.state = "busy" if one.order else message["state"]
         elif kind == "problem":
             one.problem = message["message"]
         elif one.order and (message.get("job"), message.get("attempt")) == (one.order.job, one.order.attempt):
             self._hear_of_work(one, message)
 
+    def _settle(self, one: _Process) -> None:
+        """The worker has loaded what it was to load at its start: it can work, and is not broken any more."""
+        if not one.settled and one.state == "broken":
+            one.state, one.problem = "ready", ""
+        one.settled, one.failed_starts = True, 0
+
     def _hear_of_work(self, one: _Process, message: dict[str, Any]) -> None:
         kind, job, attempt = message["kind"], message["job"], message["attempt"]
+        one.begun = one.begun or kind != "progress" or message["fields"].get("stage") != "loading"
         if kind == "progress":
             self._news.append(WorkProgressed(job, attempt, message["fields"]))
             return

@@ -7,6 +7,9 @@ memory_bytes} · "ready" {device, device_label, versions} · "problem" {message}
 report} · "failed" {job, attempt, code, message, field}.
 Server → worker: "load" {model} · "run" {job, attempt, spec, inputs, weights} · "cancel" {job} · "heartbeat" {}.
 
+A worker whose job ended in an error that nobody foresaw says so ("problem") and ends with `UNEXPECTED_STATUS`: another
+process takes over.
+
 Every message carries the secret that the worker got at birth, so that no other process of the machine can pose as one.
 """
 
@@ -19,6 +22,8 @@ import msgpack
 
 TOKEN_VARIABLE = "DAS_WORKER_TOKEN"
 HEARTBEAT_S = 1.0
+UNEXPECTED_STATUS = 71
+"""Exit status of a worker that does not trust itself any more."""
 
 
 def pack(token: str, message: dict[str, Any]) -> list[bytes]:

@@ -27,6 +27,8 @@ def test_job_goes_on_after_server_was_killed(own_server):
     assert [event.seq for event in finished.events] == list(range(1, len(finished.events) + 1))
     assert finished.events[last.seq - 1] == last
     assert finished.frame_shas == expected
+    retry = next(event for event in finished.events if event.kind == "RETRY")
+    assert "server died while it made this job" in retry.fields["message"]
 
 
 def test_finished_job_is_still_there_after_restart(own_server):
@@ -62,6 +64,8 @@ def test_server_ends_cleanly_on_request_in_the_middle_of_a_job(own_server):
         assert "Traceback" not in own_server.log
         own_server.start()
         client.cancel(job)
+        retry = next(event for event in whole_story(own_server.address, job).events if event.kind == "RETRY")
+        assert "was restarted" in retry.fields["message"]  # it is held against no job
 
 
 def test_second_server_on_same_state_or_port_is_told_why_not(server, tmp_path):

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The job list as it is read: jobs, their events, who wants them, and the blobs that they keep."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from das_blender_addon.errors import JobRejected, StorageError
+from das_blender_addon.protocol.messages import Event
+from das_server.store.job import Job, JobState, event_from_row, job_from_row
+from das_server.store.requesters import Requesters
+from das_server.store.schema import open_job_list
+
+
+class StoredJobs:
+    """The jobs of one state folder; every method raises `StorageError` when the disk refuses."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / "jobs.sqlite3"
+        with self._errors():
+            self._db = open_job_list(self._path)
+        self._requesters = Requesters(self._db)
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used afterwards."""
+        self._db.close()
+
+    # ── Jobs ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def find(self, job: str) -> Job | None:
+        """The job, or None."""
+        with self._errors():
+            row = self._db.execute("SELECT * FROM jobs WHERE job = ?", (job,)).fetchone()
+        return None if row is None else job_from_row(row)
+
+    def get(self, job: str) -> Job:
+        """The job; raises `JobRejected` if the server does not have it."""
+        found = self.find(job)
+        if found is None:
+            raise JobRejected(
+                f"The server has no job {job[:80]!r}; it was never accepted or is already forgotten.", field="job"
+            )
+        return found
+
+    def run_of(self, asked: str, requester: str = "") -> Job | None:
+        """The job that a request for ``asked`` of this requester is about: its newest run, but for a requester that has
+        cancelled one that one, and for one without an id the first."""
+        with self._errors():
+            row = self._run_row(asked, requester)
+        return None if row is None else job_from_row(row)
+
+    def wants_no_more(self, asked: str, requester: str) -> bool:
+        """Whether the requester has cancelled a run of the job ``asked`` for."""
+        with self._errors():
+            return self._requesters.cancelled_run(asked, requester) is not None
+
+    def has_requester(self, job: str, requester: str) -> bool:
+        """Whether the requester ever asked for this job."""
+        with self._errors():
+            return self._requesters.knows(job, requester)
+
+    def latest_run(self, asked: str, requester: str) -> str:
+        """The newest run of the job ``asked`` for that this requester wants or wanted; else that id itself."""
+        with self._errors():
+            return self._requesters.latest_run(asked, requester) or asked
+
+    def num_wanting(self, job: str) -> int:
+        """How many requesters want the job."""
+        with self._errors():
+            return self._requesters.count(job)
+
+    def leases(self) -> list[tuple[str, str, float]]:
+        """(job, requester, seconds) of every lease that runs."""
+        with self._errors():
+            return self._requesters.leases()
+
+    def in_states(self, *states: JobState, limit: int = 1000) -> list[Job]:
+        """Jobs in these states, newest first; all of them when none is named."""
+        names = [state.value for state in states or JobState]
+        marks = ", ".join("?" * len(names))
+        with self._errors():
+            rows = self._db.execute(
+                f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?", (*names, limit)
+            )
+            return [job_from_row(row) for row in rows]
+
+    def queue_position(self, job: Job) -> int:
+        """How many waiting jobs are ahead; 0 for the next one and for one that runs or is over."""
+        return self._count_before(job.number) if job.state is JobState.QUEUED else 0
+
+    def oldest_running_s(self) -> float:
+        """When the oldest running attempt began (Unix time); infinity if none runs."""
+        with self._errors():
+            began = self._db.execute("SELECT min(changed_s) FROM jobs WHERE state = 'RUNNING'").fetchone()[0]
+        return float("inf") if began is None else began
+
+    def events(self, job: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Events with ``seq`` > ``after``, in order."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT * FROM events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?", (job, after, limit)
+            )
+            return [event_from_row(row) for row in rows]
+
+    def last_event(self, job: str, *kinds: str) -> Event | None:
+        """The newest event, of these kinds if any are named."""
+        where = f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        with self._errors():
+            row = self._db.execute(
+                f"SELECT * FROM events WHERE job = ? {where} ORDER BY seq DESC LIMIT 1", (job, *kinds)
+            ).fetchone()
+        return None if row is None else event_from_row(row)
+
+    def last_seq(self, job: str) -> int:
+        """Number of the newest event, 0 if there is none."""
+        event = self.last_event(job)
+        return event.seq if event else 0
+
+    def referenced_blobs(self) -> set[str]:
+        """Every SHA that some job needs."""
+        with self._errors():
+            return {row["sha"] for row in self._db.execute("SELECT DISTINCT sha FROM job_blobs")}
+
+    # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run_row(self, asked: str, requester: str) -> sqlite3.Row | None:
+        run = self._requesters.cancelled_run(asked, requester) if requester else asked
+        if run is not None:
+            return self._db.execute("SELECT * FROM jobs WHERE job = ?", (run,)).fetchone()
+        sql = "SELECT * FROM jobs WHERE asked = ? ORDER BY number DESC LIMIT 1"
+        return self._db.execute(sql, (asked,)).fetchone()
+
+    def _is_referenced(self, sha: str) -> bool:
+        return self._db.execute("SELECT 1 FROM job_blobs WHERE sha = ? LIMIT 1", (sha,)).fetchone() is not None
+
+    def _count_before(self, number: int) -> int:
+        with self._errors():
+            sql = "SELECT count(*) FROM jobs WHERE state = 'QUEUED' AND number < ?"
+            return self._db.execute(sql, (number,)).fetchone()[0]
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            reason = "its disk is full" if "full" in str(error) else str(error)
+            raise StorageError(f"The server cannot use its job list {self._path}: {reason}.") from error
