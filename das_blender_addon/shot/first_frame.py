@@ -20,6 +20,7 @@ from ..protocol.png import decode_png, encode_png, has_transparency
 from .pictures import (
     FirstFrame,
     Owner,
+    bytes_of_picture,
     check_first_frame,
     checked,
     find_painted,
@@ -123,10 +124,7 @@ def given_first_frame(path: str | Path, model_size: tuple[int, int]) -> FirstFra
     Raises `FirstFrameError` when it cannot be read.
     """
     path = Path(path)
-    try:
-        png = path.read_bytes()
-    except OSError as error:
-        raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
+    png = bytes_of_picture(path)
     try:
         return opaque(FirstFrame(path, check_first_frame(png, path, model_size), "given"))
     except FirstFrameError:

@@ -28,6 +28,8 @@ def own_picture_size(folder: Path, frame: int, owner: Owner, path: str | Path = 
 def png_size(path: Path) -> tuple[int, int] | None:
     """(width, height) in pixels as the head of the file says; None for what is no PNG or cannot be read."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         with open(path, "rb") as file:
             signature, _, kind, width, height = _HEAD.unpack(file.read(_HEAD.size))
     except (OSError, struct.error):

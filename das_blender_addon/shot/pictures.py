@@ -257,13 +257,17 @@ def read_first_frame(path: Path, model_size: tuple[int, int]) -> bytes:
     """The bytes of a first frame, checked.  Raises `FirstFrameError` when it is no PNG of ``model_size`` (width,
     height).
     """
+    return check_first_frame(bytes_of_picture(path), path, model_size)
+
+
+def bytes_of_picture(path: Path) -> bytes:
+    """What the file of a first frame holds.  Raises `FirstFrameError` when it cannot be read."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
             raise FirstFrameError(f"The first frame {path} is no file; choose another.")
-        png = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
-    return check_first_frame(png, path, model_size)
 
 
 def check_first_frame(png: bytes, path: Path, model_size: tuple[int, int]) -> bytes:
