@@ -167,7 +167,6 @@ def test_environment_overrides_every_setting(scene):
         ("DAS_STEPS", "2.5"),
         ("DAS_TIMEOUT_S", "0"),
         ("DAS_SIZE", "720"),
-        ("DAS_FRAMES", "9-1"),
         ("DAS_FRAMES", "1-"),
         ("DAS_TRACKING_RANGE", "wide"),
         ("DAS_COMPOSE", "perhaps"),
@@ -180,6 +179,11 @@ def test_unusable_override_is_refused_with_its_value(scene, name, value):
         shot_settings.resolve_settings(scene, {name: value})
 
 
+def test_override_of_frames_that_ends_before_it_starts_is_refused(scene):
+    with pytest.raises(SettingsError, match="The frames 9 to 1 in steps of 1 are none"):
+        shot_settings.resolve_settings(scene, {"DAS_FRAMES": "9-1"})
+
+
 def test_shot_range_replaces_the_scenes_range(scene):
     scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 4, 8
     scene.frame_step = 2
@@ -188,7 +192,7 @@ def test_shot_range_replaces_the_scenes_range(scene):
 
 def test_shot_that_ends_before_it_starts_is_refused(scene):
     scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 8, 4
-    with pytest.raises(SettingsError, match="ends at frame 4"):
+    with pytest.raises(SettingsError, match="The frames 8 to 4 in steps of 1 are none"):
         shot_settings.resolve_settings(scene, {})
 
 
