@@ -280,7 +280,7 @@ def first_frame(
     if found is None:
         found = yield from _rendered(wish, shot, source, report)
     for note in found.notes:
-        LOGGER.info("%s", note)
+        LOGGER.log(logging.INFO if found.origin == "rendered" else logging.WARNING, "%s", note)
         yield report(Progress("first frame", 1, 1, 1.0), note)
     return found
 
