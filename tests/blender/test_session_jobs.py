@@ -12,7 +12,7 @@ import pytest
 from das_blender_addon import engine
 from das_blender_addon.errors import JobCancelled
 from das_blender_addon.take import drive
-from das_blender_addon.ui import job_operators, session
+from das_blender_addon.ui import job_operators, session, step_preview
 from tests.blender.test_engine import running_jobs
 from tests.support.server import running_server
 from tests.support.window import LIMIT_S, press, shown, start_as_in_window, tick_to_the_end, tick_until
@@ -68,7 +68,7 @@ def test_job_ends_when_its_recipe_cannot_be_closed(scene):
 def test_preview_that_cannot_be_written_does_not_end_the_job(scene, tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
-    monkeypatch.setattr(session, "user_folder", lambda name: blocked / name)
+    monkeypatch.setattr(step_preview, "user_folder", lambda name: blocked / name)
     job = start_as_in_window(
         job_operators.DAS_OT_test_connection, steps(drive.Status("test", "one", 0.5, b"\xff\xd8"), None)
     )
@@ -142,6 +142,7 @@ class EnginesUser:
     _make_take = engine.DAS_RE_engine._make_take
     _warn = engine.DAS_RE_engine._warn
     _give = engine.DAS_RE_engine._give
+    _step = engine.DAS_RE_engine._step
 
     def __init__(self, scene, esc: threading.Event):
         self.scene, self.test_break = scene, esc.is_set
