@@ -72,7 +72,7 @@ def test_preview_that_cannot_be_written_does_not_end_the_job(scene, tmp_path, mo
     job = start_as_in_window(
         job_operators.DAS_OT_test_connection, steps(drive.Status("test", "one", 0.5, b"\xff\xd8"), None)
     )
-    assert job.tick() is not None and shown().server_line == "one" and session.preview_path() is None
+    assert job.tick() is not None and shown().server_line == "one" and step_preview.preview_path() is None
     session.stop_job()
 
 
@@ -148,6 +148,7 @@ class EnginesUser:
         self.scene, self.test_break = scene, esc.is_set
         self.resolution_x, self.resolution_y = scene.render.resolution_x, scene.render.resolution_y
         self.reports, self.stats = [], []
+        self.is_animation = False
 
     def report(self, kinds, words):
         self.reports.append((kinds, words))
