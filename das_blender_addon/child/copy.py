@@ -3,7 +3,7 @@
 
 It is Blender's own *Save a Copy* of the whole file (see docs/decisions): memory bakes, packed data and libraries travel
 with it, and relative paths are rewritten for its place.  What no file holds travels beside it: unsaved pixels of images
-and unsaved words of texts that belong to a file.  Disk caches are found through a link to their folder.
+and unsaved words of texts that belong to a file.  Disk caches of baked simulations are linked, others copied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import compat
 from ..errors import SceneError, StorageError
-from ..scene.simulations import cache_folder_name
+from ..scene.simulations import cache_folder_name, disk_cache_prefixes
 from .scratch import Scratch
 
 
@@ -80,7 +80,7 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
             if text.filepath and text.is_dirty and text.library is None
         ]
         _save_copy(file)
-        _link_disk_caches(folder)
+        _bring_disk_caches(folder)
     except OSError as refused:
         scratch.cleanup()
         raise StorageError(
@@ -155,15 +155,29 @@ def _kept_pixels(image, folder: Path) -> dict:
     return {"name": image.name, "pixels": str(path)}
 
 
-def _link_disk_caches(folder: Path) -> None:
-    """Let the copy find the disk caches of the file: Blender looks for them beside a file, by its name."""
+def _bring_disk_caches(folder: Path) -> None:
+    """Let the copy find the disk caches of the file: Blender looks for them beside a file, by its name.
+
+    Those of baked simulations are only read, and linked.  Others are written when the copy is simulated: it has its
+    own, or the artist's would be.
+    """
     if not bpy.data.filepath:
         return
     name = cache_folder_name(bpy.data.filepath)
     caches = Path(bpy.data.filepath).resolve().parent / name
     if not caches.is_dir():
         return
+    read_only = disk_cache_prefixes(True) - disk_cache_prefixes(False)
+    (folder / name).mkdir()
+    for file in filter(Path.is_file, caches.iterdir()):
+        is_read_only = file.name.rsplit("_", 2)[0] in read_only  # <prefix>_<frame>_<number>.bphys
+        if not is_read_only or not _linked(file, folder / name / file.name):
+            shutil.copyfile(file, folder / name / file.name)
+
+
+def _linked(file: Path, place: Path) -> bool:
     try:
-        os.symlink(caches, folder / name, target_is_directory=True)
+        os.symlink(file, place)
+        return True
     except OSError:  # Windows asks for a privilege
-        shutil.copytree(caches, folder / name)
+        return False

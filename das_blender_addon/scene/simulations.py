@@ -52,6 +52,33 @@ def cache_folder_name(file: str) -> str:
     return f"blendcache_{Path(file).stem}"
 
 
+def disk_cache_prefixes(is_baked: bool) -> set[str]:
+    """How the names of the files begin of every point cache of the open file that is on disk and baked, or not: those
+    of the latter are written by whoever plays the scene.
+    """
+    return {
+        prefix
+        for owner, cache in _point_caches()
+        if cache.use_disk_cache and not cache.use_external and cache.is_baked is is_baked
+        for prefix in (cache.name or owner.name.encode().hex().upper(),)
+    }
+
+
+def _point_caches() -> Iterator[tuple[bpy.types.ID, bpy.types.PointCache]]:
+    """Every point cache of the open file and what it belongs to, hidden ones included."""
+    for scene in bpy.data.scenes:
+        if scene.rigidbody_world is not None:
+            yield scene, scene.rigidbody_world.point_cache
+    for shape in bpy.data.objects:
+        for modifier in shape.modifiers:
+            if modifier.type in CACHED_MODIFIERS:
+                yield shape, modifier.point_cache
+            elif modifier.type == "PARTICLE_SYSTEM":
+                yield shape, modifier.particle_system.point_cache
+            elif modifier.type == "DYNAMIC_PAINT" and modifier.canvas_settings is not None:
+                yield from ((shape, surface.point_cache) for surface in modifier.canvas_settings.canvas_surfaces)
+
+
 def _of_object(shape) -> Iterator[Simulation]:
     for modifier in shape.modifiers:
         if not modifier.show_render:

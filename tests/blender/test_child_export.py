@@ -227,6 +227,23 @@ def test_child_plays_back_what_is_baked(stage, build, place, tmp_path):
     np.testing.assert_allclose(baked, expected, atol=ROUNDING)
 
 
+def test_child_leaves_the_disk_cache_of_a_simulation_that_is_not_baked(stage, tmp_path):
+    """What the artist's own playing has put there stays, although the copy is simulated another way."""
+    cache, name = cloth(stage)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
+    cache.use_disk_cache = True
+    for frame in range(1, 7):
+        stage.frame_set(frame)
+    bpy.ops.wm.save_mainfile()
+    caches = tmp_path / "blendcache_work"
+    before = {path.name: path.read_bytes() for path in caches.iterdir()}
+    assert len(before) > 3
+    stage.objects["Sheet"].modifiers["Cloth"].settings.mass = 2.0
+    _, _, simulated = export(stage, FRAMES, in_child=True)
+    assert simulated == [name]
+    assert {path.name: path.read_bytes() for path in caches.iterdir()} == before
+
+
 # ── Where the file is ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
