@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import compat
 from ..errors import SceneError, StorageError
+from ..scene.drivers import runs_scripts
 from ..scene.simulations import cache_folder_name, disk_cache_prefixes
 from .scratch import Scratch
 
@@ -29,6 +30,7 @@ class SceneCopy:
     """A file in a folder of its own, and what brings it to the state that the scene was in.
 
     ``images``, ``texts``: see `child.work.open_copy`.  ``use_scripts``: whether this Blender runs the file's scripts.
+    ``checks_drivers``: whether a driver that does not run is an error; not where its user sees the rig stand so.
     """
 
     scratch: Scratch
@@ -69,6 +71,7 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
 
     Raises `StorageError` when the disk refuses, `SceneError` when something cannot travel, naming it.
     """
+    use_scripts = runs_scripts()
     scratch = Scratch("copy")
     folder = Path(scratch.name)
     try:
@@ -95,8 +98,8 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
         file=file,
         scene=scene.name_full,
         view_layer=view_layer,
-        use_scripts=not bpy.app.autoexec_fail,
-        checks_drivers=bpy.app.background,
+        use_scripts=use_scripts,
+        checks_drivers=bpy.app.background or not (use_scripts or bpy.app.autoexec_fail),
         working_space=compat.working_space(),
         images=images,
         texts=texts,

@@ -28,7 +28,9 @@ from .fitting import fitted_picture
 from .pictures import make_movies, render_pictures
 
 _opened: dict[str, object] = {}
-"""The copy that is open: its ``file`` and the names of what was ``simulated`` up to which frame."""
+"""The copy that is open: its ``file``, whether it ``checks_drivers``, and the names of what was ``simulated`` up to
+which frame.
+"""
 
 
 def open_copy(request: dict, say, check_stop) -> dict:
@@ -48,7 +50,9 @@ def open_copy(request: dict, say, check_stop) -> dict:
     _leave_modes()
     if request["checks_drivers"]:
         check_drivers(scene)
-    _opened.update(file=request["file"], simulated_to=None, simulated=[])
+    _opened.update(
+        file=request["file"], checks_drivers=request["checks_drivers"], simulated_to=None, simulated=[]
+    )
     return {}
 
 
@@ -66,6 +70,8 @@ def export(request: dict, say, check_stop) -> dict:
 
     try:
         walk_in_render(scene, request["view_layer"], frames, visit)
+        if _opened["checks_drivers"]:
+            check_drivers(scene)  # those that only a render runs are known now
         builder.finish()
     finally:
         spool.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import bpy
 
 from ..errors import SettingsError
+from ..scene.drivers import allow_scripts
 
 
 def open_file(file: str, *, scripts: bool | None) -> None:
@@ -24,6 +25,8 @@ def open_file(file: str, *, scripts: bool | None) -> None:
         bpy.ops.wm.open_mainfile(filepath=os.fspath(path), load_ui=False, **chosen)
     except RuntimeError as error:
         raise SettingsError(f"{path} cannot be opened: {str(error).strip()}", field="file") from error
+    if scripts:
+        allow_scripts()
 
 
 def chosen_scene(name: str):

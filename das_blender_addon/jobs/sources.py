@@ -157,6 +157,7 @@ class OwnSource:
                     self._step(None)
             else:
                 yield from on_this_thread(lambda stop, say: self._walk(frames, builder, stop, say), report)
+            check_drivers(self._scene)  # those that only a render runs are known now
             return builder.finish()
         finally:
             spool.close()

@@ -6,11 +6,16 @@ Such a driver keeps its last value, and the rig stands wrong without a word.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import bpy
+from bpy.app.handlers import persistent
 
 from ..errors import ScriptsDisabled
+
+_is_allowed = False
+"""Whether `allow_scripts` was called for the file that is open."""
 
 
 def check_drivers(scene) -> None:
@@ -31,17 +36,74 @@ def untrusted_driver() -> str:
     return next(_failed_drivers(), "")
 
 
+def allow_scripts() -> None:
+    """The open file was opened with the wish that its scripts run."""
+    global _is_allowed
+    _is_allowed = True
+    if _disallow not in bpy.app.handlers.load_pre:
+        bpy.app.handlers.load_pre.append(_disallow)
+
+
+@persistent
+def _disallow(*_) -> None:
+    global _is_allowed
+    _is_allowed = False
+
+
+def runs_scripts() -> bool:
+    """Whether this Blender runs the open file's scripts, by what it shows, as it tells nobody: it was told to, or one
+    has run.  In doubt not: what a stranger's file could not run here must not run in a child.
+    """
+    bpy.context.evaluated_depsgraph_get()  # what is visible and may not run has been refused from now on
+    if bpy.app.autoexec_fail:
+        return False
+    preferences = bpy.context.preferences
+    always = preferences.filepaths.use_scripts_auto_execute and not preferences.autoexec_paths
+    return _is_allowed or always or _is_allowed_by_option() or _has_run_one()
+
+
+def _is_allowed_by_option() -> bool:
+    """Whether the last word of Blender's own command line on it is ``--enable-autoexec``."""
+    words = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
+    said = [word for word in words if word in ("-y", "-Y", "--enable-autoexec", "--disable-autoexec")]
+    return bool(bpy.app.binary_path and said) and said[-1] in ("-y", "--enable-autoexec")
+
+
+def _has_run_one() -> bool:
+    """Whether there is a script that has run: else `bpy.app.autoexec_fail` would be set."""
+    if any(text.use_module and text.library is None for text in bpy.data.texts):
+        return True
+    layer = bpy.context.view_layer
+    for shape in layer.objects if layer is not None else ():
+        if shape.visible_get(view_layer=layer):
+            for owner in (shape, shape.data, getattr(shape.data, "shape_keys", None)):
+                if any(_is_python(curve) for curve in _drivers(owner)):
+                    return True
+    return False
+
+
+def _drivers(block) -> Iterator[bpy.types.FCurve]:
+    """The drivers of a data block that are not muted; of None none."""
+    animation = getattr(block, "animation_data", None)
+    yield from (curve for curve in (animation.drivers if animation is not None else ()) if not curve.mute)
+
+
+def _is_python(curve) -> bool:
+    return curve.driver.type == "SCRIPTED" and not curve.driver.is_simple_expression
+
+
 def _failed_drivers() -> Iterator[str]:
-    """Python drivers that failed: those of objects first, then those of everything else."""
+    """Python drivers that failed: those of objects first, then those of everything else.
+
+    One that only a render has run is not marked; what Blender refused last is told in words (cut off when long).
+    """
+    last = bpy.app.autoexec_fail_message.removeprefix("Driver '").removesuffix("'")
     collections = [value for value in map(_collection, dir(bpy.data)) if value is not None]
     for owner in (*bpy.data.objects, *(owner for owners in collections for owner in owners)):
         for block in (owner, getattr(owner, "node_tree", None)):
-            animation = getattr(block, "animation_data", None)
-            for curve in animation.drivers if animation is not None else ():
-                driver = curve.driver
-                is_python = driver.type == "SCRIPTED" and not driver.is_simple_expression
-                if is_python and not driver.is_valid and not curve.mute:
-                    yield f"{_name(owner)!r} ({curve.data_path}, {driver.expression!r})"
+            for curve in filter(_is_python, _drivers(block)):
+                if not curve.driver.is_valid or (last and curve.driver.expression.startswith(last)):
+                    yield f"{_name(owner)!r} ({curve.data_path}, {curve.driver.expression!r})"
 
 
 def _collection(name: str):

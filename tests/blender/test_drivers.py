@@ -155,6 +155,24 @@ def test_file_that_was_trusted_does_not_make_the_next_one_trusted(rig, tmp_path,
         exported(opened(tmp_path / "rig.blend", trusted=False), in_child)
 
 
+@pytest.mark.parametrize("in_child", [False, True])
+@pytest.mark.parametrize("trusted", [False, True])
+def test_driver_that_only_a_render_runs(rig, tmp_path, trusted, in_child):
+    """The viewport never ran it, so that Blender has not yet refused anything when the child is asked."""
+    mark = tmp_path / "ran"
+    on_object(rig, f"__import__('pathlib').Path({str(mark)!r}).touch() or float(str(frame)) * 0.25")
+    rig.hide_viewport = True
+    on_object(add_cube(rig.users_scene[0], "Seen"), PYTHON if trusted else SIMPLE)
+    scene = opened(tmp_path / "rig.blend", trusted=trusted)
+    assert not bpy.app.autoexec_fail and not mark.exists()
+    if trusted:
+        exported(scene, in_child)
+    else:
+        with pytest.raises(SceneError, match="The Python driver of 'Cube'"):
+            exported(scene, in_child)
+    assert mark.exists() is trusted
+
+
 def test_command_refuses_a_file_whose_driver_does_not_run(rig, tmp_path):
     """A process of its own, as a farm starts it: scripts are off unless somebody allows them."""
     on_object(rig, PYTHON)
