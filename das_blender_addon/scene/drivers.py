@@ -40,12 +40,11 @@ def allow_scripts() -> None:
     """The open file was opened with the wish that its scripts run."""
     global _is_allowed
     _is_allowed = True
-    if _disallow not in bpy.app.handlers.load_pre:
-        bpy.app.handlers.load_pre.append(_disallow)
 
 
 @persistent
-def _disallow(*_) -> None:
+def forget_wish(*_) -> None:
+    """Another file is opened."""
     global _is_allowed
     _is_allowed = False
 

@@ -10,6 +10,7 @@ import bpy
 from bpy.app.handlers import persistent
 
 from ..child.warm import end_child
+from ..scene.drivers import forget_wish
 from ..take import recent
 from ..take.drive import leave, stay, wait_for_threads
 from . import session
@@ -33,6 +34,7 @@ def register():
     """From now on an opened file is noticed."""
     stay()
     bpy.app.handlers.load_pre.append(forget_takes_of_file)
+    bpy.app.handlers.load_pre.append(forget_wish)
     bpy.app.handlers.load_post.append(forget_session_of_file)
 
 
@@ -46,4 +48,5 @@ def unregister():
     wait_for_threads()
     end_child()
     bpy.app.handlers.load_post.remove(forget_session_of_file)
+    bpy.app.handlers.load_pre.remove(forget_wish)
     bpy.app.handlers.load_pre.remove(forget_takes_of_file)

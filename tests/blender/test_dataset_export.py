@@ -203,11 +203,18 @@ def test_scene_that_shows_nothing_leaves_no_clip_and_no_child(clip_scene, tmp_pa
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".lock"]
 
 
-def test_render_that_fails_says_why_and_lists_nothing(clip_scene, tmp_path):
+@pytest.fixture
+def scripts_run():
+    """Blender's preference to run what a file brings, for one test."""
+    bpy.context.preferences.filepaths.use_scripts_auto_execute = True
+    yield
+    bpy.context.preferences.filepaths.use_scripts_auto_execute = False
+
+
+def test_render_that_fails_says_why_and_lists_nothing(clip_scene, scripts_run, tmp_path):
     text = bpy.data.texts.new("breaks.py")
     text.write("import bpy, os\nos._exit(3)\n")
     text.use_module = True
-    bpy.context.preferences.filepaths.use_scripts_auto_execute = True
     with pytest.raises(SceneError, match="could not be rendered with CYCLES: the child Blender ended with status 3"):
         api.export_dataset(clip_scene, tmp_path / "data", lossless=True)
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".lock"]

@@ -23,7 +23,7 @@ from das_blender_addon.take.clip_folder import (
     place_of,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LIMIT_S = 60.0
 
 
