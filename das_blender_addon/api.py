@@ -29,9 +29,10 @@ from .jobs.scripting import (
 )
 from .shot.first_frame import render_digest
 from .shot.pictures import FirstFrame, first_frame_path, first_frame_state
-from .shot.plan import ShotPlan, ShotTracking, shot_from_geometry
+from .shot.plan import ShotPlan
 from .shot.scene_shot import plan_shot
 from .shot.shot_folder import shot_folder
+from .shot.tracked import ShotTracking, shot_from_geometry
 from .take.cache import Take, TakeRequest, TakeSettings, find_take, load_take, take_request
 
 __all__ = [

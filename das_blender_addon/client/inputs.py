@@ -17,16 +17,14 @@ from ..protocol.messages import Capabilities, JobInput, JobSpec
 class JobRequest:
     """A job's settings and inputs, all of ``T = spec.num_frames`` frames at ``spec.width`` × ``spec.height``.
 
-    ``tracking_video`` ``[T,H,W,3]`` uint8.  ``first_frame_png``: the bytes of a PNG.  ``first_frame_xy`` ``[T,H,W,2]``
-    f32 pixels and ``first_frame_visible`` ``[T,H,W]`` bool: where each pixel's point lies in the first frame and
-    whether it is seen there; sent only to models that read them.
+    ``tracking_video`` ``[T,H,W,3]`` uint8.  ``first_frame_png``: the bytes of a PNG.  ``carried_video`` ``[T,H,W,3]``
+    uint8: what key pictures show of every frame; sent only to models that read it.
     """
 
     spec: JobSpec
     tracking_video: np.ndarray
     first_frame_png: bytes
-    first_frame_xy: np.ndarray | None = None
-    first_frame_visible: np.ndarray | None = None
+    carried_video: np.ndarray | None = None
 
 
 def job_inputs(request: JobRequest, capabilities: Capabilities) -> tuple[dict[str, bytes], list[JobInput]]:
@@ -51,16 +49,10 @@ def job_inputs(request: JobRequest, capabilities: Capabilities) -> tuple[dict[st
     if not request.first_frame_png:
         raise SettingsError("The first frame is an empty file; render it again.", field="first_frame")
     add("first_frame", request.first_frame_png, "image/png")
-    if model is not None and "first_frame_xy" in model.inputs and request.first_frame_xy is not None:
-        shape = (spec.num_frames, spec.height, spec.width)
-        _check_shape("first-frame positions", request.first_frame_xy, (*shape, 2), np.float32)
-        visible = request.first_frame_visible
-        visible = np.isfinite(request.first_frame_xy).all(axis=-1) if visible is None else visible
-        _check_shape("first-frame visibility", visible, shape, np.bool_)
-        packed = frames.pack_first_frame_xy(request.first_frame_xy, visible)
-        add_array("first_frame_xy", packed, "delta-zstd", "delta-zlib", "zstd", "zlib")
-        if "first_frame_visible" in model.inputs:
-            add_array("first_frame_visible", visible, "zstd", "zlib")
+    if model is not None and "carried_video" in model.inputs and request.carried_video is not None:
+        shape = (spec.num_frames, spec.height, spec.width, 3)
+        _check_shape("carried video", request.carried_video, shape, np.uint8)
+        add_array("carried_video", request.carried_video, "delta-zstd", "delta-zlib", "zstd", "zlib")
     return blobs, inputs
 
 

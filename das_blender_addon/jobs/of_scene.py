@@ -79,6 +79,8 @@ def plan_shot(scene, settings: ResolvedSettings, capabilities):
         model=settings.model,
         size=settings.size,
         picture_size=own_picture_size(folder, frame, owner, settings.first_frame_path),
+        keep_detail=settings.compose,
+        keys=[one.frame for one in settings.key_pictures or ()],
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import bpy
+import numpy as np
 
 from ..client.client import DasClient
 from ..client.take import Progress
@@ -23,11 +24,12 @@ from ..scene.layers import layer_apart, render_layer
 from ..shot.first_frame import FirstFrameWish
 from ..shot.machine import check_online_access
 from ..shot.pictures import FirstFrame
-from ..shot.plan import ShotPlan, ShotTracking, check_frames, check_in_view, shot_from_geometry
+from ..shot.plan import ShotPlan, check_frames
 from ..shot.resolved import ResolvedSettings
 from ..shot.scene_shot import check_size, shot_frames
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import this_file
+from ..shot.tracked import ShotTracking, check_in_view, shot_from_geometry
 from ..take import recipes, run
 from ..take.cache import Take, TakeRequest
 from ..take.drive import Recipe, finish
@@ -104,6 +106,8 @@ def export_shot(
     with _exported(scene, plan.frames, plan.render_size, step, _part(progress, 0, 2), should_stop) as geometry:
         exported = time.perf_counter() - started
         shot = shot_from_geometry(geometry, plan, progress=_part(progress, 1, 2), should_stop=should_stop)
+        if shot.geometry is not None:  # it outlives its source
+            shot = replace(shot, geometry=replace(geometry, vertices=np.asarray(geometry.vertices)))
     return replace(shot, timings={"export": exported, **shot.timings})
 
 

@@ -28,12 +28,6 @@ DTYPES = ("uint8", "uint16", "int32", "float16", "float32", "bool")
 CODECS = ("zstd", "zlib", "raw", "delta-zstd", "delta-zlib") if zstandard else ("zlib", "raw", "delta-zlib")
 """Codecs that this side writes and reads."""
 
-XY_STEPS = 64
-"""`first_frame_xy` travels in 1/64 pixel."""
-
-XY_NONE = 65535
-"""`first_frame_xy` of a pixel whose point is not visible in the first frame."""
-
 MAX_ARRAY_BYTES = 1 << 36
 """Largest array that is read, bytes."""
 
@@ -149,27 +143,3 @@ def _unpack(blob: memoryview, size_bytes: int, method: str) -> np.ndarray | None
         return plain if not reader.read(1) else None
     except zstandard.ZstdError:
         return None
-
-
-def pack_first_frame_xy(xy: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """``xy`` ``[…, 2]`` f32 (first-frame pixels) as uint16 in 1/64 pixel; `XY_NONE` where not ``visible`` ``[…]`` bool.
-
-    Raises `SettingsError` when a visible position lies outside what 16 bits hold (0 … 1023.98 pixels).
-    """
-    shown = np.asarray(visible, bool) & np.isfinite(xy).all(axis=-1)
-    steps = np.rint(np.where(shown[..., None], xy, 0.0) * XY_STEPS)
-    low, high = (float(steps.min()), float(steps.max())) if steps.size else (0.0, 0.0)
-    if low < 0 or high >= XY_NONE:
-        raise SettingsError(
-            f"First-frame positions from {low / XY_STEPS:.2f} to {high / XY_STEPS:.2f} pixels cannot be sent; "
-            f"they must lie between 0 and {(XY_NONE - 1) / XY_STEPS:.2f}: use a smaller model size."
-        )
-    return np.where(shown[..., None], steps, XY_NONE).astype(np.uint16)
-
-
-def unpack_first_frame_xy(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `pack_first_frame_xy`: ``(xy [..., 2] f32 with NaN where there is none, visible [...] bool)``."""
-    visible = (packed != XY_NONE).all(axis=-1)
-    xy = packed.astype(np.float32) / np.float32(XY_STEPS)
-    xy[~visible] = np.nan
-    return xy, visible

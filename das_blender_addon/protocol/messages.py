@@ -29,7 +29,7 @@ from .kinds import (
     Weight,
 )
 
-PROTOCOL_VERSIONS = (2, 1)
+PROTOCOL_VERSIONS = (3, 2, 1)
 """Versions this code speaks, newest first."""
 
 CHUNK_BYTES = 1 << 20
@@ -84,11 +84,10 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobInput:
-    """An input blob by content: ``role`` "tracking_video", "first_frame", "first_frame_xy" or "first_frame_visible".
+    """An input blob by content: ``role`` "tracking_video", "first_frame" or "carried_video".
 
     ``media``: "image/png" or "array"; an array has ``dtype`` (numpy name), ``shape`` and ``codec`` ("raw", "zlib",
-    "zstd", "delta-zlib", "delta-zstd": see `frames.py`).  "first_frame_xy" also says where a point is visible;
-    "first_frame_visible" is for models that ask for it by itself.
+    "zstd", "delta-zlib", "delta-zstd": see `frames.py`).
     """
 
     role: Name

@@ -28,12 +28,14 @@ _ZLIB_LEVEL = 3
 
 
 def encode_png(frame: np.ndarray) -> bytes:
-    """``frame`` ``[H,W,3]`` uint8 (sRGB-coded, rows top-down) as an 8-bit RGB PNG; equal pixels give equal bytes."""
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+    """``frame`` ``[H,W,3 or 4]`` uint8 (sRGB-coded, straight alpha, rows top-down) as an 8-bit PNG; equal pixels give
+    equal bytes.
+    """
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4) or 0 in frame.shape:
         raise SettingsError(
             f"A PNG is made of [H,W,3] uint8, not {list(frame.shape)} {frame.dtype}; convert the frame first."
         )
-    height, width = frame.shape[:2]
+    height, width, channels = frame.shape
     sub = frame.copy()
     sub[:, 1:] -= frame[:, :-1]
     up = frame.copy()
@@ -43,10 +45,10 @@ def encode_png(frame: np.ndarray) -> bytes:
         for rows in (sub, up)
     ]
     use_up = cost[1] < cost[0]
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
+    rows = np.empty((height, 1 + channels * width), np.uint8)
     rows[:, 0] = np.where(use_up, _UP, _SUB)
     rows[:, 1:] = np.where(use_up[:, None], up.reshape(height, -1), sub.reshape(height, -1))
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, {3: 2, 4: 6}[channels], 0, 0, 0)
     packed = zlib.compress(memoryview(rows.reshape(-1)), _ZLIB_LEVEL)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
@@ -62,6 +64,20 @@ def decode_png(
         return _decode(memoryview(data).cast("B"))
     except _Unreadable as why:
         raise error(f"{name} cannot be read: {why}; save it as an 8-bit RGB PNG.") from why
+
+
+def decode_png_with_alpha(
+    data: bytes | bytearray | memoryview, *, name: str = "The image", error: type[DasError] = ProtocolError
+) -> np.ndarray:
+    """As `decode_png`, but ``[H,W,4]`` with straight alpha; ``[H,W,3]`` where every pixel is opaque."""
+    try:
+        pixels, colour, palette, transparency = _read(memoryview(data).cast("B"))
+        rgb, alpha = _to_rgb(pixels, colour, palette), _alpha(pixels, colour, transparency)
+    except _Unreadable as why:
+        raise error(f"{name} cannot be read: {why}; save it as an 8-bit RGB PNG.") from why
+    if alpha is None or (alpha == 255).all():
+        return np.ascontiguousarray(rgb)
+    return np.concatenate([rgb, alpha[..., None]], axis=2)
 
 
 def has_transparency(data: bytes | bytearray | memoryview) -> bool:

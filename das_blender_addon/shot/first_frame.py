@@ -29,7 +29,7 @@ from .pictures import (
     painted_elsewhere,
     put_aside_painted,
 )
-from .plan import ShotTracking
+from .tracked import PictureView
 
 ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
 
@@ -43,7 +43,7 @@ def check_engine(engine: str) -> None:
 
 
 def render_digest(
-    shot: ShotTracking, engine: str, samples: int, look: dict | None = None, view_layer: str = ""
+    view: PictureView, engine: str, samples: int, look: dict | None = None, view_layer: str = ""
 ) -> str:
     """SHA-256 (hex) of all that makes a rendered first frame stale when it changes.
 
@@ -51,12 +51,12 @@ def render_digest(
     """
     kept = " " + json.dumps(look, sort_keys=True) if look else ""
     layer = f" {json.dumps(view_layer)}" if view_layer else ""
-    return hashlib.sha256(f"{shot.digest} {shot.appearance} {engine} {samples}{kept}{layer}".encode()).hexdigest()
+    return hashlib.sha256(f"{view.digest} {view.appearance} {engine} {samples}{kept}{layer}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class FirstFrameWish:
-    """The first frame that a shot needs.
+    """The first frame, or another key picture, that a shot needs.
 
     ``folder``: the shot's.  ``path``: a file of the user's own, ``image``: a data block of the .blend, "" for none.
     ``look``: of `scene.colours.kept_look`.
@@ -79,9 +79,9 @@ class FirstFrameWish:
     again: bool = False
     not_before: float = 0.0
 
-    def digest(self, shot: ShotTracking) -> str:
-        """`render_digest` for ``shot``."""
-        return render_digest(shot, self.engine, self.samples, self.look, self.layer_apart)
+    def digest(self, view: PictureView) -> str:
+        """`render_digest` for ``view``."""
+        return render_digest(view, self.engine, self.samples, self.look, self.layer_apart)
 
 
 @dataclass(frozen=True)
@@ -92,30 +92,30 @@ class Unfitted:
     path: str
 
 
-def find_first_frame(wish: FirstFrameWish, shot: ShotTracking) -> FirstFrame | Unfitted | None:
-    """The first frame of ``shot`` that is there and counts, None where it has to be rendered.
+def find_first_frame(wish: FirstFrameWish, view: PictureView) -> FirstFrame | Unfitted | None:
+    """The picture of ``view`` that is there and counts, None where it has to be rendered.
 
     Raises `FirstFrameError` when a file that was chosen is not there, or one that was painted is no PNG of the model's
     size; `SettingsError` for an unknown engine.
     """
     check_engine(wish.engine)
-    frame, model_size = shot.plan.frames[0], shot.plan.model_size
+    frame, size = view.frame, view.size
     if wish.image:
         return Unfitted(wish.image, "")
     if wish.path:
-        return given_first_frame(Path(wish.path), model_size)
+        return given_first_frame(Path(wish.path), size)
     if wish.again:
         return None
-    painted = find_painted(wish.folder, frame, geometry=shot.digest, owner=wish.owner)
+    painted = find_painted(wish.folder, frame, geometry=view.digest, owner=wish.owner)
     if painted is not None:
         try:
-            return opaque(checked(painted, model_size))
+            return opaque(checked(painted, size))
         except FirstFrameError:
             return Unfitted("", str(painted.path))
-    rendered = find_rendered(wish.folder, frame, wish.digest(shot), not_before=wish.not_before)
+    rendered = find_rendered(wish.folder, frame, wish.digest(view), not_before=wish.not_before)
     if rendered is None:
         return None
-    return checked(rendered, model_size, painted_elsewhere(wish.folder, frame, owner=wish.owner))
+    return checked(rendered, size, painted_elsewhere(wish.folder, frame, owner=wish.owner))
 
 
 def given_first_frame(path: str | Path, model_size: tuple[int, int]) -> FirstFrame | Unfitted:
@@ -144,13 +144,13 @@ def fitted_first_frame(unfitted: Unfitted, png: Path, notes: list[str]) -> First
     return FirstFrame(Path(unfitted.path or unfitted.image), png.read_bytes(), "given", tuple(notes))
 
 
-def keep_first_frame(wish: FirstFrameWish, shot: ShotTracking, png: Path) -> FirstFrame:
-    """Put the rendered picture ``png`` of ``shot`` into its folder, and return it as it is there.
+def keep_first_frame(wish: FirstFrameWish, view: PictureView, png: Path) -> FirstFrame:
+    """Put the rendered picture ``png`` of ``view`` into its folder, and return it as it is there.
 
     A painted picture is put aside under a numbered name where it was rendered ``again``.  Raises `FirstFrameError`,
     `StorageError`.
     """
-    frame, (width, height) = shot.plan.frames[0], shot.plan.model_size
+    frame, (width, height) = view.frame, view.size
     note = painted_elsewhere(wish.folder, frame, owner=wish.owner)
     # Blender writes date and render time into its files: the same pixels shall be the same bytes.
     pixels = decode_png(png.read_bytes(), name="The rendered first frame", error=FirstFrameError)
@@ -160,11 +160,11 @@ def keep_first_frame(wish: FirstFrameWish, shot: ShotTracking, png: Path) -> Fir
             "script in the file changes the resolution: remove it."
         )
     if wish.again:
-        put_aside_painted(wish.folder, frame, geometry=shot.digest, owner=wish.owner)
+        put_aside_painted(wish.folder, frame, geometry=view.digest, owner=wish.owner)
     record = {
         "maker": "das",
         "file": wish.file,
-        "geometry": shot.digest,
+        "geometry": view.digest,
         "engine": wish.engine,
         "samples": wish.samples,
         "look": wish.look,
@@ -172,5 +172,5 @@ def keep_first_frame(wish: FirstFrameWish, shot: ShotTracking, png: Path) -> Fir
         "size": [width, height],
         "blender": wish.blender,
     }
-    made = keep_rendered(wish.folder, frame, wish.digest(shot), encode_png(pixels), record)
+    made = keep_rendered(wish.folder, frame, wish.digest(view), encode_png(pixels), record)
     return replace(made, notes=tuple(filter(None, (note,))))

@@ -1,44 +1,55 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A shot as a model will see it: what is planned (`ShotPlan`) and what was exported (`ShotTracking`).  No Blender in
-here.
-"""
+"""A shot as a model will see it (`ShotPlan`); `tracked` is what comes of it.  No Blender in here."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from ..errors import ModelError, SceneError, SettingsError, ShotTooLong
+from ..errors import ModelError, SettingsError
 from ..protocol.messages import Capabilities, ModelCapability
 from ..protocol.sizes import advice, makes_size
-from ..tracking.framing import Framing, fit_framing
-from ..tracking.geometry import CameraPath, GeometrySequence, TrackingVideo
-from ..tracking.video import render_tracking_video
+from ..tracking.framing import Framing, fit_framing, picture_framing
+from .windows import Window, cut_into_windows
+
+CARRIED = "carried_video"
+"""Input of models that are given what the key pictures show of every frame, and paint what is missing."""
 
 
 @dataclass(frozen=True)
 class ShotPlan:
     """What will be sent for a shot.
 
-    ``frames``: Blender frame numbers, increasing; the first is the first frame.  ``window``: frames that the model
-    makes, at least as many.  ``render_size``, ``model_size``: (width, height) in pixels.  ``framing``: where the
-    shot's picture lies in the model's.  ``pixel_aspect``: (x, y) of the render's pixels.  ``notes``: all of it in
-    words, one sentence each.
+    ``frames``: Blender frame numbers, increasing; the first is the first frame.  ``windows``: what the model makes.
+    ``render_size``, ``model_size``: (width, height) in pixels.  ``framing``: where the shot's picture lies in the
+    model's.  ``keeps_detail``: the key pictures' own pixels are carried along wherever their surfaces are seen.
+    ``pictures``: where the shot's picture lies in its key pictures; those have the render's density where detail is
+    kept, else they are the model's pictures.  ``keys``: frames (0-based) of the key pictures, increasing, from 0 on.
+    ``pixel_aspect``: (x, y) of the render's pixels.  ``notes``: all of it in words, one sentence each.
     """
 
     frames: tuple[int, ...]
-    window: int
+    windows: tuple[Window, ...]
     render_size: tuple[int, int]
     model_size: tuple[int, int]
     framing: Framing
+    keeps_detail: bool
+    pictures: Framing
+    keys: tuple[int, ...]
     pixel_aspect: tuple[float, float]
     model: ModelCapability
     notes: tuple[str, ...]
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(width, height) of the key pictures in pixels."""
+        return self.pictures.model_size
+
+    @property
+    def reads_carried(self) -> bool:
+        """Whether the model is given what the key pictures show."""
+        return CARRIED in self.model.inputs
 
 
 def check_frames(frames: Sequence[int]) -> tuple[int, ...]:
@@ -65,20 +76,22 @@ def plan(
     size: tuple[int, int] | None = None,
     picture_size: tuple[int, int] | None = None,
     large_if_fast: bool = False,
+    keep_detail: bool | None = None,
 ) -> ShotPlan:
-    """Fit a shot to a model of a server: the smallest window that holds it, the size nearest to its shape.
+    """Fit a shot to a model of a server: as few windows as hold it, the size nearest to its shape.
 
     ``model`` "": the server's default.  ``size`` (width, height): one that the model makes.  None: the
     ``picture_size`` of a first frame of the user's own, where the model makes that; else the size of the model's list
     whose aspect ratio is nearest to the render's: the model's default among those of one shape or, with
-    ``large_if_fast`` and where the server says that the model is fast there, the largest.
+    ``large_if_fast`` and where the server says that the model is fast there, the largest.  ``keep_detail`` None: with
+    models that are made for it.
 
-    Raises `SettingsError` (unknown model, size that the model does not have), `ModelError` (its weights are not
-    installed) and `ShotTooLong` (more frames than its longest window).
+    Raises `SettingsError` (unknown model, size that the model does not have) and `ModelError` (its weights are not
+    installed).
     """
     frames = check_frames(frames)
     chosen = choose_model(capabilities, model)
-    window = _choose_window(chosen, frames)
+    windows = cut_into_windows(len(frames), chosen.num_frames)
     follows_picture = size is None and picture_size is not None and makes_size(chosen, *picture_size)
     if follows_picture:
         size = picture_size
@@ -87,25 +100,53 @@ def plan(
     if large_if_fast and chosen.is_fast:
         model_size = _choose_size(chosen, size, render_size, pixel_aspect, largest=True)
     framing = fit_framing(render_size, model_size, pixel_aspect=pixel_aspect[0] / pixel_aspect[1])
+    keeps_detail = CARRIED in chosen.inputs if keep_detail is None else bool(keep_detail)
     return ShotPlan(
         frames=frames,
-        window=window,
+        windows=windows,
         render_size=tuple(render_size),
         model_size=model_size,
         framing=framing,
+        keeps_detail=keeps_detail,
+        pictures=picture_framing(framing) if keeps_detail else framing,
+        keys=(0,),
         pixel_aspect=tuple(pixel_aspect),
         model=chosen,
-        notes=tuple(
-            _notes(
+        notes=(
+            *_notes(
                 frames,
-                window,
                 framing,
                 chosen,
                 enlarged=model_size != usual_size,
                 follows_picture=follows_picture,
-            )
+            ),
+            *_window_notes(frames, windows, (0,)),
         ),
     )
+
+
+def plan_with_keys(planned: ShotPlan, keys: Sequence[int]) -> ShotPlan:
+    """``planned`` with key pictures at the frames ``keys`` (0-based) besides the first, cut there where that helps, and
+    said in its notes.
+    """
+    keys = tuple(sorted({0, *keys}))
+    frames = planned.frames
+    windows = cut_into_windows(len(frames), planned.model.num_frames, keys)
+    before = set(_window_notes(frames, planned.windows, planned.keys))
+    notes = (note for note in planned.notes if note not in before)
+    return replace(planned, keys=keys, windows=windows, notes=(*notes, *_window_notes(frames, windows, keys)))
+
+
+def _window_notes(frames: tuple[int, ...], windows: tuple[Window, ...], keys: tuple[int, ...]) -> Iterator[str]:
+    if len(keys) > 1:
+        yield f"Key pictures at the frames {', '.join(str(frames[key]) for key in keys)}."
+    if len(windows) > 1:
+        parts = ", ".join(f"{frames[window.start]} to {frames[window.stop - 1]}" for window in windows)
+        yield f"The model makes the shot in {len(windows)} windows, {parts}; each passes into the next."
+    last = windows[-1]
+    if last.length > last.count:
+        held = last.length - last.count
+        yield f"The last frame is held {held} times to fill the model's window of {last.length}; those are cut."
 
 
 def choose_model(capabilities: Capabilities, name: str) -> ModelCapability:
@@ -122,17 +163,6 @@ def choose_model(capabilities: Capabilities, name: str) -> ModelCapability:
     if not models[name].installed:
         raise ModelError(f"The weights of the model {name!r} are not installed on the server; install them there.")
     return models[name]
-
-
-def _choose_window(model: ModelCapability, frames: tuple[int, ...]) -> int:
-    fitting = [window for window in model.num_frames if window >= len(frames)]
-    if not fitting:
-        raise ShotTooLong(
-            f"The shot has {len(frames)} frames and {model.label} makes {max(model.num_frames)} at most; shorten the "
-            "frame range, or raise the frame step.",
-            field="frames",
-        )
-    return min(fitting)
 
 
 def _choose_size(
@@ -162,7 +192,6 @@ def _choose_size(
 
 def _notes(
     frames: tuple[int, ...],
-    window: int,
     framing: Framing,
     model: ModelCapability,
     *,
@@ -171,9 +200,6 @@ def _notes(
 ) -> Iterator[str]:
     count = f"{len(frames)} frame{'s' if len(frames) > 1 else ''}"
     yield f"{count} ({frames[0]} to {frames[-1]}) for {model.label}."
-    if window > len(frames):
-        held = window - len(frames)
-        yield f"The last frame is held {held} times to fill the model's window of {window}; those are cut."
     model_width, model_height = framing.model_size
     if framing.is_exact:
         yield f"The model's picture of {model_width}×{model_height} is the render's."
@@ -193,82 +219,3 @@ def _notes(
         yield "The server was fast enough for the largest size; in the background the automatic size is smaller."
     if not model.uses_prompt:
         yield "This model ignores the prompt."
-
-
-@dataclass(frozen=True)
-class ShotTracking:
-    """A shot's tracking video at the model's size.
-
-    ``cameras``: the overscanned cameras, at ``plan.model_size``.  ``digest``: SHA-256 (hex) of what decides the first
-    frame's view: its geometry, camera and size.  ``appearance``: digest of what else decides how it looks (materials,
-    lights, world …), "" where that is not known.  ``timings``: seconds per station.
-    """
-
-    plan: ShotPlan
-    tracking: TrackingVideo
-    cameras: CameraPath
-    digest: str
-    timings: dict[str, float] = field(default_factory=dict)
-    appearance: str = ""
-
-
-def shot_from_geometry(
-    geometry: GeometrySequence,
-    plan: ShotPlan,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> ShotTracking:
-    """Geometry exported at ``plan.render_size`` → the shot's tracking video, seen by the overscanned cameras.
-
-    Raises `SceneError` when the first frame shows no surface, `JobCancelled`; see `render_tracking_video`.
-    """
-    started = time.perf_counter()
-    seen = GeometrySequence(
-        triangles=geometry.triangles,
-        vertices=geometry.vertices,
-        cameras=plan.framing.overscan(geometry.cameras),
-        frames=geometry.frames,
-        appearance=geometry.appearance,
-    )
-    tracking = render_tracking_video(seen, progress=progress, should_stop=should_stop)
-    check_in_view(tracking)
-    return ShotTracking(
-        plan=plan,
-        tracking=tracking,
-        cameras=seen.cameras,
-        digest=first_frame_digest(seen),
-        timings={"tracking": time.perf_counter() - started},
-        appearance=geometry.appearance,
-    )
-
-
-def check_in_view(tracking: TrackingVideo) -> None:
-    """Raise `SceneError` when the first frame shows no surface."""
-    if not tracking.coverage[0].any():
-        raise SceneError(
-            f"No surface is in view in the first frame (frame {tracking.frames[0]}): point the camera at the subject "
-            "or start the shot at a frame that shows it."
-        )
-
-
-def first_frame_digest(geometry: GeometrySequence) -> str:
-    """SHA-256 (hex) of the first frame's geometry, camera, picture size and frame number.
-
-    What comes only in later frames (NaN vertices in the first) does not count: the first frame can be exported alone.
-    """
-    cameras, vertices = geometry.cameras, geometry.vertices[0]
-    there = np.isfinite(vertices).all(axis=1)
-    triangles = geometry.triangles[there[geometry.triangles].all(axis=1)]
-    digest = hashlib.sha256(f"{geometry.frames[0]} {cameras.width}x{cameras.height}".encode())
-    for array in (
-        (np.cumsum(there, dtype=np.int64) - 1)[triangles],
-        vertices[there],
-        cameras.camera_from_world[0],
-        cameras.focal_px[0],
-        cameras.principal_px[0],
-        cameras.clip_start[:1],
-        cameras.clip_end[:1],
-    ):
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()

@@ -8,6 +8,17 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class KeyChoice:
+    """A key picture that was chosen: its Blender ``frame``, and ``path``, a file, or ``image``, a data block of the
+    file, of its user's own; "" for the one in the cache.
+    """
+
+    frame: int
+    path: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True)
 class ResolvedSettings:
     """The settings of a shot after every override.
 
@@ -16,6 +27,8 @@ class ResolvedSettings:
     window's frame numbers, increasing.  ``first_frame_path``, ``first_frame_image`` (a data block of the file)
     "": the one in the cache.  ``new_first_frame``: render it
     although one that was rendered is there.  ``cache_folder``: absolute.
+    ``compose``: carry the key pictures' own pixels along, None as the model is made for.  ``key_pictures``: those
+    besides the first frame, frames increasing; None for as many as the shot needs, () for none.
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
     """
 
@@ -29,12 +42,13 @@ class ResolvedSettings:
     guidance: float
     size: tuple[int, int] | None
     tracking_range: str
-    compose: bool
+    compose: bool | None
     frames: tuple[int, ...]
     first_frame_path: str
     first_frame_image: str
     first_frame_engine: str
     first_frame_samples: int
     cache_folder: Path
+    key_pictures: tuple[KeyChoice, ...] | None = None
     new_first_frame: bool = False
     anew: bool = False

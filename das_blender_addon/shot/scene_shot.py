@@ -65,6 +65,8 @@ def plan_shot(
     model: str | None = None,
     size: tuple[int, int] | None = None,
     picture_size: tuple[int, int] | None = None,
+    keep_detail: bool | None = None,
+    keys: Sequence[int] = (),
 ) -> ShotPlan:
     """What will be sent for the scene's shot: frames, window, sizes, framing, and all of it in words (``.notes``).
 
@@ -72,13 +74,20 @@ def plan_shot(
     height): one that the model makes.  None: ``picture_size``, that of a first frame of the user's own, where the model
     makes it; else the one of its list nearest to the render's shape; in a Blender with a window, and where the server
     found itself fast, the largest of that shape.  In the background it is always the model's default, so that the
-    machines of a farm agree.  Cheap: nothing is evaluated.
+    machines of a farm agree.  ``keep_detail``: see `plan.plan`.  ``keys``: Blender frames of the key pictures besides
+    the first frame.  Cheap: nothing is evaluated.
 
-    Raises `ShotTooLong`, `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not
-    installed).
+    Raises `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not installed).
     """
-    return plans.plan(
-        shot_frames(scene) if frames is None else frames,
+    frames = plans.check_frames(shot_frames(scene) if frames is None else frames)
+    outside = next((key for key in keys if key not in frames), None)
+    if outside is not None:
+        raise SettingsError(
+            f"The key picture at frame {outside} is not in the shot, {frames[0]} to {frames[-1]}.",
+            field="key_pictures",
+        )
+    planned = plans.plan(
+        frames,
         cameras.render_size(scene),
         cameras.pixel_aspect(scene),
         capabilities,
@@ -86,7 +95,9 @@ def plan_shot(
         size=None if size is None else check_size(size),
         picture_size=picture_size,
         large_if_fast=not bpy.app.background,
+        keep_detail=keep_detail,
     )
+    return plans.plan_with_keys(planned, [frames.index(key) for key in keys])
 
 
 def check_size(size) -> tuple[int, int]:

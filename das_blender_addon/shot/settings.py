@@ -16,7 +16,7 @@ import bpy
 from ..errors import SettingsError
 from ..protocol.kinds import MAX_TEXT
 from . import machine as machines
-from .resolved import ResolvedSettings
+from .resolved import KeyChoice, ResolvedSettings
 from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
 
@@ -40,6 +40,7 @@ ENVIRONMENT = (
     "DAS_SIZE",
     "DAS_TRACKING_RANGE",
     "DAS_COMPOSE",
+    "DAS_KEY_PICTURES",
     "DAS_FRAMES",
     "DAS_FIRST_FRAME",
     "DAS_FIRST_FRAME_ENGINE",
@@ -66,6 +67,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
             f"DAS_FIRST_FRAME_ENGINE is {first_frame_engine!r}; use one of {', '.join(FIRST_FRAME_ENGINES)}.",
             field="first_frame_engine",
         )
+    frames = parse_frames(said) if (said := environment.get("DAS_FRAMES", "")) else shot_frames(scene)
     return ResolvedSettings(
         server=chosen_server(scene, environment),
         timeout_s=_number(environment, "DAS_TIMEOUT_S", float, machine.timeout_s, low=1.0, high=86400.0),
@@ -77,8 +79,8 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=50.0),
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
         tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
-        compose=_switch(environment, "DAS_COMPOSE", settings.compose),
-        frames=parse_frames(frames) if (frames := environment.get("DAS_FRAMES", "")) else shot_frames(scene),
+        compose=_switch(environment, "DAS_COMPOSE", _DETAIL[settings.compose]),
+        frames=frames,
         first_frame_path=_absolute(environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path),
         first_frame_image=_image_name(settings, environment),
         first_frame_engine=first_frame_engine,
@@ -86,6 +88,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
             environment, "DAS_FIRST_FRAME_SAMPLES", int, settings.first_frame_samples, low=1, high=MAX_SAMPLES
         ),
         cache_folder=_cache_folder(environment.get("DAS_CACHE", "") or settings.cache_folder or machine.cache_folder),
+        key_pictures=_key_pictures(environment.get("DAS_KEY_PICTURES", ""), settings, frames),
         new_first_frame=_switch(environment, "DAS_NEW_FIRST_FRAME", False),
         anew=_switch(environment, "DAS_ANEW", False),
     )
@@ -165,7 +168,58 @@ def _tracking_range(text: str) -> str:
     return "" if name == "auto" else name
 
 
-def _switch(environment, name: str, otherwise: bool) -> bool:
+def parse_key_frames(text: str) -> tuple[int, ...]:
+    """``"1,25,49"`` as frame numbers, increasing.  Raises `SettingsError`."""
+    if _match(r"(-?\d+(?:\s*,\s*-?\d+)*)", text) is None:
+        raise SettingsError(
+            f"The key pictures {_short(text)} cannot be read; write auto, first, or frames: 1,25,49.",
+            field="key_pictures",
+        )
+    frames = tuple(int(word) for word in text.split(","))
+    twice = next((frame for frame in frames if frames.count(frame) > 1), None)
+    if twice is not None:
+        raise SettingsError(f"Two key pictures are at frame {twice}: keep one of them.", field="key_pictures")
+    return tuple(sorted(frames))
+
+
+def _key_pictures(text: str, settings, frames: tuple[int, ...]) -> tuple[KeyChoice, ...] | None:
+    """The key pictures besides the first frame; None for as many as the shot needs.
+
+    Raises `SettingsError` for a frame that is not in the shot.
+    """
+    mode = text.strip().lower() or settings.key_mode.lower()
+    if mode == "auto":
+        return None
+    if mode == "first":
+        return ()
+    if mode == "list":
+        chosen = [_key_choice(key) for key in settings.key_pictures]
+        twice = next((one.frame for one in chosen if [other.frame for other in chosen].count(one.frame) > 1), None)
+        if twice is not None:
+            raise SettingsError(f"Two key pictures are at frame {twice}: remove one of them.", field="key_pictures")
+    else:
+        own = {key.frame: _key_choice(key) for key in settings.key_pictures}
+        chosen = [own.get(frame) or KeyChoice(frame) for frame in parse_key_frames(text)]
+    outside = next((one.frame for one in chosen if one.frame not in frames), None)
+    if outside is not None:
+        raise SettingsError(
+            f"The key picture at frame {outside} is not in the shot, {frames[0]} to {frames[-1]}"
+            + (f" in steps of {frames[1] - frames[0]}" if len(frames) > 1 and frames[1] - frames[0] > 1 else "")
+            + ": move or remove it.",
+            field="key_pictures",
+        )
+    return tuple(sorted((one for one in chosen if one.frame != frames[0]), key=lambda one: one.frame))
+
+
+def _key_choice(key) -> KeyChoice:
+    image = "" if key.path or key.image is None else key.image.name
+    return KeyChoice(key.frame, _absolute(key.path), image)
+
+
+_DETAIL = {"AUTO": None, "ON": True, "OFF": False}
+
+
+def _switch(environment, name: str, otherwise: bool | None) -> bool | None:
     """A variable that is 1 or 0 (also true, false, yes, no, on, off)."""
     text = environment.get(name, "").strip().lower()
     if not text:

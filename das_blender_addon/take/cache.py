@@ -4,7 +4,8 @@
     <shot folder>/takes/<key>/
         take.json        written last: what was asked, what the server reported, and the SHA-256 of every other file
         frames/0001.png  the shot's frames at the render size
-        model/0001.png   the model's frames as received
+        model/0001.png   the model's frames: as received, or joined where there are several windows
+        windows/01/0001.png …    the frames of each of several windows as received
         tracking/0001.png, first_frame.png    what they were made from
     <shot folder>/leases/    who makes a take now, and who waits for it (`client.leases`)
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,23 +26,26 @@ import numpy as np
 
 from ..client.files import holds
 from ..client.take import JobRequest
-from ..errors import SettingsError
+from ..errors import FirstFrameError, SettingsError
 from ..protocol.messages import JobSpec, ModelCapability
-from ..protocol.png import blob_sha
+from ..protocol.png import blob_sha, decode_png_with_alpha, encode_png
 from ..shot.pictures import FirstFrame, check_first_frame, read_first_frame
-from ..shot.plan import ShotPlan, ShotTracking
+from ..shot.plan import ShotPlan
+from ..shot.tracked import ShotTracking
+from ..shot.windows import Window
 from .anew import put_back
+from .detail import Detail, KeyPicture, for_model
 
 LOGGER = logging.getLogger(__name__)
-LAYOUT = 1
+LAYOUT = 2
 """Version of take.json."""
+COMPOSITION = 1
+"""Version of how frames are composed from key pictures: another one makes takes anew."""
 
 
 @dataclass(frozen=True)
 class TakeSettings:
     """What the artist chooses.  0, 0.0 and "" stand for the model's defaults of steps, guidance and tracking range.
-
-    ``compose``: carry the first frame's own pixels along where they are visible, with models that can.
     """
 
     prompt: str = ""
@@ -49,7 +54,6 @@ class TakeSettings:
     num_inference_steps: int = 0
     guidance_scale: float = 0.0
     tracking_range: str = ""
-    compose: bool = True
 
     @classmethod
     def from_resolved(cls, resolved) -> TakeSettings:
@@ -61,7 +65,6 @@ class TakeSettings:
             num_inference_steps=resolved.steps,
             guidance_scale=resolved.guidance,
             tracking_range=resolved.tracking_range,
-            compose=resolved.compose,
         )
 
 
@@ -89,55 +92,145 @@ class Take:
 
 @dataclass(frozen=True)
 class TakeRequest:
-    """A take to make or to find.  ``key`` names it, ``job_key`` what the server makes of it (any render size)."""
+    """A take to make or to find.  ``key`` names it, ``job_key`` what the server makes of it.
+
+    ``pictures``: those at ``plan.keys``.  ``first_frame_png``: the first of them as the model is given it.
+    ``detail``: what composes frames from them; None where neither the model nor the take needs that.
+    """
 
     key: str
     job_key: str
     folder: Path
-    plan: ShotPlan
-    job: JobRequest
+    shot: ShotTracking
+    settings: TakeSettings
+    pictures: tuple[KeyPicture, ...]
+    first_frame_png: bytes
+    detail: Detail | None
     timings: dict[str, float]
+
+    @property
+    def plan(self) -> ShotPlan:
+        return self.shot.plan
+
+    @property
+    def job(self) -> JobRequest:
+        """The job of the first window."""
+        return self.window_job(0)
+
+    def follows(self, number: int) -> bool:
+        """Whether the window ``number`` begins with a frame of the window before, because no picture shows it."""
+        return not self.plan.reads_carried and self.plan.windows[number].start not in self.plan.keys
+
+    def window_job(
+        self,
+        number: int,
+        before: bytes = b"",
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> JobRequest:
+        """The job of the window ``number`` (from 0).  ``before``: PNG of its first frame as the window before made it,
+        where it `follows`.
+        """
+        plan, window = self.plan, self.plan.windows[number]
+        carried = None
+        if plan.reads_carried and self.detail is not None:
+            carried = self.detail.carried(window.held, progress=progress, should_stop=should_stop)
+        if window.start in plan.keys:
+            png = self._picture_for_model(plan.keys.index(window.start))
+        else:
+            png = before if carried is None else encode_png(carried[0])
+        return JobRequest(
+            spec=job_spec(plan, self.settings, window),
+            tracking_video=self.shot.videos[number].video[window.held - window.start],
+            first_frame_png=png,
+            carried_video=carried,
+        )
+
+    def _picture_for_model(self, place: int) -> bytes:
+        return self.first_frame_png if place == 0 else _for_model(self.pictures[place], self.plan)
 
 
 # ── What to ask for ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def take_request(
-    shot: ShotTracking, first_frame: FirstFrame | Path, settings: TakeSettings, shot_folder: Path
+    shot: ShotTracking,
+    first_frame: FirstFrame | Path,
+    settings: TakeSettings,
+    shot_folder: Path,
+    *,
+    keys: Sequence[FirstFrame | Path] = (),
 ) -> TakeRequest:
-    """The take of ``shot`` with ``first_frame`` (a PNG of the model's size) and ``settings``, to be kept in
-    ``shot_folder``.
+    """The take of ``shot`` with ``first_frame`` and the other key pictures ``keys`` (PNGs of the plan's picture size)
+    and ``settings``, to be kept in ``shot_folder``.
 
     What `ensure_first_frame` read is sent as it was read, whatever has become of its file.
 
-    The tracking video is padded to the model's window by holding its last frame.  Raises `SettingsError` (a value that
+    Tracking videos are padded to the model's window by holding their last frame.  Raises `SettingsError` (a value that
     the model does not take) and `FirstFrameError`.
     """
-    plan, tracking = shot.plan, shot.tracking
-    if isinstance(first_frame, FirstFrame):
-        png = check_first_frame(first_frame.png, first_frame.path, plan.model_size)
-    else:
-        png = read_first_frame(first_frame, plan.model_size)
-    spec = job_spec(plan, settings)
-    held = np.minimum(np.arange(plan.window), len(plan.frames) - 1)
-    wants_correspondences = "first_frame_xy" in plan.model.inputs
-    job = JobRequest(
-        spec=spec,
-        tracking_video=tracking.video[held],
-        first_frame_png=png,
-        first_frame_xy=tracking.first_frame_xy[held] if wants_correspondences else None,
-        first_frame_visible=tracking.first_frame_visible[held] if wants_correspondences else None,
+    plan = shot.plan
+    pictures = tuple(
+        _key_picture(index, picture, plan) for index, picture in zip(plan.keys, (first_frame, *keys), strict=True)
     )
-    job_key = _digest(blob_sha(png), array_sha(job.tracking_video), json.dumps(asdict(spec), sort_keys=True))
-    key = _digest(job_key, json.dumps([plan.render_size, plan.framing.crop]))
-    return TakeRequest(key, job_key, Path(shot_folder) / "takes" / key, plan, job, dict(shot.timings))
+    detail = None
+    if plan.keeps_detail or plan.reads_carried:
+        if shot.geometry is None:
+            raise SettingsError("The shot has no geometry to carry its pictures along with; export it again.")
+        detail = Detail(shot.geometry, plan, pictures)
+    specs = [asdict(job_spec(plan, settings, window)) for window in plan.windows]
+    first_frame_png = _for_model(pictures[0], plan)
+    decides = [blob_sha(first_frame_png), json.dumps(specs, sort_keys=True)]
+    decides += [array_sha(video.video) for video in shot.videos]
+    if len(pictures) > 1 or plan.keeps_detail:
+        decides.append(json.dumps([(picture.index, blob_sha(picture.png)) for picture in pictures]))
+    if detail is not None:
+        decides.append(shot.digest)
+    job_key = _digest(*decides)
+    key = _digest(job_key, json.dumps([plan.render_size, plan.framing.crop, plan.keeps_detail, COMPOSITION]))
+    return TakeRequest(
+        key=key,
+        job_key=job_key,
+        folder=Path(shot_folder) / "takes" / key,
+        shot=shot,
+        settings=settings,
+        pictures=pictures,
+        first_frame_png=first_frame_png,
+        detail=detail,
+        timings=dict(shot.timings),
+    )
 
 
-def job_spec(plan: ShotPlan, settings: TakeSettings) -> JobSpec:
-    """The job of a planned shot.  Raises `SettingsError` for a step count or tracking range that the model does not
-    take.
+def _key_picture(index: int, picture: FirstFrame | Path, plan: ShotPlan) -> KeyPicture:
+    if isinstance(picture, FirstFrame):
+        png, path = check_first_frame(picture.png, picture.path, plan.picture_size), picture.path
+    else:
+        png, path = read_first_frame(picture, plan.picture_size), picture
+    return KeyPicture(index, decode_png_with_alpha(png, name=f"The picture {path}", error=FirstFrameError), png)
+
+
+def _for_model(picture: KeyPicture, plan: ShotPlan) -> bytes:
+    """The PNG that the model is given of ``picture``; one that has its size already as it is."""
+    if plan.pictures == plan.framing and picture.pixels.shape[2] == 3:
+        return picture.png
+    return encode_png(np.ascontiguousarray(for_model(picture.pixels, plan)[..., :3]))
+
+
+def job_key(job: JobRequest) -> str:
+    """Digest of all that decides what a server makes of ``job``."""
+    carried = "" if job.carried_video is None else array_sha(job.carried_video)
+    spec = json.dumps(asdict(job.spec), sort_keys=True)
+    return _digest(blob_sha(job.first_frame_png), array_sha(job.tracking_video), carried, spec)
+
+
+def job_spec(plan: ShotPlan, settings: TakeSettings, window: Window | None = None) -> JobSpec:
+    """The job of one window of a planned shot, of the first where none is named.
+
+    Raises `SettingsError` for a step count or tracking range that the model does not take.
     """
     model: ModelCapability = plan.model
+    window = window or plan.windows[0]
     steps = settings.num_inference_steps or model.default_steps
     if model.exact_steps and steps not in model.exact_steps:
         raise SettingsError(
@@ -156,12 +249,12 @@ def job_spec(plan: ShotPlan, settings: TakeSettings) -> JobSpec:
         seed=int(settings.seed),
         num_inference_steps=int(steps),
         guidance_scale=float(settings.guidance_scale or model.default_guidance),
-        num_frames=plan.window,
-        kept_frames=len(plan.frames),
+        num_frames=window.length,
+        kept_frames=window.count,
         width=plan.model_size[0],
         height=plan.model_size[1],
         tracking_range=tracking_range,
-        options={"compose": bool(settings.compose)} if "first_frame_xy" in model.inputs else {},
+        options={"compose": False} if "first_frame_xy" in model.inputs else {},  # an older server composes by itself
     )
 
 

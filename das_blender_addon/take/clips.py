@@ -22,7 +22,7 @@ from ..child.scratch import Scratch
 from ..client.files import write_whole
 from ..errors import FirstFrameError, JobCancelled, SceneError, StorageError
 from ..protocol.png import decode_png, encode_png
-from ..shot.plan import check_in_view
+from ..shot.tracked import check_in_view
 from ..tracking.geometry import GeometrySequence
 from ..tracking.video import render_tracking_video
 from .clip_folder import ClipPlace, append_clip, check_place

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..shot.plan import ShotTracking
+from ..shot.tracked import ShotTracking
 from .cache import Take
 
 
@@ -30,12 +30,11 @@ class FinishedTake:
 
     def passes(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Tracking video u8 [H,W,3] and coverage bool [H,W] of ``frame`` at the render size, nearest neighbours."""
-        plan, tracking = self.shot.plan, self.shot.tracking
-        index = plan.frames.index(frame)
+        plan, (tracking, coverage) = self.shot.plan, self.shot.passes(frame)
         left, top, right, bottom = plan.framing.crop
         columns = _nearest(left, right, plan.render_size[0])[None, :]
         rows = _nearest(top, bottom, plan.render_size[1])[:, None]
-        return tracking.video[index][rows, columns], tracking.coverage[index][rows, columns]
+        return tracking[rows, columns], coverage[rows, columns]
 
 
 def _nearest(low: float, high: float, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..child.open_copy import PictureOrder
@@ -25,7 +25,6 @@ from ..errors import (
     ModelError,
     ServerUnreachable,
     SettingsError,
-    ShotTooLong,
     TransportError,
     TransportTimeout,
 )
@@ -43,8 +42,19 @@ from ..shot.first_frame import (
 )
 from ..shot.picture_size import own_picture_size
 from ..shot.pictures import DIGITS, FirstFrame
-from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
-from ..shot.resolved import ResolvedSettings
+from ..shot.plan import ShotPlan, plan_with_keys
+from ..shot.resolved import KeyChoice, ResolvedSettings
+from ..shot.tracked import (
+    PictureView,
+    ShotTracking,
+    check_in_view,
+    part_of_cameras,
+    picture_cameras,
+    picture_view,
+    shot_from_geometry,
+)
+from ..tracking.geometry import CameraPath, GeometrySequence
+from ..tracking.suggest import suggest_key_frames
 from ..tracking.video import render_tracking_video
 from .cache import Take, TakeSettings, find_take, take_request
 from .drive import Recipe, Status, in_thread
@@ -58,6 +68,8 @@ HELLO_TIMEOUT_S = 10.0
 """A server that does not say hello within this time is not there."""
 WAIT_S = 0.2
 """Seconds between two looks for a picture that another process renders."""
+MOST_KEYS_IN_WINDOW = 5
+"""Key pictures that are chosen for a model's window where nobody chose them."""
 
 
 # ── Whole jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,42 +101,47 @@ def take(
         # 1. What the server offers, and how the shot fits it.
         capabilities, planned, unreachable = yield from _plan(facts, settings)
         if settings.first_frame_path:  # one that cannot be used is told before anything takes time
-            given_first_frame(settings.first_frame_path, planned.model_size)
+            given_first_frame(settings.first_frame_path, planned.picture_size)
         clock.lap("plan")
-        # 2. The tracking video.
+        # 2. The scene, and which of its frames are key pictures.
         geometry = yield from source.export(planned.frames, planned.render_size, report)
         planned = yield from _note_simulated(planned, source, report)
         clock.lap("export")
+        planned = yield from with_key_frames(planned, geometry, settings, report)
+        clock.lap("key_frames")
+        # 3. The tracking videos.
         shot = yield from _shot(geometry, planned, report)
         clock.lap("tracking")
-        # 3. The first frame.
+        # 4. The key pictures, the first frame first.
         wish = _wish(facts, settings, began=began)
-        image = yield from first_frame(wish, shot, source, report, unreachable)
+        pictures = yield from key_pictures(wish, shot, settings.key_pictures, source, report, unreachable)
         clock.lap("first_frame")
+        if shot.geometry is None:
+            source.close()
+        # 5. The jobs and their frames.
+        shot = replace(shot, timings=clock.seconds)
+        chosen = TakeSettings.from_resolved(settings)
+
+        def make(should_stop, say):
+            request = take_request(shot, pictures[0], chosen, facts.folder, keys=pictures[1:])
+            if unreachable is not None:
+                return _found(find_take(request), unreachable)
+            made = run_take(
+                request,
+                settings.server,
+                on_event=say,
+                should_stop=should_stop,
+                anew=settings.anew,
+                timeout_s=settings.timeout_s,
+            )
+            keep_capabilities(facts.folder, capabilities)
+            return made
+
+        result = yield from in_thread(make, report)
     finally:
         source.close()
-    # 4. The job and its frames.
-    shot = replace(shot, timings=clock.seconds)
-    chosen = TakeSettings.from_resolved(settings)
-
-    def make(should_stop, say):
-        request = take_request(shot, image, chosen, facts.folder)
-        if unreachable is not None:
-            return _found(find_take(request), unreachable)
-        made = run_take(
-            request,
-            settings.server,
-            on_event=say,
-            should_stop=should_stop,
-            anew=settings.anew,
-            timeout_s=settings.timeout_s,
-        )
-        keep_capabilities(facts.folder, capabilities)
-        return made
-
-    result = yield from in_thread(make, report)
     yield Status("done", "The take comes from the cache" if result.cached else "The take is complete", 1.0)
-    return FinishedTake(result, shot)
+    return FinishedTake(result, replace(shot, geometry=None))
 
 
 def first_frame_again(facts: SceneFacts, settings: ResolvedSettings, source: Source) -> Recipe:
@@ -134,8 +151,16 @@ def first_frame_again(facts: SceneFacts, settings: ResolvedSettings, source: Sou
         welcome = yield from hello(settings)
         planned = plan_shot(facts, settings, welcome.capabilities, again=True)
         geometry = yield from source.export(planned.frames[:1], planned.render_size, report)
-        shot = yield from _shot(geometry, planned, report)
-        return (yield from first_frame(_wish(facts, settings, again=True), shot, source, report))
+        view, cameras = picture_view(geometry, planned, 0), picture_cameras(geometry, planned)
+
+        def look(should_stop, _say):
+            seen = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
+            check_in_view(render_tracking_video(seen, should_stop=should_stop))
+
+        yield from in_thread(look)
+        order = _picture_order([view], cameras)
+        wish = _wish(facts, settings, again=True)
+        return (yield from picture_of(wish, view, order, source, report))
     finally:
         source.close()
 
@@ -186,6 +211,7 @@ def plan_shot(
         size=settings.size,
         picture_size=picture_size,
         large_if_fast=facts.in_window,
+        keep_detail=settings.compose,
     )
 
 
@@ -194,7 +220,7 @@ def _known_plan(facts: SceneFacts, settings: ResolvedSettings) -> ShotPlan | Non
     capabilities = known_servers.known_capabilities(settings.server)
     try:
         return plan_shot(facts, settings, capabilities) if capabilities is not None else None
-    except (ModelError, SettingsError, ShotTooLong) as error:
+    except (ModelError, SettingsError) as error:
         LOGGER.info("the preview is drawn at the render's size: %s", error.message)
         return None
 
@@ -261,6 +287,47 @@ def _wish(
     )
 
 
+def with_key_frames(
+    planned: ShotPlan, geometry: GeometrySequence, settings: ResolvedSettings, report: Report
+) -> Recipe:
+    """``planned`` with the frames of its key pictures: those of the settings, or as many as the shot needs."""
+    chosen = settings.key_pictures
+    if chosen is not None:
+        return plan_with_keys(planned, [planned.frames.index(one.frame) for one in chosen])
+    if not planned.reads_carried or len(planned.frames) == 1:
+        return plan_with_keys(planned, ())
+    yield report(Progress("key pictures", 0, 1, 0.0), "Looking for the key pictures")
+
+    def suggest(should_stop, _say):
+        most = MOST_KEYS_IN_WINDOW * len(planned.windows)
+        return suggest_key_frames(geometry, most_keys=most, should_stop=should_stop)
+
+    found = yield from in_thread(suggest)
+    return plan_with_keys(planned, found.key_indices)
+
+
+def key_pictures(
+    wish: FirstFrameWish,
+    shot: ShotTracking,
+    choices: Sequence[KeyChoice] | None,
+    source: Source,
+    report: Report,
+    unreachable: DasError | None = None,
+) -> Recipe:
+    """The pictures [`FirstFrame`] of ``shot.views``, in their order; those that have to be rendered by one child."""
+    own = {choice.frame: choice for choice in choices or ()}
+    pictures = []
+    for number, view in enumerate(shot.views):
+        order = _picture_order([view], part_of_cameras(shot.cameras, [number]))
+        if not view.is_first:
+            choice = own.get(view.frame)
+            path, image = ("", "") if choice is None else (choice.path, choice.image)
+            wish = replace(wish, path=path, image=image)
+        made = yield from picture_of(wish, view, order, source, report, unreachable)
+        pictures.append(made)
+    return pictures
+
+
 def first_frame(
     wish: FirstFrameWish,
     shot: ShotTracking,
@@ -268,47 +335,64 @@ def first_frame(
     report: Report,
     unreachable: DasError | None = None,
 ) -> Recipe:
-    """The `FirstFrame`, rendered where it is missing, stale, or wanted again; not rendered where the server is
-    ``unreachable``: then that is raised.
+    """The `FirstFrame` of ``shot``; see `picture_of`."""
+    order = _picture_order(shot.views[:1], part_of_cameras(shot.cameras, [0]))
+    return (yield from picture_of(wish, shot.views[0], order, source, report, unreachable))
+
+
+def picture_of(
+    wish: FirstFrameWish,
+    view: PictureView,
+    order: PictureOrder,
+    source: Source,
+    report: Report,
+    unreachable: DasError | None = None,
+) -> Recipe:
+    """The picture (`FirstFrame`) of ``view``, rendered as ``order`` says where it is missing, stale, or wanted again;
+    not rendered where the server is ``unreachable``: then that is raised.
     """
-    found = yield from in_thread(lambda _should_stop, _say: find_first_frame(wish, shot))
+    found = yield from in_thread(lambda _should_stop, _say: find_first_frame(wish, view))
     if isinstance(found, Unfitted):
-        file, notes = yield from source.fitted(_fitting(found, shot))
+        file, notes = yield from source.fitted(_fitting(found, view))
         found = fitted_first_frame(found, file, notes)
     if found is None and unreachable is not None:
         raise unreachable
     if found is None:
-        found = yield from _rendered(wish, shot, source, report)
+        found = yield from _rendered(wish, view, order, source, report)
     for note in found.notes:
         LOGGER.log(logging.INFO if found.origin == "rendered" else logging.WARNING, "%s", note)
         yield report(Progress("first frame", 1, 1, 1.0), note)
     return found
 
 
-def _rendered(wish: FirstFrameWish, shot: ShotTracking, source: Source, report: Report) -> Recipe:
-    """The first frame as `source` renders it, or as another process does that was first: it is waited for."""
-    name = f"first-{shot.plan.frames[0]}-{wish.digest(shot)[:DIGITS]}"
+def _rendered(
+    wish: FirstFrameWish, view: PictureView, order: PictureOrder, source: Source, report: Report
+) -> Recipe:
+    """The picture as `source` renders it, or as another process does that was first: it is waited for."""
+    name = f"first-{view.frame}-{wish.digest(view)[:DIGITS]}"
     with Requester(wish.folder / "leases", name) as requester:
         while not wish.again and requester.lead() is None and not requester.is_led_from_here():
-            yield report(Progress("first frame", 0, 0, 0.0), "Another process renders the first frame; waiting for it")
-            found = yield from in_thread(lambda stop, _say: _wait_for_another(requester, wish, shot, stop))
+            words = f"Another process renders the {view.name}; waiting for it"
+            yield report(Progress("first frame", 0, 0, 0.0), words)
+            found = yield from in_thread(lambda stop, _say: _wait_for_another(requester, wish, view, stop))
             if found is not None:
                 return found
-        found = yield from in_thread(lambda _stop, _say: find_first_frame(wish, shot))
+        found = yield from in_thread(lambda _stop, _say: find_first_frame(wish, view))
         if found is not None:
             return found
-        yield report(Progress("first frame", 0, 0, 0.0), f"Rendering the first frame with {wish.engine.title()}")
-        files = yield from source.pictures(_picture_order(wish, shot), report, "first frame")
-        return (yield from in_thread(lambda _stop, _say: keep_first_frame(wish, shot, files[0])))
+        yield report(Progress("first frame", 0, 0, 0.0), f"Rendering the {view.name} with {wish.engine.title()}")
+        order = replace(order, engine=wish.engine, samples=wish.samples, look=wish.look)
+        files = yield from source.pictures(order, report, "first frame")
+        return (yield from in_thread(lambda _stop, _say: keep_first_frame(wish, view, files[0])))
 
 
 def _wait_for_another(
-    requester: Requester, wish: FirstFrameWish, shot: ShotTracking, should_stop: Callable[[], bool]
+    requester: Requester, wish: FirstFrameWish, view: PictureView, should_stop: Callable[[], bool]
 ) -> FirstFrame | None:
     """The picture of whoever renders it; None when they have given up."""
     while True:
         is_led = requester.is_led()  # before the look: who gives up has put its picture there
-        found = find_first_frame(wish, shot)
+        found = find_first_frame(wish, view)
         if found is not None or not is_led:
             return found
         if should_stop():
@@ -316,30 +400,29 @@ def _wait_for_another(
         time.sleep(WAIT_S)
 
 
-def _fitting(unfitted: Unfitted, shot: ShotTracking) -> dict:
+def _fitting(unfitted: Unfitted, view: PictureView) -> dict:
     """What `child.fitting.fitted_picture` reads."""
-    framing = shot.plan.framing
     return {
         "image": unfitted.image,
         "path": unfitted.path,
-        "size": list(framing.model_size),
-        "crop": list(framing.crop),
+        "size": list(view.size),
+        "crop": list(view.framing.crop),
     }
 
 
-def _picture_order(wish: FirstFrameWish, shot: ShotTracking) -> PictureOrder:
-    """The first frame of ``shot``, seen by its overscanned camera.
+def _picture_order(views: Sequence[PictureView], cameras: CameraPath) -> PictureOrder:
+    """A picture of one of the shot's ``views`` by its overscanned camera; engine, samples and look come later.
 
     The sensor is given per mm of lens: the child reads the lens of that frame.
     """
-    values = blender_camera_values(shot.cameras, 0, lens_mm=1.0)
+    values = blender_camera_values(cameras, 0, lens_mm=1.0)
     return PictureOrder(
-        frames=(shot.plan.frames[0],),
+        frames=(views[0].frame,),
         size=(values.width, values.height),
         pixel_aspect=values.pixel_aspect,
-        engine=wish.engine,
-        samples=wish.samples,
-        look=wish.look,
+        engine="",
+        samples=0,
+        look={},
         camera={
             "matrix_world": values.matrix_world,
             "sensor_width_per_lens": values.sensor_width,

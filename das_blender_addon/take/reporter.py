@@ -49,6 +49,7 @@ class Reporter:
         "rendering": "Rendering frame",
         "encoding video": "Encoding video",
         "first frame": "First frame",
+        "carrying": "Carrying key pictures",
         "uploading": "Sending",
         "queued": "Waiting in the queue",
         "loading": "Loading the model",

@@ -7,23 +7,37 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from ..client.files import holds, write_whole
 from ..client.leases import Requester
-from ..client.take import JobOutcome, Log, run_job
+from ..client.take import JobOutcome, JobRequest, Log, OnEvent, Progress, run_job
 from ..errors import JobCancelled, StorageError
 from ..protocol.png import blob_sha, decode_png, encode_png
+from ..shot.plan import ShotPlan
+from ..shot.windows import owners
 from ..tracking.framing import crop_and_resize
 from .anew import beside
-from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, read_json, take_of
+from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, job_key, read_json, take_of
 from .drive import is_leaving
+from .join import passed_over
+from .shares import Shares
 
 LOGGER = logging.getLogger(__name__)
+Run = Callable[[JobRequest, Path, str, OnEvent, Callable[[], bool]], JobOutcome]
+MOST_JOBS = 4
+"""Windows whose jobs are followed at the same time."""
+JOBS_SHARE, CARRYING_SHARE = 0.6, 0.08
+"""Guesses: the part of a take's progress that its jobs are, where frames are composed afterwards, and the part of a job
+before it is sent."""
 WAIT_S = 0.2
 """Seconds between two looks at the lease of somebody who makes the same take."""
 LEASE_DIGITS, JOB_ID_DIGITS = 16, 32
@@ -42,21 +56,21 @@ def run_take(
     """Find the take of ``request`` or have ``server`` make it; blocks, needs no Blender, any thread.
 
     Of several processes with one cache one makes it and the others wait; one that is stopped withdraws itself only.
-    Without a cache in common they share the job on the server, whose id is made of what it asks for.  ``anew``: have it
-    made although it is there, by a job of its own; the new one takes the old one's place when it is whole.
-    ``on_event`` gets the events of `client.take.run_job`.  ``should_stop`` is asked as often as `run_job` asks it, and
-    between two frames of what follows.  ``lease_s``: see `run_job`.  Raises whatever `run_job` raises, `JobCancelled`,
-    and `StorageError`.
+    Without a cache in common they share the jobs on the server, whose ids are made of what they ask for.  ``anew``:
+    have it made although it is there, by jobs of its own; the new one takes the old one's place when it is whole.
+    ``on_event`` gets the events of `client.take.run_job`, from several threads where the shot has several windows, one
+    at a time.  ``should_stop`` is asked as often as `run_job` asks it, and between two frames of what follows.
+    ``lease_s``: see `run_job`.  Raises whatever `run_job` raises, `JobCancelled`, and `StorageError`.
     """
     others_wait: list[Callable[[], bool]] = []
 
-    def run(made: TakeRequest, job_id: str) -> JobOutcome:
+    def run(job: JobRequest, folder: Path, job_id: str, tell: OnEvent, stop: Callable[[], bool]) -> JobOutcome:
         return run_job(
             server,
-            request.job,
-            made.folder / "model",
-            on_event=on_event,
-            should_stop=should_stop,
+            job,
+            folder,
+            on_event=tell,
+            should_stop=stop,
             job_id=job_id,
             lease_s=lease_s,
             timeout_s=timeout_s,
@@ -66,7 +80,7 @@ def run_take(
 
     if anew:
         with beside(request.folder) as folder:
-            said = _make(replace(request, folder=folder), run, uuid.uuid4().hex, should_stop, anew=True)
+            said = _Making(replace(request, folder=folder), run, on_event, should_stop, anew=True).make()
         return take_of(request.folder, said, cached=False)
     found = find_take(request)
     if found is not None:
@@ -84,40 +98,163 @@ def run_take(
             found = find_take(request)
             if found is not None:
                 return found
-            said = _make(request, run, request.job_key[:JOB_ID_DIGITS], should_stop)
+            said = _Making(request, run, on_event, should_stop).make()
             return take_of(request.folder, said, cached=False)
 
 
-def _make(
-    request: TakeRequest,
-    run: Callable[[TakeRequest, str], JobOutcome],
-    job_id: str,
-    should_stop: Callable[[], bool] | None,
-    *,
-    anew: bool = False,
-) -> dict:
-    """Make the take of ``request`` out of the model's frames → what take.json says."""
-    started = time.perf_counter()
-    # 1. The model's frames: from a take of the same job at another render size, or from the server.
-    outcome = (None if anew else _frames_of_another_size(request)) or run(request, job_id)
-    received = time.perf_counter()
-    # 2. The shot's frames.
-    names = [f"{index + 1:04d}.png" for index in range(len(request.plan.frames))]
-    _write_frames(request, outcome, names, should_stop)
-    # 3. What they were made from.
-    for name, frame in zip(names, request.job.tracking_video, strict=False):
-        _check_stop(should_stop)
-        write_whole(request.folder / "tracking" / name, encode_png(frame))
-    write_whole(request.folder / "first_frame.png", request.job.first_frame_png)
-    # 4. take.json, which makes it a take.
-    timings = dict(request.timings)
-    timings["job"] = received - started
-    timings["frames"] = time.perf_counter() - received
-    timings.update({f"job.{name}": seconds for name, seconds in outcome.timings.items()})
-    timings["take"] = time.perf_counter() - started
-    said = _description(request, outcome, names, timings)
-    write_whole(request.folder / "take.json", json.dumps(said, indent=1, sort_keys=True).encode())
-    return said
+class _Making:
+    """One take being made."""
+
+    def __init__(self, request: TakeRequest, run: Run, on_event, should_stop, *, anew: bool = False):
+        self._request, self._plan, self._run, self._anew = request, request.plan, run, anew
+        self._should_stop = should_stop or (lambda: False)
+        self._tell = Shares(on_event, len(self._plan.windows), JOBS_SHARE if self._plan.keeps_detail else 1.0)
+        self._names = [f"{index + 1:04d}.png" for index in range(len(self._plan.frames))]
+
+    def make(self) -> dict:
+        """What take.json says."""
+        request, started = self._request, time.perf_counter()
+        # 1. The model's frames: from a take of the same job at another render size, or from the server.
+        made = self._windows()
+        received = time.perf_counter()
+        # 2. The shot's frames.
+        self._join(made)
+        self._write_frames()
+        # 3. What they were made from.
+        for name, frame in zip(self._names, self._plan.frames, strict=True):
+            _check_stop(self._should_stop)
+            write_whole(request.folder / "tracking" / name, encode_png(request.shot.passes(frame)[0]))
+        write_whole(request.folder / "first_frame.png", request.first_frame_png)
+        # 4. take.json, which makes it a take.
+        timings = dict(request.timings)
+        timings["job"] = received - started
+        timings["frames"] = time.perf_counter() - received
+        timings.update({f"job.{name}": seconds for name, seconds in made[0].outcome.timings.items()})
+        timings["take"] = time.perf_counter() - started
+        said = _description(request, made, self._names, timings)
+        write_whole(request.folder / "take.json", json.dumps(said, indent=1, sort_keys=True).encode())
+        return said
+
+    # ── The model's frames ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _windows(self) -> list[Made]:
+        """Every window's frames.  Those that do not follow another one are made at the same time."""
+        numbers = range(len(self._plan.windows))
+        if len(numbers) == 1:
+            return [self._window(0, b"", self._should_stop)]
+        chains = [[number] for number in numbers if not self._request.follows(number)]
+        for number in numbers:
+            if self._request.follows(number):
+                next(chain for chain in chains if chain[-1] == number - 1).append(number)
+        failed = threading.Event()
+
+        def stop() -> bool:
+            return failed.is_set() or self._should_stop()
+
+        def make_chain(chain: list[int]) -> list[Made]:
+            done: list[Made] = []
+            try:
+                for number in chain:
+                    done.append(self._window(number, _frame_of(done[-1], number, self._plan) if done else b"", stop))
+            except BaseException:
+                failed.set()
+                raise
+            return done
+
+        with ThreadPoolExecutor(min(len(chains), MOST_JOBS), thread_name_prefix="das window") as pool:
+            futures = [pool.submit(make_chain, chain) for chain in chains]
+            wait(futures)
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:  # the one that made the others stop
+            raise next((error for error in errors if not isinstance(error, JobCancelled)), errors[0])
+        return sorted((made for future in futures for made in future.result()), key=lambda made: made.number)
+
+    def _window(self, number: int, before: bytes, stop: Callable[[], bool]) -> Made:
+        tell = self._tell.of(number)
+
+        def carrying(done: int, of: int) -> None:
+            tell(Progress("carrying", done, of, CARRYING_SHARE * done / of))
+
+        def after_carrying(event: object) -> None:
+            if isinstance(event, Progress):
+                event = replace(event, fraction=CARRYING_SHARE + (1.0 - CARRYING_SHARE) * event.fraction)
+            tell(event)
+
+        job = self._request.window_job(number, before, progress=carrying, should_stop=stop)
+        key = job_key(job)
+        several = len(self._plan.windows) > 1
+        part = f"windows/{number + 1:02d}" if several else "model"
+        folder = self._request.folder / part
+        outcome = None if self._anew else _frames_of_another_take(self._request, key, folder, job.spec.kept_frames)
+        if outcome is None:
+            job_id = uuid.uuid4().hex if self._anew else key[:JOB_ID_DIGITS]
+            outcome = self._run(job, folder, job_id, after_carrying, stop)
+        return Made(number, part, key, job, outcome)
+
+    def _join(self, made: list[Made]) -> None:
+        """``model/``: one frame for each of the shot, where windows overlap from both."""
+        if len(made) == 1:
+            return
+        windows, folder = self._plan.windows, self._request.folder / "model"
+        for index, name in enumerate(self._names):
+            _check_stop(self._should_stop)
+            first, second, share = owners(windows, index)
+            png = _bytes_of(made[windows.index(first)], index - first.start)
+            if second is not None:
+                after = _bytes_of(made[windows.index(second)], index - second.start)
+                png = encode_png(passed_over(_pixels(png), _pixels(after), share))
+            write_whole(folder / name, png)
+
+    # ── The shot's frames ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _write_frames(self) -> None:
+        request, framing = self._request, self._plan.framing
+
+        def model_frame(index: int) -> bytes:
+            return (request.folder / "model" / self._names[index]).read_bytes()
+
+        def keep(index: int, frame: np.ndarray) -> None:
+            write_whole(request.folder / "frames" / self._names[index], encode_png(frame))
+
+        if self._plan.keeps_detail:
+            request.detail.compose(
+                range(len(self._names)),
+                lambda index: _pixels(model_frame(index)),
+                keep,
+                progress=self._tell.composing,
+                should_stop=self._should_stop,
+            )
+            return
+        for index, name in enumerate(self._names):
+            _check_stop(self._should_stop)
+            if framing.is_exact:
+                write_whole(request.folder / "frames" / name, model_frame(index))
+            else:
+                keep(index, crop_and_resize(_pixels(model_frame(index))[None], framing)[0])
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a server has made of a window: ``part`` of the take's folder holds it."""
+
+    number: int
+    part: str
+    key: str
+    job: JobRequest
+    outcome: JobOutcome
+
+
+def _frame_of(made: Made, number: int, plan: ShotPlan) -> bytes:
+    """The first frame of the window ``number`` as the window before made it."""
+    return _bytes_of(made, plan.windows[number].start - plan.windows[made.number].start)
+
+
+def _bytes_of(made: Made, place: int) -> bytes:
+    return made.outcome.frames[place].read_bytes()
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    return decode_png(png, name="A frame of the model", error=StorageError)
 
 
 def _check_stop(should_stop: Callable[[], bool] | None) -> None:
@@ -125,22 +262,25 @@ def _check_stop(should_stop: Callable[[], bool] | None) -> None:
         raise JobCancelled("The take was cancelled.")
 
 
-def _frames_of_another_size(request: TakeRequest) -> JobOutcome | None:
-    """The model's frames out of a take of the same job, the folder of ``request`` itself included."""
+def _frames_of_another_take(request: TakeRequest, key: str, folder: Path, count: int) -> JobOutcome | None:
+    """A job's ``count`` frames out of another take that had the same job, or of a damaged one in this very place."""
     for path in sorted(request.folder.parent.glob("*/take.json"), key=_age_s):  # one that was made anew goes first
         said = read_json(path)
-        if said is None or said.get("layout") != LAYOUT or said.get("job_key") != request.job_key:
+        if said is None or said.get("layout") != LAYOUT:
             continue
-        names = [f"model/{index + 1:04d}.png" for index in range(len(request.plan.frames))]
-        files = said.get("files", {})
-        if not all(name in files and holds(path.parent / name, files[name]) for name in names):
+        window = next((window for window in said.get("windows", ()) if window.get("job_key") == key), None)
+        if window is None:
             continue
-        for name in names:
-            if path.parent != request.folder:
-                write_whole(request.folder / name, (path.parent / name).read_bytes())
+        names, files = [f"{index + 1:04d}.png" for index in range(count)], said.get("files", {})
+        kept = {name: path.parent / window["part"] / name for name in names}
+        if not all(holds(file, files.get(f"{window['part']}/{name}", "")) for name, file in kept.items()):
+            continue
+        for name, file in kept.items():
+            if file != folder / name:
+                write_whole(folder / name, file.read_bytes())
         LOGGER.info("take %s: the model's frames come from %s", request.key, path.parent)
-        frames = [request.folder / name for name in names]
-        return JobOutcome(said["job_id"], frames, said["report"].get("job", {}), [], {})
+        frames = [folder / name for name in names]
+        return JobOutcome(window["job_id"], frames, window.get("report", {}), [], {})
     return None
 
 
@@ -151,29 +291,29 @@ def _age_s(path: Path) -> float:
         return 0.0
 
 
-def _write_frames(request: TakeRequest, outcome: JobOutcome, names: list[str], should_stop) -> None:
-    """Crop and resize the model's frames into the shot's, one at a time."""
-    framing = request.plan.framing
-    for path, name in zip(outcome.frames, names, strict=True):
-        _check_stop(should_stop)
-        png = path.read_bytes()
-        if not framing.is_exact:
-            pixels = decode_png(png, name=f"The frame {path}", error=StorageError)
-            png = encode_png(crop_and_resize(pixels[None], framing)[0])
-        write_whole(request.folder / "frames" / name, png)
-
-
-def _description(request: TakeRequest, outcome: JobOutcome, names: list[str], timings: dict[str, float]) -> dict:
-    plan, spec = request.plan, request.job.spec
-    kept = [f"{part}/{name}" for part in ("frames", "model", "tracking") for name in names] + ["first_frame.png"]
+def _description(request: TakeRequest, made: list[Made], names: list[str], timings: dict[str, float]) -> dict:
+    plan, spec = request.plan, made[0].job.spec
+    parts = {one.part: [path.name for path in one.outcome.frames] for one in made}
+    parts |= {part: names for part in ("frames", "model", "tracking")}
+    kept = [f"{part}/{name}" for part, held in sorted(parts.items()) for name in held] + ["first_frame.png"]
     files = {name: blob_sha((request.folder / name).read_bytes()) for name in kept}
     return {
         "layout": LAYOUT,
         "key": request.key,
         "job_key": request.job_key,
-        "job_id": outcome.job_id,
+        "job_id": made[0].outcome.job_id,
         "frame_numbers": list(plan.frames),
         "files": files,
+        "windows": [
+            {
+                "job_key": one.key,
+                "job_id": one.outcome.job_id,
+                "part": one.part,
+                "frames": [plan.frames[plan.windows[one.number].start], plan.frames[plan.windows[one.number].stop - 1]],
+                "report": one.outcome.report,
+            }
+            for one in made
+        ],
         "report": {
             **{name: value for name, value in asdict(spec).items() if name != "options"},
             "options": spec.options,
@@ -182,9 +322,13 @@ def _description(request: TakeRequest, outcome: JobOutcome, names: list[str], ti
             "model_size": list(plan.model_size),
             "crop": list(plan.framing.crop),
             "notes": list(plan.notes),
-            "first_frame_sha256": blob_sha(request.job.first_frame_png),
-            "tracking_video_sha256": array_sha(request.job.tracking_video),
-            "job": outcome.report,
+            "keep_detail": plan.keeps_detail,
+            "key_pictures": [
+                {"frame": plan.frames[picture.index], "sha256": blob_sha(picture.png)} for picture in request.pictures
+            ],
+            "first_frame_sha256": blob_sha(request.first_frame_png),
+            "tracking_video_sha256": array_sha(made[0].job.tracking_video),
+            "job": made[0].outcome.report,
         },
         "timings": timings,
     }

@@ -20,6 +20,7 @@ seen faintly at both keys' places while one passes over into the other.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,12 +57,16 @@ class Composed:
 
 
 class Composer:
-    """Composes frames from K ``pictures`` [H,W,3 or 4] of one size, u8 or f32 (linear light), alpha 0 = not painted."""
+    """Composes frames from K ``pictures`` [H,W,3 or 4] of one size, u8 or f32 (linear light), alpha 0 = not painted.
+
+    Several threads may compose at a time.
+    """
 
     def __init__(self, pictures: Sequence[np.ndarray], *, pixels_per_tile: int = _PIXELS_PER_TILE):
         self._pictures = [np.asarray(picture) for picture in pictures]
         self._tile = max(1, int(pixels_per_tile))
         self._pyramids: list[Pyramid] | None = None
+        self._lock = threading.Lock()
         _check_pictures(self._pictures)
 
     def compose(self, frame: FrameCorrespondences, fill: np.ndarray | None = None) -> Composed:
@@ -71,10 +76,11 @@ class Composer:
         painted.  Raises `SettingsError` when the sizes do not fit together.
         """
         self._check_frame(frame, fill)
-        if self._pyramids is None:
-            self._pyramids = [
-                _prepared(picture, edges) for picture, edges in zip(self._pictures, frame.key_edges, strict=True)
-            ]
+        with self._lock:
+            if self._pyramids is None:
+                self._pyramids = [
+                    _prepared(picture, edges) for picture, edges in zip(self._pictures, frame.key_edges, strict=True)
+                ]
         height, width = frame.coverage.shape
         picture = np.zeros((height, width, 3), dtype=np.float32)
         known = np.zeros((height, width), dtype=bool)

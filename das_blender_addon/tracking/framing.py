@@ -7,6 +7,7 @@ camera sees more on the two sides that are left over.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,6 +85,34 @@ def fit_framing(render_size: tuple[int, int], model_size: tuple[int, int], *, pi
         render_size=(int(render_size[0]), int(render_size[1])),
         model_size=(int(model_size[0]), int(model_size[1])),
         crop=(left, top, right, bottom),
+    )
+
+
+def picture_framing(framing: Framing) -> Framing:
+    """Where the shot lies in a picture that has the render's own pixels and shows at least what the model sees.
+
+    The shot's pixels are whole pixels of the picture.
+    """
+    left, top, right, bottom = framing.crop
+    width, height = framing.render_size
+    beyond_x = math.ceil(round(left * width / (right - left), 6))
+    beyond_y = math.ceil(round(top * height / (bottom - top), 6))
+    size = (width + 2 * beyond_x, height + 2 * beyond_y)
+    crop = (float(beyond_x), float(beyond_y), float(beyond_x + width), float(beyond_y + height))
+    return Framing(render_size=framing.render_size, model_size=size, crop=crop)
+
+
+def seen_part(inner: Framing, outer: Framing) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of ``inner``'s whole picture in pixels of ``outer``'s; both frame the same shot."""
+    left, top, right, bottom = inner.crop
+    out_left, out_top, out_right, out_bottom = outer.crop
+    across, down = (out_right - out_left) / (right - left), (out_bottom - out_top) / (bottom - top)
+    width, height = inner.model_size
+    return (
+        out_left - left * across,
+        out_top - top * down,
+        out_left + (width - left) * across,
+        out_top + (height - top) * down,
     )
 
 

@@ -10,6 +10,7 @@ the shot; readers map the file.  The folder belongs to whoever made it, and is r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -51,6 +52,11 @@ class SpooledVertices:
             there = np.flatnonzero(self._order < count)
             frame[there] = block[self._order[there]]
         return frame
+
+    def part(self, indices: Sequence[int]) -> SpooledVertices:
+        """The frames ``indices`` (0 to T − 1), still on disk."""
+        chosen = list(indices)
+        return SpooledVertices(self._path, self._starts[chosen], self._counts[chosen], self._order)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         frames = np.stack([self[index] for index in range(len(self))])

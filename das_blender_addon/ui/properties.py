@@ -6,7 +6,15 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import (
+    BoolProperty,
+    CollectionProperty,
+    EnumProperty,
+    FloatProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
 
 from .. import compat
 from ..client.known_servers import known_capabilities
@@ -46,6 +54,23 @@ def _server_was_set(settings, _context):
     """Whoever sets it in this session has agreed to it; reading a file does not come here."""
     if settings.server:
         remember_answer(settings.server, USE_FILES, keep=not bpy.app.background)
+
+
+class DAS_PG_key_picture(bpy.types.PropertyGroup):
+    """A key picture besides the first frame."""
+
+    frame: IntProperty(name="Frame", description="Frame that the picture shows", default=1, options=set())
+    path: StringProperty(
+        name="Picture",
+        description="Picture of your own, of any format that Blender reads; empty uses the one that is rendered",
+        subtype="FILE_PATH",
+        options=compat.relative_path_options(),
+    )
+    image: PointerProperty(
+        name="Image in This File",
+        description="Image of this file that is the picture, with strokes that were not saved yet",
+        type=bpy.types.Image,
+    )
 
 
 class DAS_PG_settings(bpy.types.PropertyGroup):
@@ -91,12 +116,31 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         default="AUTO",
         options=set(),
     )
-    compose: BoolProperty(
-        name="Keep First Frame Detail",
-        description="Carry the first frame's own pixels along wherever its surfaces stay visible (models that can)",
-        default=True,
+    compose: EnumProperty(
+        name="Keep Key Picture Detail",
+        description="Carry the key pictures' own pixels along wherever their surfaces are seen, at the render's size; "
+        "the model paints the rest",
+        items=(
+            ("AUTO", "Automatic", "With models that are made for it: the preview model, not the full model", 2),
+            ("ON", "On", "The pictures' own pixels wherever a surface of theirs is seen", 1),
+            ("OFF", "Off", "The model's own frames", 0),
+        ),
+        default="AUTO",
         options=set(),
     )
+    key_mode: EnumProperty(
+        name="Key Pictures",
+        description="Pictures of the shot that the frames between are made from",
+        items=(
+            ("AUTO", "Automatic", "As many as the shot needs with the preview model, the first frame with others", 0),
+            ("FIRST", "First Frame", "Only the first frame", 1),
+            ("LIST", "List", "The first frame and those of the list", 2),
+        ),
+        default="AUTO",
+        options=set(),
+    )
+    key_pictures: CollectionProperty(type=DAS_PG_key_picture, name="Key Pictures")
+    key_index: IntProperty(name="Active Key Picture", default=0, min=0, options=set())
     use_shot_range: BoolProperty(
         name="Shot Range",
         description="Use a frame range of its own instead of the scene's",
@@ -216,7 +260,7 @@ class DAS_PG_session(bpy.types.PropertyGroup):
     progress: FloatProperty(min=0.0, max=1.0, options={"SKIP_SAVE"})
 
 
-CLASSES = (DAS_PG_settings, DAS_PG_session)
+CLASSES = (DAS_PG_key_picture, DAS_PG_settings, DAS_PG_session)
 
 
 def register():

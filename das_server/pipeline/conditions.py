@@ -42,9 +42,15 @@ def encode_tracking(
     return border.encode(pipeline.vae, pixels, generator)
 
 
-def starting_picture(pipeline: Encoding, tracking_video: np.ndarray, image: Image.Image) -> np.ndarray:
-    """What the model is given to start from, u8: the first frame [1,H,W,3], or carried along the tracks [T,H,W,3]."""
+def starting_picture(
+    pipeline: Encoding, tracking_video: np.ndarray, image: Image.Image, carried_video: np.ndarray | None
+) -> np.ndarray:
+    """What the model is given to start from, u8: the first frame [1,H,W,3]; or, with a model that was trained on that,
+    the ``carried_video`` [T,H,W,3] that came with the request, else the first frame carried along the tracks.
+    """
     _, height, width, _ = tracking_video.shape
+    if pipeline.carries_first_frame and carried_video is not None:
+        return carried_video
     frame = border.image_to_frame(image, width, height)
     return carry(frame[0], tracking_video) if pipeline.carries_first_frame else frame
 

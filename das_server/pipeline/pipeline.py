@@ -36,7 +36,7 @@ from .needs import check_room, needs_at_home
 from .precision import check_float8
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
 from .randomness import default_stream, deterministic_kernels, tracking_stream
-from .request import check_choices, check_clip, check_generators, check_latents, check_texts, step_caller
+from .request import check_carried, check_choices, check_clip, check_generators, check_latents, check_texts, step_caller
 from .scheduler import check_step_count, guidance_at, load_scheduler
 
 log = logging.getLogger(__name__)
@@ -201,6 +201,7 @@ class DasPipeline:
         generator: torch.Generator | None = None,
         tracking_generator: torch.Generator | None = None,
         tracking_range: TrackingRange = "signed",
+        carried_video: np.ndarray | None = None,
         latents: torch.Tensor | None = None,
         vae_tiling: bool | Literal["auto"] | None = None,
         callback_on_step_end: Callable[..., Any] | None = None,
@@ -215,8 +216,8 @@ class DasPipeline:
         ``tracking_video``: u8 [T,H,W,3], whose size is the result's.  ``image``: the first frame, any size.
         ``negative_prompt`` None is the empty text.  ``generator``: seed 42 when None.  ``tracking_generator``: derived
         from the generator's seed when None.  ``tracking_range``: how the tracking video enters the VAE: "signed" −1…1
-        as trained, "unit" 0…1 as in the published demo.  ``latents``: initial noise [1,F,C,h,w].  ``vae_tiling`` None
-        or "auto": the pipeline's own setting.
+        as trained, "unit" 0…1 as in the published demo.  ``carried_video``: u8 [T,H,W,3], see `starting_picture`.
+        ``latents``: initial noise [1,F,C,h,w].  ``vae_tiling`` None or "auto": the pipeline's own setting.
         ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,C,h,w] f32), or, if it takes four
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
         ``should_stop``: asked between stages and steps.  ``on_stage``: told "encoding", "denoising", "decoding".
@@ -225,6 +226,7 @@ class DasPipeline:
         """
         # 1. Guard: everything wrong with a request is said before any work.
         num_frames, height, width = check_clip(tracking_video, image, self.transformer, self.vae)
+        check_carried(carried_video, tracking_video, self.carries_first_frame)
         check_texts(prompt, negative_prompt)
         check_choices(tracking_range, output_type, guidance_scale, vae_tiling)
         check_generators(generator=generator, tracking_generator=tracking_generator)
@@ -268,7 +270,7 @@ class DasPipeline:
             # 3. Conditions and noise, drawn in the published order.
             _raise_if_stopped(stop)
             (self.vae.enable_tiling if tiling else self.vae.disable_tiling)()
-            picture = starting_picture(self, tracking_video, image)
+            picture = starting_picture(self, tracking_video, image, carried_video)
             if on_picture and self.carries_first_frame:
                 on_picture(picture)
             tracking = encode_tracking(self, tracking_video, tracking_range, tracking_generator)
@@ -321,7 +323,7 @@ class DasPipeline:
             self.vae.to(self.device)
 
     def _modulation_of(self, timesteps: list[int]) -> dict[int, StepModulation]:
-        """Tables of the timesteps, kept for later clips (4 MB each for the full model)."""
+        """Tables of the timesteps, kept for later clips."""
         if len(self._modulation) > MAX_KEPT_TIMESTEPS:
             self._modulation.clear()
         missing = [timestep for timestep in timesteps if timestep not in self._modulation]

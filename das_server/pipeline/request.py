@@ -52,6 +52,21 @@ def check_clip(
     return num_frames, height, width
 
 
+def check_carried(carried_video: np.ndarray | None, tracking_video: np.ndarray, is_read: bool) -> None:
+    """Raise `JobRejected` for a carried video that this model does not read, or that is none of the clip's."""
+    if carried_video is None:
+        return
+    if not is_read:
+        raise JobRejected("This model does not read a carried video: leave it out.", field="carried_video")
+    if not isinstance(carried_video, np.ndarray) or carried_video.dtype != np.uint8:
+        raise JobRejected("The carried video must be a uint8 array [T,H,W,3].", field="carried_video")
+    if carried_video.shape != tracking_video.shape:
+        raise JobRejected(
+            f"The carried video is {list(carried_video.shape)} and the tracking video {list(tracking_video.shape)}.",
+            field="carried_video",
+        )
+
+
 def check_texts(prompt: str, negative_prompt: str | None) -> None:
     """Raise `JobRejected` for a text that is none, or that no file or message could carry."""
     for field, text in (("prompt", prompt), ("negative_prompt", negative_prompt or "")):

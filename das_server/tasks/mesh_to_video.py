@@ -6,11 +6,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from das_blender_addon.errors import JobCancelled, JobRejected
 from das_blender_addon.protocol import sizes
-from das_blender_addon.protocol.frames import CODECS, unpack_first_frame_xy
+from das_blender_addon.protocol.frames import CODECS
 from das_blender_addon.protocol.messages import JobInput, JobSpec, ModelCapability
 from das_server import media
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult
@@ -23,11 +21,8 @@ MAX_PROMPT_LENGTH = 10_000
 MAX_SEED = 2**63 - 1
 MAX_GUIDANCE = 100.0
 NEEDED_INPUTS = ("tracking_video", "first_frame")
-COMPOSE_INPUTS = ("first_frame_xy", "first_frame_visible")
-"""Read by models that compose; the second is optional, because the first says it too."""
-
-OPTIONS = ("compose",)
-"""Settings that this task knows besides the ordinary ones: ``compose`` bool, for models that read "first_frame_xy"."""
+CARRIED = "carried_video"
+"""What key pictures show of every frame, for models that read it; without it they carry the first frame themselves."""
 
 
 # ── Before a job is accepted ────────────────────────────────────────────────────────────────────────────────────────
@@ -37,7 +32,7 @@ def check(spec: JobSpec, inputs: list[JobInput], model: ModelCapability) -> None
     """Compare a request with what ``model`` takes; raises `JobRejected` that names field, value and valid values."""
     _check_settings(spec, model)
     roles = [one.role for one in inputs]
-    known = [*NEEDED_INPUTS, *(COMPOSE_INPUTS if "first_frame_xy" in model.inputs else ())]
+    known = [*NEEDED_INPUTS, *((CARRIED,) if CARRIED in model.inputs else ())]
     for role in roles:
         if role not in known:
             words = ", ".join(known)
@@ -49,23 +44,12 @@ def check(spec: JobSpec, inputs: list[JobInput], model: ModelCapability) -> None
     for role in NEEDED_INPUTS:
         if role not in roles:
             raise JobRejected(f"The input {role!r} is missing; {model.name} cannot work without it.", field="inputs")
-    if composes(spec, model) and "first_frame_xy" not in roles:
-        raise JobRejected(
-            "The input 'first_frame_xy' is missing; send it, or set the option compose to false.", field="inputs"
-        )
     by_role = {one.role: one for one in inputs}
     window = [spec.num_frames, spec.height, spec.width]
     _check_png(by_role["first_frame"])
     _check_array(by_role["tracking_video"], "uint8", [*window, 3])
-    if "first_frame_xy" in by_role:
-        _check_array(by_role["first_frame_xy"], "uint16", [*window, 2])
-    if "first_frame_visible" in by_role:
-        _check_array(by_role["first_frame_visible"], "bool", window)
-
-
-def composes(spec: JobSpec, model: ModelCapability) -> bool:
-    """Whether the result is composed with the first frame's own pixels, where the model offers that."""
-    return "first_frame_xy" in model.inputs and spec.options.get("compose", True)
+    if CARRIED in by_role:
+        _check_array(by_role[CARRIED], "uint8", [*window, 3])
 
 
 def _check_settings(spec: JobSpec, model: ModelCapability) -> None:
@@ -96,10 +80,8 @@ def _check_settings(spec: JobSpec, model: ModelCapability) -> None:
                 f"{field} has {len(getattr(spec, field))} characters but at most {MAX_PROMPT_LENGTH} are taken.",
                 field=field,
             )
-    for name, value in spec.options.items():
-        _check_is_one_of("options", name, OPTIONS, model)
-        if not isinstance(value, bool):
-            raise JobRejected(f"The option {name} is {value!r} but must be true or false.", field="options")
+    for name in spec.options:
+        raise JobRejected(f"The option {str(name)[:40]!r} is not known; {model.name} takes none.", field="options")
 
 
 def _check_is_one_of(field: str, value: Any, valid: Any, model: ModelCapability) -> None:
@@ -142,7 +124,7 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
     # 1. Conditions: checked before the model is touched.
     first_frame = media.read_first_frame(inputs["first_frame"].content, spec.width, spec.height)
     tracking_video = inputs["tracking_video"].array()
-    correspondences = _read_correspondences(inputs) if spec.options.get("compose", True) else None
+    carried_video = inputs[CARRIED].array() if CARRIED in inputs else None
 
     # 2. The model.
     pipeline = context.pipeline(spec.model)
@@ -165,6 +147,7 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
         guidance_scale=spec.guidance_scale,
         generator=torch.Generator().manual_seed(spec.seed),
         tracking_range=spec.tracking_range,
+        carried_video=carried_video,
         callback_on_step_end=on_step_end,
         should_stop=context.should_stop,
         on_stage=on_stage,
@@ -172,28 +155,13 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
     )
     frames = result.frames
 
-    # 3. The first frame's own pixels where it shows the same point, for models that say so.
-    if correspondences is not None:
-        from das_server.pipeline.compose import compose
-
-        context.emit_progress("composing", 0, 1)
-        frames = compose(frames, np.asarray(first_frame), *correspondences, tracking_video=tracking_video)
     if context.should_stop():
         raise JobCancelled("The job was cancelled.")
 
     report = {
         "tracking_range": spec.tracking_range,
-        "composed": correspondences is not None,
+        "carried": carried_video is not None,
         "pipeline": result.settings,
     }
     return TaskResult(frames=frames[: spec.kept_frames], report=report)
 
-
-def _read_correspondences(inputs: dict[str, LoadedInput]) -> tuple[np.ndarray, np.ndarray] | None:
-    """(first_frame_xy f32 ``[T,H,W,2]`` pixels with NaN, visible bool ``[T,H,W]``), None where the model reads none."""
-    if "first_frame_xy" not in inputs:
-        return None
-    xy, visible = unpack_first_frame_xy(inputs["first_frame_xy"].array())
-    if "first_frame_visible" in inputs:
-        visible &= inputs["first_frame_visible"].array()
-    return xy, visible

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from das_server.pipeline.carry import carry, look_up, planes
-from das_server.pipeline.compose import compose, first_frame_grid
+from das_server.training.first_frame_composition import compose, first_frame_grid
 
 MOVING_LEVELS = 24
 """A pixel moves when it differs from the first frame's at the same place by more 8-bit levels than this."""

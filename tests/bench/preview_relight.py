@@ -68,8 +68,8 @@ def relit_videos(clip, composed: np.ndarray, model: np.ndarray) -> Iterator[tupl
     """(way, composed frames with their carried part relit) for every way. Holes stay as they are: the model's."""
     import torch
 
-    from das_server.pipeline.compose import feathered
     from das_server.training.evaluate import along_tracks
+    from das_server.training.first_frame_composition import feathered
 
     moments = range(1, len(composed))
     videos = {"carried": along_tracks(clip.rgb[0], clip)[1:], "own": along_tracks(model[0], clip)[1:],
@@ -89,8 +89,8 @@ def relit_videos(clip, composed: np.ndarray, model: np.ndarray) -> Iterator[tupl
 
 def measure_clips(checkpoint: Path, clips: list) -> list[dict]:
     """One row per clip and way, `evaluate.measure`'s numbers; the first way of each clip is "composed"."""
-    from das_server.pipeline.compose import compose
     from das_server.training import evaluate as evaluation
+    from das_server.training.first_frame_composition import compose
 
     runner, rows = evaluation.PreviewRunner(checkpoint), []
     for clip in clips:

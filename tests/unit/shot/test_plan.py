@@ -9,7 +9,8 @@ import pytest
 
 from das_blender_addon.errors import ModelError, SceneError, SettingsError, ShotTooLong
 from das_blender_addon.protocol.messages import SizeRange
-from das_blender_addon.shot.plan import check_frames, first_frame_digest, plan, shot_from_geometry
+from das_blender_addon.shot.plan import check_frames, plan
+from das_blender_addon.shot.tracked import first_frame_digest, shot_from_geometry
 from das_blender_addon.tracking.geometry import CameraPath, GeometrySequence
 from tests.support.capabilities import capabilities_of, model_capability
 

@@ -21,7 +21,8 @@ from das_blender_addon.errors import (
 )
 from das_blender_addon.protocol.messages import Attach, Cancel, Fetch, Submit
 from das_blender_addon.protocol.png import decode_png, encode_png
-from das_blender_addon.shot.plan import ShotTracking, plan
+from das_blender_addon.shot.plan import plan
+from das_blender_addon.shot.tracked import ShotTracking
 from das_blender_addon.take.cache import TakeSettings, find_take, load_take, take_request
 from das_blender_addon.take.run import run_take
 from das_blender_addon.tracking.geometry import TrackingVideo

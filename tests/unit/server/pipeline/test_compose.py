@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from das_server.pipeline.compose import HIDDEN_SHARE, compose, nearness
+from das_server.training.first_frame_composition import HIDDEN_SHARE, compose, nearness
 
 FRAMES, HEIGHT, WIDTH = 3, 20, 28
 ROUNDING_LEVELS = 1

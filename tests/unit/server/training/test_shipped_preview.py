@@ -8,8 +8,8 @@ import pytest
 from safetensors import safe_open
 
 import das_server.models
-from das_server.pipeline.compose import compose
 from das_server.training.evaluate import HeldOutClip, PreviewRunner, plain_warp, psnr
+from das_server.training.first_frame_composition import compose
 from das_server.training.synthetic import make_clip, make_texture_bank
 
 CHECKPOINT = Path(das_server.models.__file__).parent / "das_preview"

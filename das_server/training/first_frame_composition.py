@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Composition of the preview: the first frame's own pixels where it saw the surface, the model's where it did not.
+"""Composition from one first frame at the model's size, for measuring a model: the first frame's own pixels where it
+saw the surface, the model's where it did not.  What users get is composed on their side, from several key pictures and
+at the render's size (`das_blender_addon/tracking/composition.py`).
 
 The exporter knows for every pixel which point of the first frame it shows. Where that point was visible then, its
 colour is looked up there; the model paints the rest (disocclusions, surfaces that enter, the background). Four steps,
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .carry import (
+from das_server.pipeline.carry import (
     FRAMES_AT_ONCE,
     depth_layers,
     diffuse,

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A planned shot that was exported: its tracking videos, and what its key pictures must show.  No Blender in here."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..errors import SceneError
+from ..tracking.framing import Framing
+from ..tracking.geometry import CameraPath, GeometrySequence, TrackingVideo
+from ..tracking.video import render_tracking_video
+from .plan import ShotPlan
+from .windows import owners
+
+
+@dataclass(frozen=True)
+class PictureView:
+    """What a picture of one frame of a shot must show.
+
+    ``frame``: Blender's.  ``is_first``: it is the shot's first.  ``size``: (width, height) in pixels.  ``framing``:
+    where the shot's picture lies in it.  ``digest``: SHA-256 (hex) of its geometry, camera and size.  ``appearance``:
+    digest of what else decides how it looks (materials, lights, world …), "" where that is not known.
+    """
+
+    frame: int
+    is_first: bool
+    size: tuple[int, int]
+    framing: Framing
+    digest: str
+    appearance: str
+
+    @property
+    def name(self) -> str:
+        """What to call the picture, for a sentence."""
+        return "first frame" if self.is_first else f"key picture of frame {self.frame}"
+
+
+@dataclass(frozen=True)
+class ShotTracking:
+    """A shot's tracking videos at the model's size.
+
+    ``videos``: one for each of ``plan.windows``, coloured by that window's first frame.  ``views``: what the key
+    pictures at ``plan.keys`` must show.  ``cameras``: those of the key pictures' frames, at ``plan.picture_size``.
+    ``geometry``: at ``plan.render_size``, for as long as its source is open; None where only the tracking videos count.
+    ``digest``: SHA-256 (hex) of it, else "".  ``timings``: seconds per station.
+    """
+
+    plan: ShotPlan
+    videos: tuple[TrackingVideo, ...]
+    views: tuple[PictureView, ...]
+    cameras: CameraPath
+    geometry: GeometrySequence | None = None
+    digest: str = ""
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tracking(self) -> TrackingVideo:
+        """The tracking video of the first window."""
+        return self.videos[0]
+
+    def passes(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tracking video u8 [H,W,3] and coverage bool [H,W] of the Blender frame ``frame``, at the model's size."""
+        index = self.plan.frames.index(frame)
+        window, _, _ = owners(self.plan.windows, index)
+        video = self.videos[self.plan.windows.index(window)]
+        return video.video[index - window.start], video.coverage[index - window.start]
+
+
+def shot_from_geometry(
+    geometry: GeometrySequence,
+    plan: ShotPlan,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> ShotTracking:
+    """Geometry exported at ``plan.render_size`` → the shot's tracking videos, seen by the overscanned cameras.
+
+    Raises `SceneError` when the first frame shows no surface, `JobCancelled`; see `render_tracking_video`.
+    """
+    started = time.perf_counter()
+    seen = replace(geometry, cameras=plan.framing.overscan(geometry.cameras))
+    total, done = sum(window.count for window in plan.windows), 0
+    videos = []
+    for window in plan.windows:
+        part = part_of(seen, range(window.start, window.stop))
+
+        def tell(count: int, _of: int, before: int = done) -> None:
+            if progress is not None:
+                progress(before + count, total)
+
+        try:
+            tracking = render_tracking_video(part, progress=tell, should_stop=should_stop)
+        except SceneError:  # nothing in view
+            if not videos:
+                raise
+            depths = videos[0].inverse_depth_range  # a window in the middle of a shot may begin with nothing in view
+            tracking = render_tracking_video(part, inverse_depth_range=depths, progress=tell, should_stop=should_stop)
+        videos.append(tracking)
+        done += window.count
+    check_in_view(videos[0])
+    wants_geometry = plan.keeps_detail or plan.reads_carried
+    return ShotTracking(
+        plan=plan,
+        videos=tuple(videos),
+        views=tuple(picture_view(geometry, plan, key) for key in plan.keys),
+        cameras=picture_cameras(geometry, plan),
+        geometry=geometry if wants_geometry else None,
+        digest=geometry_digest(geometry) if wants_geometry else "",
+        timings={"tracking": time.perf_counter() - started},
+    )
+
+
+def part_of(geometry: GeometrySequence, indices: Sequence[int]) -> GeometrySequence:
+    """The frames ``indices`` (0-based) of ``geometry`` as a sequence of their own; vertices stay where they are."""
+    vertices, chosen = geometry.vertices, list(indices)
+    return replace(
+        geometry,
+        vertices=vertices[chosen] if isinstance(vertices, np.ndarray) else vertices.part(chosen),
+        cameras=part_of_cameras(geometry.cameras, chosen),
+        frames=tuple(geometry.frames[index] for index in chosen),
+    )
+
+
+def part_of_cameras(cameras: CameraPath, indices: Sequence[int]) -> CameraPath:
+    """The cameras of the frames ``indices`` (0-based)."""
+    chosen = list(indices)
+    return replace(
+        cameras,
+        camera_from_world=cameras.camera_from_world[chosen],
+        focal_px=cameras.focal_px[chosen],
+        principal_px=cameras.principal_px[chosen],
+        clip_start=cameras.clip_start[chosen],
+        clip_end=cameras.clip_end[chosen],
+    )
+
+
+def picture_cameras(geometry: GeometrySequence, plan: ShotPlan) -> CameraPath:
+    """The cameras of the key pictures: those at ``plan.keys``, seeing what the pictures show."""
+    return part_of_cameras(plan.pictures.overscan(geometry.cameras), plan.keys)
+
+
+def picture_view(geometry: GeometrySequence, plan: ShotPlan, index: int) -> PictureView:
+    """What a picture of the frame ``index`` (0-based) must show; ``geometry`` at ``plan.render_size``."""
+    seen = part_of(replace(geometry, cameras=plan.pictures.overscan(geometry.cameras)), [index])
+    return PictureView(
+        frame=geometry.frames[index],
+        is_first=index == 0,
+        size=plan.picture_size,
+        framing=plan.pictures,
+        digest=first_frame_digest(seen),
+        appearance=geometry.appearance,
+    )
+
+
+def check_in_view(tracking: TrackingVideo) -> None:
+    """Raise `SceneError` when the first frame shows no surface."""
+    if not tracking.coverage[0].any():
+        raise SceneError(
+            f"No surface is in view in the first frame (frame {tracking.frames[0]}): point the camera at the subject "
+            "or start the shot at a frame that shows it."
+        )
+
+
+def geometry_digest(geometry: GeometrySequence) -> str:
+    """SHA-256 (hex) of all geometry and cameras of ``geometry``."""
+    cameras = geometry.cameras
+    digest = hashlib.sha256(f"{geometry.frames} {cameras.width}x{cameras.height}".encode())
+    arrays = (
+        geometry.triangles,
+        cameras.camera_from_world,
+        cameras.focal_px,
+        cameras.principal_px,
+        cameras.clip_start,
+        cameras.clip_end,
+    )
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    for index in range(geometry.num_frames):
+        digest.update(np.ascontiguousarray(geometry.vertices[index]))
+    return digest.hexdigest()
+
+
+def first_frame_digest(geometry: GeometrySequence) -> str:
+    """SHA-256 (hex) of the first frame's geometry, camera, picture size and frame number.
+
+    What comes only in later frames (NaN vertices in the first) does not count: the first frame can be exported alone.
+    """
+    cameras, vertices = geometry.cameras, geometry.vertices[0]
+    there = np.isfinite(vertices).all(axis=1)
+    triangles = geometry.triangles[there[geometry.triangles].all(axis=1)]
+    digest = hashlib.sha256(f"{geometry.frames[0]} {cameras.width}x{cameras.height}".encode())
+    for array in (
+        (np.cumsum(there, dtype=np.int64) - 1)[triangles],
+        vertices[there],
+        cameras.camera_from_world[0],
+        cameras.focal_px[0],
+        cameras.principal_px[0],
+        cameras.clip_start[:1],
+        cameras.clip_end[:1],
+    ):
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the key pictures of a shot show of its frames: at the model's size, for the model to complete, and at the
+render's size, completed by what the model has painted.  No Blender in here.
+
+A frame is composed from the key pictures around it, two before and two after at most (`NEIGHBOURS`): others are too far
+away in time to know better, and a long shot costs no more per frame than a short one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from ..errors import JobCancelled, SettingsError
+from ..shot.plan import ShotPlan
+from ..tracking.composition import Composed, Composer
+from ..tracking.correspondences import FrameCorrespondences, correspondences
+from ..tracking.framing import seen_part
+from ..tracking.geometry import GeometrySequence
+from ..tracking.resampling import resize_lanczos
+
+NEIGHBOURS = 2
+"""Key pictures before a frame, and after it, that it is composed from."""
+THREADS = 2
+"""Frames that are composed at a time; numpy works on one core."""
+
+
+@dataclass(frozen=True)
+class KeyPicture:
+    """``index``: the frame of the shot, 0-based.  ``pixels`` [H,W,3 or 4] u8 of `ShotPlan.picture_size`, alpha 0 where
+    nothing was painted.  ``png``: what it was read from.
+    """
+
+    index: int
+    pixels: np.ndarray
+    png: bytes
+
+
+class Detail:
+    """Composes the frames of one shot from its ``pictures``.
+
+    ``geometry`` at ``plan.render_size``, which must be readable for as long as this is used.
+    """
+
+    def __init__(self, geometry: GeometrySequence, plan: ShotPlan, pictures: Sequence[KeyPicture]):
+        if tuple(picture.index for picture in pictures) != plan.keys:
+            raise SettingsError(
+                f"There are key pictures at {[picture.index for picture in pictures]} and the plan has them at "
+                f"{list(plan.keys)}: give one picture for each."
+            )
+        self._geometry, self.plan, self.pictures = geometry, plan, tuple(pictures)
+
+    def carried(
+        self,
+        indices: Sequence[int],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> np.ndarray:
+        """[T,H,W,3] u8 at the model's size: the frames ``indices`` (0-based) as far as the key pictures tell, the rest
+        filled from what is around it.
+
+        A frame that comes several times is made once.  Raises `JobCancelled`.
+        """
+        width, height = self.plan.model_size
+        seen = replace(self._geometry, cameras=self.plan.framing.overscan(self._geometry.cameras))
+        pictures = [for_model(picture.pixels, self.plan) for picture in self.pictures]
+        wanted = sorted(set(indices))
+        made = np.empty((len(wanted), height, width, 3), np.uint8)
+        done = _Counter(len(wanted), progress)
+        composed = _each(seen, self.plan.keys, pictures, wanted, None, lambda _index, found: found.picture, should_stop)
+        for place, picture in enumerate(composed):
+            made[place] = picture
+            done.count()
+        where = {index: place for place, index in enumerate(wanted)}
+        return made[[where[index] for index in indices]]
+
+    def compose(
+        self,
+        indices: Sequence[int],
+        painted: Callable[[int], np.ndarray],
+        take: Callable[[int, np.ndarray], None],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Call ``take(index, frame)`` with each of the frames ``indices`` [H,W,3] u8 at the render's size.
+
+        ``painted(index)`` [H,W,3] u8 at the model's size: what the model has made of it.  Both are called from several
+        threads, for each frame once.  Raises `JobCancelled`.
+        """
+        plan = self.plan
+        seen = replace(self._geometry, cameras=plan.pictures.overscan(self._geometry.cameras))
+        pictures = [picture.pixels for picture in self.pictures]
+        box = seen_part(plan.pictures, plan.framing)
+        left, top, right, bottom = (int(side) for side in plan.pictures.crop)
+
+        def fill(index: int) -> np.ndarray:
+            return enlarge(painted(index), box, plan.picture_size)
+
+        def finish(index: int, composed: Composed) -> None:
+            take(index, np.ascontiguousarray(composed.picture[top:bottom, left:right]))
+
+        done = _Counter(len(indices), progress)
+        for _ in _each(seen, plan.keys, pictures, indices, fill, finish, should_stop):
+            done.count()
+
+
+def for_model(pixels: np.ndarray, plan: ShotPlan) -> np.ndarray:
+    """[H,W,3 or 4] u8: the key picture ``pixels`` as the model sees it, at its size."""
+    if plan.pictures == plan.framing:
+        return pixels
+    return shrink(pixels, seen_part(plan.framing, plan.pictures), plan.model_size)
+
+
+def shrink(
+    pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> np.ndarray:
+    """``box`` of ``pixels`` [H,W,3 or 4] u8 at ``size`` (width, height); what alpha says was not painted counts for
+    nothing.
+    """
+    if pixels.shape[2] == 3:
+        return resize_lanczos(pixels, box, size)
+    alpha = pixels[..., 3:].astype(np.uint16)
+    covered = ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
+    small = resize_lanczos(np.concatenate([covered, pixels[..., 3:]], axis=2), box, size)
+    opacity = np.maximum(small[..., 3:], 1).astype(np.float32) / 255.0
+    rgb = np.rint(np.clip(small[..., :3] / opacity, 0.0, 255.0)).astype(np.uint8)
+    return np.concatenate([rgb, small[..., 3:]], axis=2)
+
+
+def enlarge(pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+    """``box`` of ``pixels`` [H,W,3] u8 at ``size``; a fraction of a pixel beyond the border repeats it."""
+    height, width = pixels.shape[:2]
+    beyond = max(0.0, -box[0], -box[1], box[2] - width, box[3] - height)
+    if beyond > 0.0:
+        pad = int(np.ceil(beyond))
+        pixels = np.pad(pixels, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+        box = tuple(side + pad for side in box)
+    return resize_lanczos(pixels, box, size)
+
+
+def keys_around(keys: Sequence[int], index: int) -> tuple[int, ...]:
+    """Places in ``keys`` (increasing) of those that the frame ``index`` is composed from."""
+    before = sum(key <= index for key in keys)
+    return tuple(range(max(0, before - NEIGHBOURS), min(len(keys), before + NEIGHBOURS)))
+
+
+# ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Counter:
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None):
+        self._done, self._total, self._progress = 0, total, progress
+
+    def count(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _each(
+    geometry: GeometrySequence,
+    keys: Sequence[int],
+    pictures: Sequence[np.ndarray],
+    indices: Sequence[int],
+    fill: Callable[[int], np.ndarray] | None,
+    finish: Callable[[int, Composed], Any],
+    should_stop: Callable[[], bool] | None,
+) -> Iterator[Any]:
+    """What ``finish(index, composed)`` gives for each of ``indices``, in their order; it runs in several threads."""
+    stopped = threading.Event()
+
+    def stop() -> bool:
+        return stopped.is_set() or (should_stop is not None and should_stop())
+
+    def work(frame: FrameCorrespondences, composer: Composer) -> Any:
+        if stop():
+            raise JobCancelled("The take was cancelled.")
+        return finish(frame.index, composer.compose(frame, None if fill is None else fill(frame.index)))
+
+    waiting: list[Future] = []
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
+        try:
+            for around, group in groupby(indices, lambda index: keys_around(keys, index)):
+                composer = Composer([pictures[number] for number in around])
+                frames = correspondences(
+                    geometry,
+                    [keys[number] for number in around],
+                    frame_indices=list(group),
+                    background=True,
+                    should_stop=stop,
+                )
+                for frame in frames:  # the next one is searched for while the last ones are composed
+                    waiting.append(pool.submit(work, frame, composer))
+                    if len(waiting) > THREADS:
+                        yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            stopped.set()

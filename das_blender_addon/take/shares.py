@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The progress of several jobs as that of one take.  No Blender in here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..client.take import JobEvent, OnEvent, Progress
+
+
+class Shares:
+    """Passes the events of ``count`` jobs on to ``on_event``, one at a time, `Progress` with the fraction of all.
+
+    ``jobs``: the part of all that the jobs are, 0 to 1; what is left is composing.
+    """
+
+    def __init__(self, on_event: OnEvent | None, count: int, jobs: float):
+        self._on_event, self._jobs = on_event, jobs
+        self._fractions = [0.0] * count
+        self._lock = threading.Lock()
+
+    def of(self, number: int) -> OnEvent:
+        """What gets the events of the job ``number``."""
+
+        def tell(event: JobEvent) -> None:
+            with self._lock:
+                if isinstance(event, Progress):
+                    self._fractions[number] = event.fraction
+                    event = replace(event, fraction=self._jobs * sum(self._fractions) / len(self._fractions))
+                self._pass_on(event)
+
+        return tell
+
+    @property
+    def composing(self) -> Callable[[int, int], None]:
+        """What is told how many frames of the shot are composed."""
+
+        def tell(done: int, of: int) -> None:
+            with self._lock:
+                self._pass_on(Progress("composing", done, of, self._jobs + (1.0 - self._jobs) * done / of))
+
+        return tell
+
+    def _pass_on(self, event: JobEvent) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
