@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``blender --command das doctor|preview|render|dataset …``, or ``python -m das_blender_addon …``
+"""The command line: ``blender --command das doctor|preview|keys|render|dataset …``, or ``python -m das_blender_addon …``
 with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `shot.settings.resolve_settings`).  What
@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import bpy
 
@@ -24,8 +25,10 @@ from .doctor import checks
 from .errors import DasError
 from .jobs import of_scene
 from .jobs.scripting import add_to_sequencer
+from .jobs.sources import owner_of
 from .jobs.training_clip import clip_request, export_clip
 from .scene.lacking import check_complete
+from .shot.scene_keys import key_states, with_frames
 from .shot.settings import resolve_settings
 from .shot.shot_folder import shot_folder
 from .take import drive
@@ -110,6 +113,39 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
     return 0
 
 
+def keys(scene, arguments, voice: Voice, should_stop) -> int:
+    """Say which frames are key pictures and what is there of them; suggest some, or render those that are missing."""
+    settings = resolve_settings(scene)
+    check_cache(settings.cache_folder, shot_folder(scene, settings.cache_folder))
+    found = None
+    if arguments.suggest or (arguments.render and settings.key_pictures is None):
+        found = drive.finish(of_scene.suggested_keys(scene, settings), on_status=voice.status, should_stop=should_stop)
+        settings = replace(settings, key_pictures=with_frames(settings, found.frames))
+    if arguments.render:
+        rendered = of_scene.rendered_keys(scene, settings)
+        drive.finish(rendered, on_status=voice.status, should_stop=should_stop)
+    states = key_states(scene, settings, owner_of(scene, shot_folder(scene, settings.cache_folder)))
+    voice.result(
+        "\n".join(f"{one.frame:6d}  {one.origin:8}  {one.state:7}  {one.image or one.path}" for one in states),
+        frames=[one.frame for one in states],
+        pictures=[
+            {"frame": one.frame, "origin": one.origin, "state": one.state, "path": one.path, "image": one.image}
+            for one in states
+        ],
+        unseen=None if found is None else _unseen(found),
+    )
+    return 0
+
+
+def _unseen(found) -> dict:
+    """What the suggestion leaves unseen, for programs."""
+    return {
+        "frames": found.looked_at,
+        "before": [round(float(share), 4) for share in found.unseen_before],
+        "after": [round(float(share), 4) for share in found.unseen_after],
+    }
+
+
 def dataset(scene, arguments, voice: Voice, should_stop) -> int:
     """Render the shot with Blender's own engine and add it to a folder of training clips; needs no server."""
     settings = resolve_settings(scene)
@@ -136,7 +172,7 @@ def dataset(scene, arguments, voice: Voice, should_stop) -> int:
     return 0
 
 
-COMMANDS = {run.__name__: run for run in (doctor, preview, render, dataset)}
+COMMANDS = {run.__name__: run for run in (doctor, preview, keys, render, dataset)}
 
 
 @contextmanager

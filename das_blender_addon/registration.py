@@ -15,6 +15,7 @@ from .ui import (
     drawing,
     files,
     job_report,
+    key_pictures,
     model_menu,
     operators,
     panels,
@@ -23,6 +24,7 @@ from .ui import (
     properties,
     saving,
     server_answers,
+    timeline,
 )
 
 MODULES = (
@@ -42,6 +44,8 @@ MODULES = (
     presets,
     model_menu,
     panels,
+    key_pictures,
+    timeline,
     commands,
 )
 """Everything with a `register` and an `unregister`, in the order of registering."""

@@ -9,6 +9,8 @@ fill what the model sees beyond.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import bpy
 import numpy as np
 
@@ -21,20 +23,27 @@ MAX_PIXELS = 1 << 27
 
 
 def fitted_picture(request: dict) -> tuple[np.ndarray, list[str]]:
-    """(picture [H,W,3] u8 of ``request["size"]``, what was done to it in sentences).
+    """(picture [H,W,3 or 4] u8 of ``request["size"]``, what was done to it in sentences).
 
-    ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"size"`` (width, height) and ``"crop"``
-    (left, top, right, bottom) of the shot in it, pixels.  Raises `FirstFrameError`.
+    ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"size"`` (width, height), ``"crop"``
+    (left, top, right, bottom) of the shot in it, pixels, and ``"keep_alpha"``: what is transparent stays so.  Raises
+    `FirstFrameError`.
     """
     image, name = _image(request)
     pixels = _pixels(image, name)
     width, height = request["size"]
     notes = []
-    if (pixels[..., 3] < 1.0).any():
-        notes.append(f"{name} has transparent parts; they are black in the first frame.")
-    rgb = np.rint(np.clip(pixels[..., :3] * pixels[..., 3:], 0.0, 1.0) * 255.0).astype(np.uint8)
-    source = (rgb.shape[1], rgb.shape[0])
-    picture = _fit(rgb, (width, height), tuple(request["crop"]))
+    is_transparent, keeps_alpha = bool((pixels[..., 3] < 1.0).any()), bool(request.get("keep_alpha"))
+    if is_transparent:
+        words = "are taken from the other key pictures" if keeps_alpha else "are black in the first frame"
+        notes.append(f"{name} has transparent parts; they {words}.")
+    pixels[..., :3] *= pixels[..., 3:]
+    covered = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    source = (covered.shape[1], covered.shape[0])
+    picture = _fit(covered if is_transparent and keeps_alpha else covered[..., :3], (width, height), request["crop"])
+    if picture.shape[2] == 4:
+        opacity = np.maximum(picture[..., 3:], 1).astype(np.float32) / 255.0
+        picture[..., :3] = np.rint(np.clip(picture[..., :3] / opacity, 0.0, 255.0)).astype(np.uint8)
     if source != (width, height):
         notes.append(f"{name} has {source[0]}×{source[1]} pixels and was fitted to the model's {width}×{height}.")
     return picture, notes
@@ -81,8 +90,8 @@ def _srgb(linear: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def _fit(rgb: np.ndarray, size: tuple[int, int], crop: tuple[float, float, float, float]) -> np.ndarray:
-    """[H,W,3] u8 of ``size`` (width, height)."""
+def _fit(rgb: np.ndarray, size: tuple[int, int], crop: Sequence[float]) -> np.ndarray:
+    """``rgb`` [H,W,C] u8, of ``size`` (width, height)."""
     height, width = rgb.shape[:2]
     if abs(width * size[1] / (height * size[0]) - 1.0) < SAME_SHAPE:
         return resize_lanczos(rgb, (0, 0, width, height), size)

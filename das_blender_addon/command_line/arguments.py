@@ -35,7 +35,7 @@ SWITCHES = ("--new-first-frame", "--anew")
 
 
 def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
-    """The parser of the program ``name`` for its ``commands``: doctor, preview, render and dataset."""
+    """The parser of the program ``name`` for its ``commands``: doctor, preview, keys, render and dataset."""
     whole = argparse.ArgumentParser(prog=name, description="Diffusion as Shader from the command line.")
     parts = whole.add_subparsers(required=True, metavar="|".join(commands))
     for word, run in commands.items():
@@ -48,6 +48,10 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
                 "--output",
                 help="folder for the frames, named by their numbers (0001.png); // at its beginning is beside the file",
             )
+        if word == "keys":
+            command.add_argument("--suggest", action="store_true", help="add the fewest that the shot needs")
+            command.add_argument("--render", action="store_true", help="render those that are missing or stale")
+            command.add_argument("--list", action="store_true", help="only say what is there, as without any of these")
         if word == "dataset":
             command.add_argument("--output", required=True, help="folder of the clips; made when it is not there")
             command.add_argument("--name", default="", help="its name; without it, one of file, scene and frames")

@@ -6,7 +6,7 @@ Called on the thread that may touch Blender, at the moment at which the job begi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
 from ..shot import scene_shot
@@ -14,7 +14,7 @@ from ..shot.picture_size import own_picture_size
 from ..shot.resolved import ResolvedSettings
 from ..shot.server_consent import check_server
 from ..shot.shot_folder import shot_folder
-from ..take import recipes
+from ..take import key_recipes, recipes
 from ..take.drive import Recipe
 from ..take.reporter import OnEvent
 from .sources import Step, facts_of, owner_of, source_of
@@ -60,6 +60,32 @@ def first_frame_again(scene, settings: ResolvedSettings, *, in_child: bool | Non
     check_server(scene, settings.server)
     facts = facts_of(scene, settings)
     return recipes.first_frame_again(facts, settings, source_of(scene, facts.view_layer, in_child=in_child))
+
+
+def suggested_keys(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
+    """Which frames of the scene's shot should be key pictures; returns `key_recipes.Suggested`."""
+    facts = facts_of(scene, settings)
+    source = source_of(scene, facts.view_layer, in_child=in_child)
+    wanted = [choice.frame for choice in settings.key_pictures or ()]
+    return key_recipes.suggested(facts, settings, source, wanted=wanted, most_unseen=scene.das.key_most_unseen / 100.0)
+
+
+def rendered_keys(
+    scene, settings: ResolvedSettings, *, again: Sequence[int] = (), in_child: bool | None = None
+) -> Recipe:
+    """The shot's key pictures, missing ones rendered; returns [`FirstFrame`], the first frame's first."""
+    check_server(scene, settings.server)
+    facts = facts_of(scene, settings)
+    source = source_of(scene, facts.view_layer, in_child=in_child)
+    return key_recipes.rendered_keys(facts, settings, source, again=again)
+
+
+def carried_key(scene, settings: ResolvedSettings, frame: int, *, in_child: bool | None = None) -> Recipe:
+    """A key picture of ``frame`` carried from the others; returns its path."""
+    check_server(scene, settings.server)
+    facts = facts_of(scene, settings)
+    source = source_of(scene, facts.view_layer, in_child=in_child)
+    return key_recipes.carried_key(facts, settings, source, frame)
 
 
 def tracking_preview(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:

@@ -26,11 +26,12 @@ from ..shot.machine import check_online_access
 from ..shot.pictures import FirstFrame
 from ..shot.plan import ShotPlan, check_frames
 from ..shot.resolved import ResolvedSettings
+from ..shot.scene_keys import KeyState, key_states, with_frames
 from ..shot.scene_shot import check_size, shot_frames
-from ..shot.settings import resolve_settings
-from ..shot.shot_folder import this_file
+from ..shot.settings import chosen_keys, resolve_settings
+from ..shot.shot_folder import shot_folder, this_file
 from ..shot.tracked import ShotTracking, check_in_view, shot_from_geometry
-from ..take import recipes, run
+from ..take import picture_recipes, run
 from ..take.cache import Take, TakeRequest
 from ..take.drive import Recipe, finish
 from ..take.source import Source
@@ -157,7 +158,7 @@ def ensure_first_frame(
             progress(event.step, event.of)
 
     source = source_of(scene, layer)
-    return finish(_closing(source, recipes.first_frame(wish, shot, source, told)), should_stop=should_stop)
+    return finish(_closing(source, picture_recipes.first_frame(wish, shot, source, told)), should_stop=should_stop)
 
 
 def run_take(
@@ -193,7 +194,8 @@ def render_take(
     """Render the scene's shot as a take; blocks until every frame is on disk.
 
     ``server``: its address.  ``frames`` as in `export_tracking`.  ``folder``: the cache.  ``settings``: ``prompt``,
-    ``negative_prompt``, ``seed``, ``num_inference_steps``, ``guidance_scale``, ``tracking_range``, ``compose``,
+    ``negative_prompt``, ``seed``, ``num_inference_steps``, ``guidance_scale``, ``tracking_range``, ``compose`` (keep
+    the key pictures' detail), ``key_pictures`` (Blender frames besides the first, or "auto"),
     ``model``, ``size`` (width, height), ``first_frame`` (a file), ``first_frame_engine``, ``first_frame_samples``,
     ``new_first_frame`` (render it anew), ``anew`` (make the take although a finished one is there, which stays until
     the new one is whole), ``timeout_s``.
@@ -213,6 +215,32 @@ def render_take(
     chosen = _chosen_settings(scene, server, frames, folder, settings)
     recipe = of_scene.take(scene, chosen, step, on_event=on_event, server_named=server is not None)
     return finish(recipe, should_stop=should_stop).take
+
+
+def key_pictures(
+    scene,
+    *,
+    suggest: bool = False,
+    render: bool = False,
+    server: str | None = None,
+    folder: str | Path | None = None,
+    should_stop: ShouldStop | None = None,
+    **settings,
+) -> list[KeyState]:
+    """The scene's first frame and key pictures as `shot.scene_keys.KeyState`: ``.frame``, ``.path``, ``.origin``,
+    ``.state``; blocks.
+
+    ``suggest``: with the fewest besides those that the shot needs (the scene's list is not changed).  ``render``: those
+    that are missing or stale are rendered first.  The other arguments and errors as in `render_take`; ``key_pictures``:
+    Blender frames instead of the scene's list.
+    """
+    chosen = _chosen_settings(scene, server, None, folder, settings)
+    if suggest:
+        found = finish(of_scene.suggested_keys(scene, chosen), should_stop=should_stop)
+        chosen = replace(chosen, key_pictures=with_frames(chosen, found.frames))
+    if render:
+        finish(of_scene.rendered_keys(scene, chosen), should_stop=should_stop)
+    return key_states(scene, chosen, owner_of(scene, shot_folder(scene, chosen.cache_folder)))
 
 
 def add_to_sequencer(take: Take, scene=None, *, edit_scene=None):
@@ -284,9 +312,13 @@ def _chosen_settings(scene, server, frames, folder, settings: dict):
         named["server"] = server
     if frames is not None:
         named["frames"] = check_frames(frames)
+    resolved = resolve_settings(scene)
+    if "key_pictures" in named:
+        shot = named.get("frames", resolved.frames)
+        named["key_pictures"] = chosen_keys(named["key_pictures"], scene.das, shot)
     if folder is not None:
         named["cache_folder"] = Path(bpy.path.abspath(str(folder))).resolve()
-    return replace(resolve_settings(scene), **named)
+    return replace(resolved, **named)
 
 
 def _name_for_callers(name: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import DasError, ProtocolError, SettingsError
 from .frames import blob_sha
 
-__all__ = ["MAX_PIXELS", "blob_sha", "decode_png", "encode_png"]
+__all__ = ["MAX_PIXELS", "blob_sha", "decode_png", "decode_png_with_alpha", "encode_png"]
 
 MAX_PIXELS = 1 << 26
 """Largest image that `decode_png` reads, pixels (8192 × 8192)."""
@@ -33,7 +33,7 @@ def encode_png(frame: np.ndarray) -> bytes:
     """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4) or 0 in frame.shape:
         raise SettingsError(
-            f"A PNG is made of [H,W,3] uint8, not {list(frame.shape)} {frame.dtype}; convert the frame first."
+            f"A PNG is made of [H,W,3 or 4] uint8, not {list(frame.shape)} {frame.dtype}; convert the frame first."
         )
     height, width, channels = frame.shape
     sub = frame.copy()

@@ -17,12 +17,10 @@ from pathlib import Path
 
 from ..errors import FirstFrameError, SettingsError
 from ..protocol.png import decode_png, encode_png, has_transparency
+from .picture_bytes import bytes_of_picture, check_first_frame, checked
 from .pictures import (
     FirstFrame,
     Owner,
-    bytes_of_picture,
-    check_first_frame,
-    checked,
     find_painted,
     find_rendered,
     keep_rendered,
@@ -103,13 +101,14 @@ def find_first_frame(wish: FirstFrameWish, view: PictureView) -> FirstFrame | Un
     if wish.image:
         return Unfitted(wish.image, "")
     if wish.path:
-        return given_first_frame(Path(wish.path), size)
+        return given_first_frame(Path(wish.path), size, with_alpha=not view.is_first)
     if wish.again:
         return None
     painted = find_painted(wish.folder, frame, geometry=view.digest, owner=wish.owner)
     if painted is not None:
         try:
-            return opaque(checked(painted, size))
+            fitting = checked(painted, size)
+            return opaque(fitting) if view.is_first else fitting  # another one may have places left to others
         except FirstFrameError:
             return Unfitted("", str(painted.path))
     rendered = find_rendered(wish.folder, frame, wish.digest(view), not_before=wish.not_before)
@@ -118,15 +117,18 @@ def find_first_frame(wish: FirstFrameWish, view: PictureView) -> FirstFrame | Un
     return checked(rendered, size, painted_elsewhere(wish.folder, frame, owner=wish.owner))
 
 
-def given_first_frame(path: str | Path, model_size: tuple[int, int]) -> FirstFrame | Unfitted:
-    """A file of the user's own: as it is where it is a PNG of the model's size.
+def given_first_frame(
+    path: str | Path, model_size: tuple[int, int], *, with_alpha: bool = False
+) -> FirstFrame | Unfitted:
+    """A file of the user's own: as it is where it is a PNG of the model's size.  ``with_alpha``: it keeps its own.
 
     Raises `FirstFrameError` when it cannot be read.
     """
     path = Path(path)
     png = bytes_of_picture(path)
     try:
-        return opaque(FirstFrame(path, check_first_frame(png, path, model_size), "given"))
+        given = FirstFrame(path, check_first_frame(png, path, model_size), "given")
+        return given if with_alpha else opaque(given)
     except FirstFrameError:
         return Unfitted("", str(path))
 

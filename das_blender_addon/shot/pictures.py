@@ -23,12 +23,12 @@ import os
 import re
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..client.files import write_whole
 from ..errors import FirstFrameError, StorageError
-from ..protocol.png import blob_sha, decode_png
+from ..protocol.png import blob_sha
 
 LOGGER = logging.getLogger(__name__)
 DIGITS = 16
@@ -130,14 +130,12 @@ def find_rendered(folder: Path, frame: int, view: str, *, not_before: float = 0.
         except OSError:
             continue
         if blob_sha(png)[:DIGITS] == file.sha and written >= not_before:
-            note = f"The first frame of frame {frame} was rendered {_age(written)} ago; nothing that is known changed."
+            note = f"The picture of frame {frame} was rendered {_age(written)} ago; nothing that is known changed."
             return FirstFrame(file.path, png, "rendered", (note,))
     return None
 
 
-def painted_elsewhere(
-    folder: Path, frame: int, *, owner: Owner = ANYBODY
-) -> str:
+def painted_elsewhere(folder: Path, frame: int, *, owner: Owner = ANYBODY) -> str:
     """One sentence about painted pictures that do not count for ``frame``: for other frames, else of another file's
     camera; "" when there are none.
     """
@@ -157,9 +155,7 @@ def painted_elsewhere(
     )
 
 
-def first_frame_path(
-    folder: Path, frame: int, *, owner: Owner = ANYBODY
-) -> Path:
+def first_frame_path(folder: Path, frame: int, *, owner: Owner = ANYBODY) -> Path:
     """The file of the first frame of ``frame`` that a window would see now: the painted one, else the one rendered
     last; where there is none, the place to put one of your own.
     """
@@ -217,6 +213,37 @@ def keep_rendered(folder: Path, frame: int, view: str, png: bytes, record: dict)
     return FirstFrame(path, png, "rendered")
 
 
+def keep_carried(folder: Path, frame: int, png: bytes, geometry: str, owner: Owner, file: str) -> Path:
+    """Put a picture that was carried from others into the place for ``frame``, to be painted there; what was painted
+    for that frame before is put aside.
+
+    ``geometry``: `PictureView.digest`.  Returns its path.  Raises `StorageError`.
+    """
+    put_aside_painted(folder, frame, geometry=geometry, owner=owner)
+    path = _slots(folder) / f"{frame:04d}.png"
+    record = {"maker": "carried", "frame": frame, "geometry": geometry, "file": file, "carried": blob_sha(png)}
+    write_whole(path.with_suffix(".json"), json.dumps(record, indent=1, sort_keys=True).encode())
+    write_whole(path, png)
+    return path
+
+
+def put_in_place(folder: Path, frame: int, png: bytes, owner: Owner) -> Path:
+    """Put a picture of the user's own into the place for ``frame``; what was painted there before is put aside.
+
+    Returns its path.  Raises `StorageError`.
+    """
+    put_aside_painted(folder, frame, owner=owner)
+    path = _slots(folder) / f"{frame:04d}.png"
+    path.with_suffix(".json").unlink(missing_ok=True)
+    write_whole(path, png)
+    return path
+
+
+def is_carried(path: Path) -> bool:
+    """Whether the picture ``path`` was carried from others, painted over by now or not."""
+    return read_record(path).get("maker") == "carried"
+
+
 def rendered_pictures(folder: Path) -> list[Path]:
     """The pictures of the shot's ``folder`` that are as we rendered them, of any frame: they can be rendered again.
 
@@ -253,41 +280,6 @@ def put_aside_painted(
     return kept
 
 
-def read_first_frame(path: Path, model_size: tuple[int, int]) -> bytes:
-    """The bytes of a first frame, checked.  Raises `FirstFrameError` when it is no PNG of ``model_size`` (width,
-    height).
-    """
-    return check_first_frame(bytes_of_picture(path), path, model_size)
-
-
-def bytes_of_picture(path: Path) -> bytes:
-    """What the file of a first frame holds.  Raises `FirstFrameError` when it cannot be read."""
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
-            raise FirstFrameError(f"The first frame {path} is no file; choose another.")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
-
-
-def check_first_frame(png: bytes, path: Path, model_size: tuple[int, int]) -> bytes:
-    """``png`` when it is a PNG of ``model_size``; ``path`` is where it came from.  Raises `FirstFrameError`."""
-    pixels = decode_png(png, name=f"The first frame {path}", error=FirstFrameError)
-    height, width = pixels.shape[:2]
-    if (width, height) != tuple(model_size):
-        raise FirstFrameError(
-            f"The first frame {path} has {width}×{height} pixels and the model needs {model_size[0]}×{model_size[1]}; "
-            "resize it, or remove it and render it again."
-        )
-    return png
-
-
-def checked(picture: FirstFrame, model_size: tuple[int, int], *notes: str) -> FirstFrame:
-    """``picture`` when it fits the model, with ``notes`` before its own.  Raises `FirstFrameError`."""
-    check_first_frame(picture.png, picture.path, model_size)
-    return replace(picture, notes=(*filter(None, notes), *picture.notes))
-
-
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -316,9 +308,7 @@ def _files(folder: Path, own_start: int | None = None) -> list[_File]:
     return found
 
 
-def _painted(
-    folder: Path, frame: int, geometry: str, owner: Owner
-) -> list[_File]:
+def _painted(folder: Path, frame: int, geometry: str, owner: Owner) -> list[_File]:
     """The painted pictures that count for ``frame``; see `find_painted`."""
     painted = [file for file in _files(folder, owner.start) if file.frame == frame and _is_painted(file)]
     return [file for file in painted if not _is_foreign(file, owner) or geometry and _geometry_of(file) == geometry]

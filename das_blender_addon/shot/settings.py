@@ -168,9 +168,12 @@ def _tracking_range(text: str) -> str:
     return "" if name == "auto" else name
 
 
+_KEY_FRAMES = re.compile(r"\s*-?\d{1,9}\s*(?:,\s*-?\d{1,9}\s*)*", re.ASCII)
+
+
 def parse_key_frames(text: str) -> tuple[int, ...]:
     """``"1,25,49"`` as frame numbers, increasing.  Raises `SettingsError`."""
-    if _match(r"(-?\d+(?:\s*,\s*-?\d+)*)", text) is None:
+    if len(text) > MAX_TEXT or _KEY_FRAMES.fullmatch(text) is None:
         raise SettingsError(
             f"The key pictures {_short(text)} cannot be read; write auto, first, or frames: 1,25,49.",
             field="key_pictures",
@@ -198,8 +201,22 @@ def _key_pictures(text: str, settings, frames: tuple[int, ...]) -> tuple[KeyChoi
         if twice is not None:
             raise SettingsError(f"Two key pictures are at frame {twice}: remove one of them.", field="key_pictures")
     else:
-        own = {key.frame: _key_choice(key) for key in settings.key_pictures}
-        chosen = [own.get(frame) or KeyChoice(frame) for frame in parse_key_frames(text)]
+        return chosen_keys(parse_key_frames(text), settings, frames)
+    return _within(chosen, frames)
+
+
+def chosen_keys(wanted, settings, frames: tuple[int, ...]) -> tuple[KeyChoice, ...] | None:
+    """The key pictures at the Blender frames ``wanted``, with the pictures of the scene's list; None for "auto".
+
+    Raises `SettingsError` for a frame that is not one of the shot's ``frames``.
+    """
+    if wanted == "auto":
+        return None
+    own = {key.frame: _key_choice(key) for key in settings.key_pictures}
+    return _within([own.get(int(frame)) or KeyChoice(int(frame)) for frame in wanted], frames)
+
+
+def _within(chosen: list[KeyChoice], frames: tuple[int, ...]) -> tuple[KeyChoice, ...]:
     outside = next((one.frame for one in chosen if one.frame not in frames), None)
     if outside is not None:
         raise SettingsError(

@@ -29,7 +29,8 @@ from ..client.take import JobRequest
 from ..errors import FirstFrameError, SettingsError
 from ..protocol.messages import JobSpec, ModelCapability
 from ..protocol.png import blob_sha, decode_png_with_alpha, encode_png
-from ..shot.pictures import FirstFrame, check_first_frame, read_first_frame
+from ..shot.picture_bytes import check_first_frame, read_first_frame
+from ..shot.pictures import FirstFrame
 from ..shot.plan import ShotPlan
 from ..shot.tracked import ShotTracking
 from ..shot.windows import Window

@@ -81,6 +81,21 @@ class Detail:
         where = {index: place for place, index in enumerate(wanted)}
         return made[[where[index] for index in indices]]
 
+    def carry_one(self, index: int, *, should_stop: Callable[[], bool] | None = None) -> np.ndarray:
+        """[H,W,4] u8 of ``plan.picture_size``: the frame ``index`` as far as the key pictures tell, with alpha 0 where
+        they do not.
+
+        Raises `JobCancelled`.
+        """
+        seen = replace(self._geometry, cameras=self.plan.pictures.overscan(self._geometry.cameras))
+        pictures = [picture.pixels for picture in self.pictures]
+
+        def finish(_index: int, composed: Composed) -> np.ndarray:
+            alpha = np.where(composed.known, np.uint8(255), np.uint8(0))
+            return np.concatenate([composed.picture, alpha[..., None]], axis=2)
+
+        return next(_each(seen, self.plan.keys, pictures, [index], None, finish, should_stop))
+
     def compose(
         self,
         indices: Sequence[int],

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..child.open_copy import PictureOrder
 from ..client import known_servers
 from ..client.capability_note import keep_capabilities, kept_capabilities
 from ..client.client import DasClient
 from ..client.files import write_whole
-from ..client.leases import Requester
 from ..client.take import Log, Progress
 from ..errors import (
     DasError,
-    JobCancelled,
     ModelError,
     ServerUnreachable,
     SettingsError,
@@ -30,35 +26,26 @@ from ..errors import (
 )
 from ..protocol.messages import Capabilities
 from ..protocol.png import encode_png
-from ..scene.camera import blender_camera_values
 from ..shot import plan as plans
 from ..shot.first_frame import (
-    FirstFrameWish,
-    Unfitted,
-    find_first_frame,
-    fitted_first_frame,
     given_first_frame,
-    keep_first_frame,
 )
 from ..shot.picture_size import own_picture_size
-from ..shot.pictures import DIGITS, FirstFrame
 from ..shot.plan import ShotPlan, plan_with_keys
-from ..shot.resolved import KeyChoice, ResolvedSettings
+from ..shot.resolved import ResolvedSettings
 from ..shot.tracked import (
-    PictureView,
-    ShotTracking,
     check_in_view,
-    part_of_cameras,
     picture_cameras,
     picture_view,
     shot_from_geometry,
 )
-from ..tracking.geometry import CameraPath, GeometrySequence
+from ..tracking.geometry import GeometrySequence
 from ..tracking.suggest import suggest_key_frames
 from ..tracking.video import render_tracking_video
 from .cache import Take, TakeSettings, find_take, take_request
 from .drive import Recipe, Status, in_thread
 from .finished import FinishedTake
+from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
 from .reporter import Clock, OnEvent, Reporter, counting
 from .run import run_take
 from .source import Report, SceneFacts, Source
@@ -66,8 +53,6 @@ from .source import Report, SceneFacts, Source
 LOGGER = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 """A server that does not say hello within this time is not there."""
-WAIT_S = 0.2
-"""Seconds between two looks for a picture that another process renders."""
 MOST_KEYS_IN_WINDOW = 5
 """Key pictures that are chosen for a model's window where nobody chose them."""
 
@@ -99,7 +84,7 @@ def take(
     report, clock, began = Reporter(on_event), Clock(), time.time()
     try:
         # 1. What the server offers, and how the shot fits it.
-        capabilities, planned, unreachable = yield from _plan(facts, settings)
+        capabilities, planned, unreachable = yield from plan_of(facts, settings)
         if settings.first_frame_path:  # one that cannot be used is told before anything takes time
             given_first_frame(settings.first_frame_path, planned.picture_size)
         clock.lap("plan")
@@ -113,7 +98,7 @@ def take(
         shot = yield from _shot(geometry, planned, report)
         clock.lap("tracking")
         # 4. The key pictures, the first frame first.
-        wish = _wish(facts, settings, began=began)
+        wish = wish_of(facts, settings, began=began)
         pictures = yield from key_pictures(wish, shot, settings.key_pictures, source, report, unreachable)
         clock.lap("first_frame")
         if shot.geometry is None:
@@ -158,8 +143,8 @@ def first_frame_again(facts: SceneFacts, settings: ResolvedSettings, source: Sou
             check_in_view(render_tracking_video(seen, should_stop=should_stop))
 
         yield from in_thread(look)
-        order = _picture_order([view], cameras)
-        wish = _wish(facts, settings, again=True)
+        order = picture_order(view, cameras)
+        wish = wish_of(facts, settings, again=True)
         return (yield from picture_of(wish, view, order, source, report))
     finally:
         source.close()
@@ -228,7 +213,7 @@ def _known_plan(facts: SceneFacts, settings: ResolvedSettings) -> ShotPlan | Non
 # ── Their stations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _plan(facts: SceneFacts, settings: ResolvedSettings) -> Recipe:
+def plan_of(facts: SceneFacts, settings: ResolvedSettings) -> Recipe:
     """(capabilities, `ShotPlan`, None); or, while no server answers, with what was offered when this shot last got a
     take, and the error that says so.
     """
@@ -267,26 +252,6 @@ def _shot(geometry, planned: ShotPlan, report: Reporter) -> Recipe:
     return (yield from in_thread(draw, report))
 
 
-def _wish(
-    facts: SceneFacts, settings: ResolvedSettings, *, began: float = 0.0, again: bool = False
-) -> FirstFrameWish:
-    return FirstFrameWish(
-        folder=facts.folder,
-        path=settings.first_frame_path,
-        image=settings.first_frame_image,
-        engine=settings.first_frame_engine,
-        samples=settings.first_frame_samples,
-        look=facts.look,
-        layer_apart=facts.layer_apart,
-        owner=facts.owner,
-        file=facts.file,
-        blender=facts.blender,
-        shading=facts.shading,
-        again=again,
-        not_before=began if settings.new_first_frame else 0.0,
-    )
-
-
 def with_key_frames(
     planned: ShotPlan, geometry: GeometrySequence, settings: ResolvedSettings, report: Report
 ) -> Recipe:
@@ -304,131 +269,6 @@ def with_key_frames(
 
     found = yield from in_thread(suggest)
     return plan_with_keys(planned, found.key_indices)
-
-
-def key_pictures(
-    wish: FirstFrameWish,
-    shot: ShotTracking,
-    choices: Sequence[KeyChoice] | None,
-    source: Source,
-    report: Report,
-    unreachable: DasError | None = None,
-) -> Recipe:
-    """The pictures [`FirstFrame`] of ``shot.views``, in their order; those that have to be rendered by one child."""
-    own = {choice.frame: choice for choice in choices or ()}
-    pictures = []
-    for number, view in enumerate(shot.views):
-        order = _picture_order([view], part_of_cameras(shot.cameras, [number]))
-        if not view.is_first:
-            choice = own.get(view.frame)
-            path, image = ("", "") if choice is None else (choice.path, choice.image)
-            wish = replace(wish, path=path, image=image)
-        made = yield from picture_of(wish, view, order, source, report, unreachable)
-        pictures.append(made)
-    return pictures
-
-
-def first_frame(
-    wish: FirstFrameWish,
-    shot: ShotTracking,
-    source: Source,
-    report: Report,
-    unreachable: DasError | None = None,
-) -> Recipe:
-    """The `FirstFrame` of ``shot``; see `picture_of`."""
-    order = _picture_order(shot.views[:1], part_of_cameras(shot.cameras, [0]))
-    return (yield from picture_of(wish, shot.views[0], order, source, report, unreachable))
-
-
-def picture_of(
-    wish: FirstFrameWish,
-    view: PictureView,
-    order: PictureOrder,
-    source: Source,
-    report: Report,
-    unreachable: DasError | None = None,
-) -> Recipe:
-    """The picture (`FirstFrame`) of ``view``, rendered as ``order`` says where it is missing, stale, or wanted again;
-    not rendered where the server is ``unreachable``: then that is raised.
-    """
-    found = yield from in_thread(lambda _should_stop, _say: find_first_frame(wish, view))
-    if isinstance(found, Unfitted):
-        file, notes = yield from source.fitted(_fitting(found, view))
-        found = fitted_first_frame(found, file, notes)
-    if found is None and unreachable is not None:
-        raise unreachable
-    if found is None:
-        found = yield from _rendered(wish, view, order, source, report)
-    for note in found.notes:
-        LOGGER.log(logging.INFO if found.origin == "rendered" else logging.WARNING, "%s", note)
-        yield report(Progress("first frame", 1, 1, 1.0), note)
-    return found
-
-
-def _rendered(
-    wish: FirstFrameWish, view: PictureView, order: PictureOrder, source: Source, report: Report
-) -> Recipe:
-    """The picture as `source` renders it, or as another process does that was first: it is waited for."""
-    name = f"first-{view.frame}-{wish.digest(view)[:DIGITS]}"
-    with Requester(wish.folder / "leases", name) as requester:
-        while not wish.again and requester.lead() is None and not requester.is_led_from_here():
-            words = f"Another process renders the {view.name}; waiting for it"
-            yield report(Progress("first frame", 0, 0, 0.0), words)
-            found = yield from in_thread(lambda stop, _say: _wait_for_another(requester, wish, view, stop))
-            if found is not None:
-                return found
-        found = yield from in_thread(lambda _stop, _say: find_first_frame(wish, view))
-        if found is not None:
-            return found
-        yield report(Progress("first frame", 0, 0, 0.0), f"Rendering the {view.name} with {wish.engine.title()}")
-        order = replace(order, engine=wish.engine, samples=wish.samples, look=wish.look)
-        files = yield from source.pictures(order, report, "first frame")
-        return (yield from in_thread(lambda _stop, _say: keep_first_frame(wish, view, files[0])))
-
-
-def _wait_for_another(
-    requester: Requester, wish: FirstFrameWish, view: PictureView, should_stop: Callable[[], bool]
-) -> FirstFrame | None:
-    """The picture of whoever renders it; None when they have given up."""
-    while True:
-        is_led = requester.is_led()  # before the look: who gives up has put its picture there
-        found = find_first_frame(wish, view)
-        if found is not None or not is_led:
-            return found
-        if should_stop():
-            raise JobCancelled("The render of the first frame was cancelled.")
-        time.sleep(WAIT_S)
-
-
-def _fitting(unfitted: Unfitted, view: PictureView) -> dict:
-    """What `child.fitting.fitted_picture` reads."""
-    return {
-        "image": unfitted.image,
-        "path": unfitted.path,
-        "size": list(view.size),
-        "crop": list(view.framing.crop),
-    }
-
-
-def _picture_order(views: Sequence[PictureView], cameras: CameraPath) -> PictureOrder:
-    """A picture of one of the shot's ``views`` by its overscanned camera; engine, samples and look come later.
-
-    The sensor is given per mm of lens: the child reads the lens of that frame.
-    """
-    values = blender_camera_values(cameras, 0, lens_mm=1.0)
-    return PictureOrder(
-        frames=(views[0].frame,),
-        size=(values.width, values.height),
-        pixel_aspect=values.pixel_aspect,
-        engine="",
-        samples=0,
-        look={},
-        camera={
-            "matrix_world": values.matrix_world,
-            "sensor_width_per_lens": values.sensor_width,
-            "shift": [values.shift_x, values.shift_y],
-        },
-    )
 
 
 def _found(take: Take | None, otherwise: DasError) -> Take:

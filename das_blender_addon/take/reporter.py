@@ -12,7 +12,12 @@ from ..client.take import JobEvent, Log, Preview, Progress, Silence
 from .drive import Status
 
 LOGGER = logging.getLogger(__name__)
-SPANS = {"exporting": (0.02, 0.10), "tracking": (0.10, 0.18), "first frame": (0.18, 0.30)}
+SPANS = {
+    "exporting": (0.02, 0.10),
+    "key pictures": (0.10, 0.11),
+    "tracking": (0.11, 0.18),
+    "first frame": (0.18, 0.30),
+}
 """Station → its part of a take's progress."""
 JOB_SPAN = (0.30, 1.00)
 """The part of all that the server's stages make up."""

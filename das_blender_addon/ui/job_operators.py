@@ -141,7 +141,7 @@ def painted_first_frame(scene) -> str:
     return first_frame_path(folder, frame, owner=owner).name
 
 
-def _server_question(scene) -> str:
+def server_question(scene) -> str:
     """What a window's user has to decide first; without a window a job itself says why it is refused."""
     return "" if bpy.app.background else question(scene).rstrip(".")
 
@@ -169,7 +169,7 @@ class DAS_OT_test_connection(JobOperator, bpy.types.Operator):
 
     @classmethod
     def why_not(cls, context):
-        return _server_question(context.scene)
+        return server_question(context.scene)
 
     def make_recipe(self, scene):
         return of_scene.hello(scene, resolve_settings(scene))
@@ -222,7 +222,7 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
     def why_not(cls, context):
         if context.scene.das.first_frame_path or context.scene.das.first_frame_image is not None:
             return "The first frame is an image of your own: clear its path to render one"
-        return no_camera(context.scene) or _server_question(context.scene)
+        return no_camera(context.scene) or server_question(context.scene)
 
     def invoke(self, context, event):
         """Ask before a painted one is replaced, in a window."""
@@ -268,7 +268,7 @@ class DAS_OT_render_take(JobOperator, bpy.types.Operator):
 
     @classmethod
     def why_not(cls, context):
-        return no_camera(context.scene) or _server_question(context.scene) or _no_plan(context.scene)
+        return no_camera(context.scene) or server_question(context.scene) or _no_plan(context.scene)
 
     def make_recipe(self, scene):
         settings = resolve_settings(scene)

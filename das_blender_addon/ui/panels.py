@@ -17,6 +17,7 @@ from ..scene.drivers import untrusted_driver
 from ..shot.settings import resolve_settings
 from . import job_operators, operators
 from .drawing import alert, draw_server_line, say, thumbnail
+from .panel import RenderPanel
 from .presets import DAS_PT_presets
 from .server_answers import draw_question, draw_refusal
 from .step_preview import preview_path
@@ -25,18 +26,7 @@ from .words import register_classes, said, unregister_classes
 THUMBNAIL_SCALE = 7.0
 
 
-class _RenderPanel:
-    bl_space_type = "PROPERTIES"
-    bl_region_type = "WINDOW"
-    bl_context = "render"
-    COMPAT_ENGINES = {compat.ENGINE}
-
-    @classmethod
-    def poll(cls, context):
-        return context.engine in cls.COMPAT_ENGINES
-
-
-class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
+class DAS_PT_shot(RenderPanel, bpy.types.Panel):
     """Server, prompt and model of the shot."""
 
     bl_label = "Diffusion as Shader"
@@ -71,10 +61,11 @@ class DAS_PT_shot(_RenderPanel, bpy.types.Panel):
         DAS_PT_presets.draw_menu(layout, "Presets")
 
 
-class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
+class DAS_PT_first_frame(RenderPanel, bpy.types.Panel):
     """The first frame as a visible slot."""
 
     bl_label = "First Frame"
+    bl_order = 1
     bl_parent_id = "DAS_PT_shot"
 
     def draw(self, context):
@@ -114,10 +105,11 @@ class DAS_PT_first_frame(_RenderPanel, bpy.types.Panel):
         row.operator("das.open_first_frame", text="Open", icon="BRUSH_DATA")
 
 
-class DAS_PT_window(_RenderPanel, bpy.types.Panel):
+class DAS_PT_window(RenderPanel, bpy.types.Panel):
     """What will be sent: frames, window and size."""
 
     bl_label = "Shot"
+    bl_order = 3
     bl_parent_id = "DAS_PT_shot"
 
     def draw(self, context):
@@ -144,7 +136,7 @@ class DAS_PT_window(_RenderPanel, bpy.types.Panel):
             say(box, line)
 
 
-class DAS_PT_take(_RenderPanel, bpy.types.Panel):
+class DAS_PT_take(RenderPanel, bpy.types.Panel):
     """Preview, render, cancel, and what came of it."""
 
     bl_label = "Take"
@@ -182,10 +174,11 @@ class DAS_PT_take(_RenderPanel, bpy.types.Panel):
         layout.operator("das.add_to_sequencer", icon="SEQUENCE")
 
 
-class DAS_PT_machine(_RenderPanel, bpy.types.Panel):
+class DAS_PT_machine(RenderPanel, bpy.types.Panel):
     """Overrides of the preferences for this scene."""
 
     bl_label = "Server and Cache"
+    bl_order = 4
     bl_parent_id = "DAS_PT_shot"
     bl_options = {"DEFAULT_CLOSED"}
 
@@ -216,7 +209,6 @@ def shot_summary(scene) -> list[str]:
     settings = resolve_settings(scene)
     capabilities = known_servers.known_capabilities(settings.server)
     if capabilities is None:
-        frames = settings.frames
         frames = settings.frames
         return [
             said("{count} frames ({first} to {last}).", count=len(frames), first=frames[0], last=frames[-1]),

@@ -140,6 +140,15 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         options=set(),
     )
     key_pictures: CollectionProperty(type=DAS_PG_key_picture, name="Key Pictures")
+    key_most_unseen: FloatProperty(
+        name="Unseen at Most",
+        description="Share of any frame that may be seen by no key picture, for Suggest",
+        subtype="PERCENTAGE",
+        default=5.0,
+        min=0.0,
+        max=100.0,
+        options=set(),
+    )
     key_index: IntProperty(name="Active Key Picture", default=0, min=0, options=set())
     use_shot_range: BoolProperty(
         name="Shot Range",
