@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``blender --command das doctor|preview|keys|render|dataset …``, or ``python -m das_blender_addon …``
-with Blender as a module.
+"""The command line: ``blender --command das doctor|preview|keys|render|dataset …``; ``python -m das_blender_addon …``
+does the same with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `shot.settings.resolve_settings`).  What
 cannot work is refused before any work begins, where that can be known.  A failure ends with one sentence on stderr and

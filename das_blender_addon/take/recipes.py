@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..client import known_servers
@@ -53,8 +54,10 @@ from .source import Report, SceneFacts, Source
 LOGGER = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 """A server that does not say hello within this time is not there."""
-MOST_KEYS_IN_WINDOW = 5
-"""Key pictures that are chosen for a model's window where nobody chose them."""
+MOST_GAP = 24
+"""Frames between two key pictures, at most, where nobody chose them."""
+MOST_KEYS_IN_WINDOW = 3
+"""Key pictures that are suggested for a model's window where nobody chose them, gaps not counted."""
 
 
 # ── Whole jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -268,7 +271,19 @@ def with_key_frames(
         return suggest_key_frames(geometry, most_keys=most, should_stop=should_stop)
 
     found = yield from in_thread(suggest)
-    return plan_with_keys(planned, found.key_indices)
+    return plan_with_keys(planned, without_gaps(found.key_indices, len(planned.frames)))
+
+
+def without_gaps(keys: Sequence[int], count: int) -> list[int]:
+    """``keys`` (0-based, increasing from 0) of a shot of ``count`` frames, and more so that none is farther than
+    `MOST_GAP` frames from the next, nor the last frame from the last key: light changes where surfaces do not.
+    """
+    filled = [0]
+    for key in (*keys[1:], *((count - 1,) if count - 1 - keys[-1] > MOST_GAP // 2 else ())):
+        parts = -(-(key - filled[-1]) // MOST_GAP)
+        start = filled[-1]
+        filled += [start + round((key - start) * part / parts) for part in range(1, parts + 1)]
+    return filled
 
 
 def _found(take: Take | None, otherwise: DasError) -> Take:

@@ -29,7 +29,7 @@ from .anew import beside
 from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, job_key, read_json, take_of
 from .drive import is_leaving
 from .join import passed_over
-from .shares import Shares
+from .shares import Shares, Turns
 
 LOGGER = logging.getLogger(__name__)
 Run = Callable[[JobRequest, Path, str, OnEvent, Callable[[], bool]], JobOutcome]
@@ -109,6 +109,7 @@ class _Making:
         self._request, self._plan, self._run, self._anew = request, request.plan, run, anew
         self._should_stop = should_stop or (lambda: False)
         self._tell = Shares(on_event, len(self._plan.windows), JOBS_SHARE if self._plan.keeps_detail else 1.0)
+        self._turns = Turns()
         self._names = [f"{index + 1:04d}.png" for index in range(len(self._plan.frames))]
 
     def make(self) -> dict:
@@ -151,14 +152,21 @@ class _Making:
         def stop() -> bool:
             return failed.is_set() or self._should_stop()
 
+        turns = [chain[0] for chain in chains]
+
         def make_chain(chain: list[int]) -> list[Made]:
             done: list[Made] = []
             try:
+                # Prepared one after the other, so that the server gets the first one first.
+                if not self._turns.wait_for(turns[: turns.index(chain[0])], stop):
+                    raise JobCancelled("The take was cancelled.")
                 for number in chain:
                     done.append(self._window(number, _frame_of(done[-1], number, self._plan) if done else b"", stop))
             except BaseException:
                 failed.set()
                 raise
+            finally:
+                self._turns.over(chain[0])
             return done
 
         with ThreadPoolExecutor(min(len(chains), MOST_JOBS), thread_name_prefix="das window") as pool:
@@ -179,6 +187,8 @@ class _Making:
             if isinstance(event, Progress):
                 event = replace(event, fraction=CARRYING_SHARE + (1.0 - CARRYING_SHARE) * event.fraction)
             tell(event)
+            if isinstance(event, Progress) and event.stage not in ("carrying", "uploading"):
+                self._turns.over(number)
 
         job = self._request.window_job(number, before, progress=carrying, should_stop=stop)
         key = job_key(job)

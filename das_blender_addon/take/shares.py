@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The progress of several jobs as that of one take.  No Blender in here."""
+"""Several jobs of one take: their order, and their progress as that of the take.  No Blender in here."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from ..client.take import JobEvent, OnEvent, Progress
+
+LOOK_S = 0.1
+"""Seconds between two looks whether to go on waiting."""
 
 
 class Shares:
@@ -46,3 +49,26 @@ class Shares:
     def _pass_on(self, event: JobEvent) -> None:
         if self._on_event is not None:
             self._on_event(event)
+
+
+class Turns:
+    """Lets numbered threads do something one after the other."""
+
+    def __init__(self):
+        self._over: set[int] = set()
+        self._changed = threading.Condition()
+
+    def wait_for(self, others: Collection[int], should_stop: Callable[[], bool]) -> bool:
+        """Wait until all ``others`` have done it; False when ``should_stop`` came first."""
+        with self._changed:
+            while not self._over.issuperset(others):
+                if should_stop():
+                    return False
+                self._changed.wait(LOOK_S)
+        return True
+
+    def over(self, number: int) -> None:
+        """``number`` has done it, or never will; harmless when it is told again."""
+        with self._changed:
+            self._over.add(number)
+            self._changed.notify_all()

@@ -268,7 +268,7 @@ class DAS_OT_carry_key_picture(JobOperator, bpy.types.Operator):
 
     @classmethod
     def words(cls, path):
-        return said("Carried into {path}: paint what is transparent, and save", path=path)
+        return said("Frame {frame} is carried: paint what is transparent, and save", frame=int(path.stem))
 
 
 # ── What is drawn ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,7 +295,7 @@ def draw_state(row, scene, frame: int) -> None:
     icon = thumbnail(state.path if state.path != Path() else None)
     if icon:
         row.label(text="", icon_value=icon)
-    row.label(text=said(ORIGINS[state.origin]))
+    row.label(text="" if state.state == "missing" else said(ORIGINS[state.origin]))
     row.label(text=said(STATES[state.state]), icon=ICONS[state.state])
 
 

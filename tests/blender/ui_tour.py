@@ -30,6 +30,8 @@ if INSIDE_BLENDER:
     import addon_utils
 
     FOLDER = Path(os.environ["DAS_TOUR_FOLDER"]).resolve()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from tests.blender.ui_tour_keys import tour_of_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = os.environ.get("DAS_TOUR_PACKAGE", "das_blender_addon")
@@ -80,7 +82,9 @@ def tour():
     close_extra_windows()
     yield from settle()
 
-    # 4. A take is cancelled, in the middle of denoising.
+    # 4. Key pictures; then a take is cancelled, in the middle of denoising.
+    yield from tour_of_keys(scene, SimpleNamespace(**globals()))
+    session_before = recorded_session(scene)
     call("render_take")
     yield from until(lambda: manager.das.progress > 0.35, "the first take did not get far")
     call("cancel")
@@ -379,7 +383,13 @@ def tour_main() -> None:
 
 # ── Outside of Blender: screen, server, pictures ────────────────────────────────────────────────────────────────────
 
-IMAGES = {"connected": "ui_panel.png", "running": "ui_take_running.png", "strip": "ui_sequencer.png"}
+IMAGES = {
+    "connected": "ui_panel.png",
+    "key_rendered": "ui_key_pictures.png",
+    "key_carried": "ui_carried.png",
+    "running": "ui_take_running.png",
+    "strip": "ui_sequencer.png",
+}
 """Stop → picture of the documentation."""
 
 
