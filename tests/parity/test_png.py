@@ -31,6 +31,9 @@ def test_pillow_reads_what_we_write(size):
     frame = picture(*size)
     image = Image.open(io.BytesIO(encode_png(frame)))
     assert image.mode == "RGB" and np.array_equal(np.asarray(image), frame)
+    with_alpha = np.concatenate([frame, frame[..., ::-1][..., :1]], axis=2)
+    image = Image.open(io.BytesIO(encode_png(with_alpha)))
+    assert image.mode == "RGBA" and np.array_equal(np.asarray(image), with_alpha)
 
 
 @pytest.mark.parametrize("options", [{}, {"optimize": True}, {"compress_level": 0}, {"dpi": (72, 72)}], ids=str)

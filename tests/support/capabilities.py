@@ -5,7 +5,7 @@ from das_blender_addon.protocol.messages import Capabilities, ModelCapability
 
 
 def model_capability(**changes) -> ModelCapability:
-    """A small model: windows of 5 and 9 frames, 96×64 pixels, reads the correspondences."""
+    """A small model: windows of 5 and 9 frames, 96×64 pixels, reads a carried video."""
     values = {
         "name": "tiny",
         "label": "Tiny",
@@ -16,7 +16,7 @@ def model_capability(**changes) -> ModelCapability:
         "default_guidance": 1.0,
         "default_tracking_range": "signed",
         "uses_prompt": False,
-        "inputs": ["first_frame_xy"],
+        "inputs": ["carried_video"],
         "licence": "GPL-3.0-or-later",
         "installed": True,
     }

@@ -7,7 +7,7 @@ import uuid
 
 import numpy as np
 
-from das_blender_addon.protocol.frames import blob_sha, encode_array, pack_first_frame_xy
+from das_blender_addon.protocol.frames import blob_sha, encode_array
 from das_blender_addon.protocol.messages import JobInput, JobSpec
 from das_blender_addon.protocol.png import encode_png
 
@@ -48,25 +48,28 @@ def first_frame(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     return frame
 
 
-def correspondences(
-    num_frames: int = NUM_FRAMES, width: int = WIDTH, height: int = HEIGHT
-) -> tuple[np.ndarray, np.ndarray]:
-    """(xy f32 ``[T,H,W,2]`` pixels, visible bool ``[T,H,W]``) of a flat picture that slides right by one pixel per
-    frame.
+def slid(num_frames: int = NUM_FRAMES, width: int = WIDTH, height: int = HEIGHT) -> tuple[np.ndarray, np.ndarray]:
+    """(columns i64 ``[T,W]``, there bool ``[T,W]``) of a flat picture that slides right by one pixel per frame: the
+    first frame's column that each column shows, and whether there is one.
     """
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
-    xs = np.stack([x - t for t in range(num_frames)])
-    xy = np.stack([xs, np.broadcast_to(y, xs.shape)], axis=-1)
-    visible = xs > 0
-    xy[~visible] = np.nan
-    return xy, visible
+    columns = np.arange(width) - np.arange(num_frames)[:, None]
+    return columns, columns >= 0
 
 
 def tracking_video(num_frames: int = NUM_FRAMES, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """u8 ``[T,H,W,3]``: the tracking colours of `correspondences`, at constant depth."""
-    xy, visible = correspondences(num_frames, width, height)
-    colours = np.stack([xy[..., 0] / width, xy[..., 1] / height, np.full(visible.shape, 0.5)], axis=-1)
-    return np.where(visible[..., None], np.nan_to_num(colours) * 255, 0).round().astype(np.uint8)
+    """u8 ``[T,H,W,3]``: the tracking colours of `slid`, at constant depth."""
+    columns, there = slid(num_frames, width, height)
+    shape = (num_frames, height, width)
+    x = np.broadcast_to(((columns + 0.5) / width)[:, None], shape)
+    y = np.broadcast_to(((np.arange(height) + 0.5) / height)[None, :, None], shape)
+    colours = np.stack([x, y, np.full(shape, 0.5)], axis=-1) * 255
+    return np.where(there[:, None, :, None], colours, 0).round().astype(np.uint8)
+
+
+def carried_video(num_frames: int = NUM_FRAMES, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """u8 ``[T,H,W,3]``: the first frame as it slides, its edge repeated where it shows nothing."""
+    columns, _ = slid(num_frames, width, height)
+    return np.stack([first_frame(width, height)[:, np.maximum(row, 0)] for row in columns])
 
 
 def array_input(role: str, array: np.ndarray, codec: str | None = None) -> tuple[JobInput, bytes]:
@@ -84,10 +87,9 @@ def png_input(frame: np.ndarray) -> tuple[JobInput, bytes]:
 def job_inputs(spec: JobSpec) -> tuple[list[JobInput], dict[str, bytes]]:
     """All inputs of a job and their blobs by SHA."""
     size = (spec.num_frames, spec.width, spec.height)
-    xy, visible = correspondences(*size)
     pairs = [
         array_input("tracking_video", tracking_video(*size)),
         png_input(first_frame(spec.width, spec.height)),
-        array_input("first_frame_xy", pack_first_frame_xy(xy, visible)),
+        array_input("carried_video", carried_video(*size)),
     ]
     return [item for item, _ in pairs], {item.sha: blob for item, blob in pairs}

@@ -21,13 +21,13 @@ SPEC = m.JobSpec(
     width=96,
     height=64,
     tracking_range="signed",
-    options={"compose": True, "nested": {"list": [1, 2.5, "x", None]}},
+    options={"sharp": True, "nested": {"list": [1, 2.5, "x", None]}},
     model_revision="r1",
 )
 INPUT = m.JobInput("tracking_video", SHA, 1234, "array", "uint8", [9, 64, 96, 3], "zstd")
 ARTEFACT = m.Artefact("frame", SHA, 4321, "image/png", 3)
 MODEL = m.ModelCapability(
-    "das-preview", "Preview", [9, 17], [[96, 64]], 4, [4], 6.0, "signed", True, ["first_frame_xy"], "GPL", True,
+    "das-preview", "Preview", [9, 17], [[96, 64]], 4, [4], 6.0, "signed", True, ["carried_video"], "GPL", True,
     revision="r1",
 )  # fmt: skip
 CAPABILITIES = m.Capabilities("das-preview", [MODEL], ["zlib", "raw"], 1 << 30, ["cpu"])

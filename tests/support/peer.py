@@ -21,7 +21,7 @@ from das_blender_addon.protocol.png import encode_png
 
 WIDTH, HEIGHT, NUM_FRAMES = 16, 8, 3
 MODEL = m.ModelCapability(
-    "tiny", "Tiny", [NUM_FRAMES], [[WIDTH, HEIGHT]], 2, [2], 1.0, "signed", True, ["first_frame_xy"], "GPL", True
+    "tiny", "Tiny", [NUM_FRAMES], [[WIDTH, HEIGHT]], 2, [2], 1.0, "signed", True, ["carried_video"], "GPL", True
 )
 PREVIEW_IMAGE = b"\xff\xd8 not really a JPEG"
 

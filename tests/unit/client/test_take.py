@@ -33,13 +33,11 @@ SPEC = m.JobSpec("mesh_to_video", "tiny", "a boat", "", 7, 2, 1.0, NUM_FRAMES, N
 
 def request(**changes):
     rng = np.random.default_rng(8)
-    visible = rng.random((NUM_FRAMES, HEIGHT, WIDTH)) < 0.5
     values = {
         "spec": SPEC,
         "tracking_video": rng.integers(0, 256, (NUM_FRAMES, HEIGHT, WIDTH, 3), np.uint8),
         "first_frame_png": encode_png(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)),
-        "first_frame_xy": (rng.random((NUM_FRAMES, HEIGHT, WIDTH, 2)) * 8).astype(np.float32),
-        "first_frame_visible": visible,
+        "carried_video": rng.integers(0, 256, (NUM_FRAMES, HEIGHT, WIDTH, 3), np.uint8),
     }
     return JobRequest(**values | changes)
 
@@ -91,13 +89,13 @@ def test_inputs_arrive_as_they_were(peer, tmp_path):
     (submitted,) = peer.jobs.values()
     assert submitted.spec == SPEC
     inputs = {one.role: one for one in submitted.inputs}
-    assert list(inputs) == ["tracking_video", "first_frame", "first_frame_xy"]
-    video, xy = (
+    assert list(inputs) == ["tracking_video", "first_frame", "carried_video"]
+    video, carried = (
         frames.decode_array(peer.blobs[one.sha], one.dtype, one.shape, one.codec)
-        for one in (inputs["tracking_video"], inputs["first_frame_xy"])
+        for one in (inputs["tracking_video"], inputs["carried_video"])
     )
     assert np.array_equal(video, sent.tracking_video)
-    assert np.array_equal(xy, frames.pack_first_frame_xy(sent.first_frame_xy, sent.first_frame_visible))
+    assert np.array_equal(carried, sent.carried_video)
     assert bytes(peer.blobs[inputs["first_frame"].sha]) == sent.first_frame_png
 
 
@@ -109,19 +107,17 @@ def test_inputs_use_a_codec_that_the_server_reads(codecs):
 
 
 @pytest.mark.parametrize(
-    ("reads", "roles"),
+    ("reads", "changes", "roles"),
     [
-        ([], ["tracking_video", "first_frame"]),
-        (["first_frame_xy"], ["tracking_video", "first_frame", "first_frame_xy"]),
-        (
-            ["first_frame_xy", "first_frame_visible"],
-            ["tracking_video", "first_frame", "first_frame_xy", "first_frame_visible"],
-        ),
+        ([], {}, ["tracking_video", "first_frame"]),
+        (["carried_video"], {}, ["tracking_video", "first_frame", "carried_video"]),
+        (["carried_video"], {"carried_video": None}, ["tracking_video", "first_frame"]),
+        (["first_frame_xy"], {}, ["tracking_video", "first_frame"]),
     ],
 )
-def test_inputs_are_those_that_the_model_reads(reads, roles):
+def test_inputs_are_those_that_the_model_reads(reads, changes, roles):
     model = dataclasses.replace(MODEL, inputs=reads)
-    _, inputs = job_inputs(request(), m.Capabilities("tiny", [model], ["zlib"], 1 << 20, []))
+    _, inputs = job_inputs(request(**changes), m.Capabilities("tiny", [model], ["zlib"], 1 << 20, []))
     assert [one.role for one in inputs] == roles
 
 
@@ -135,8 +131,8 @@ def test_inputs_of_equal_requests_are_equal():
     [
         ({"tracking_video": np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)}, "tracking video is .2, 8, 16, 3. uint8"),
         ({"tracking_video": np.zeros((NUM_FRAMES, HEIGHT, WIDTH, 3))}, "float64, the job's settings ask for"),
-        ({"first_frame_xy": np.zeros((1, 2), np.float32)}, "first-frame positions"),
-        ({"first_frame_visible": np.zeros((1, 2), bool)}, "first-frame visibility"),
+        ({"carried_video": np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)}, "carried video is .2, 8, 16, 3. uint8"),
+        ({"carried_video": np.zeros((NUM_FRAMES, HEIGHT, WIDTH, 3), np.float32)}, "carried video is .* float32"),
         ({"first_frame_png": b""}, "first frame is an empty file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -11,7 +11,6 @@ from das_blender_addon.errors import ProtocolError, SettingsError
 from das_blender_addon.protocol import frames
 
 DELTA_CODECS = [codec for codec in frames.CODECS if codec.startswith("delta-")]
-XY_TOLERANCE_PX = 0.5 / frames.XY_STEPS + 1e-6
 """Half a step of the fixed-point positions, plus float32 rounding."""
 
 
@@ -126,43 +125,11 @@ def test_dtype_or_codec_that_does_not_travel_is_refused():
 
 
 def test_delta_makes_smooth_positions_smaller():
-    y, x = np.mgrid[0:64, 0:96].astype(np.float32)
-    packed = frames.pack_first_frame_xy(np.stack([x + 0.3, y + 0.7], -1)[None], np.ones((1, 64, 96), bool))
-    assert len(frames.encode_array(packed, "delta-zlib")[0]) < 0.5 * len(frames.encode_array(packed, "zlib")[0])
+    y, x = np.mgrid[0:64, 0:96]
+    smooth = np.stack([64 * x + 19, 64 * y + 45], -1)[None].astype(np.uint16)
+    assert len(frames.encode_array(smooth, "delta-zlib")[0]) < 0.5 * len(frames.encode_array(smooth, "zlib")[0])
 
 
 def test_blob_sha_is_sha256():
     assert frames.blob_sha(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert frames.blob_sha(memoryview(b"abc")) == frames.blob_sha(bytearray(b"abc"))
-
-
-# ── First-frame positions ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_first_frame_xy_comes_back_within_half_a_step():
-    rng = np.random.default_rng(6)
-    xy = (rng.random((2, 9, 11, 2)) * 720).astype(np.float32)
-    visible = rng.random((2, 9, 11)) < 0.7
-    packed = frames.pack_first_frame_xy(xy, visible)
-    assert packed.dtype == np.uint16 and packed.shape == xy.shape
-    again, seen = frames.unpack_first_frame_xy(packed)
-    assert again.dtype == np.float32 and np.array_equal(seen, visible)
-    assert np.abs(again - xy)[visible].max() <= XY_TOLERANCE_PX
-    assert np.isnan(again[~visible]).all()
-
-
-def test_first_frame_xy_is_none_where_it_is_not_a_number():
-    xy = np.array([[[1.0, 2.0], [np.nan, 2.0]]], np.float32)
-    packed = frames.pack_first_frame_xy(xy, np.ones((1, 2), bool))
-    assert packed.tolist() == [[[64, 128], [65535, 65535]]]
-
-
-def test_first_frame_xy_outside_the_first_frame_is_fine_where_it_is_not_visible():
-    xy = np.array([[-500.0, 90000.0]], np.float32)
-    assert (frames.pack_first_frame_xy(xy, np.zeros(1, bool)) == frames.XY_NONE).all()
-
-
-@pytest.mark.parametrize("position", [-0.1, 1024.0, 5000.0])
-def test_visible_first_frame_xy_out_of_range_is_refused(position):
-    with pytest.raises(SettingsError, match="must lie between 0 and 1023.97"):
-        frames.pack_first_frame_xy(np.full((1, 2), position, np.float32), np.ones(1, bool))

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import FirstFrameError, ProtocolError, SettingsError
-from das_blender_addon.protocol.png import blob_sha, decode_png, encode_png, has_transparency
+from das_blender_addon.protocol.png import (
+    blob_sha,
+    decode_png,
+    decode_png_with_alpha,
+    encode_png,
+    has_transparency,
+)
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -88,6 +94,46 @@ def test_written_file_has_the_bytes_of_the_specification():
     assert data[37:41] == b"IDAT" and len(data) == 33 + 12 + length + 12
     # the first row as differences from the left, the second from above
     assert zlib.decompress(data[41 : 41 + length]) == bytes([1, 10, 20, 30, 1, 2, 3, 2, 0, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (7, 5), (64, 96)], ids=str)
+def test_image_with_alpha_comes_back_equal(size):
+    frame = picture(*size, channels=4)
+    frame[0, 0, 3] = 0
+    data = encode_png(frame)
+    assert np.array_equal(decode_png_with_alpha(data), frame) and has_transparency(data)
+    assert encode_png(frame.copy()) == data
+    black = (frame[..., :3] * frame[..., 3:].astype(int) + 127) // 255
+    assert np.array_equal(decode_png(data), black)
+
+
+def test_opaque_alpha_is_no_channel():
+    frame = picture(5, 6)
+    opaque = np.concatenate([frame, np.full((5, 6, 1), 255, np.uint8)], axis=2)
+    for data in (encode_png(opaque), encode_png(frame)):
+        again = decode_png_with_alpha(data)
+        assert again.flags.c_contiguous and np.array_equal(again, frame)
+
+
+@pytest.mark.parametrize(
+    ("data", "pixels"),
+    [
+        (png_file(2, 1, 4, bytes([0, 9, 128, 8, 255])), [[[9, 9, 9, 128], [8, 8, 8, 255]]]),
+        (png_file(2, 1, 0, bytes([0, 7, 9]), extra=chunk(b"tRNS", bytes([0, 7]))), [[[7, 7, 7, 0], [9, 9, 9, 255]]]),
+        (
+            png_file(2, 1, 3, bytes([0, 0, 1]), extra=chunk(b"PLTE", bytes([2, 1, 5, 4, 5, 6])) + chunk(b"tRNS", b"@")),
+            [[[2, 1, 5, 64], [4, 5, 6, 255]]],
+        ),
+    ],
+    ids=["grey", "colour key", "palette"],
+)
+def test_alpha_of_every_kind_of_image_stays_straight(data, pixels):
+    assert decode_png_with_alpha(data).tolist() == pixels
+
+
+def test_damaged_image_with_alpha_is_the_error_that_was_asked_for():
+    with pytest.raises(FirstFrameError, match="The sky cannot be read"):
+        decode_png_with_alpha(encode_png(picture(3, 3, 4))[:-20], name="The sky", error=FirstFrameError)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (7, 5), (64, 96)], ids=str)
@@ -214,11 +260,13 @@ def test_bomb_is_not_unpacked_beyond_the_size():
     [
         np.zeros((2, 2, 3), np.float32),
         np.zeros((2, 2), np.uint8),
-        np.zeros((2, 2, 4), np.uint8),
+        np.zeros((2, 2, 2), np.uint8),
+        np.zeros((2, 2, 5), np.uint8),
         np.zeros((0, 2, 3), "u1"),
+        np.zeros((2, 0, 4), "u1"),
     ],
     ids=lambda frame: f"{frame.shape} {frame.dtype}",
 )
 def test_array_that_is_no_frame_is_refused(frame):
-    with pytest.raises(SettingsError, match=r"made of \[H,W,3\] uint8"):
+    with pytest.raises(SettingsError, match=r"made of \[H,W,3 or 4\] uint8"):
         encode_png(frame)
