@@ -67,12 +67,13 @@ def _shortest(count: int, lengths: Sequence[int]) -> int:
 def owners(windows: Sequence[Window], index: int) -> tuple[Window, Window | None, float]:
     """(window, next one or None, share of the next one): which windows make the frame ``index`` of the shot.
 
-    Between the first and the last frame that two windows share, the share of the later one goes from almost 0 to
-    almost 1.
+    Over the frames that two windows share, the share of the later one goes from almost 0 to almost 1; where three share
+    some, the first has passed into the second before that one passes into the third.
     """
-    holding = [window for window in windows if window.start <= index < window.stop]
+    holding = [number for number, window in enumerate(windows) if window.start <= index < window.stop]
+    before = windows[holding[0]]
     if len(holding) == 1:
-        return holding[0], None, 0.0
-    before, after = holding[-2:]
-    shared = before.stop - after.start
-    return before, after, (index - after.start + 1) / (shared + 1)
+        return before, None, 0.0
+    after = windows[holding[1]]
+    begin = max(after.start, windows[holding[0] - 1].stop if holding[0] else 0)
+    return before, after, (index - begin + 1) / (before.stop - begin + 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from das_blender_addon.errors import JobRejected, StorageError
+from das_blender_addon.protocol.messages import JobInput
 from das_server.store.job import JobState
 from das_server.store.jobs import JobStore
 from das_server.store.schema import MIGRATIONS, SCHEMA_VERSION, copy_of
@@ -124,15 +125,16 @@ def test_job_list_of_schema_2_gets_one_requester_for_each_job(tmp_path):
     shutil.copyfile(FILES / "jobs_schema_2.sqlite3", path)
     jobs, spec = [digit * 32 for digit in "012345"], job_spec(seed=5)
     before = {table: rows(path, table) for table in ("jobs", "events", "job_blobs")}
-    assert version(path) == 2
+    inputs = [JobInput(**one) for one in json.loads(before["jobs"][0][4])]
+    assert version(path) == 2 and [one.role for one in inputs] == ["tracking_video", "first_frame", "first_frame_xy"]
     store = JobStore(tmp_path)
     assert rows(path, "requesters") == [(job, "", state, 0.0) for job, state in zip(jobs, REQUESTERS_OF_2, strict=True)]
     assert [row[:-3] for row in rows(path, "jobs")] == before["jobs"] and rows(path, "events") == before["events"]
     assert rows(path, "job_blobs") == before["job_blobs"]
     for job in jobs:
-        assert store.submit(job, spec, job_inputs(spec)[0])[1]
+        assert store.submit(job, spec, inputs)[1]
     assert store.acknowledge(jobs[0]) == ["f" * 64]
-    new = store.submit(jobs[4], spec, job_inputs(spec)[0], requester="a" * 32, anew=True)[0]
+    new = store.submit(jobs[4], spec, inputs, requester="a" * 32, anew=True)[0]
     assert new.job not in jobs and store.run_of(jobs[4], "a" * 32) == new and store.run_of(jobs[4]).job == jobs[4]
     store.close()
 
