@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A shot fits a model or is refused with a reason; its tracking video has the model's size."""
+"""A shot fits a model or is refused with a reason."""
 
-import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from das_blender_addon.errors import ModelError, SceneError, SettingsError, ShotTooLong
+from das_blender_addon.errors import ModelError, SettingsError
 from das_blender_addon.protocol.messages import SizeRange
-from das_blender_addon.shot.plan import check_frames, plan
-from das_blender_addon.shot.tracked import first_frame_digest, shot_from_geometry
-from das_blender_addon.tracking.geometry import CameraPath, GeometrySequence
+from das_blender_addon.shot.plan import check_frames, plan, plan_with_keys
+from das_blender_addon.shot.windows import Window
 from tests.support.capabilities import capabilities_of, model_capability
 
 SQUARE_PIXELS = (1.0, 1.0)
@@ -21,33 +18,51 @@ def planned(frames=range(1, 6), size=(96, 64), aspect=SQUARE_PIXELS, capability=
     return plan(frames, size, aspect, capabilities_of(capability or model_capability()), size=model_size, **options)
 
 
-def wall(width, height, num_frames=3, depth=10.0, half=100.0):
-    """A wall in front of a camera, larger than its view, that moves to the right."""
-    corners = np.array([(-half, -half, -depth), (half, -half, -depth), (half, half, -depth), (-half, half, -depth)])
-    steps = np.arange(num_frames)[:, None, None] * np.array([1.0, 0, 0])
-    cameras = CameraPath(
-        camera_from_world=np.repeat(np.eye(4)[None], num_frames, axis=0),
-        focal_px=np.full((num_frames, 2), float(width)),
-        principal_px=np.tile((width / 2, height / 2), (num_frames, 1)),
-        clip_start=np.full(num_frames, 0.1),
-        clip_end=np.full(num_frames, np.inf),
-        width=width,
-        height=height,
-    )
-    triangles = np.array([(0, 1, 2), (0, 2, 3)], np.int32)
-    return GeometrySequence(triangles, (corners + steps).astype(np.float32), cameras, tuple(range(1, num_frames + 1)))
-
-
-@pytest.mark.parametrize(("count", "window"), [(1, 5), (5, 5), (6, 9), (9, 9)])
-def test_plan_takes_the_smallest_window_that_holds_the_shot(count, window):
+@pytest.mark.parametrize(("count", "length"), [(1, 5), (5, 5), (6, 9), (9, 9)])
+def test_plan_takes_the_smallest_window_that_holds_the_shot(count, length):
     made = planned(range(10, 10 + count))
-    assert made.window == window and made.frames == tuple(range(10, 10 + count))
-    assert any("held" in note for note in made.notes) == (window > count)
+    assert made.windows == (Window(0, count, length),) and made.frames == tuple(range(10, 10 + count))
+    assert any("held" in note for note in made.notes) == (length > count)
 
 
-def test_plan_refuses_a_shot_that_is_too_long():
-    with pytest.raises(ShotTooLong, match="10 frames and Tiny makes 9 at most"):
-        planned(range(10))
+def test_plan_cuts_a_shot_that_is_longer_than_the_models_window_and_says_where():
+    made = planned(range(10, 24))
+    assert made.windows == (Window(0, 9, 9), Window(5, 14, 9)) and made.keys == (0,)
+    (note,) = (note for note in made.notes if "windows" in note)
+    assert note == "The model makes the shot in 2 windows, 10 to 18, 15 to 23; each passes into the next."
+
+
+def test_plan_with_keys_cuts_at_them_and_says_which_they_are():
+    made = plan_with_keys(planned(range(10, 24)), [4, 12])
+    assert made.keys == (0, 4, 12) and made.windows == (Window(0, 9, 9), Window(4, 13, 9), Window(9, 14, 5))
+    text = " ".join(made.notes)
+    assert "Key pictures at the frames 10, 14, 22." in text and "in 3 windows, 10 to 18, 14 to 22, 19 to 23;" in text
+    assert "2 windows" not in text and len(set(made.notes)) == len(made.notes)
+    assert plan_with_keys(made, ()) == planned(range(10, 24))
+
+
+def test_plan_with_keys_keeps_other_notes():
+    other = replace(planned(range(1, 4)), notes=(*planned(range(1, 4)).notes, "Not baked: Cloth."))
+    assert sorted(plan_with_keys(other, ()).notes) == sorted(other.notes)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "keep_detail", "keeps"),
+    [
+        (["carried_video"], None, True),
+        (["carried_video"], False, False),
+        (["carried_video"], True, True),
+        ([], None, False),
+        ([], True, True),
+    ],
+)
+def test_detail_is_kept_as_it_is_wanted_or_as_the_model_is_made_for(inputs, keep_detail, keeps):
+    made = planned(size=(384, 192), capability=model_capability(inputs=inputs), keep_detail=keep_detail)
+    assert made.keeps_detail == keeps and made.reads_carried == bool(inputs)
+    assert made.model_size == (96, 64)
+    # 96×64 see 4/3 of the height that 384×192 see: 32 rows more above and below.
+    assert made.picture_size == ((384, 256) if keeps else (96, 64))
+    assert made.pictures.crop == ((0.0, 32.0, 384.0, 224.0) if keeps else made.framing.crop)
 
 
 @pytest.mark.parametrize("frames", [(), (1, 1), (2, 1), (1.5,), "ab", None])
@@ -117,36 +132,3 @@ def test_plan_says_in_words_what_will_be_sent():
     for words in ("3 frames (1 to 3) for Tiny", "held 2 times", "96×64", "2.00 times the height", "192×64", "prompt"):
         assert words in text
     assert "is the render's" in planned().notes[1]
-
-
-def test_shot_has_the_models_size_and_sees_more_than_the_render():
-    made = planned(range(1, 4), size=(192, 64))
-    shot = shot_from_geometry(wall(192, 64), made)
-    assert shot.tracking.video.shape == (3, 64, 96, 3)
-    assert shot.tracking.coverage.all()
-    np.testing.assert_allclose(shot.cameras.focal_px, 96.0)
-    assert shot.timings["tracking"] > 0
-
-
-def test_shot_with_nothing_in_view_is_refused():
-    geometry = wall(96, 64, depth=-10.0)
-    with pytest.raises(SceneError, match="in view in the first frame .frame 1"):
-        shot_from_geometry(geometry, planned(range(1, 4)))
-
-
-def test_digest_follows_the_first_frame_only():
-    digest = first_frame_digest(wall(96, 64))
-    assert digest == first_frame_digest(wall(96, 64, num_frames=5))
-    assert digest != first_frame_digest(wall(96, 64, depth=math.nextafter(10.0, 11.0) + 1e-3))
-    assert digest != first_frame_digest(wall(64, 96))
-
-
-def test_digest_ignores_what_comes_later():
-    alone = wall(96, 64)
-    later = replace(
-        alone,
-        triangles=np.concatenate([np.array([(0, 1, 2)], np.int32), alone.triangles + 4]),
-        vertices=np.concatenate([np.full((3, 4, 3), np.nan, np.float32), alone.vertices], axis=1),
-    )
-    later.vertices[1:, :4] = 1.0
-    assert first_frame_digest(later) == first_frame_digest(alone)

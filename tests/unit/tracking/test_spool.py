@@ -47,6 +47,16 @@ def test_everything_comes_back_as_it_was(tmp_path):
         assert (geometry.cameras.width, geometry.cameras.height) == (96, 64)
 
 
+def test_part_of_it_is_read_from_the_same_file(tmp_path):
+    frames = frames_of()
+    vertices = written(tmp_path, frames).vertices
+    part = vertices.part([3, 1])
+    assert part.shape == (2, 7, 3) and len(part) == 2
+    np.testing.assert_array_equal(part[0], frames[3])
+    np.testing.assert_array_equal(part[1], frames[1])
+    np.testing.assert_array_equal(vertices.part(range(2, 5)).part([1])[0], frames[3])
+
+
 def test_frames_are_read_in_any_order_and_more_than_once(tmp_path):
     frames = frames_of()
     vertices = written(tmp_path, frames).vertices
