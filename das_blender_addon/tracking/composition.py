@@ -69,10 +69,12 @@ class Composer:
         self._lock = threading.Lock()
         _check_pictures(self._pictures)
 
-    def compose(self, frame: FrameCorrespondences, fill: np.ndarray | None = None) -> Composed:
+    def compose(
+        self, frame: FrameCorrespondences, fill: np.ndarray | None = None, *, fill_share: float = 1.0
+    ) -> Composed:
         """The picture of ``frame``; ``fill`` [H,W,3], of the pictures' type, is shown where no key knows better.
 
-        All frames must come from one `correspondences`.  A frame at a key returns that picture as it is, where it is
+        ``fill_share``: how much of it is shown there, 0 to 1; the rest continues the surroundings.  All frames must come from one `correspondences`.  A frame at a key returns that picture as it is, where it is
         painted.  Raises `SettingsError` when the sizes do not fit together.
         """
         self._check_frame(frame, fill)
@@ -97,7 +99,14 @@ class Composer:
         if own is not None:
             painted = _painted(self._pictures[own])
             picture[painted], known = self._pictures[own][..., :3][painted], known | painted
-        fill_holes(picture, known, inverse_depth, None if fill is None else fill.astype(np.float32))
+        if fill is None or fill_share < 1.0:
+            fill_holes(picture, known, inverse_depth)
+        if fill is not None and fill_share > 0.0:
+            continued = picture[~known] if fill_share < 1.0 else None
+            fill_holes(picture, known, inverse_depth, fill.astype(np.float32))
+            if continued is not None:
+                share = np.float32(fill_share)
+                picture[~known] = continued + share * (picture[~known] - continued)
         if own is None:
             clear_outlines(picture, known & at_outline & (trust < _NEEDED_INSIDE), inverse_depth)
             soften(picture, np.flatnonzero(at_outline))
