@@ -205,7 +205,8 @@ def _each(
     def work(frame: FrameCorrespondences, composer: Composer) -> Any:
         if stop():
             raise JobCancelled("The take was cancelled.")
-        return finish(frame.index, composer.compose(frame, None if fill is None else fill(frame.index), fill_share=share))
+        painted = None if fill is None else fill(frame.index)
+        return finish(frame.index, composer.compose(frame, painted, fill_share=share))
 
     waiting: list[Future] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:

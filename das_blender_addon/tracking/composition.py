@@ -74,7 +74,9 @@ class Composer:
     ) -> Composed:
         """The picture of ``frame``; ``fill`` [H,W,3], of the pictures' type, is shown where no key knows better.
 
-        ``fill_share``: how much of it is shown there, 0 to 1; the rest continues the surroundings.  All frames must come from one `correspondences`.  A frame at a key returns that picture as it is, where it is
+        ``fill_share``: how much of it is shown there, 0 to 1; the rest continues the surroundings.
+
+        All frames must come from one `correspondences`.  A frame at a key returns that picture as it is, where it is
         painted.  Raises `SettingsError` when the sizes do not fit together.
         """
         self._check_frame(frame, fill)

@@ -15,15 +15,16 @@ DEPTH = 10.0
 
 
 def wall(
-    size: tuple[int, int], frames: Sequence[int], *, depth: float = DEPTH, half: float = 100.0, step_px: float = 2.0
+    size: tuple[int, int], frames: Sequence[int], *, depth: float = DEPTH, half: float = 100.0, step: float = 1.25
 ) -> GeometrySequence:
-    """A wall in front of a camera, seen in ``size`` (width, height); it moves ``step_px`` pixels to the right a frame.
+    """A wall in front of a camera, seen in ``size`` (width, height); it moves to the right by ``step`` a frame, an eighth of the
+    view.
 
-    ``half``: half of its side, Blender units; it is larger than the view.
+    ``half``: half of its side, larger than the view.  Blender units.
     """
     count, (width, height) = len(frames), size
     corners = np.array([(-half, -half, -depth), (half, -half, -depth), (half, half, -depth), (-half, half, -depth)])
-    steps = np.arange(count)[:, None, None] * np.array([step_px * abs(depth) / width, 0, 0])
+    steps = np.arange(count)[:, None, None] * np.array([step, 0, 0])
     cameras = CameraPath(
         camera_from_world=np.repeat(np.eye(4)[None], count, axis=0),
         focal_px=np.full((count, 2), float(width)),

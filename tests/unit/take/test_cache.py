@@ -22,26 +22,23 @@ from das_blender_addon.errors import (
 from das_blender_addon.protocol.messages import Attach, Cancel, Fetch, Submit
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.plan import plan
-from das_blender_addon.shot.tracked import ShotTracking
-from das_blender_addon.take.cache import TakeSettings, find_take, load_take, take_request
+from das_blender_addon.take.cache import TakeSettings, find_take, job_key, load_take, take_request
 from das_blender_addon.take.run import run_take
-from das_blender_addon.tracking.geometry import TrackingVideo
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
+from tests.support.shots import wall_shot
 
 LIMIT_S = 30.0
 SETTINGS = TakeSettings(prompt="a vase", seed=7)
 
 
-def shot(num_frames=2, render_size=(WIDTH, HEIGHT), **model):
-    """A shot of the peer's model, shorter than its window."""
-    capability = model_capability(**{"num_frames": [NUM_FRAMES], "sizes": [[WIDTH, HEIGHT]], **model})
-    made = plan(range(11, 11 + num_frames), render_size, (1.0, 1.0), capabilities_of(capability))
-    video = np.random.default_rng(3).integers(0, 256, (num_frames, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    xy = np.random.default_rng(4).uniform(0, HEIGHT, (num_frames, HEIGHT, WIDTH, 2)).astype(np.float32)
-    everywhere = np.ones((num_frames, HEIGHT, WIDTH), bool)
-    tracking = TrackingVideo(video, everywhere, xy, everywhere, (0.1, 1.0), made.frames)
-    return ShotTracking(made, tracking, cameras=None, digest="d", timings={"export": 0.5})
+def shot(num_frames=2, render_size=(WIDTH, HEIGHT), keep_detail=None, **model):
+    """A shot of the peer's model, shorter than its window, whose frames are the model's own."""
+    values = {"num_frames": [NUM_FRAMES], "sizes": [[WIDTH, HEIGHT]], "inputs": [], **model}
+    capability = model_capability(**values)
+    frames = range(11, 11 + num_frames)
+    made = plan(frames, render_size, (1.0, 1.0), capabilities_of(capability), keep_detail=keep_detail)
+    return replace(wall_shot(made), timings={"export": 0.5})
 
 
 @pytest.fixture
@@ -55,8 +52,8 @@ def first_frame(tmp_path):
 def request_of(tmp_path, first_frame):
     """`take_request` with the test's first frame and folder."""
 
-    def make(made=None, settings=SETTINGS, path=first_frame):
-        return take_request(made or shot(), path, settings, tmp_path / "shot")
+    def make(made=None, settings=SETTINGS, path=first_frame, keys=()):
+        return take_request(made or shot(), path, settings, tmp_path / "shot", keys=keys)
 
     return make
 
@@ -65,14 +62,15 @@ def request_of(tmp_path, first_frame):
 
 
 def test_request_holds_the_last_frame_up_to_the_window(request_of):
-    made = shot()
+    made = shot(inputs=["carried_video"], keep_detail=False)
     job = request_of(made).job
     assert job.tracking_video.shape == (NUM_FRAMES, HEIGHT, WIDTH, 3)
     np.testing.assert_array_equal(job.tracking_video[:2], made.tracking.video)
     np.testing.assert_array_equal(job.tracking_video[2], made.tracking.video[1])
-    np.testing.assert_array_equal(job.first_frame_xy[2], made.tracking.first_frame_xy[1])
+    assert job.carried_video.shape == (NUM_FRAMES, HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(job.carried_video[2], job.carried_video[1])
     assert (job.spec.num_frames, job.spec.kept_frames) == (NUM_FRAMES, 2)
-    assert job.spec.options == {"compose": True}
+    assert job.spec.options == {}
 
 
 def test_request_fills_in_the_models_defaults(request_of):
@@ -82,9 +80,13 @@ def test_request_fills_in_the_models_defaults(request_of):
     assert (spec.num_inference_steps, spec.guidance_scale, spec.tracking_range) == (5, 3.5, "unit")
 
 
-def test_request_sends_no_correspondences_to_a_model_that_reads_none(request_of):
-    job = request_of(shot(inputs=[])).job
-    assert job.first_frame_xy is None and job.first_frame_visible is None and job.spec.options == {}
+def test_request_sends_no_carried_video_to_a_model_that_reads_none(request_of):
+    assert request_of().job.carried_video is None
+
+
+def test_request_tells_an_older_server_not_to_compose(request_of):
+    job = request_of(shot(inputs=["first_frame_xy"])).job
+    assert job.carried_video is None and job.spec.options == {"compose": False}
 
 
 def test_request_refuses_what_the_model_does_not_take(request_of):
@@ -111,12 +113,13 @@ def test_key_changes_with_everything_that_decides_the_pixels(request_of, tmp_pat
         replace(SETTINGS, num_inference_steps=1),
         replace(SETTINGS, guidance_scale=2.0),
         replace(SETTINGS, tracking_range="unit"),
-        replace(SETTINGS, compose=False),
     ):
         keys.append(request_of(settings=settings).key)
     other = shot()
     other.tracking.video[1, 2, 3, 0] ^= 1
     keys.append(request_of(other).key)
+    keys.append(request_of(shot(keep_detail=True)).key)
+    keys.append(request_of(replace(shot(keep_detail=True), digest="of other geometry")).key)
     painted = tmp_path / "painted.png"
     painted.write_bytes(encode_png(np.full((HEIGHT, WIDTH, 3), 51, np.uint8)))
     keys.append(request_of(path=painted).key)
@@ -145,7 +148,7 @@ def test_take_has_every_frame_and_says_what_it_is_made_of(request_of):
     assert take.report["seed"] == 7 and take.report["prompt"] == "a vase"
     assert take.report["frame_numbers"] == [11, 12]
     assert take.timings["export"] == 0.5 and {"job", "frames", "job.done"} <= set(take.timings)
-    assert events and take.job_id == asked.job_key[:32]
+    assert events and take.job_id == job_key(asked.job)[:32]
 
 
 def test_take_is_not_made_twice(request_of):
@@ -237,7 +240,7 @@ def test_take_that_failed_or_was_cancelled_is_rendered_when_it_is_asked_for_agai
             run_take(asked, peer.address, should_stop=lambda: end is None and bool(peer.jobs))
         peer.final = "DONE"
         take = run_take(asked, peer.address)
-        assert list(peer.jobs) == [asked.job_key[:32], take.job_id]
+        assert list(peer.jobs) == [job_key(asked.job)[:32], take.job_id]
     assert find_take(asked) is not None
 
 
@@ -267,7 +270,7 @@ def test_take_whose_frames_the_server_lost_is_rendered_again(request_of):
     with Peer() as peer:
         peer.on_request = lambda message: lose_frames_once(peer, message)
         take = run_take(asked, peer.address)
-        assert list(peer.jobs) == [asked.job_key[:32], take.job_id] and find_take(asked) is not None
+        assert list(peer.jobs) == [job_key(asked.job)[:32], take.job_id] and find_take(asked) is not None
 
 
 def lose_frames_once(peer, message):
