@@ -101,6 +101,7 @@ class Composer:
         if own is not None:
             painted = _painted(self._pictures[own])
             picture[painted], known = self._pictures[own][..., :3][painted], known | painted
+        fill_share = fill_share if known.any() else 1.0  # there is nothing to continue
         if fill is None or fill_share < 1.0:
             fill_holes(picture, known, inverse_depth)
         if fill is not None and fill_share > 0.0:

@@ -17,8 +17,8 @@ DEPTH = 10.0
 def wall(
     size: tuple[int, int], frames: Sequence[int], *, depth: float = DEPTH, half: float = 100.0, step: float = 1.25
 ) -> GeometrySequence:
-    """A wall in front of a camera, seen in ``size`` (width, height); it moves to the right by ``step`` a frame, an eighth of the
-    view.
+    """A wall in front of a camera, seen in ``size`` (width, height), that moves to the right by ``step`` a frame, an
+    eighth of the view.
 
     ``half``: half of its side, larger than the view.  Blender units.
     """

@@ -86,11 +86,10 @@ def test_window_that_begins_with_nothing_in_view_has_a_video_nevertheless():
 
 def test_shot_that_is_stopped_says_so():
     made = planned(range(1, 15))
-    told = []
+    geometry, told = wall(SIZE, made.frames), []
+    options = {"progress": lambda done, _of: told.append(done), "should_stop": lambda: len(told) > 10}
     with pytest.raises(JobCancelled):
-        shot_from_geometry(
-            wall(SIZE, made.frames), made, progress=lambda done, _of: told.append(done), should_stop=lambda: len(told) > 10
-        )
+        shot_from_geometry(geometry, made, **options)
     assert len(told) == 11
 
 

@@ -156,6 +156,31 @@ def test_fill_shows_its_details_in_the_tone_of_the_surroundings():
     np.testing.assert_array_equal(composed.picture[:8], picture[:8])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_part_of_a_fill_leaves_the_rest_to_the_surroundings(share):
+    frames, picture, hidden = _uncovered()
+    fill = (flat(60).astype(int) + np.random.default_rng(0).integers(-20, 21, (HEIGHT, WIDTH, 3))).astype(np.uint8)
+    composer = Composer([picture])
+
+    whole = composer.compose(frames[1], fill).picture.astype(float)
+    made = composer.compose(frames[1], fill, fill_share=share).picture.astype(float)
+    continued = composer.compose(frames[1]).picture.astype(float)
+
+    np.testing.assert_allclose(made, continued + share * (whole - continued), atol=2 * ROUNDING_LEVELS)
+    assert np.abs(whole - continued)[hidden].max() > 10
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_part_of_a_fill_is_all_of_it_where_nothing_is_known(share):
+    geometry = still([wall()], 2)
+    frame = list(correspondences(geometry, [0]))[1]
+    frame = replace(frame, visible=np.zeros_like(frame.visible))
+
+    composed = Composer([flat(10)]).compose(frame, noise(5), fill_share=share)
+
+    np.testing.assert_array_equal(composed.picture, noise(5))
+
+
 def test_fill_alone_is_left_where_nothing_is_known_at_all():
     geometry = still([box((0, 5, 0), (1, 1, 1))], 2)
     frame = list(correspondences(geometry, [0]))[1]
