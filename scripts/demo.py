@@ -83,7 +83,7 @@ def blender_command(out: Path) -> tuple[list[str], dict[str, str], str]:
 
 
 def contact_sheet(out: Path, result: dict) -> None:
-    """First frame on the left; tracking video, result and Blender's own render at four moments on the right."""
+    """Key pictures on the left; tracking video, result and Blender's own render at four moments on the right."""
     rows = [
         ("tracking video", result["tracking"]),
         ("result", result["frames"]),
@@ -91,7 +91,7 @@ def contact_sheet(out: Path, result: dict) -> None:
     ]
     cell_w, cell_h, gap, label = 360, 240, 6, 26
     width = (COLUMNS + 1) * (cell_w + gap) + gap
-    sheet = Image.new("RGB", (width, len(rows) * (cell_h + label + gap) + gap), (24, 24, 27))
+    sheet = Image.new("RGB", (width, len(rows) * (cell_h + label + gap) + gap + label), (24, 24, 27))
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=16)
 
@@ -100,17 +100,14 @@ def contact_sheet(out: Path, result: dict) -> None:
         draw.text((x + 2, y + 3), text, fill=(220, 220, 225), font=font)
         sheet.paste(Image.open(path).convert("RGB").resize((cell_w, cell_h), Image.Resampling.LANCZOS), (x, y + label))
 
-    paste(result["first_frame"], 0, 0, "first frame")
-    words = [f"model {result['report']['model']}, seed {result['report']['seed']}"]
-    words += [
-        f"{len(result['frames'])} frames made at {' x '.join(str(side) for side in result['report']['model_size'])}"
-    ]
-    words += [f"Blender {result['blender_version']}"]
-    for line, text in enumerate(words):
-        draw.text((gap + 2, cell_h + 2 * label + gap + line * label), text, fill=(170, 170, 178), font=font)
+    for row, (number, file) in enumerate(result["keys"].items()):
+        paste(file, 0, row, f"key picture, frame {number}")
     for row, (name, files) in enumerate(rows):
         for column, number in enumerate(result["columns"]):
             paste(files[str(number)], column + 1, row, f"{name}, frame {number}")
+    words = f"model {result['report']['model']}, seed {result['report']['seed']}, {len(result['frames'])} frames from "
+    words += f"{len(result['keys'])} key pictures, Blender {result['blender_version']}"
+    draw.text((gap + 2, sheet.height - label), words, fill=(170, 170, 178), font=font)
     sheet.save(out / "contact_sheet.png", optimize=True)
 
 

@@ -28,7 +28,10 @@ sys.path.insert(0, str(ROOT / "scripts"))  # Blender runs a script without its f
 from stations import Station  # noqa: E402
 
 PROMPT = "a striped clay creature bends and waves on a checkered floor, soft daylight"
-COLUMN_FRAMES = (1, 17, 33, 49)
+KEY_FRAMES = (37, 73)
+"""Key pictures besides the first frame."""
+COLUMN_FRAMES = (10, 25, 49, 64)
+"""Moments of the contact sheet, none of them a key picture."""
 
 
 class Progress(logging.Handler):
@@ -118,6 +121,9 @@ def build_file(out: Path, seed: int, size: str, compat) -> bpy.types.Scene:
     scene = demo_scene.build_demo_scene()
     scene.render.engine = compat.ENGINE
     scene.das.prompt, scene.das.seed, scene.das.size = PROMPT, seed, size
+    scene.das.key_mode = "LIST"
+    for frame in KEY_FRAMES:
+        scene.das.key_pictures.add().frame = frame
     scene.render.filepath = str(out / "frames" / "####")
     compat.set_image_output(scene, "PNG")
     leave_out_dates(scene)
@@ -190,6 +196,7 @@ def main() -> None:
         },
         "first_frame": str(out / "first_frame.png"),
         "columns": list(COLUMN_FRAMES),
+        "keys": {str(state.frame): str(state.path) for state in addon["api"].key_pictures(scene)},
         "tracking": {
             str(number): str(file) for number, file in zip(take.frame_numbers, take.tracking_frames, strict=True)
         },

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The demo scene: 49 frames with everything a tracking video has to get right, made by this script alone.
+"""The demo scene: 73 frames with everything a tracking video has to get right, made by this script alone.
 
 A skinned creature sways, a ball changes its shape (shape keys), a ring rolls in front of the ball and back (occlusion
 and return), on a floor and before a wall of two triangles each, seen by a camera that moves and zooms.  No assets, no
@@ -18,7 +18,7 @@ from mathutils import Matrix, Vector
 
 from scripts.demo_nodes import MaterialNodes, grey_output, use_nodes
 
-NUM_FRAMES = 49
+NUM_FRAMES = 73
 RESOLUTION = (720, 480)
 SAMPLES = 32
 
@@ -224,7 +224,9 @@ def _sway(bones) -> None:
     for index in range(CREATURE_BONES):
         bone = bones.pose.bones[f"Bone {index}"]
         bone.rotation_mode = "XYZ"
-        for frame, sideways, forward in ((1, 0.0, 0.0), (15, -9.0, 3.0), (33, 7.5, 5.0), (49, -1.0, 0.0)):
+        for frame, sideways, forward in (
+            (1, 0.0, 0.0), (15, -9.0, 3.0), (33, 7.5, 5.0), (49, -1.0, 0.0), (61, -5.0, 2.0), (73, 1.0, 0.0),
+        ):
             later = frame if frame in (1, NUM_FRAMES) else frame + index
             bone.rotation_euler = (radians(forward), 0.0, radians(sideways))
             bone.keyframe_insert("rotation_euler", frame=later)
@@ -245,8 +247,8 @@ def _add_ball(scene) -> None:
         wave = sin(4.0 * direction.x + 1.0) * sin(4.0 * direction.z) * cos(3.0 * direction.y)
         bumped.co = place * (1.0 + 0.16 * wave)
     for shape, values in (
-        (squash, {1: 0.0, 13: 0.85, 25: 0.0, 37: 0.9, 49: 0.15}),
-        (bumps, {1: 0.0, 25: 1.0, 49: 0.35}),
+        (squash, {1: 0.0, 13: 0.85, 25: 0.0, 37: 0.9, 49: 0.15, 61: 0.6, 73: 0.0}),
+        (bumps, {1: 0.0, 25: 1.0, 49: 0.35, 73: 0.7}),
     ):
         for frame, value in values.items():
             shape.value = value
@@ -293,7 +295,7 @@ def _add_ring(scene) -> None:
     ring.data.materials.append(nodes.finish(nodes.ramp(grey_output(sector), stops, interpolation="CONSTANT")))
 
     outer = RING_RADIUS + RING_THICKNESS
-    for frame, x in ((1, RING_FROM), (25, RING_TO), (49, RING_FROM + 0.15)):
+    for frame, x in ((1, RING_FROM), (25, RING_TO), (49, RING_FROM + 0.15), (73, RING_FROM + 0.7)):
         ring.location = (x, RING_DEPTH, outer)
         ring.rotation_euler = (0.0, (x - RING_FROM) / outer, radians(8.0))
         ring.keyframe_insert("location", frame=frame)
@@ -311,6 +313,7 @@ def _add_camera(scene) -> None:
         (1, Vector((0.60, -7.7, 2.75)), 42.0),
         (25, Vector((0.10, -7.3, 2.45)), 45.0),
         (49, Vector((-0.40, -7.0, 2.25)), 48.0),
+        (73, Vector((-0.85, -7.1, 2.10)), 47.0),
     ):
         camera.location = place
         camera.rotation_euler = (target - place).to_track_quat("-Z", "Y").to_euler()
