@@ -169,9 +169,16 @@ def take_request(
     What `ensure_first_frame` read is sent as it was read, whatever has become of its file.
 
     Tracking videos are padded to the model's window by holding their last frame.  Raises `SettingsError` (a value that
-    the model does not take) and `FirstFrameError`.
+    the model does not take, another number of pictures) and `FirstFrameError`.
     """
     plan = shot.plan
+    if len(keys) + 1 != len(plan.keys):
+        frames = ", ".join(str(plan.frames[key]) for key in plan.keys)
+        raise SettingsError(
+            f"There are {len(keys) + 1} key pictures, and the plan has one at each of the frames {frames}: give as many, "
+            "the first frame's first.",
+            field="key_pictures",
+        )
     pictures = tuple(
         _key_picture(index, picture, plan) for index, picture in zip(plan.keys, (first_frame, *keys), strict=True)
     )

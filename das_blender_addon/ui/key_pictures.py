@@ -315,7 +315,7 @@ class DAS_PT_key_pictures(RenderPanel, bpy.types.Panel):
         if settings.key_mode == "AUTO":
             say(layout, "As many as the shot needs with the preview model; Suggest and Add Here make a list", "INFO")
         elif settings.key_mode == "LIST":
-            self._draw_list(layout, scene, settings)
+            _draw_list(layout, scene, settings)
         column = layout.column(align=True)
         row = column.row(align=True)
         row.operator("das.add_key_picture", icon="ADD")
@@ -328,36 +328,36 @@ class DAS_PT_key_pictures(RenderPanel, bpy.types.Panel):
             layout.template_icon(icon_value=plot, scale=PLOT_SCALE)
             say(layout, "Share of each frame that no key picture shows: before in grey, now in orange", "NONE")
 
-    @staticmethod
-    def _draw_list(layout, scene, settings) -> None:
-        try:
-            first = states_of(scene)[0]
-        except DasError as error:
-            alert(layout, error.message)
-        else:
-            row = layout.row(align=True)
-            row.label(text=said("{frame}, first frame", frame=first.frame))
-            draw_state(row, scene, first.frame)
-        row = layout.row()
-        row.template_list(
-            "DAS_UL_key_pictures", "", settings, "key_pictures", settings, "key_index", rows=3, maxrows=8
-        )
-        column = row.column(align=True)
-        column.operator("das.remove_key_picture", text="", icon="REMOVE")
-        column.operator("das.open_key_picture", text="", icon="BRUSH_DATA")
-        key = active_key(scene)
-        if key is not None:
-            column = layout.column()
-            column.use_property_split, column.use_property_decorate = True, False
-            column.prop(key, "path", text="Replace By")
-            if not key.path:
-                column.template_ID(key, "image", open="image.open", text="In This File")
+
+def _draw_list(layout, scene, settings) -> None:
+    try:
+        first = states_of(scene)[0]
+    except DasError as error:
+        alert(layout, error.message)
+    else:
         row = layout.row(align=True)
-        row.operator("das.render_key_pictures", icon="RENDER_STILL")
-        row.operator("das.render_key_pictures", text="This One", icon="FILE_REFRESH").chosen = True
+        row.label(text=said("{frame}, first frame", frame=first.frame))
+        draw_state(row, scene, first.frame)
+    row = layout.row()
+    row.template_list(
+        "DAS_UL_key_pictures", "", settings, "key_pictures", settings, "key_index", rows=3, maxrows=8
+    )
+    column = row.column(align=True)
+    column.operator("das.remove_key_picture", text="", icon="REMOVE")
+    column.operator("das.open_key_picture", text="", icon="BRUSH_DATA")
+    key = active_key(scene)
+    if key is not None:
         column = layout.column()
         column.use_property_split, column.use_property_decorate = True, False
-        column.prop(settings, "key_most_unseen")
+        column.prop(key, "path", text="Replace By")
+        if not key.path:
+            column.template_ID(key, "image", open="image.open", text="In This File")
+    row = layout.row(align=True)
+    row.operator("das.render_key_pictures", icon="RENDER_STILL")
+    row.operator("das.render_key_pictures", text="This One", icon="FILE_REFRESH").chosen = True
+    column = layout.column()
+    column.use_property_split, column.use_property_decorate = True, False
+    column.prop(settings, "key_most_unseen")
 
 
 CLASSES = (
