@@ -175,8 +175,8 @@ def take_request(
     if len(keys) + 1 != len(plan.keys):
         frames = ", ".join(str(plan.frames[key]) for key in plan.keys)
         raise SettingsError(
-            f"There are {len(keys) + 1} key pictures, and the plan has one at each of the frames {frames}: give as many, "
-            "the first frame's first.",
+            f"There are {len(keys) + 1} key pictures, and the plan has one at each of the frames {frames}: give as "
+            "many, the first frame's first.",
             field="key_pictures",
         )
     pictures = tuple(

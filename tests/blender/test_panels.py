@@ -87,6 +87,13 @@ class Layout:
         assert name in data.bl_rna.properties, name
         self.drawn.append(name)
 
+    def template_list(self, name, list_id, data, items, active_data, active, **arguments):
+        self._called("template_list", arguments)
+        assert active in active_data.bl_rna.properties, active
+        draw_item = vars(getattr(bpy.types, name))["draw_item"]
+        for item in getattr(data, items):
+            draw_item(None, bpy.context, Layout(self.drawn, self.buttons), data, item, 0, active_data, active)
+
     def template_icon(self, **arguments):
         self._called("template_icon", arguments)
         self.drawn.append("picture")
