@@ -15,16 +15,23 @@ DEPTH = 10.0
 
 
 def wall(
-    size: tuple[int, int], frames: Sequence[int], *, depth: float = DEPTH, half: float = 100.0, step: float = 1.25
+    size: tuple[int, int],
+    frames: Sequence[int],
+    *,
+    depth: float = DEPTH,
+    half: float = 100.0,
+    step: float = 1.25,
+    faster: float = 0.0,
 ) -> GeometrySequence:
     """A wall in front of a camera, seen in ``size`` (width, height), that moves to the right by ``step`` a frame, an
-    eighth of the view.
+    eighth of the view, and by ``faster`` more in each.
 
     ``half``: half of its side, larger than the view.  Blender units.
     """
     count, (width, height) = len(frames), size
     corners = np.array([(-half, -half, -depth), (half, -half, -depth), (half, half, -depth), (-half, half, -depth)])
-    steps = np.arange(count)[:, None, None] * np.array([step, 0, 0])
+    way = np.cumsum(step + faster * np.arange(count)) - step
+    steps = way[:, None, None] * np.array([1.0, 0, 0])
     cameras = CameraPath(
         camera_from_world=np.repeat(np.eye(4)[None], count, axis=0),
         focal_px=np.full((count, 2), float(width)),

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A take of a shot that is longer than the model's window: one job for each window, joined to one frame each."""
+
+import json
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from das_blender_addon.client.take import Progress
+from das_blender_addon.errors import JobCancelled, OutOfMemory, SettingsError
+from das_blender_addon.protocol.frames import decode_array
+from das_blender_addon.protocol.messages import Cancel
+from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.shot.plan import plan, plan_with_keys
+from das_blender_addon.take.cache import TakeSettings, find_take, load_take, take_request
+from das_blender_addon.take.run import MOST_JOBS, run_take
+from tests.support.capabilities import capabilities_of, model_capability
+from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
+from tests.support.shots import pattern, wall_shot
+
+LIMIT_S = 30.0
+SETTINGS = TakeSettings(prompt="a vase", seed=7)
+LEVELS = [0, 10, 10, 10, 10, 10, 20]
+"""Of a shot of 7 frames in windows of 3 that share one frame: the peer paints 0, 10 and 20 in every window, and half of
+20 and half of 0 is 10."""
+
+
+def shot(num_frames=7, keys=(), size=(WIDTH, HEIGHT), **options):
+    """A shot of the peer's model: with 7 frames, its windows are the frames 0-2, 2-4 and 4-6, no two alike."""
+    inputs, faster = options.pop("inputs", []), options.pop("faster", 0.05)
+    model = model_capability(num_frames=[NUM_FRAMES], sizes=[[WIDTH, HEIGHT]], inputs=inputs)
+    made = plan(range(11, 11 + num_frames), size, (1.0, 1.0), capabilities_of(model), **options)
+    return wall_shot(plan_with_keys(made, keys), faster=faster)
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    """`take_request` of a shot with pictures of its own."""
+
+    def make(made=None):
+        made = made or shot()
+        paths = []
+        for number, key in enumerate(made.plan.keys):
+            paths.append(tmp_path / f"{key}_{made.plan.picture_size[0]}.png")
+            paths[-1].write_bytes(encode_png(pattern(made.plan.picture_size, seed=number)))
+        return take_request(made, paths[0], SETTINGS, tmp_path / "shot", keys=paths[1:])
+
+    return make
+
+
+@pytest.fixture
+def peer():
+    with Peer() as peer:
+        yield peer
+
+
+class Running:
+    """`run_take` in a thread: what comes of it, and what stops it."""
+
+    def __init__(self, asked, address: str, **options):
+        self.stop, self.outcome, self.events = threading.Event(), [], []
+        arguments = {"on_event": self.events.append, "should_stop": self.stop.is_set, **options}
+        self._thread = threading.Thread(target=self._run, args=(asked, address), kwargs=arguments, daemon=True)
+        self._thread.start()
+
+    def _run(self, *arguments, **options):
+        try:
+            self.outcome.append(run_take(*arguments, **options))
+        except BaseException as error:
+            self.outcome.append(error)
+
+    def wait(self):
+        self._thread.join(LIMIT_S)
+        assert self.outcome, "it goes on for ever"
+        return self.outcome[0]
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def finish(peer, job) -> None:
+    kept = peer.jobs[job].spec.kept_frames
+    frames = [peer.keep(encode_png(frame(index)), "frame", "image/png", index) for index in range(kept)]
+    peer.add_event(job, "DONE", {"artefacts": frames, "report": {"seed": 7}})
+
+
+def input_of(peer, job, role) -> bytes:
+    (one,) = (one for one in peer.jobs[job].inputs if one.role == role)
+    return bytes(peer.blobs[one.sha])
+
+
+def array_of(peer, job, role) -> np.ndarray:
+    (one,) = (one for one in peer.jobs[job].inputs if one.role == role)
+    return decode_array(peer.blobs[one.sha], one.dtype, one.shape, one.codec)
+
+
+def levels(paths) -> list[int]:
+    """The level of each frame, which is the same everywhere in it."""
+    pictures = [decode_png(path.read_bytes()) for path in paths]
+    assert all(picture.min() == picture.max() for picture in pictures)
+    return [int(picture.flat[0]) for picture in pictures]
+
+
+# ── What the windows are made of ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_take_has_one_frame_for_each_of_the_shot_and_overlaps_are_mixed(request_of, peer):
+    take = run_take(request_of(), peer.address)
+    assert len(peer.jobs) == 3 and [path.name for path in take.frames] == [f"{n:04d}.png" for n in range(1, 8)]
+    assert levels(take.model_frames) == levels(take.frames) == LEVELS
+    assert take.frame_numbers == tuple(range(11, 18)) and len(take.tracking_frames) == 7
+    assert load_take(take.folder) == find_take(request_of()) == replace(take, cached=True)
+
+
+def test_window_that_no_picture_begins_starts_with_the_frame_that_the_one_before_made(request_of, peer):
+    asked = request_of()
+    run_take(asked, peer.address)
+    first, second, third = peer.jobs
+    assert input_of(peer, first, "first_frame") == asked.first_frame_png
+    assert input_of(peer, second, "first_frame") == input_of(peer, third, "first_frame") == encode_png(frame(2))
+    for number, job in enumerate(peer.jobs):
+        np.testing.assert_array_equal(array_of(peer, job, "tracking_video"), asked.shot.videos[number].video)
+
+
+def test_window_that_follows_another_waits_for_it(request_of, peer):
+    peer.final = None
+    running = Running(request_of(), peer.address)
+    for count in (1, 2, 3):
+        wait_for(lambda: len(peer.jobs) == count)  # noqa: B023
+        assert len(peer.jobs) == count
+        finish(peer, list(peer.jobs)[-1])
+    assert levels(running.wait().frames) == LEVELS
+
+
+def test_windows_that_ask_for_the_same_share_a_job(request_of, peer):
+    take = run_take(request_of(shot(faster=0.0)), peer.address)
+    assert levels(take.frames) == LEVELS and len(peer.jobs) == 2
+
+
+def test_window_that_a_key_picture_begins_starts_with_that(request_of, peer):
+    asked = request_of(shot(keys=[2, 4]))
+    run_take(asked, peer.address)
+    assert [asked.follows(number) for number in range(3)] == [False] * 3
+    pictures = [input_of(peer, job, "first_frame") for job in peer.jobs]
+    assert pictures == [picture.png for picture in asked.pictures] and len(set(pictures)) == 3
+
+
+def test_window_of_a_model_that_reads_a_carried_video_gets_its_part_and_starts_with_it(request_of, peer):
+    asked = request_of(shot(inputs=["carried_video"], keep_detail=False))
+    run_take(asked, peer.address)
+    whole = asked.detail.carried(range(7))
+    for number, job in enumerate(peer.jobs):
+        start = asked.plan.windows[number].start
+        np.testing.assert_array_equal(array_of(peer, job, "carried_video"), whole[start : start + NUM_FRAMES])
+        np.testing.assert_array_equal(decode_png(input_of(peer, job, "first_frame")), whole[start])
+
+
+def test_last_window_is_filled_by_holding_the_last_frame_where_a_key_begins_it(request_of, peer):
+    asked = request_of(shot(num_frames=6, keys=[2, 4], inputs=["carried_video"], keep_detail=False))
+    take = run_take(asked, peer.address)
+    last = list(peer.jobs)[-1]
+    assert (peer.jobs[last].spec.num_frames, peer.jobs[last].spec.kept_frames) == (3, 2)
+    for role in ("tracking_video", "carried_video"):
+        sent = array_of(peer, last, role)
+        np.testing.assert_array_equal(sent[2], sent[1])
+    assert levels(take.frames) == [0, 10, 10, 10, 10, 10]
+
+
+# ── Frames that keep the key pictures' detail ───────────────────────────────────────────────────────────────────────
+
+
+def test_frames_of_several_windows_are_composed_at_the_renders_size(request_of, peer):
+    asked = request_of(shot(keys=[4], size=(2 * WIDTH, 2 * HEIGHT), inputs=["carried_video"]))
+    take = run_take(asked, peer.address)
+    assert {decode_png(path.read_bytes()).shape for path in take.frames} == {(2 * HEIGHT, 2 * WIDTH, 3)}
+    assert levels(take.model_frames) == LEVELS
+    for key, picture in zip(asked.plan.keys, asked.pictures, strict=True):
+        np.testing.assert_array_equal(decode_png(take.frames[key].read_bytes()), picture.pixels)
+    said = json.loads((take.folder / "take.json").read_text())["report"]
+    assert said["keep_detail"] and [one["frame"] for one in said["key_pictures"]] == [11, 15]
+
+
+def test_pictures_are_as_many_as_the_plan_has(tmp_path):
+    path = tmp_path / "first.png"
+    path.write_bytes(encode_png(pattern((WIDTH, HEIGHT))))
+    with pytest.raises(SettingsError, match="are 1 key pictures, .* one at each of the frames 11, 15") as caught:
+        take_request(shot(keys=[4]), path, SETTINGS, tmp_path)
+    assert caught.value.field == "key_pictures"
+    with pytest.raises(SettingsError, match="are 2 key pictures"):
+        take_request(shot(), path, SETTINGS, tmp_path, keys=[path])
+
+
+def test_key_of_the_take_follows_every_picture(request_of, tmp_path):
+    before = request_of(shot(keys=[4])).key
+    made = shot(keys=[4])
+    first, other = (tmp_path / f"{name}.png" for name in ("first", "other"))
+    first.write_bytes(encode_png(pattern((WIDTH, HEIGHT), seed=0)))
+    other.write_bytes(encode_png(pattern((WIDTH, HEIGHT), seed=5)))
+    keys = [before, take_request(made, first, SETTINGS, tmp_path / "shot", keys=[other]).key]
+    keys += [request_of().key, request_of(shot(keys=[3])).key]
+    assert len(set(keys)) == 4 and request_of(shot(keys=[4])).key == before
+
+
+# ── Their jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("options", [{"keys": [2, 4]}, {"inputs": ["carried_video"], "keep_detail": False}], ids=str)
+def test_windows_that_follow_no_other_are_made_at_the_same_time(request_of, peer, options):
+    peer.final = None
+    running = Running(request_of(shot(**options)), peer.address)
+    wait_for(lambda: len(peer.jobs) == 3)
+    for job in reversed(list(peer.jobs)):
+        finish(peer, job)
+    assert levels(running.wait().frames) == LEVELS
+
+
+def test_no_more_than_a_few_are_made_at_the_same_time_the_first_ones_first(request_of, peer):
+    peer.final = None
+    asked = request_of(shot(num_frames=2 * MOST_JOBS + 5, inputs=["carried_video"], keep_detail=False))
+    assert len(asked.plan.windows) == MOST_JOBS + 2
+    running = Running(asked, peer.address)
+    wait_for(lambda: len(peer.jobs) == MOST_JOBS)
+    sent = [array_of(peer, job, "tracking_video") for job in peer.jobs]
+    for number, video in enumerate(sent):
+        np.testing.assert_array_equal(video, asked.shot.videos[number].video)
+    assert len(peer.jobs) == MOST_JOBS
+    finished = set()
+    while len(finished) < len(asked.plan.windows):
+        wait_for(lambda: set(peer.jobs) - finished)  # noqa: B023
+        job = next(job for job in list(peer.jobs) if job not in finished)
+        finish(peer, job)
+        finished.add(job)
+    assert not isinstance(running.wait(), BaseException)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_window_that_fails_stops_the_others_and_its_error_is_told(request_of, peer, number):
+    peer.final = None
+    asked = request_of(shot(keys=[2, 4]))
+    running = Running(asked, peer.address)
+    wait_for(lambda: len(peer.jobs) == 3)
+    failing = list(peer.jobs)[number]
+    peer.add_event(failing, "FAILED", {"code": "job.out_of_memory", "message": "Too big.", "field": ""})
+    error = running.wait()
+    assert isinstance(error, OutOfMemory) and error.message == "Too big."
+    cancelled = {message.job for message in peer.requests if isinstance(message, Cancel)}
+    assert cancelled == set(peer.jobs) - {failing} and find_take(asked) is None
+
+
+def test_window_that_fails_ends_those_that_would_follow(request_of, peer):
+    peer.final = "FAILED"
+    asked = request_of()
+    with pytest.raises(OutOfMemory):
+        run_take(asked, peer.address)
+    assert len(peer.jobs) == 1 and find_take(asked) is None
+
+
+def test_take_that_is_cancelled_withdraws_all_its_windows(request_of, peer):
+    peer.final = None
+    asked = request_of(shot(keys=[2, 4]))
+    running = Running(asked, peer.address)
+    wait_for(lambda: len(peer.jobs) == 3)
+    running.stop.set()
+    assert isinstance(running.wait(), JobCancelled)
+    assert {message.job for message in peer.requests if isinstance(message, Cancel)} == set(peer.jobs)
+    assert find_take(asked) is None
+
+
+def test_take_that_is_cancelled_after_some_windows_keeps_them(request_of, peer):
+    asked = request_of(shot(keys=[2, 4]))
+    first = asked.folder / "windows" / "01" / "0003.png"
+    with pytest.raises(JobCancelled):
+        run_take(asked, peer.address, should_stop=lambda: first.exists())
+    jobs = set(peer.jobs)
+    assert levels(run_take(asked, peer.address).frames) == LEVELS
+    done = [job for job in jobs if peer.events[job][-1].kind == "DONE"]
+    assert done and all(list(peer.jobs).count(job) == 1 for job in done)
+
+
+# ── What is there already ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("options", [{}, {"inputs": ["carried_video"]}], ids=str)
+def test_longer_take_renders_only_the_windows_that_are_new(request_of, peer, options):
+    run_take(request_of(shot(num_frames=5, **options)), peer.address)
+    before = set(peer.jobs)
+    assert len(before) == 2
+    longer = run_take(request_of(shot(num_frames=7, **options)), peer.address)
+    assert len(set(peer.jobs) - before) == 1 and len(longer.frames) == 7
+    assert levels(longer.model_frames) == LEVELS
+
+
+def test_damaged_frame_of_a_window_is_asked_for_again_and_no_other(request_of, peer):
+    asked = request_of()
+    made = run_take(asked, peer.address)
+    (made.folder / "windows" / "02" / "0002.png").write_bytes(b"")
+    made.frames[3].unlink()
+    again = run_take(asked, peer.address)
+    assert levels(again.frames) == LEVELS and len(peer.jobs) == 3
+    assert load_take(made.folder) is not None
+
+
+def test_description_says_what_each_window_was(request_of, peer):
+    take = run_take(request_of(), peer.address)
+    said = json.loads((take.folder / "take.json").read_text())
+    assert [one["frames"] for one in said["windows"]] == [[11, 13], [13, 15], [15, 17]]
+    assert [one["part"] for one in said["windows"]] == ["windows/01", "windows/02", "windows/03"]
+    assert [one["job_id"] for one in said["windows"]] == list(peer.jobs) and take.job_id == next(iter(peer.jobs))
+    assert all(one["job_key"].startswith(one["job_id"]) for one in said["windows"])
+    files = sorted(path.relative_to(take.folder).as_posix() for path in take.folder.rglob("*.png"))
+    assert sorted(said["files"]) == files
+
+
+def test_take_made_anew_has_new_jobs_for_all_its_windows(request_of, peer):
+    asked = request_of()
+    first = run_take(asked, peer.address)
+    again = run_take(asked, peer.address, anew=True)
+    assert len(peer.jobs) == 6 and again.job_id != first.job_id
+    assert find_take(asked) == replace(again, cached=True) and levels(again.frames) == LEVELS
+
+
+# ── Progress ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"keys": [2, 4]}, {"inputs": ["carried_video"]}, {"num_frames": 3, "inputs": ["carried_video"]}],
+    ids=str,
+)
+def test_progress_is_that_of_the_whole_take_and_ends_at_its_end(request_of, peer, options):
+    seen = []
+    run_take(request_of(shot(**options)), peer.address, on_event=seen.append)
+    progress = [event for event in seen if isinstance(event, Progress)]
+    fractions = [event.fraction for event in progress]
+    assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1.0)
+    carries = "inputs" in options
+    assert ({"carrying", "composing"} <= {event.stage for event in progress}) == carries
+    assert all(0.0 <= fraction <= 1.0 for fraction in fractions)
