@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from ..errors import JobCancelled, SettingsError
 from ..shot.plan import ShotPlan
-from ..tracking.composition import Composed, Composer
+from ..tracking.composition import Composed, Composer, painted_over
 from ..tracking.correspondences import FrameCorrespondences, correspondences
 from ..tracking.framing import seen_part
 from ..tracking.geometry import GeometrySequence
@@ -32,6 +33,8 @@ PAINTED_SHARE = 0.25
 0.25, 0.5, 0.75 and 1, whole frames against Cycles: an orbit with one key picture 32.47, 32.50, 32.44, 32.29, 32.06 dB,
 with three 42.24, 42.34, 42.35, 42.26, 42.09; the demo with one 26.67, 26.62, 26.53, 26.40, 26.24, with three 30.17,
 30.14, 30.09, 30.03, 29.95.  The shipped preview model was trained on what one first frame shows."""
+AHEAD_BYTES = 256 << 20
+"""What frames may take in memory that are composed while the model still paints."""
 THREADS = 2
 """Frames that are composed at a time; numpy works on one core."""
 
@@ -60,6 +63,7 @@ class Detail:
                 f"{list(plan.keys)}: give one picture for each."
             )
         self._geometry, self.plan, self.pictures = geometry, plan, tuple(pictures)
+        self._ahead: dict[int, _Shown] = {}
 
     def carried(
         self,
@@ -79,8 +83,8 @@ class Detail:
         wanted = sorted(set(indices))
         made = np.empty((len(wanted), height, width, 3), np.uint8)
         done = _Counter(len(wanted), progress)
-        composed = _each(seen, self.plan.keys, pictures, wanted, None, lambda _index, found: found.picture, should_stop)
-        for place, picture in enumerate(composed):
+        shown = _each(seen, self.plan.keys, pictures, wanted, lambda shown: shown.composed.picture, should_stop)
+        for place, picture in enumerate(shown):
             made[place] = picture
             done.count()
         where = {index: place for place, index in enumerate(wanted)}
@@ -92,14 +96,23 @@ class Detail:
 
         Raises `JobCancelled`.
         """
-        seen = replace(self._geometry, cameras=self.plan.pictures.overscan(self._geometry.cameras))
-        pictures = [picture.pixels for picture in self.pictures]
 
-        def finish(_index: int, composed: Composed) -> np.ndarray:
-            alpha = np.where(composed.known, np.uint8(255), np.uint8(0))
-            return np.concatenate([composed.picture, alpha[..., None]], axis=2)
+        def finish(shown: _Shown) -> np.ndarray:
+            alpha = np.where(shown.composed.known, np.uint8(255), np.uint8(0))
+            return np.concatenate([shown.composed.picture, alpha[..., None]], axis=2)
 
-        return next(_each(seen, self.plan.keys, pictures, [index], None, finish, should_stop))
+        return next(self._shown([index], finish, should_stop))
+
+    def compose_ahead(self, indices: Sequence[int], should_stop: Callable[[], bool]) -> None:
+        """Compose as many of the frames ``indices`` as `AHEAD_BYTES` hold, for `compose`; returns when ``should_stop``
+        says so, or at the end.
+        """
+        width, height = self.plan.picture_size
+        most = AHEAD_BYTES // (width * height * 8)
+        wanted = [index for index in indices if index not in self._ahead][: max(0, most - len(self._ahead))]
+        with suppress(JobCancelled):
+            for shown in self._shown(wanted, lambda shown: shown, should_stop):
+                self._ahead[shown.index] = shown
 
     def compose(
         self,
@@ -116,21 +129,52 @@ class Detail:
         threads, for each frame once.  Raises `JobCancelled`.
         """
         plan = self.plan
-        seen = replace(self._geometry, cameras=plan.pictures.overscan(self._geometry.cameras))
-        pictures = [picture.pixels for picture in self.pictures]
         box = seen_part(plan.pictures, plan.framing)
         left, top, right, bottom = (int(side) for side in plan.pictures.crop)
-
-        def fill(index: int) -> np.ndarray:
-            return enlarge(painted(index), box, plan.picture_size)
-
-        def finish(index: int, composed: Composed) -> None:
-            take(index, np.ascontiguousarray(composed.picture[top:bottom, left:right]))
-
-        done = _Counter(len(indices), progress)
         share = PAINTED_SHARE if plan.reads_carried else 1.0
-        for _ in _each(seen, plan.keys, pictures, indices, fill, finish, should_stop, share):
+        done = _Counter(len(indices), progress)
+
+        def finish(shown: _Shown) -> None:
+            whole = shown.composed.picture
+            if not shown.composed.known.all():
+                painting = enlarge(painted(shown.index), box, plan.picture_size)
+                whole = painted_over(shown.composed, shown.inverse_depth, painting, share)
+            take(shown.index, np.ascontiguousarray(whole[top:bottom, left:right]))
+
+        there = [self._ahead.pop(index) for index in indices if index in self._ahead]
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
+            for _ in pool.map(_unless(should_stop, finish), there):
+                done.count()
+        held = {shown.index for shown in there}
+        for _ in self._shown([index for index in indices if index not in held], finish, should_stop):
             done.count()
+
+    def _shown(
+        self, indices: Sequence[int], finish: Callable[[_Shown], Any], should_stop: Callable[[], bool] | None
+    ) -> Iterator[Any]:
+        """What ``finish`` makes of what the key pictures show of each of the frames ``indices``, at their size."""
+        seen = replace(self._geometry, cameras=self.plan.pictures.overscan(self._geometry.cameras))
+        pictures = [picture.pixels for picture in self.pictures]
+        return _each(seen, self.plan.keys, pictures, indices, finish, should_stop)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the key pictures show of the frame ``index``.  ``inverse_depth`` [H,W] f32: 1/Blender units, 0 for the sky.
+    """
+
+    index: int
+    composed: Composed
+    inverse_depth: np.ndarray
+
+
+def _unless(should_stop: Callable[[], bool] | None, work: Callable[[_Shown], Any]) -> Callable[[_Shown], Any]:
+    def run(shown: _Shown) -> Any:
+        if should_stop is not None and should_stop():
+            raise JobCancelled("The take was cancelled.")
+        return work(shown)
+
+    return run
 
 
 def for_model(pixels: np.ndarray, plan: ShotPlan) -> np.ndarray:
@@ -191,12 +235,10 @@ def _each(
     keys: Sequence[int],
     pictures: Sequence[np.ndarray],
     indices: Sequence[int],
-    fill: Callable[[int], np.ndarray] | None,
-    finish: Callable[[int, Composed], Any],
+    finish: Callable[[_Shown], Any],
     should_stop: Callable[[], bool] | None,
-    share: float = 1.0,
 ) -> Iterator[Any]:
-    """What ``finish(index, composed)`` gives for each of ``indices``, in their order; it runs in several threads."""
+    """What ``finish`` gives for each of ``indices``, in their order; it runs in several threads."""
     stopped = threading.Event()
 
     def stop() -> bool:
@@ -205,8 +247,8 @@ def _each(
     def work(frame: FrameCorrespondences, composer: Composer) -> Any:
         if stop():
             raise JobCancelled("The take was cancelled.")
-        painted = None if fill is None else fill(frame.index)
-        return finish(frame.index, composer.compose(frame, painted, fill_share=share))
+        shown = _Shown(frame.index, composer.compose(frame), (1.0 / frame.depth).astype(np.float32))
+        return finish(shown)
 
     waiting: list[Future] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:

@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -116,7 +117,8 @@ class _Making:
         """What take.json says."""
         request, started = self._request, time.perf_counter()
         # 1. The model's frames: from a take of the same job at another render size, or from the server.
-        made = self._windows()
+        with self._composing_ahead():
+            made = self._windows()
         received = time.perf_counter()
         # 2. The shot's frames.
         self._join(made)
@@ -135,6 +137,24 @@ class _Making:
         said = _description(request, made, self._names, timings)
         write_whole(request.folder / "take.json", json.dumps(said, indent=1, sort_keys=True).encode())
         return said
+
+    @contextmanager
+    def _composing_ahead(self) -> Iterator[None]:
+        """While the model paints, frames are composed as far as the key pictures tell."""
+        if not self._plan.keeps_detail:
+            yield
+            return
+        over = threading.Event()
+        indices = range(len(self._plan.frames))
+        with ThreadPoolExecutor(1, thread_name_prefix="das ahead") as pool:
+            ahead = pool.submit(
+                self._request.detail.compose_ahead, indices, lambda: over.is_set() or self._should_stop()
+            )
+            try:
+                yield
+            finally:
+                over.set()
+        ahead.result()
 
     # ── The model's frames ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -69,12 +69,8 @@ class Composer:
         self._lock = threading.Lock()
         _check_pictures(self._pictures)
 
-    def compose(
-        self, frame: FrameCorrespondences, fill: np.ndarray | None = None, *, fill_share: float = 1.0
-    ) -> Composed:
+    def compose(self, frame: FrameCorrespondences, fill: np.ndarray | None = None) -> Composed:
         """The picture of ``frame``; ``fill`` [H,W,3], of the pictures' type, is shown where no key knows better.
-
-        ``fill_share``: how much of it is shown there, 0 to 1; the rest continues the surroundings.
 
         All frames must come from one `correspondences`.  A frame at a key returns that picture as it is, where it is
         painted.  Raises `SettingsError` when the sizes do not fit together.
@@ -101,15 +97,7 @@ class Composer:
         if own is not None:
             painted = _painted(self._pictures[own])
             picture[painted], known = self._pictures[own][..., :3][painted], known | painted
-        fill_share = fill_share if known.any() else 1.0  # there is nothing to continue
-        if fill is None or fill_share < 1.0:
-            fill_holes(picture, known, inverse_depth)
-        if fill is not None and fill_share > 0.0:
-            continued = picture[~known] if fill_share < 1.0 else None
-            fill_holes(picture, known, inverse_depth, fill.astype(np.float32))
-            if continued is not None:
-                share = np.float32(fill_share)
-                picture[~known] = continued + share * (picture[~known] - continued)
+        fill_holes(picture, known, inverse_depth, None if fill is None else fill.astype(np.float32))
         if own is None:
             clear_outlines(picture, known & at_outline & (trust < _NEEDED_INSIDE), inverse_depth)
             soften(picture, np.flatnonzero(at_outline))
@@ -203,6 +191,25 @@ class Composer:
                 f"The fill must be [H,W,3] {self._pictures[0].dtype} as the key pictures and is {list(fill.shape)} "
                 f"{fill.dtype}."
             )
+
+
+def painted_over(
+    composed: Composed, inverse_depth: np.ndarray, painting: np.ndarray, share: float = 1.0
+) -> np.ndarray:
+    """[H,W,3] u8: ``composed`` with the ``share`` (0 to 1) of ``painting`` [H,W,3] u8, its tone matched to the
+    surroundings, where no key picture knows better; all of it where none knows anything.
+
+    ``inverse_depth`` [H,W] f32: 1/Blender units, 0 for the sky.
+    """
+    holes = ~composed.known
+    share = share if composed.known.any() else 1.0  # else there is nothing to continue
+    if share <= 0.0 or not holes.any():
+        return composed.picture
+    picture = composed.picture.astype(np.float32)
+    continued = picture[holes]
+    fill_holes(picture, composed.known, inverse_depth, painting.astype(np.float32))
+    picture[holes] = continued + np.float32(share) * (picture[holes] - continued)
+    return _stored(picture, np.dtype(np.uint8))
 
 
 def time_weights(index: int, key_indices: Sequence[int]) -> np.ndarray:
