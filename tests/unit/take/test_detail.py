@@ -135,6 +135,45 @@ def test_frame_order_and_progress_are_what_was_asked():
     assert sorted(frames) == [1, 4, 5] and told == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.parametrize("ahead", [(0, 1, 2, 3, 4, 5), (4, 2), ()])
+def test_frames_that_were_composed_ahead_are_the_same(ahead):
+    detail = detail_of(planned(6, (160, 80), keys=[3]))
+    alone = composed(detail)
+    detail.compose_ahead(ahead, lambda: False)
+    told = []
+    frames = composed(detail, progress=lambda done, of: told.append((done, of)))
+    assert told == [(done, 6) for done in range(1, 7)] and sorted(frames) == sorted(alone)
+    assert all(np.array_equal(frames[index], alone[index]) for index in alone)
+
+
+def test_no_more_is_composed_ahead_than_memory_has_room_for(monkeypatch):
+    detail, asked = detail_of(planned(6)), []
+
+    def stop():
+        asked.append(1)
+        return False
+
+    monkeypatch.setattr("das_blender_addon.take.detail.AHEAD_BYTES", 0)
+    detail.compose_ahead(range(6), stop)
+    assert not asked
+    monkeypatch.undo()
+    detail.compose_ahead(range(6), stop)
+    assert asked
+
+
+def test_composing_ahead_stops_and_leaves_what_there_is():
+    detail = detail_of(planned(6, keys=[3]))
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 10
+
+    detail.compose_ahead(range(6), stop)
+    count = len(asked)
+    assert sorted(composed(detail)) == list(range(6)) and count < 10 + 20
+
+
 # ── Transparent places ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -24,12 +24,13 @@ def clip(seed: int, speed: int = 1) -> list[np.ndarray]:
     y, x = np.mgrid[0:HEIGHT, 0 : WIDTH + 32]
     areas = np.stack([np.sin(x / 20 + 1.3 * seed + c) + np.cos(y / 17 + 0.7 * seed + c) for c in range(3)], axis=-1)
     picture = np.clip(128 + 25 * areas + 18 * rng.normal(size=areas.shape), 0, 255).round().astype(np.uint8)
-    return [np.ascontiguousarray(np.roll(picture, speed * index, axis=1)[:, 16 : 16 + WIDTH]) for index in range(FRAMES)]
+    slid = (np.roll(picture, speed * index, axis=1) for index in range(FRAMES))
+    return [np.ascontiguousarray(frame[:, 16 : 16 + WIDTH]) for frame in slid]
 
 
 def sharpness(frame: np.ndarray) -> float:
     """Mean square of the differences between neighbours."""
-    return float(np.mean(np.diff(frame.astype(float), axis=1) ** 2) + np.mean(np.diff(frame.astype(float), axis=0) ** 2))
+    return float(sum(np.mean(np.diff(frame.astype(float), axis=axis) ** 2) for axis in (0, 1)))
 
 
 def blocks(frame: np.ndarray) -> np.ndarray:

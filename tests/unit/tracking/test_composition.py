@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import SettingsError
-from das_blender_addon.tracking.composition import Composer, time_weights
+from das_blender_addon.tracking.composition import Composer, painted_over, time_weights
 from das_blender_addon.tracking.correspondences import correspondences
 from tests.support.geometry import box, camera_path, look_at, sequence
 from tests.unit.tracking.test_correspondences import moving_shot
@@ -160,12 +160,14 @@ def test_fill_shows_its_details_in_the_tone_of_the_surroundings():
 def test_part_of_a_fill_leaves_the_rest_to_the_surroundings(share):
     frames, picture, hidden = _uncovered()
     fill = (flat(60).astype(int) + np.random.default_rng(0).integers(-20, 21, (HEIGHT, WIDTH, 3))).astype(np.uint8)
-    composer = Composer([picture])
+    composed = Composer([picture]).compose(frames[1])
+    inverse_depth = (1 / frames[1].depth).astype(np.float32)
 
-    whole = composer.compose(frames[1], fill).picture.astype(float)
-    made = composer.compose(frames[1], fill, fill_share=share).picture.astype(float)
-    continued = composer.compose(frames[1]).picture.astype(float)
+    whole = painted_over(composed, inverse_depth, fill).astype(float)
+    made = painted_over(composed, inverse_depth, fill, share).astype(float)
+    continued = composed.picture.astype(float)
 
+    np.testing.assert_array_equal(whole, Composer([picture]).compose(frames[1], fill).picture)
     np.testing.assert_allclose(made, continued + share * (whole - continued), atol=2 * ROUNDING_LEVELS)
     assert np.abs(whole - continued)[hidden].max() > 10
 
@@ -176,9 +178,9 @@ def test_part_of_a_fill_is_all_of_it_where_nothing_is_known(share):
     frame = list(correspondences(geometry, [0]))[1]
     frame = replace(frame, visible=np.zeros_like(frame.visible))
 
-    composed = Composer([flat(10)]).compose(frame, noise(5), fill_share=share)
+    composed = Composer([flat(10)]).compose(frame)
 
-    np.testing.assert_array_equal(composed.picture, noise(5))
+    np.testing.assert_array_equal(painted_over(composed, 1 / frame.depth, noise(5), share), noise(5))
 
 
 def test_fill_alone_is_left_where_nothing_is_known_at_all():
