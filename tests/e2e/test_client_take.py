@@ -6,8 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from das_blender_addon.client import connection
@@ -23,7 +23,7 @@ from das_blender_addon.errors import (
 )
 from das_blender_addon.protocol.png import decode_png, encode_png
 from tests.support.background import BackgroundJob
-from tests.support.jobs import HEIGHT, WIDTH, correspondences, first_frame, job_id, job_spec, tracking_video
+from tests.support.jobs import HEIGHT, WIDTH, carried_video, first_frame, job_id, job_spec, tracking_video
 from tests.support.server import ROOT
 from tests.support.wire import JOB_S, follow
 
@@ -35,14 +35,8 @@ TAKE_S = 2 * JOB_S
 
 def request(**changes) -> JobRequest:
     spec = job_spec(**{"kept_frames": KEPT} | changes)
-    xy, visible = correspondences(spec.num_frames, spec.width, spec.height)
-    return JobRequest(
-        spec,
-        tracking_video(spec.num_frames, spec.width, spec.height),
-        encode_png(first_frame(spec.width, spec.height)),
-        xy.astype(np.float32),
-        visible,
-    )
+    size = (spec.num_frames, spec.width, spec.height)
+    return JobRequest(spec, tracking_video(*size), encode_png(first_frame(*size[1:])), carried_video(*size))
 
 
 def wait_for(condition, what, timeout_s=TAKE_S):
@@ -115,10 +109,7 @@ def test_take_that_cannot_be_is_rejected_before_anything_is_written(server, tmp_
 
 
 def test_take_that_fails_is_the_error_of_its_class(server, tmp_path):
-    wrong = request()
-    wrong = JobRequest(
-        wrong.spec, wrong.tracking_video, b"not a picture", wrong.first_frame_xy, wrong.first_frame_visible
-    )
+    wrong = replace(request(), first_frame_png=b"not a picture")
     with pytest.raises(FirstFrameError):
         run_job(server.address, wrong, tmp_path / "frames")
     assert not (tmp_path / "frames").exists()

@@ -53,7 +53,7 @@ def test_welcome_tells_what_the_server_can_do(server):
         capabilities = client.hello().capabilities
     preview = next(model for model in capabilities.models if model.name == "das-preview")
     assert capabilities.default_model == "das-preview" and preview.installed
-    assert 49 in preview.num_frames and "first_frame_xy" in preview.inputs
+    assert 49 in preview.num_frames and preview.inputs == ["carried_video"]
     assert "zlib" in capabilities.codecs and capabilities.devices
 
 
@@ -91,7 +91,7 @@ def test_submit_is_idempotent_and_conflict_is_refused(server):
         ({"kept_frames": 10}, "kept_frames", "between 1 and"),
         ({"num_inference_steps": 3}, "num_inference_steps", "4"),
         ({"tracking_range": "wide"}, "tracking_range", "unit"),
-        ({"options": {"turbo": True}}, "options", "compose"),
+        ({"options": {"turbo": True}}, "options", "'turbo' is not known"),
         ({"width": 100}, "width", "104×64, the nearest"),
         ({"seed": -1}, "seed", "2^63"),
         ({"guidance_scale": -2.0}, "guidance_scale", "between 0"),
@@ -140,8 +140,8 @@ def test_first_frame_of_wrong_size_fails_with_a_sentence(server):
 def test_input_that_is_not_what_it_says_fails_with_a_sentence(server):
     spec = job_spec()
     inputs, blobs = job_inputs(spec)
-    xy = next(one for one in inputs if one.role == "first_frame_xy")
-    liar = messages.JobInput("tracking_video", xy.sha, xy.size_bytes, "array", "uint8", [9, 64, 96, 3], xy.codec)
+    png = next(one for one in inputs if one.role == "first_frame")
+    liar = messages.JobInput("tracking_video", png.sha, png.size_bytes, "array", "uint8", [9, 64, 96, 3], "zlib")
     inputs = [liar if one.role == "tracking_video" else one for one in inputs]
     with DasClient(server.address) as client:
         for one in inputs:

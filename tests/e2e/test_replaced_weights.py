@@ -31,7 +31,7 @@ def submit(client, **changes) -> str:
 def job_of_mine(**changes):
     spec = job_spec(model="mine", **changes)
     inputs, blobs = job_inputs(spec)
-    return job_id(), spec, [one for one in inputs if one.role != "first_frame_xy"], blobs
+    return job_id(), spec, [one for one in inputs if one.role != "carried_video"], blobs
 
 
 def revision_at(server) -> str:

@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.protocol.messages import FINAL_EVENT_KINDS, Accepted, Event, JobSpec
-from tests.support.jobs import job_id, job_inputs, job_spec
+from tests.support.jobs import array_input, job_id, job_inputs, job_spec
 
 JOB_S = 120.0
 """Longest time that a small job of a test may take, on a busy machine."""
@@ -41,10 +43,23 @@ class Finished:
         return [one["sha"] for one in sorted(frames, key=lambda one: one["index"])]
 
 
-def submit(client: DasClient, spec: JobSpec | None = None, job: str | None = None, **changes) -> str:
-    """Upload what the server lacks and submit; returns the id."""
+def submit(
+    client: DasClient,
+    spec: JobSpec | None = None,
+    job: str | None = None,
+    *,
+    carried: np.ndarray | bool = True,
+    **changes,
+) -> str:
+    """Upload what the server lacks and submit; returns the id.  ``carried``: another carried video, or False for none.
+    """
     spec = spec or job_spec(**changes)
     inputs, blobs = job_inputs(spec)
+    if carried is not True:
+        inputs = [one for one in inputs if one.role != "carried_video"]
+    if isinstance(carried, np.ndarray):
+        one, blob = array_input("carried_video", carried)
+        inputs, blobs = [*inputs, one], blobs | {one.sha: blob}
     job = job or job_id()
     reply = client.submit(job, spec, inputs)
     if not isinstance(reply, Accepted):

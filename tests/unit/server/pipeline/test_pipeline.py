@@ -71,6 +71,25 @@ def test_only_a_model_of_the_carried_frame_is_given_later_frames(pipeline, monke
     assert bool(later.abs().max() > 0.1) is carries and result.settings["carries_first_frame"] is carries
 
 
+def test_model_of_the_carried_frame_starts_from_the_carried_video_that_came(pipeline):
+    given, own = [], []
+    carried = np.flip(VIDEO, axis=2).copy()
+    result = run(pipeline, num_inference_steps=1, carried_video=carried, on_picture=given.append)
+    run(pipeline, num_inference_steps=1, on_picture=own.append)
+    np.testing.assert_array_equal(given[0], carried)
+    assert own[0].shape == carried.shape and not np.array_equal(own[0], carried)
+    again = run(pipeline, num_inference_steps=1, carried_video=own[0])
+    assert not torch.equal(result.latents, again.latents)
+    assert torch.equal(again.latents, run(pipeline, num_inference_steps=1).latents)
+
+
+def test_model_that_carries_nothing_refuses_a_carried_video(pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline, "carries_first_frame", False)
+    with pytest.raises(JobRejected, match="does not read a carried video: leave it out") as caught:
+        run(pipeline, carried_video=VIDEO)
+    assert caught.value.field == "carried_video"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -84,6 +103,7 @@ def test_only_a_model_of_the_carried_frame_is_given_later_frames(pipeline, monke
         {"negative_prompt": "fog"},
         {"video": VIDEO[::-1].copy()},
         {"picture": PICTURE.rotate(180)},
+        {"carried_video": VIDEO},
     ],
     ids=str,
 )
@@ -212,6 +232,9 @@ def test_latents_are_not_decoded_when_asked_for(pipeline):
         ({"prompt": "a \ud800 boat"}, "half a character"),
         ({"negative_prompt": ["fog"]}, "negative_prompt"),
         ({"tracking_generator": 5}, "torch.Generator"),
+        ({"carried_video": VIDEO[:5]}, r"\[5, 32, 48, 3\] and the tracking video \[9, 32, 48, 3\]"),
+        ({"carried_video": VIDEO.astype(np.float32)}, "carried video must be a uint8 array"),
+        ({"carried_video": VIDEO.tolist()}, "carried video must be a uint8 array"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
