@@ -87,12 +87,16 @@ def preview(scene, arguments, voice: Voice, should_stop) -> int:
 
 
 def render(scene, arguments, voice: Voice, should_stop) -> int:
-    """Render the take of the shot and write its frames, and a file with its strip if asked for."""
+    """Render the take of the shot and write its frames, and a file with its strip if asked for.
+
+    Where the film is transparent the written frames have alpha, as Blender's own have.
+    """
     settings = resolve_settings(scene)
     output, blend = output_folder(arguments.output, "The frames"), blend_file(arguments.blend)
     check_cache(settings.cache_folder, shot_folder(scene, settings.cache_folder))
-    take = drive.finish(of_scene.only_take(scene, settings), on_status=voice.status, should_stop=should_stop)
-    frames = copy_frames(zip(settings.frames, take.frames, strict=True), output)
+    made = drive.finish(of_scene.take(scene, settings), on_status=voice.status, should_stop=should_stop)
+    take, cut_out = made.take, made.cut_out if scene.render.film_transparent else None
+    frames = copy_frames(zip(settings.frames, take.frames, strict=True), output, cut_out)
     if output is not None:
         voice.note(clear_output(take, output, removes=arguments.clean))
     if blend is not None:
