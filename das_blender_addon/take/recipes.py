@@ -38,7 +38,6 @@ from ..shot.first_frame import (
     Unfitted,
     find_first_frame,
     fitted_first_frame,
-    given_first_frame,
     keep_first_frame,
 )
 from ..shot.picture_size import own_picture_size
@@ -88,8 +87,6 @@ def take(
     try:
         # 1. What the server offers, and how the shot fits it.
         capabilities, planned, unreachable = yield from _plan(facts, settings)
-        if settings.first_frame_path:  # one that cannot be used is told before anything takes time
-            given_first_frame(settings.first_frame_path, planned.model_size)
         clock.lap("plan")
         # 2. The tracking video.
         geometry = yield from source.export(planned.frames, planned.render_size, report)
