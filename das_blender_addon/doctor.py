@@ -24,6 +24,7 @@ from .shot.plan import choose_model
 from .shot.settings import resolve_settings
 from .shot.shot_folder import shot_folder
 from .take import drive
+from .take.cache import TakeSettings, job_spec
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def _check_shot(scene, settings, capabilities, with_shot: bool) -> Check:
         if not with_shot:
             return Check("chosen model", True, choose_model(capabilities, settings.model).name)
         planned = of_scene.plan_shot(scene, settings, capabilities)
+        job_spec(planned, TakeSettings.from_resolved(settings))
     except DasError as error:
         return _failed("shot" if with_shot else "chosen model", error, "")
     return Check("shot", True, " ".join(planned.notes))

@@ -45,7 +45,7 @@ from ..shot.pictures import DIGITS, FirstFrame
 from ..shot.plan import ShotPlan, ShotTracking, check_in_view, shot_from_geometry
 from ..shot.resolved import ResolvedSettings
 from ..tracking.video import render_tracking_video
-from .cache import Take, TakeSettings, find_take, take_request
+from .cache import Take, TakeSettings, find_take, job_spec, take_request
 from .drive import Recipe, Status, in_thread
 from .finished import FinishedTake
 from .reporter import Clock, OnEvent, Reporter, counting
@@ -214,7 +214,9 @@ def _plan(facts: SceneFacts, settings: ResolvedSettings) -> Recipe:
         capabilities, unreachable = kept, error
         yield Status("connecting", "No server answers; looking for a complete take", 0.0)
     try:
-        return capabilities, plan_shot(facts, settings, capabilities), unreachable
+        planned = plan_shot(facts, settings, capabilities)
+        job_spec(planned, TakeSettings.from_resolved(settings))  # what the model does not take is told before any work
+        return capabilities, planned, unreachable
     except DasError as error:
         if unreachable is None:
             raise

@@ -91,6 +91,13 @@ def test_value_that_cannot_be_used_is_refused_at_once(shot_scene, capsys, flag, 
     assert len(refused(errors.SettingsError, capsys, "render", f"{flag}={value}")) < 300
 
 
+def test_steps_that_the_model_does_not_take_are_told_before_any_work(shot_scene, capsys, tmp_path):
+    status = commands.main(["render", "--steps", "7", "--cache", str(tmp_path), "--json"])
+    said = lines_of(capsys.readouterr().out)
+    assert status == errors.SettingsError.exit_code and "does not take 7 steps" in said[-1]["message"]
+    assert {line["stage"] for line in said if line["event"] == "progress"} == {"connecting"}
+
+
 # ── The scene ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -342,6 +349,9 @@ def test_doctor_looks_at_the_shot_of_a_file(shot_file, server, tmp_path, capsys)
     assert "FAIL  shot: The shot has 60 frames" in capsys.readouterr().out
     assert commands.main([*words, "--first-frame", str(tmp_path / "missing.png")]) == errors.FirstFrameError.exit_code
     assert commands.main([*words, "--scene", "Elsewhere"]) == errors.SettingsError.exit_code
+    capsys.readouterr()
+    assert commands.main([*words, "--steps", "7"]) == errors.SettingsError.exit_code
+    assert "FAIL  shot: The model 'das-preview' does not take 7 steps" in capsys.readouterr().out
     bpy.data.objects.remove(bpy.context.scene.camera)
     bpy.ops.wm.save_as_mainfile(filepath=str(shot_file))
     capsys.readouterr()
