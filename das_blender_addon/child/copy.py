@@ -114,8 +114,8 @@ def _save_copy(file: Path) -> None:
             done = bpy.ops.wm.save_as_mainfile(filepath=str(file), copy=True, check_existing=False, compress=False)
     except RuntimeError as refused:
         raise StorageError(
-            f"A copy of the scene could not be written to {file} ({_why(refused, file.parent)}); free some space in the "
-            "temporary folder."
+            f"A copy of the scene could not be written to {file} ({_why(refused, file.parent)}); free some space in "
+            "the temporary folder."
         ) from refused
     if "FINISHED" not in done or not file.is_file():
         raise StorageError(f"A copy of the scene could not be written to {file}; free some space there.")
