@@ -82,7 +82,7 @@ def preview(scene, arguments, voice: Voice, should_stop) -> int:
     check_cache(settings.cache_folder)
     files = drive.finish(of_scene.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = copy_frames(zip(settings.frames, files, strict=True), output)
-    voice.result(f"{len(frames)} frames in {frames[0].parent}", frames=frames)
+    voice.result(_where(frames), frames=frames)
     return 0
 
 
@@ -103,7 +103,7 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
         add_to_sequencer(take, scene)
         save_blend(blend)
     voice.result(
-        f"{len(frames)} frames in {frames[0].parent}",
+        _where(frames),
         frames=frames,
         take=take.folder,
         key=take.key,
@@ -138,6 +138,10 @@ def dataset(scene, arguments, voice: Voice, should_stop) -> int:
         size=clip.size,
     )
     return 0
+
+
+def _where(frames) -> str:
+    return f"{len(frames)} frame{'s' if len(frames) > 1 else ''} in {frames[0].parent}"
 
 
 COMMANDS = {run.__name__: run for run in (doctor, preview, render, dataset)}

@@ -21,12 +21,12 @@ SEED = 5
 LIMIT_S = 240.0
 
 
-def start(file, chunk: str, server: str, tmp_path) -> subprocess.Popen:
+def start(file, chunk: str, server: str, tmp_path, **environment: str) -> subprocess.Popen:
     words = ["render", str(file), "--server", server, "--cache", str(tmp_path / "cache"), "--frames", chunk]
     return subprocess.Popen(
         [sys.executable, "-m", "das_blender_addon", *words, "--output", str(tmp_path / "out" / chunk)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -80,7 +80,9 @@ def test_every_frame_is_right_whoever_dies(shot_file, server, tmp_path):
 
 def test_processes_that_want_one_take_run_one_job(shot_file, tmp_path):
     with running_server(tmp_path / "server") as server:
-        running = [start(shot_file, "1-9", server.address, tmp_path) for _ in range(3)]
+        (tmp_path / "temporary").mkdir()
+        places = {"TMPDIR": str(tmp_path / "temporary")}
+        running = [start(shot_file, "1-9", server.address, tmp_path, **places) for _ in range(3)]
         for process in running:
             said, _ = process.communicate(timeout=LIMIT_S)
             assert process.returncode == 0, said
@@ -88,3 +90,4 @@ def test_processes_that_want_one_take_run_one_job(shot_file, tmp_path):
     assert len(list((tmp_path / "cache").glob("*/first_frames/*.png"))) == 1
     names = sorted(path.name for path in (tmp_path / "out" / "1-9").iterdir())
     assert names == [f"{number:04d}.png" for number in range(1, 10)]
+    assert not list((tmp_path / "temporary").iterdir())
