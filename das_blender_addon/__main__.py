@@ -14,7 +14,7 @@ def main() -> None:
     is.
     """
     _open_streams()
-    import bpy  # noqa: F401, I001  (starts Blender, which brings addon_utils)
+    import bpy  # noqa: I001  (starts Blender, which brings addon_utils)
     import addon_utils
 
     package = sys.modules[__package__]
@@ -34,6 +34,10 @@ def main() -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens, or it was closed
                 stream.flush()
+        own = os.path.normpath(bpy.app.tempdir)  # Blender itself has no chance to remove it
+        if os.path.basename(own).startswith("blender_"):  # else it had none made
+            with contextlib.suppress(OSError):
+                os.rmdir(own)
         os._exit(status)
 
 

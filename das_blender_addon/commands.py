@@ -85,24 +85,28 @@ def preview(scene, arguments, voice: Voice, should_stop) -> int:
     check_cache(settings.cache_folder)
     files = drive.finish(of_scene.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = copy_frames(zip(settings.frames, files, strict=True), output)
-    voice.result(f"{len(frames)} frames in {frames[0].parent}", frames=frames)
+    voice.result(_where(frames), frames=frames)
     return 0
 
 
 def render(scene, arguments, voice: Voice, should_stop) -> int:
-    """Render the take of the shot and write its frames, and a file with its strip if asked for."""
+    """Render the take of the shot and write its frames, and a file with its strip if asked for.
+
+    Where the film is transparent the written frames have alpha, as Blender's own have.
+    """
     settings = resolve_settings(scene)
     output, blend = output_folder(arguments.output, "The frames"), blend_file(arguments.blend)
     check_cache(settings.cache_folder, shot_folder(scene, settings.cache_folder))
-    take = drive.finish(of_scene.only_take(scene, settings), on_status=voice.status, should_stop=should_stop)
-    frames = copy_frames(zip(settings.frames, take.frames, strict=True), output)
+    made = drive.finish(of_scene.take(scene, settings), on_status=voice.status, should_stop=should_stop)
+    take, cut_out = made.take, made.cut_out if scene.render.film_transparent else None
+    frames = copy_frames(zip(settings.frames, take.frames, strict=True), output, cut_out)
     if output is not None:
         voice.note(clear_output(take, output, removes=arguments.clean))
     if blend is not None:
         add_to_sequencer(take, scene)
         save_blend(blend)
     voice.result(
-        f"{len(frames)} frames in {frames[0].parent}",
+        _where(frames),
         frames=frames,
         take=take.folder,
         key=take.key,
@@ -170,6 +174,10 @@ def dataset(scene, arguments, voice: Voice, should_stop) -> int:
         size=clip.size,
     )
     return 0
+
+
+def _where(frames) -> str:
+    return f"{len(frames)} frame{'s' if len(frames) > 1 else ''} in {frames[0].parent}"
 
 
 COMMANDS = {run.__name__: run for run in (doctor, preview, keys, render, dataset)}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import tempfile
@@ -21,10 +20,11 @@ from .protocol.messages import PROTOCOL_VERSIONS
 from .protocol.sizes import sizes_in_words
 from .scene.drivers import check_drivers
 from .scene.lacking import lacking
-from .shot.first_frame import given_first_frame
 from .shot.plan import choose_model
 from .shot.settings import resolve_settings
+from .shot.shot_folder import shot_folder
 from .take import drive
+from .take.cache import TakeSettings, job_spec
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def checks(scene, should_stop, *, with_shot: bool = False) -> Iterator[Check]:
         yield _failed("settings", error, "correct the variable or flag, or leave it out")
         return
     yield _check_cache(settings.cache_folder)
-    yield _check_first_frame(settings)
+    yield _check_first_frame(scene, settings)
     yield _check_scripts(scene)
     try:
         yield Check("local server", True, local_server.find_executable())
@@ -86,15 +86,14 @@ def _check_cache(folder: Path) -> Check:
     return Check("cache folder", True, f"{folder}, {free_gb:.1f} GB free")
 
 
-def _check_first_frame(settings) -> Check:
-    if settings.first_frame_path:
-        if os.path.isfile(settings.first_frame_path):
-            return Check("first frame", True, settings.first_frame_path)
-        return _failed(
-            "first frame",
-            FirstFrameError(f"There is no image {settings.first_frame_path}."),
-            "choose another image, or none",
-        )
+def _check_first_frame(scene, settings) -> Check:
+    folder = shot_folder(scene, settings.cache_folder)
+    try:
+        of_scene.check_first_frame(folder, of_scene.owner_of(scene, folder), settings)
+    except FirstFrameError as error:
+        return _failed("first frame", error, "choose another image, or none")
+    if settings.first_frame_path or settings.first_frame_image:
+        return Check("first frame", True, settings.first_frame_path or settings.first_frame_image)
     if settings.first_frame_engine == "CYCLES" and "cycles" not in bpy.context.preferences.addons:
         return _failed(
             "first frame", FirstFrameError("The add-on Cycles is off."), "enable it, or choose EEVEE or WORKBENCH"
@@ -138,8 +137,7 @@ def _check_shot(scene, settings, capabilities, with_shot: bool) -> Check:
         if not with_shot:
             return Check("chosen model", True, choose_model(capabilities, settings.model).name)
         planned = of_scene.plan_shot(scene, settings, capabilities)
-        if settings.first_frame_path:
-            given_first_frame(settings.first_frame_path, planned.model_size)
+        job_spec(planned, TakeSettings.from_resolved(settings))
     except DasError as error:
         return _failed("shot" if with_shot else "chosen model", error, "")
     return Check("shot", True, " ".join(planned.notes))

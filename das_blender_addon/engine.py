@@ -10,6 +10,7 @@ from writing black frames.
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 
 import bpy
 import numpy as np
@@ -23,6 +24,7 @@ from .scene.camera import check_one_view
 from .scene.colours import View, colour_warning, set_view, show_plain, unknown_view, working_from_rec709
 from .scene.export import GeometryExport
 from .scene.layers import render_layer
+from .scene.simulations import ranging_over
 from .scene.walk import step_simulations
 from .scene.written import unwritten
 from .shot.settings import resolve_settings
@@ -93,7 +95,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
     def _make_take(self, depsgraph, scene, settings):
         self._warn(scene)
         layer = depsgraph.view_layer.name
-        known = unchanged.find(scene, layer, settings)
+        known = None if bpy.app.background else unchanged.find(scene, layer, settings)
         if known is not None:
             return known
 
@@ -111,7 +113,8 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             should_stop=self.test_break,
             wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
         )
-        unchanged.keep(asked, made)
+        if not bpy.app.background:
+            unchanged.keep(asked, made)
         if layer == render_layer(scene).name or _renders_one_layer(scene):
             recent.remember_take(scene, made.take)
         return made
@@ -235,9 +238,14 @@ def go_on_without_look(*_):
 def forget_looks(*_):
     """Another file is opened: its scenes are other scenes."""
     _looks.clear()
+    _during_render.pop_all()
 
 
 # ── Once per render job ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_during_render = ExitStack()
+"""What is undone when the render job is over."""
 
 
 @persistent
@@ -246,6 +254,7 @@ def forget_takes(scene, *_):
     if scene.render.engine != compat.ENGINE:
         return
     _takes.clear()
+    _during_render.close()
     _give_look_back(scene)
     if bpy.app.background:
         _simulate(scene)
@@ -259,9 +268,11 @@ def forget_takes(scene, *_):
 def _simulate(scene) -> None:
     """Without a window the scene is exported from inside its own render, where nothing simulates: do it before."""
     try:
-        last = max(resolve_settings(scene).frames)
+        frames = resolve_settings(scene).frames
     except DasError:  # the render itself will say it
         return
+    last = frames[-1]
+    _during_render.enter_context(ranging_over(scene, frames))
     stepped = step_simulations(scene, last)
     if stepped:
         LOGGER.info("simulations without a bake were stepped to frame %d: %s", last, ", ".join(stepped))
@@ -280,6 +291,7 @@ def release_takes(scene, *_):
     """The render job is over: nothing of it is kept in memory."""
     if scene.render.engine == compat.ENGINE:
         _takes.clear()
+        _during_render.close()
         _give_look_back(scene)
 
 

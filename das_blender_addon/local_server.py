@@ -85,8 +85,8 @@ class LocalServer:
         return list(self._lines)
 
     def wait_until_listening(self, timeout_s: float = 60.0) -> None:
-        """Return when the port accepts a connection.  Raises `ServerUnreachable` when the process ends or does not
-        get there.
+        """Return when the port accepts a connection and other Blenders can find it.  Raises `ServerUnreachable` when
+        the process ends or does not get there.
         """
         host, port = self.address.removeprefix("tcp://").split(":")
         deadline = time.monotonic() + timeout_s
@@ -98,9 +98,11 @@ class LocalServer:
                 )
             try:
                 with socket.create_connection((host, int(port)), timeout=0.5):
-                    return
+                    if noted_address(self._state_folder) == self.address:
+                        return
             except OSError:
-                time.sleep(0.1)
+                pass
+            time.sleep(0.1)
         raise ServerUnreachable(
             f"The local server at {self.address} did not answer within {timeout_s:g} s; its log is {self.log_path}."
         )

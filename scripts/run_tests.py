@@ -8,8 +8,8 @@ of the extension once more in every other Blender's environment (another Python,
 Blender version, each in a process of its own with an empty Blender profile.  binary runs only when it is named: it
 needs the Blender program that ``BLENDER`` names.
 
-As many suites run at once as there are processor cores, three at most (``-j`` says otherwise).  Each keeps its output
-to itself until it has ended; one that runs alone writes as it goes.
+One suite more than there are processor cores runs at once, three at most (``-j`` says otherwise): they wait a lot. 
+Each keeps its output to itself until it has ended; one that runs alone writes as it goes.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def main() -> int:
     if unknown:
         sys.exit(f"run_tests: no suite {unknown[0]!r}; there are {', '.join(ALL_SUITES)}.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    at_once = options.at_once or min(cores, MOST_AT_ONCE)
+    at_once = options.at_once or min(cores + 1, MOST_AT_ONCE)
     runs = planned_runs(options.suites or list(SUITES))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("run_tests: ended from outside"))  # ends the suites, too
     results = {run.name: result for run, result in execute(runs, words[cut + 1 :], at_once)}

@@ -8,6 +8,7 @@ and unsaved words of texts that belong to a file.  Disk caches of baked simulati
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -113,17 +114,20 @@ def _save_copy(file: Path) -> None:
             done = bpy.ops.wm.save_as_mainfile(filepath=str(file), copy=True, check_existing=False, compress=False)
     except RuntimeError as refused:
         raise StorageError(
-            f"A copy of the scene could not be written to {file} ({_why(refused)}); free some space in the temporary "
-            "folder."
+            f"A copy of the scene could not be written to {file} ({_why(refused, file.parent)}); free some space in "
+            "the temporary folder."
         ) from refused
     if "FINISHED" not in done or not file.is_file():
         raise StorageError(f"A copy of the scene could not be written to {file}; free some space there.")
 
 
-def _why(refused: RuntimeError) -> str:
-    """Blender's reason; where it has none ("Error: Success") a disk has filled up while it wrote."""
+def _why(refused: RuntimeError, folder: Path) -> str:
+    """Blender's reason.  Where it has none ("Error: Success"), or one of an earlier failure (the ``folder`` that it
+    does not find is there), a disk has filled up while it wrote.
+    """
     words = str(refused).strip().removeprefix("Error: ").rstrip(".")
-    return "the disk is full" if words in ("", "Success") else words
+    is_none = words in ("", "Success") or words == os.strerror(errno.ENOENT) and folder.is_dir()
+    return "the disk is full" if is_none else words
 
 
 @contextmanager

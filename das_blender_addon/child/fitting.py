@@ -9,12 +9,15 @@ fill what the model sees beyond.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import bpy
+import imbuf
 import numpy as np
 
 from ..errors import FirstFrameError
+from ..shot.picture_bytes import bytes_of_picture
 from ..tracking.resampling import resize_lanczos
 
 SAME_SHAPE = 0.01
@@ -49,6 +52,28 @@ def fitted_picture(request: dict) -> tuple[np.ndarray, list[str]]:
     return picture, notes
 
 
+def check_picture(path: str, image: str = "") -> None:
+    """Raise `FirstFrameError` where Blender cannot read the file ``path``, else the data block ``image``.
+
+    A look before any work begins; nothing of the open file changes.
+    """
+    if path:
+        bytes_of_picture(path)
+        try:
+            imbuf.load(path).free()
+        except (OSError, ValueError) as error:
+            if os.path.splitext(path)[1].lower() not in bpy.path.extensions_movie:  # of those the first picture counts
+                raise _unreadable(f"The first frame {path}") from error
+    elif image:
+        found, name = _image({"image": image})
+        if not all(found.size):
+            raise _unreadable(name)
+
+
+def _unreadable(name: str) -> FirstFrameError:
+    return FirstFrameError(f"{name} cannot be read as a picture; choose another.")
+
+
 def _image(request: dict):
     if request["image"]:
         image = bpy.data.images.get(request["image"])
@@ -59,14 +84,14 @@ def _image(request: dict):
     try:
         return bpy.data.images.load(path, check_existing=False), f"The first frame {path}"
     except RuntimeError as error:
-        raise FirstFrameError(f"The first frame {path} cannot be read as a picture; choose another.") from error
+        raise _unreadable(f"The first frame {path}") from error
 
 
 def _pixels(image, name: str) -> np.ndarray:
     """[H,W,4] f32, top-down, straight alpha, sRGB values (0 to 1)."""
     width, height = image.size
     if not width or not height:
-        raise FirstFrameError(f"{name} cannot be read as a picture; choose another.")
+        raise _unreadable(name)
     if width * height > MAX_PIXELS:
         raise FirstFrameError(f"{name} has {width}×{height} pixels; make it smaller.")
     flat = np.empty(width * height * image.channels, np.float32)

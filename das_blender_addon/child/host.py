@@ -6,6 +6,7 @@ The first line of its standard input says where to connect.  When standard input
 no more, it leaves at once, and removes what nobody else will: the copy that it has open, and its own folder.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -36,7 +37,17 @@ def leave_with_parent(folders):
     for folder in folders.values():
         if os.path.basename(folder).startswith("das-"):
             shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
+    leave(1)
+
+
+def leave(status):
+    """End this process; Blender has no chance to remove its temporary folder, which holds nothing."""
+    bpy = sys.modules.get("bpy")
+    own = os.path.normpath(bpy.app.tempdir) if bpy else ""
+    if os.path.basename(own).startswith("blender_"):  # else it had none made
+        with contextlib.suppress(OSError):
+            os.rmdir(own)
+    os._exit(status)
 
 
 def serve(talk, work, errors, folders):
@@ -88,7 +99,7 @@ def main():
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    leave(status)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,15 @@ from ..protocol.png import encode_png
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.named import scene_named
+from ..scene.simulations import range_over
 from ..scene.walk import step_simulations, walk_in_render
 from ..tracking.spool import SpoolWriter
 from .fitting import fitted_picture
 from .pictures import make_movies, render_pictures
 
 _opened: dict[str, object] = {}
-"""The copy that is open: its ``file``, whether it ``checks_drivers``, and the names of what was ``simulated`` up to
-which frame.
+"""The copy that is open: its ``file``, whether it ``checks_drivers``, whether its simulation ``zones`` go by its range,
+and the names of what was ``simulated`` up to which frame.
 """
 
 
@@ -51,7 +52,11 @@ def open_copy(request: dict, say, check_stop) -> dict:
     if request["checks_drivers"]:
         check_drivers(scene)
     _opened.update(
-        file=request["file"], checks_drivers=request["checks_drivers"], simulated_to=None, simulated=[]
+        file=request["file"],
+        checks_drivers=request["checks_drivers"],
+        zones=not scene.use_custom_simulation_range,
+        simulated_to=None,
+        simulated=[],
     )
     return {}
 
@@ -59,7 +64,7 @@ def open_copy(request: dict, say, check_stop) -> dict:
 def export(request: dict, say, check_stop) -> dict:
     """Spool the geometry of ``request["frames"]`` for a picture of ``"size"`` into the folder ``"spool"``."""
     scene, frames = _scene(request), request["frames"]
-    _simulate(scene, frames[-1], check_stop)
+    _simulate(scene, frames, check_stop)
     spool = SpoolWriter(Path(request["spool"]))
     builder = GeometryExport(*request["size"], spool=spool)
 
@@ -81,7 +86,7 @@ def export(request: dict, say, check_stop) -> dict:
 def pictures(request: dict, say, check_stop) -> dict:
     """Render ``request["frames"]``, see `pictures.render_pictures`."""
     scene = _scene(request)
-    _simulate(scene, max(frame for frame, _ in request["frames"]), check_stop)
+    _simulate(scene, sorted(frame for frame, _ in request["frames"]), check_stop)
     render_pictures(scene, request, say)
     return {"memory": memory_bytes()}
 
@@ -114,9 +119,11 @@ def _scene(request: dict):
     return scene
 
 
-def _simulate(scene, last: int, check_stop) -> None:
-    """Fill the caches of unbaked simulations up to the frame ``last``, once for all tasks of an open copy."""
+def _simulate(scene, frames: list[int], check_stop) -> None:
+    """Fill the caches of unbaked simulations up to the last of ``frames``, once for all tasks of an open copy."""
+    last = frames[-1]
     if _opened["simulated_to"] is None or _opened["simulated_to"] < last:
+        range_over(scene, frames, zones=_opened["zones"])
         _opened["simulated"] = step_simulations(scene, last, check_stop)
         _opened["simulated_to"] = last
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import bpy
@@ -59,10 +59,12 @@ def check_cache(folder: Path, shot: Path | None = None) -> None:
         )
 
 
-def copy_frames(numbered: Iterable[tuple[int, Path]], folder: Path | None) -> list[Path]:
+def copy_frames(
+    numbered: Iterable[tuple[int, Path]], folder: Path | None, changed: Callable[[int], bytes] | None = None
+) -> list[Path]:
     """Copy the frames into ``folder`` under their numbers, each whole or not at all; None leaves them where they are.
 
-    Raises `StorageError`.
+    ``changed(number)``: what goes there in place of a frame's own bytes.  Raises `StorageError`.
     """
     if folder is None:
         return [Path(path) for _, path in numbered]
@@ -70,7 +72,7 @@ def copy_frames(numbered: Iterable[tuple[int, Path]], folder: Path | None) -> li
     try:
         for number, path in numbered:
             copies.append(folder / f"{number:04d}.png")
-            write_whole(copies[-1], Path(path).read_bytes())
+            write_whole(copies[-1], changed(number) if changed is not None else Path(path).read_bytes())
     except OSError as error:
         raise StorageError(f"The frames cannot be written into {folder}: {error.strerror}.") from error
     return copies

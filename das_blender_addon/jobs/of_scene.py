@@ -7,10 +7,14 @@ Called on the thread that may touch Blender, at the moment at which the job begi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from ..child.fitting import check_picture
+from ..errors import FirstFrameError
 from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
 from ..shot import scene_shot
 from ..shot.picture_size import own_picture_size
+from ..shot.pictures import Owner, painted_pictures
 from ..shot.resolved import ResolvedSettings
 from ..shot.server_consent import check_server
 from ..shot.shot_folder import shot_folder
@@ -41,13 +45,35 @@ def take(
 
     ``step``: for callers inside a render of the scene.  ``view_layer`` "": the first one that renders.
     ``server_named``: a script has named the server; else a file alone must not have chosen it.
-    ``in_child``, ``should_stop``: see `source_of`.
+    ``in_child``, ``should_stop``: see `source_of`.  Raises `FirstFrameError` where the user's own cannot be read.
     """
     check_one_view(scene)
     check_server(scene, settings.server, named=server_named)
     facts = facts_of(scene, settings, view_layer)
+    check_first_frame(facts.folder, facts.owner, settings)
     source = source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
     return recipes.take(facts, settings, source, on_event=on_event)
+
+
+def check_first_frame(folder: Path, owner: Owner, settings: ResolvedSettings) -> None:
+    """Raise `FirstFrameError` where a picture that somebody chose, or the first frame that somebody painted in the
+    shot's ``folder``, cannot be read.
+
+    Of several painted ones the scene's geometry decides: then all of them must be unreadable.
+    """
+    for choice in settings.key_pictures or ():
+        check_picture(choice.path, choice.image)
+    if settings.first_frame_path or settings.first_frame_image:
+        return check_picture(settings.first_frame_path, settings.first_frame_image)
+    refusal = None
+    for path in painted_pictures(folder, settings.frames[0], owner=owner):
+        try:
+            return check_picture(str(path))
+        except FirstFrameError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    return None
 
 
 def only_take(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
@@ -76,6 +102,7 @@ def rendered_keys(
     """The shot's key pictures, missing ones rendered; returns [`FirstFrame`], the first frame's first."""
     check_server(scene, settings.server)
     facts = facts_of(scene, settings)
+    check_first_frame(facts.folder, facts.owner, settings)
     source = source_of(scene, facts.view_layer, in_child=in_child)
     return key_recipes.rendered_keys(facts, settings, source, again=again)
 
@@ -84,6 +111,7 @@ def carried_key(scene, settings: ResolvedSettings, frame: int, *, in_child: bool
     """A key picture of ``frame`` carried from the others; returns its path."""
     check_server(scene, settings.server)
     facts = facts_of(scene, settings)
+    check_first_frame(facts.folder, facts.owner, settings)
     source = source_of(scene, facts.view_layer, in_child=in_child)
     return key_recipes.carried_key(facts, settings, source, frame)
 

@@ -26,7 +26,7 @@ from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.layers import layer_apart, render_layer
 from ..scene.named import scene_named
-from ..scene.simulations import unbaked
+from ..scene.simulations import ranging_over, unbaked
 from ..scene.walk import step_simulations, walk_in_render
 from ..shot.pictures import Owner
 from ..shot.resolved import ResolvedSettings
@@ -195,8 +195,9 @@ class OwnSource:
             say(_exporting(builder.num_frames, frame, frames))
             builder.add(frame, depsgraph)
 
-        self._simulated = step_simulations(self._scene, frames[-1], check_stop)
-        walk_in_render(self._scene, self._view_layer, frames, visit)
+        with ranging_over(self._scene, frames):
+            self._simulated = step_simulations(self._scene, frames[-1], check_stop)
+            walk_in_render(self._scene, self._view_layer, frames, visit)
 
     def _copied(self) -> CopySource:
         if self._copy is None:

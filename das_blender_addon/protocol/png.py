@@ -28,12 +28,12 @@ _ZLIB_LEVEL = 3
 
 
 def encode_png(frame: np.ndarray) -> bytes:
-    """``frame`` ``[H,W,3 or 4]`` uint8 (sRGB-coded, straight alpha, rows top-down) as an 8-bit PNG; equal pixels give
-    equal bytes.
+    """``frame`` ``[H,W,3]`` uint8 (sRGB-coded, rows top-down) as an 8-bit RGB PNG, ``[H,W,4]`` (straight alpha) as an
+    8-bit RGBA one; equal pixels give equal bytes.
     """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4) or 0 in frame.shape:
         raise SettingsError(
-            f"A PNG is made of [H,W,3 or 4] uint8, not {list(frame.shape)} {frame.dtype}; convert the frame first."
+            f"A PNG is made of [H,W,3] or [H,W,4] uint8, not {list(frame.shape)} {frame.dtype}; convert the frame."
         )
     height, width, channels = frame.shape
     sub = frame.copy()
@@ -48,7 +48,7 @@ def encode_png(frame: np.ndarray) -> bytes:
     rows = np.empty((height, 1 + channels * width), np.uint8)
     rows[:, 0] = np.where(use_up, _UP, _SUB)
     rows[:, 1:] = np.where(use_up[:, None], up.reshape(height, -1), sub.reshape(height, -1))
-    header = struct.pack(">IIBBBBB", width, height, 8, {3: 2, 4: 6}[channels], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 6, 0, 0, 0)
     packed = zlib.compress(memoryview(rows.reshape(-1)), _ZLIB_LEVEL)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
@@ -82,9 +82,20 @@ def decode_png_with_alpha(
 
 def has_transparency(data: bytes | bytearray | memoryview) -> bool:
     """Whether some pixel of a PNG that `decode_png` reads is not opaque."""
-    pixels, colour, _, transparency = _read(memoryview(data).cast("B"))
-    alpha = _alpha(pixels, colour, transparency)
+    alpha = alpha_of_png(data)
     return alpha is not None and bool((alpha != 255).any())
+
+
+def alpha_of_png(data: bytes | bytearray | memoryview) -> np.ndarray | None:
+    """[H,W] uint8, rows top-down; None where nothing in the PNG says that anything is transparent.
+
+    Raises `ProtocolError` for what `decode_png` does not read.
+    """
+    try:
+        pixels, colour, _, transparency = _read(memoryview(data).cast("B"))
+        return _alpha(pixels, colour, transparency)
+    except _Unreadable as why:
+        raise ProtocolError(f"The image cannot be read: {why}; save it as an 8-bit PNG.") from why
 
 
 class _Unreadable(Exception):

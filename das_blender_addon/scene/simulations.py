@@ -3,11 +3,15 @@
 
 A render's depsgraph plays back what caches hold and never simulates.  What is not baked is therefore stepped once from
 its first frame on, in the scene itself, before anything is read: see `walk.step_simulations`.
+
+Particles stand still from the end of the scene's range on, and simulation zones begin at its start.  A shot need not be
+that range (``DAS_FRAMES``, ``-s``, ``-e``), and every part of it must move alike: `ranging_over` it they do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +49,38 @@ def simulations(scene) -> list[Simulation]:
 def unbaked(scene) -> list[Simulation]:
     """Those whose frames are in no cache yet."""
     return [simulation for simulation in simulations(scene) if not simulation.is_baked]
+
+
+@contextmanager
+def ranging_over(scene, frames: tuple[int, ...]) -> Iterator[None]:
+    """Simulations of ``scene`` go on to the last of ``frames`` and begin no later than at the first, though the scene's
+    range is another.
+    """
+    before = range_over(scene, frames)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(scene, name, value)
+
+
+def range_over(scene, frames: tuple[int, ...], *, zones: bool | None = None) -> dict[str, object]:
+    """What `ranging_over` does, for a scene that nobody keeps; returns the values that it had.
+
+    ``zones``: whether those go by the scene's range; None where nobody has changed that.
+    """
+    first, last = frames[0], frames[-1]
+    wanted = {"frame_preview_end": max(scene.frame_preview_end, last)}  # Blender looks at it though it is not in use
+    if not scene.use_custom_simulation_range if zones is None else zones:
+        wanted |= {
+            "simulation_frame_start": min(scene.frame_start, first),
+            "simulation_frame_end": max(scene.frame_end, last),
+            "use_custom_simulation_range": True,
+        }
+    before = {name: getattr(scene, name) for name in wanted}
+    for name, value in wanted.items():
+        setattr(scene, name, value)
+    return before
 
 
 def cache_folder_name(file: str) -> str:
@@ -126,5 +162,9 @@ def _is_baked_zone(modifier) -> bool:
 
 
 def _first_frame(shape) -> int:
-    scenes = [scene.frame_start for scene in bpy.data.scenes if shape.name in scene.objects]
-    return min(scenes, default=1)
+    starts = [
+        scene.simulation_frame_start if scene.use_custom_simulation_range else scene.frame_start
+        for scene in bpy.data.scenes
+        if shape.name in scene.objects
+    ]
+    return min(starts, default=1)

@@ -62,7 +62,10 @@ def walk_in_render(scene, layer: str, frames: Sequence[int], visit: Visit) -> No
             if not outcome:
                 raise SceneError(f"Blender cannot render the scene {scene.name!r}: {_words(error)}") from error
     if not outcome:
-        raise SceneError(f"Blender did not render the view layer {layer!r} of the scene {scene.name!r}.")
+        raise SceneError(
+            f"Blender did not render the view layer {layer!r} of the scene {scene.name!r}; turn on its Use for "
+            "Rendering."
+        )
     if outcome[0] is not None:
         raise outcome[0]
 

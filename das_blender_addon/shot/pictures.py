@@ -252,6 +252,16 @@ def rendered_pictures(folder: Path) -> list[Path]:
     return [file.path for file in _files(folder) if _is_rendered(file)]
 
 
+def painted_pictures(folder: Path, frame: int, *, owner: Owner = ANYBODY) -> list[Path]:
+    """The pictures of which `find_painted` may choose for ``frame``, the newest first; none where only other files'
+    are there, of which it may choose none.
+    """
+    if not _painted(folder, frame, "", owner):
+        return []
+    files = [file for file in _files(folder, owner.start) if file.frame == frame and _is_painted(file)]
+    return [file.path for file in sorted(files, key=_age_key, reverse=True)]
+
+
 def put_aside_painted(
     folder: Path,
     frame: int,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..protocol.png import decode_png, encode_png
 from ..shot.tracked import ShotTracking
 from .cache import Take
 
@@ -35,6 +36,16 @@ class FinishedTake:
         columns = _nearest(left, right, plan.render_size[0])[None, :]
         rows = _nearest(top, bottom, plan.render_size[1])[:, None]
         return tracking[rows, columns], coverage[rows, columns]
+
+    def cut_out(self, frame: int) -> bytes:
+        """The picture of the Blender frame ``frame`` as a PNG that is transparent where no surface is seen."""
+        return cut_out(self.path(frame).read_bytes(), self.passes(frame)[1])
+
+
+def cut_out(png: bytes, coverage: np.ndarray) -> bytes:
+    """The picture ``png`` as a PNG with alpha: where ``coverage`` (bool [H,W]) is not, it is transparent black."""
+    alpha = np.where(coverage, np.uint8(255), np.uint8(0))[..., None]
+    return encode_png(np.concatenate((decode_png(png) * coverage[..., None], alpha), axis=2))
 
 
 def _nearest(low: float, high: float, count: int) -> np.ndarray:

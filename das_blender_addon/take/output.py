@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The folder that a command writes frames into: what an earlier take of the shot left there.  No Blender in here.
 
-A frame is known to be ours by its content, which a take in the shot's cache still has.  Only a take that the new one
+A frame is known to be ours by its content, which a take in the shot's cache still has, cut out where the film was
+transparent.  Only a take that the new one
 replaces counts: one that shares a frame with it.  Frames of other chunks of the shot, and of others, are left alone.
 """
 
@@ -12,7 +13,10 @@ import uuid
 from pathlib import Path
 
 from ..client.files import holds
+from ..errors import DasError
+from ..protocol.png import alpha_of_png, blob_sha
 from .cache import LAYOUT, Take, read_json
+from .finished import cut_out
 
 
 def clear_output(take: Take, folder: Path, *, removes: bool) -> str:
@@ -42,10 +46,26 @@ def _left_over(take: Take, folder: Path) -> list[tuple[Path, str]]:
         if not now.intersection(numbers):
             continue
         for index, number in enumerate(numbers):
-            path, sha = folder / f"{number:04d}.png", files.get(f"frames/{index + 1:04d}.png", "")
-            if number not in now and path not in found and holds(path, sha):
-                found[path] = sha
+            path, name = folder / f"{number:04d}.png", f"frames/{index + 1:04d}.png"
+            if number not in now and path not in found:
+                sha = _sha_of_copy(path, file.parent / name, files.get(name, ""))
+                if sha:
+                    found[path] = sha
     return sorted(found.items())
+
+
+def _sha_of_copy(path: Path, frame: Path, sha: str) -> str:
+    """SHA-256 of the file ``path`` where it is the take's ``frame``, whose own is ``sha``, or that cut out; else ""."""
+    try:
+        content = path.read_bytes()
+        if blob_sha(content) == sha:
+            return sha
+        alpha = alpha_of_png(content)
+        if alpha is not None and holds(frame, sha) and cut_out(frame.read_bytes(), alpha > 0) == content:
+            return blob_sha(content)
+    except (OSError, DasError, ValueError):  # no frame of ours
+        pass
+    return ""
 
 
 def _remove(path: Path, sha: str) -> bool:

@@ -28,9 +28,6 @@ from ..errors import (
 from ..protocol.messages import Capabilities
 from ..protocol.png import encode_png
 from ..shot import plan as plans
-from ..shot.first_frame import (
-    given_first_frame,
-)
 from ..shot.picture_size import own_picture_size
 from ..shot.plan import ShotPlan, plan_with_keys
 from ..shot.resolved import ResolvedSettings
@@ -43,7 +40,7 @@ from ..shot.tracked import (
 from ..tracking.geometry import GeometrySequence
 from ..tracking.suggest import suggest_key_frames
 from ..tracking.video import render_tracking_video
-from .cache import Take, TakeSettings, find_take, take_request
+from .cache import Take, TakeSettings, find_take, job_spec, take_request
 from .drive import Recipe, Status, in_thread
 from .finished import FinishedTake
 from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
@@ -88,8 +85,6 @@ def take(
     try:
         # 1. What the server offers, and how the shot fits it.
         capabilities, planned, unreachable = yield from plan_of(facts, settings)
-        if settings.first_frame_path:  # one that cannot be used is told before anything takes time
-            given_first_frame(settings.first_frame_path, planned.picture_size)
         clock.lap("plan")
         # 2. The scene, and which of its frames are key pictures.
         geometry = yield from source.export(planned.frames, planned.render_size, report)
@@ -231,7 +226,9 @@ def plan_of(facts: SceneFacts, settings: ResolvedSettings) -> Recipe:
         capabilities, unreachable = kept, error
         yield Status("connecting", "No server answers; looking for a complete take", 0.0)
     try:
-        return capabilities, plan_shot(facts, settings, capabilities), unreachable
+        planned = plan_shot(facts, settings, capabilities)
+        job_spec(planned, TakeSettings.from_resolved(settings))  # what the model does not take is told before any work
+        return capabilities, planned, unreachable
     except DasError as error:
         if unreachable is None:
             raise

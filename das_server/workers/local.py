@@ -196,7 +196,8 @@ class LocalWorkers(Workers):
         inherited = os.environ.get("PYTHONPATH")
         environment = os.environ | one.environment | {wire.TOKEN_VARIABLE: self._token}
         environment["PYTHONPATH"] = package_root + (os.pathsep + inherited if inherited else "")
-        command = [sys.executable, "-m", "das_server.workers.child", "--address", self._address]
+        # -P: where the server was started in a folder with another copy of it, that one would run.
+        command = [sys.executable, "-P", "-m", "das_server.workers.child", "--address", self._address]
         command += [
             "--routing-id",
             one.routing_id.decode(),

@@ -113,6 +113,7 @@ def shot_scene(scene, server, cache_folder):
     scene.das.cache_folder = str(cache_folder)
     scene.das.first_frame_samples = 1
     scene.das.size = "96x64"
+    scene.das.key_mode = "FIRST"  # no further picture is rendered where a test does not ask for one
     return scene
 
 

@@ -9,6 +9,7 @@ import bpy
 import numpy as np
 import pytest
 
+from das_blender_addon.child.copy import _why
 from das_blender_addon.jobs.sources import source_of
 from das_blender_addon.take import drive
 from tests.blender.test_export import make_instancer
@@ -319,3 +320,9 @@ def test_child_exports_a_file_that_was_changed_since_it_was_saved(stage, tmp_pat
     key(cube, "location", {1: 0.0, 9: 3.0}, index=0)
     add_cube(stage, "Later", location=(0.0, 0.0, 2.0))
     assert assert_same(stage).shape[1] == 16
+
+
+@pytest.mark.parametrize("said", ["Error: Success", "Error: No such file or directory.", ""])
+def test_disk_that_fills_up_while_blender_saves_the_copy_is_named(tmp_path, said):
+    assert _why(RuntimeError(said), tmp_path) == "the disk is full"
+    assert _why(RuntimeError("Error: Permission denied"), tmp_path) == "Permission denied"

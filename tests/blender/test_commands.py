@@ -14,7 +14,7 @@ import pytest
 
 from das_blender_addon import api, commands, compat, errors
 from das_blender_addon.command_line import arguments
-from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.protocol.png import alpha_of_png, decode_png
 from das_blender_addon.shot import settings as shot_settings
 from tests.support.server import ROOT, running_server
 
@@ -85,6 +85,20 @@ def test_shorter_render_tells_of_the_frames_that_an_earlier_take_left(shot_file,
     assert names == [f"{number:04d}.png" for number in (1, 2, 3, 5, 8, 9)], "only what is ours, no other chunk's"
     said, names = render("1-3", "--clean", "--json")
     assert not [line for line in lines_of(said) if line["event"] == "note"]
+
+
+def test_frames_of_a_transparent_film_are_cut_out_and_cleaned(shot_scene, server, tmp_path, capsys):
+    shot_scene.render.film_transparent = True
+    out = tmp_path / "out"
+    words = ["render", "--cache", str(tmp_path / "cache"), "--output", str(out), "--clean"]
+    assert commands.main([*words, "--frames", "1-3"]) == 0
+    coverage = api.export_tracking(shot_scene).coverage[:3]
+    for path, seen in zip(sorted(out.iterdir()), coverage, strict=True):
+        np.testing.assert_array_equal(alpha_of_png(path.read_bytes()), np.where(seen, 255, 0))
+        assert decode_png(path.read_bytes())[seen].std() > 1.0
+    assert commands.main([*words, "--frames", "1-2"]) == 0
+    assert [path.name for path in sorted(out.iterdir())] == ["0001.png", "0002.png"]
+    assert "1 frame of an earlier take (0003.png) removed" in capsys.readouterr().out
 
 
 def test_output_that_cannot_be_written_leaves_nothing_behind(shot_file, tmp_path, capsys):

@@ -17,6 +17,7 @@ from das_blender_addon.command_line.places import check_cache
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.scene_shot import LAST_FRAME as LAST_OF_BLENDER
 from das_blender_addon.shot.scene_shot import MAX_FRAMES
+from das_blender_addon.shot.shot_folder import shot_folder
 from tests.blender.test_commands import LIMIT_S, lines_of, pictures
 from tests.support.scenes import add_cube, link
 
@@ -88,6 +89,13 @@ def test_scenes_range_has_the_bounds_of_a_stated_one(shot_scene, capsys):
 )  # fmt: skip
 def test_value_that_cannot_be_used_is_refused_at_once(shot_scene, capsys, flag, value):
     assert len(refused(errors.SettingsError, capsys, "render", f"{flag}={value}")) < 300
+
+
+def test_steps_that_the_model_does_not_take_are_told_before_any_work(shot_scene, capsys, tmp_path):
+    status = commands.main(["render", "--steps", "7", "--cache", str(tmp_path), "--json"])
+    said = lines_of(capsys.readouterr().out)
+    assert status == errors.SettingsError.exit_code and "does not take 7 steps" in said[-1]["message"]
+    assert {line["stage"] for line in said if line["event"] == "progress"} == {"connecting"}
 
 
 # ── The scene ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -271,17 +279,30 @@ def test_cache_that_is_only_read_is_enough_where_it_holds_takes_of_the_shot(tmp_
         ("folder", "is no file"),
         ("pipe", "is no file"),
         ("text.png", "cannot be read as a picture"),
+        ("cut.png", "cannot be read as a picture"),
     ],
 )
-def test_first_frame_that_cannot_be_used_is_told_before_it_is_used(shot_scene, tmp_path, capsys, name, words):
+def test_first_frame_that_cannot_be_used_is_told_before_anything_is_made(shot_scene, tmp_path, capsys, name, words):
     (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "cut.png").write_bytes(encode_png(np.zeros((64, 96, 3), np.uint8))[:60])
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    status = commands.main(["render", "--first-frame", str(tmp_path / name), "--cache", str(tmp_path / "c"), "--json"])
-    said = lines_of(capsys.readouterr().out)
-    assert status == errors.FirstFrameError.exit_code and words in said[-1]["message"]
-    if name != "text.png":  # Blender itself says whether it reads a file, when it is fitted like the shot
-        assert {line["stage"] for line in said if line["event"] == "progress"} <= {"connecting"}
+    chosen = ("--first-frame", str(tmp_path / name), "--cache", str(tmp_path / "c"))
+    assert words in refused(errors.FirstFrameError, capsys, "render", *chosen, *NOBODY)
+    assert commands.main(["doctor", *chosen]) == errors.FirstFrameError.exit_code
+    assert f"FAIL  first frame: The first frame {tmp_path / name}" in capsys.readouterr().out
+
+
+def test_painted_first_frame_or_image_that_cannot_be_read_is_told_before_anything_is_made(shot_scene, tmp_path, capsys):
+    cache = ("--cache", str(tmp_path / "c"))
+    folder = shot_folder(shot_scene, tmp_path / "c") / "first_frames"
+    folder.mkdir(parents=True)
+    (folder / "0001.png").write_text("no picture")
+    assert "0001.png cannot be read as a picture" in refused(errors.FirstFrameError, capsys, "render", *cache, *NOBODY)
+    image = bpy.data.images.new("Gone", 8, 8)
+    image.source, image.filepath = "FILE", str(tmp_path / "gone.png")
+    shot_scene.das.first_frame_image = image
+    assert "'Gone' cannot be read as a picture" in refused(errors.FirstFrameError, capsys, "render", *cache, *NOBODY)
 
 
 def test_transparent_parts_of_a_first_frame_lie_over_black_and_are_told(shot_scene, tmp_path, capsys, caplog):
@@ -328,6 +349,9 @@ def test_doctor_looks_at_the_shot_of_a_file(shot_file, server, tmp_path, capsys)
     assert "FAIL  shot: The shot has 60 frames" in capsys.readouterr().out
     assert commands.main([*words, "--first-frame", str(tmp_path / "missing.png")]) == errors.FirstFrameError.exit_code
     assert commands.main([*words, "--scene", "Elsewhere"]) == errors.SettingsError.exit_code
+    capsys.readouterr()
+    assert commands.main([*words, "--steps", "7"]) == errors.SettingsError.exit_code
+    assert "FAIL  shot: The model 'das-preview' does not take 7 steps" in capsys.readouterr().out
     bpy.data.objects.remove(bpy.context.scene.camera)
     bpy.ops.wm.save_as_mainfile(filepath=str(shot_file))
     capsys.readouterr()

@@ -34,7 +34,7 @@ def add_cube(scene, name="Cube", size=1.0, location=(0.0, 0.0, 0.0)):
     return cube
 
 
-def add_grid(scene, name="Grid", cells=4, size=2.0):
+def add_grid(scene, name="Grid", cells=4, size=2.0, location=(0.0, 0.0, 0.0)):
     """A square of cells × cells quads in the xy plane."""
     import bmesh
 
@@ -43,7 +43,9 @@ def add_grid(scene, name="Grid", cells=4, size=2.0):
     bmesh.ops.create_grid(shape, x_segments=cells, y_segments=cells, size=size / 2)
     shape.to_mesh(mesh)
     shape.free()
-    return link(scene, name, mesh)
+    grid = link(scene, name, mesh)
+    grid.location = location
+    return grid
 
 
 def key(owner, path, values, index=-1):

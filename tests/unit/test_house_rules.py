@@ -25,7 +25,7 @@ from tests.support.imports import (
 ADDON = ROOT / "das_blender_addon"
 SERVER = ROOT / "das_server"
 ROOMS_WITHOUT_BPY = ("protocol", "tracking", "client", "take")
-BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "addon_utils", "bpy_extras"}
+BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "imbuf", "addon_utils", "bpy_extras"}
 TORCH_MODULES = {"torch", "diffusers", "transformers", "accelerate"}
 ROOMS_WITHOUT_TORCH = ("config", "door", "store")
 

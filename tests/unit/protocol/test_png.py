@@ -9,6 +9,7 @@ import pytest
 
 from das_blender_addon.errors import FirstFrameError, ProtocolError, SettingsError
 from das_blender_addon.protocol.png import (
+    alpha_of_png,
     blob_sha,
     decode_png,
     decode_png_with_alpha,
@@ -144,6 +145,15 @@ def test_image_comes_back_equal(size):
     assert encode_png(frame.copy()) == data and len(blob_sha(data)) == 64
 
 
+def test_alpha_comes_back_equal():
+    alpha = np.arange(40, dtype=np.uint8).reshape(5, 8)[..., None] * 6
+    data = encode_png(np.concatenate((picture(5, 8), alpha), axis=2))
+    assert np.array_equal(alpha_of_png(data), alpha[..., 0]) and has_transparency(data)
+    assert alpha_of_png(encode_png(picture(5, 8))) is None
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        alpha_of_png(data[:60])
+
+
 def test_view_that_is_not_contiguous_comes_back_equal():
     frame = picture(20, 30)[::-1, ::3]
     assert np.array_equal(decode_png(encode_png(frame)), frame)
@@ -268,5 +278,5 @@ def test_bomb_is_not_unpacked_beyond_the_size():
     ids=lambda frame: f"{frame.shape} {frame.dtype}",
 )
 def test_array_that_is_no_frame_is_refused(frame):
-    with pytest.raises(SettingsError, match=r"made of \[H,W,3 or 4\] uint8"):
+    with pytest.raises(SettingsError, match=r"made of \[H,W,3\] or \[H,W,4\] uint8"):
         encode_png(frame)

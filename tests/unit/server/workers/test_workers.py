@@ -87,3 +87,19 @@ def test_words_that_cannot_be_understood_cost_no_other_word(tmp_path, caplog):
         dealer.close(linger=0)
         workers.stop()
         context.term()
+
+
+def test_worker_is_of_the_servers_own_copy_whatever_lies_in_the_folder_where_it_was_started(tmp_path, monkeypatch):
+    other = tmp_path / "das_server"
+    other.mkdir()
+    (other / "__init__.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(tmp_path)
+    context = zmq.Context()
+    workers = LocalWorkers(context, tmp_path, devices=("cpu",))
+    workers._arguments.append("--nosuch")  # the true one says so and ends
+    try:
+        workers.start()
+        assert workers._processes[0].process.wait(60) == 2
+    finally:
+        workers.stop()
+        context.term()
