@@ -52,7 +52,7 @@ def fitted_picture(request: dict) -> tuple[np.ndarray, list[str]]:
     return picture, notes
 
 
-def check_picture(path: str, image: str = "") -> None:
+def check_picture(path: str | os.PathLike[str], image: str = "") -> None:
     """Raise `FirstFrameError` where Blender cannot read the file ``path``, else the data block ``image``.
 
     A look before any work begins; nothing of the open file changes.
@@ -60,7 +60,7 @@ def check_picture(path: str, image: str = "") -> None:
     if path:
         bytes_of_picture(path)
         try:
-            imbuf.load(path).free()
+            imbuf.load(os.fspath(path)).free()
         except (OSError, ValueError) as error:
             if os.path.splitext(path)[1].lower() not in bpy.path.extensions_movie:  # of those the first picture counts
                 raise _unreadable(f"The first frame {path}") from error

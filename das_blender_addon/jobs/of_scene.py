@@ -68,7 +68,7 @@ def check_first_frame(folder: Path, owner: Owner, settings: ResolvedSettings) ->
     refusal = None
     for path in painted_pictures(folder, settings.frames[0], owner=owner):
         try:
-            return check_picture(str(path))
+            return check_picture(path)
         except FirstFrameError as error:
             refusal = refusal or error
     if refusal is not None:
