@@ -9,7 +9,7 @@ import pytest
 
 from das_blender_addon import api
 from das_blender_addon.client.take import Log, Preview, Progress
-from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError, ShotTooLong
+from das_blender_addon.errors import JobCancelled, SceneError, ServerUnreachable, SettingsError
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.shot_folder import shot_folder
 from tests.support.capabilities import capabilities_of, model_capability
@@ -144,10 +144,9 @@ def test_plan_shot_reads_the_scene(shot):
     shot.render.pixel_aspect_y = 1.5
     plan = api.plan_shot(shot, capabilities_of(model_capability()))
     assert plan.render_size == (192, 32) and plan.pixel_aspect == (1.0, 1.5)
-    assert plan.frames == tuple(range(1, 10)) and plan.window == 9
+    assert plan.frames == tuple(range(1, 10)) and plan.windows[0].length == 9
     shot.frame_end = 10
-    with pytest.raises(ShotTooLong):
-        api.plan_shot(shot, capabilities_of(model_capability()))
+    assert len(api.plan_shot(shot, capabilities_of(model_capability())).windows) == 2
 
 
 def test_export_shot_crops_back_to_what_the_render_sees(shot):

@@ -97,14 +97,14 @@ def test_every_change_of_the_pixels_is_told_until_the_look_is_kept(scene, change
 def test_kept_look_is_in_the_first_frame_and_nowhere_else(glow_scene, tmp_path):
     give_look(glow_scene)
     before = first_frame(glow_scene, tmp_path / "before")
-    digest = render_digest(shot_of(glow_scene), "CYCLES", SAMPLES, colours.kept_look(glow_scene))
+    digest = render_digest(shot_of(glow_scene).views[0], "CYCLES", SAMPLES, colours.kept_look(glow_scene))
     assert first_frame_state(tmp_path / "before", 1, digest) == "fresh"
 
     bpy.ops.das.keep_look()
     view = glow_scene.view_settings
     assert (view.view_transform, view.look, view.exposure, view.gamma) == ("Standard", "None", 0.0, 1.0)
     assert glow_scene.render.dither_intensity == 0.0
-    kept = render_digest(shot_of(glow_scene), "CYCLES", SAMPLES, colours.kept_look(glow_scene))
+    kept = render_digest(shot_of(glow_scene).views[0], "CYCLES", SAMPLES, colours.kept_look(glow_scene))
     assert kept != digest and first_frame_state(tmp_path / "before", 1, kept) == "stale"
     np.testing.assert_array_equal(first_frame(glow_scene, tmp_path / "after"), before)
 

@@ -157,7 +157,7 @@ def test_doctor_names_what_is_wrong_and_what_to_do(scene, tmp_path, capsys):
         (lambda scene: None, ["--server", "127.0.0.1:9", "--timeout", "1"], errors.ServerUnreachable),
         (lambda scene: bpy.data.objects.remove(scene.camera), [], errors.SceneError),
         (lambda scene: bpy.data.objects.remove(bpy.data.objects["Cube"]), [], errors.SceneError),
-        (lambda scene: None, ["--frames", "1-60"], errors.ShotTooLong),
+        (lambda scene: None, ["--frames", "1-10001"], errors.ShotTooLong),
         (lambda scene: None, ["--first-frame", "/no/such/image.png"], errors.FirstFrameError),
         (lambda scene: None, ["--seed", "lucky"], errors.SettingsError),
         (lambda scene: None, ["--model", "sora"], errors.SettingsError),

@@ -14,7 +14,7 @@ from scripts import demo_in_blender, demo_scene
 from scripts.demo_scene import NUM_FRAMES, build_demo_scene
 from tests.blender.test_local_server import program  # noqa: F401
 
-FRAMES = (1, 25, NUM_FRAMES)
+FRAMES = (1, 25, 49)
 
 
 def geometry_of(scene, frames=FRAMES):
@@ -108,6 +108,7 @@ def test_demo_file_names_no_server_and_works_with_a_local_one(scene, program, tm
     scene = bpy.context.scene
     assert scene.das.server == "" and scene.render.engine == compat.ENGINE
     bpy.ops.das.start_local_server()
+    scene.das.key_mode = "FIRST"
     scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 1, 2
     scene.das.first_frame_samples = 1
     bpy.ops.das.render_take()

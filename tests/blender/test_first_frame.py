@@ -22,7 +22,7 @@ from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.scene.colours import kept_look
 from das_blender_addon.shot.first_frame import FirstFrameWish, render_digest
 from das_blender_addon.shot.pictures import first_frame_path, first_frame_state, keep_rendered
-from das_blender_addon.take import drive, recipes
+from das_blender_addon.take import drive, picture_recipes
 from das_blender_addon.take.cache import TakeSettings, take_request
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.children import child_blenders, kill_child_blenders, wait_until_gone
@@ -68,9 +68,9 @@ def shot_scene(blank_scene):
     return scene
 
 
-def shot_of(scene, frames=(3, 4, 5)):
-    plan = api.plan_shot(scene, capabilities_of(model_capability(sizes=[list(MODEL_SIZE)])), frames=frames)
-    return api.export_shot(scene, plan)
+def shot_of(scene, frames=(3, 4, 5), keep_detail=False):
+    capabilities = capabilities_of(model_capability(sizes=[list(MODEL_SIZE)]))
+    return api.export_shot(scene, api.plan_shot(scene, capabilities, frames=frames, keep_detail=keep_detail))
 
 
 def ensure(scene, folder, shot=None, samples=SAMPLES, **options):
@@ -92,26 +92,31 @@ def first_frame_of(scene, shot, folder) -> drive.Recipe:
         file="",
         blender=bpy.app.version_string,
     )
-    return recipes.first_frame(wish, shot, source_of(scene, scene.view_layers[0].name), lambda *_: None)
+    return picture_recipes.first_frame(wish, shot, source_of(scene, scene.view_layers[0].name), lambda *_: None)
 
 
-def test_first_frame_shows_every_marker_where_the_overscanned_camera_projects_it(shot_scene, tmp_path):
-    shot = shot_of(shot_scene)
+@pytest.mark.parametrize(("keep_detail", "size"), [(False, MODEL_SIZE), (True, (192, 128))])
+def test_first_frame_shows_every_marker_where_the_overscanned_camera_projects_it(
+    shot_scene, tmp_path, keep_detail, size
+):
+    shot = shot_of(shot_scene, keep_detail=keep_detail)
     before = sorted(item.name for item in (*bpy.data.objects, *bpy.data.cameras, *bpy.data.images))
     picture = decode_png(ensure(shot_scene, tmp_path, shot).png).astype(float)
 
-    assert picture.shape == (64, 96, 3)
+    width, height = size
+    assert picture.shape == (height, width, 3) and size == shot.views[0].size
     cameras = shot.cameras
     for channel, place in enumerate([(-2, 0, 0), (0, 1, 1), (2, 0, -0.5)]):
         weight = picture[..., channel] * (picture[..., channel] > 40)
-        rows, columns = np.mgrid[:64, :96] + 0.5
+        rows, columns = np.mgrid[:height, :width] + 0.5
         seen = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
         local = cameras.camera_from_world[0] @ [*place, 1.0]
         wanted = cameras.principal_px[0] + cameras.focal_px[0] * local[:2] * (1, -1) / -local[2]
         np.testing.assert_allclose(seen, wanted, atol=CENTRE_TOLERANCE)
     assert sorted(item.name for item in (*bpy.data.objects, *bpy.data.cameras, *bpy.data.images)) == before
     # The tracking video covers the same pixels as the picture.
-    coverage = shot.tracking.coverage[0]
+    every = width // MODEL_SIZE[0]
+    coverage = shot.tracking.coverage[0].repeat(every, axis=0).repeat(every, axis=1)
     lit = picture.max(axis=2) > HALF_LIT
     assert (coverage & lit).sum() / (coverage | lit).sum() > 0.7
 
@@ -124,16 +129,16 @@ def test_first_frame_is_the_same_bytes_every_time(shot_scene, tmp_path):
 def test_first_frame_is_kept_while_fresh_and_rendered_anew_when_stale(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     old = ensure(shot_scene, tmp_path, shot)
-    assert first_frame_state(tmp_path, FRAME, render_digest(shot, "CYCLES", SAMPLES)) == "fresh"
+    assert first_frame_state(tmp_path, FRAME, render_digest(shot.views[0], "CYCLES", SAMPLES)) == "fresh"
     end_child()
     again = ensure(shot_scene, tmp_path, shot)
     assert not child_blenders() and again.png == old.png and "rendered less than a minute ago" in again.notes[0]
 
     shot_scene.objects["Cube"].location.z += 1
     moved = shot_of(shot_scene)
-    assert first_frame_state(tmp_path, FRAME, render_digest(moved, "CYCLES", SAMPLES)) == "stale"
+    assert first_frame_state(tmp_path, FRAME, render_digest(moved.views[0], "CYCLES", SAMPLES)) == "stale"
     assert ensure(shot_scene, tmp_path, moved).png != old.png
-    assert first_frame_state(tmp_path, FRAME, render_digest(moved, "CYCLES", SAMPLES)) == "fresh"
+    assert first_frame_state(tmp_path, FRAME, render_digest(moved.views[0], "CYCLES", SAMPLES)) == "fresh"
     assert ensure(shot_scene, tmp_path, shot).png == old.png, "the old view's picture is still there"
 
 
@@ -226,7 +231,7 @@ def test_first_frames_of_two_windows_made_at_once_are_not_mixed_up(shot_scene, t
 def test_first_frame_that_another_process_renders_is_waited_for(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     alone = ensure(shot_scene, tmp_path / "alone", shot)
-    digest = render_digest(shot, "CYCLES", SAMPLES)
+    digest = render_digest(shot.views[0], "CYCLES", SAMPLES)
     other = other_process(tmp_path, f"first-{FRAME}-{digest[:16]}")
     warm.end_child()
     before = set(child_blenders())  # of tests that cancelled theirs

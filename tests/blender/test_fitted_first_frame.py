@@ -9,7 +9,7 @@ from das_blender_addon.errors import FirstFrameError
 from das_blender_addon.jobs.sources import facts_of, source_of
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.settings import resolve_settings
-from das_blender_addon.take import drive, recipes
+from das_blender_addon.take import drive, picture_recipes
 from tests.blender.test_first_frame import shot_of, shot_scene  # noqa: F401  (a fixture)
 
 MODEL = (96, 64)
@@ -54,8 +54,8 @@ def first_frame(scene, tmp_path, *, in_child=True):
     facts = facts_of(scene, settings)
     source = source_of(scene, facts.view_layer, in_child=in_child)
     try:
-        wish = recipes._wish(facts, settings)
-        return drive.finish(recipes.first_frame(wish, shot, source, lambda *_: None))
+        wish = picture_recipes.wish_of(facts, settings)
+        return drive.finish(picture_recipes.first_frame(wish, shot, source, lambda *_: None))
     finally:
         source.close()
 

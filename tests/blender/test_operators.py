@@ -202,8 +202,8 @@ def test_buttons_say_why_they_cannot_be_pressed(scene):
 
 def test_shot_that_does_not_fit_the_model_cannot_be_sent(shot_scene):
     bpy.ops.das.test_connection()
-    shot_scene.frame_end = 60
-    assert "60 frames" in why_not(bpy.ops.das.render_take)
+    shot_scene.das.model = "nobody's"
+    assert "no model" in why_not(bpy.ops.das.render_take)
 
 
 def test_own_first_frame_is_not_rendered_over(shot_scene, tmp_path):
@@ -256,9 +256,9 @@ def test_window_job_renders_a_take_in_small_steps(shot_scene):
 def test_inputs_of_a_take_are_read_and_hashed_off_the_main_thread(shot_scene, monkeypatch):
     threads = []
 
-    def spy(*arguments):
+    def spy(*arguments, **keys):
         threads.append(threading.current_thread())
-        return takes.take_request(*arguments)
+        return takes.take_request(*arguments, **keys)
 
     monkeypatch.setattr(recipes, "take_request", spy)
     bpy.ops.das.render_take()

@@ -151,7 +151,10 @@ def test_summary_says_what_will_be_sent_once_the_server_was_asked(shot_scene):
 def test_summary_says_why_a_shot_cannot_be_sent(shot_scene):
     bpy.ops.das.test_connection()
     shot_scene.frame_end = 60
-    assert "60 frames" in words(panels.DAS_PT_window) and "49 at most" in words(panels.DAS_PT_window)
+    said = words(panels.DAS_PT_window)
+    assert "60 frames" in said and "in 2 windows, 1 to 49, 36 to 60" in said
+    shot_scene.das.size = "50x50"
+    assert "does not make 50×50" in words(panels.DAS_PT_window)
 
 
 def test_running_job_shows_progress_preview_and_cancel(scene):

@@ -13,14 +13,14 @@ from tests.blender.test_panels import Layout, drawn
 
 def test_preset_brings_the_settings_back_and_leaves_what_the_shot_shows(scene):
     das = scene.das
-    das.steps, das.guidance, das.model, das.size, das.compose = 7, 2.5, "tiny", "96x64", False
+    das.steps, das.guidance, das.model, das.size, das.compose = 7, 2.5, "tiny", "96x64", "OFF"
     bpy.ops.das.add_preset(name="Fine Take")
     folder = Path(bpy.utils.user_resource("SCRIPTS", path=f"presets/{presets.DAS_PT_presets.preset_subdir}"))
     (file,) = folder.glob("*.py")
-    das.steps, das.guidance, das.model, das.size, das.compose = 1, 1.0, "", "AUTO", True
+    das.steps, das.guidance, das.model, das.size, das.compose = 1, 1.0, "", "AUTO", "ON"
     das.prompt, das.seed = "a fox", 5
     bpy.ops.script.execute_preset(filepath=str(file), menu_idname="DAS_PT_presets")
-    assert (das.steps, das.guidance, das.model, das.size, das.compose) == (7, 2.5, "tiny", "96x64", False)
+    assert (das.steps, das.guidance, das.model, das.size, das.compose) == (7, 2.5, "tiny", "96x64", "OFF")
     assert (das.prompt, das.seed) == ("a fox", 5)
     bpy.ops.das.add_preset(name="Fine Take", remove_name=True)
     assert not file.exists()

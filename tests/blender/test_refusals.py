@@ -345,8 +345,10 @@ def test_doctor_looks_at_the_shot_of_a_file(shot_file, server, tmp_path, capsys)
     words = ["doctor", str(shot_file), "--server", server.address, "--cache", str(tmp_path)]
     assert commands.main(words) == 0
     assert "ok    shot: 9 frames (1 to 9)" in capsys.readouterr().out
-    assert commands.main([*words, "--frames", "1-60"]) == errors.ShotTooLong.exit_code
-    assert "FAIL  shot: The shot has 60 frames" in capsys.readouterr().out
+    assert commands.main([*words, "--frames", "1-60"]) == 0
+    assert "in 2 windows, 1 to 49, 36 to 60" in capsys.readouterr().out
+    assert commands.main([*words, "--frames", "1-10001"]) == errors.ShotTooLong.exit_code
+    assert "a shot has 10000 at most" in capsys.readouterr().out
     assert commands.main([*words, "--first-frame", str(tmp_path / "missing.png")]) == errors.FirstFrameError.exit_code
     assert commands.main([*words, "--scene", "Elsewhere"]) == errors.SettingsError.exit_code
     capsys.readouterr()

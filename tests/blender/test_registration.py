@@ -10,7 +10,7 @@ import pytest
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.shot import machine
 from das_blender_addon.shot import settings as shot_settings
-from das_blender_addon.ui import panels
+from das_blender_addon.ui import key_pictures, panels
 
 OPERATORS = (
     "test_connection",
@@ -63,7 +63,7 @@ def test_disabling_takes_everything_away(scene):
         assert not hasattr(bpy.types.Scene, "das") and not hasattr(bpy.types.WindowManager, "das")
         with pytest.raises(TypeError):
             scene.render.engine = "DAS"
-        assert not panels_for_the_engine() - {panel.__name__ for panel in panels.CLASSES}
+        assert not panels_for_the_engine() - {panel.__name__ for panel in (*panels.CLASSES, *key_pictures.CLASSES)}
         handlers = [
             handler
             for name in (

@@ -69,10 +69,12 @@ def armature_and_subdivision(scene):
 
 def cameras_of_markers(scene):
     add_grid(scene, size=4.0)
-    scene.camera.data.shift_x = 0.15
+    own = scene.camera
+    own.data.shift_x = 0.15
     other = add_camera(scene, "Other", location=(6.0, -6.0, 3.0))
     other.data.shift_y = -0.1
-    scene.timeline_markers.new("A", frame=1).camera = scene.camera
+    key(other, "location", {1: (6.0, -6.0, 3.0), LAST: (5.0, -7.0, 3.0)})
+    scene.timeline_markers.new("A", frame=1).camera = own
     scene.timeline_markers.new("B", frame=5).camera = other
 
 

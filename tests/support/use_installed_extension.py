@@ -51,6 +51,7 @@ def make_shot():
     for frame, x in ((1, -1.0), (9, 1.0)):
         cube.location.x = x
         cube.keyframe_insert("location", frame=frame)
+    bpy.ops.object.light_add(type="SUN", rotation=(1.2, 0.0, 0.0))
     bpy.ops.object.camera_add(location=(0.0, -8.0, 0.0), rotation=(1.5707963, 0.0, 0.0))
     scene.camera = bpy.context.object
     scene.frame_start, scene.frame_end = 1, 9
