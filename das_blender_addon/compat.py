@@ -60,8 +60,10 @@ _first_frame_engine: Callable[[], str] = str
 """Blender's identifier of the engine of the first frame, of the scene that is shown."""
 _with_ours: list[type] = []
 """The classes whose engines `show_panels` made `_Engines`."""
-_without_ours: list[type] = []
-"""Panels that share their engines with others, and got their own from `show_panels` so as not to show."""
+_senseless: list[tuple[type, object]] = []
+"""Panels that `show_panels` hides for our engine, with the poll of their own that they had, None where it is another
+class's.
+"""
 
 
 def show_panels(first_frame_engine: Callable[[], str]) -> None:
@@ -85,11 +87,21 @@ def show_panels(first_frame_engine: Callable[[], str]) -> None:
             continue  # our own panel, or another extension's for our engine
         if any(word in panel.__name__.upper() for word in _SENSELESS_PANELS):
             if owner is not panel:
-                panel.COMPAT_ENGINES = set(_engines(owner))
-                _without_ours.append(panel)
+                _hide_for_ours(panel)
         elif not isinstance(_engines(owner), _Engines):
             owner.COMPAT_ENGINES = _Engines(_engines(owner))
             _with_ours.append(owner)
+
+
+def _hide_for_ours(panel: type) -> None:
+    """Its poll says no for our engine: it shares its engines with panels that are to show, and some of Cycles' panels ask
+    the class that they share with instead of their own.
+    """
+    poll = next((cls.__dict__["poll"] for cls in panel.__mro__ if "poll" in cls.__dict__), None)
+    if poll is None:  # it shows with every engine
+        return
+    _senseless.append((panel, panel.__dict__.get("poll")))
+    panel.poll = classmethod(lambda cls, context: context.engine != ENGINE and poll.__get__(None, cls)(context))
 
 
 def sampling_panels() -> list[type]:
@@ -106,10 +118,13 @@ def hide_panels() -> None:
     """Undo `show_panels`; panels that were made for our engine keep it."""
     for owner in _with_ours:
         owner.COMPAT_ENGINES = set(owner.COMPAT_ENGINES)
-    for panel in _without_ours:
-        del panel.COMPAT_ENGINES
+    for panel, poll in _senseless:
+        if poll is None:
+            del panel.poll
+        else:
+            panel.poll = poll
     _with_ours.clear()
-    _without_ours.clear()
+    _senseless.clear()
 
 
 def _engines(panel: type) -> set[str] | None:

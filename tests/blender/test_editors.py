@@ -93,23 +93,31 @@ def panels_by_name() -> dict[str, type]:
     return {panel.__name__: panel for panel in bpy.types.Panel.__subclasses__() if hasattr(panel, "COMPAT_ENGINES")}
 
 
-def shown() -> set[str]:
-    """Names of Blender's panels that show for the engine now."""
+def senseless() -> set[str]:
+    """Names of the panels of the Properties editor that are to show for no shot and can be asked without an editor."""
     return {
         name
         for name, panel in panels_by_name().items()
-        if "DAS" in panel.COMPAT_ENGINES and not name.startswith("DAS_")
+        if getattr(panel, "bl_context", "") in ("render", "output", "view_layer", "object")
+        and not getattr(panel, "bl_parent_id", "")  # those show where their parents do
+        and any(word in name for word in SENSELESS)
     }
+
+
+def shown(names) -> set[str]:
+    """Those of ``names`` of panels that show now, for the active object."""
+    found = panels_by_name()
+    return {name for name in names & found.keys() if found[name].poll(bpy.context)}
 
 
 @pytest.mark.parametrize("chosen", WANTED)
 def test_panels_are_those_of_the_first_frames_engine(startup_scene, chosen):
     startup_scene.das.first_frame_engine = chosen
-    names = shown()
+    names = {name for name, panel in panels_by_name().items() if "DAS" in panel.COMPAT_ENGINES}
     assert WANTED[chosen] | SHARED <= names
     for other in set(WANTED) - {chosen}:
         assert not (WANTED[other] - WANTED[chosen]) & names
-    assert not [name for name in names for word in SENSELESS if word in name and "lightprobe" not in name]
+    assert not shown(senseless())
 
 
 def test_panels_ask_for_the_engine_of_the_scene_that_is_shown(startup_scene):
@@ -124,6 +132,22 @@ def test_panels_ask_for_the_engine_of_the_scene_that_is_shown(startup_scene):
     assert cycles.poll(bpy.context) and not eevee.poll(bpy.context)
 
 
+def test_senseless_panels_are_those_of_other_engines_as_before(startup_scene):
+    """Also those that do not ask their own engines, as Cycles' Motion Blur of an object does."""
+    startup_scene.das.first_frame_engine = "CYCLES"
+    assert bpy.context.object.type == "MESH" and not shown(senseless())
+    startup_scene.render.engine = "CYCLES"
+    with_cycles = shown(senseless())
+    assert {"CYCLES_OBJECT_PT_motion_blur", "CYCLES_RENDER_PT_motion_blur", "CYCLES_RENDER_PT_passes"} <= with_cycles
+    addon_utils.disable("das_blender_addon")
+    try:
+        assert shown(senseless()) == with_cycles
+    finally:
+        addon_utils.enable("das_blender_addon", default_set=True)
+    startup_scene.render.engine = "DAS"
+    assert not shown(senseless())
+
+
 def test_panels_are_as_before_when_disabled(startup_scene):
     mixed = {panel.__name__ for panel in panels.CLASSES}
     while_enabled = {name: set(panel.COMPAT_ENGINES) for name, panel in panels_by_name().items()}
@@ -135,7 +159,7 @@ def test_panels_are_as_before_when_disabled(startup_scene):
         assert {type(panel.COMPAT_ENGINES) for panel in found.values()} == {set}
         for name, panel in found.items():
             assert name in mixed or panel.COMPAT_ENGINES == while_enabled[name]
-        assert "COMPAT_ENGINES" not in found["CYCLES_RENDER_PT_motion_blur"].__dict__
+        assert "poll" not in found["CYCLES_RENDER_PT_motion_blur"].__dict__
         assert found["CYCLES_RENDER_PT_film"].poll(bpy.context)
         assert found["CYCLES_RENDER_PT_motion_blur"].poll(bpy.context)
     finally:
