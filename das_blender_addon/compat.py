@@ -94,8 +94,8 @@ def show_panels(first_frame_engine: Callable[[], str]) -> None:
 
 
 def _hide_for_ours(panel: type) -> None:
-    """Its poll says no for our engine: it shares its engines with panels that are to show, and some of Cycles' panels ask
-    the class that they share with instead of their own.
+    """Its poll says no for our engine: it shares its engines with panels that are to show, and some of Cycles' panels
+    ask the class that they share with instead of their own.
     """
     poll = next((cls.__dict__["poll"] for cls in panel.__mro__ if "poll" in cls.__dict__), None)
     if poll is None:  # it shows with every engine

@@ -93,7 +93,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
     def _make_take(self, depsgraph, scene, settings):
         self._warn(scene)
         layer = depsgraph.view_layer.name
-        known = unchanged.find(scene, layer, settings)
+        known = None if bpy.app.background else unchanged.find(scene, layer, settings)
         if known is not None:
             return known
 
@@ -111,7 +111,8 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             should_stop=self.test_break,
             wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
         )
-        unchanged.keep(asked, made)
+        if not bpy.app.background:
+            unchanged.keep(asked, made)
         if layer == render_layer(scene).name or _renders_one_layer(scene):
             recent.remember_take(scene, made.take)
         return made

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The take that the last render of this session made, for as long as nothing has changed since: it is answered without
-export, server or disk but for its frames.
+"""The takes that the last renders of this session made, one of each view layer, for as long as nothing has changed
+since: they are answered without export, server or disk but for their frames.
 
-Blender tells of every change of a file's data by an update of a depsgraph; going to another frame is none.  Only in a
-window: elsewhere nothing evaluates between two renders, so nothing is told.
+Blender tells of every change of a file's data by an update of a depsgraph; going to another frame is none.  For a
+Blender with a window: elsewhere nothing evaluates between two renders, so nothing is told.
 """
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ from ..scene.colours import kept_look
 from ..shot.resolved import ResolvedSettings
 from ..take.finished import FinishedTake
 
+LIMIT = 8
+"""Takes that are kept at most: each has its tracking video in memory."""
+_CONTENT = """OBJECT MESH CURVE CURVES META POINTCLOUD VOLUME LATTICE ARMATURE KEY ACTION PARTICLE COLLECTION CAMERA
+    LIGHT WORLD MATERIAL TEXTURE NODETREE""".split()
+"""Kinds of data that a take is made of."""
+
 _changes = 0
 """How many changes Blender has told of in this session."""
-_kept: tuple[Asked, FinishedTake] | None = None
+_kept: dict[tuple[str, str], tuple[Asked, FinishedTake]] = {}
+"""(scene, view layer) → its take and what that was made for, the last one last."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +60,25 @@ def now(scene, view_layer: str, settings: ResolvedSettings) -> Asked:
 
 def find(scene, view_layer: str, settings: ResolvedSettings) -> FinishedTake | None:
     """The take that was made for exactly this, None when there is none or its frames are gone."""
-    if _kept is None or bpy.app.background or settings.new_first_frame:
+    asked, take = _kept.get((scene.name, view_layer), (None, None))
+    if take is None or settings.new_first_frame or asked != now(scene, view_layer, settings):
         return None
-    asked, take = _kept
-    if asked != now(scene, view_layer, settings) or not all(path.is_file() for path in take.take.frames):
-        return None
-    return take
+    return take if all(path.is_file() for path in take.take.frames) else None
 
 
 def keep(asked: Asked, take: FinishedTake) -> None:
-    """``take`` was made for what was ``asked``; of several the last one is kept."""
+    """``take`` was made for what was ``asked``; it is the one of its view layer from now on."""
     global _kept
-    if not bpy.app.background:
-        _kept = (asked, take)
+    key = (asked.scene, asked.view_layer)
+    others = [(name, kept) for name, kept in _kept.items() if name != key and kept[0].changes == _changes]
+    _kept = dict([*others, (key, (asked, take))][-LIMIT:])
 
 
 @persistent
 def count_changes(_scene, depsgraph):
     """Blender has updated something."""
     global _changes
-    if any(_is_change(update) for update in depsgraph.updates):
+    if any(_is_change(update) for update in depsgraph.updates) or _changed_elsewhere(depsgraph):
         _changes += 1
 
 
@@ -87,11 +93,17 @@ def _is_change(update) -> bool:
     return True
 
 
+def _changed_elsewhere(depsgraph) -> bool:
+    """Whether something has changed that only a view layer that no window shows has: its kind is told, not itself.
+    (A selection is told by the scene, and as a kind of objects.)
+    """
+    return not depsgraph.updates and any(map(depsgraph.id_type_updated, _CONTENT))
+
+
 @persistent
 def forget(*_):
     """Another file is opened."""
-    global _kept
-    _kept = None
+    _kept.clear()
 
 
 def register():

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes that a window answers at once while nothing has changed: one of each view layer; and what is a change."""
+
+import bpy
+import pytest
+
+from das_blender_addon.jobs import unchanged
+from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.take.cache import Take
+from das_blender_addon.take.finished import FinishedTake
+from tests.support.scenes import add_camera, add_cube
+
+FRONT, BACK = "ViewLayer", "Back"
+
+
+@pytest.fixture
+def layered(scene, tmp_path):
+    """A scene with two layers, one of which, which no window shows, has a cube of its own; both have just been made."""
+    unchanged.forget()
+    add_camera(scene)
+    add_cube(scene, "Front", size=1.0)
+    hidden = bpy.data.collections.new("Hidden")
+    scene.collection.children.link(hidden)
+    cube = add_cube(scene, "Behind", size=1.0)
+    scene.collection.objects.unlink(cube)
+    hidden.objects.link(cube)
+    scene.view_layers.new(BACK)
+    scene.view_layers[FRONT].layer_collection.children["Hidden"].exclude = True
+    update()
+    for layer in (FRONT, BACK):
+        make(scene, layer, tmp_path)
+    yield scene
+    unchanged.forget()
+
+
+def update() -> None:
+    """What a window does after each step of its user."""
+    bpy.context.view_layer.update()
+
+
+def make(scene, layer: str, folder) -> FinishedTake:
+    """The take of ``layer``, made now."""
+    frame = folder / f"{layer}.png"
+    frame.touch()
+    take = Take(layer, folder, (frame,), (), (), frame, (1,), "", {}, {})
+    made = FinishedTake(take, None)
+    unchanged.keep(unchanged.now(scene, layer, resolve_settings(scene)), made)
+    return made
+
+
+def found(scene) -> list[str]:
+    """The layers whose takes are answered."""
+    settings = resolve_settings(scene)
+    takes = {layer.name: unchanged.find(scene, layer.name, settings) for layer in scene.view_layers}
+    assert all(made is None or made.take.key == name for name, made in takes.items())
+    return [name for name, made in takes.items() if made is not None]
+
+
+def test_every_layer_is_answered_while_nothing_changes(layered):
+    layered.frame_set(5)
+    layered.objects["Front"].select_set(False)
+    layered.objects["Front"].select_set(True)
+    update()
+    assert found(layered) == [FRONT, BACK]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scene: setattr(scene.objects["Front"].location, "x", 1.0),
+        lambda scene: setattr(scene.objects["Behind"].location, "x", 1.0),
+        lambda scene: scene.objects["Behind"].data.update(),
+        lambda scene: setattr(scene.objects["Behind"], "hide_render", True),
+        lambda scene: setattr(scene.das, "seed", 7),
+    ],
+    ids=["shown", "not shown", "mesh not shown", "hidden", "setting"],
+)
+def test_change_in_any_layer_is_a_change(layered, change):
+    change(layered)
+    update()
+    assert found(layered) == []
+
+
+def test_take_whose_frames_are_gone_is_made_again(layered, tmp_path):
+    (tmp_path / f"{BACK}.png").unlink()
+    assert found(layered) == [FRONT]
+
+
+def test_another_file_has_other_takes(layered):
+    unchanged.forget()
+    assert found(layered) == []
+
+
+def test_what_is_kept_is_bounded(layered, tmp_path):
+    names = [layered.view_layers.new(f"Layer {number}").name for number in range(unchanged.LIMIT)]
+    update()
+    for name in (FRONT, *names):
+        make(layered, name, tmp_path)
+    assert found(layered) == names
