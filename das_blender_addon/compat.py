@@ -231,18 +231,6 @@ def offers(owner, name: str, value: str) -> bool:
     return bool(bpy.types.UILayout.enum_item_name(owner, name, value))
 
 
-def read_as_srgb(owner) -> str:
-    """Let an image or a strip read its bytes as sRGB pictures; the name of its colour space.
-
-    Where the colour configuration has no space of that name, it stays at the one that Blender gave it, which is the
-    configuration's role for 8-bit pictures.
-    """
-    space = owner.colorspace_settings
-    if offers(space, "name", "sRGB"):
-        space.name = "sRGB"
-    return space.name
-
-
 # ── Output ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

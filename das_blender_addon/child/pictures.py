@@ -9,6 +9,7 @@ tracking video is one moment), border and stamp.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
@@ -20,9 +21,10 @@ from .. import compat
 from ..errors import FirstFrameError
 from ..scene import sequencer
 from ..scene.camera import active_camera
-from ..scene.colours import show_plain
+from ..scene.colours import NO_LOOK, show_plain
 from ..scene.named import render_scene
 
+LOGGER = logging.getLogger(__name__)
 SAMPLE = re.compile(r"Sample (\d+)/(\d+)")
 NOT_IN_PICTURES = (
     "use_border",
@@ -172,9 +174,13 @@ def set_output(scene, request: dict, changes: Changes) -> None:
     }
     for name, value in image.items():
         changes.set(settings, name, value)
+    view = scene.view_settings
     for name, value in request["look"].items():  # the view transform comes before the looks that it has
-        if hasattr(scene.view_settings, name):
-            changes.set(scene.view_settings, name, value)
+        if name == "look" and not compat.offers(view, name, value):
+            LOGGER.warning("The view %r has no look %r; the picture is made without.", view.view_transform, value)
+            value = NO_LOOK
+        if hasattr(view, name):
+            changes.set(view, name, value)
 
 
 def render_pictures(scene, request: dict, say: Callable) -> None:

@@ -14,10 +14,13 @@ import numpy as np
 from mathutils import Color
 
 from ..compat import offers
+from . import ocio
 
 LOGGER = logging.getLogger(__name__)
 PLAIN_VIEWS, PLAIN_DISPLAYS = ("Standard", "Un-tone-mapped"), ("sRGB", "sRGB - Display")
 """What gives every sRGB byte back, in Blender's own colour configuration and in those of ACES."""
+SRGB_SPACES = ("sRGB", "sRGB - Texture", "Utility - sRGB - Texture")
+"""What finished 8-bit pictures are in, in the same configurations."""
 NO_LOOK = "None"
 SAME_SPACE = 1e-4
 """Blender's own matrices of linear Rec.709 to itself differ from the identity by some 1e-6."""
@@ -66,31 +69,54 @@ def colour_warning(scene) -> str:
 
 def plain_display(place) -> str:
     """The display of ``place`` (a scene, or its output) that shows sRGB pictures as they are; in a colour configuration
-    without one the display that it has.
+    without one the display that has a view of its role for them, or else the one that ``place`` has.
     """
-    settings = place.display_settings
-    known = (name for name in PLAIN_DISPLAYS if offers(settings, "display_device", name))
+    settings, studio = place.display_settings, ocio.configuration()
+    by_role = (name for name in (settings.display_device, *studio.views) if studio.picture_views(name))
+    known = (name for name in (*PLAIN_DISPLAYS, *by_role) if offers(settings, "display_device", name))
     return next(known, settings.display_device)
 
 
 def plain_view(place) -> str:
     """The view transform of ``place``, for the display that it has, that shows sRGB pictures as they are; in a colour
-    configuration without one the view that it has.
+    configuration without one the view of its role for them, or else the one that ``place`` has.
     """
     settings = place.view_settings
-    known = (name for name in PLAIN_VIEWS if offers(settings, "view_transform", name))
+    by_role = ocio.configuration().picture_views(place.display_settings.display_device)
+    known = (name for name in (*PLAIN_VIEWS, *by_role) if offers(settings, "view_transform", name))
     return next(known, settings.view_transform)
 
 
 def unknown_view(scene) -> str:
-    """One sentence where the colour configuration has no view of which we know that it is plain; "" where it has."""
-    if plain_view(scene) in PLAIN_VIEWS:
+    """One sentence where the colour configuration has no view that we know to be plain, which names the one that was
+    chosen; "" where it has.
+    """
+    view, display, studio = plain_view(scene), scene.display_settings.display_device, ocio.configuration()
+    if view in PLAIN_VIEWS:
         return ""
-    return (
-        f"This Blender's colour configuration has no view {PLAIN_VIEWS[0]}: the frames are shown by the view "
-        f"{plain_view(scene)} of the display {plain_display(scene)}; choose the view that shows sRGB pictures as they "
-        "are"
+    start = (
+        f"This Blender's colour configuration has no view {PLAIN_VIEWS[0]}: the frames are shown by the view {view} of "
+        f"the display {display}"
     )
+    if view in studio.picture_views(display):
+        return f"{start}, whose colour space {studio.picture_space} is that of its role {studio.picture_role}"
+    return f"{start}; choose the view that shows sRGB pictures as they are"
+
+
+def read_as_srgb(owner) -> str:
+    """Let an image or a strip read its bytes as sRGB pictures; the name of its colour space.
+
+    Where the colour configuration has no space that we know to be that, it is the one of its role for 8-bit pictures,
+    or else the one that Blender gave it.
+    """
+    space, studio = owner.colorspace_settings, ocio.configuration()
+    known = next((name for name in (*SRGB_SPACES, studio.picture_space) if name and offers(space, "name", name)), "")
+    if known:
+        space.name = known
+    if space.name not in SRGB_SPACES:
+        role = f"that of its role {studio.picture_role}" if known else "Blender's choice"
+        LOGGER.info("The colour configuration has no space sRGB; pictures are read as %s, %s.", space.name, role)
+    return space.name
 
 
 View = list[tuple[str, object]]

@@ -16,7 +16,7 @@ import bpy
 
 from .. import compat
 from ..errors import SettingsError, StorageError
-from .colours import NO_LOOK, plain_view
+from .colours import NO_LOOK, plain_view, read_as_srgb
 
 TAKE_PROPERTY = "das_take"
 MAX_CHANNEL = 128
@@ -77,7 +77,7 @@ def add_image_strip(edit, name: str, frames: Sequence[Path], frame_start: int):
         compat.set_strip_time(strip, "duration", len(frames))
     if bpy.data.filepath and _beside_the_file(frames[0]):
         strip.directory = bpy.path.relpath(os.fspath(frames[0].parent))
-    compat.read_as_srgb(strip)
+    read_as_srgb(strip)
     return strip
 
 

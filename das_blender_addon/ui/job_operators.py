@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import bpy
 
-from .. import compat
 from ..client import known_servers
 from ..errors import DasError
 from ..jobs import of_scene
 from ..jobs.sources import owner_of
+from ..scene.colours import read_as_srgb
 from ..shot.pictures import first_frame_path, first_frame_state
 from ..shot.server_consent import question
 from ..shot.settings import resolve_settings
@@ -201,7 +201,7 @@ class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
     @classmethod
     def finished(cls, scene, files):
         image = load_sequence("DAS Tracking", files)
-        compat.read_as_srgb(image)
+        read_as_srgb(image)
         show_image(image, len(files), resolve_settings(scene).frames[0])
 
     @classmethod

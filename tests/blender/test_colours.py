@@ -182,9 +182,11 @@ def test_studios_own_configuration_never_raises(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["view"] == ["Studio Monitor", "Film"]
-    assert said["warning"].startswith("The exposure 1 and dithering (1) change the pixels")
+    assert said["warning"].startswith("The view transform Film, the exposure 1 and dithering (1) change the pixels")
     assert said["kept"] == {} and "has no view 'AgX'" in done.stderr
-    assert said["plain"] == ["Film", 0.0] and said["exposure"] == 1.0
-    assert said["changes"] == [] and "no view Standard" in said["note"] and "Film of the display" in said["note"]
-    assert (said["image"], said["strip"], said["edit"]) == ("monitor", "monitor", "Film")
+    assert said["kept look"] == ["Film", "None"] and "no look 'AgX - Punchy'" in done.stderr
+    assert said["plain"] == ["Plain", 0.0] and said["exposure"] == 1.0
+    assert said["changes"] == [] and "no view Standard" in said["note"]
+    assert "Plain of the display Studio Monitor, whose colour space monitor is that of its role" in said["note"]
+    assert (said["image"], said["strip"], said["edit"]) == ("monitor", "monitor", "Plain")
     assert said["off"] <= ROUNDING

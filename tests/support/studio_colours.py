@@ -72,6 +72,7 @@ def main(folder: Path) -> None:
     import addon_utils
 
     from das_blender_addon import compat
+    from das_blender_addon.child import pictures
     from das_blender_addon.scene import colours, sequencer
     from das_blender_addon.protocol.png import decode_png, encode_png
 
@@ -83,6 +84,12 @@ def main(folder: Path) -> None:
     said["warning"] = colours.colour_warning(scene)
     scene.das.first_frame_view = "AgX"  # from a file that was made with Blender's own configuration
     said["kept"] = colours.kept_look(scene)
+    scene.das.first_frame_view, scene.das.first_frame_look = "Film", "AgX - Punchy"  # a look that only another has
+    changes, layer = pictures.Changes(), scene.view_layers[0].name
+    asked = {"size": (64, 32), "pixel_aspect": (1.0, 1.0), "view_layer": layer, "look": colours.kept_look(scene)}
+    pictures.set_output(scene, asked, changes)
+    said["kept look"] = [scene.view_settings.view_transform, scene.view_settings.look]
+    changes.undo()
     scene.das.first_frame_view = ""
     before = colours.show_plain(scene)
     said["plain"] = [scene.view_settings.view_transform, scene.view_settings.exposure]
@@ -94,12 +101,11 @@ def main(folder: Path) -> None:
     # A take's frame, as an image and as a strip in the edit scene that shows it.
     frame = folder / "0001.png"
     frame.write_bytes(encode_png(picture))
-    said["image"] = compat.read_as_srgb(bpy.data.images.load(str(frame)))
+    said["image"] = colours.read_as_srgb(bpy.data.images.load(str(frame)))
     edit = sequencer.edit_scene_for(scene)
     said["edit"] = edit.view_settings.view_transform
     strip = sequencer.add_strip(edit, "take", [frame], 1, {})
     said["strip"] = strip.colorspace_settings.name
-    edit.view_settings.view_transform = "Plain"
     edit.render.resolution_x, edit.render.resolution_y = picture.shape[1], picture.shape[0]
     edit.render.filepath = str(folder / "shown-####")
     compat.set_image_output(edit)
