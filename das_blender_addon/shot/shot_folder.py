@@ -37,31 +37,42 @@ NAME_LIMIT = 40
 """Characters of file and of scene that a folder's name shows; the id alone tells folders apart."""
 
 _ids: dict[int, str] = {}
-"""Scene (`session_uid`) → its id of this session: undo may take it out of the scene again."""
+"""Scene (`session_uid`) → its id of this session: undo may take it out of the scene again, and a file that is not saved
+yet has none.
+"""
 
 
 # ── The id ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def shot_id(scene) -> str:
-    """The id by which the scene's shot goes, 16 hex digits; changes nothing."""
+def shot_id(scene, *, in_window: bool | None = None) -> str:
+    """The id by which the scene's shot goes, 16 hex digits; changes nothing in the scene.
+
+    ``in_window`` None: whether this Blender has one.  There it stays for as long as the file is open, whatever the
+    scene's name becomes, and a file that was never saved has one of its own.
+    """
     stored = _stored(scene)
     if stored and not _is_duplicate(scene, stored):
         return stored
-    origin = stored or (os.path.realpath(bpy.data.filepath) if bpy.data.filepath else "")
-    return hashlib.sha256(f"{origin}\n{scene.name_full}".encode()).hexdigest()[:ID_DIGITS]
+    if in_window is None:
+        in_window = not bpy.app.background
+    if not stored and not bpy.data.filepath and in_window:  # a digest another such file would have, too
+        chosen = uuid.uuid4().hex[:ID_DIGITS]
+    else:
+        chosen = _digest(stored or this_file(), scene)
+        if any(_stored(other) == chosen for other in bpy.data.scenes):  # of a scene that had this one's name
+            chosen = _digest(chosen, scene)
+    if in_window:
+        _ids[scene.original.session_uid] = chosen
+    return chosen
 
 
 def ensure_shot_id(scene) -> None:
     """Store the scene's id in it; only where its user pressed a button or saves.  A linked scene keeps none."""
     scene = scene.original
-    stored = _stored(scene)
     if scene.library is not None or not hasattr(scene, "das"):
         return
-    if not stored and not bpy.data.filepath:  # a path will come, and with it a digest that another file may have had
-        chosen = uuid.uuid4().hex[:ID_DIGITS]
-    else:
-        chosen = shot_id(scene)
+    chosen = shot_id(scene, in_window=True)
     if scene.das.shot_id != chosen:
         scene.das.shot_id = chosen
     _ids[scene.session_uid] = chosen
@@ -72,17 +83,22 @@ def forget_ids() -> None:
     _ids.clear()
 
 
+def _digest(origin: str, scene) -> str:
+    return hashlib.sha256(f"{origin}\n{scene.name_full}".encode()).hexdigest()[:ID_DIGITS]
+
+
 def _stored(scene) -> str:
+    """The id of this session, else the one in the file: a copied scene has its origin's there until it is saved."""
     settings = getattr(scene, "das", None)  # a scene has none while the extension is not enabled
-    stored = settings.shot_id if settings is not None else ""
-    return stored or _ids.get(scene.original.session_uid, "")
+    return _ids.get(scene.original.session_uid, "") or (settings.shot_id if settings is not None else "")
 
 
 def _is_duplicate(scene, stored: str) -> bool:
-    """Whether another scene of the file has the same id and was there first: a copied scene gets a numbered name."""
-    with_it = [other.name_full for other in bpy.data.scenes if _stored(other) == stored]
-    with_it.sort(key=lambda name: (re.search(r"\.\d{3,}$", name) is not None, len(name), name))
-    return with_it[0] != scene.name_full if with_it else False
+    """Whether another scene of the file has the same id and was there first: Blender numbers them as they come, and
+    those of a file in the order of their names.
+    """
+    with_it = [other.session_uid for other in bpy.data.scenes if _stored(other) == stored]
+    return bool(with_it) and min(with_it) != scene.original.session_uid
 
 
 # ── The folder ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -152,6 +152,42 @@ def test_unsaved_file_keeps_pictures_when_it_is_saved(das_scene, cache, tmp_path
     assert painted_for(das_scene, cache, "another camera") == PAINTED
 
 
+def test_unsaved_file_keeps_what_an_f12_made_when_it_is_saved(das_scene, cache, tmp_path):
+    """No button was pressed: a window knows an unsaved file for as long as it is open."""
+    known = shot_folder.shot_id(das_scene, in_window=True)
+    path = paint(das_scene, cache)
+    save(tmp_path / "new.blend", in_window=True)
+    assert first_frame_path(shot_folder.shot_folder(das_scene, cache), 1) == path
+    bpy.ops.wm.read_homefile(use_empty=True)
+    assert shot_folder.shot_id(bpy.context.scene, in_window=True) != known, "another file that was never saved"
+
+
+def test_scene_that_is_renamed_keeps_its_pictures(das_scene, cache, tmp_path):
+    save(tmp_path / "shot.blend")  # before the engine was chosen: no id
+    shot_folder.shot_id(das_scene, in_window=True)
+    paint(das_scene, cache)
+    name, das_scene.name = das_scene.name, "Renamed"
+    assert painted_for(das_scene, cache, "another camera") == PAINTED
+    assert painted_for(bpy.data.scenes.new(name), cache) is None, "another scene of the name that it had"
+    save(tmp_path / "shot.blend", in_window=True)
+    assert painted_for(open_file(tmp_path / "shot.blend"), cache, "another camera") == PAINTED
+
+
+@pytest.mark.parametrize("names", [("Shot", "A", "Z"), ("Shot.005", "Shot.001", "Shot.005")])
+def test_copied_scene_takes_no_picture_whatever_the_names_are(das_scene, cache, tmp_path, names):
+    das_scene.name, copied, kept = names
+    save(tmp_path / "shot.blend", in_window=True)
+    paint(das_scene, cache)
+    bpy.ops.scene.new(type="LINK_COPY")
+    copy = bpy.context.scene
+    das_scene.name, copy.name = kept, copied
+    assert painted_for(copy, cache) is None and painted_for(das_scene, cache) == PAINTED
+    save(tmp_path / "shot.blend", in_window=True)
+    open_file(tmp_path / "shot.blend")
+    assert painted_for(bpy.data.scenes[copied], cache) is None
+    assert painted_for(bpy.data.scenes[kept], cache) == PAINTED
+
+
 def test_undo_takes_no_id_away(das_scene, cache):
     bpy.ops.ed.undo_push(message="before")
     shot_folder.ensure_shot_id(das_scene)
