@@ -7,9 +7,11 @@ Called on the thread that may touch Blender, at the moment at which the job begi
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
 from ..shot import scene_shot
+from ..shot.open_pictures import strokes_on
 from ..shot.picture_size import own_picture_size
 from ..shot.resolved import ResolvedSettings
 from ..shot.server_consent import check_server
@@ -17,7 +19,7 @@ from ..shot.shot_folder import shot_folder
 from ..take import recipes
 from ..take.drive import Recipe
 from ..take.reporter import OnEvent
-from .sources import Step, facts_of, owner_of, source_of
+from .sources import Step, facts_of, first_frame_file, owner_of, source_of
 
 
 def hello(scene, settings: ResolvedSettings) -> Recipe:
@@ -46,8 +48,17 @@ def take(
     check_one_view(scene)
     check_server(scene, settings.server, named=server_named)
     facts = facts_of(scene, settings, view_layer)
+    settings = _with_strokes(scene, settings, facts.view_layer)
     source = source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
     return recipes.take(facts, settings, source, on_event=on_event)
+
+
+def _with_strokes(scene, settings: ResolvedSettings, view_layer: str) -> ResolvedSettings:
+    """A first frame that is open with strokes that were not saved is taken as it is seen, not as its file is."""
+    if settings.first_frame_image:
+        return settings
+    image = strokes_on(first_frame_file(scene, settings, view_layer))
+    return settings if image is None else replace(settings, first_frame_image=image.name)
 
 
 def only_take(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:

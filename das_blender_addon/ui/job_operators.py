@@ -12,8 +12,9 @@ import bpy
 from ..client import known_servers
 from ..errors import DasError
 from ..jobs import of_scene
-from ..jobs.sources import owner_of
+from ..jobs.sources import first_frame_file, owner_of
 from ..scene.colours import read_as_srgb
+from ..shot.open_pictures import strokes_on
 from ..shot.pictures import first_frame_path, first_frame_state
 from ..shot.server_consent import question
 from ..shot.settings import resolve_settings
@@ -141,6 +142,14 @@ def painted_first_frame(scene) -> str:
     return first_frame_path(folder, frame, owner=owner).name
 
 
+def _has_strokes(scene) -> bool:
+    """Whether the first frame is open with strokes that were not saved; a new one would leave them behind."""
+    try:
+        return strokes_on(first_frame_file(scene)) is not None
+    except DasError:  # the job itself will say it
+        return False
+
+
 def _server_question(scene) -> str:
     """What a window's user has to decide first; without a window a job itself says why it is refused."""
     return "" if bpy.app.background else question(scene).rstrip(".")
@@ -222,6 +231,8 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
     def why_not(cls, context):
         if context.scene.das.first_frame_path or context.scene.das.first_frame_image is not None:
             return "The first frame is an image of your own: clear its path to render one"
+        if _has_strokes(context.scene):
+            return "The first frame has strokes that are not saved: save the image, or reload it"
         return no_camera(context.scene) or _server_question(context.scene)
 
     def invoke(self, context, event):
