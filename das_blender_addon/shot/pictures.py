@@ -225,6 +225,21 @@ def rendered_pictures(folder: Path) -> list[Path]:
     return [file.path for file in _files(folder) if _is_rendered(file)]
 
 
+def painted_pictures(folder: Path) -> list[Path]:
+    """The pictures of the shot's ``folder`` that somebody painted and that count, of any frame."""
+    return [file.path for file in _files(folder) if _is_painted(file)]
+
+
+def put_aside(path: Path) -> Path:
+    """Give the picture ``path`` a numbered name, under which it counts no more; returns that.  Raises `OSError`."""
+    number = 1
+    while (aside := path.with_name(f"{path.stem}-kept-{number}.png")).exists():
+        number += 1
+    path.rename(aside)
+    LOGGER.info("the painted first frame %s is kept as %s", path, aside)
+    return aside
+
+
 def put_aside_painted(
     folder: Path,
     frame: int,
@@ -239,17 +254,12 @@ def put_aside_painted(
     """
     kept = []
     for file in _painted(folder, frame, geometry, owner):
-        number = 1
-        while (aside := file.path.with_name(f"{file.path.stem}-kept-{number}.png")).exists():
-            number += 1
         try:
-            file.path.rename(aside)
+            kept.append(put_aside(file.path))
         except OSError as error:
             raise StorageError(
                 f"The painted first frame {file.path} cannot be put aside: {error.strerror}; nothing was rendered over."
             ) from error
-        LOGGER.info("the painted first frame %s is kept as %s", file.path, aside)
-        kept.append(aside)
     return kept
 
 

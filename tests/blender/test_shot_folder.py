@@ -144,6 +144,29 @@ def test_file_saved_elsewhere_brings_its_pictures_into_the_cache_beside_it(das_s
     assert path.read_bytes() == PAINTED, "painting here does not change the picture there"
 
 
+def test_file_saved_elsewhere_once_more_brings_what_was_painted_since(das_scene, tmp_path):
+    """What lies there is not lost: another painting is kept under a number, and one that has none here stays."""
+    das_scene.das.cache_folder = ""
+    here, there = tmp_path / "a" / "shot.blend", tmp_path / "b" / "shot.blend"
+    save(here, in_window=True)
+    path = paint(das_scene, here.parent / "das_cache")
+    other = keep_rendered(path.parent.parent, 5, VIEW, PICTURE, {}).path
+    save(there, in_window=True)
+    folder = shot_folder.shot_folder(das_scene, there.parent / "das_cache")
+    paintings = [encode_png(np.full((4, 6, 3), level, np.uint8)) for level in (100, 110, 120)]
+    (folder / "first_frames" / path.name).write_bytes(paintings[0])
+    (folder / "first_frames" / other.name).write_bytes(paintings[1])
+    scene = open_file(here)
+    path.write_bytes(paintings[2])
+    later = keep_rendered(path.parent.parent, 9, VIEW, PICTURE, {}).path
+    later.write_bytes(PAINTED)
+    save(there, in_window=True)
+    assert painted_for(scene, there.parent / "das_cache") == paintings[2]
+    assert (folder / "first_frames" / f"{path.stem}-kept-1.png").read_bytes() == paintings[0]
+    assert (folder / "first_frames" / other.name).read_bytes() == paintings[1]
+    assert (folder / "first_frames" / later.name).read_bytes() == PAINTED
+
+
 def test_unsaved_file_keeps_pictures_when_it_is_saved(das_scene, cache, tmp_path):
     shot_folder.ensure_shot_id(das_scene)
     path = paint(das_scene, cache)
