@@ -23,7 +23,7 @@ from ..take import drive, recent
 from . import saving, session
 from .images import load_sequence, show_image
 from .job_report import redraw_status, report_end
-from .words import said
+from .words import said, translated
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
 
@@ -41,7 +41,7 @@ class JobOperator:
             return False
         reason = cls.why_not(context)
         if reason:
-            cls.poll_message_set(reason)
+            cls.poll_message_set(translated(reason))
         return not reason
 
     @classmethod
@@ -101,7 +101,9 @@ def shown_in_window(operator: type, scene_name: str):
             if error is None and scene is not None:
                 operator.finished(scene, result)
             if error is None:
-                words = operator.words(result) + ("" if is_there else " (of the file that was open before)")
+                words = operator.words(result)
+            if error is None and not is_there:
+                words = said("{words} (of the file that was open before)", words=words)
         except Exception as late:  # the border, too: else the panel would show a running job for ever
             if not isinstance(late, DasError):
                 session.LOGGER.exception("%s failed at its end", operator.bl_label)
@@ -244,9 +246,9 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
         return context.window_manager.invoke_confirm(
             self,
             event,
-            title="Replace the painted first frame?",
+            title=said("Replace the painted first frame?"),
             message=said("{file} is kept beside the new one, under a numbered name", file=painted),
-            confirm_text="Render",
+            confirm_text=said("Render"),
         )
 
     def execute(self, context):
@@ -303,7 +305,7 @@ class DAS_OT_cancel(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if session.running_job() is None:
-            cls.poll_message_set("Nothing is running")
+            cls.poll_message_set(said("Nothing is running"))
             return False
         return True
 

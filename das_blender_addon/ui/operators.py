@@ -23,7 +23,7 @@ from ..take import recent
 from . import job_operators
 from .images import show_image
 from .job_operators import redraw
-from .words import register_classes, said, unregister_classes
+from .words import register_classes, said, translated, unregister_classes
 
 # ── The shot and its take ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -50,7 +50,7 @@ class DAS_OT_open_first_frame(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if not first_frame_file(context.scene).is_file():
-            cls.poll_message_set("There is no first frame yet: use Render First Frame, or choose an image")
+            cls.poll_message_set(said("There is no first frame yet: use Render First Frame, or choose an image"))
             return False
         return True
 
@@ -78,7 +78,7 @@ class DAS_OT_keep_look(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if not pixel_changes(context.scene):
-            cls.poll_message_set("The take is shown exactly as made already")
+            cls.poll_message_set(said("The take is shown exactly as made already"))
             return False
         return True
 
@@ -101,7 +101,10 @@ class DAS_OT_add_to_sequencer(bpy.types.Operator):
     def poll(cls, context):
         if recent.last_take(context.scene) is None:
             cls.poll_message_set(
-                "There is no take of this scene in this session yet: use Render Take (one on disk comes back at once)"
+                said(
+                    "There is no take of this scene in this session yet: use Render Take (one on disk comes back at "
+                    "once)"
+                )
             )
             return False
         return True
@@ -160,7 +163,7 @@ class DAS_OT_start_local_server(bpy.types.Operator):
             return False
         reason = local_server.can_start()
         if reason:
-            cls.poll_message_set(reason.rstrip("."))
+            cls.poll_message_set(translated(reason.rstrip(".")))
         return not reason
 
     def execute(self, context):
@@ -198,10 +201,10 @@ class DAS_OT_stop_local_server(bpy.types.Operator):
     def poll(cls, context):
         server = local_server.current()
         if server is None or not server.is_running:
-            cls.poll_message_set("No local server was started from here")
+            cls.poll_message_set(said("No local server was started from here"))
             return False
         if not server.is_own:
-            cls.poll_message_set("Another Blender has started it, and stops it")
+            cls.poll_message_set(said("Another Blender has started it, and stops it"))
             return False
         return True
 
