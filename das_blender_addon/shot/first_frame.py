@@ -17,12 +17,10 @@ from pathlib import Path
 
 from ..errors import FirstFrameError, SettingsError
 from ..protocol.png import decode_png, encode_png, has_transparency
+from .picture_check import bytes_of_picture, check_first_frame
 from .pictures import (
     FirstFrame,
     Owner,
-    bytes_of_picture,
-    check_first_frame,
-    checked,
     find_painted,
     find_rendered,
     keep_rendered,
@@ -129,6 +127,12 @@ def given_first_frame(path: str | Path, model_size: tuple[int, int]) -> FirstFra
         return opaque(FirstFrame(path, check_first_frame(png, path, model_size), "given"))
     except FirstFrameError:
         return Unfitted("", str(path))
+
+
+def checked(picture: FirstFrame, model_size: tuple[int, int], *notes: str) -> FirstFrame:
+    """``picture`` when it fits the model, with ``notes`` before its own.  Raises `FirstFrameError`."""
+    check_first_frame(picture.png, picture.path, model_size)
+    return replace(picture, notes=(*filter(None, notes), *picture.notes))
 
 
 def opaque(picture: FirstFrame) -> FirstFrame:

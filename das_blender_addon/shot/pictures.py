@@ -23,14 +23,16 @@ import os
 import re
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..client.files import write_whole
 from ..errors import FirstFrameError, StorageError
-from ..protocol.png import blob_sha, decode_png
+from ..protocol.png import blob_sha
 
 LOGGER = logging.getLogger(__name__)
+REPLACED_IN = "replaced_in"
+"""In the record of a painted picture: files, copies of its own, for which it counts no more."""
 DIGITS = 16
 """Hex digits of a SHA-256 in a file's name."""
 
@@ -205,12 +207,15 @@ def read_record(path: Path) -> dict:
 def keep_rendered(folder: Path, frame: int, view: str, png: bytes, record: dict) -> FirstFrame:
     """Put a picture that was rendered for ``frame`` and ``view`` into the shot's ``folder``.
 
-    One that was painted over in the meantime stays as it is.  Raises `StorageError`.
+    One of the same pixels that was painted over stays as it is; the new one lies beside it, with more digits.  Raises
+    `StorageError`.
     """
-    sha = blob_sha(png)
-    path = _slots(folder) / f"{frame:04d}-{view[:DIGITS]}-{sha[:DIGITS]}.png"
-    if _is_painted(_File(path, frame, view, sha[:DIGITS])):
-        return FirstFrame(path, png, "rendered")
+    sha, digits = blob_sha(png), 4
+    while True:
+        path = _slots(folder) / f"{frame:0{digits}d}-{view[:DIGITS]}-{sha[:DIGITS]}.png"
+        if not _is_painted(_File(path, frame, view, sha[:DIGITS])):
+            break
+        digits = max(digits, len(str(frame))) + 1
     text = json.dumps({**record, "frame": frame, "digest": view, "sha256": sha}, indent=1, sort_keys=True)
     write_whole(path.with_suffix(".json"), text.encode())
     write_whole(path, png)
@@ -248,54 +253,24 @@ def put_aside_painted(
     owner: Owner = ANYBODY,
 ) -> list[Path]:
     """Give the painted pictures that `find_painted` chooses from numbered names, under which they count no more;
-    returns those.
+    returns those.  Another file's stays in its place, and counts for the ``owner`` no more.
 
     Raises `StorageError` when the disk refuses: then nothing is to be put in their place.
     """
     kept = []
     for file in _painted(folder, frame, geometry, owner):
         try:
-            kept.append(put_aside(file.path))
+            if _is_foreign(file, owner):
+                record = read_record(file.path)
+                record[REPLACED_IN] = sorted({*record.get(REPLACED_IN, []), *owner.files})
+                write_whole(file.record_path, json.dumps(record, indent=1, sort_keys=True).encode())
+            else:
+                kept.append(put_aside(file.path))
         except OSError as error:
             raise StorageError(
                 f"The painted first frame {file.path} cannot be put aside: {error.strerror}; nothing was rendered over."
             ) from error
     return kept
-
-
-def read_first_frame(path: Path, model_size: tuple[int, int]) -> bytes:
-    """The bytes of a first frame, checked.  Raises `FirstFrameError` when it is no PNG of ``model_size`` (width,
-    height).
-    """
-    return check_first_frame(bytes_of_picture(path), path, model_size)
-
-
-def bytes_of_picture(path: Path) -> bytes:
-    """What the file of a first frame holds.  Raises `FirstFrameError` when it cannot be read."""
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
-            raise FirstFrameError(f"The first frame {path} is no file; choose another.")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
-
-
-def check_first_frame(png: bytes, path: Path, model_size: tuple[int, int]) -> bytes:
-    """``png`` when it is a PNG of ``model_size``; ``path`` is where it came from.  Raises `FirstFrameError`."""
-    pixels = decode_png(png, name=f"The first frame {path}", error=FirstFrameError)
-    height, width = pixels.shape[:2]
-    if (width, height) != tuple(model_size):
-        raise FirstFrameError(
-            f"The first frame {path} has {width}×{height} pixels and the model needs {model_size[0]}×{model_size[1]}; "
-            "resize it, or remove it and render it again."
-        )
-    return png
-
-
-def checked(picture: FirstFrame, model_size: tuple[int, int], *notes: str) -> FirstFrame:
-    """``picture`` when it fits the model, with ``notes`` before its own.  Raises `FirstFrameError`."""
-    check_first_frame(picture.png, picture.path, model_size)
-    return replace(picture, notes=(*filter(None, notes), *picture.notes))
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -331,7 +306,14 @@ def _painted(
 ) -> list[_File]:
     """The painted pictures that count for ``frame``; see `find_painted`."""
     painted = [file for file in _files(folder, owner.start) if file.frame == frame and _is_painted(file)]
-    return [file for file in painted if not _is_foreign(file, owner) or geometry and _geometry_of(file) == geometry]
+    return [file for file in painted if not _is_foreign(file, owner) or _is_shared(file, geometry, owner)]
+
+
+def _is_shared(file: _File, geometry: str, owner: Owner) -> bool:
+    """Whether another file's picture was painted for this ``geometry``, too, and the owner has not replaced it."""
+    record = read_record(file.path)
+    refused = record.get(REPLACED_IN, [])
+    return bool(geometry) and record.get("geometry") == geometry and not set(owner.files or ()) & set(refused)
 
 
 def _is_foreign(file: _File, owner: Owner) -> bool:

@@ -27,7 +27,8 @@ from ..client.take import JobRequest
 from ..errors import SettingsError
 from ..protocol.messages import JobSpec, ModelCapability
 from ..protocol.png import blob_sha
-from ..shot.pictures import FirstFrame, check_first_frame, read_first_frame
+from ..shot.picture_check import check_first_frame, read_first_frame
+from ..shot.pictures import FirstFrame
 from ..shot.plan import ShotPlan, ShotTracking
 from .anew import put_back
 

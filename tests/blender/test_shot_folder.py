@@ -10,7 +10,14 @@ import pytest
 from das_blender_addon.jobs.sources import owner_of
 from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.shot import shot_folder
-from das_blender_addon.shot.pictures import find_painted, first_frame_path, first_frame_state, keep_rendered
+from das_blender_addon.shot.pictures import (
+    find_painted,
+    find_rendered,
+    first_frame_path,
+    first_frame_state,
+    keep_rendered,
+    put_aside_painted,
+)
 from das_blender_addon.ui import saving
 
 PICTURE = encode_png(np.full((4, 6, 3), 10, np.uint8))
@@ -243,6 +250,23 @@ def test_copied_file_uses_what_was_painted_only_for_the_same_view(das_scene, cac
     assert first_frame_state(folder, 1, owner=owner_of(copy, folder)) == "missing"
     assert path.read_bytes() == PAINTED
     assert painted_for(open_file(tmp_path / "a.blend"), cache, "another camera") == PAINTED
+
+
+def test_copied_file_renders_its_own_without_taking_the_origins_painting(das_scene, cache, tmp_path):
+    save(tmp_path / "a.blend", in_window=True)
+    path = paint(das_scene, cache)
+    shutil.copy(tmp_path / "a.blend", tmp_path / "b.blend")
+    copy = open_file(tmp_path / "b.blend")
+    folder = shot_folder.shot_folder(copy, cache)
+    assert put_aside_painted(folder, 1, geometry=GEOMETRY, owner=owner_of(copy, folder)) == []
+    assert painted_for(copy, cache) is None
+    made = keep_rendered(folder, 1, VIEW, PICTURE, {"geometry": GEOMETRY, "file": shot_folder.this_file()})
+    assert made.path != path and find_rendered(folder, 1, VIEW).path == made.path
+    assert first_frame_path(folder, 1, owner=owner_of(copy, folder)) == made.path
+    origin = open_file(tmp_path / "a.blend")
+    assert path.read_bytes() == PAINTED and painted_for(origin, cache) == PAINTED
+    assert put_aside_painted(folder, 1, geometry=GEOMETRY, owner=owner_of(origin, folder)) != []
+    assert painted_for(origin, cache) is None
 
 
 # ── Folders of earlier versions ─────────────────────────────────────────────────────────────────────────────────────

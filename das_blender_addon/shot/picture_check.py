@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The file of a first frame, read and checked.  No Blender in here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import FirstFrameError
+from ..protocol.png import decode_png
+
+
+def read_first_frame(path: Path, model_size: tuple[int, int]) -> bytes:
+    """The bytes of a first frame, checked.  Raises `FirstFrameError` when it is no PNG of ``model_size`` (width,
+    height).
+    """
+    return check_first_frame(bytes_of_picture(path), path, model_size)
+
+
+def bytes_of_picture(path: Path) -> bytes:
+    """What the file of a first frame holds.  Raises `FirstFrameError` when it cannot be read."""
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+            raise FirstFrameError(f"The first frame {path} is no file; choose another.")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
+
+
+def check_first_frame(png: bytes, path: Path, model_size: tuple[int, int]) -> bytes:
+    """``png`` when it is a PNG of ``model_size``; ``path`` is where it came from.  Raises `FirstFrameError`."""
+    pixels = decode_png(png, name=f"The first frame {path}", error=FirstFrameError)
+    height, width = pixels.shape[:2]
+    if (width, height) != tuple(model_size):
+        raise FirstFrameError(
+            f"The first frame {path} has {width}×{height} pixels and the model needs {model_size[0]}×{model_size[1]}; "
+            "resize it, or remove it and render it again."
+        )
+    return png
