@@ -114,7 +114,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
         )
         if not bpy.app.background:
-            unchanged.keep(asked, made)
+            unchanged.keep(scene, asked, made)
         if layer == render_layer(scene).name or _renders_one_layer(scene):
             recent.remember_take(scene, made.take)
         return made

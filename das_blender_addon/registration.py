@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import bpy
 
 from . import commands, compat, engine, local_server
+from .child.scratch import sweep
 from .jobs import unchanged
 from .ui import (
     cache_page,
@@ -63,6 +65,8 @@ def register():
             done.append(module)
         compat.show_panels(panels.first_frame_engine)
         _show_log(True)
+        # What killed Blenders left may be large, and the next job far away.
+        threading.Thread(target=sweep, name="das sweep", daemon=True).start()
     except BaseException:
         for module in reversed(done):
             module.unregister()

@@ -31,6 +31,8 @@ class Scratch:
     """
 
     def __init__(self, kind: str):
+        if kind not in KINDS:
+            raise ValueError(f"a folder of the kind {kind!r} would never be swept; use one of {', '.join(KINDS)}")
         sweep()
         try:
             self._folder = tempfile.TemporaryDirectory(prefix=f"das-{kind}-", ignore_cleanup_errors=True)
@@ -40,8 +42,7 @@ class Scratch:
                 f"The temporary folder {tempfile.gettempdir()} cannot be written to ({reason}); free some space there."
             ) from error
         self.name = self._folder.name
-        self._lock = open(Path(self.name) / LOCK, "wb")  # noqa: SIM115  (held until the folder goes)
-        _lock(self._lock)
+        self._lock = _hold(Path(self.name) / LOCK)
 
     def cleanup(self) -> None:
         """Remove it."""
@@ -74,6 +75,19 @@ def _is_left(folder: Path) -> bool:
         return time.time() - folder.stat().st_mtime > UNLOCKED_S
     except PermissionError:
         return False
+
+
+def _hold(path: Path):
+    """The file ``path``, open and locked from the moment at which it is there: a sweep may come at any time."""
+    if os.name == "nt":  # where an open file cannot be renamed, nor deleted
+        file = open(path, "wb")  # noqa: SIM115  (held until the folder goes)
+        _lock(file)
+        return file
+    new = path.with_suffix(".new")
+    file = open(new, "wb")  # noqa: SIM115
+    _lock(file)
+    new.rename(path)
+    return file
 
 
 def _lock(file) -> bool:

@@ -7,21 +7,23 @@ Called on the thread that may touch Blender, at the moment at which the job begi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..child.fitting import check_picture
 from ..errors import FirstFrameError
 from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
 from ..shot import scene_shot
+from ..shot.open_pictures import strokes_on
 from ..shot.picture_size import own_picture_size
 from ..shot.pictures import Owner, painted_pictures
-from ..shot.resolved import ResolvedSettings
+from ..shot.resolved import KeyChoice, ResolvedSettings
 from ..shot.server_consent import check_server
 from ..shot.shot_folder import shot_folder
 from ..take import key_recipes, recipes
 from ..take.drive import Recipe
 from ..take.reporter import OnEvent
-from .sources import Step, facts_of, owner_of, source_of
+from .sources import Step, facts_of, owner_of, picture_file, source_of
 
 
 def hello(scene, settings: ResolvedSettings) -> Recipe:
@@ -50,6 +52,7 @@ def take(
     check_one_view(scene)
     check_server(scene, settings.server, named=server_named)
     facts = facts_of(scene, settings, view_layer)
+    settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
     source = source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
     return recipes.take(facts, settings, source, on_event=on_event)
@@ -74,6 +77,21 @@ def check_first_frame(folder: Path, owner: Owner, settings: ResolvedSettings) ->
     if refusal is not None:
         raise refusal
     return None
+
+
+def _with_strokes(scene, settings: ResolvedSettings, view_layer: str) -> ResolvedSettings:
+    """A picture that is open with strokes that were not saved is taken as it is seen, not as its file is."""
+
+    def seen(choice: KeyChoice) -> KeyChoice:
+        image = None if choice.image else strokes_on(picture_file(scene, settings, choice, view_layer))
+        return choice if image is None else replace(choice, image=image.name)
+
+    keys = settings.key_pictures
+    return replace(
+        settings,
+        first_frame_image=seen(settings.first).image,
+        key_pictures=None if keys is None else tuple(map(seen, keys)),
+    )
 
 
 def only_take(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
@@ -102,6 +120,7 @@ def rendered_keys(
     """The shot's key pictures, missing ones rendered; returns [`FirstFrame`], the first frame's first."""
     check_server(scene, settings.server)
     facts = facts_of(scene, settings)
+    settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
     source = source_of(scene, facts.view_layer, in_child=in_child)
     return key_recipes.rendered_keys(facts, settings, source, again=again)
@@ -111,6 +130,7 @@ def carried_key(scene, settings: ResolvedSettings, frame: int, *, in_child: bool
     """A key picture of ``frame`` carried from the others; returns its path."""
     check_server(scene, settings.server)
     facts = facts_of(scene, settings)
+    settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
     source = source_of(scene, facts.view_layer, in_child=in_child)
     return key_recipes.carried_key(facts, settings, source, frame)

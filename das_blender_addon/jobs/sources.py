@@ -28,9 +28,10 @@ from ..scene.layers import layer_apart, render_layer
 from ..scene.named import scene_named
 from ..scene.simulations import ranging_over, unbaked
 from ..scene.walk import step_simulations, walk_in_render
-from ..shot.pictures import Owner
-from ..shot.resolved import ResolvedSettings
-from ..shot.shot_folder import own_files, take_over_folder, this_file
+from ..shot.pictures import Owner, first_frame_path
+from ..shot.resolved import KeyChoice, ResolvedSettings
+from ..shot.settings import resolve_settings
+from ..shot.shot_folder import own_files, shot_folder, take_over_folder, this_file
 from ..take.drive import Recipe, in_thread, on_this_thread
 from ..take.source import Report, SceneFacts, Source
 from ..tracking.spool import SpoolWriter
@@ -67,6 +68,24 @@ def owner_of(scene, folder: Path) -> Owner:
     settings = getattr(scene, "das", None)  # a scene has none while the extension is not enabled
     start = settings.shot_start if settings is not None and settings.use_shot_range else scene.frame_start
     return Owner(start, own_files(folder))
+
+
+def first_frame_file(scene, settings: ResolvedSettings | None = None, view_layer: str = "") -> Path:
+    """Where the first frame of one of the scene's view layers is, unless it is an image of the file; where there is
+    none, the place for one.
+    """
+    settings = resolve_settings(scene) if settings is None else settings
+    return picture_file(scene, settings, settings.first, view_layer)
+
+
+def picture_file(scene, settings: ResolvedSettings, choice: KeyChoice, view_layer: str = "") -> Path:
+    """Where the key picture ``choice`` of one of the scene's view layers is, unless it is an image of the file; where
+    there is none, the place for one.
+    """
+    if choice.path:
+        return Path(choice.path)
+    folder = shot_folder(scene, settings.cache_folder, view_layer)
+    return first_frame_path(folder, choice.frame, owner=owner_of(scene, folder))
 
 
 def source_of(

@@ -8,16 +8,21 @@ Blender with a window: elsewhere nothing evaluates between two renders, so nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import bpy
 from bpy.app.handlers import persistent
 
+from ..client.files import holds
 from ..scene.appearance import shading_digest
 from ..scene.camera import pixel_aspect, render_size
 from ..scene.colours import kept_look
-from ..shot.resolved import ResolvedSettings
+from ..shot.open_pictures import holds_more, strokes_on
+from ..shot.resolved import KeyChoice, ResolvedSettings
 from ..take.finished import FinishedTake
+from .sources import picture_file
 
 LIMIT = 8
 """Takes that are kept at most: each has its tracking video in memory."""
@@ -27,13 +32,13 @@ _CONTENT = """OBJECT MESH CURVE CURVES META POINTCLOUD VOLUME LATTICE ARMATURE K
 
 _changes = 0
 """How many changes Blender has told of in this session."""
-_kept: dict[tuple[str, str], tuple[Asked, FinishedTake]] = {}
-"""(scene, view layer) → its take and what that was made for, the last one last."""
+_kept: dict[tuple[str, str], _Kept] = {}
+"""(scene, view layer) → its take, the last one last."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """All that a take was made for.  ``changes``: how many there were until then."""
+    """All that a take was made for.  ``changes``: how many there were until then.  ``at``: seconds since the epoch."""
 
     changes: int
     scene: str
@@ -42,6 +47,16 @@ class Asked:
     picture: tuple
     shading: str
     cameras: tuple
+    at: float = field(compare=False)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A take, all that it was made for, and its key pictures as they were then."""
+
+    asked: Asked
+    take: FinishedTake
+    pictures: tuple
 
 
 def now(scene, view_layer: str, settings: ResolvedSettings) -> Asked:
@@ -55,23 +70,59 @@ def now(scene, view_layer: str, settings: ResolvedSettings) -> Asked:
         picture=(*render_size(scene), *pixel_aspect(scene), *sorted(kept_look(scene).items())),
         shading=shading_digest(scene.original, scene.original.view_layers[view_layer]),
         cameras=(scene.camera.name if scene.camera else "", *markers),
+        at=time.time(),
     )
 
 
 def find(scene, view_layer: str, settings: ResolvedSettings) -> FinishedTake | None:
     """The take that was made for exactly this, None when there is none or its frames are gone."""
-    asked, take = _kept.get((scene.name, view_layer), (None, None))
-    if take is None or settings.new_first_frame or asked != now(scene, view_layer, settings):
+    kept = _kept.get((scene.name, view_layer))
+    if kept is None or settings.new_first_frame or kept.asked != now(scene, view_layer, settings):
         return None
-    return take if all(path.is_file() for path in take.take.frames) else None
+    if kept.pictures != _pictures(scene, view_layer, settings, kept.take):
+        return None
+    return kept.take if all(path.is_file() for path in kept.take.take.frames) else None
 
 
-def keep(asked: Asked, take: FinishedTake) -> None:
-    """``take`` was made for what was ``asked``; it is the one of its view layer from now on."""
+def keep(scene, asked: Asked, take: FinishedTake) -> None:
+    """``take`` of ``scene`` was made for what was ``asked``; it is the one of its view layer from now on."""
     global _kept
     key = (asked.scene, asked.view_layer)
-    others = [(name, kept) for name, kept in _kept.items() if name != key and kept[0].changes == _changes]
-    _kept = dict([*others, (key, (asked, take))][-LIMIT:])
+    others = [(name, kept) for name, kept in _kept.items() if name != key and kept.asked.changes == _changes]
+    pictures = _pictures(scene, asked.view_layer, asked.settings, take)
+    if pictures is not None and not any(_painted_since(picture, asked) for picture in pictures):
+        others.append((key, _Kept(asked, take, pictures)))
+    _kept = dict(others[-LIMIT:])
+
+
+def _painted_since(picture: tuple, asked: Asked) -> bool:
+    """Whether somebody painted it while the take was made: it is not what the take was made from."""
+    path, _, changed_ns, sha = picture
+    return changed_ns >= asked.at * 1e9 and not holds(path, sha)
+
+
+def _pictures(scene, view_layer: str, settings: ResolvedSettings, take: FinishedTake) -> tuple | None:
+    """Which files the key pictures of ``take`` are, their state, and the SHA-256 of what the take was made from; None
+    where one is not what a file holds: nobody tells of strokes.
+    """
+    own = {choice.frame: choice for choice in (settings.first, *(settings.key_pictures or ()))}
+    found = []
+    for used in take.take.report["key_pictures"]:
+        choice = own.get(used["frame"], KeyChoice(used["frame"]))
+        path = picture_file(scene, settings, choice, view_layer)
+        if choice.image:
+            image = bpy.data.images.get(choice.image)
+            if image is None or image.source != "FILE" or holds_more(image):
+                return None
+            path = Path(bpy.path.abspath(image.filepath, library=image.library))
+        elif strokes_on(path) is not None:
+            return None
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        found.append((path, status.st_size, status.st_mtime_ns, used["sha256"]))
+    return tuple(found)
 
 
 @persistent

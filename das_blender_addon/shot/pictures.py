@@ -31,6 +31,8 @@ from ..errors import FirstFrameError, StorageError
 from ..protocol.png import blob_sha
 
 LOGGER = logging.getLogger(__name__)
+REPLACED_IN = "replaced_in"
+"""In the record of a painted picture: files, copies of its own, for which it counts no more."""
 DIGITS = 16
 """Hex digits of a SHA-256 in a file's name."""
 
@@ -162,7 +164,7 @@ def first_frame_path(folder: Path, frame: int, *, owner: Owner = ANYBODY) -> Pat
     files = _painted(folder, frame, "", owner) or _rendered(folder, frame, owner)
     if files:
         return max(files, key=_age_key).path
-    return _slots(folder) / f"{frame:04d}.png"
+    return place_for(folder, frame)
 
 
 def first_frame_state(
@@ -201,47 +203,19 @@ def read_record(path: Path) -> dict:
 def keep_rendered(folder: Path, frame: int, view: str, png: bytes, record: dict) -> FirstFrame:
     """Put a picture that was rendered for ``frame`` and ``view`` into the shot's ``folder``.
 
-    One that was painted over in the meantime stays as it is.  Raises `StorageError`.
+    One of the same pixels that was painted over stays as it is; the new one lies beside it, with more digits.  Raises
+    `StorageError`.
     """
-    sha = blob_sha(png)
-    path = _slots(folder) / f"{frame:04d}-{view[:DIGITS]}-{sha[:DIGITS]}.png"
-    if _is_painted(_File(path, frame, view, sha[:DIGITS])):
-        return FirstFrame(path, png, "rendered")
+    sha, digits = blob_sha(png), 4
+    while True:
+        path = _slots(folder) / f"{frame:0{digits}d}-{view[:DIGITS]}-{sha[:DIGITS]}.png"
+        if not _is_painted(_File(path, frame, view, sha[:DIGITS])):
+            break
+        digits = max(digits, len(str(frame))) + 1
     text = json.dumps({**record, "frame": frame, "digest": view, "sha256": sha}, indent=1, sort_keys=True)
     write_whole(path.with_suffix(".json"), text.encode())
     write_whole(path, png)
     return FirstFrame(path, png, "rendered")
-
-
-def keep_carried(folder: Path, frame: int, png: bytes, geometry: str, owner: Owner, file: str) -> Path:
-    """Put a picture that was carried from others into the place for ``frame``, to be painted there; what was painted
-    for that frame before is put aside.
-
-    ``geometry``: `PictureView.digest`.  Returns its path.  Raises `StorageError`.
-    """
-    put_aside_painted(folder, frame, geometry=geometry, owner=owner)
-    path = _slots(folder) / f"{frame:04d}.png"
-    record = {"maker": "carried", "frame": frame, "geometry": geometry, "file": file, "carried": blob_sha(png)}
-    write_whole(path.with_suffix(".json"), json.dumps(record, indent=1, sort_keys=True).encode())
-    write_whole(path, png)
-    return path
-
-
-def put_in_place(folder: Path, frame: int, png: bytes, owner: Owner) -> Path:
-    """Put a picture of the user's own into the place for ``frame``; what was painted there before is put aside.
-
-    Returns its path.  Raises `StorageError`.
-    """
-    put_aside_painted(folder, frame, owner=owner)
-    path = _slots(folder) / f"{frame:04d}.png"
-    path.with_suffix(".json").unlink(missing_ok=True)
-    write_whole(path, png)
-    return path
-
-
-def is_carried(path: Path) -> bool:
-    """Whether the picture ``path`` was carried from others, painted over by now or not."""
-    return read_record(path).get("maker") == "carried"
 
 
 def rendered_pictures(folder: Path) -> list[Path]:
@@ -262,6 +236,21 @@ def painted_pictures(folder: Path, frame: int, *, owner: Owner = ANYBODY) -> lis
     return [file.path for file in sorted(files, key=_age_key, reverse=True)]
 
 
+def all_painted_pictures(folder: Path) -> list[Path]:
+    """The pictures of the shot's ``folder`` that somebody painted and that count, of any frame."""
+    return [file.path for file in _files(folder) if _is_painted(file)]
+
+
+def put_aside(path: Path) -> Path:
+    """Give the picture ``path`` a numbered name, under which it counts no more; returns that.  Raises `OSError`."""
+    number = 1
+    while (aside := path.with_name(f"{path.stem}-kept-{number}.png")).exists():
+        number += 1
+    path.rename(aside)
+    LOGGER.info("the painted first frame %s is kept as %s", path, aside)
+    return aside
+
+
 def put_aside_painted(
     folder: Path,
     frame: int,
@@ -270,27 +259,32 @@ def put_aside_painted(
     owner: Owner = ANYBODY,
 ) -> list[Path]:
     """Give the painted pictures that `find_painted` chooses from numbered names, under which they count no more;
-    returns those.
+    returns those.  Another file's stays in its place, and counts for the ``owner`` no more.
 
     Raises `StorageError` when the disk refuses: then nothing is to be put in their place.
     """
     kept = []
     for file in _painted(folder, frame, geometry, owner):
-        number = 1
-        while (aside := file.path.with_name(f"{file.path.stem}-kept-{number}.png")).exists():
-            number += 1
         try:
-            file.path.rename(aside)
+            if _is_foreign(file, owner):
+                record = read_record(file.path)
+                record[REPLACED_IN] = sorted({*record.get(REPLACED_IN, []), *owner.files})
+                write_whole(file.record_path, json.dumps(record, indent=1, sort_keys=True).encode())
+            else:
+                kept.append(put_aside(file.path))
         except OSError as error:
             raise StorageError(
                 f"The painted first frame {file.path} cannot be put aside: {error.strerror}; nothing was rendered over."
             ) from error
-        LOGGER.info("the painted first frame %s is kept as %s", file.path, aside)
-        kept.append(aside)
     return kept
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def place_for(folder: Path, frame: int) -> Path:
+    """Where a picture of the user's own for ``frame`` is put."""
+    return _slots(folder) / f"{frame:04d}.png"
 
 
 def _slots(folder: Path) -> Path:
@@ -321,7 +315,14 @@ def _files(folder: Path, own_start: int | None = None) -> list[_File]:
 def _painted(folder: Path, frame: int, geometry: str, owner: Owner) -> list[_File]:
     """The painted pictures that count for ``frame``; see `find_painted`."""
     painted = [file for file in _files(folder, owner.start) if file.frame == frame and _is_painted(file)]
-    return [file for file in painted if not _is_foreign(file, owner) or geometry and _geometry_of(file) == geometry]
+    return [file for file in painted if not _is_foreign(file, owner) or _is_shared(file, geometry, owner)]
+
+
+def _is_shared(file: _File, geometry: str, owner: Owner) -> bool:
+    """Whether another file's picture was painted for this ``geometry``, too, and the owner has not replaced it."""
+    record = read_record(file.path)
+    refused = record.get(REPLACED_IN, [])
+    return bool(geometry) and record.get("geometry") == geometry and not set(owner.files or ()) & set(refused)
 
 
 def _is_foreign(file: _File, owner: Owner) -> bool:

@@ -52,3 +52,8 @@ class ResolvedSettings:
     key_pictures: tuple[KeyChoice, ...] | None = None
     new_first_frame: bool = False
     anew: bool = False
+
+    @property
+    def first(self) -> KeyChoice:
+        """The first frame as a key picture like any other."""
+        return KeyChoice(self.frames[0], self.first_frame_path, self.first_frame_image)

@@ -12,7 +12,8 @@ import bpy
 
 from ..scene.appearance import recent_shading_digest
 from ..scene.layers import render_layer
-from .pictures import Owner, first_frame_path, first_frame_state, is_carried, read_record
+from .carried_pictures import is_carried
+from .pictures import Owner, first_frame_path, first_frame_state, read_record
 from .resolved import KeyChoice, ResolvedSettings
 from .shot_folder import shot_folder
 

@@ -30,6 +30,7 @@ import bpy
 from ..client.files import write_whole
 from ..errors import StorageError
 from ..scene.layers import render_layer
+from .pictures import all_painted_pictures, put_aside
 
 LOGGER = logging.getLogger(__name__)
 ID_DIGITS = 16
@@ -206,25 +207,46 @@ def follow(old: Path, new: Path, old_file: str, new_file: str) -> None:
 
     Pictures are copied, takes linked (they are never written twice).  Raises `StorageError`.
     """
-    if old != new and old.is_dir() and not new.exists():
-        try:
+    try:
+        if old != new and old.is_dir() and not new.exists():
             shutil.copytree(old, new, copy_function=_copy_or_link, ignore=shutil.ignore_patterns("leases", ".*"))
-        except (OSError, shutil.Error) as error:
-            raise StorageError(f"The first frames in {old} cannot be copied to {new}: {error}.") from error
+        elif old != new and old.is_dir():
+            _bring(old, new, files_in(old))
+            _bring_painted(old, new)
+    except (OSError, shutil.Error) as error:
+        raise StorageError(f"The first frames in {old} cannot be copied to {new}: {error}.") from error
     _note_origin(new, old_file, new_file)
 
 
 def follow_late(old: Path, new: Path, old_file: str, new_file: str, known: Collection[Path]) -> None:
     """`follow` for what a job has made since: the files of ``old`` that are not ``known``.  Raises `StorageError`."""
     try:
-        for path in sorted(files_in(old) - set(known)) if old != new else ():
-            target = new / path.relative_to(old)
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _copy_or_link(str(path), str(target))
+        if old != new:
+            _bring(old, new, files_in(old) - set(known))
     except OSError as error:
         raise StorageError(f"What was made in {old} cannot be copied to {new}: {error}.") from error
     _note_origin(new, old_file, new_file)
+
+
+def _bring(old: Path, new: Path, files: Iterable[Path]) -> None:
+    """Copy or link the ``files`` in ``old`` that ``new`` lacks."""
+    for path in sorted(files):
+        target = new / path.relative_to(old)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy_or_link(str(path), str(target))
+
+
+def _bring_painted(old: Path, new: Path) -> None:
+    """What was painted in ``old`` counts in ``new``, too; another painting that is there is put aside."""
+    for folder in (old, *(old / "layers").glob("*")):
+        for path in all_painted_pictures(folder):
+            target = new / path.relative_to(old)
+            if target.read_bytes() == path.read_bytes():
+                continue
+            if target in all_painted_pictures(new / folder.relative_to(old)):
+                put_aside(target)
+            write_whole(target, path.read_bytes())
 
 
 def files_in(folder: Path) -> set[Path]:

@@ -86,20 +86,16 @@ def size_in_words(size_bytes: int) -> str:
     return f"{size_bytes} bytes"
 
 
-def in_words(pieces: Iterable[Piece]) -> list[str]:
-    """What the ``pieces`` are, a line for each shot, the largest first."""
-    shots: dict[str, list[Piece]] = {}
+def by_shot(pieces: Iterable[Piece]) -> list[tuple[str, dict[str, tuple[int, int]]]]:
+    """Each shot with what can be thrown away of it, the largest first: kind → (how many, their size in bytes)."""
+    shots: dict[str, dict[str, list[Piece]]] = {}
     for piece in pieces:
-        shots.setdefault(piece.shot, []).append(piece)
-    lines = []
-    for shot, its in sorted(shots.items(), key=lambda item: -total_bytes(item[1])):
-        parts = []
-        for kind, one in ((TAKES, "take"), (PREVIEWS, "tracking preview"), (FIRST_FRAMES, "rendered first frame")):
-            count = sum(piece.kind == kind for piece in its)
-            if count:
-                parts.append(f"{count} {one}{'s' if count > 1 else ''} ({size_in_words(total_bytes(its, kind))})")
-        lines.append(f"{shot}: {', '.join(parts)}")
-    return lines
+        shots.setdefault(piece.shot, {}).setdefault(piece.kind, []).append(piece)
+    counted = [
+        (shot, {kind: (len(its[kind]), total_bytes(its[kind])) for kind in DISPOSABLE if kind in its})
+        for shot, its in shots.items()
+    ]
+    return sorted(counted, key=lambda one: -sum(size for _, size in one[1].values()))
 
 
 # ── Throwing away ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,8 @@ import numpy as np
 from ..client.take import Log
 from ..errors import SettingsError
 from ..protocol.png import decode_png_with_alpha, encode_png
-from ..shot.pictures import FirstFrame, keep_carried
+from ..shot.carried_pictures import keep_carried
+from ..shot.pictures import FirstFrame
 from ..shot.plan import plan_with_keys
 from ..shot.resolved import ResolvedSettings
 from ..shot.tracked import ShotTracking, picture_cameras, picture_view

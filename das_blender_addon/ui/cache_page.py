@@ -115,10 +115,10 @@ class DAS_OT_clean_up(bpy.types.Operator):
             return self.execute(context)
         self._pieces = cleaning.pieces_of(caches(), used_takes())
         if not cleaning.total_bytes(self._pieces, *cleaning.DISPOSABLE):
-            self.report({"INFO"}, "There is nothing to clean up")
+            self.report({"INFO"}, said("There is nothing to clean up"))
             return {"CANCELLED"}
         return context.window_manager.invoke_props_dialog(
-            self, width=DIALOG_PX, title="Clean Up the Caches", confirm_text="Delete"
+            self, width=DIALOG_PX, title=said("Clean Up the Caches"), confirm_text=said("Delete")
         )
 
     def draw(self, _context):
@@ -133,16 +133,17 @@ class DAS_OT_clean_up(bpy.types.Operator):
             row.prop(self, name)
             row.label(text=cleaning.size_in_words(cleaning.total_bytes(self._pieces, kind)))
         chosen = self._chosen(self._pieces)
-        lines = cleaning.in_words(chosen)
+        lines = [line_of_shot(shot, counts) for shot, counts in cleaning.by_shot(chosen)]
         box = layout.box().column(align=True)
         for line in lines[:SHOTS_SHOWN]:
             box.label(text=line)
         if len(lines) > SHOTS_SHOWN:
             box.label(text=said("and {count} more shots", count=len(lines) - SHOTS_SHOWN))
         if not lines:
-            box.label(text="Nothing")
-        layout.label(text="Painted pictures stay, and takes that are on a strip of this file.", icon="INFO")
-        layout.label(text="Strips of other files lose the takes that are deleted.", icon="ERROR")
+            box.label(text=said("Nothing"))
+        stays = said("Painted pictures stay, and takes that are on a strip of this file.")
+        layout.label(text=stays, icon="INFO")
+        layout.label(text=said("Strips of other files lose the takes that are deleted."), icon="ERROR")
 
     def execute(self, context):
         """Delete."""
@@ -166,18 +167,35 @@ class DAS_OT_clean_up(bpy.types.Operator):
         return [piece for piece in pieces if wanted.get(piece.kind, False)]
 
 
+_COUNTS = {
+    cleaning.TAKES: ("{count} take ({size})", "{count} takes ({size})"),
+    cleaning.PREVIEWS: ("{count} tracking preview ({size})", "{count} tracking previews ({size})"),
+    cleaning.FIRST_FRAMES: ("{count} rendered first frame ({size})", "{count} rendered first frames ({size})"),
+}
+"""What one and what several of a kind are called."""
+
+
+def line_of_shot(shot: str, counts: dict[str, tuple[int, int]]) -> str:
+    """What of a shot would be deleted.  ``counts``: of `cleaning.by_shot`."""
+    parts = [
+        said(_COUNTS[kind][count > 1], count=count, size=cleaning.size_in_words(size))
+        for kind, (count, size) in counts.items()
+    ]
+    return said("{shot}: {parts}", shot=shot, parts=", ".join(parts))
+
+
 def draw_caches(layout) -> None:
     """The sizes, and the button."""
     measured.look()
     box = layout.box()
-    box.label(text="Caches")
+    box.label(text=said("Caches"))
     for cache in measured.asked[0]:
         box.label(text=str(cache), icon="FILE_FOLDER", translate=False)
     if measured.pieces is None:
         say(box, "Measuring", "SORTTIME")
         return
     sizes = ", ".join(
-        f"{said(kind)} {cleaning.size_in_words(cleaning.total_bytes(measured.pieces, kind))}"
+        said("{kind} {size}", kind=said(kind), size=cleaning.size_in_words(cleaning.total_bytes(measured.pieces, kind)))
         for kind in (*cleaning.DISPOSABLE, cleaning.KEPT)
     )
     row = box.row()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import bpy
 
+from ..shot.open_pictures import holds_more
+
 OUR_NAMES = "DAS "
 """Begins the names of images that the extension makes; by it they are known in a file that is opened again."""
 
@@ -18,7 +20,7 @@ _ours: set[int] = set()
 def load_sequence(name: str, files: list[Path]):
     """The image data block ``name`` as the sequence of ``files``; the one that is there already is used again."""
     image = bpy.data.images.get(name)
-    if image is None:
+    if image is None or holds_more(image):  # its user's
         image = bpy.data.images.load(os.fspath(files[0]))
         image.name = name
     image.filepath = os.fspath(files[0])
@@ -66,9 +68,13 @@ def _is_free(area, image) -> bool:
 
 
 def _rank(shown, image) -> int:
-    """How well an editor that shows ``shown`` suits ``image``, 0 for not at all."""
+    """How well an editor that shows ``shown`` suits ``image``, 0 for not at all: strokes that were not saved may be
+    nowhere else.
+    """
     if shown is None:
         return 1
     if shown == image:
         return 3
+    if shown.is_dirty:
+        return 0
     return 2 if shown.session_uid in _ours or shown.name.startswith(OUR_NAMES) else 0

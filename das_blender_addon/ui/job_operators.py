@@ -12,8 +12,9 @@ import bpy
 from ..client import known_servers
 from ..errors import DasError
 from ..jobs import of_scene
-from ..jobs.sources import owner_of
+from ..jobs.sources import first_frame_file, owner_of
 from ..scene.colours import read_as_srgb
+from ..shot.open_pictures import strokes_on
 from ..shot.pictures import first_frame_path, first_frame_state
 from ..shot.server_consent import question
 from ..shot.settings import resolve_settings
@@ -22,7 +23,7 @@ from ..take import drive, recent
 from . import saving, session
 from .images import load_sequence, show_image
 from .job_report import redraw_status, report_end
-from .words import said
+from .words import said, translated
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
 
@@ -40,7 +41,7 @@ class JobOperator:
             return False
         reason = cls.why_not(context)
         if reason:
-            cls.poll_message_set(reason)
+            cls.poll_message_set(translated(reason))
         return not reason
 
     @classmethod
@@ -100,7 +101,9 @@ def shown_in_window(operator: type, scene_name: str):
             if error is None and scene is not None:
                 operator.finished(scene, result)
             if error is None:
-                words = operator.words(result) + ("" if is_there else " (of the file that was open before)")
+                words = operator.words(result)
+            if error is None and not is_there:
+                words = said("{words} (of the file that was open before)", words=words)
         except Exception as late:  # the border, too: else the panel would show a running job for ever
             if not isinstance(late, DasError):
                 session.LOGGER.exception("%s failed at its end", operator.bl_label)
@@ -139,6 +142,14 @@ def painted_first_frame(scene) -> str:
     if first_frame_state(folder, frame, owner=owner) != "user":
         return ""
     return first_frame_path(folder, frame, owner=owner).name
+
+
+def _has_strokes(scene) -> bool:
+    """Whether the first frame is open with strokes that were not saved; a new one would leave them behind."""
+    try:
+        return strokes_on(first_frame_file(scene)) is not None
+    except DasError:  # the job itself will say it
+        return False
 
 
 def server_question(scene) -> str:
@@ -222,6 +233,8 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
     def why_not(cls, context):
         if context.scene.das.first_frame_path or context.scene.das.first_frame_image is not None:
             return "The first frame is an image of your own: clear its path to render one"
+        if _has_strokes(context.scene):
+            return "The first frame has strokes that are not saved: save the image, or reload it"
         return no_camera(context.scene) or server_question(context.scene)
 
     def invoke(self, context, event):
@@ -233,9 +246,9 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
         return context.window_manager.invoke_confirm(
             self,
             event,
-            title="Replace the painted first frame?",
+            title=said("Replace the painted first frame?"),
             message=said("{file} is kept beside the new one, under a numbered name", file=painted),
-            confirm_text="Render",
+            confirm_text=said("Render"),
         )
 
     def execute(self, context):
@@ -292,7 +305,7 @@ class DAS_OT_cancel(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if session.running_job() is None:
-            cls.poll_message_set("Nothing is running")
+            cls.poll_message_set(said("Nothing is running"))
             return False
         return True
 

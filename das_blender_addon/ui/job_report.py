@@ -8,7 +8,7 @@ from bpy.props import EnumProperty, StringProperty
 
 from ..errors import DasError, JobCancelled
 from . import session
-from .words import register_classes, unregister_classes
+from .words import register_classes, said, translated, unregister_classes
 
 SOON_S = 0.01
 WIDTH = 18
@@ -55,9 +55,9 @@ def report_end(name: str, words: str, error: BaseException | None) -> None:
 def end_in_words(name: str, words: str, error: BaseException | None) -> str:
     """The sentence that is reported."""
     if error is None:
-        return f"{name}: {words}"
+        return said("{name}: {words}", name=translated(name), words=words)
     known = error.message if isinstance(error, DasError) else f"{type(error).__name__}: {error}"
-    return f"{name}: {known}"
+    return said("{name}: {words}", name=translated(name), words=known)
 
 
 # ── The status bar ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ import bpy
 from ..errors import DasError, SettingsError
 from ..jobs import of_scene
 from ..jobs.sources import owner_of
-from ..shot.pictures import put_in_place
+from ..shot.carried_pictures import put_in_place
 from ..shot.scene_keys import KeyState, key_states
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import ensure_shot_id, shot_folder

@@ -34,7 +34,7 @@ class DAS_MT_models(bpy.types.Menu):
         layout = self.layout
         capabilities = offered(context.scene)
         if capabilities is None:
-            layout.label(text="The models are known once the server was asked", icon="INFO")
+            layout.label(text=said("The models are known once the server was asked"), icon="INFO")
             layout.operator("das.test_connection", icon="LINKED")
             return
         layout.operator("das.choose_model", text="Server's Default").name = ""

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import os
 import random
-from pathlib import Path
 
 import bpy
 
 from .. import compat, local_server
 from ..errors import DasError
 from ..jobs.scripting import add_to_sequencer
-from ..jobs.sources import owner_of
+from ..jobs.sources import first_frame_file, owner_of
 from ..scene.appearance import recent_shading_digest
 from ..scene.colours import keep_look, pixel_changes
 from ..scene.layers import render_layer
+from ..shot.open_pictures import holds_more, strokes_on
 from ..shot.pictures import first_frame_path, first_frame_state, painted_elsewhere, read_record
 from ..shot.settings import MAX_SEED, resolve_settings
 from ..shot.shot_folder import shot_folder
@@ -23,7 +23,7 @@ from ..take import recent
 from . import job_operators
 from .images import show_image
 from .job_operators import redraw
-from .words import register_classes, said, unregister_classes
+from .words import register_classes, said, translated, unregister_classes
 
 # ── The shot and its take ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -50,15 +50,18 @@ class DAS_OT_open_first_frame(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if not first_frame_file(context.scene).is_file():
-            cls.poll_message_set("There is no first frame yet: use Render First Frame, or choose an image")
+            cls.poll_message_set(said("There is no first frame yet: use Render First Frame, or choose an image"))
             return False
         return True
 
     def execute(self, context):
         path = first_frame_file(context.scene)
         image = bpy.data.images.load(os.fspath(path), check_existing=True)
-        if not image.is_dirty:  # strokes that were not saved yet stay
+        if not holds_more(image):  # strokes that were not saved or that are packed stay
             image.reload()
+        elif image.packed_file is not None:
+            words = said("{image} is packed; takes get its file, which is another picture: unpack it", image=image.name)
+            self.report({"WARNING"}, words)
         show_image(image)
         return {"FINISHED"}
 
@@ -75,7 +78,7 @@ class DAS_OT_keep_look(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if not pixel_changes(context.scene):
-            cls.poll_message_set("The take is shown exactly as made already")
+            cls.poll_message_set(said("The take is shown exactly as made already"))
             return False
         return True
 
@@ -98,7 +101,10 @@ class DAS_OT_add_to_sequencer(bpy.types.Operator):
     def poll(cls, context):
         if recent.last_take(context.scene) is None:
             cls.poll_message_set(
-                "There is no take of this scene in this session yet: use Render Take (one on disk comes back at once)"
+                said(
+                    "There is no take of this scene in this session yet: use Render Take (one on disk comes back at "
+                    "once)"
+                )
             )
             return False
         return True
@@ -116,18 +122,11 @@ class DAS_OT_add_to_sequencer(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def first_frame_file(scene) -> Path:
-    """Where the scene's first frame is; where there is none, the place for one."""
-    chosen = resolve_settings(scene)
-    if chosen.first_frame_path:
-        return Path(chosen.first_frame_path)
-    folder = shot_folder(scene, chosen.cache_folder)
-    return first_frame_path(folder, chosen.frames[0], owner=owner_of(scene, folder))
-
-
 def first_frame_words(scene) -> str:
     """What a panel says of the first frame that is there, "" for nothing."""
     chosen = resolve_settings(scene)
+    if not chosen.first_frame_image and strokes_on(first_frame_file(scene)) is not None:
+        return "It has strokes that are not saved: a take gets them, and saving the image keeps them"
     if chosen.first_frame_path:
         return ""
     folder, frame = shot_folder(scene, chosen.cache_folder), chosen.frames[0]
@@ -164,7 +163,7 @@ class DAS_OT_start_local_server(bpy.types.Operator):
             return False
         reason = local_server.can_start()
         if reason:
-            cls.poll_message_set(reason.rstrip("."))
+            cls.poll_message_set(translated(reason.rstrip(".")))
         return not reason
 
     def execute(self, context):
@@ -202,10 +201,10 @@ class DAS_OT_stop_local_server(bpy.types.Operator):
     def poll(cls, context):
         server = local_server.current()
         if server is None or not server.is_running:
-            cls.poll_message_set("No local server was started from here")
+            cls.poll_message_set(said("No local server was started from here"))
             return False
         if not server.is_own:
-            cls.poll_message_set("Another Blender has started it, and stops it")
+            cls.poll_message_set(said("Another Blender has started it, and stops it"))
             return False
         return True
 

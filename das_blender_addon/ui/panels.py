@@ -225,8 +225,11 @@ def scene_warnings(scene) -> list[str]:
     driver = untrusted_driver()
     if driver:
         warnings.append(
-            f"The Python driver of {driver} does not run, because the scripts of the file are not trusted: "
-            "a take is refused"
+            said(
+                "The Python driver of {driver} does not run, because the scripts of the file are not trusted: a take "
+                "is refused",
+                driver=driver,
+            )
         )
     if sequencer.hides_engine(scene):
         warnings.append(

@@ -65,7 +65,7 @@ class DAS_AP_preferences(bpy.types.AddonPreferences):
         draw_caches(layout)
 
         box = layout.box()
-        box.label(text="Server on This Machine")
+        box.label(text=said("Server on This Machine"))
         column = box.column()
         server = local_server.current()
         is_running = server is not None and server.is_running

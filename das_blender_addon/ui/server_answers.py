@@ -30,7 +30,7 @@ class _Answer:
     @classmethod
     def poll(cls, context):
         if not context.scene.das.server:
-            cls.poll_message_set("This file chooses no server")
+            cls.poll_message_set(said("This file chooses no server"))
             return False
         return True
 

@@ -2,8 +2,10 @@
 """Which editor shows a picture of the extension: never one in which its user is at work on something else."""
 
 import bpy
+import numpy as np
 import pytest
 
+from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.ui import images
 
 
@@ -40,6 +42,25 @@ def test_editor_that_shows_one_of_ours_is_used_again(editor, mode):
     first = picture("first.png")
     images.put(first, editor.spaces.active)
     assert images.editor_for(bpy.data.images["DAS Tracking"], [editor]) == editor
+
+
+def test_editor_with_strokes_that_were_not_saved_is_left_alone(editor):
+    painted = picture("DAS First Frame")
+    images.put(painted, editor.spaces.active)
+    painted.pixels[0] = 1.0
+    assert painted.is_dirty and images.editor_for(picture("DAS Tracking"), [editor]) is None
+    assert images.editor_for(painted, [editor]) == editor
+
+
+def test_sequence_does_not_take_the_place_of_a_painted_picture(editor, tmp_path):
+    painted = picture("DAS Tracking")
+    painted.pixels[0] = 1.0
+    files = [tmp_path / "0001.png", tmp_path / "0002.png"]
+    for file in files:
+        file.write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
+    sequence = images.load_sequence("DAS Tracking", files)
+    assert sequence != painted and sequence.source == "SEQUENCE"
+    assert painted.is_dirty and painted.pixels[0] == 1.0
 
 
 def test_uv_editor_is_never_taken(editor):

@@ -133,6 +133,35 @@ def test_open_keeps_strokes_that_were_not_saved(shot_scene, tmp_path):
     assert image.is_dirty and image.pixels[0] == 1.0
 
 
+def test_open_keeps_a_picture_that_is_packed(shot_scene, tmp_path):
+    shot_scene.das.first_frame_path = str(tmp_path / "own.png")
+    (tmp_path / "own.png").write_bytes(encode_png(np.zeros((64, 96, 3), np.uint8)))
+    bpy.ops.das.open_first_frame()
+    (image,) = bpy.data.images
+    image.pixels[0] = 1.0
+    image.pack()
+    assert not image.is_dirty
+    bpy.ops.das.open_first_frame()
+    assert image.pixels[0] == 1.0
+
+
+def test_strokes_on_the_first_frame_are_what_a_take_gets(shot_scene, tmp_path):
+    shot_scene.das.cache_folder = str(tmp_path)
+    bpy.ops.das.render_first_frame()
+    file = operators.first_frame_file(shot_scene)
+    rendered = file.read_bytes()
+    bpy.ops.das.open_first_frame()
+    (image,) = bpy.data.images
+    image.use_fake_user = True  # as an editor that shows it
+    assert operators.first_frame_words(shot_scene) == "" and bpy.ops.das.render_first_frame.poll()
+    image.pixels.foreach_set(np.tile(np.float32([0.2, 0.4, 0.6, 1.0]), 96 * 64))
+    assert "not saved" in operators.first_frame_words(shot_scene)
+    assert "save the image" in why_not(bpy.ops.das.render_first_frame)
+    made = drive.finish(of_scene.only_take(shot_scene, resolve_settings(shot_scene), in_child=True))
+    assert (decode_png(made.first_frame.read_bytes()) == (51, 102, 153)).all()
+    assert image.is_dirty and file.read_bytes() == rendered
+
+
 def test_painted_first_frame_is_named_before_it_is_replaced(shot_scene, tmp_path):
     shot_scene.das.cache_folder = str(tmp_path)
     bpy.ops.das.render_first_frame()

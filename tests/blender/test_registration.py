@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Enabling the extension brings everything, disabling takes everything away; settings and what overrides them."""
 
+import tempfile
+import threading
 from pathlib import Path
 
 import addon_utils
 import bpy
 import pytest
 
+from das_blender_addon.child import scratch
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.shot import machine
 from das_blender_addon.shot import settings as shot_settings
@@ -53,6 +56,19 @@ def test_engine_can_be_chosen_when_enabled(scene):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operator_exists(scene, name):
     assert getattr(bpy.ops.das, name).get_rna_type().description
+
+
+def test_enabling_sweeps_what_killed_blenders_left(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "das-geometry-left"
+    left.mkdir()
+    (left / scratch.LOCK).touch()
+    addon_utils.disable("das_blender_addon")
+    addon_utils.enable("das_blender_addon", default_set=True)
+    for thread in threading.enumerate():
+        if thread.name == "das sweep":
+            thread.join()
+    assert not left.exists()
 
 
 def test_disabling_takes_everything_away(scene):

@@ -10,7 +10,14 @@ import pytest
 from das_blender_addon.jobs.sources import owner_of
 from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.shot import shot_folder
-from das_blender_addon.shot.pictures import find_painted, first_frame_path, first_frame_state, keep_rendered
+from das_blender_addon.shot.pictures import (
+    find_painted,
+    find_rendered,
+    first_frame_path,
+    first_frame_state,
+    keep_rendered,
+    put_aside_painted,
+)
 from das_blender_addon.ui import saving
 
 PICTURE = encode_png(np.full((4, 6, 3), 10, np.uint8))
@@ -144,6 +151,29 @@ def test_file_saved_elsewhere_brings_its_pictures_into_the_cache_beside_it(das_s
     assert path.read_bytes() == PAINTED, "painting here does not change the picture there"
 
 
+def test_file_saved_elsewhere_once_more_brings_what_was_painted_since(das_scene, tmp_path):
+    """What lies there is not lost: another painting is kept under a number, and one that has none here stays."""
+    das_scene.das.cache_folder = ""
+    here, there = tmp_path / "a" / "shot.blend", tmp_path / "b" / "shot.blend"
+    save(here, in_window=True)
+    path = paint(das_scene, here.parent / "das_cache")
+    other = keep_rendered(path.parent.parent, 5, VIEW, PICTURE, {}).path
+    save(there, in_window=True)
+    folder = shot_folder.shot_folder(das_scene, there.parent / "das_cache")
+    paintings = [encode_png(np.full((4, 6, 3), level, np.uint8)) for level in (100, 110, 120)]
+    (folder / "first_frames" / path.name).write_bytes(paintings[0])
+    (folder / "first_frames" / other.name).write_bytes(paintings[1])
+    scene = open_file(here)
+    path.write_bytes(paintings[2])
+    later = keep_rendered(path.parent.parent, 9, VIEW, PICTURE, {}).path
+    later.write_bytes(PAINTED)
+    save(there, in_window=True)
+    assert painted_for(scene, there.parent / "das_cache") == paintings[2]
+    assert (folder / "first_frames" / f"{path.stem}-kept-1.png").read_bytes() == paintings[0]
+    assert (folder / "first_frames" / other.name).read_bytes() == paintings[1]
+    assert (folder / "first_frames" / later.name).read_bytes() == PAINTED
+
+
 def test_unsaved_file_keeps_pictures_when_it_is_saved(das_scene, cache, tmp_path):
     shot_folder.ensure_shot_id(das_scene)
     path = paint(das_scene, cache)
@@ -220,6 +250,23 @@ def test_copied_file_uses_what_was_painted_only_for_the_same_view(das_scene, cac
     assert first_frame_state(folder, 1, owner=owner_of(copy, folder)) == "missing"
     assert path.read_bytes() == PAINTED
     assert painted_for(open_file(tmp_path / "a.blend"), cache, "another camera") == PAINTED
+
+
+def test_copied_file_renders_its_own_without_taking_the_origins_painting(das_scene, cache, tmp_path):
+    save(tmp_path / "a.blend", in_window=True)
+    path = paint(das_scene, cache)
+    shutil.copy(tmp_path / "a.blend", tmp_path / "b.blend")
+    copy = open_file(tmp_path / "b.blend")
+    folder = shot_folder.shot_folder(copy, cache)
+    assert put_aside_painted(folder, 1, geometry=GEOMETRY, owner=owner_of(copy, folder)) == []
+    assert painted_for(copy, cache) is None
+    made = keep_rendered(folder, 1, VIEW, PICTURE, {"geometry": GEOMETRY, "file": shot_folder.this_file()})
+    assert made.path != path and find_rendered(folder, 1, VIEW).path == made.path
+    assert first_frame_path(folder, 1, owner=owner_of(copy, folder)) == made.path
+    origin = open_file(tmp_path / "a.blend")
+    assert path.read_bytes() == PAINTED and painted_for(origin, cache) == PAINTED
+    assert put_aside_painted(folder, 1, geometry=GEOMETRY, owner=owner_of(origin, folder)) != []
+    assert painted_for(origin, cache) is None
 
 
 # ── Folders of earlier versions ─────────────────────────────────────────────────────────────────────────────────────

@@ -2,9 +2,11 @@
 """Takes that a window answers at once while nothing has changed: one of each view layer; and what is a change."""
 
 import bpy
+import numpy as np
 import pytest
 
 from das_blender_addon.jobs import unchanged
+from das_blender_addon.protocol.png import blob_sha, encode_png
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.take.cache import Take
 from das_blender_addon.take.finished import FinishedTake
@@ -26,6 +28,8 @@ def layered(scene, tmp_path):
     hidden.objects.link(cube)
     scene.view_layers.new(BACK)
     scene.view_layers[FRONT].layer_collection.children["Hidden"].exclude = True
+    (tmp_path / "first.png").write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
+    scene.das.first_frame_path = str(tmp_path / "first.png")
     update()
     for layer in (FRONT, BACK):
         make(scene, layer, tmp_path)
@@ -38,14 +42,20 @@ def update() -> None:
     bpy.context.view_layer.update()
 
 
-def make(scene, layer: str, folder) -> FinishedTake:
-    """The take of ``layer``, made now."""
+def paint(path) -> None:
+    path.write_bytes(encode_png(np.full((8, 8, 3), 90, np.uint8)))
+
+
+def make(scene, layer: str, folder, meanwhile=lambda: None) -> None:
+    """Make the take of ``layer``, now."""
     frame = folder / f"{layer}.png"
     frame.touch()
-    take = Take(layer, folder, (frame,), (), (), frame, (1,), "", {}, {})
-    made = FinishedTake(take, None)
-    unchanged.keep(unchanged.now(scene, layer, resolve_settings(scene)), made)
-    return made
+    first = (folder / "first.png").read_bytes()
+    report = {"key_pictures": [{"frame": 1, "sha256": blob_sha(first)}]}
+    take = Take(layer, folder, (frame,), (), (), folder / "first.png", (1,), "", report, {})
+    asked = unchanged.now(scene, layer, resolve_settings(scene))
+    meanwhile()
+    unchanged.keep(scene, asked, FinishedTake(take, None))
 
 
 def found(scene) -> list[str]:
@@ -78,6 +88,32 @@ def test_every_layer_is_answered_while_nothing_changes(layered):
 def test_change_in_any_layer_is_a_change(layered, change):
     change(layered)
     update()
+    assert found(layered) == []
+
+
+def test_first_frame_that_is_painted_over_is_a_change(layered, tmp_path):
+    paint(tmp_path / "first.png")
+    assert found(layered) == []
+
+
+def test_first_frame_that_is_painted_while_a_take_is_made_is_a_change(layered, tmp_path):
+    make(layered, BACK, tmp_path, meanwhile=lambda: paint(tmp_path / "first.png"))
+    assert found(layered) == []
+
+
+def test_strokes_that_were_not_saved_are_a_change(layered, tmp_path):
+    """Of a first frame that is open, or that is an image of the file: nobody tells of them."""
+    image = bpy.data.images.load(str(tmp_path / "first.png"))
+    image.use_fake_user = True
+    assert found(layered) == [FRONT, BACK]
+    layered.das.first_frame_path, layered.das.first_frame_image = "", image
+    for layer in (FRONT, BACK):
+        make(layered, layer, tmp_path)
+    assert found(layered) == [FRONT, BACK]
+    image.pixels[0] = 1.0
+    assert image.is_dirty and found(layered) == []
+    layered.das.first_frame_image, layered.das.first_frame_path = None, str(tmp_path / "first.png")
+    make(layered, FRONT, tmp_path)
     assert found(layered) == []
 
 

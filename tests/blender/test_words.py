@@ -14,6 +14,10 @@ SHOWN_BY = {"label", "say", "alert", "report", "poll_message_set", "operator", "
 """Calls whose words people read."""
 
 
+WITHOUT_CONTEXT = {"label", "report", "poll_message_set", "invoke_props_dialog", "invoke_confirm"}
+WORDS = {"text", "title", "message", "confirm_text"}
+
+
 def our_classes() -> list[type]:
     listed = [getattr(bpy.types, name) for name in dir(bpy.types) if name.startswith("DAS_")]
     return [*listed, *properties.CLASSES, preferences.DAS_AP_preferences]
@@ -51,6 +55,21 @@ def test_no_sentence_is_put_together_where_it_is_shown(path):
         and any(isinstance(value, ast.JoinedStr) for value in (*call.args, *(key.value for key in call.keywords)))
     ]
     assert put_together == []
+
+
+@pytest.mark.parametrize("path", UI_FILES, ids=lambda path: path.name)
+def test_no_words_are_shown_without_the_context(path):
+    """Blender looks up what is written down in a label, a report or a dialog under no context, or not at all."""
+    bare = [
+        call.lineno
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "attr", "") in WITHOUT_CONTEXT
+        and ast.unparse(call.func) != "bpy.ops.das.report"
+        for value in (*call.args, *(key.value for key in call.keywords if key.arg in WORDS))
+        if isinstance(value, ast.Constant) and value.value
+    ]
+    assert bare == []
 
 
 def test_values_find_their_places(addon):

@@ -107,9 +107,10 @@ def test_sizes_are_told_per_kind_and_shot(shot):
     assert (takes, previews) == (1000 + 3 * 7, 500)
     kept = cleaning.total_bytes(pieces, cleaning.KEPT)
     assert kept >= len(png(1)) + len(png(2)) and cleaning.total_bytes(pieces) > takes + previews + kept
-    lines = cleaning.in_words([piece for piece in pieces if piece.kind in cleaning.DISPOSABLE])
-    assert lines[0].startswith("file-Scene: 2 takes (1.0 kB), 1 tracking preview (500 bytes), 1 rendered first frame")
-    assert lines[1] == "file-Scene, Back: 1 take (7 bytes)"
+    first, second = cleaning.by_shot([piece for piece in pieces if piece.kind in cleaning.DISPOSABLE])
+    assert first[0] == "file-Scene" and first[1][cleaning.PREVIEWS] == (1, 500)
+    assert first[1][cleaning.TAKES] == (2, 1000 + 2 * 7) and first[1][cleaning.FIRST_FRAMES][0] == 1
+    assert second == ("file-Scene, Back", {cleaning.TAKES: (1, 7)})
 
 
 def test_folder_that_is_no_shots_is_not_touched(tmp_path):
