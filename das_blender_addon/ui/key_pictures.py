@@ -120,7 +120,7 @@ class DAS_OT_open_key_picture(bpy.types.Operator):
         except DasError:
             state = None
         if state is None or state.state == "missing":
-            cls.poll_message_set("The chosen key picture is not there yet: render it, or choose a picture")
+            cls.poll_message_set(said("The chosen key picture is not there yet: render it, or choose a picture"))
             return False
         return True
 
@@ -148,7 +148,7 @@ class DAS_OT_key_picture_from_take(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if recent.last_take(context.scene) is None:
-            cls.poll_message_set("There is no take of this scene in this session yet: use Render Take")
+            cls.poll_message_set(said("There is no take of this scene in this session yet: use Render Take"))
             return False
         return True
 
@@ -290,7 +290,7 @@ def draw_state(row, scene, frame: int) -> None:
     except DasError:
         state = None
     if state is None:
-        row.label(text="not in the shot", icon="ERROR")
+        row.label(text=said("not in the shot"), icon="ERROR")
         return
     icon = thumbnail(state.path if state.path != Path() else None)
     if icon:
