@@ -32,6 +32,7 @@ from .shot.scene_keys import key_states, with_frames
 from .shot.settings import resolve_settings
 from .shot.shot_folder import shot_folder
 from .take import drive
+from .take.finished import FinishedPart
 from .take.output import clear_output
 from .ui import session
 
@@ -98,6 +99,9 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
     output, blend = output_folder(arguments.output, "The frames"), blend_file(arguments.blend)
     check_cache(settings.cache_folder, shot_folder(scene, settings.cache_folder))
     made = drive.finish(of_scene.take(scene, settings), on_status=voice.status, should_stop=should_stop)
+    if isinstance(made, FinishedPart):
+        voice.result(made.words, windows=[number + 1 for number in made.windows], of=made.of)
+        return 0
     take, cut_out = made.take, made.cut_out if scene.render.film_transparent else None
     frames = copy_frames(zip(settings.frames, take.frames, strict=True), output, cut_out)
     if output is not None:

@@ -83,6 +83,8 @@ class DAS_RE_engine(bpy.types.RenderEngine):
                 f"The frame {frame} is not in the shot ({_in_words(settings.frames)}); "
                 "choose a frame of the shot, or change the shot's range."
             )
+        if settings.part is not None:
+            raise SettingsError("A part of the windows is made by das render, not by a render: unset DAS_WINDOWS.")
         _check_first_frame(scene, settings)
         layer = depsgraph.view_layer.name
         take = _takes.get((scene.name, layer))

@@ -28,6 +28,7 @@ OVERRIDES = {
     "--first-frame-samples": ("DAS_FIRST_FRAME_SAMPLES", "samples per pixel of a first frame that is rendered"),
     "--new-first-frame": ("DAS_NEW_FIRST_FRAME", "1 renders the first frame anew although one is there"),
     "--anew": ("DAS_ANEW", "1 renders the take anew although a finished one is there"),
+    "--windows": ("DAS_WINDOWS", "2/5 renders only the second of five parts of the shot's windows into the cache"),
     "--cache": ("DAS_CACHE", "folder for first frames and takes"),
 }
 SWITCHES = ("--new-first-frame", "--anew")

@@ -212,7 +212,7 @@ def render_take(
     Raises `SettingsError` (also for a setting that does not exist), `SceneError`, `FirstFrameError`, and what
     `client.take.run_job` raises: `TransportError`, `JobError`, `ModelError`.
     """
-    chosen = _chosen_settings(scene, server, frames, folder, settings)
+    chosen = replace(_chosen_settings(scene, server, frames, folder, settings), part=None)
     recipe = of_scene.take(scene, chosen, step, on_event=on_event, server_named=server is not None)
     return finish(recipe, should_stop=should_stop).take
 

@@ -30,6 +30,7 @@ class ResolvedSettings:
     ``compose``: carry the key pictures' own pixels along, None as the model is made for.  ``key_pictures``: those
     besides the first frame, frames increasing; None for as many as the shot needs, () for none.
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
+    ``part`` (number from 1 on, of how many): only these windows of it.
     """
 
     server: str
@@ -52,6 +53,7 @@ class ResolvedSettings:
     key_pictures: tuple[KeyChoice, ...] | None = None
     new_first_frame: bool = False
     anew: bool = False
+    part: tuple[int, int] | None = None
 
     @property
     def first(self) -> KeyChoice:

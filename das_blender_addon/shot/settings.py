@@ -48,6 +48,7 @@ ENVIRONMENT = (
     "DAS_CACHE",
     "DAS_NEW_FIRST_FRAME",
     "DAS_ANEW",
+    "DAS_WINDOWS",
 )
 """Every environment variable that overrides a setting."""
 
@@ -91,6 +92,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         key_pictures=_key_pictures(environment.get("DAS_KEY_PICTURES", ""), settings, frames),
         new_first_frame=_switch(environment, "DAS_NEW_FIRST_FRAME", False),
         anew=_switch(environment, "DAS_ANEW", False),
+        part=_part(environment.get("DAS_WINDOWS", "")),
     )
 
 
@@ -166,6 +168,19 @@ def _tracking_range(text: str) -> str:
             f"DAS_TRACKING_RANGE is {text!r}; use AUTO, {' or '.join(TRACKING_RANGES)}.", field="tracking_range"
         )
     return "" if name == "auto" else name
+
+
+def _part(text: str) -> tuple[int, int] | None:
+    """``"2/5"`` as (2, 5); None for the whole.  Raises `SettingsError`."""
+    if not text.strip():
+        return None
+    match = _match(r"(\d{1,6})\s*/\s*(\d{1,6})", text)
+    number, of = (0, 0) if match is None else (int(match[1]), int(match[2]))
+    if not 1 <= number <= of:
+        raise SettingsError(
+            f"The part of the windows {_short(text)} cannot be read; write 2/5 for the second of five.", field="windows"
+        )
+    return number, of
 
 
 _KEY_FRAMES = re.compile(r"\s*-?\d{1,9}\s*(?:,\s*-?\d{1,9}\s*)*", re.ASCII)

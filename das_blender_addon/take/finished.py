@@ -14,6 +14,24 @@ from .cache import Take
 
 
 @dataclass(frozen=True)
+class FinishedPart:
+    """Some of a shot's windows are in the cache: ``windows`` (from 0 on) ``of`` so many; ``folder``: the shot's."""
+
+    windows: range
+    of: int
+    folder: Path
+
+    @property
+    def words(self) -> str:
+        """One sentence."""
+        if not self.windows:
+            return f"No window is of this part; the shot has {self.of}"
+        first, last = self.windows[0] + 1, self.windows[-1] + 1
+        names = f"Window {first}" if first == last else f"Windows {first} to {last}"
+        return f"{names} of {self.of} in {self.folder}"
+
+
+@dataclass(frozen=True)
 class FinishedTake:
     """A take and the tracking video behind it, for as long as one render needs them."""
 

@@ -42,10 +42,10 @@ from ..tracking.suggest import suggest_key_frames
 from ..tracking.video import render_tracking_video
 from .cache import Take, TakeSettings, find_take, job_spec, take_request
 from .drive import Recipe, Status, in_thread
-from .finished import FinishedTake
+from .finished import FinishedPart, FinishedTake
 from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
 from .reporter import Clock, OnEvent, Reporter, counting
-from .run import run_take
+from .run import run_part, run_take
 from .source import Report, SceneFacts, Source
 
 LOGGER = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def hello(settings: ResolvedSettings) -> Recipe:
 def take(
     facts: SceneFacts, settings: ResolvedSettings, source: Source, *, on_event: OnEvent | None = None
 ) -> Recipe:
-    """The take of the shot.  Returns a `FinishedTake`.
+    """The take of the shot.  Returns a `FinishedTake`; where only a part of its windows is asked for, a `FinishedPart`.
 
     ``on_event`` gets the events of all stations, `Progress` with the fraction of the whole take, on the thread that
     drives the recipe.  While no server answers, a take that is complete is found nevertheless.
@@ -109,6 +109,16 @@ def take(
             request = take_request(shot, pictures[0], chosen, facts.folder, keys=pictures[1:])
             if unreachable is not None:
                 return _found(find_take(request), unreachable)
+            if settings.part is not None:
+                windows = run_part(
+                    request,
+                    settings.server,
+                    settings.part,
+                    on_event=say,
+                    should_stop=should_stop,
+                    timeout_s=settings.timeout_s,
+                )
+                return FinishedPart(windows, len(request.plan.windows), facts.folder)
             made = run_take(
                 request,
                 settings.server,
@@ -123,6 +133,9 @@ def take(
         result = yield from in_thread(make, report)
     finally:
         source.close()
+    if isinstance(result, FinishedPart):
+        yield Status("done", result.words, 1.0)
+        return result
     yield Status("done", "The take comes from the cache" if result.cached else "The take is complete", 1.0)
     return FinishedTake(result, replace(shot, geometry=None))
 
@@ -291,7 +304,7 @@ def _found(take: Take | None, otherwise: DasError) -> Take:
 
 
 def only_take(finished: Recipe) -> Recipe:
-    """`take` where there is no render that wants its tracking video, too.  Returns the `Take`."""
+    """`take` where there is no render that wants its tracking video, too.  Returns the `Take`, or a `FinishedPart`."""
     made = yield from finished
-    return made.take
+    return made.take if isinstance(made, FinishedTake) else made
 

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,19 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..client.files import holds, write_whole
+from ..client.files import write_whole
 from ..client.leases import Requester
 from ..client.take import JobOutcome, JobRequest, Log, OnEvent, Progress, run_job
-from ..errors import JobCancelled, StorageError
+from ..errors import JobCancelled, SettingsError, StorageError
 from ..protocol.png import blob_sha, decode_png, encode_png
 from ..shot.plan import ShotPlan
 from ..shot.windows import owners
 from ..tracking.framing import crop_and_resize
 from .anew import beside
-from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, job_key, read_json, take_of
+from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, job_key, take_of
 from .drive import is_leaving
 from .join import passed_over
 from .shares import Shares, Turns
+from .window_store import kept_window, note_window
 
 LOGGER = logging.getLogger(__name__)
 Run = Callable[[JobRequest, Path, str, OnEvent, Callable[[], bool]], JobOutcome]
@@ -103,6 +104,43 @@ def run_take(
             return take_of(request.folder, said, cached=False)
 
 
+def run_part(
+    request: TakeRequest,
+    server: str,
+    part: tuple[int, int],
+    *,
+    on_event: Callable[[object], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    timeout_s: float = 30.0,
+) -> range:
+    """Have ``server`` make the windows of ``part`` (number from 1 on, of how many) of the take of ``request``, for
+    whoever makes the whole of it; blocks.  Returns which windows these are, from 0 on; there may be none.
+
+    Raises `SettingsError` for a window that begins with a frame of another part, and what `run_take` raises.
+    """
+    number, of = part
+    count = len(request.plan.windows)
+    numbers = range((number - 1) * count // of, number * count // of)
+    if find_take(request) is not None or not numbers:
+        return numbers
+    if request.follows(numbers[0]):
+        frame = request.plan.frames[request.plan.windows[numbers[0]].start]
+        raise SettingsError(
+            f"The part {number}/{of} begins with a frame of the part before it, which is made elsewhere: add a key "
+            f"picture at frame {frame}, or render the shot as a whole.",
+            field="windows",
+        )
+
+    def run(job: JobRequest, folder: Path, job_id: str, tell: OnEvent, stop: Callable[[], bool]) -> JobOutcome:
+        return run_job(
+            server, job, folder, on_event=tell, should_stop=stop, job_id=job_id, timeout_s=timeout_s,
+            leaves_running=is_leaving,
+        )  # fmt: skip
+
+    _Making(request, run, on_event, should_stop).windows(numbers)
+    return numbers
+
+
 class _Making:
     """One take being made."""
 
@@ -118,7 +156,7 @@ class _Making:
         request, started = self._request, time.perf_counter()
         # 1. The model's frames: from a take of the same job at another render size, or from the server.
         with self._composing_ahead():
-            made = self._windows()
+            made = self.windows(range(len(self._plan.windows)))
         received = time.perf_counter()
         # 2. The shot's frames.
         self._join(made)
@@ -158,11 +196,10 @@ class _Making:
 
     # ── The model's frames ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _windows(self) -> list[Made]:
-        """Every window's frames.  Those that do not follow another one are made at the same time."""
-        numbers = range(len(self._plan.windows))
+    def windows(self, numbers: Sequence[int]) -> list[Made]:
+        """The frames of the windows ``numbers``.  Those that do not follow another one are made at the same time."""
         if len(numbers) == 1:
-            return [self._window(0, b"", self._should_stop)]
+            return [self._window(numbers[0], b"", self._should_stop)]
         chains = [[number] for number in numbers if not self._request.follows(number)]
         for number in numbers:
             if self._request.follows(number):
@@ -215,10 +252,12 @@ class _Making:
         several = len(self._plan.windows) > 1
         part = f"windows/{number + 1:02d}" if several else "model"
         folder = self._request.folder / part
-        outcome = None if self._anew else _frames_of_another_take(self._request, key, folder, job.spec.kept_frames)
+        takes = self._request.folder.parent
+        outcome = None if self._anew else kept_window(takes, key, folder, job.spec.kept_frames)
         if outcome is None:
             job_id = uuid.uuid4().hex if self._anew else key[:JOB_ID_DIGITS]
             outcome = self._run(job, folder, job_id, after_carrying, stop)
+        note_window(folder, key, outcome)
         return Made(number, part, key, job, outcome)
 
     def _join(self, made: list[Made]) -> None:
@@ -290,35 +329,6 @@ def _pixels(png: bytes) -> np.ndarray:
 def _check_stop(should_stop: Callable[[], bool] | None) -> None:
     if should_stop is not None and should_stop():
         raise JobCancelled("The take was cancelled.")
-
-
-def _frames_of_another_take(request: TakeRequest, key: str, folder: Path, count: int) -> JobOutcome | None:
-    """A job's ``count`` frames out of another take that had the same job, or of a damaged one in this very place."""
-    for path in sorted(request.folder.parent.glob("*/take.json"), key=_age_s):  # one that was made anew goes first
-        said = read_json(path)
-        if said is None or said.get("layout") != LAYOUT:
-            continue
-        window = next((window for window in said.get("windows", ()) if window.get("job_key") == key), None)
-        if window is None:
-            continue
-        names, files = [f"{index + 1:04d}.png" for index in range(count)], said.get("files", {})
-        kept = {name: path.parent / window["part"] / name for name in names}
-        if not all(holds(file, files.get(f"{window['part']}/{name}", "")) for name, file in kept.items()):
-            continue
-        for name, file in kept.items():
-            if file != folder / name:
-                write_whole(folder / name, file.read_bytes())
-        LOGGER.info("take %s: the model's frames come from %s", request.key, path.parent)
-        frames = [folder / name for name in names]
-        return JobOutcome(window["job_id"], frames, window.get("report", {}), [], {})
-    return None
-
-
-def _age_s(path: Path) -> float:
-    try:
-        return -path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _description(request: TakeRequest, made: list[Made], names: list[str], timings: dict[str, float]) -> dict:

@@ -255,11 +255,11 @@ def test_command_suggests_renders_and_lists(turn_scene, server, tmp_path, capsys
     bpy.ops.wm.save_as_mainfile(filepath=file)
     shared = ["--server", server.address, "--cache", str(tmp_path / "keys"), "--json"]
     assert commands.main(["keys", file, "--suggest", *shared]) == 0
-    said = json.loads(next(line for line in capsys.readouterr().out.splitlines() if '"done"' in line))
+    said = json.loads(next(line for line in capsys.readouterr().out.splitlines() if '"event": "done"' in line))
     assert said["frames"][0] == 1 and len(said["unseen"]["before"]) == 9
     assert {one["state"] for one in said["pictures"]} == {"missing"}
     assert commands.main(["keys", file, "--key-pictures", "1,9", "--render", *shared]) == 0
-    said = json.loads(next(line for line in capsys.readouterr().out.splitlines() if '"done"' in line))
+    said = json.loads(next(line for line in capsys.readouterr().out.splitlines() if '"event": "done"' in line))
     assert [(one["frame"], one["state"]) for one in said["pictures"]] == [(1, "fresh"), (9, "fresh")]
     assert commands.main(["keys", file, "--key-pictures", "1,99", *shared]) == SettingsError.exit_code
 
@@ -269,3 +269,24 @@ def test_states_know_their_owner(turn_scene):
     settings = resolve_settings(turn_scene)
     assert key_pictures.states_of(turn_scene)[0].frame == settings.frames[0]
     assert owner_of(turn_scene, folder_of(turn_scene)).start == 1
+
+
+@pytest.mark.parametrize("said", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
+def test_part_of_the_windows_that_makes_no_sense_is_one_sentence(turn_scene, said):
+    with pytest.raises(SettingsError, match="write 2/5 for the second of five"):
+        resolve_settings(turn_scene, {"DAS_WINDOWS": said})
+
+
+def test_command_makes_parts_of_the_windows_and_the_whole_finds_them(turn_scene, server, tmp_path, capsys):
+    turn_scene.das.server = ""
+    turn_scene.frame_end, turn_scene.das.key_mode = 52, "FIRST"
+    file = str(tmp_path / "shot.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=file)
+    words = ["render", file, "--server", server.address, "--cache", str(tmp_path / "parts"), "--json"]
+    for part, windows in (("2/2", [2]), ("1/2", [1])):
+        assert commands.main([*words, "--windows", part]) == 0
+        said = json.loads(next(line for line in capsys.readouterr().out.splitlines() if '"event": "done"' in line))
+        assert (said["windows"], said["of"]) == (windows, 2)
+    assert commands.main(words) == 0
+    said = capsys.readouterr().out
+    assert '"stage": "composing"' in said and '"stage": "denoising"' not in said, "a window was made again"
