@@ -3,7 +3,7 @@
 
     DasError
     ├── SceneError               nothing to track: no camera, no geometry in view, changing topology …
-    │   ├── ShotTooLong          more frames than the model's window holds
+    │   ├── ShotTooLong          more frames than a shot may have
     │   └── ScriptsDisabled      a Python driver that does not run, because the file's scripts are not trusted
     ├── FirstFrameError          the first frame is missing, unreadable or could not be rendered
     ├── SettingsError            a setting, argument or configuration value that cannot be used
@@ -54,7 +54,7 @@ class SceneError(DasError):
 
 
 class ShotTooLong(SceneError):
-    """The shot has more frames than the model's window holds."""
+    """The shot has more frames than a shot may have."""
 
     code = "scene.too_long"
     exit_code = 11
