@@ -113,6 +113,8 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         )
         if not bpy.app.background:
             unchanged.keep(scene, asked, made)
+            for note in made.take.report.get("first_frame_notes", ()):
+                self.report({"WARNING"}, f"Diffusion as Shader: {note}")
         if layer == render_layer(scene).name or _renders_one_layer(scene):
             recent.remember_take(scene, made.take)
         return made

@@ -123,6 +123,8 @@ def take(
         return made
 
     result = yield from in_thread(make, report)
+    if image.origin != "rendered":
+        result = replace(result, report={**result.report, "first_frame_notes": list(image.notes)})
     yield Status("done", "The take comes from the cache" if result.cached else "The take is complete", 1.0)
     return FinishedTake(result, shot)
 
