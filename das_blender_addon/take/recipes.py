@@ -357,8 +357,13 @@ def _found(take: Take | None, otherwise: DasError) -> Take:
     return take
 
 
-def only_take(finished: Recipe) -> Recipe:
-    """`take` where there is no render that wants its tracking video, too.  Returns the `Take`."""
+def only_take(finished: Recipe, keep: Callable[[FinishedTake], None] | None = None) -> Recipe:
+    """`take` where there is no render that wants its tracking video, too.  Returns the `Take`.
+
+    ``keep``: called at the end with what a later render would want.
+    """
     made = yield from finished
+    if keep is not None:
+        keep(made)
     return made.take
 
