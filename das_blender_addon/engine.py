@@ -116,7 +116,9 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
         )
         if not bpy.app.background:
-            unchanged.keep(scene, asked, made)
+            unchanged.keep(asked, made)
+            for note in made.take.report.get("first_frame_notes", ()):
+                self.report({"WARNING"}, f"Diffusion as Shader: {note}")
         if layer == render_layer(scene).name or _renders_one_layer(scene):
             recent.remember_take(scene, made.take)
         return made

@@ -17,6 +17,7 @@ import imbuf
 import numpy as np
 
 from ..errors import FirstFrameError
+from ..scene.colours import rec709_from_working
 from ..shot.picture_bytes import bytes_of_picture
 from ..tracking.resampling import resize_lanczos
 
@@ -105,7 +106,10 @@ def _pixels(image, name: str) -> np.ndarray:
     pixels = np.nan_to_num(pixels, nan=0.0, posinf=1.0, neginf=0.0)
     if image.is_float:  # linear light, premultiplied
         alpha = np.where(pixels[..., 3:] > 0.0, pixels[..., 3:], 1.0)
-        pixels[..., :3] = _srgb(pixels[..., :3] / alpha)
+        linear = pixels[..., :3] / alpha
+        if not image.colorspace_settings.is_data:  # which Blender has brought into the file's working space
+            linear = rec709_from_working(linear)
+        pixels[..., :3] = _srgb(linear)
     return np.clip(pixels, 0.0, 1.0)
 
 

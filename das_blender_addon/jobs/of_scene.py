@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import bpy
 
 from ..child.fitting import check_picture
 from ..errors import FirstFrameError
 from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
+from ..scene.layers import render_layer
 from ..shot import scene_shot
 from ..shot.open_pictures import strokes_on
 from ..shot.picture_size import own_picture_size
@@ -23,6 +27,7 @@ from ..shot.shot_folder import shot_folder
 from ..take import key_recipes, recipes
 from ..take.drive import Recipe
 from ..take.reporter import OnEvent
+from . import unchanged
 from .sources import Step, facts_of, owner_of, picture_file, source_of
 
 
@@ -95,8 +100,13 @@ def _with_strokes(scene, settings: ResolvedSettings, view_layer: str) -> Resolve
 
 
 def only_take(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
-    """`take` where there is no render that wants its tracking video, too; returns the `Take`."""
-    return recipes.only_take(take(scene, settings, in_child=in_child))
+    """`take` where there is no render that wants its tracking video, too; returns the `Take`.  In a window one that
+    comes later is answered at once.
+    """
+    keep = None
+    if not bpy.app.background if in_child is None else in_child:
+        keep = partial(unchanged.keep, unchanged.now(scene, render_layer(scene).name, settings))
+    return recipes.only_take(take(scene, replace(settings, part=None), in_child=in_child), keep)
 
 
 def first_frame_again(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:

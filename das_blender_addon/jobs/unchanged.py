@@ -9,7 +9,7 @@ Blender with a window: elsewhere nothing evaluates between two renders, so nothi
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import bpy
@@ -66,7 +66,7 @@ def now(scene, view_layer: str, settings: ResolvedSettings) -> Asked:
         changes=_changes,
         scene=scene.name,
         view_layer=view_layer,
-        settings=settings,
+        settings=replace(settings, anew=False),
         picture=(*render_size(scene), *pixel_aspect(scene), *sorted(kept_look(scene).items())),
         shading=shading_digest(scene.original, scene.original.view_layers[view_layer]),
         cameras=(scene.camera.name if scene.camera else "", *markers),
@@ -77,16 +77,21 @@ def now(scene, view_layer: str, settings: ResolvedSettings) -> Asked:
 def find(scene, view_layer: str, settings: ResolvedSettings) -> FinishedTake | None:
     """The take that was made for exactly this, None when there is none or its frames are gone."""
     kept = _kept.get((scene.name, view_layer))
-    if kept is None or settings.new_first_frame or kept.asked != now(scene, view_layer, settings):
+    if kept is None or settings.new_first_frame or settings.anew or kept.asked != now(scene, view_layer, settings):
         return None
     if kept.pictures != _pictures(scene, view_layer, settings, kept.take):
         return None
     return kept.take if all(path.is_file() for path in kept.take.take.frames) else None
 
 
-def keep(scene, asked: Asked, take: FinishedTake) -> None:
-    """``take`` of ``scene`` was made for what was ``asked``; it is the one of its view layer from now on."""
+def keep(asked: Asked, take: FinishedTake) -> None:
+    """``take`` was made for what was ``asked``; unless something has changed meanwhile it is the one of its view layer
+    from now on.
+    """
     global _kept
+    scene = bpy.data.scenes.get(asked.scene)
+    if scene is None or asked.changes != _changes:
+        return
     key = (asked.scene, asked.view_layer)
     others = [(name, kept) for name, kept in _kept.items() if name != key and kept.asked.changes == _changes]
     pictures = _pictures(scene, asked.view_layer, asked.settings, take)
@@ -153,7 +158,9 @@ def _changed_elsewhere(depsgraph) -> bool:
 
 @persistent
 def forget(*_):
-    """Another file is opened."""
+    """Another file is opened; what a job makes for this one is of no use there."""
+    global _changes
+    _changes += 1
     _kept.clear()
 
 

@@ -9,6 +9,7 @@ byte back.  `keep_look` moves the look from the scene's view into the first fram
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 from mathutils import Color
@@ -224,8 +225,14 @@ def working_from_rec709(values: np.ndarray) -> np.ndarray:
 
     Up to Blender 4.5 (and in most files) that is linear Rec.709 too: the same array comes back.
     """
-    rows = [Color(unit).from_rec709_linear_to_scene_linear() for unit in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
-    matrix = np.array([tuple(row) for row in rows], np.float32)
-    if np.allclose(matrix, np.eye(3), atol=SAME_SPACE):
-        return values
-    return values @ matrix
+    return _by(Color.from_rec709_linear_to_scene_linear, values)
+
+
+def rec709_from_working(values: np.ndarray) -> np.ndarray:
+    """The inverse of `working_from_rec709`."""
+    return _by(Color.from_scene_linear_to_rec709_linear, values)
+
+
+def _by(change: Callable[[Color], Color], values: np.ndarray) -> np.ndarray:
+    matrix = np.array([tuple(change(Color(unit))) for unit in ((1, 0, 0), (0, 1, 0), (0, 0, 1))], np.float32)
+    return values if np.allclose(matrix, np.eye(3), atol=SAME_SPACE) else values @ matrix

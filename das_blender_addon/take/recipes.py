@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..client import known_servers
@@ -136,6 +136,9 @@ def take(
     if isinstance(result, FinishedPart):
         yield Status("done", result.words, 1.0)
         return result
+    notes = [note for picture in pictures if picture.origin != "rendered" for note in picture.notes]
+    if notes:
+        result = replace(result, report={**result.report, "first_frame_notes": notes})
     yield Status("done", "The take comes from the cache" if result.cached else "The take is complete", 1.0)
     return FinishedTake(result, replace(shot, geometry=None))
 
@@ -303,8 +306,13 @@ def _found(take: Take | None, otherwise: DasError) -> Take:
     return take
 
 
-def only_take(finished: Recipe) -> Recipe:
-    """`take` where there is no render that wants its tracking video, too.  Returns the `Take`, or a `FinishedPart`."""
+def only_take(finished: Recipe, keep: Callable[[FinishedTake], None] | None = None) -> Recipe:
+    """`take` where there is no render that wants its tracking video, too.  Returns the `Take`.
+
+    ``keep``: called at the end with what a later render would want.
+    """
     made = yield from finished
-    return made.take if isinstance(made, FinishedTake) else made
+    if keep is not None:
+        keep(made)
+    return made.take
 

@@ -293,7 +293,9 @@ class DAS_OT_render_take(JobOperator, bpy.types.Operator):
 
     @classmethod
     def words(cls, take):
-        return said("Take of {count} frames, seed {seed}", count=len(take.frames), seed=take.report.get("seed", 0))
+        words = said("Take of {count} frames, seed {seed}", count=len(take.frames), seed=take.report.get("seed", 0))
+        notes = take.report.get("first_frame_notes", [])
+        return said("{take}. {notes}", take=words, notes=" ".join(notes)) if notes else words
 
 
 class DAS_OT_cancel(bpy.types.Operator):

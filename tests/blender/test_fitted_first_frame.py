@@ -4,7 +4,9 @@
 import bpy
 import numpy as np
 import pytest
+from mathutils import Color
 
+from das_blender_addon import compat
 from das_blender_addon.errors import FirstFrameError
 from das_blender_addon.jobs.sources import facts_of, source_of
 from das_blender_addon.protocol.png import decode_png, encode_png
@@ -111,6 +113,18 @@ def test_strokes_that_were_never_saved_are_what_is_sent(scene, tmp_path, is_floa
     given = first_frame(scene, tmp_path, in_child=in_child)
     assert np.abs(decode_png(given.png).astype(int) - gradient(*MODEL)).max() <= (ROUNDED if is_float else 0)
     assert image.is_dirty, "it is not saved by this"
+
+
+@pytest.mark.skipif(not compat.working_space(), reason="files choose a working space from Blender 5.0 on")
+def test_linear_picture_is_read_in_the_files_working_space(scene, tmp_path):
+    bpy.ops.wm.set_working_color_space(working_space="ACEScg", convert_colors=False)
+    image = bpy.data.images.new("Painted", *MODEL, alpha=False, float_buffer=True)
+    working = Color((0.1, 0.4, 0.2)).from_rec709_linear_to_scene_linear()
+    image.pixels.foreach_set(np.tile(np.float32([*working, 1.0]), MODEL[0] * MODEL[1]))
+    image.update()
+    scene.das.first_frame_image = image
+    encoded = np.rint((1.055 * np.array([0.1, 0.4, 0.2]) ** (1 / 2.4) - 0.055) * 255)
+    assert np.abs(decode_png(first_frame(scene, tmp_path).png) - encoded).max() <= ROUNDED
 
 
 def test_transparent_parts_are_black_and_told(scene, tmp_path):

@@ -162,6 +162,18 @@ def test_strokes_on_the_first_frame_are_what_a_take_gets(shot_scene, tmp_path):
     assert image.is_dirty and file.read_bytes() == rendered
 
 
+def test_painting_for_another_camera_is_told_at_the_end_of_the_take(shot_scene, tmp_path):
+    shot_scene.das.cache_folder = str(tmp_path)
+    bpy.ops.das.render_first_frame()
+    operators.first_frame_file(shot_scene).write_bytes(encode_png(np.full((64, 96, 3), 90, np.uint8)))
+    bpy.ops.das.render_take()
+    assert "another camera" not in shown().job_line
+    shot_scene.camera.location.x += 0.3
+    bpy.ops.das.render_take()
+    assert shown().job_line.startswith("Take of 9 frames") and "painted for another camera" in shown().job_line
+    assert "painted for another camera" in recent.last_take(shot_scene).report["first_frame_notes"][0]
+
+
 def test_painted_first_frame_is_named_before_it_is_replaced(shot_scene, tmp_path):
     shot_scene.das.cache_folder = str(tmp_path)
     bpy.ops.das.render_first_frame()

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Takes that a window answers at once while nothing has changed: one of each view layer; and what is a change."""
 
+from dataclasses import replace
+
 import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon.jobs import unchanged
+from das_blender_addon.jobs import of_scene, unchanged
 from das_blender_addon.protocol.png import blob_sha, encode_png
 from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.take import drive
 from das_blender_addon.take.cache import Take
 from das_blender_addon.take.finished import FinishedTake
 from tests.support.scenes import add_camera, add_cube
@@ -55,7 +58,7 @@ def make(scene, layer: str, folder, meanwhile=lambda: None) -> None:
     take = Take(layer, folder, (frame,), (), (), folder / "first.png", (1,), "", report, {})
     asked = unchanged.now(scene, layer, resolve_settings(scene))
     meanwhile()
-    unchanged.keep(scene, asked, FinishedTake(take, None))
+    unchanged.keep(asked, FinishedTake(take, None))
 
 
 def found(scene) -> list[str]:
@@ -115,6 +118,29 @@ def test_strokes_that_were_not_saved_are_a_change(layered, tmp_path):
     layered.das.first_frame_image, layered.das.first_frame_path = None, str(tmp_path / "first.png")
     make(layered, FRONT, tmp_path)
     assert found(layered) == []
+
+
+def test_take_that_is_asked_for_anew_is_not_answered(layered):
+    settings = replace(resolve_settings(layered), anew=True)
+    assert unchanged.find(layered, FRONT, settings) is None
+
+
+def test_change_while_a_take_is_made_is_a_change(layered, tmp_path):
+    make(layered, FRONT, tmp_path, meanwhile=unchanged.forget)
+    assert found(layered) == []
+
+
+def test_take_of_the_button_answers_a_render(shot_scene):
+    unchanged.forget()
+    update()
+    settings = resolve_settings(shot_scene)
+    made = drive.finish(of_scene.only_take(shot_scene, settings, in_child=True))
+    (layer,) = shot_scene.view_layers
+    assert unchanged.find(shot_scene, layer.name, settings).take == made
+    shot_scene.objects["Cube"].location.z += 0.1
+    update()
+    assert unchanged.find(shot_scene, layer.name, settings) is None
+    unchanged.forget()
 
 
 def test_take_whose_frames_are_gone_is_made_again(layered, tmp_path):
