@@ -2,6 +2,7 @@
 """Several jobs of one take: their progress is one, their events come one at a time, and they begin in their order."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -56,6 +57,7 @@ def test_events_of_several_threads_come_one_at_a_time_and_the_fraction_never_fal
     def take(event):
         assert inside.acquire(blocking=False), "two events at a time"
         told.append(event.fraction)
+        time.sleep(1e-4)  # so that others come meanwhile
         inside.release()
 
     shares = Shares(take, THREADS, 0.6)
