@@ -15,6 +15,9 @@ from .windows import Window, cut_into_windows
 
 CARRIED = "carried_video"
 """Input of models that are given what the key pictures show of every frame, and paint what is missing."""
+MOST_OVERSCAN = 3.0
+"""How many times the shot's picture the model's may be, for pictures at the render's size: all of it is rendered."""
+NARROW = "The shot's shape is far from any of the model's: key pictures and frames have the model's size."
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def plan(
         model_size = _choose_size(chosen, size, render_size, pixel_aspect, largest=True)
     framing = fit_framing(render_size, model_size, pixel_aspect=pixel_aspect[0] / pixel_aspect[1])
     keeps_detail = CARRIED in chosen.inputs if keep_detail is None else bool(keep_detail)
+    is_narrow = math.prod(framing.overscan_scale) > MOST_OVERSCAN
+    keeps_detail = keeps_detail and not is_narrow
     return ShotPlan(
         frames=frames,
         windows=windows,
@@ -120,6 +125,7 @@ def plan(
                 enlarged=model_size != usual_size,
                 follows_picture=follows_picture,
             ),
+            *([NARROW] if is_narrow else ()),
             *_window_notes(frames, windows, (0,)),
         ),
     )

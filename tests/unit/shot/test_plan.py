@@ -132,3 +132,11 @@ def test_plan_says_in_words_what_will_be_sent():
     for words in ("3 frames (1 to 3) for Tiny", "held 2 times", "96×64", "2.00 times the height", "192×64", "prompt"):
         assert words in text
     assert "is the render's" in planned().notes[1]
+
+
+def test_shape_that_is_far_from_the_models_keeps_the_models_size_and_says_so():
+    made = planned(size=(4096, 32), capability=model_capability(inputs=["carried_video"]))
+    assert not made.keeps_detail and made.picture_size == made.model_size
+    assert any("far from any of the model's" in note for note in made.notes)
+    usual = planned(size=(1920, 800), capability=model_capability(inputs=["carried_video"]))
+    assert usual.keeps_detail and usual.picture_size[0] == 1920 and usual.picture_size[1] > 800
