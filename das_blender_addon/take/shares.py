@@ -14,7 +14,8 @@ LOOK_S = 0.1
 
 
 class Shares:
-    """Passes the events of ``count`` jobs on to ``on_event``, one at a time, `Progress` with the fraction of all.
+    """Passes the events of ``count`` jobs on to ``on_event``, one at a time: `Progress` is what the first job does that
+    is not over, with the fraction of all.
 
     ``jobs``: the part of all that the jobs are, 0 to 1; what is left is composing.
     """
@@ -22,6 +23,7 @@ class Shares:
     def __init__(self, on_event: OnEvent | None, count: int, jobs: float):
         self._on_event, self._jobs = on_event, jobs
         self._fractions = [0.0] * count
+        self._last: dict[int, Progress] = {}
         self._lock = threading.Lock()
 
     def of(self, number: int) -> OnEvent:
@@ -30,8 +32,10 @@ class Shares:
         def tell(event: JobEvent) -> None:
             with self._lock:
                 if isinstance(event, Progress):
-                    self._fractions[number] = event.fraction
-                    event = replace(event, fraction=self._jobs * sum(self._fractions) / len(self._fractions))
+                    self._fractions[number], self._last[number] = event.fraction, event
+                    first = next((job for job, done in enumerate(self._fractions) if done < 1.0), number)
+                    shown = self._last.get(first, event)
+                    event = replace(shown, fraction=self._jobs * sum(self._fractions) / len(self._fractions))
                 self._pass_on(event)
 
         return tell

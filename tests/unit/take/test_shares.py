@@ -107,3 +107,15 @@ def test_waiting_ends_when_it_is_stopped():
     stop.set()
     thread.join(LIMIT_S)
     assert outcome == [False]
+
+
+def test_what_is_told_is_what_the_first_job_does_that_is_not_over():
+    events = []
+    shares = Shares(events.append, 2, 1.0)
+    first, second = shares.of(0), shares.of(1)
+    first(Progress("denoising", 1, 4, 0.5))
+    second(Progress("queued", 0, 0, 0.0))
+    first(Progress("saving", 1, 1, 1.0))
+    second(Progress("encoding", 0, 1, 0.1))
+    assert [event.stage for event in events] == ["denoising", "denoising", "queued", "encoding"]
+    assert [round(event.fraction, 3) for event in events] == [0.25, 0.25, 0.5, 0.55]
