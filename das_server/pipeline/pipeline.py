@@ -40,12 +40,11 @@ from .request import check_carried, check_choices, check_clip, check_generators,
 from .scheduler import check_step_count, guidance_at, load_scheduler
 
 log = logging.getLogger(__name__)
-
 DEFAULT_NEGATIVE_PROMPT = (
     "The video is not of a high quality, it has a low resolution. Watermark present in each frame. The "
     "background is solid. Strange body and strange trajectory. Distortion."
 )
-"""The negative prompt that the model was published with."""
+"""The one that the model was published with."""
 
 MAX_KEPT_TIMESTEPS = 200
 """Adaptive-norm tables that a pipeline keeps from one clip to the next."""
@@ -289,8 +288,8 @@ class DasPipeline:
                 on_step=step_caller(self, callback_on_step_end, num_inference_steps),
                 stop=stop,
             )
-            used = {"attention_backend": self.acceleration.attention_backend, "compiled": self.acceleration.compiled}
-            settings |= used  # which may have changed on the way
+            settings["attention_backend"] = self.acceleration.attention_backend  # both may have changed on the way
+            settings["compiled"] = self.acceleration.compiled
 
             # 5. Decode.
             if output_type == "latent":
@@ -353,8 +352,7 @@ class DasPipeline:
         on_step: Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor],
         stop: Callable[[], bool],
     ) -> torch.Tensor:
-        """Initial noise → clean latents [1,F,C,h,w].  ``prompt_embeds``: [2,L,D] negative first, or [1,L,D] without
-        guidance."""
+        """Initial noise → clean latents [1,F,C,h,w].  ``prompt_embeds``: [2,L,D] negative first, or [1,L,D]."""
         self.scheduler.set_timesteps(num_inference_steps)
         # Of 1 to 200 steps, four counts (61, 103, 121, 122) round to one timestep too many, −1, which no model knows.
         timesteps = [int(timestep) for timestep in self.scheduler.timesteps if timestep >= 0]

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Scene → geometry: the right vertices in the right frames, outside a render and inside one."""
+"""Scene → geometry: the right vertices in the right frames, outside a render and inside one.
+
+One file, though long: one table of what Blender can put into a scene, with one export behind all of it.
+"""
 
 from pathlib import Path
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first frame: rendered by a child Blender with the overscanned camera, kept while it is fresh."""
+"""The first frame: rendered by a child Blender with the overscanned camera, kept while it is fresh.
+
+One file, though long: every test drives the same small shot through one function, `ensure`.
+"""
 
 import os
 import signal

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What cannot work is refused by the commands in one sentence, with the status of its class, before anything is made;
 and what only looks odd works.
+
+One file, though long: one table of what is refused, command by command.
 """
 
 import os

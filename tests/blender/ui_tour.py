@@ -11,7 +11,7 @@ installed as one.
 Inside Blender this file is the tour itself: a generator that a timer drives.  Everything is done by the operators
 that the buttons call.  At a stop it writes ``stop-NAME`` and goes on when the file is gone, or after STOP_LIMIT_S;
 at ``stop-escape`` Escape is pressed.  Ends with status 0, or 1 when something was not as it should be (``tour.log``
-says what).
+says what).  One file, though long: it runs inside Blender by itself.
 """
 
 import argparse

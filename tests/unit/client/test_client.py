@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`DasClient` against a small peer that loses, damages and refuses messages."""
+"""`DasClient` against a small peer that loses, damages and refuses messages.
+
+One file, though long: one class, message by message, with one peer.
+"""
 
 import contextlib
 import threading

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes: keyed by everything that decides their pixels, whole or absent, never made twice."""
+"""Takes: keyed by everything that decides their pixels, whole or absent, never made twice.
+
+One file, though long: one key and one folder, seen from every side, with one peer.
+"""
 
 import json
 import os
