@@ -137,7 +137,8 @@ def plan_with_keys(planned: ShotPlan, keys: Sequence[int]) -> ShotPlan:
     """
     keys = tuple(sorted({0, *keys}))
     frames = planned.frames
-    windows = cut_into_windows(len(frames), planned.model.num_frames, keys)
+    # A model that is given what the key pictures show need not begin at one.
+    windows = cut_into_windows(len(frames), planned.model.num_frames, () if planned.reads_carried else keys)
     before = set(_window_notes(frames, planned.windows, planned.keys))
     notes = (note for note in planned.notes if note not in before)
     return replace(planned, keys=keys, windows=windows, notes=(*notes, *_window_notes(frames, windows, keys)))

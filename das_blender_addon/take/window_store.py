@@ -48,9 +48,12 @@ def kept_window(takes: Path, key: str, folder: Path, count: int) -> JobOutcome |
         files = said.get("files", {})
         if not all(holds(path.parent / name, files.get(name, "")) for name in names):
             continue
-        for name in names:
-            if path.parent != folder:
-                write_whole(folder / name, (path.parent / name).read_bytes())
+        try:
+            for name in names:
+                if path.parent != folder:
+                    write_whole(folder / name, (path.parent / name).read_bytes())
+        except OSError:  # another process has just put a new one in its place
+            continue
         LOGGER.info("the model's frames of a window come from %s", path.parent)
         return JobOutcome(str(said.get("job_id", "")), [folder / name for name in names], said.get("report", {}), [])
     return None

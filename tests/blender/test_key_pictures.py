@@ -279,7 +279,8 @@ def test_part_of_the_windows_that_makes_no_sense_is_one_sentence(turn_scene, sai
 
 def test_command_makes_parts_of_the_windows_and_the_whole_finds_them(turn_scene, server, tmp_path, capsys):
     turn_scene.das.server = ""
-    turn_scene.frame_end, turn_scene.das.key_mode = 52, "FIRST"
+    turn_scene.frame_end, turn_scene.das.key_mode, turn_scene.das.size = 52, "FIRST", "48x48"
+    turn_scene.render.resolution_x = turn_scene.render.resolution_y = 48
     file = str(tmp_path / "shot.blend")
     bpy.ops.wm.save_as_mainfile(filepath=file)
     words = ["render", file, "--server", server.address, "--cache", str(tmp_path / "parts"), "--json"]
@@ -290,3 +291,6 @@ def test_command_makes_parts_of_the_windows_and_the_whole_finds_them(turn_scene,
     assert commands.main(words) == 0
     said = capsys.readouterr().out
     assert '"stage": "composing"' in said and '"stage": "denoising"' not in said, "a window was made again"
+    assert commands.main([*words, "--cache", str(tmp_path / "whole")]) == 0
+    parts, whole = (sorted((tmp_path / name).glob("*/takes/*/frames/*.png")) for name in ("parts", "whole"))
+    assert len(parts) == 52 and [path.read_bytes() for path in parts] == [path.read_bytes() for path in whole]

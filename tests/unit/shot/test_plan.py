@@ -33,12 +33,17 @@ def test_plan_cuts_a_shot_that_is_longer_than_the_models_window_and_says_where()
 
 
 def test_plan_with_keys_cuts_at_them_and_says_which_they_are():
-    made = plan_with_keys(planned(range(10, 24)), [4, 12])
+    alone = model_capability(inputs=[])
+    made = plan_with_keys(planned(range(10, 24), capability=alone), [4, 12])
     assert made.keys == (0, 4, 12) and made.windows == (Window(0, 9, 9), Window(4, 13, 9), Window(9, 14, 5))
     text = " ".join(made.notes)
     assert "Key pictures at the frames 10, 14, 22." in text and "in 3 windows, 10 to 18, 14 to 22, 19 to 23;" in text
     assert "2 windows" not in text and len(set(made.notes)) == len(made.notes)
-    assert plan_with_keys(made, ()) == planned(range(10, 24))
+    assert plan_with_keys(made, ()) == planned(range(10, 24), capability=alone)
+
+
+def test_model_that_is_given_what_key_pictures_show_needs_no_window_that_begins_at_one():
+    assert plan_with_keys(planned(range(10, 24)), [4, 12]).windows == planned(range(10, 24)).windows
 
 
 def test_plan_with_keys_keeps_other_notes():

@@ -51,7 +51,7 @@ def test_shot_with_nothing_in_view_is_refused():
 
 
 def test_every_window_has_a_tracking_video_of_its_own():
-    made = planned(range(10, 24), keys=[4])
+    made = planned(range(10, 24), keys=[4], inputs=[])
     geometry = wall(SIZE, made.frames)
     told = []
     shot = shot_from_geometry(geometry, made, progress=lambda done, of: told.append((done, of)))
@@ -64,7 +64,7 @@ def test_every_window_has_a_tracking_video_of_its_own():
 
 
 def test_passes_are_those_of_the_first_window_that_holds_the_frame():
-    shot = wall_shot(planned(range(10, 24), keys=[4]))
+    shot = wall_shot(planned(range(10, 24), keys=[4], inputs=[]))
     for index in range(14):
         number = 0 if index < 9 else 1 if index < 13 else 2
         video, coverage = shot.passes(10 + index)

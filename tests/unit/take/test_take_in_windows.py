@@ -163,13 +163,12 @@ def test_window_of_a_model_that_reads_a_carried_video_gets_its_part_and_starts_w
 
 
 def test_last_window_is_filled_by_holding_the_last_frame_where_a_key_begins_it(request_of, peer):
-    asked = request_of(shot(num_frames=6, keys=[2, 4], inputs=["carried_video"], keep_detail=False))
+    asked = request_of(shot(num_frames=6, keys=[2, 4]))
     take = run_take(asked, peer.address)
     last = list(peer.jobs)[-1]
     assert (peer.jobs[last].spec.num_frames, peer.jobs[last].spec.kept_frames) == (3, 2)
-    for role in ("tracking_video", "carried_video"):
-        sent = array_of(peer, last, role)
-        np.testing.assert_array_equal(sent[2], sent[1])
+    sent = array_of(peer, last, "tracking_video")
+    np.testing.assert_array_equal(sent[2], sent[1])
     assert levels(take.frames) == [0, 10, 10, 10, 10, 10]
 
 
