@@ -36,6 +36,8 @@ LOGGER = logging.getLogger(__name__)
 ID_DIGITS = 16
 NAME_LIMIT = 40
 """Characters of file and of scene that a folder's name shows; the id alone tells folders apart."""
+OWN = "."
+"""What is stored in the view layer that has the shot's own folder."""
 
 _ids: dict[int, str] = {}
 """Scene (`session_uid`) → its id of this session: undo may take it out of the scene again, and a file that is not saved
@@ -69,13 +71,19 @@ def shot_id(scene, *, in_window: bool | None = None) -> str:
 
 
 def ensure_shot_id(scene) -> None:
-    """Store the scene's id in it; only where its user pressed a button or saves.  A linked scene keeps none."""
+    """Store the scene's id in it, and the folders of its view layers in those, which may be renamed and removed; only
+    where its user pressed a button or saves.  A linked scene keeps none.
+    """
     scene = scene.original
     if scene.library is not None or not hasattr(scene, "das"):
         return
     chosen = shot_id(scene, in_window=True)
     if scene.das.shot_id != chosen:
         scene.das.shot_id = chosen
+    for layer in scene.view_layers:
+        folder = _layer_folder(scene.view_layers, layer)
+        if layer.das_folder != folder:
+            layer.das_folder = folder
     _ids[scene.session_uid] = chosen
 
 
@@ -122,11 +130,38 @@ def shot_folder(scene, cache_folder: str | Path, view_layer: str = "") -> Path:
 
 
 def _below(scene, view_layer: str) -> Path:
-    layer = view_layer or render_layer(scene).name
-    if layer == scene.view_layers[0].name:
-        return Path()
-    safe = _safe(layer)
-    return Path("layers") / (safe if safe == layer else f"{safe}-{hashlib.sha256(layer.encode()).hexdigest()[:8]}")
+    layers = scene.original.view_layers
+    layer = layers[view_layer or render_layer(scene).name]
+    folder = _layer_folder(layers, layer)
+    return Path() if folder == OWN else Path("layers") / folder
+
+
+def _layer_folder(layers, layer) -> str:
+    """The folder of one of the ``layers``: what is stored in it, else a name that no other one has; `OWN` for the
+    shot's own, which the first layer has.
+    """
+    stored = _stored_folder(layers, layer)
+    if stored:
+        return stored
+    taken = {_stored_folder(layers, other) for other in layers if other != layer}
+    if layer == layers[0] and OWN not in taken:
+        return OWN
+    safe = _safe(layer.name)
+    if safe == layer.name and safe not in taken:
+        return safe
+    again = " again" if safe == layer.name else ""  # another layer had this name when it got its folder
+    return f"{safe}-{hashlib.sha256((layer.name + again).encode()).hexdigest()[:8]}"
+
+
+def _stored_folder(layers, layer) -> str:
+    """What `ensure_shot_id` stored in ``layer``, "" for nothing; a copied layer has its origin's, which does not
+    count.
+    """
+    stored = getattr(layer, "das_folder", "")  # a layer has none while the extension is not enabled
+    if not stored or _safe(stored) != stored or stored == "..":
+        return ""
+    first = next(other for other in layers if getattr(other, "das_folder", "") == stored)
+    return stored if first == layer else ""
 
 
 def _shot_folder(scene, cache_folder: str | Path) -> Path:

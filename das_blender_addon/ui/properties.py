@@ -276,11 +276,15 @@ def register():
     """Give every scene its `das` settings and the window manager its session."""
     register_classes(CLASSES)
     bpy.types.Scene.das = PointerProperty(name="Diffusion as Shader", type=DAS_PG_settings)
+    bpy.types.ViewLayer.das_folder = StringProperty(
+        name="Shot Folder", description="By it the view layer's first frames and takes are found", options={"HIDDEN"}
+    )
     bpy.types.WindowManager.das = PointerProperty(name="Diffusion as Shader Session", type=DAS_PG_session)
 
 
 def unregister():
     """Take them away again."""
     del bpy.types.WindowManager.das
+    del bpy.types.ViewLayer.das_folder
     del bpy.types.Scene.das
     unregister_classes(CLASSES)

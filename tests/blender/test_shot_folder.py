@@ -292,3 +292,54 @@ def test_folder_of_an_earlier_version_is_one_scenes(das_scene, cache, tmp_path):
     (cache / "a-shot_1").mkdir(parents=True)
     assert shot_folder.shot_folder(other, cache).name == "a-shot_1"
     assert shot_folder.shot_folder(das_scene, cache).name != "a-shot_1"
+
+
+# ── View layers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def layered(das_scene):
+    """Three view layers whose folders are stored, as after a button or saving."""
+    das_scene.view_layers[0].name = "Front"
+    for name in ("Back", "Glow"):
+        das_scene.view_layers.new(name)
+    shot_folder.ensure_shot_id(das_scene)
+    return das_scene
+
+
+def folders(scene, cache) -> dict[str, str]:
+    whole = shot_folder.shot_folder(scene, cache, scene.view_layers[0].name)
+    root = whole.parents[1] if whole.parent.name == "layers" else whole
+    return {
+        layer.name: shot_folder.shot_folder(scene, cache, layer.name).relative_to(root).as_posix()
+        for layer in scene.view_layers
+    }
+
+
+def test_layers_that_are_renamed_or_left_alone_keep_their_folders(layered, cache):
+    assert folders(layered, cache) == {"Front": ".", "Back": "layers/Back", "Glow": "layers/Glow"}
+    layered.view_layers["Back"].name, layered.view_layers["Front"].name = "Behind", "Before"
+    assert folders(layered, cache) == {"Before": ".", "Behind": "layers/Back", "Glow": "layers/Glow"}
+    layered.view_layers.remove(layered.view_layers["Before"])
+    assert folders(layered, cache) == {"Behind": "layers/Back", "Glow": "layers/Glow"}
+
+
+def test_new_layer_never_has_the_folder_of_another_one(layered, cache):
+    layered.view_layers["Back"].name = "Behind"
+    new = layered.view_layers.new("Back")
+    assert folders(layered, cache)["Behind"] == "layers/Back"
+    assert folders(layered, cache)["Back"].startswith("layers/Back-")
+    new.das_folder = "Glow"  # as a copied layer has it
+    assert folders(layered, cache)["Glow"] == "layers/Glow" and len(set(folders(layered, cache).values())) == 4
+
+
+@pytest.mark.parametrize("stored", ["..", "../../elsewhere", "/etc", "a/b", ""])
+def test_folder_that_a_file_names_is_below_the_shots(layered, cache, stored):
+    layered.view_layers["Back"].das_folder = stored
+    assert folders(layered, cache)["Back"] == "layers/Back"
+
+
+def test_layers_of_a_file_without_stored_folders_go_by_place_and_name(das_scene, cache):
+    das_scene.view_layers.new("Back light")
+    first, second = folders(das_scene, cache).values()
+    assert first == "." and second.startswith("layers/Back_light-")
