@@ -103,16 +103,27 @@ class Detail:
 
         return next(self._shown([index], finish, should_stop))
 
-    def compose_ahead(self, indices: Sequence[int], should_stop: Callable[[], bool]) -> None:
+    def compose_ahead(
+        self,
+        indices: Sequence[int],
+        should_stop: Callable[[], bool],
+        show: Callable[[np.ndarray], None] = lambda _frame: None,
+    ) -> None:
         """Compose as many of the frames ``indices`` as `AHEAD_BYTES` hold, for `compose`; returns when ``should_stop``
-        says so, or at the end.
+        says so, or at the end.  ``show`` is given the first one that is no key picture [H,W,3] u8, at the render's
+        size, as soon as it is there.
         """
         width, height = self.plan.picture_size
         most = AHEAD_BYTES // (width * height * 8)
         wanted = [index for index in indices if index not in self._ahead][: max(0, most - len(self._ahead))]
+        left, top, right, bottom = (int(side) for side in self.plan.pictures.crop)
+        is_told = False
         with suppress(JobCancelled):
             for shown in self._shown(wanted, lambda shown: shown, should_stop):
                 self._ahead[shown.index] = shown
+                if not is_told and shown.index not in self.plan.keys:
+                    show(np.ascontiguousarray(shown.composed.picture[top:bottom, left:right]))
+                    is_told = True
 
     def compose(
         self,

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..client.files import write_whole
 from ..client.leases import Requester
-from ..client.take import JobOutcome, JobRequest, Log, OnEvent, Progress, run_job
+from ..client.take import JobOutcome, JobRequest, Log, OnEvent, Preview, Progress, run_job
 from ..errors import JobCancelled, SettingsError, StorageError
 from ..protocol.png import blob_sha, decode_png, encode_png
 from ..shot.plan import ShotPlan
@@ -183,10 +183,14 @@ class _Making:
             yield
             return
         over = threading.Event()
-        indices = range(len(self._plan.frames))
+        half = len(self._plan.frames) // 2  # a frame from there tells more than the second one
+        indices = [*range(half, len(self._plan.frames)), *range(half)]
         with ThreadPoolExecutor(1, thread_name_prefix="das ahead") as pool:
             ahead = pool.submit(
-                self._request.detail.compose_ahead, indices, lambda: over.is_set() or self._should_stop()
+                self._request.detail.compose_ahead,
+                indices,
+                lambda: over.is_set() or self._should_stop(),
+                lambda frame: self._tell.event(Preview(0, encode_png(frame), "image/png")),
             )
             try:
                 yield

@@ -40,6 +40,11 @@ class Shares:
 
         return tell
 
+    def event(self, event: JobEvent) -> None:
+        """Something that is of the take and of no job."""
+        with self._lock:
+            self._pass_on(event)
+
     @property
     def composing(self) -> Callable[[int, int], None]:
         """What is told how many frames of the shot are composed."""

@@ -328,3 +328,10 @@ def test_error_of_one_frame_ends_the_others_and_is_told():
     with pytest.raises(OSError, match="the frame is gone"):
         composed(detail, painted=painted)
     assert len(asked) < 9
+
+
+def test_first_frame_that_is_composed_ahead_and_no_key_picture_is_shown():
+    detail, shown = detail_of(planned(6, (160, 80), keys=[3])), []
+    detail.compose_ahead([0, 3, 4, 5], lambda: False, shown.append)
+    assert [picture.shape for picture in shown] == [(80, 160, 3)]
+    np.testing.assert_array_equal(shown[0], composed(detail_of(planned(6, (160, 80), keys=[3])))[4])
