@@ -30,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = ("unit", "parity", "e2e", "blender")
 ALL_SUITES = (*SUITES, "binary")
-LIMIT_S = 1500
+LIMIT_S = 2700
 """A suite that takes longer hangs: it is killed and counts as failed."""
 MOST_AT_ONCE = 3
 """Each suite has servers and workers of its own, about 1.5 GB in all."""
