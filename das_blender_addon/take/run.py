@@ -178,13 +178,15 @@ class _Making:
 
     @contextmanager
     def _composing_ahead(self) -> Iterator[None]:
-        """While the model paints, frames are composed as far as the key pictures tell."""
+        """While the model paints, frames are composed as far as the key pictures tell: of a small model, which mostly
+        works on the same processor, only one to look at (all of them: 21 s instead of 18 for 49 frames on two cores).
+        """
         if not self._plan.keeps_detail:
             yield
             return
         over = threading.Event()
         half = len(self._plan.frames) // 2  # a frame from there tells more than the second one
-        indices = [*range(half, len(self._plan.frames)), *range(half)]
+        indices = [half] if self._plan.reads_carried else [*range(half, len(self._plan.frames)), *range(half)]
         with ThreadPoolExecutor(1, thread_name_prefix="das ahead") as pool:
             ahead = pool.submit(
                 self._request.detail.compose_ahead,
