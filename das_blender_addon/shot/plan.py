@@ -122,6 +122,7 @@ def plan(
                 frames,
                 framing,
                 chosen,
+                keeps_detail=keeps_detail,
                 enlarged=model_size != usual_size,
                 follows_picture=follows_picture,
             ),
@@ -202,6 +203,7 @@ def _notes(
     framing: Framing,
     model: ModelCapability,
     *,
+    keeps_detail: bool,
     enlarged: bool,
     follows_picture: bool,
 ) -> Iterator[str]:
@@ -216,10 +218,11 @@ def _notes(
         if max(wider, higher) > 1.0:
             side = "width" if wider > higher else "height"
             sees = f"sees {max(wider, higher):.2f} times the {side} of the shot"
-        yield (
-            f"The model makes {model_width}×{model_height} and {sees}; the result is cropped to the shot and resized "
-            f"(Lanczos) to {framing.render_size[0]}×{framing.render_size[1]}."
-        )
+        width, height = framing.render_size
+        becomes = "the result is cropped to the shot and resized (Lanczos) to"
+        if keeps_detail:
+            becomes = "the key pictures' own pixels are carried along, and it fills what they do not show, at"
+        yield f"The model makes {model_width}×{model_height} and {sees}; {becomes} {width}×{height}."
     if follows_picture:
         yield f"The automatic size is {model_width}×{model_height}, the first frame's that is there."
     if enlarged:

@@ -186,7 +186,9 @@ class _Making:
             return
         over = threading.Event()
         half = len(self._plan.frames) // 2  # a frame from there tells more than the second one
-        indices = [half] if self._plan.reads_carried else [*range(half, len(self._plan.frames)), *range(half)]
+        indices = [*range(half, len(self._plan.frames)), *range(half)]
+        if self._plan.reads_carried:
+            indices = [index for index in indices if index not in self._plan.keys][:1]
         with ThreadPoolExecutor(1, thread_name_prefix="das ahead") as pool:
             ahead = pool.submit(
                 self._request.detail.compose_ahead,
