@@ -31,6 +31,7 @@ from .shot.settings import resolve_settings
 from .take import drive, recent
 from .take.finished import FinishedTake
 from .take.pixels import border, bottom_up, linear_from_srgb, read_frame
+from .tracking.coverage import straight_colours
 
 LOGGER = logging.getLogger(__name__)
 TRACKING_PASS = "DAS Tracking"
@@ -148,11 +149,14 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         part = border(scene.render, picture.shape[1], picture.shape[0], result.resolution_x, result.resolution_y)
         passes = result.layers[0].passes
         combined = np.ones((result.resolution_y, result.resolution_x, 4), np.float32)
+        alpha = coverage[part] / np.float32(255.0)
+        if scene.render.film_transparent:
+            picture = straight_colours(picture, coverage)
         combined[..., :3] = working_from_rec709(linear_from_srgb(picture[part]))
         if scene.render.film_transparent:
-            combined *= coverage[part][..., None]  # premultiplied, as Blender's engines give it
+            combined *= alpha[..., None]  # premultiplied, as Blender's engines give it
         passes["Combined"].rect.foreach_set(bottom_up(combined))
-        for name, values in ((TRACKING_PASS, tracking[part] / np.float32(255.0)), (COVERAGE_PASS, coverage[part])):
+        for name, values in ((TRACKING_PASS, tracking[part] / np.float32(255.0)), (COVERAGE_PASS, alpha)):
             if name in passes.keys():
                 passes[name].rect.foreach_set(bottom_up(values))
         self.end_result(result)

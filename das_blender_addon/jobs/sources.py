@@ -57,6 +57,7 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
         owner=owner_of(scene, folder),
         shading=shading_digest(scene.original, render_layer(scene.original)),
         blender=bpy.app.version_string,
+        transparent_film=scene.render.film_transparent,
         in_window=not bpy.app.background,
     )
 

@@ -23,17 +23,19 @@ MAX_PIXELS = 1 << 26
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 _NONE, _SUB, _UP, _AVERAGE, _PAETH = range(5)
 _ZLIB_LEVEL = 3
 
 
 def encode_png(frame: np.ndarray) -> bytes:
     """``frame`` ``[H,W,3]`` uint8 (sRGB-coded, rows top-down) as an 8-bit RGB PNG, ``[H,W,4]`` (straight alpha) as an
-    8-bit RGBA one; equal pixels give equal bytes.
+    8-bit RGBA one, ``[H,W,1]`` as an 8-bit grey one; equal pixels give equal bytes.
     """
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4) or 0 in frame.shape:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in _COLOUR_TYPES or 0 in frame.shape:
         raise SettingsError(
-            f"A PNG is made of [H,W,3] or [H,W,4] uint8, not {list(frame.shape)} {frame.dtype}; convert the frame."
+            f"A PNG is made of [H,W,1], [H,W,3] or [H,W,4] uint8, not {list(frame.shape)} {frame.dtype}; convert the "
+            "frame."
         )
     height, width, channels = frame.shape
     sub = frame.copy()
@@ -48,7 +50,7 @@ def encode_png(frame: np.ndarray) -> bytes:
     rows = np.empty((height, 1 + channels * width), np.uint8)
     rows[:, 0] = np.where(use_up, _UP, _SUB)
     rows[:, 1:] = np.where(use_up[:, None], up.reshape(height, -1), sub.reshape(height, -1))
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 6, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
     packed = zlib.compress(memoryview(rows.reshape(-1)), _ZLIB_LEVEL)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 

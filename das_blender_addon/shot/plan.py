@@ -29,7 +29,8 @@ class ShotPlan:
     model's.  ``keeps_detail``: the key pictures' own pixels are carried along wherever their surfaces are seen.
     ``pictures``: where the shot's picture lies in its key pictures; those have the render's density where detail is
     kept, else they are the model's pictures.  ``keys``: frames (0-based) of the key pictures, increasing, from 0 on.
-    ``pixel_aspect``: (x, y) of the render's pixels.  ``notes``: all of it in words, one sentence each.
+    ``pixel_aspect``: (x, y) of the render's pixels.  ``transparent_film``: what no surface covers has alpha 0.
+    ``notes``: all of it in words, one sentence each.
     """
 
     frames: tuple[int, ...]
@@ -43,6 +44,7 @@ class ShotPlan:
     pixel_aspect: tuple[float, float]
     model: ModelCapability
     notes: tuple[str, ...]
+    transparent_film: bool = False
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -80,6 +82,7 @@ def plan(
     picture_size: tuple[int, int] | None = None,
     large_if_fast: bool = False,
     keep_detail: bool | None = None,
+    transparent_film: bool = False,
 ) -> ShotPlan:
     """Fit a shot to a model of a server: as few windows as hold it, the size nearest to its shape.
 
@@ -116,6 +119,7 @@ def plan(
         pictures=picture_framing(framing) if keeps_detail else framing,
         keys=(0,),
         pixel_aspect=tuple(pixel_aspect),
+        transparent_film=bool(transparent_film),
         model=chosen,
         notes=(
             *_notes(

@@ -96,6 +96,7 @@ def plan_shot(
         picture_size=picture_size,
         large_if_fast=not bpy.app.background,
         keep_detail=keep_detail,
+        transparent_film=scene.render.film_transparent,
     )
     return plans.plan_with_keys(planned, [frames.index(key) for key in keys])
 

@@ -103,14 +103,14 @@ def shot_from_geometry(
         videos.append(tracking)
         done += window.count
     check_in_view(videos[0])
-    wants_geometry = plan.keeps_detail or plan.reads_carried
+    carries = plan.keeps_detail or plan.reads_carried
     return ShotTracking(
         plan=plan,
         videos=tuple(videos),
         views=tuple(picture_view(geometry, plan, key) for key in plan.keys),
         cameras=picture_cameras(geometry, plan),
-        geometry=geometry if wants_geometry else None,
-        digest=geometry_digest(geometry) if wants_geometry else "",
+        geometry=geometry if carries or plan.transparent_film else None,
+        digest=geometry_digest(geometry) if carries else "",
         timings={"tracking": time.perf_counter() - started},
     )
 

@@ -4,6 +4,7 @@
     <shot folder>/takes/<key>/
         take.json        written last: what was asked, what the server reported, and the SHA-256 of every other file
         frames/0001.png  the shot's frames at the render size
+        coverage/0001.png    where they show a surface: their alpha where the film is transparent
         model/0001.png   the model's frames: as received, or joined where there are several windows
         windows/01/0001.png …    the frames of each of several windows as received
         tracking/0001.png, first_frame.png    what they were made from
@@ -74,8 +75,10 @@ class Take:
     """A finished take.
 
     ``frames``: one PNG per frame of the shot, at the render size; ``model_frames`` and ``tracking_frames``: the same
-    at the model's size.  ``frame_numbers``: their Blender frames.  ``report``: what decided the pixels and what the
-    server says of the job.  ``timings``: seconds per station of its making.  ``cached``: nothing had to be rendered.
+    at the model's size.  ``coverage``: a grey PNG per frame at the render size, how much of each pixel shows a surface;
+    none in a take that has that at the model's size only.  ``frame_numbers``: their Blender frames.  ``report``: what
+    decided the pixels and what the server says of the job.  ``timings``: seconds per station of its making.
+    ``cached``: nothing had to be rendered.
     """
 
     key: str
@@ -83,6 +86,7 @@ class Take:
     frames: tuple[Path, ...]
     model_frames: tuple[Path, ...]
     tracking_frames: tuple[Path, ...]
+    coverage: tuple[Path, ...]
     first_frame: Path
     frame_numbers: tuple[int, ...]
     job_id: str
@@ -196,7 +200,10 @@ def take_request(
     if detail is not None:
         decides.append(shot.digest)
     job_key = _digest(*decides)
-    key = _digest(job_key, json.dumps([plan.render_size, plan.framing.crop, plan.keeps_detail, COMPOSITION]))
+    made_of = [plan.render_size, plan.framing.crop, plan.keeps_detail, COMPOSITION]
+    if plan.transparent_film:
+        made_of.append("alpha")
+    key = _digest(job_key, json.dumps(made_of))
     return TakeRequest(
         key=key,
         job_key=job_key,
@@ -291,7 +298,7 @@ def load_take(folder: Path) -> Take | None:
         return None
     try:
         take = take_of(folder, said, cached=True)
-        for path in (*take.frames, *take.model_frames, *take.tracking_frames, take.first_frame):
+        for path in (*take.frames, *take.model_frames, *take.tracking_frames, *take.coverage, take.first_frame):
             if not holds(path, said["files"][path.relative_to(folder).as_posix()]):
                 LOGGER.warning("the take %s is damaged: %s is not what it was", take.key, path)
                 return None
@@ -311,6 +318,7 @@ def take_of(folder: Path, said: dict, *, cached: bool) -> Take:
         frames=paths("frames"),
         model_frames=paths("model"),
         tracking_frames=paths("tracking"),
+        coverage=paths("coverage") if "coverage/0001.png" in said["files"] else (),
         first_frame=folder / "first_frame.png",
         frame_numbers=tuple(said["frame_numbers"]),
         job_id=said["job_id"],

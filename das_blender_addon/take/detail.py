@@ -129,12 +129,13 @@ class Detail:
         self,
         indices: Sequence[int],
         painted: Callable[[int], np.ndarray],
-        take: Callable[[int, np.ndarray], None],
+        take: Callable[[int, np.ndarray, np.ndarray], None],
         *,
         progress: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Call ``take(index, frame)`` with each of the frames ``indices`` [H,W,3] u8 at the render's size.
+        """Call ``take(index, frame, covered)`` with each of the frames ``indices`` at the render's size: [H,W,3] u8,
+        and [H,W] bool where it sees a surface.
 
         ``painted(index)`` [H,W,3] u8 at the model's size: what the model has made of it.  Both are called from several
         threads, for each frame once.  Raises `JobCancelled`.
@@ -150,7 +151,8 @@ class Detail:
             if not shown.composed.known.all():
                 painting = enlarge(painted(shown.index), box, plan.picture_size)
                 whole = painted_over(shown.composed, shown.inverse_depth, painting, share)
-            take(shown.index, np.ascontiguousarray(whole[top:bottom, left:right]))
+            seen = shown.inverse_depth > 0.0
+            take(shown.index, *(np.ascontiguousarray(part[top:bottom, left:right]) for part in (whole, seen)))
 
         there = [self._ahead.pop(index) for index in indices if index in self._ahead]
         with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:

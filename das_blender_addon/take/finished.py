@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import DasError, StorageError
 from ..protocol.png import decode_png, encode_png
 from ..shot.tracked import ShotTracking
+from ..tracking.coverage import straight_colours
 from .cache import Take
 
 
@@ -48,22 +50,33 @@ class FinishedTake:
         return self.take.frames[self.take.frame_numbers.index(frame)]
 
     def passes(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tracking video u8 [H,W,3] and coverage bool [H,W] of ``frame`` at the render size, nearest neighbours."""
+        """Tracking video u8 [H,W,3] of ``frame`` at the render size, nearest neighbours, and how much of each pixel
+        shows a surface, u8 [H,W].
+        """
         plan, (tracking, coverage) = self.shot.plan, self.shot.passes(frame)
         left, top, right, bottom = plan.framing.crop
         columns = _nearest(left, right, plan.render_size[0])[None, :]
         rows = _nearest(top, bottom, plan.render_size[1])[:, None]
-        return tracking[rows, columns], coverage[rows, columns]
+        if self.take.coverage:
+            return tracking[rows, columns], _read(self.take.coverage[self.frames.index(frame)])
+        return tracking[rows, columns], np.where(coverage[rows, columns], np.uint8(255), np.uint8(0))
 
     def cut_out(self, frame: int) -> bytes:
         """The picture of the Blender frame ``frame`` as a PNG that is transparent where no surface is seen."""
         return cut_out(self.path(frame).read_bytes(), self.passes(frame)[1])
 
 
-def cut_out(png: bytes, coverage: np.ndarray) -> bytes:
-    """The picture ``png`` as a PNG with alpha: where ``coverage`` (bool [H,W]) is not, it is transparent black."""
-    alpha = np.where(coverage, np.uint8(255), np.uint8(0))[..., None]
-    return encode_png(np.concatenate((decode_png(png) * coverage[..., None], alpha), axis=2))
+def cut_out(png: bytes, alpha: np.ndarray) -> bytes:
+    """The picture ``png``, over black, as a PNG with ``alpha`` (u8 [H,W]) and straight colours."""
+    return encode_png(np.concatenate((straight_colours(decode_png(png), alpha), alpha[..., None]), axis=2))
+
+
+def _read(path: Path) -> np.ndarray:
+    """The grey picture ``path`` [H,W] u8.  Raises `StorageError`."""
+    try:
+        return decode_png(path.read_bytes())[..., 0]
+    except (OSError, DasError) as error:
+        raise StorageError(f"{path} of the take cannot be read; delete its folder to render it again.") from error
 
 
 def _nearest(low: float, high: float, count: int) -> np.ndarray:

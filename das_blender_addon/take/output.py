@@ -2,8 +2,8 @@
 """The folder that a command writes frames into: what an earlier take of the shot left there.  No Blender in here.
 
 A frame is known to be ours by its content, which a take in the shot's cache still has, cut out where the film was
-transparent.  Only a take that the new one
-replaces counts: one that shares a frame with it.  Frames of other chunks of the shot, and of others, are left alone.
+transparent.  Only a take that the new one replaces counts: one that shares a frame with it.  Frames of other chunks of
+the shot, and of others, are left alone.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _sha_of_copy(path: Path, frame: Path, sha: str) -> str:
         if blob_sha(content) == sha:
             return sha
         alpha = alpha_of_png(content)
-        if alpha is not None and holds(frame, sha) and cut_out(frame.read_bytes(), alpha > 0) == content:
+        if alpha is not None and holds(frame, sha) and cut_out(frame.read_bytes(), alpha) == content:
             return blob_sha(content)
     except (OSError, DasError, ValueError):  # no frame of ours
         pass

@@ -211,6 +211,7 @@ def plan_shot(
         picture_size=picture_size,
         large_if_fast=facts.in_window,
         keep_detail=settings.compose,
+        transparent_film=facts.transparent_film,
     )
 
 

@@ -25,6 +25,7 @@ from ..errors import JobCancelled, SettingsError, StorageError
 from ..protocol.png import blob_sha, decode_png, encode_png
 from ..shot.plan import ShotPlan
 from ..shot.windows import owners
+from ..tracking.coverage import coverage
 from ..tracking.framing import crop_and_resize
 from .anew import beside
 from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, job_key, take_of
@@ -161,6 +162,8 @@ class _Making:
         # 2. The shot's frames.
         self._join(made)
         self._write_frames()
+        if self._plan.transparent_film:
+            self._write_alpha()
         # 3. What they were made from.
         for name, frame in zip(self._names, self._plan.frames, strict=True):
             _check_stop(self._should_stop)
@@ -290,8 +293,10 @@ class _Making:
         def model_frame(index: int) -> bytes:
             return (request.folder / "model" / self._names[index]).read_bytes()
 
-        def keep(index: int, frame: np.ndarray) -> None:
+        def keep(index: int, frame: np.ndarray, covered: np.ndarray | None = None) -> None:
             write_whole(request.folder / "frames" / self._names[index], encode_png(frame))
+            if covered is not None and not self._plan.transparent_film:
+                self._write_coverage(index, np.where(covered, np.uint8(255), np.uint8(0)))
 
         if self._plan.keeps_detail:
             request.detail.compose(
@@ -308,6 +313,16 @@ class _Making:
                 write_whole(request.folder / "frames" / name, model_frame(index))
             else:
                 keep(index, crop_and_resize(_pixels(model_frame(index))[None], framing)[0])
+
+    def _write_alpha(self) -> None:
+        geometry = self._request.shot.geometry
+        if geometry is None:
+            raise SettingsError("The shot has no geometry to take the alpha of its film from; export it again.")
+        for index in range(len(self._names)):
+            self._write_coverage(index, coverage(geometry, index, smooth=True, should_stop=self._should_stop))
+
+    def _write_coverage(self, index: int, covered: np.ndarray) -> None:
+        write_whole(self._request.folder / "coverage" / self._names[index], encode_png(covered[..., None]))
 
 
 @dataclass(frozen=True)
@@ -343,6 +358,8 @@ def _description(request: TakeRequest, made: list[Made], names: list[str], timin
     plan, spec = request.plan, made[0].job.spec
     parts = {one.part: [path.name for path in one.outcome.frames] for one in made}
     parts |= {part: names for part in ("frames", "model", "tracking")}
+    if plan.keeps_detail or plan.transparent_film:
+        parts["coverage"] = names
     kept = [f"{part}/{name}" for part, held in sorted(parts.items()) for name in held] + ["first_frame.png"]
     files = {name: blob_sha((request.folder / name).read_bytes()) for name in kept}
     return {

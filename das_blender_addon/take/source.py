@@ -30,7 +30,9 @@ class SceneFacts:
     ``view_layer``: the layer that the job is about; ``layer_apart``: its name where the scene has others, else "".
     ``look``: of `scene.colours.kept_look`.  ``owner``: whose painted pictures count.
     ``shading``: digest of what a window compares to see that a picture is stale.  ``file``: the .blend, or "".
-    ``in_window``: somebody is looking: sizes may follow the machine's speed.
+  
+    ``transparent_film``: what no surface covers has alpha 0.  ``in_window``: somebody is looking: sizes may follow the
+    machine's speed.
     """
 
     name: str
@@ -44,6 +46,7 @@ class SceneFacts:
     owner: Owner
     shading: str
     blender: str
+    transparent_film: bool
     in_window: bool
 
 

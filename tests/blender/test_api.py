@@ -239,7 +239,7 @@ def test_render_take_crops_and_resizes_to_the_render(shot, server, painted, tmp_
     take = api.render_take(shot, server=server.address, folder=tmp_path, first_frame=painted, size=MODEL_SIZE)
     assert decode_png(take.frames[0].read_bytes()).shape == (50, 150, 3)
     assert decode_png(take.model_frames[0].read_bytes()).shape == (64, 96, 3)
-    assert any("cropped" in note for note in take.report["notes"])
+    assert any("carried along" in note and "150×50" in note for note in take.report["notes"])
     said = json.loads((take.folder / "take.json").read_text())
     assert said["report"]["render_size"] == [150, 50]
 

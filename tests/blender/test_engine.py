@@ -18,6 +18,7 @@ from das_blender_addon.errors import StorageError
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.take import recipes
 from das_blender_addon.take.pixels import read_frame
+from das_blender_addon.tracking.coverage import straight_colours
 from tests.support.exr import read_exr
 from tests.support.scenes import add_camera
 from tests.support.server import running_server
@@ -198,10 +199,14 @@ def test_alpha_is_the_coverage_where_the_film_is_transparent(shot, transparent):
     shot.frame_start = shot.frame_end = 5
     bpy.ops.render.render(animation=True)
     written_pixels = pixels_of(written(shot)[0])
-    frame = picture(api.render_take(shot).frames[4])
-    seen = coverage if transparent else np.ones_like(coverage)
-    np.testing.assert_array_equal(written_pixels[..., 3], np.where(seen, 255, 0))
-    np.testing.assert_array_equal(written_pixels[..., :3], np.where(seen[..., None], frame, 0))
+    take = api.render_take(shot)
+    frame, alpha = picture(take.frames[4]), picture(take.coverage[4])[..., 0]
+    if transparent:
+        assert (alpha[coverage] > 0).all() and (alpha[~coverage] < 255).all()
+        assert 0.9 < (alpha / 255 == coverage).mean() < 1.0
+        frame = straight_colours(frame, alpha)
+    np.testing.assert_array_equal(written_pixels[..., 3], alpha if transparent else 255)
+    np.testing.assert_array_equal(written_pixels[..., :3], frame)
 
 
 def pixels_of(path: Path) -> np.ndarray:

@@ -197,7 +197,7 @@ def test_render_animation_gives_what_the_command_gives(files, by_commands, asked
 def test_job_of_a_window_gives_what_the_command_gives(files, by_commands, asked, name):
     by_window(files[name], asked)
     made = takes(asked, name, files)
-    assert len(made) == 3 * LAST + 1 and made == takes(by_commands, name, files)
+    assert len(made) == 4 * LAST + 1 and made == takes(by_commands, name, files)
 
 
 def test_parts_that_are_made_at_once_give_what_the_command_gives(files, by_commands, asked, monkeypatch):

@@ -55,7 +55,7 @@ def make(scene, layer: str, folder, meanwhile=lambda: None) -> None:
     frame.touch()
     first = (folder / "first.png").read_bytes()
     report = {"key_pictures": [{"frame": 1, "sha256": blob_sha(first)}]}
-    take = Take(layer, folder, (frame,), (), (), folder / "first.png", (1,), "", report, {})
+    take = Take(layer, folder, (frame,), (), (), (), folder / "first.png", (1,), "", report, {})
     asked = unchanged.now(scene, layer, resolve_settings(scene))
     meanwhile()
     unchanged.keep(asked, FinishedTake(take, None))

@@ -278,5 +278,5 @@ def test_bomb_is_not_unpacked_beyond_the_size():
     ids=lambda frame: f"{frame.shape} {frame.dtype}",
 )
 def test_array_that_is_no_frame_is_refused(frame):
-    with pytest.raises(SettingsError, match=r"made of \[H,W,3\] or \[H,W,4\] uint8"):
+    with pytest.raises(SettingsError, match=r"made of \[H,W,1\], \[H,W,3\] or \[H,W,4\] uint8"):
         encode_png(frame)

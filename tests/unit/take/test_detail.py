@@ -41,9 +41,9 @@ def composed(detail, indices=None, painted=None, **options):
     painting = np.full((height, width, 3), 128, np.uint8)
     made, lock = {}, threading.Lock()
 
-    def take(index, frame):
+    def take(index, frame, covered):
         with lock:
-            assert index not in made
+            assert index not in made and covered.shape == frame.shape[:2] and covered.dtype == bool
             made[index] = frame
 
     indices = range(len(detail.plan.frames)) if indices is None else indices
