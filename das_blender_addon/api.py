@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from .jobs.scripting import (
     add_to_sequencer,
+    check_shot,
     ensure_first_frame,
     export_dataset,
     export_shot,
@@ -44,6 +45,7 @@ __all__ = [
     "TakeRequest",
     "TakeSettings",
     "add_to_sequencer",
+    "check_shot",
     "ensure_first_frame",
     "export_dataset",
     "export_shot",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``blender --command das doctor|preview|keys|render|dataset …``; ``python -m das_blender_addon …``
-does the same with Blender as a module.
+"""The command line: ``blender --command das doctor|check|preview|keys|render|dataset …``; ``python -m
+das_blender_addon …`` does the same with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `shot.settings.resolve_settings`).  What
 cannot work is refused before any work begins, where that can be known.  A failure ends with one sentence on stderr and
@@ -77,6 +77,31 @@ def doctor(scene, arguments, voice: Voice, should_stop) -> int:
     if voice.as_json:
         voice.result("", exit_code=status)
     return status
+
+
+def check(scene, arguments, voice: Voice, should_stop) -> int:
+    """Say all that is to be known of the shot before it costs time on a GPU; needs no server.  The exit code is that of
+    what a render would be refused for, 0 where it would not.
+    """
+    settings = resolve_settings(scene)
+    report = drive.finish(of_scene.checked_shot(scene, settings), on_status=voice.status, should_stop=should_stop)
+    for finding in report.findings:
+        voice.finding(finding)
+    voice.result(
+        "" if report.findings else "Nothing to say.",
+        exit_code=report.exit_code,
+        frames=report.frames,
+        curves=None if report.curves is None else _curves(report.curves),
+        notes=report.notes,
+    )
+    return report.exit_code
+
+
+def _curves(curves) -> dict:
+    """The curves of a shot, for programs."""
+    return {
+        name: [round(float(value), 4) for value in getattr(curves, name)] for name in ("covered", "unseen", "motion")
+    }
 
 
 def preview(scene, arguments, voice: Voice, should_stop) -> int:
@@ -184,7 +209,7 @@ def _where(frames) -> str:
     return f"{len(frames)} frame{'s' if len(frames) > 1 else ''} in {frames[0].parent}"
 
 
-COMMANDS = {run.__name__: run for run in (doctor, preview, keys, render, dataset)}
+COMMANDS = {run.__name__: run for run in (doctor, check, preview, keys, render, dataset)}
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from .ui import (
     properties,
     saving,
     server_answers,
+    shot_check,
     timeline,
 )
 
@@ -47,6 +48,7 @@ MODULES = (
     model_menu,
     panels,
     key_pictures,
+    shot_check,
     timeline,
     commands,
 )

@@ -36,7 +36,7 @@ SWITCHES = ("--new-first-frame", "--anew")
 
 
 def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
-    """The parser of the program ``name`` for its ``commands``: doctor, preview, keys, render and dataset."""
+    """The parser of the program ``name`` for its ``commands``: doctor, check, preview, keys, render and dataset."""
     whole = argparse.ArgumentParser(prog=name, description="Diffusion as Shader from the command line.")
     parts = whole.add_subparsers(required=True, metavar="|".join(commands))
     for word, run in commands.items():

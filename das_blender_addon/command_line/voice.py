@@ -15,6 +15,7 @@ from dataclasses import asdict
 
 from ..doctor import Check
 from ..errors import DasError
+from ..shot.findings import Finding
 from ..take.drive import Status
 
 
@@ -57,6 +58,15 @@ class Voice:
         else:
             hint = f"\n      → {check.hint}" if check.hint else ""
             self._say(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.words}{hint}")
+
+    def finding(self, finding: Finding) -> None:
+        """One thing to know of a shot."""
+        if self.as_json:
+            self._json({"event": "finding", **asdict(finding)})
+            return
+        objects = f" ({', '.join(finding.objects)})" if finding.objects else ""
+        remedy = f"\n         → {finding.remedy}" if finding.remedy else ""
+        self._say(f"{finding.level:7}  {finding.words}{objects}{remedy}")
 
     def error(self, error: BaseException, exit_code: int) -> None:
         """Why it failed, on stderr; as JSON on stdout."""

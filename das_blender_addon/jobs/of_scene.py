@@ -14,17 +14,19 @@ from pathlib import Path
 import bpy
 
 from ..child.fitting import check_picture
-from ..errors import FirstFrameError
+from ..errors import FirstFrameError, SceneError
 from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
 from ..scene.layers import render_layer
 from ..shot import scene_shot
+from ..shot.findings import ShotReport, refusal, sorted_findings
 from ..shot.open_pictures import strokes_on
 from ..shot.picture_size import own_picture_size
 from ..shot.pictures import Owner, painted_pictures
 from ..shot.resolved import KeyChoice, ResolvedSettings
+from ..shot.scene_findings import findings_of_scene
 from ..shot.server_consent import check_server
 from ..shot.shot_folder import shot_folder
-from ..take import key_recipes, recipes
+from ..take import check_recipe, key_recipes, recipes
 from ..take.drive import Recipe
 from ..take.reporter import OnEvent
 from . import unchanged
@@ -150,6 +152,27 @@ def tracking_preview(scene, settings: ResolvedSettings, *, in_child: bool | None
     """The tracking video of the shot as PNG files; returns their paths."""
     facts = facts_of(scene, settings)
     return recipes.tracking_preview(facts, settings, source_of(scene, facts.view_layer, in_child=in_child))
+
+
+def checked_shot(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
+    """All that is to be known of the shot before it costs time on a GPU; returns a `ShotReport`."""
+    known = findings_of_scene(scene, settings.frames[-1])
+    try:
+        facts = facts_of(scene, settings)
+        settings = _with_strokes(scene, settings, facts.view_layer)
+        source = source_of(scene, facts.view_layer, in_child=in_child)
+    except SceneError as error:
+        return _only(ShotReport(sorted_findings([*known, refusal(error)])))
+    try:
+        check_first_frame(facts.folder, facts.owner, settings)
+    except FirstFrameError as error:
+        known.append(refusal(error))
+    return check_recipe.checked(facts, settings, source, known)
+
+
+def _only(result) -> Recipe:
+    yield None
+    return result
 
 
 def plan_shot(scene, settings: ResolvedSettings, capabilities):

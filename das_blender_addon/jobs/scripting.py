@@ -21,6 +21,7 @@ from ..scene import sequencer
 from ..scene.appearance import shading_digest
 from ..scene.colours import kept_look
 from ..scene.layers import layer_apart, render_layer
+from ..shot.findings import ShotReport
 from ..shot.first_frame import FirstFrameWish
 from ..shot.machine import check_online_access
 from ..shot.pictures import FirstFrame
@@ -215,6 +216,24 @@ def render_take(
     chosen = replace(_chosen_settings(scene, server, frames, folder, settings), part=None)
     recipe = of_scene.take(scene, chosen, step, on_event=on_event, server_named=server is not None)
     return finish(recipe, should_stop=should_stop).take
+
+
+def check_shot(
+    scene,
+    *,
+    server: str | None = None,
+    folder: str | Path | None = None,
+    should_stop: ShouldStop | None = None,
+    **settings,
+) -> ShotReport:
+    """All that is to be known of the shot before it costs time on a GPU: ``.findings`` (`shot.findings.Finding`), the
+    gravest first, ``.curves`` over ``.frames``, ``.exit_code``; blocks, asks no server.
+
+    Nothing that a render would be refused for is raised: it is in the list.  The arguments as in `render_take`.  Raises
+    `SettingsError` and `JobCancelled`.
+    """
+    chosen = _chosen_settings(scene, server, None, folder, settings)
+    return finish(of_scene.checked_shot(scene, chosen), should_stop=should_stop)
 
 
 def key_pictures(

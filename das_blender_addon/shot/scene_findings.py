@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an open scene itself tells of a shot before anything is exported: read only, nothing takes time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..errors import DasError
+from ..scene import sequencer
+from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
+from ..scene.colours import colour_warning
+from ..scene.drivers import check_drivers
+from ..scene.lacking import lacking
+from ..scene.simulations import unbaked
+from .findings import NOTE, WARNING, Finding, refusal
+
+
+def findings_of_scene(scene, last: int) -> list[Finding]:
+    """Of ``scene``, whose shot ends at the frame ``last``."""
+    found: list[Finding] = []
+    for check in (check_one_view, _check_camera, check_drivers):
+        found += _refused(lambda check=check: check(scene))
+    found += _of_simulations(scene, last)
+    found += [Finding("file.lacks", WARNING, f"{clause}.", "It may render, and look wrong.") for clause in lacking()]
+    if sequencer.hides_engine(scene):
+        found.append(
+            Finding(
+                "scene.strips",
+                WARNING,
+                "The scene has strips, and Blender renders them instead of the shot.",
+                "Turn off Post Processing › Sequencer.",
+            )
+        )
+    words = colour_warning(scene)
+    if words:
+        found.append(Finding("scene.colours", WARNING, f"{words}.", "Keep Look puts the look into the pictures."))
+    found += _of_pictures(scene)
+    return found
+
+
+def _refused(check: Callable[[], object]) -> list[Finding]:
+    try:
+        check()
+    except DasError as error:
+        return [refusal(error)]
+    return []
+
+
+def _check_camera(scene) -> None:
+    camera = active_camera(scene, scene.frame_current)
+    camera_from_blender(camera, *render_size(scene), aspect=pixel_aspect(scene))
+
+
+def _of_simulations(scene, last: int) -> Iterator[Finding]:
+    names = [one.name for one in unbaked(scene) if one.start <= last]
+    if names:
+        yield Finding(
+            "scene.unbaked",
+            WARNING,
+            f"Not baked, and so simulated from the first frame on: {', '.join(names)}.",
+            "Bake them, so that every job and every machine gets the same.",
+        )
+
+
+def _of_pictures(scene) -> Iterator[Finding]:
+    """What only a picture can show, and tracking does not."""
+    camera = scene.camera
+    if camera is not None and camera.type == "CAMERA" and camera.data.dof.use_dof:
+        yield Finding(
+            "scene.depth_of_field",
+            NOTE,
+            "Depth of field is in the pictures that Blender renders; tracking follows every point sharply.",
+            objects=(camera.name,),
+        )
+    if scene.render.use_motion_blur:
+        yield Finding("scene.motion_blur", NOTE, "Motion blur does not show in the shot's pictures.")
+    holdouts = tuple(shape.name for shape in scene.objects if shape.is_holdout and not shape.hide_render)
+    if holdouts:
+        yield Finding("scene.holdout", NOTE, "Holdouts cut holes into the tracking video.", objects=holdouts)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report of a shot before it costs time on a GPU, as a recipe.  No Blender in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..client import known_servers
+from ..errors import DasError, JobCancelled
+from ..shot.findings import Finding, ShotReport, findings_of_curves, refusal, sorted_findings
+from ..shot.plan import ShotPlan
+from ..shot.resolved import ResolvedSettings
+from ..tracking.shot_curves import shot_curves
+from .cache import TakeSettings, job_spec
+from .drive import Recipe, in_thread
+from .recipes import plan_shot, with_key_frames
+from .reporter import Reporter
+from .source import SceneFacts, Source
+
+SPANS = {"exporting": (0.0, 0.7), "key pictures": (0.7, 0.8)}
+
+
+def checked(
+    facts: SceneFacts, settings: ResolvedSettings, source: Source, known: Sequence[Finding] = ()
+) -> Recipe:
+    """Everything that is to be known of the shot, in one list; asks no server.  Returns a `ShotReport`.
+
+    ``known``: what the scene told already.  What refuses the shot is in the list; nothing but a cancel is raised.
+    """
+    findings, report = list(known), Reporter(spans=SPANS)
+    planned: ShotPlan | None = None
+    try:
+        planned = _planned(facts, settings)
+    except DasError as error:
+        findings.append(refusal(error))
+    try:
+        geometry = yield from source.export(settings.frames, facts.render_size, report)
+        keys = [settings.frames.index(choice.frame) for choice in settings.key_pictures or ()]
+        if planned is not None:
+            planned = yield from with_key_frames(planned, geometry, settings, report)
+            keys = list(planned.keys)
+        curves = yield from in_thread(lambda stop, _say: shot_curves(geometry, keys, should_stop=stop))
+    except JobCancelled:
+        raise
+    except DasError as error:
+        return ShotReport(sorted_findings([*findings, refusal(error)]))
+    finally:
+        source.close()
+    frames = tuple(settings.frames[index] for index in curves.frame_indices)
+    height = None if planned is None else planned.model_size[1]
+    findings += findings_of_curves(curves, frames, height)
+    return ShotReport(sorted_findings(findings), frames, curves, () if planned is None else planned.notes)
+
+
+def _planned(facts: SceneFacts, settings: ResolvedSettings) -> ShotPlan | None:
+    """What would be sent, None where nobody has asked the server yet.  Raises what a render would."""
+    capabilities = known_servers.known_capabilities(settings.server)
+    if capabilities is None:
+        return None
+    planned = plan_shot(facts, settings, capabilities)
+    job_spec(planned, TakeSettings.from_resolved(settings))
+    return planned

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""*Check Shot*: all that is to be known of a shot before it costs time on a GPU, in a panel of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+
+from ..jobs import of_scene
+from ..shot.findings import ERROR, WARNING, ShotReport
+from ..shot.settings import resolve_settings
+from .drawing import say, thumbnail
+from .job_operators import JobOperator, redraw
+from .key_plot import keep_picture, plot
+from .panel import RenderPanel
+from .words import register_classes, said, unregister_classes
+
+PLOT_SCALE, MOST_OBJECTS = 5.0, 8
+ICONS = {ERROR: "CANCEL", WARNING: "ERROR"}
+REMEDIES = {
+    "scene.colours": ("das.keep_look", "COLOR"),
+    "shot.new": ("das.suggest_key_pictures", "LIGHT"),
+}
+"""The code of a finding → the operator that helps, and its icon."""
+
+_reports: dict[str, ShotReport] = {}
+"""The name of a scene of the open file → its last report in this session."""
+_plot: Path | None = None
+
+
+def last_report(scene) -> ShotReport | None:
+    """What *Check Shot* found last, None where nobody asked."""
+    return _reports.get(scene.name)
+
+
+@bpy.app.handlers.persistent
+def _forget(*_) -> None:
+    """Another file is opened."""
+    global _plot
+    _reports.clear()
+    _plot = None
+
+
+class DAS_OT_check_shot(JobOperator, bpy.types.Operator):
+    bl_idname = "das.check_shot"
+    bl_label = "Check Shot"
+    bl_description = (
+        "Look at the whole shot, small, and list everything that is to be known of it before it costs time on a GPU; "
+        "needs no server"
+    )
+
+    def make_recipe(self, scene):
+        return of_scene.checked_shot(scene, resolve_settings(scene))
+
+    @classmethod
+    def finished(cls, scene, report):
+        global _plot
+        _reports[scene.name] = report
+        if report.curves is not None:
+            curves = report.curves
+            _plot = keep_picture("check", plot(report.frames, curves.covered, curves.unseen))
+        redraw()
+
+    @classmethod
+    def words(cls, report):
+        counts = [sum(finding.level == level for finding in report.findings) for level in (ERROR, WARNING)]
+        if not any(counts):
+            return said("Nothing speaks against the shot")
+        return said("{errors} errors, {warnings} warnings: see Shot Check", errors=counts[0], warnings=counts[1])
+
+
+class DAS_OT_go_to_finding(bpy.types.Operator):
+    bl_idname = "das.go_to_finding"
+    bl_label = "Show"
+    bl_description = "Select what it is about, and go to its frame"
+    bl_options = {"REGISTER", "UNDO"}
+    index: bpy.props.IntProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    def execute(self, context):
+        report = last_report(context.scene)
+        if report is None or not 0 <= self.index < len(report.findings):
+            return {"CANCELLED"}
+        finding = report.findings[self.index]
+        if finding.frame is not None:
+            context.scene.frame_set(finding.frame)
+        here = context.view_layer.objects
+        shapes = [here[name] for name in finding.objects if name in here]
+        if shapes:
+            for other in context.selected_objects:
+                other.select_set(False)
+            for shape in shapes:
+                shape.select_set(True)
+            here.active = shapes[0]
+        return {"FINISHED"}
+
+
+class DAS_PT_shot_check(RenderPanel, bpy.types.Panel):
+    """What *Check Shot* found."""
+
+    bl_label = "Shot Check"
+    bl_order = 5
+    bl_parent_id = "DAS_PT_shot"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context):
+        layout = self.layout
+        layout.operator("das.check_shot", icon="VIEWZOOM")
+        report = last_report(context.scene)
+        if report is None:
+            return
+        if not report.findings:
+            say(layout, "Nothing to say", "CHECKMARK")
+        for index, finding in enumerate(report.findings):
+            _draw_finding(layout, index, finding)
+        icon = thumbnail(_plot) if report.curves is not None else None
+        if icon is not None:
+            layout.template_icon(icon_value=icon, scale=PLOT_SCALE)
+            say(layout, "Share of each frame that is tracked in grey, that no key picture shows in orange")
+
+
+def _draw_finding(layout, index: int, finding) -> None:
+    box = layout.box().column(align=True)
+    box.alert = finding.level == ERROR
+    say(box, finding.words, ICONS.get(finding.level, "INFO"))
+    if finding.objects:
+        more = len(finding.objects) - MOST_OBJECTS
+        names = ", ".join(finding.objects[:MOST_OBJECTS])
+        say(box, said("{names} and {count} more", names=names, count=more) if more > 0 else names, "OBJECT_DATA")
+    if finding.remedy:
+        say(box, finding.remedy)
+    row = box.row(align=True)
+    if finding.objects or finding.frame is not None:
+        row.operator("das.go_to_finding", icon="RESTRICT_SELECT_OFF").index = index
+    if finding.code in REMEDIES:
+        operator, icon = REMEDIES[finding.code]
+        row.operator(operator, icon=icon)
+
+
+CLASSES = (DAS_OT_check_shot, DAS_OT_go_to_finding, DAS_PT_shot_check)
+
+
+def register():
+    """Register buttons and panel."""
+    register_classes(CLASSES)
+    bpy.app.handlers.load_post.append(_forget)
+
+
+def unregister():
+    """Undo `register`."""
+    _forget()
+    bpy.app.handlers.load_post.remove(_forget)
+    unregister_classes(CLASSES)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a look at a shot tells, in words and codes."""
+
+import numpy as np
+import pytest
+
+from das_blender_addon.errors import SceneError
+from das_blender_addon.shot.findings import ERROR, Finding, ShotReport, findings_of_curves, refusal, sorted_findings
+from das_blender_addon.tracking.shot_curves import ShotCurves
+
+FRAMES = (10, 12, 14)
+
+
+def curves(covered=0.9, unseen=0.0, motion=0.01, path=0.3, depth=(1.0, 2.0, 30.0)) -> ShotCurves:
+    """Of three frames; only the middle one is as told."""
+    there = {"covered": covered, "unseen": unseen, "motion": motion}
+    usual = {"covered": 0.9, "unseen": 0.0, "motion": 0.01}
+    values = {name: np.array([usual[name], value, usual[name]], np.float32) for name, value in there.items()}
+    return ShotCurves(frame_indices=(0, 2, 4), **values, path=path, depth=depth)
+
+
+def codes(found, level=None):
+    return [one.code for one in found if level is None or one.level == level]
+
+
+def test_ordinary_shot_has_notes_only():
+    assert codes(findings_of_curves(curves(), FRAMES, 480)) == ["shot.depth"]
+
+
+@pytest.mark.parametrize(
+    "value, code, word",
+    [
+        ({"covered": 0.1}, "shot.bare", "10%"),
+        ({"unseen": 0.4}, "shot.new", "40%"),
+        ({"motion": 0.2}, "shot.fast", "20%"),
+    ],
+)
+def test_frame_that_stands_out_is_named(value, code, word):
+    (found,) = [one for one in findings_of_curves(curves(**value), FRAMES, 480) if one.level == "warning"]
+    assert found.code == code and found.frame == 12 and word in found.words and "12" in found.words and found.remedy
+
+
+@pytest.mark.parametrize("path, height, expected", [(0.001, 480, True), (0.01, 480, False), (0.001, None, False)])
+def test_shot_that_hardly_moves_depends_on_the_models_pixels(path, height, expected):
+    assert ("shot.still" in codes(findings_of_curves(curves(path=path), FRAMES, height))) == expected
+
+
+def test_single_frame_need_not_move():
+    one = ShotCurves((0,), *(np.array([value], np.float32) for value in (1.0, 0.0, 0.0)), path=0.0, depth=(1, 2, 3))
+    assert codes(findings_of_curves(one, (7,), 480)) == ["shot.depth"]
+
+
+def test_gravest_comes_first_and_its_status_counts():
+    error = refusal(SceneError("The scene has no camera."))
+    found = sorted_findings([Finding("a", "note", "A."), Finding("b", "warning", "B."), error, error])
+    assert [one.level for one in found] == ["error", "warning", "note"]
+    assert ShotReport(found).exit_code == SceneError.exit_code and ShotReport(found[1:]).exit_code == 0
+    assert error.level == ERROR and error.code == "scene"
