@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``blender --command das doctor|check|preview|keys|render|dataset …``; ``python -m
+"""The command line: ``blender --command das doctor|check|preview|keys|render|takes|dataset …``; ``python -m
 das_blender_addon …`` does the same with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `shot.settings.resolve_settings`).  What
@@ -20,6 +20,8 @@ import bpy
 from .command_line.arguments import overrides, parser
 from .command_line.file import chosen_scene, open_file
 from .command_line.places import blend_file, check_cache, copy_frames, output_folder, save_blend
+from .command_line.take_words import settle_names
+from .command_line.takes import takes
 from .command_line.voice import Voice
 from .doctor import checks
 from .errors import DasError
@@ -47,6 +49,8 @@ def main(words: list[str]) -> int:
         arguments = parser(NAME, COMMANDS).parse_args(words)
     except SystemExit as end:  # argparse has said why
         return int(end.code or 0)
+    if arguments.run is takes:
+        settle_names(arguments)
     voice = Voice(arguments.json)
     try:
         with overrides(arguments), _online(arguments.online_mode), _signals() as should_stop:
@@ -209,7 +213,7 @@ def _where(frames) -> str:
     return f"{len(frames)} frame{'s' if len(frames) > 1 else ''} in {frames[0].parent}"
 
 
-COMMANDS = {run.__name__: run for run in (doctor, check, preview, keys, render, dataset)}
+COMMANDS = {run.__name__: run for run in (doctor, check, preview, keys, render, takes, dataset)}
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from . import take_words
+
 OVERRIDES = {
     # flag: (environment variable, help)
     "--server": ("DAS_SERVER", "address of the server"),
@@ -36,14 +38,18 @@ SWITCHES = ("--new-first-frame", "--anew")
 
 
 def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
-    """The parser of the program ``name`` for its ``commands``: doctor, check, preview, keys, render and dataset."""
+    """The parser of the program ``name`` for its ``commands``, functions whose docstrings are their help."""
     whole = argparse.ArgumentParser(prog=name, description="Diffusion as Shader from the command line.")
     parts = whole.add_subparsers(required=True, metavar="|".join(commands))
     for word, run in commands.items():
         command = parts.add_parser(word, help=run.__doc__.partition("\n")[0], description=run.__doc__)
         command.set_defaults(run=run, output="", blend="")
         command.add_argument("--json", action="store_true", help="one JSON object per line")
+        if word == "takes":
+            take_words.add_arguments(command)
         _add_file(command)
+        if word == "takes":
+            take_words.add_names(command)
         if word in ("preview", "render"):
             command.add_argument(
                 "--output",

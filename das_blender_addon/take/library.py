@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All takes of a shot, this session's and last month's, read from what lies beside their frames.  No Blender in here.
+
+Whether a take is starred is a file in its folder, `STAR`: it travels with the folder, and no take is written to.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SettingsError, StorageError
+from .cache import LAYOUT, Take, read_json, take_of
+
+STAR = "starred"
+LEAST_DIGITS = 4
+"""Of a key that names a take on the command line."""
+SETTINGS = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "seed": "seed",
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance",
+    "model": "model",
+    "tracking_range": "tracking_range",
+}
+"""Names in a take's report → names of a scene's settings."""
+COMPARED = (*SETTINGS, "model_size", "render_size", "keep_detail", "key_pictures", "frame_numbers")
+"""What can differ between two takes of a shot, of their reports."""
+
+
+@dataclass(frozen=True)
+class TakeEntry:
+    """A take in the list.  ``made``: when it was finished, seconds since the epoch.  ``size_bytes``: on disk."""
+
+    take: Take
+    made: float
+    size_bytes: int
+    starred: bool
+
+    @property
+    def key(self) -> str:
+        return self.take.key
+
+    @property
+    def report(self) -> dict:
+        return self.take.report
+
+    @property
+    def thumbnail(self) -> Path:
+        """The frame in its middle."""
+        return self.take.frames[len(self.take.frames) // 2]
+
+    @property
+    def when(self) -> str:
+        """The minute at which it was made, local time."""
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.made))
+
+    def words(self, before: TakeEntry | None = None) -> str:
+        """Its seed and model, and of the prompt what is other than in the take ``before`` it."""
+        return " · ".join(filter(None, (f"seed {self.report['seed']}", self.report["model"], self._new_words(before))))
+
+    def _new_words(self, before: TakeEntry | None) -> str:
+        own = str(self.report.get("prompt", ""))
+        if before is None:
+            return own
+        known = set(str(before.report.get("prompt", "")).lower().split())
+        new = [word for word in own.split() if word.lower() not in known]
+        return own if len(new) == len(own.split()) else "+ " + " ".join(new) if new else ""
+
+
+_known: dict[Path, tuple[int, TakeEntry]] = {}
+"""The folder of a take → when its take.json changed, and what was read then."""
+
+
+def takes_of(folder: Path) -> list[TakeEntry]:
+    """Every finished take in the shot's ``folder``, the newest first.
+
+    What is no take, or one of another layout, is left out.  Frames are not looked at: `cache.load_take` does that.
+    """
+    try:
+        folders = [Path(entry.path) for entry in os.scandir(folder / "takes") if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    found = [entry for entry in map(_entry, folders) if entry is not None]
+    return sorted(found, key=lambda entry: (-entry.made, entry.key))
+
+
+def _entry(folder: Path) -> TakeEntry | None:
+    file = folder / "take.json"
+    try:
+        changed = file.stat().st_mtime_ns
+    except OSError:
+        return None
+    starred = (folder / STAR).exists()
+    known = _known.get(folder)
+    if known is not None and known[0] == changed:
+        entry = known[1]
+        return TakeEntry(entry.take, entry.made, entry.size_bytes, starred)
+    said = read_json(file)
+    if said is None or said.get("layout") != LAYOUT or said.get("key") != folder.name:
+        return None
+    try:
+        take = take_of(folder, said, cached=True)
+        if not take.frames or "seed" not in take.report or "model" not in take.report:
+            return None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    entry = TakeEntry(take, changed / 1e9, _size(folder), starred)
+    _known[folder] = changed, entry
+    return entry
+
+
+def find_entry(entries: Iterable[TakeEntry], name: str) -> TakeEntry:
+    """The take ``name``: "last", a number of the list from 1 on, or the first digits of its key.
+
+    Raises `SettingsError`.
+    """
+    entries = list(entries)
+    if not entries:
+        raise SettingsError("The shot has no take in this cache; render one, or name the cache with --cache.")
+    if name == "last":
+        return entries[0]
+    if name.isascii() and name.isdigit() and len(name) < LEAST_DIGITS:
+        if not 1 <= int(name) <= len(entries):
+            raise SettingsError(f"There is no take {name}; there are 1 to {len(entries)}.", field="take")
+        return entries[int(name) - 1]
+    found = [entry for entry in entries if len(name) >= LEAST_DIGITS and entry.key.startswith(name.lower())]
+    if len(found) != 1:
+        several = "Several takes begin" if found else "No take begins"
+        raise SettingsError(
+            f"{several} with {name!r}; give a number of the list, {LEAST_DIGITS} or more digits "
+            "of its key, or last.",
+            field="take",
+        )
+    return found[0]
+
+
+def differences(before: TakeEntry, after: TakeEntry) -> list[tuple[str, object, object]]:
+    """(name, before, after) of everything that the two reports say differently."""
+    found = []
+    for name in COMPARED:
+        one, other = (_told(entry.report.get(name), name) for entry in (before, after))
+        if one != other:
+            found.append((name, one, other))
+    return found
+
+
+def _told(value, name: str):
+    if name == "frame_numbers" and value:
+        return f"{value[0]} to {value[-1]}"
+    if name == "key_pictures" and value:
+        return [(picture["frame"], picture["sha256"][:8]) for picture in value]
+    return value
+
+
+def settings_of(entry: TakeEntry) -> dict[str, object]:
+    """What a scene's settings must be to make it again; names as in `Scene.das`."""
+    chosen = {name: entry.report[said] for said, name in SETTINGS.items() if said in entry.report}
+    size = entry.report.get("model_size")
+    if size:
+        chosen["size"] = f"{size[0]}x{size[1]}"
+    return chosen
+
+
+def set_star(entry: TakeEntry, starred: bool) -> None:
+    """Star the take, or not.  Raises `StorageError`."""
+    mark = entry.take.folder / STAR
+    try:
+        if starred:
+            mark.touch()
+        else:
+            mark.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{mark} cannot be written: {error.strerror}.") from error
+
+
+def delete_take(entry: TakeEntry) -> int:
+    """Delete the take's folder; returns how many bytes that freed.  Raises `StorageError`."""
+    try:
+        (entry.take.folder / "take.json").unlink(missing_ok=True)  # first: from now on it is no take
+        shutil.rmtree(entry.take.folder)
+    except OSError as error:
+        raise StorageError(f"{entry.take.folder} cannot be deleted: {error.strerror}.") from error
+    _known.pop(entry.take.folder, None)
+    return entry.size_bytes
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(root, name)).st_size
+            except OSError:  # it goes while it is looked at
+                continue
+    return total
