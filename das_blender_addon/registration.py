@@ -27,6 +27,8 @@ from .ui import (
     saving,
     server_answers,
     shot_check,
+    take_overlay,
+    takes,
     timeline,
 )
 
@@ -49,6 +51,8 @@ MODULES = (
     panels,
     key_pictures,
     shot_check,
+    takes,
+    take_overlay,
     timeline,
     commands,
 )

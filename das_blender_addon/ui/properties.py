@@ -56,6 +56,14 @@ def _server_was_set(settings, _context):
         remember_answer(settings.server, USE_FILES, keep=not bpy.app.background)
 
 
+def _take_is_shown(_session, context):
+    """Every viewport is drawn anew."""
+    for window in context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D":
+                area.tag_redraw()
+
+
 class DAS_PG_key_picture(bpy.types.PropertyGroup):
     """A key picture besides the first frame."""
 
@@ -267,6 +275,32 @@ class DAS_PG_session(bpy.types.PropertyGroup):
     job_state: EnumProperty(items=_STATES, options={"SKIP_SAVE"})
     job_line: StringProperty(options={"SKIP_SAVE"})
     progress: FloatProperty(min=0.0, max=1.0, options={"SKIP_SAVE"})
+    show_take: BoolProperty(
+        name="Show Take",
+        description="Draw the chosen take over the camera's view in every viewport, at the current frame",
+        update=_take_is_shown,
+        options={"SKIP_SAVE"},
+    )
+    take_opacity: FloatProperty(
+        name="Opacity",
+        description="How opaque the take is",
+        subtype="FACTOR",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        update=_take_is_shown,
+        options={"SKIP_SAVE"},
+    )
+    take_wipe: FloatProperty(
+        name="Wipe",
+        description="Share of the picture's width, from the left, where the viewport shows instead of the take",
+        subtype="FACTOR",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        update=_take_is_shown,
+        options={"SKIP_SAVE"},
+    )
 
 
 CLASSES = (DAS_PG_key_picture, DAS_PG_settings, DAS_PG_session)

@@ -33,7 +33,7 @@ def written_take(
         for part in ("frames", "model", "tracking"):
             write(f"{part}/{place + 1:04d}.png", level + place)
     write("first_frame.png", level)
-    told = {"seed": 1, "model": "das-preview", "prompt": "a red vase", "negative_prompt": "", "frame_numbers": list(frames)}
+    told = {"seed": 1, "model": "das-preview", "prompt": "a red vase", "negative_prompt": ""}
     said = {
         "layout": LAYOUT,
         "key": key,
@@ -42,7 +42,14 @@ def written_take(
         "frame_numbers": list(frames),
         "files": files,
         "windows": [],
-        "report": {**told, "num_inference_steps": 1, "guidance_scale": 1.0, "model_size": list(size), **report},
+        "report": {
+            **told,
+            "num_inference_steps": 1,
+            "guidance_scale": 1.0,
+            "model_size": list(size),
+            "frame_numbers": list(frames),
+            **report,
+        },
         "timings": {},
     }
     (folder / "take.json").write_text(json.dumps(said))

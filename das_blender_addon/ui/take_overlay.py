@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""*Show Take*: the chosen take over the camera's view in the viewport, at the scene's current frame.
+
+Drawn by a handler from textures of its own: no image of the file is touched, and scrubbing plays it in step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from .. import compat
+from ..protocol.png import decode_png
+from .take_shelf import chosen_take
+
+LOGGER = logging.getLogger(__name__)
+CACHE_BYTES = 256 << 20
+"""Of textures that stay on the graphics card: frames that were shown last."""
+
+_textures: OrderedDict[tuple[Path, int], tuple[object, int]] = OrderedDict()
+_handle = None
+
+
+def camera_rectangle(context) -> tuple[float, float, float, float] | None:
+    """(left, bottom, right, top) of the camera's picture in the region, pixels; None where it is not seen whole."""
+    from bpy_extras.view3d_utils import location_3d_to_region_2d
+
+    scene, region, view = context.scene, context.region, context.region_data
+    if scene.camera is None or view is None or view.view_perspective != "CAMERA":
+        return None
+    corners = scene.camera.data.view_frame(scene=scene)
+    matrix = scene.camera.matrix_world.normalized()
+    places = [location_3d_to_region_2d(region, view, matrix @ corner) for corner in corners]
+    if any(place is None for place in places):
+        return None
+    across, up = [place[0] for place in places], [place[1] for place in places]
+    return min(across), min(up), max(across), max(up)
+
+
+def shown_frame(take, frame: int) -> Path | None:
+    """The picture of the Blender frame ``frame`` of ``take``, None where it has none."""
+    return take.frames[take.frame_numbers.index(frame)] if frame in take.frame_numbers else None
+
+
+def part_after_wipe(rectangle: tuple[float, float, float, float], wipe: float):
+    """(corners, texture places) of what is drawn of ``rectangle`` right of the share ``wipe`` of its width."""
+    left, bottom, right, top = rectangle
+    cut = left + wipe * (right - left)
+    corners = ((cut, bottom), (right, bottom), (right, top), (cut, top))
+    return corners, ((wipe, 0.0), (1.0, 0.0), (1.0, 1.0), (wipe, 1.0))
+
+
+def draw() -> None:
+    """Draw into the viewport at hand; never raises, or it would not be drawn."""
+    context = bpy.context
+    shown = context.window_manager.das
+    if not shown.show_take or context.scene.render.engine != compat.ENGINE:
+        return
+    try:
+        entry = chosen_take(context)
+        path = None if entry is None else shown_frame(entry.take, context.scene.frame_current)
+        rectangle = camera_rectangle(context)
+        if path is None or rectangle is None:
+            return
+        _draw(_texture(path), rectangle, shown.take_opacity, shown.take_wipe)
+    except Exception:
+        LOGGER.exception("the take cannot be drawn over the viewport")
+
+
+def _draw(texture, rectangle, opacity: float, wipe: float) -> None:
+    import gpu
+    from gpu_extras.batch import batch_for_shader
+
+    corners, places = part_after_wipe(rectangle, wipe)
+    shader = gpu.shader.from_builtin("IMAGE_COLOR")
+    batch = batch_for_shader(shader, "TRI_FAN", {"pos": corners, "texCoord": places})
+    gpu.state.blend_set("ALPHA")
+    shader.bind()
+    shader.uniform_sampler("image", texture)
+    shader.uniform_float("color", (1.0, 1.0, 1.0, opacity))
+    batch.draw(shader)
+    gpu.state.blend_set("NONE")
+
+
+def _texture(path: Path):
+    """The frame ``path`` on the graphics card; one that has changed is read again."""
+    import gpu
+
+    name = path, path.stat().st_mtime_ns
+    if name in _textures:
+        _textures.move_to_end(name)
+        return _textures[name][0]
+    picture = decode_png(path.read_bytes())[::-1]
+    height, width = picture.shape[:2]
+    pixels = np.ones((height, width, 4), np.float32)
+    pixels[..., :3] = picture * np.float32(1.0 / 255.0)
+    buffer = gpu.types.Buffer("FLOAT", pixels.size, pixels.reshape(-1))
+    texture = gpu.types.GPUTexture((width, height), format="RGBA16F", data=buffer)
+    _textures[name] = texture, pixels.nbytes // 2
+    while len(_textures) > 1 and sum(size for _, size in _textures.values()) > CACHE_BYTES:
+        _textures.popitem(last=False)
+    return texture
+
+
+def register():
+    """From now on it can be shown, where there is a window."""
+    global _handle
+    if not bpy.app.background:
+        _handle = bpy.types.SpaceView3D.draw_handler_add(draw, (), "WINDOW", "POST_PIXEL")
+
+
+def unregister():
+    """Undo `register`."""
+    global _handle
+    _textures.clear()
+    if _handle is not None:
+        bpy.types.SpaceView3D.draw_handler_remove(_handle, "WINDOW")
+        _handle = None

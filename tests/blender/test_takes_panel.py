@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The takes of a shot in the window: the list, what is done with one, and what is drawn over the viewport."""
+
+from pathlib import Path
+
+import bpy
+import pytest
+
+from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.shot.shot_folder import shot_folder
+from das_blender_addon.ui import take_overlay, take_shelf, takes
+from tests.support.takes import written_take
+
+
+@pytest.fixture
+def shelf(shot_scene, tmp_path):
+    """Three takes of an earlier session, the newest with seed 3; the folder of the shot."""
+    shot_scene.das.cache_folder = str(tmp_path)
+    folder = shot_folder(shot_scene, tmp_path)
+    for seed in (1, 2, 3):
+        written_take(folder, str(seed), seed=seed, made=1000.0 + seed, num_inference_steps=seed, level=50 * seed)
+    take_shelf.shelf.forget()
+    return folder
+
+
+def choose(seed: int):
+    entry = take_shelf.chosen_take(bpy.context)
+    manager = bpy.context.window_manager
+    place = next(place for place, one in enumerate(take_shelf.shelf.entries) if one.report["seed"] == seed)
+    manager.das_take_index = place
+    assert entry is not None
+    return take_shelf.chosen_take(bpy.context)
+
+
+def listed() -> list[int]:
+    take_shelf.shelf.forget()
+    take_shelf.chosen_take(bpy.context)
+    return [entry.report["seed"] for entry in take_shelf.shelf.entries]
+
+
+def test_takes_of_earlier_sessions_are_listed_newest_first(shelf):
+    assert listed() == [3, 2, 1]
+    assert [line.name for line in bpy.context.window_manager.das_takes] == [e.key for e in take_shelf.shelf.entries]
+    assert choose(2).report["seed"] == 2
+
+
+def test_settings_of_a_take_come_back(shelf, shot_scene):
+    choose(2)
+    shot_scene.das.prompt, shot_scene.das.seed = "else", 99
+    assert bpy.ops.das.use_take_settings() == {"FINISHED"}
+    settings = shot_scene.das
+    assert (settings.seed, settings.steps, settings.prompt) == (2, 2, "a red vase")
+    assert settings.model == "das-preview" and settings.size == "12x8"
+
+
+def test_star_delete_and_clean_up(shelf):
+    choose(1)
+    assert bpy.ops.das.star_take() == {"FINISHED"}
+    choose(3)
+    assert bpy.ops.das.delete_take() == {"FINISHED"} and listed() == [2, 1]
+    assert bpy.ops.das.clean_up_takes() == {"FINISHED"} and listed() == [1]
+    assert bpy.ops.das.star_take() == {"FINISHED"} and bpy.ops.das.clean_up_takes() == {"FINISHED"}
+    assert listed() == [] and not bpy.ops.das.open_take.poll()
+
+
+def test_take_on_a_strip_is_not_cleaned_up(shelf):
+    choose(2)
+    assert bpy.ops.das.take_to_sequencer() == {"FINISHED"}
+    assert bpy.ops.das.clean_up_takes() == {"FINISHED"} and listed() == [2]
+
+
+def test_open_sheet_and_compare_show_pictures(shelf):
+    choose(3)
+    assert bpy.ops.das.open_take() == {"FINISHED"}
+    image = next(image for image in bpy.data.images if image.name.startswith("DAS Take "))
+    assert image.source == "SEQUENCE" and image.filepath.endswith("0001.png")
+    assert bpy.ops.das.take_sheet() == {"FINISHED"} and bpy.data.images["DAS Contact Sheet"].size[0] > 1000
+    other = take_shelf.shelf.entries[2]
+    assert bpy.ops.das.compare_takes(other=other.key, mode="difference") == {"FINISHED"}
+    shown = decode_png(Path(bpy.data.images["DAS Compared"].filepath).read_bytes())
+    assert shown.shape == (8, 12, 3) and (shown == 0).all(), "50 is far darker than 150"
+
+
+def test_another_shot_has_another_list(shelf, shot_scene, tmp_path):
+    assert listed() == [3, 2, 1]
+    shot_scene.das.cache_folder = str(tmp_path / "elsewhere")
+    assert take_shelf.chosen_take(bpy.context) is None and take_shelf.shelf.entries == []
+
+
+def test_overlay_knows_the_frame_and_the_part(shelf):
+    take = choose(3).take
+    assert take_overlay.shown_frame(take, 2) == take.frames[1] and take_overlay.shown_frame(take, 7) is None
+    corners, places = take_overlay.part_after_wipe((10.0, 20.0, 110.0, 70.0), 0.25)
+    assert corners == ((35.0, 20.0), (110.0, 20.0), (110.0, 70.0), (35.0, 70.0))
+    assert places == ((0.25, 0.0), (1.0, 0.0), (1.0, 1.0), (0.25, 1.0))
+
+
+def test_many_takes_are_listed_by_a_thread(shelf):
+    """The main thread only compares keys: what it lists was read elsewhere."""
+    take_shelf.shelf.forget()
+    take_shelf.chosen_take(bpy.context)
+    before = take_shelf.shelf.entries
+    written_take(shelf, "later", seed=4, made=9000.0)
+    assert take_shelf.shelf.look(bpy.context.scene) is before, "fresh for a while"
+    assert listed() == [4, 3, 2, 1]
+    assert takes.DAS_PT_takes.bl_parent_id == "DAS_PT_shot"
