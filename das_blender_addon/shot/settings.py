@@ -19,6 +19,7 @@ from . import machine as machines
 from .resolved import KeyChoice, ResolvedSettings
 from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
+from .windows import MOST_EVERY
 
 FIRST_FRAME_ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
 TRACKING_RANGES = ("signed", "unit")
@@ -40,6 +41,7 @@ ENVIRONMENT = (
     "DAS_SIZE",
     "DAS_TRACKING_RANGE",
     "DAS_COMPOSE",
+    "DAS_MODEL_FRAMES_EVERY",
     "DAS_KEY_PICTURES",
     "DAS_FRAMES",
     "DAS_FIRST_FRAME",
@@ -93,6 +95,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         new_first_frame=_switch(environment, "DAS_NEW_FIRST_FRAME", False),
         anew=_switch(environment, "DAS_ANEW", False),
         part=_part(environment.get("DAS_WINDOWS", "")),
+        model_frames_every=_every(environment, settings.model_frames_every),
     )
 
 
@@ -143,6 +146,14 @@ def _number(environment, name: str, kind, otherwise, *, low, high):
     if not low <= value <= high:
         raise SettingsError(f"{name} is {text}; it goes from {low} to {high}.", field=name)
     return value
+
+
+def _every(environment, otherwise: int) -> int:
+    """Every how many frames the model makes one; 0 for "auto"."""
+    name = "DAS_MODEL_FRAMES_EVERY"
+    if environment.get(name, "").strip().lower() == "auto":
+        return 0
+    return _number(environment, name, int, otherwise, low=0, high=MOST_EVERY)
 
 
 def _text(environment, name: str, otherwise: str) -> str:

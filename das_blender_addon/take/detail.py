@@ -9,6 +9,7 @@ away in time to know better, and a long shot costs no more per frame than a shor
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -27,7 +28,7 @@ from ..tracking.geometry import GeometrySequence
 from ..tracking.resampling import resize_lanczos
 
 NEIGHBOURS = 2
-"""Key pictures before a frame, and after it, that it is composed from."""
+"""Key pictures before a frame, and after it, that it is composed from; of the model's own frames one."""
 PAINTED_SHARE = 0.25
 """How much of a hole is painted by a model that completes a carried video; the rest continues the surroundings.  Of 0,
 0.25, 0.5, 0.75 and 1, whole frames against Cycles: an orbit with one key picture 32.47, 32.50, 32.44, 32.29, 32.06 dB,
@@ -79,16 +80,46 @@ class Detail:
         """
         width, height = self.plan.model_size
         seen = replace(self._geometry, cameras=self.plan.framing.overscan(self._geometry.cameras))
-        pictures = [for_model(picture.pixels, self.plan) for picture in self.pictures]
+        pictures = {picture.index: for_model(picture.pixels, self.plan) for picture in self.pictures}
         wanted = sorted(set(indices))
         made = np.empty((len(wanted), height, width, 3), np.uint8)
         done = _Counter(len(wanted), progress)
-        shown = _each(seen, self.plan.keys, pictures, wanted, lambda shown: shown.composed.picture, should_stop)
+        shown = _each(
+            seen, self.plan.keys, pictures.__getitem__, wanted, lambda shown: shown.composed.picture, should_stop
+        )
         for place, picture in enumerate(shown):
             made[place] = picture
             done.count()
         where = {index: place for place, index in enumerate(wanted)}
         return made[[where[index] for index in indices]]
+
+    def between(
+        self,
+        made: Callable[[int], np.ndarray],
+        take: Callable[[int, np.ndarray], None],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Call ``take(index, frame)`` with each frame [H,W,3] u8 at the model's size that the model does not make.
+
+        It is composed from the two of ``made(index)`` [H,W,3] u8 around it; what neither shows continues what is around
+        that.  ``take`` is called from several threads.  Raises `JobCancelled`.
+        """
+        plan = self.plan
+        seen = replace(self._geometry, cameras=plan.framing.overscan(self._geometry.cameras))
+        done = _Counter(len(plan.between), progress)
+        frames = _each(
+            seen,
+            plan.made,
+            made,
+            plan.between,
+            lambda shown: take(shown.index, shown.composed.picture),
+            should_stop,
+            neighbours=1,
+        )
+        for _ in frames:
+            done.count()
 
     def carry_one(self, index: int, *, should_stop: Callable[[], bool] | None = None) -> np.ndarray:
         """[H,W,4] u8 of ``plan.picture_size``: the frame ``index`` as far as the key pictures tell, with alpha 0 where
@@ -167,8 +198,8 @@ class Detail:
     ) -> Iterator[Any]:
         """What ``finish`` makes of what the key pictures show of each of the frames ``indices``, at their size."""
         seen = replace(self._geometry, cameras=self.plan.pictures.overscan(self._geometry.cameras))
-        pictures = [picture.pixels for picture in self.pictures]
-        return _each(seen, self.plan.keys, pictures, indices, finish, should_stop)
+        pictures = {picture.index: picture.pixels for picture in self.pictures}
+        return _each(seen, self.plan.keys, pictures.__getitem__, indices, finish, should_stop)
 
 
 @dataclass(frozen=True)
@@ -224,10 +255,10 @@ def enlarge(pixels: np.ndarray, box: tuple[float, float, float, float], size: tu
     return resize_lanczos(pixels, box, size)
 
 
-def keys_around(keys: Sequence[int], index: int) -> tuple[int, ...]:
+def keys_around(keys: Sequence[int], index: int, neighbours: int = NEIGHBOURS) -> tuple[int, ...]:
     """Places in ``keys`` (increasing) of those that the frame ``index`` is composed from."""
-    before = sum(key <= index for key in keys)
-    return tuple(range(max(0, before - NEIGHBOURS), min(len(keys), before + NEIGHBOURS)))
+    before = bisect_right(keys, index)
+    return tuple(range(max(0, before - neighbours), min(len(keys), before + neighbours)))
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -246,12 +277,15 @@ class _Counter:
 def _each(
     geometry: GeometrySequence,
     keys: Sequence[int],
-    pictures: Sequence[np.ndarray],
+    picture_of: Callable[[int], np.ndarray],
     indices: Sequence[int],
     finish: Callable[[_Shown], Any],
     should_stop: Callable[[], bool] | None,
+    neighbours: int = NEIGHBOURS,
 ) -> Iterator[Any]:
-    """What ``finish`` gives for each of ``indices``, in their order; it runs in several threads."""
+    """What ``finish`` gives for each of ``indices``, in their order; it runs in several threads.  ``picture_of(key)``
+    is asked when the first frame beside that key is at hand.
+    """
     stopped = threading.Event()
 
     def stop() -> bool:
@@ -266,8 +300,8 @@ def _each(
     waiting: list[Future] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
         try:
-            for around, group in groupby(indices, lambda index: keys_around(keys, index)):
-                composer = Composer([pictures[number] for number in around])
+            for around, group in groupby(indices, lambda index: keys_around(keys, index, neighbours)):
+                composer = Composer([picture_of(keys[number]) for number in around])
                 frames = correspondences(
                     geometry,
                     [keys[number] for number in around],

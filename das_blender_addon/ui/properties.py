@@ -22,6 +22,7 @@ from ..errors import SettingsError
 from ..protocol.sizes import nearest_size
 from ..shot.server_consent import USE_FILES, remember_answer
 from ..shot.settings import MAX_SAMPLES, MAX_SEED, parse_size
+from ..shot.windows import MOST_EVERY
 from .words import register_classes, unregister_classes
 
 
@@ -126,6 +127,15 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
             ("OFF", "Off", "The model's own frames", 0),
         ),
         default="AUTO",
+        options=set(),
+    )
+    model_frames_every: IntProperty(
+        name="Model Frames Every",
+        description="The model makes every so many-th frame, and the frames between are composed from those; 0 comes "
+        "as near as possible to the frames per second that the model was trained at",
+        min=0,
+        max=MOST_EVERY,
+        soft_max=8,
         options=set(),
     )
     key_mode: EnumProperty(
