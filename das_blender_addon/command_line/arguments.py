@@ -22,7 +22,7 @@ OVERRIDES = {
     "--guidance": ("DAS_GUIDANCE", "guidance scale, 0 for the model's default"),
     "--size": ("DAS_SIZE", "the model's size: AUTO or WIDTHxHEIGHT"),
     "--tracking-range": ("DAS_TRACKING_RANGE", "AUTO, signed or unit"),
-    "--compose": ("DAS_COMPOSE", "1 keeps the key pictures' detail, 0 does not"),
+    "--compose": ("DAS_COMPOSE", "key pictures' detail: 1 all of it, fine over the model's light and tone, 0 none"),
     "--model-frames-every": ("DAS_MODEL_FRAMES_EVERY", "auto, or 3: the model makes every third frame"),
     "--key-pictures": ("DAS_KEY_PICTURES", "auto, first, or frames: 1,25,49"),
     "--frames": ("DAS_FRAMES", "7, 1-49 or 1-49x2 instead of the scene's range"),

@@ -18,6 +18,8 @@ from .windows import MOST_EVERY, Window, cut_into_windows, frames_every, made_fr
 
 CARRIED = "carried_video"
 """Input of models that are given what the key pictures show of every frame, and paint what is missing."""
+FINE = "fine"
+"""Of the key pictures' detail only what is finer than the model's pixels is kept; light and tone are the model's."""
 MOST_OVERSCAN = 3.0
 """How many times the shot's picture the model's may be, for pictures at the render's size: all of it is rendered."""
 NARROW = "The shot's shape is far from any of the model's: key pictures and frames have the model's size."
@@ -31,7 +33,8 @@ class ShotPlan:
     where that is not known.  ``made``: those (0-based) that the model makes, every ``every``-th, see `made_frames`; the
     others are composed from their neighbours among them.  ``windows``: its clips, places in ``made``.
     ``render_size``, ``model_size``: (width, height) in pixels.  ``framing``: where the shot's picture lies in the
-    model's.  ``keeps_detail``: the key pictures' own pixels are carried along wherever their surfaces are seen.
+    model's.  ``keeps_detail``: the key pictures' own pixels are carried along wherever their surfaces are seen;
+    ``fine_only``: of them only the fine detail, over the model's light and tone.
     ``pictures``: where the shot's picture lies in its key pictures; those have the render's density where detail is
     kept, else they are the model's pictures.  ``keys``: frames (0-based) of the key pictures, increasing, from 0 on.
     ``pixel_aspect``: (x, y) of the render's pixels.  ``transparent_film``: what no surface covers has alpha 0.
@@ -47,6 +50,7 @@ class ShotPlan:
     model_size: tuple[int, int]
     framing: Framing
     keeps_detail: bool
+    fine_only: bool
     pictures: Framing
     keys: tuple[int, ...]
     pixel_aspect: tuple[float, float]
@@ -107,7 +111,7 @@ def plan(
     size: tuple[int, int] | None = None,
     picture_size: tuple[int, int] | None = None,
     large_if_fast: bool = False,
-    keep_detail: bool | None = None,
+    keep_detail: bool | str | None = None,
     transparent_film: bool = False,
     model_frames_every: int = 0,
     frames_per_second: float = 0.0,
@@ -118,13 +122,14 @@ def plan(
     ``picture_size`` of a first frame of the user's own, where the model makes that; else the size of the model's list
     whose aspect ratio is nearest to the render's: the model's default among those of one shape or, with
     ``large_if_fast`` and where the server says that the model is fast there, the largest.  ``keep_detail`` None: with
-    models that are made for it.  ``model_frames_every`` 0: as is nearest to the frames per second that the model was
-    trained at; ``frames_per_second``: of Blender's frames, 0 where that is not known.
+    models that are made for it; `FINE`: see `ShotPlan.fine_only`.  ``model_frames_every`` 0: as is nearest to the
+    frames per second that the model was trained at; ``frames_per_second``: of Blender's frames, 0 where that is not
+    known.
 
-    Raises `SettingsError` (unknown model, size that the model does not have, ``model_frames_every``) and `ModelError`
-    (its weights are not installed).
+    Raises `SettingsError` (unknown model, size that the model does not have, ``keep_detail``, ``model_frames_every``)
+    and `ModelError` (its weights are not installed).
     """
-    frames = check_frames(frames)
+    frames, keep_detail = check_frames(frames), check_detail(keep_detail)
     chosen = choose_model(capabilities, model)
     rate = frame_rate(frames, frames_per_second)
     every = check_every(model_frames_every) or frames_every(rate, chosen.frames_per_second)
@@ -150,6 +155,7 @@ def plan(
         model_size=model_size,
         framing=framing,
         keeps_detail=keeps_detail,
+        fine_only=keeps_detail and keep_detail == FINE,
         pictures=picture_framing(framing) if keeps_detail else framing,
         keys=(0,),
         pixel_aspect=tuple(pixel_aspect),
@@ -161,6 +167,7 @@ def plan(
                 framing,
                 chosen,
                 keeps_detail=keeps_detail,
+                fine_only=keeps_detail and keep_detail == FINE,
                 enlarged=model_size != usual_size,
                 follows_picture=follows_picture,
             ),
@@ -189,6 +196,17 @@ def frame_rate(frames: Sequence[int], frames_per_second: float) -> float:
     """How many of ``frames`` make a second, of which ``frames_per_second`` of Blender's do."""
     steps = len(frames) - 1
     return frames_per_second * steps / (frames[-1] - frames[0]) if steps > 0 else frames_per_second
+
+
+def check_detail(keep: bool | str | None) -> bool | str | None:
+    """``keep`` as None, True, False or `FINE`; "whole" stands for True.  Raises `SettingsError`."""
+    if keep is not None and not isinstance(keep, bool) and keep not in (FINE, "whole"):
+        raise SettingsError(
+            f"The key pictures' detail cannot be kept {keep!r}; give True or 'whole', {FINE!r}, False, or None for "
+            "what the model is made for.",
+            field="compose",
+        )
+    return True if keep == "whole" else keep
 
 
 def check_every(every: int) -> int:
@@ -272,6 +290,7 @@ def _notes(
     model: ModelCapability,
     *,
     keeps_detail: bool,
+    fine_only: bool,
     enlarged: bool,
     follows_picture: bool,
 ) -> Iterator[str]:
@@ -290,6 +309,8 @@ def _notes(
         becomes = "the result is cropped to the shot and resized (Lanczos) to"
         if keeps_detail:
             becomes = "the key pictures' own pixels are carried along, and it fills what they do not show, at"
+            if fine_only:
+                becomes = "light and tone are its own, the key pictures' fine detail is carried along, at"
         yield f"The model makes {model_width}×{model_height} and {sees}; {becomes} {width}×{height}."
     if follows_picture:
         yield f"The automatic size is {model_width}×{model_height}, the first frame's that is there."

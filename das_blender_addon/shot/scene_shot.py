@@ -70,7 +70,7 @@ def plan_shot(
     model: str | None = None,
     size: tuple[int, int] | None = None,
     picture_size: tuple[int, int] | None = None,
-    keep_detail: bool | None = None,
+    keep_detail: bool | str | None = None,
     model_frames_every: int = 0,
     keys: Sequence[int] = (),
 ) -> ShotPlan:

@@ -16,6 +16,7 @@ import bpy
 from ..errors import SettingsError
 from ..protocol.kinds import MAX_TEXT
 from . import machine as machines
+from .plan import FINE
 from .resolved import KeyChoice, ResolvedSettings
 from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
@@ -82,7 +83,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=50.0),
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
         tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
-        compose=_switch(environment, "DAS_COMPOSE", _DETAIL[settings.compose]),
+        compose=_detail(environment, settings.compose),
         frames=frames,
         first_frame_path=_absolute(environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path),
         first_frame_image=_image_name(settings, environment),
@@ -259,7 +260,21 @@ def _key_choice(key) -> KeyChoice:
     return KeyChoice(key.frame, _absolute(key.path), image)
 
 
-_DETAIL = {"AUTO": None, "ON": True, "OFF": False}
+_DETAIL = {"AUTO": None, "ON": True, "FINE": FINE, "OFF": False}
+
+
+def _detail(environment, otherwise: str) -> bool | str | None:
+    """How key pictures' detail is kept: as a switch, or auto, whole, fine."""
+    text = environment.get("DAS_COMPOSE", "").strip().lower()
+    words = {"auto": None, "whole": True, FINE: FINE}
+    if text in words:
+        return words[text]
+    try:
+        return _switch(environment, "DAS_COMPOSE", _DETAIL[otherwise])
+    except SettingsError:
+        raise SettingsError(
+            f"DAS_COMPOSE is {_short(environment['DAS_COMPOSE'])}; use auto, 1 or whole, fine, 0.", field="DAS_COMPOSE"
+        ) from None
 
 
 def _switch(environment, name: str, otherwise: bool | None) -> bool | None:

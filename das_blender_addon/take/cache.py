@@ -42,8 +42,10 @@ from .detail import Detail, KeyPicture, for_model
 LOGGER = logging.getLogger(__name__)
 LAYOUT = 2
 """Version of take.json."""
-COMPOSITION, BETWEEN = 1, 1
-"""Versions of how frames are composed from key pictures, and from the model's: another one makes takes anew."""
+COMPOSITION, BETWEEN, FINE_DETAIL = 1, 1, 1
+"""Versions of how frames are composed from key pictures, from the model's beside them, and from the fine detail of key
+pictures: another one makes takes anew.
+"""
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,8 @@ def take_request(
     made_of = [plan.render_size, plan.framing.crop, plan.keeps_detail, COMPOSITION]
     if plan.transparent_film:
         made_of.append("alpha")
+    if plan.fine_only:
+        made_of += ["fine", FINE_DETAIL]
     key = _digest(job_key, json.dumps(made_of))
     return TakeRequest(
         key=key,

@@ -23,6 +23,7 @@ from ..errors import JobCancelled, SettingsError
 from ..shot.plan import ShotPlan
 from ..tracking.composition import Composed, Composer, painted_over
 from ..tracking.correspondences import FrameCorrespondences, correspondences
+from ..tracking.fine_detail import over_model
 from ..tracking.framing import seen_part
 from ..tracking.geometry import GeometrySequence
 from ..tracking.resampling import resize_lanczos
@@ -177,9 +178,14 @@ class Detail:
         share = PAINTED_SHARE if plan.reads_carried else 1.0
         done = _Counter(len(indices), progress)
 
+        pixel = plan.picture_size[0] / (box[2] - box[0])
+
         def finish(shown: _Shown) -> None:
             whole = shown.composed.picture
-            if not shown.composed.known.all():
+            if plan.fine_only:
+                painting = enlarge(painted(shown.index), box, plan.picture_size)
+                whole = over_model(shown.composed, shown.inverse_depth, painting, pixel)
+            elif not shown.composed.known.all():
                 painting = enlarge(painted(shown.index), box, plan.picture_size)
                 whole = painted_over(shown.composed, shown.inverse_depth, painting, share)
             seen = shown.inverse_depth > 0.0

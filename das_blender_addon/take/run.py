@@ -399,6 +399,7 @@ def _description(request: TakeRequest, made: list[Made], names: list[str], timin
             "crop": list(plan.framing.crop),
             "notes": list(plan.notes),
             "keep_detail": plan.keeps_detail,
+            "fine_detail_only": plan.fine_only,
             "model_frames_every": plan.every,
             "model_frame_numbers": [plan.frames[index] for index in plan.made],
             "key_pictures": [

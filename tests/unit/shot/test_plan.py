@@ -70,6 +70,22 @@ def test_detail_is_kept_as_it_is_wanted_or_as_the_model_is_made_for(inputs, keep
     assert made.pictures.crop == ((0.0, 32.0, 384.0, 224.0) if keeps else made.framing.crop)
 
 
+@pytest.mark.parametrize(("keep_detail", "keeps", "fine"), [("fine", True, True), ("whole", True, False)])
+def test_detail_is_kept_whole_or_only_what_is_fine_and_the_plan_says_so(keep_detail, keeps, fine):
+    made = planned(size=(384, 192), capability=model_capability(inputs=[]), keep_detail=keep_detail)
+    assert (made.keeps_detail, made.fine_only, made.picture_size) == (keeps, fine, (384, 256))
+    assert any("light and tone are its own, the key pictures' fine detail" in note for note in made.notes) == fine
+    far = planned(size=(4096, 32), keep_detail=keep_detail)
+    assert not far.keeps_detail and not far.fine_only and not any("fine detail" in note for note in far.notes)
+
+
+@pytest.mark.parametrize("keep_detail", ["most", 1, "", "FINE"])
+def test_detail_that_makes_no_sense_is_refused(keep_detail):
+    with pytest.raises(SettingsError, match="cannot be kept .* 'fine', False") as caught:
+        planned(keep_detail=keep_detail)
+    assert caught.value.field == "compose"
+
+
 @pytest.mark.parametrize("frames", [(), (1, 1), (2, 1), (1.5,), "ab", None])
 def test_check_frames_refuses_what_is_no_increasing_list(frames):
     with pytest.raises(SettingsError, match="rames"):

@@ -120,6 +120,7 @@ def test_key_changes_with_everything_that_decides_the_pixels(request_of, tmp_pat
     keys.append(request_of(other).key)
     keys.append(request_of(shot(keep_detail=True)).key)
     keys.append(request_of(replace(shot(keep_detail=True), digest="of other geometry")).key)
+    keys.append(request_of(shot(keep_detail="fine")).key)
     painted = tmp_path / "painted.png"
     painted.write_bytes(encode_png(np.full((HEIGHT, WIDTH, 3), 51, np.uint8)))
     keys.append(request_of(path=painted).key)
@@ -129,6 +130,8 @@ def test_key_changes_with_everything_that_decides_the_pixels(request_of, tmp_pat
     keys.append(request_of(shot(revision="of other weights")).key)
     assert len(set(keys)) == len(keys)
     assert request_of().key == keys[0]
+    assert request_of(shot(keep_detail="whole")).key == request_of(shot(keep_detail=True)).key
+    assert request_of(shot(keep_detail="fine")).job_key == request_of(shot(keep_detail=True)).job_key
 
 
 # ── Making and finding ──────────────────────────────────────────────────────────────────────────────────────────────
