@@ -84,6 +84,12 @@ def take(
     """
     report, clock, began = Reporter(on_event), Clock(), time.time()
     try:
+        if settings.part is not None and settings.anew:
+            raise SettingsError(
+                "A part of the windows cannot be made anew, because the whole would still be found: leave out --anew "
+                "(DAS_ANEW), or make the whole with it, without --windows (DAS_WINDOWS).",
+                field="anew",
+            )
         # 1. What the server offers, and how the shot fits it.
         capabilities, planned, unreachable = yield from plan_of(facts, settings)
         clock.lap("plan")

@@ -9,8 +9,8 @@ The large part of the difference is that of each surface for itself.  At an outl
 mixed: there it is not measured but continued from inside the surface, on a thin thing from its middle.  So an outline
 is as sharp as the composed frame's, and no surface has the tone of the one beside it.
 
-Measured with Cycles frames, shrunk to a third and coloured (surfaces and sky differently), for a model: orbits of 40°
-39.2 dB; with the difference blurred over outlines 34.1, where detail was left out beside outlines 35.1, the model's
+Measured with Cycles frames, shrunk to a third and coloured (surfaces and sky differently), for a model: an orbit of 40°
+39.1 dB; with the difference blurred over outlines 34.1, where detail was left out beside outlines 35.1, the model's
 frames enlarged 33.9.
 """
 

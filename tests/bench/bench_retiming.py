@@ -3,8 +3,8 @@
 frames of all made.
 
 ``python tests/bench/bench_retiming.py`` renders ten frames of shots of `tests.support.key_shots` once, into
-``out/bench_retiming/``: Cycles stands in for a model that makes every frame well.  With ``--preview`` das-preview makes
-every frame of a shot and every third one of the same, and those between are compared.  Printed are PSNR, SSIM and how
+``out/bench_retiming/``: Cycles stands in for a model that makes every frame well.  ``--preview``: das-preview makes
+every frame of a shot, and every third one of the same.  Printed are PSNR, SSIM and how
 sharp the frames between are beside those of all made.  Nothing is asserted.
 """
 
@@ -72,9 +72,13 @@ def print_line(name: str, found: dict[int, np.ndarray], frames: dict[int, np.nda
 
 
 def measure_preview() -> None:
-    """The demo with das-preview: every third frame made, against all of them, both without the key pictures' detail."""
-    import addon_utils
+    """The demo with das-preview, without the key pictures' detail: frames between against those of all made, of one and
+    the same take and of two, of which no frame is the same.
+    """
     import bpy
+
+    print(f"Blender {bpy.app.version_string}")
+    import addon_utils  # there once bpy is
 
     from tests.support.server import running_server
 
@@ -87,24 +91,26 @@ def measure_preview() -> None:
         scene.frame_end = 25
         scene.render.resolution_x, scene.render.resolution_y = 192, 128
         bpy.ops.wm.save_as_mainfile(filepath=str(Path(scratch) / "demo.blend"))
-        for compose in (False, True):
-            chosen = {"server": server.address, "folder": Path(scratch) / "cache", "compose": compose, "seed": 1}
-            whole, third = (
-                api.render_take(scene, key_pictures=(1, 13, 25), model_frames_every=every, **chosen)
-                for every in (1, 3)
-            )
-            made = set(third.report["model_frame_numbers"])
-            pictures = [
-                {
-                    number: decode_png(path.read_bytes())
-                    for number, path in zip(take.frame_numbers, take.frames, strict=True)
-                    if number not in made
-                }
-                for take in (third, whole)
-            ]
-            words = "detail kept" if compose else "the model's own frames"
-            print_line(f"das-preview, demo, every 3, {words}", *pictures, f"jobs {third.timings['job']:.1f} s, "
-                       f"of all {whole.timings['job']:.1f} s")  # fmt: skip
+        chosen = {"server": server.address, "folder": Path(scratch) / "cache", "compose": False, "seed": 1}
+        whole, third = (
+            api.render_take(scene, key_pictures=(1, 13, 25), model_frames_every=every, **chosen) for every in (1, 3)
+        )
+        frames, others = (
+            dict(enumerate(decode_png(path.read_bytes()) for path in take.model_frames)) for take in (whole, third)
+        )
+        capabilities = api.server_capabilities(server.address)
+        planned = api.plan_shot(scene, capabilities, keep_detail=False, model_frames_every=3, keys=(13, 25))
+        pictures = [KeyPicture(key, frames[key], b"") for key in planned.keys]
+        found = {}
+        Detail(api.export_shot(scene, planned).geometry, planned, pictures).between(
+            frames.__getitem__, found.__setitem__
+        )
+        print_line("das-preview, demo, from every 3rd of the frames of all made", found, frames, "")
+        between = {index: others[index] for index in planned.between}
+        print_line("das-preview, demo, two takes, the frames between", between, frames, "")
+        both = {index: others[index] for index in planned.made[1:]}
+        print_line("das-preview, demo, two takes, the frames that both made", both, frames,
+                   f"jobs {third.timings['job']:.1f} s, of all {whole.timings['job']:.1f} s")  # fmt: skip
 
 
 def main() -> int:

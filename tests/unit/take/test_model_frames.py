@@ -18,7 +18,7 @@ from das_blender_addon.take.run import run_part, run_take
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
 from tests.support.running import Running, wait_for
-from tests.support.shots import pattern, wall, wall_shot
+from tests.support.shots import DEPTH, pattern, wall, wall_shot
 from tests.unit.take.test_take_in_windows import array_of, input_of, levels
 
 SETTINGS = TakeSettings(prompt="a vase", seed=7)
@@ -27,7 +27,8 @@ LEVELS = [0, 3, 7, 10, 13, 17, 20]
 third of each."""
 LONG_LEVELS = [0, 3, 7, *[10] * 13, 13, 17, 20]
 """Of 19 frames: windows of the frames 0, 3, 6, of 6, 9, 12 and of 12, 15, 18; where two meet both count half."""
-ROUNDING_LEVELS = 1
+RESAMPLED_LEVELS = 4
+"""Of stripes of 100 levels that were resampled three times; with one look-up at the model's size it is 11."""
 
 
 def shot(num_frames=7, every=3, keys=(), size=(WIDTH, HEIGHT), step=0.0, **options):
@@ -78,22 +79,27 @@ def test_take_has_every_frame_and_the_model_made_every_third(request_of, peer):
     assert sorted(said["files"]) == files
 
 
-def test_frames_between_follow_the_surface():
-    """The wall moves by an eighth of the view a frame; what neither neighbour shows of it is little."""
+@pytest.mark.parametrize("shift", [0.5, 1.3, 12.0])
+def test_frames_between_follow_the_surface_and_are_as_sharp_as_the_models(shift):
+    """The wall moves by ``shift`` pixels a frame; its stripes are four pixels wide."""
     capabilities = capabilities_of(model_capability(num_frames=[9]))
     made = plan(range(1, 8), (96, 64), (1.0, 1.0), capabilities, model_frames_every=3)
-    detail = Detail(wall((96, 64), made.frames), made, [KeyPicture(0, pattern((96, 64)), b"")])
-    whole, found, asked = pattern((96 * 2, 64)), {}, []
+    geometry = wall((96, 64), made.frames, step=shift * DEPTH / 96)
+    detail, found, asked = Detail(geometry, made, [KeyPicture(0, pattern((96, 64)), b"")]), {}, []
+
+    def seen(index):
+        x, y = np.arange(96)[None, :, None] + 0.5 - shift * index, np.arange(64)[:, None, None] + 0.5
+        return np.rint(128 + 50 * np.sin(x * np.pi / 2) + 50 * np.cos(y / 9 + [0, 1, 2])).astype(np.uint8)
 
     def made_by_model(index):
         asked.append(index)
-        return whole[:, 96 - 12 * index : 192 - 12 * index]
+        return seen(index)
 
     detail.between(made_by_model, found.__setitem__)
     assert sorted(found) == [1, 2, 4, 5] and set(asked) == {0, 3, 6}
     for index, picture in found.items():
-        expected = whole[:, 96 - 12 * index : 192 - 12 * index].astype(int)
-        assert np.abs(picture.astype(int) - expected).max() <= ROUNDING_LEVELS
+        difference = picture.astype(float) - seen(index)
+        assert np.abs(difference[4:-4, 4:-4]).max() <= RESAMPLED_LEVELS
 
 
 def test_frames_of_the_model_pass_unchanged_and_its_windows_into_one_another(request_of, peer):
