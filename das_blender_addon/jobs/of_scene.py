@@ -187,6 +187,7 @@ def plan_shot(scene, settings: ResolvedSettings, capabilities):
         size=settings.size,
         picture_size=own_picture_size(folder, frame, owner, settings.first_frame_path),
         keep_detail=settings.compose,
+        model_frames_every=settings.model_frames_every,
         keys=[one.frame for one in settings.key_pictures or ()],
     )
 

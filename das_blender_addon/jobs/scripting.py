@@ -25,7 +25,7 @@ from ..shot.findings import ShotReport
 from ..shot.first_frame import FirstFrameWish
 from ..shot.machine import check_online_access
 from ..shot.pictures import FirstFrame
-from ..shot.plan import ShotPlan, check_frames
+from ..shot.plan import ShotPlan, check_detail, check_every, check_frames
 from ..shot.resolved import ResolvedSettings
 from ..shot.scene_keys import KeyState, key_states, with_frames
 from ..shot.scene_shot import check_size, shot_frames
@@ -196,7 +196,9 @@ def render_take(
 
     ``server``: its address.  ``frames`` as in `export_tracking`.  ``folder``: the cache.  ``settings``: ``prompt``,
     ``negative_prompt``, ``seed``, ``num_inference_steps``, ``guidance_scale``, ``tracking_range``, ``compose`` (keep
-    the key pictures' detail), ``key_pictures`` (Blender frames besides the first, or "auto"),
+    the key pictures' detail: True, False, or "fine" for light and tone of the model), ``model_frames_every`` (of so
+    many frames the model makes one; 0 or "auto": as its own frame rate says),
+    ``key_pictures`` (Blender frames besides the first, or "auto"),
     ``model``, ``size`` (width, height), ``first_frame`` (a file), ``first_frame_engine``, ``first_frame_samples``,
     ``new_first_frame`` (render it anew), ``anew`` (make the take although a finished one is there, which stays until
     the new one is whole), ``timeout_s``.
@@ -335,6 +337,11 @@ def _chosen_settings(scene, server, frames, folder, settings: dict):
     if "key_pictures" in named:
         shot = named.get("frames", resolved.frames)
         named["key_pictures"] = chosen_keys(named["key_pictures"], scene.das, shot)
+    if "compose" in named:
+        named["compose"] = None if named["compose"] == "auto" else check_detail(named["compose"])
+    if "model_frames_every" in named:
+        every = named["model_frames_every"]
+        named["model_frames_every"] = 0 if every == "auto" else check_every(every)
     if folder is not None:
         named["cache_folder"] = Path(bpy.path.abspath(str(folder))).resolve()
     return replace(resolved, **named)

@@ -30,6 +30,7 @@ from ..scene.simulations import ranging_over, unbaked
 from ..scene.walk import step_simulations, walk_in_render
 from ..shot.pictures import Owner, first_frame_path
 from ..shot.resolved import KeyChoice, ResolvedSettings
+from ..shot.scene_shot import frames_per_second
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import own_files, shot_folder, take_over_folder, this_file
 from ..take.drive import Recipe, in_thread, on_this_thread
@@ -59,6 +60,7 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
         blender=bpy.app.version_string,
         transparent_film=scene.render.film_transparent,
         in_window=not bpy.app.background,
+        frames_per_second=frames_per_second(scene),
     )
 
 

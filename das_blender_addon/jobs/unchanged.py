@@ -21,6 +21,7 @@ from ..scene.camera import pixel_aspect, render_size
 from ..scene.colours import kept_look
 from ..shot.open_pictures import holds_more, strokes_on
 from ..shot.resolved import KeyChoice, ResolvedSettings
+from ..shot.scene_shot import frames_per_second
 from ..take.finished import FinishedTake
 from .sources import picture_file
 
@@ -67,7 +68,9 @@ def now(scene, view_layer: str, settings: ResolvedSettings) -> Asked:
         scene=scene.name,
         view_layer=view_layer,
         settings=replace(settings, anew=False),
-        picture=(*render_size(scene), *pixel_aspect(scene), *sorted(kept_look(scene).items())),
+        picture=(
+            *render_size(scene), *pixel_aspect(scene), frames_per_second(scene), *sorted(kept_look(scene).items()),
+        ),
         shading=shading_digest(scene.original, scene.original.view_layers[view_layer]),
         cameras=(scene.camera.name if scene.camera else "", *markers),
         at=time.time(),

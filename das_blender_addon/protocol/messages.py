@@ -134,6 +134,8 @@ class ModelCapability:
     ``is_fast``: jobs on this server were so fast that its largest sizes take seconds, too: where somebody waits at a
     screen, the automatic size may be the largest of a shape.  ``size_range``: more sizes, for those who ask for one;
     the automatic size is one of ``sizes`` (`sizes.py`).  ``revision``: names the weights; other weights, another name.
+    ``frames_per_second``: of the clips that it was trained on, so that it makes every third frame of a shot that has
+    three times as many; 0: any, and it makes all of them.
     """
 
     name: Name
@@ -151,6 +153,7 @@ class ModelCapability:
     is_fast: bool = False
     size_range: SizeRange = SizeRange()
     revision: Name = ""
+    frames_per_second: Weight = 0.0
 
 
 @dataclass(frozen=True)
@@ -354,12 +357,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a job.  ``kind`` is one of `EVENT_KINDS`, ``fields`` depends on it:
-
-    QUEUED {position} · STARTED {worker, device, attempt} · PROGRESS {stage, step, of, elapsed_s} (stages:
-    `PROGRESS_STAGES`) · PREVIEW {step, artefact} · RETRY {attempt, code, message} · DONE {artefacts, report} ·
-    FAILED {code, message, field} · CANCELLED {}
-    """
+    """Something happened to a job.  ``kind`` is one of `EVENT_KINDS`; ``fields`` depends on it, see `EVENT_FIELDS`."""
 
     job: JobId
     seq: Count

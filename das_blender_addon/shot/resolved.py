@@ -27,8 +27,10 @@ class ResolvedSettings:
     window's frame numbers, increasing.  ``first_frame_path``, ``first_frame_image`` (a data block of the file)
     "": the one in the cache.  ``new_first_frame``: render it
     although one that was rendered is there.  ``cache_folder``: absolute.
-    ``compose``: carry the key pictures' own pixels along, None as the model is made for.  ``key_pictures``: those
-    besides the first frame, frames increasing; None for as many as the shot needs, () for none.
+    ``compose``: carry the key pictures' own pixels along, None as the model is made for, `plan.FINE` only their fine
+    detail.  ``key_pictures``: those besides the first frame, frames increasing; None for as many as the shot needs, ()
+    for none.
+    ``model_frames_every``: of so many frames the model makes one, 0: as its own frame rate says.
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
     ``part`` (number from 1 on, of how many): only these windows of it.
     """
@@ -43,7 +45,7 @@ class ResolvedSettings:
     guidance: float
     size: tuple[int, int] | None
     tracking_range: str
-    compose: bool | None
+    compose: bool | str | None
     frames: tuple[int, ...]
     first_frame_path: str
     first_frame_image: str
@@ -54,6 +56,7 @@ class ResolvedSettings:
     new_first_frame: bool = False
     anew: bool = False
     part: tuple[int, int] | None = None
+    model_frames_every: int = 0
 
     @property
     def first(self) -> KeyChoice:

@@ -57,6 +57,11 @@ def frame_range(start: int, end: int, step: int = 1, *, field: str = "frames") -
     return tuple(range(start, end + 1, step))
 
 
+def frames_per_second(scene) -> float:
+    """How many of the scene's frames, of all of them, are shown in a second."""
+    return scene.render.fps / scene.render.fps_base
+
+
 def plan_shot(
     scene,
     capabilities: Capabilities,
@@ -65,7 +70,8 @@ def plan_shot(
     model: str | None = None,
     size: tuple[int, int] | None = None,
     picture_size: tuple[int, int] | None = None,
-    keep_detail: bool | None = None,
+    keep_detail: bool | str | None = None,
+    model_frames_every: int = 0,
     keys: Sequence[int] = (),
 ) -> ShotPlan:
     """What will be sent for the scene's shot: frames, window, sizes, framing, and all of it in words (``.notes``).
@@ -74,8 +80,8 @@ def plan_shot(
     height): one that the model makes.  None: ``picture_size``, that of a first frame of the user's own, where the model
     makes it; else the one of its list nearest to the render's shape; in a Blender with a window, and where the server
     found itself fast, the largest of that shape.  In the background it is always the model's default, so that the
-    machines of a farm agree.  ``keep_detail``: see `plan.plan`.  ``keys``: Blender frames of the key pictures besides
-    the first frame.  Cheap: nothing is evaluated.
+    machines of a farm agree.  ``keep_detail``, ``model_frames_every``: see `plan.plan`.  ``keys``: Blender frames of
+    the key pictures besides the first frame.  Cheap: nothing is evaluated.
 
     Raises `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not installed).
     """
@@ -97,6 +103,8 @@ def plan_shot(
         large_if_fast=not bpy.app.background,
         keep_detail=keep_detail,
         transparent_film=scene.render.film_transparent,
+        model_frames_every=model_frames_every,
+        frames_per_second=frames_per_second(scene),
     )
     return plans.plan_with_keys(planned, [frames.index(key) for key in keys])
 

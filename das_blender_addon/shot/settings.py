@@ -16,9 +16,11 @@ import bpy
 from ..errors import SettingsError
 from ..protocol.kinds import MAX_TEXT
 from . import machine as machines
+from .plan import FINE
 from .resolved import KeyChoice, ResolvedSettings
 from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
+from .windows import MOST_EVERY
 
 FIRST_FRAME_ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
 TRACKING_RANGES = ("signed", "unit")
@@ -40,6 +42,7 @@ ENVIRONMENT = (
     "DAS_SIZE",
     "DAS_TRACKING_RANGE",
     "DAS_COMPOSE",
+    "DAS_MODEL_FRAMES_EVERY",
     "DAS_KEY_PICTURES",
     "DAS_FRAMES",
     "DAS_FIRST_FRAME",
@@ -80,7 +83,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=50.0),
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
         tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
-        compose=_switch(environment, "DAS_COMPOSE", _DETAIL[settings.compose]),
+        compose=_detail(environment, settings.compose),
         frames=frames,
         first_frame_path=_absolute(environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path),
         first_frame_image=_image_name(settings, environment),
@@ -93,6 +96,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         new_first_frame=_switch(environment, "DAS_NEW_FIRST_FRAME", False),
         anew=_switch(environment, "DAS_ANEW", False),
         part=_part(environment.get("DAS_WINDOWS", "")),
+        model_frames_every=_every(environment, settings.model_frames_every),
     )
 
 
@@ -143,6 +147,14 @@ def _number(environment, name: str, kind, otherwise, *, low, high):
     if not low <= value <= high:
         raise SettingsError(f"{name} is {text}; it goes from {low} to {high}.", field=name)
     return value
+
+
+def _every(environment, otherwise: int) -> int:
+    """Every how many frames the model makes one; 0 for "auto"."""
+    name = "DAS_MODEL_FRAMES_EVERY"
+    if environment.get(name, "").strip().lower() == "auto":
+        return 0
+    return _number(environment, name, int, otherwise, low=0, high=MOST_EVERY)
 
 
 def _text(environment, name: str, otherwise: str) -> str:
@@ -248,7 +260,21 @@ def _key_choice(key) -> KeyChoice:
     return KeyChoice(key.frame, _absolute(key.path), image)
 
 
-_DETAIL = {"AUTO": None, "ON": True, "OFF": False}
+_DETAIL = {"AUTO": None, "ON": True, "FINE": FINE, "OFF": False}
+
+
+def _detail(environment, otherwise: str) -> bool | str | None:
+    """How key pictures' detail is kept: as a switch, or auto, whole, fine."""
+    text = environment.get("DAS_COMPOSE", "").strip().lower()
+    words = {"auto": None, "whole": True, FINE: FINE}
+    if text in words:
+        return words[text]
+    try:
+        return _switch(environment, "DAS_COMPOSE", _DETAIL[otherwise])
+    except SettingsError:
+        raise SettingsError(
+            f"DAS_COMPOSE is {_short(environment['DAS_COMPOSE'])}; use auto, 1 or whole, fine, 0.", field="DAS_COMPOSE"
+        ) from None
 
 
 def _switch(environment, name: str, otherwise: bool | None) -> bool | None:

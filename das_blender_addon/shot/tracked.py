@@ -17,6 +17,9 @@ from ..tracking.video import render_tracking_video
 from .plan import ShotPlan
 from .windows import owners
 
+BETWEEN_AT_A_TIME = 8
+"""Frames that the model does not make, drawn together: only their pictures are kept, not their correspondences."""
+
 
 @dataclass(frozen=True)
 class PictureView:
@@ -44,10 +47,12 @@ class PictureView:
 class ShotTracking:
     """A shot's tracking videos at the model's size.
 
-    ``videos``: one for each of ``plan.windows``, coloured by that window's first frame.  ``views``: what the key
-    pictures at ``plan.keys`` must show.  ``cameras``: those of the key pictures' frames, at ``plan.picture_size``.
-    ``geometry``: at ``plan.render_size``, for as long as its source is open; None where only the tracking videos count.
-    ``digest``: SHA-256 (hex) of it, else "".  ``timings``: seconds per station.
+    ``videos``: one for each of ``plan.windows``, of the model's frames, coloured by that window's first frame.
+    ``between``: each frame (0-based) that the model does not make, drawn as by the window that makes the one before:
+    u8 [H,W,3], coverage bool [H,W].  ``views``: what the key pictures at ``plan.keys`` must show.  ``cameras``: those
+    of the key pictures' frames, at ``plan.picture_size``.  ``geometry``: at ``plan.render_size``, for as long as its
+    source is open; None where only the tracking videos count.  ``digest``: SHA-256 (hex) of it, else "".  ``timings``:
+    seconds per station.
     """
 
     plan: ShotPlan
@@ -57,6 +62,7 @@ class ShotTracking:
     geometry: GeometrySequence | None = None
     digest: str = ""
     timings: dict[str, float] = field(default_factory=dict)
+    between: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @property
     def tracking(self) -> TrackingVideo:
@@ -66,9 +72,12 @@ class ShotTracking:
     def passes(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Tracking video u8 [H,W,3] and coverage bool [H,W] of the Blender frame ``frame``, at the model's size."""
         index = self.plan.frames.index(frame)
-        window, _, _ = owners(self.plan.windows, index)
+        if index in self.between:
+            return self.between[index]
+        place = self.plan.place(index)
+        window, _, _ = owners(self.plan.windows, place)
         video = self.videos[self.plan.windows.index(window)]
-        return video.video[index - window.start], video.coverage[index - window.start]
+        return video.video[place - window.start], video.coverage[place - window.start]
 
 
 def shot_from_geometry(
@@ -84,10 +93,10 @@ def shot_from_geometry(
     """
     started = time.perf_counter()
     seen = replace(geometry, cameras=plan.framing.overscan(geometry.cameras))
-    total, done = sum(window.count for window in plan.windows), 0
-    videos = []
-    for window in plan.windows:
-        part = part_of(seen, range(window.start, window.stop))
+    total, done = sum(window.count for window in plan.windows) + len(plan.between), 0
+    videos, between = [], {}
+    for window, others in zip(plan.windows, _between_of_windows(plan), strict=True):
+        part = part_of(seen, plan.made_in(window))
 
         def tell(count: int, _of: int, before: int = done) -> None:
             if progress is not None:
@@ -102,8 +111,15 @@ def shot_from_geometry(
             tracking = render_tracking_video(part, inverse_depth_range=depths, progress=tell, should_stop=should_stop)
         videos.append(tracking)
         done += window.count
+        for some in (others[at : at + BETWEEN_AT_A_TIME] for at in range(0, len(others), BETWEEN_AT_A_TIME)):
+            part, depths = part_of(seen, (plan.made[window.start], *some)), tracking.inverse_depth_range
+            found = render_tracking_video(part, inverse_depth_range=depths, should_stop=should_stop)
+            between |= {index: (found.video[at].copy(), found.coverage[at].copy()) for at, index in enumerate(some, 1)}
+            done += len(some)
+            if progress is not None:
+                progress(done, total)
     check_in_view(videos[0])
-    carries = plan.keeps_detail or plan.reads_carried
+    carries = plan.keeps_detail or plan.reads_carried or bool(plan.between)
     return ShotTracking(
         plan=plan,
         videos=tuple(videos),
@@ -112,7 +128,18 @@ def shot_from_geometry(
         geometry=geometry if carries or plan.transparent_film else None,
         digest=geometry_digest(geometry) if carries else "",
         timings={"tracking": time.perf_counter() - started},
+        between=between,
     )
+
+
+def _between_of_windows(plan: ShotPlan) -> list[list[int]]:
+    """For each window the frames (0-based) that the model does not make, after frames that it makes first there."""
+    found: list[list[int]] = [[] for _ in plan.windows]
+    for index in plan.between:
+        window, _, _ = owners(plan.windows, plan.place(index))
+        found[plan.windows.index(window)].append(index)
+    return found
+
 
 
 def part_of(geometry: GeometrySequence, indices: Sequence[int]) -> GeometrySequence:

@@ -1,24 +1,32 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A shot of any length, cut into windows that a model makes.  No Blender in here.
+"""Which frames of a shot a model makes, and the windows that it makes them in.  No Blender in here.
 
-A window begins at a key picture where there is one in reach, else inside the window before it; two windows share
-`OVERLAP` frames or more, over which one passes into the other (`take.join`).
+A model that was trained at fewer frames per second than the shot has makes every nth frame only; what lies between is
+composed from those (`take.between`).  A window begins at a key picture where there is one in reach, else inside the
+window before it; two windows share `OVERLAP` of the model's frames or more, over which one passes into the other
+(`take.join`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 OVERLAP = 8
 """Frames that a window shares with the one before, at least, where the model's windows are long enough for that."""
+MOST_EVERY = 1000
+"""Larger steps from one of the model's frames to the next nobody means."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Frames ``start`` to ``stop`` − 1 of a shot (0-based), made in a clip of ``length`` frames, at least as many."""
+    """Frames ``start`` to ``stop`` − 1 (0-based) of those that a model makes of a shot, made in a clip of ``length``
+    frames, at least as many.
+    """
 
     start: int
     stop: int
@@ -26,13 +34,34 @@ class Window:
 
     @property
     def count(self) -> int:
-        """How many of the shot's frames it holds."""
+        """How many frames it holds."""
         return self.stop - self.start
 
     @property
     def held(self) -> np.ndarray:
-        """[length] i64: the shot's frames that fill the model's clip; the last one is held."""
+        """[length] i64: the frames, counted as ``start`` is, that fill the model's clip; the last one is held."""
         return np.minimum(np.arange(self.length), self.count - 1) + self.start
+
+
+def frames_every(frames_per_second: float, models: float) -> int:
+    """Every how many frames of a shot of ``frames_per_second`` a model makes one, to be as near as it gets to the
+    ``models`` that it was trained with; 1 where either is 0, not known.
+    """
+    if frames_per_second <= 0.0 or models <= 0.0:
+        return 1
+    return min(max(1, math.floor(frames_per_second / models + 0.5)), MOST_EVERY)
+
+
+def made_frames(count: int, every: int, keys: Sequence[int] = (0,)) -> tuple[int, ...]:
+    """Frames (0-based, increasing) of ``count`` that a model makes: every ``every``-th, counted anew from each of the
+    ``keys`` on, and the last.
+
+    So each key picture is one of the model's frames, and a frame that is not lies between two that are.  What is made
+    before a key picture does not depend on it, nor on how long the shot is.
+    """
+    begins = sorted({0, *keys})
+    parts = (range(begin, end, every) for begin, end in zip(begins, [*begins[1:], count], strict=True))
+    return tuple(sorted({*chain.from_iterable(parts), count - 1}))
 
 
 def cut_into_windows(count: int, lengths: Sequence[int], keys: Sequence[int] = ()) -> tuple[Window, ...]:
@@ -65,7 +94,7 @@ def _shortest(count: int, lengths: Sequence[int]) -> int:
 
 
 def owners(windows: Sequence[Window], index: int) -> tuple[Window, Window | None, float]:
-    """(window, next one or None, share of the next one): which windows make the frame ``index`` of the shot.
+    """(window, next one or None, share of the next one): which windows make the model's frame ``index``.
 
     Over the frames that two windows share, the share of the later one goes from almost 0 to almost 1; where three share
     some, the first has passed into the second before that one passes into the third.

@@ -5,8 +5,9 @@
         take.json        written last: what was asked, what the server reported, and the SHA-256 of every other file
         frames/0001.png  the shot's frames at the render size
         coverage/0001.png    where they show a surface: their alpha where the film is transparent
-        model/0001.png   the model's frames: as received, or joined where there are several windows
-        windows/01/0001.png …    the frames of each of several windows as received
+        model/0001.png   the model's frames: as received, joined where there are several windows, and composed from
+                         their neighbours where the model made only every nth
+        windows/01/0001.png …    the frames of each of several windows, or of every nth frame, as received
         tracking/0001.png, first_frame.png    what they were made from
     <shot folder>/leases/    who makes a take now, and who waits for it (`client.leases`)
 
@@ -41,8 +42,10 @@ from .detail import Detail, KeyPicture, for_model
 LOGGER = logging.getLogger(__name__)
 LAYOUT = 2
 """Version of take.json."""
-COMPOSITION = 1
-"""Version of how frames are composed from key pictures: another one makes takes anew."""
+COMPOSITION, BETWEEN, FINE_DETAIL = 1, 1, 1
+"""Versions of how frames are composed from key pictures, from the model's beside them, and from the fine detail of key
+pictures: another one makes takes anew.
+"""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class TakeRequest:
 
     def follows(self, number: int) -> bool:
         """Whether the window ``number`` begins with a frame of the window before, because no picture shows it."""
-        return not self.plan.reads_carried and self.plan.windows[number].start not in self.plan.keys
+        return not self.plan.reads_carried and self.plan.made[self.plan.windows[number].start] not in self.plan.keys
 
     def window_job(
         self,
@@ -140,9 +143,10 @@ class TakeRequest:
         plan, window = self.plan, self.plan.windows[number]
         carried = None
         if plan.reads_carried and self.detail is not None:
-            carried = self.detail.carried(window.held, progress=progress, should_stop=should_stop)
-        if window.start in plan.keys:
-            png = self._picture_for_model(plan.keys.index(window.start))
+            carried = self.detail.carried(plan.held_in(window), progress=progress, should_stop=should_stop)
+        begin = plan.made[window.start]
+        if begin in plan.keys:
+            png = self._picture_for_model(plan.keys.index(begin))
         else:
             png = before if carried is None else encode_png(carried[0])
         return JobRequest(
@@ -187,7 +191,7 @@ def take_request(
         _key_picture(index, picture, plan) for index, picture in zip(plan.keys, (first_frame, *keys), strict=True)
     )
     detail = None
-    if plan.keeps_detail or plan.reads_carried:
+    if plan.keeps_detail or plan.reads_carried or plan.between:
         if shot.geometry is None:
             raise SettingsError("The shot has no geometry to carry its pictures along with; export it again.")
         detail = Detail(shot.geometry, plan, pictures)
@@ -199,10 +203,14 @@ def take_request(
         decides.append(json.dumps([(picture.index, blob_sha(picture.png)) for picture in pictures]))
     if detail is not None:
         decides.append(shot.digest)
+    if plan.between:
+        decides.append(json.dumps(["model frames", plan.made, BETWEEN]))
     job_key = _digest(*decides)
     made_of = [plan.render_size, plan.framing.crop, plan.keeps_detail, COMPOSITION]
     if plan.transparent_film:
         made_of.append("alpha")
+    if plan.fine_only:
+        made_of += ["fine", FINE_DETAIL]
     key = _digest(job_key, json.dumps(made_of))
     return TakeRequest(
         key=key,

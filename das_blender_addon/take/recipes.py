@@ -37,6 +37,7 @@ from ..shot.tracked import (
     picture_view,
     shot_from_geometry,
 )
+from ..shot.windows import cut_into_windows
 from ..tracking.geometry import GeometrySequence
 from ..tracking.suggest import suggest_key_frames
 from ..tracking.video import render_tracking_video
@@ -83,6 +84,12 @@ def take(
     """
     report, clock, began = Reporter(on_event), Clock(), time.time()
     try:
+        if settings.part is not None and settings.anew:
+            raise SettingsError(
+                "A part of the windows cannot be made anew, because the whole would still be found: leave out --anew "
+                "(DAS_ANEW), or make the whole with it, without --windows (DAS_WINDOWS).",
+                field="anew",
+            )
         # 1. What the server offers, and how the shot fits it.
         capabilities, planned, unreachable = yield from plan_of(facts, settings)
         clock.lap("plan")
@@ -212,6 +219,8 @@ def plan_shot(
         large_if_fast=facts.in_window,
         keep_detail=settings.compose,
         transparent_film=facts.transparent_film,
+        model_frames_every=settings.model_frames_every,
+        frames_per_second=facts.frames_per_second,
     )
 
 
@@ -281,7 +290,7 @@ def with_key_frames(
     yield report(Progress("key pictures", 0, 1, 0.0), "Looking for the key pictures")
 
     def suggest(should_stop, _say):
-        most = MOST_KEYS_IN_WINDOW * len(planned.windows)
+        most = MOST_KEYS_IN_WINDOW * len(cut_into_windows(len(planned.frames), planned.model.num_frames))
         return suggest_key_frames(geometry, most_keys=most, should_stop=should_stop)
 
     found = yield from in_thread(suggest)

@@ -125,7 +125,7 @@ def run_part(
     if find_take(request) is not None or not numbers:
         return numbers
     if request.follows(numbers[0]):
-        frame = request.plan.frames[request.plan.windows[numbers[0]].start]
+        frame = request.plan.frames[request.plan.made[request.plan.windows[numbers[0]].start]]
         raise SettingsError(
             f"The part {number}/{of} begins with a frame of the part before it, which is made elsewhere: add a key "
             f"picture at frame {frame}, or render the shot as a whole.",
@@ -148,7 +148,8 @@ class _Making:
     def __init__(self, request: TakeRequest, run: Run, on_event, should_stop, *, anew: bool = False):
         self._request, self._plan, self._run, self._anew = request, request.plan, run, anew
         self._should_stop = should_stop or (lambda: False)
-        self._tell = Shares(on_event, len(self._plan.windows), JOBS_SHARE if self._plan.keeps_detail else 1.0)
+        self._to_compose = len(self._plan.between) + self._plan.keeps_detail * len(self._plan.frames)
+        self._tell = Shares(on_event, len(self._plan.windows), JOBS_SHARE if self._to_compose else 1.0)
         self._turns = Turns()
         self._names = [f"{index + 1:04d}.png" for index in range(len(self._plan.frames))]
 
@@ -260,8 +261,8 @@ class _Making:
 
         job = self._request.window_job(number, before, progress=carrying, should_stop=stop)
         key = job_key(job)
-        several = len(self._plan.windows) > 1
-        part = f"windows/{number + 1:02d}" if several else "model"
+        alone = len(self._plan.windows) == 1 and not self._plan.between
+        part = "model" if alone else f"windows/{number + 1:02d}"
         folder = self._request.folder / part
         takes = self._request.folder.parent
         outcome = None if self._anew else kept_window(takes, key, folder, job.spec.kept_frames)
@@ -272,26 +273,36 @@ class _Making:
         return Made(number, part, key, job, outcome)
 
     def _join(self, made: list[Made]) -> None:
-        """``model/``: one frame for each of the shot, where windows overlap from both."""
-        if len(made) == 1:
+        """``model/``: one frame for each of the shot, where windows overlap from both, where the model made none from
+        the frames beside it.
+        """
+        plan, folder = self._plan, self._request.folder / "model"
+        if len(made) == 1 and not plan.between:
             return
-        windows, folder = self._plan.windows, self._request.folder / "model"
-        for index, name in enumerate(self._names):
+        windows = plan.windows
+        for place, index in enumerate(plan.made):
             _check_stop(self._should_stop)
-            first, second, share = owners(windows, index)
-            png = _bytes_of(made[windows.index(first)], index - first.start)
+            first, second, share = owners(windows, place)
+            png = _bytes_of(made[windows.index(first)], place - first.start)
             if second is not None:
-                after = _bytes_of(made[windows.index(second)], index - second.start)
+                after = _bytes_of(made[windows.index(second)], place - second.start)
                 png = encode_png(passed_over(_pixels(png), _pixels(after), share))
-            write_whole(folder / name, png)
+            write_whole(folder / self._names[index], png)
+        if plan.between:
+            self._request.detail.between(
+                lambda index: _pixels(self._model_frame(index)),
+                lambda index, frame: write_whole(folder / self._names[index], encode_png(frame)),
+                progress=lambda done, _of: self._tell.composing(done, self._to_compose),
+                should_stop=self._should_stop,
+            )
+
+    def _model_frame(self, index: int) -> bytes:
+        return (self._request.folder / "model" / self._names[index]).read_bytes()
 
     # ── The shot's frames ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _write_frames(self) -> None:
         request, framing = self._request, self._plan.framing
-
-        def model_frame(index: int) -> bytes:
-            return (request.folder / "model" / self._names[index]).read_bytes()
 
         def keep(index: int, frame: np.ndarray, covered: np.ndarray | None = None) -> None:
             write_whole(request.folder / "frames" / self._names[index], encode_png(frame))
@@ -301,18 +312,18 @@ class _Making:
         if self._plan.keeps_detail:
             request.detail.compose(
                 range(len(self._names)),
-                lambda index: _pixels(model_frame(index)),
+                lambda index: _pixels(self._model_frame(index)),
                 keep,
-                progress=self._tell.composing,
+                progress=lambda done, _of: self._tell.composing(len(self._plan.between) + done, self._to_compose),
                 should_stop=self._should_stop,
             )
             return
         for index, name in enumerate(self._names):
             _check_stop(self._should_stop)
             if framing.is_exact:
-                write_whole(request.folder / "frames" / name, model_frame(index))
+                write_whole(request.folder / "frames" / name, self._model_frame(index))
             else:
-                keep(index, crop_and_resize(_pixels(model_frame(index))[None], framing)[0])
+                keep(index, crop_and_resize(_pixels(self._model_frame(index))[None], framing)[0])
 
     def _write_alpha(self) -> None:
         geometry = self._request.shot.geometry
@@ -374,7 +385,7 @@ def _description(request: TakeRequest, made: list[Made], names: list[str], timin
                 "job_key": one.key,
                 "job_id": one.outcome.job_id,
                 "part": one.part,
-                "frames": [plan.frames[plan.windows[one.number].start], plan.frames[plan.windows[one.number].stop - 1]],
+                "frames": [plan.frames[plan.made_in(plan.windows[one.number])[end]] for end in (0, -1)],
                 "report": one.outcome.report,
             }
             for one in made
@@ -388,6 +399,9 @@ def _description(request: TakeRequest, made: list[Made], names: list[str], timin
             "crop": list(plan.framing.crop),
             "notes": list(plan.notes),
             "keep_detail": plan.keeps_detail,
+            "fine_detail_only": plan.fine_only,
+            "model_frames_every": plan.every,
+            "model_frame_numbers": [plan.frames[index] for index in plan.made],
             "key_pictures": [
                 {"frame": plan.frames[picture.index], "sha256": blob_sha(picture.png)} for picture in request.pictures
             ],

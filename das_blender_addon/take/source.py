@@ -30,9 +30,8 @@ class SceneFacts:
     ``view_layer``: the layer that the job is about; ``layer_apart``: its name where the scene has others, else "".
     ``look``: of `scene.colours.kept_look`.  ``owner``: whose painted pictures count.
     ``shading``: digest of what a window compares to see that a picture is stale.  ``file``: the .blend, or "".
-  
     ``transparent_film``: what no surface covers has alpha 0.  ``in_window``: somebody is looking: sizes may follow the
-    machine's speed.
+    machine's speed.  ``frames_per_second``: of its frames.
     """
 
     name: str
@@ -48,6 +47,7 @@ class SceneFacts:
     blender: str
     transparent_film: bool
     in_window: bool
+    frames_per_second: float
 
 
 class Source(Protocol):

@@ -14,7 +14,10 @@ from ..jobs import of_scene
 from ..scene import sequencer
 from ..scene.colours import colour_warning, pixel_changes
 from ..scene.drivers import untrusted_driver
+from ..shot.plan import frame_rate
+from ..shot.scene_shot import frames_per_second
 from ..shot.settings import resolve_settings
+from ..shot.windows import frames_every
 from . import job_operators, operators
 from .drawing import alert, draw_server_line, say, thumbnail
 from .panel import RenderPanel
@@ -55,6 +58,9 @@ class DAS_PT_shot(RenderPanel, bpy.types.Panel):
         column.prop(
             settings, "guidance", text=_with_default("Guidance", settings.guidance, model and model.default_guidance)
         )
+        every = model and automatic_every(context.scene, model)
+        words = _with_default("Model Frames Every", settings.model_frames_every, every)
+        column.prop(settings, "model_frames_every", text=words)
         row = layout.row(align=True)
         row.prop(settings, "model", **compat.placeholder(model.name if model else "server's default"))
         row.menu("DAS_MT_models", text="", icon="DOWNARROW_HLT")
@@ -202,6 +208,12 @@ def planned_model(scene):
         return None
     name = settings.model or capabilities.default_model
     return next((model for model in capabilities.models if model.name == name), None)
+
+
+def automatic_every(scene, model) -> int:
+    """Every how many frames of the shot ``model`` makes one where nobody says; raises what `resolve_settings` does."""
+    rate = frame_rate(resolve_settings(scene).frames, frames_per_second(scene))
+    return frames_every(rate, model.frames_per_second)
 
 
 def shot_summary(scene) -> list[str]:

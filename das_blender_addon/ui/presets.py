@@ -19,6 +19,7 @@ SETTINGS = (
     "size",
     "tracking_range",
     "compose",
+    "model_frames_every",
     "first_frame_engine",
     "first_frame_samples",
 )

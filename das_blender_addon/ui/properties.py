@@ -22,6 +22,7 @@ from ..errors import SettingsError
 from ..protocol.sizes import nearest_size
 from ..shot.server_consent import USE_FILES, remember_answer
 from ..shot.settings import MAX_SAMPLES, MAX_SEED, parse_size
+from ..shot.windows import MOST_EVERY
 from .words import register_classes, unregister_classes
 
 
@@ -84,6 +85,11 @@ class DAS_PG_key_picture(bpy.types.PropertyGroup):
 class DAS_PG_settings(bpy.types.PropertyGroup):
     """Settings of a shot, saved with the file."""
 
+    def __setattr__(self, name: str, value):
+        if name == "compose" and isinstance(value, bool):  # once it was a switch, and so presets of that time say
+            value = "ON" if value else "OFF"
+        super().__setattr__(name, value)
+
     prompt: StringProperty(name="Prompt", description="What the shot shows, in words")
     negative_prompt: StringProperty(name="Negative Prompt", description="What the shot must not show")
     seed: IntProperty(
@@ -130,10 +136,20 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         "the model paints the rest",
         items=(
             ("AUTO", "Automatic", "With models that are made for it: the preview model, not the full model", 2),
-            ("ON", "On", "The pictures' own pixels wherever a surface of theirs is seen", 1),
+            ("ON", "Whole", "The pictures' own pixels wherever a surface of theirs is seen", 1),
+            ("FINE", "Fine Detail Only", "What is finer than the model's pixels; light and tone are its own", 3),
             ("OFF", "Off", "The model's own frames", 0),
         ),
         default="AUTO",
+        options=set(),
+    )
+    model_frames_every: IntProperty(
+        name="Model Frames Every",
+        description="The model makes every so many-th frame, and the frames between are composed from those; 0 comes "
+        "as near as possible to the frames per second that the model was trained at",
+        min=0,
+        max=MOST_EVERY,
+        soft_max=8,
         options=set(),
     )
     key_mode: EnumProperty(

@@ -62,7 +62,7 @@ class ModelSpec:
     more sizes, for requests that name one.  ``inputs``: roles it reads besides "tracking_video" and "first_frame".
     ``memory_bytes``: device memory it needs per profile, estimated for bfloat16 (see `pipeline.memory`, which measures
     instead where the files are there).  ``repository``, ``files``: where the weights come from and which they are, for
-    `checkpoint.pull_model`.
+    `checkpoint.pull_model`.  ``frames_per_second``: of the clips that it was trained on; 0: any.
     """
 
     name: str
@@ -82,6 +82,7 @@ class ModelSpec:
     files: tuple[str, ...] = ()
     embedded: Path | None = None
     size_range: SizeRange = SizeRange()
+    frames_per_second: float = 0.0
 
     def capability(self, installed: bool) -> ModelCapability:
         """What a server says of this model on the wire."""
@@ -99,6 +100,7 @@ class ModelSpec:
             licence=self.licence,
             installed=installed,
             size_range=self.size_range,
+            frames_per_second=self.frames_per_second,
         )
 
 
@@ -177,6 +179,7 @@ _SPECS = (
             "vae/config.json",
             "vae/diffusion_pytorch_model.safetensors",
         ),
+        frames_per_second=8.0,
     ),
 )
 

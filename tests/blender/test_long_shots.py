@@ -69,7 +69,17 @@ def test_longer_shot_uses_the_windows_that_were_made(long_shot):
 
 @pytest.mark.parametrize(
     ("chosen", "said", "keeps"),
-    [("AUTO", "", None), ("ON", "", True), ("OFF", "", False), ("OFF", "1", True), ("ON", "no", False)],
+    [
+        ("AUTO", "", None),
+        ("ON", "", True),
+        ("OFF", "", False),
+        ("FINE", "", "fine"),
+        ("OFF", "1", True),
+        ("ON", "no", False),
+        ("ON", "Fine", "fine"),
+        ("FINE", "whole", True),
+        ("ON", "auto", None),
+    ],
 )
 def test_detail_is_kept_as_the_scene_or_the_environment_says(scene, chosen, said, keeps):
     scene.das.compose = chosen
@@ -79,7 +89,7 @@ def test_detail_is_kept_as_the_scene_or_the_environment_says(scene, chosen, said
 def test_numbers_of_the_choice_are_those_that_older_files_hold(scene):
     """Once it was a switch, of which a file holds 0 or 1."""
     items = scene.das.bl_rna.properties["compose"].enum_items
-    assert (items["OFF"].value, items["ON"].value) == (0, 1) and items["AUTO"].value not in (0, 1)
+    assert (items["OFF"].value, items["ON"].value, items["AUTO"].value) == (0, 1, 2)
 
 
 def test_frames_are_the_models_own_where_no_detail_is_kept(long_shot):
@@ -89,6 +99,11 @@ def test_frames_are_the_models_own_where_no_detail_is_kept(long_shot):
     assert [path.read_bytes() for path in own.frames] == [path.read_bytes() for path in own.model_frames]
     kept = api.render_take(long_shot)
     assert kept.key != own.key and kept.report["keep_detail"] and not own.report["keep_detail"]
+    fine = api.render_take(long_shot, compose="fine")
+    assert fine.key not in (kept.key, own.key) and fine.report["keep_detail"] and fine.report["fine_detail_only"]
+    assert api.render_take(long_shot, compose="whole").cached and api.render_take(long_shot, compose="auto").cached
+    with pytest.raises(SettingsError, match="cannot be kept 'most'"):
+        api.render_take(long_shot, compose="most")
 
 
 def test_frames_from_the_environment_take_the_pictures_of_the_list(scene, tmp_path):

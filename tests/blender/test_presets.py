@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import bpy
+import pytest
 
 from das_blender_addon.client import known_servers
 from das_blender_addon.ui import model_menu, panels, presets
@@ -24,6 +25,16 @@ def test_preset_brings_the_settings_back_and_leaves_what_the_shot_shows(scene):
     assert (das.prompt, das.seed) == ("a fox", 5)
     bpy.ops.das.add_preset(name="Fine Take", remove_name=True)
     assert not file.exists()
+
+
+@pytest.mark.parametrize(("said", "means"), [(True, "ON"), (False, "OFF"), ("FINE", "FINE")])
+def test_preset_of_the_time_when_key_picture_detail_was_a_switch_is_read(scene, tmp_path, said, means):
+    file = tmp_path / "older.py"
+    lines = ["import bpy", "das = bpy.context.scene.das", "", "das.steps = 9", f"das.compose = {said!r}"]
+    file.write_text("\n".join([*lines, "das.size = '96x64'", ""]))
+    scene.das.compose = "AUTO"
+    bpy.ops.script.execute_preset(filepath=str(file), menu_idname="DAS_PT_presets")
+    assert (scene.das.steps, scene.das.compose, scene.das.size) == (9, means, "96x64")
 
 
 def test_every_setting_of_a_preset_exists(scene):

@@ -93,6 +93,11 @@ def test_value_that_cannot_be_used_is_refused_at_once(shot_scene, capsys, flag, 
     assert len(refused(errors.SettingsError, capsys, "render", f"{flag}={value}")) < 300
 
 
+def test_part_of_the_windows_is_not_made_anew(shot_scene, capsys):
+    said = refused(errors.SettingsError, capsys, "render", "--windows", "1/2", "--anew")
+    assert "--anew" in said and "--windows" in said
+
+
 def test_steps_that_the_model_does_not_take_are_told_before_any_work(shot_scene, capsys, tmp_path):
     status = commands.main(["render", "--steps", "7", "--cache", str(tmp_path), "--json"])
     said = lines_of(capsys.readouterr().out)

@@ -156,6 +156,7 @@ def test_environment_overrides_every_setting(scene):
             "DAS_SIZE": "720x480",
             "DAS_TRACKING_RANGE": "Unit",
             "DAS_COMPOSE": "0",
+            "DAS_MODEL_FRAMES_EVERY": "3",
             "DAS_FRAMES": "3-9x3",
             "DAS_FIRST_FRAME": "/images/first.png",
             "DAS_FIRST_FRAME_ENGINE": "workbench",
@@ -173,6 +174,7 @@ def test_environment_overrides_every_setting(scene):
     assert settings.frames == (3, 6, 9) and settings.first_frame_path == "/images/first.png"
     assert settings.first_frame_engine == "WORKBENCH" and settings.first_frame_samples == 8
     assert settings.tracking_range == "unit" and settings.compose is False
+    assert settings.model_frames_every == 3
     assert settings.cache_folder == Path("/scratch/das")
 
 

@@ -114,13 +114,13 @@ def build_shot(name: str):
     return scene
 
 
-def render_shot(folder: Path, name: str, sizes=SIZES) -> None:
+def render_shot(folder: Path, name: str, sizes=SIZES, frames=RENDERED) -> None:
     """Render ``name`` and export its geometry into ``folder``; what is there is kept."""
     import bpy
 
     from das_blender_addon.jobs.scripting import _exported
 
-    wanted = [(size, frame) for size in sizes for frame in RENDERED if not picture_path(folder, size, frame).exists()]
+    wanted = [(size, frame) for size in sizes for frame in frames if not picture_path(folder, size, frame).exists()]
     if not wanted and (folder / "geometry.npz").exists():
         return
     scene = build_shot(name)
@@ -171,10 +171,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=list(SHOTS), default=list(SHOTS))
     parser.add_argument("--sizes", nargs="+", default=[f"{width}x{height}" for width, height in SIZES])
+    parser.add_argument("--frames", nargs="+", type=int, default=RENDERED)
     options = parser.parse_args()
     sizes = [tuple(int(side) for side in size.split("x")) for size in options.sizes]
     for name in options.only:
-        render_shot(options.folder / name, name, sizes)
+        render_shot(options.folder / name, name, sizes, options.frames)
     return 0
 
 

@@ -70,6 +70,22 @@ def test_detail_is_kept_as_it_is_wanted_or_as_the_model_is_made_for(inputs, keep
     assert made.pictures.crop == ((0.0, 32.0, 384.0, 224.0) if keeps else made.framing.crop)
 
 
+@pytest.mark.parametrize(("keep_detail", "keeps", "fine"), [("fine", True, True), ("whole", True, False)])
+def test_detail_is_kept_whole_or_only_what_is_fine_and_the_plan_says_so(keep_detail, keeps, fine):
+    made = planned(size=(384, 192), capability=model_capability(inputs=[]), keep_detail=keep_detail)
+    assert (made.keeps_detail, made.fine_only, made.picture_size) == (keeps, fine, (384, 256))
+    assert any("light and tone are its own, the key pictures' fine detail" in note for note in made.notes) == fine
+    far = planned(size=(4096, 32), keep_detail=keep_detail)
+    assert not far.keeps_detail and not far.fine_only and not any("fine detail" in note for note in far.notes)
+
+
+@pytest.mark.parametrize("keep_detail", ["most", 1, "", "FINE"])
+def test_detail_that_makes_no_sense_is_refused(keep_detail):
+    with pytest.raises(SettingsError, match="cannot be kept .* 'fine', False") as caught:
+        planned(keep_detail=keep_detail)
+    assert caught.value.field == "compose"
+
+
 @pytest.mark.parametrize("frames", [(), (1, 1), (2, 1), (1.5,), "ab", None])
 def test_check_frames_refuses_what_is_no_increasing_list(frames):
     with pytest.raises(SettingsError, match="rames"):
@@ -145,3 +161,65 @@ def test_shape_that_is_far_from_the_models_keeps_the_models_size_and_says_so():
     assert any("far from any of the model's" in note for note in made.notes)
     usual = planned(size=(1920, 800), capability=model_capability(inputs=["carried_video"]))
     assert usual.keeps_detail and usual.picture_size[0] == 1920 and usual.picture_size[1] > 800
+
+
+# ── Every nth frame ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def full_model(**changes):
+    return model_capability(num_frames=[49], inputs=[], frames_per_second=8.0, **changes)
+
+
+def test_windows_are_cut_over_the_frames_that_the_model_makes():
+    made = planned(range(1, 146), capability=full_model(), model_frames_every=3)
+    assert made.windows == (Window(0, 49, 49),) and made.made == tuple(range(0, 145, 3)) and made.every == 3
+    longer = planned(range(1, 290), capability=full_model(), model_frames_every=3)
+    assert longer.windows == (Window(0, 49, 49), Window(41, 90, 49), Window(48, 97, 49))
+    (note,) = (note for note in longer.notes if "windows" in note)
+    assert note == "The model makes the shot in 3 windows, 1 to 145, 124 to 268, 145 to 289; each passes into the next."
+    held = planned(range(1, 11), capability=full_model(), model_frames_every=3)
+    assert list(held.held_in(held.windows[0])[:6]) == [0, 3, 6, 9, 9, 9] and held.between == (1, 2, 4, 5, 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("frames", "rate", "every", "words"),
+    [
+        (range(1, 50), 24.0, 3, "every 3rd frame (8 of 24 per second); the frames between are composed from them."),
+        (range(1, 50), 24 / 1.001, 3, "every 3rd frame (7.99 of 23.98 per second); "),
+        (range(1, 100, 2), 24.0, 2, "every 2nd frame (6 of 12 per second); "),
+        ((1, 3, 5, 9), 24.0, 1, ""),
+        (range(1, 50), 100.0, 13, "every 13th frame (7.69 of 100 per second); "),
+        (range(1, 50), 0.0, 1, ""),
+        (range(1, 50), 10.0, 1, ""),
+        ((7,), 24.0, 3, ""),
+    ],
+)
+def test_plan_makes_as_many_frames_as_the_model_was_trained_at_and_says_so(frames, rate, every, words):
+    made = planned(frames, capability=full_model(), frames_per_second=rate)
+    notes = [note for note in made.notes if "composed from them" in note]
+    assert made.every == every and len(notes) == bool(words)
+    assert not words or f"The model makes {words}" in notes[0]
+
+
+def test_plan_makes_every_frame_with_a_model_that_was_trained_at_any_rate():
+    made = planned(range(1, 10), frames_per_second=24.0)
+    assert made.every == 1 and made.made == tuple(range(9)) and not made.between
+    wanted = planned(range(1, 10), frames_per_second=24.0, model_frames_every=4)
+    assert wanted.made == (0, 4, 8) and any("every 4th frame (6 of 24" in note for note in wanted.notes)
+    assert any("every 4th frame; the" in note for note in planned(range(1, 10), model_frames_every=4).notes)
+
+
+def test_raster_begins_anew_at_each_key_picture():
+    made = plan_with_keys(planned(range(1, 146), capability=full_model(), model_frames_every=3), [100])
+    assert made.made == (*range(0, 100, 3), *range(100, 145, 3), 144)
+    assert plan_with_keys(made, ()) == planned(range(1, 146), capability=full_model(), model_frames_every=3)
+    assert [made.place(index) for index in (0, 1, 2, 3, 99, 100, 102, 103, 143, 144)] == [
+        0, 0, 0, 1, 33, 34, 34, 35, 48, 49,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [-1, 1001, 2.5, "3", True, None])
+def test_number_of_frames_that_makes_no_sense_is_refused(every):
+    with pytest.raises(SettingsError, match="whole number from 1 to 1000") as caught:
+        planned(model_frames_every=every)
+    assert caught.value.field == "model_frames_every"

@@ -153,3 +153,20 @@ def test_digest_of_all_geometry_changes_with_every_part_of_it():
     )
     digests = [geometry_digest(one) for one in (geometry, *others)]
     assert len(set(digests)) == len(digests) and geometry_digest(wall(SIZE, range(1, 4))) == digests[0]
+
+
+def test_videos_are_of_the_models_frames_and_passes_of_all():
+    capabilities = capabilities_of(model_capability(num_frames=[5], inputs=[]))
+    made = plan(range(10, 35), SIZE, (1.0, 1.0), capabilities, model_frames_every=3)
+    geometry, told = wall(SIZE, made.frames), []
+    shot = shot_from_geometry(geometry, made, progress=lambda done, of: told.append((done, of)))
+    assert [video.frames for video in shot.videos] == [(10, 13, 16, 19, 22), (19, 22, 25, 28, 31), (22, 25, 28, 31, 34)]
+    assert told[-1] == (31, 31) and [done for done, _ in told] == sorted({done for done, _ in told})
+    for index in range(25):
+        number = 0 if index < 15 else 1 if index < 24 else 2  # the first that holds the model's frame at or before it
+        window = made.windows[number]
+        alone = render_tracking_video(part_of(geometry, (made.made[window.start], index)))
+        video, coverage = shot.passes(10 + index)
+        np.testing.assert_array_equal(video, alone.video[1])
+        np.testing.assert_array_equal(coverage, alone.coverage[1])
+    assert shot.geometry is geometry and shot.digest

@@ -4,7 +4,15 @@
 import numpy as np
 import pytest
 
-from das_blender_addon.shot.windows import OVERLAP, Window, cut_into_windows, owners
+from das_blender_addon.shot.windows import (
+    MOST_EVERY,
+    OVERLAP,
+    Window,
+    cut_into_windows,
+    frames_every,
+    made_frames,
+    owners,
+)
 
 FULL, PREVIEW, PEER = (49,), (9, 17, 25, 33, 41, 49), (3,)
 """Windows of the full model, of the preview model, and of one that makes very short clips."""
@@ -115,3 +123,41 @@ def test_no_window_comes_or_goes_at_once(lengths):
                 before, after = made[index - 1], made[index]
                 change = max(abs(after.get(window, 0.0) - before.get(window, 0.0)) for window in {*before, *after})
                 assert change <= MOST_SHARES / (overlap + 1), (count, keys, index, windows)
+
+
+# ── Which frames a model makes ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("count", "every", "keys", "made"),
+    [
+        (7, 1, (0,), range(7)),
+        (7, 3, (0,), (0, 3, 6)),
+        (9, 3, (0,), (0, 3, 6, 8)),
+        (1, 3, (0,), (0,)),
+        (2, 3, (0,), (0, 1)),
+        (12, 3, (0, 4), (0, 3, 4, 7, 10, 11)),
+        (12, 3, (0, 6, 7), (0, 3, 6, 7, 10, 11)),
+        (12, 1000, (0,), (0, 11)),
+    ],
+)
+def test_model_makes_every_nth_frame_from_each_key_picture_on_and_the_last(count, every, keys, made):
+    assert made_frames(count, every, keys) == tuple(made)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_made_frames_have_every_key_and_no_larger_gap_and_do_not_move_with_the_length(every):
+    for seed in range(20):
+        keys = random_keys(90, seed)
+        made = made_frames(90, every, keys)
+        assert {0, 89, *keys} <= set(made) and max(np.diff(made)) <= every
+        assert made_frames(100, every, keys)[: len(made) - 1] == made[:-1]
+
+
+@pytest.mark.parametrize(
+    ("shots", "models", "every"),
+    [(24, 8, 3), (25, 8, 3), (23.976, 8, 3), (30, 8, 4), (60, 8, 8), (12, 8, 2), (11, 8, 1), (8, 8, 1), (1, 8, 1),
+     (24, 0, 1), (0, 8, 1), (1e9, 8, MOST_EVERY)],
+)  # fmt: skip
+def test_frames_of_the_model_come_as_near_as_they_can_to_its_rate(shots, models, every):
+    assert frames_every(shots, models) == every

@@ -6,14 +6,11 @@ One file, though long: one key and one folder, seen from every side, with one pe
 
 import json
 import os
-import threading
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from das_blender_addon.client.take import Log
 from das_blender_addon.errors import (
     FirstFrameError,
     JobCancelled,
@@ -29,9 +26,9 @@ from das_blender_addon.take.cache import TakeSettings, find_take, job_key, load_
 from das_blender_addon.take.run import run_take
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
+from tests.support.running import Running, wait_for
 from tests.support.shots import wall_shot
 
-LIMIT_S = 30.0
 SETTINGS = TakeSettings(prompt="a vase", seed=7)
 
 
@@ -123,6 +120,7 @@ def test_key_changes_with_everything_that_decides_the_pixels(request_of, tmp_pat
     keys.append(request_of(other).key)
     keys.append(request_of(shot(keep_detail=True)).key)
     keys.append(request_of(replace(shot(keep_detail=True), digest="of other geometry")).key)
+    keys.append(request_of(shot(keep_detail="fine")).key)
     painted = tmp_path / "painted.png"
     painted.write_bytes(encode_png(np.full((HEIGHT, WIDTH, 3), 51, np.uint8)))
     keys.append(request_of(path=painted).key)
@@ -132,6 +130,8 @@ def test_key_changes_with_everything_that_decides_the_pixels(request_of, tmp_pat
     keys.append(request_of(shot(revision="of other weights")).key)
     assert len(set(keys)) == len(keys)
     assert request_of().key == keys[0]
+    assert request_of(shot(keep_detail="whole")).key == request_of(shot(keep_detail=True)).key
+    assert request_of(shot(keep_detail="fine")).job_key == request_of(shot(keep_detail=True)).job_key
 
 
 # ── Making and finding ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -358,45 +358,14 @@ def test_take_stops_between_two_frames_and_goes_on_with_the_same_job(request_of,
 # ── Several processes, one cache ────────────────────────────────────────────────────────────────────────────────────
 
 
-class Another:
-    """`run_take` in a thread, as another process would: what came of it, and what stops it."""
-
-    def __init__(self, asked, address: str):
-        self.stop, self.outcome, self.events = threading.Event(), [], []
-        arguments = {"on_event": self.events.append, "should_stop": self.stop.is_set}
-        self._thread = threading.Thread(target=self._run, args=(asked, address), kwargs=arguments, daemon=True)
-        self._thread.start()
-
-    def _run(self, *arguments, **options):
-        try:
-            self.outcome.append(run_take(*arguments, **options))
-        except BaseException as error:
-            self.outcome.append(error)
-
-    def wait(self):
-        self._thread.join(LIMIT_S)
-        assert self.outcome, "it goes on for ever"
-        return self.outcome[0]
-
-    def waits(self) -> bool:
-        return any("Another process" in event.text for event in self.events if isinstance(event, Log))
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_take_that_is_being_made_is_waited_for(request_of):
     with Peer() as peer:
         peer.final = None
-        first = Another(request_of(), peer.address)
+        first = Running(request_of(), peer.address)
         wait_for(lambda: peer.jobs)
         second, larger = (
-            Another(request_of(), peer.address),
-            Another(request_of(shot(render_size=(2 * WIDTH, 2 * HEIGHT))), peer.address),
+            Running(request_of(), peer.address),
+            Running(request_of(shot(render_size=(2 * WIDTH, 2 * HEIGHT))), peer.address),
         )
         wait_for(lambda: second.waits() and larger.waits())
         finish_job(peer)
@@ -417,9 +386,9 @@ def finish_job(peer: Peer) -> None:
 def test_cancel_withdraws_one_of_two_who_want_a_take(request_of):
     with Peer() as peer:
         peer.final = None
-        first = Another(request_of(), peer.address)
+        first = Running(request_of(), peer.address)
         wait_for(lambda: peer.jobs)
-        second = Another(request_of(), peer.address)
+        second = Running(request_of(), peer.address)
         wait_for(second.waits)
         first.stop.set()
         assert isinstance(first.wait(), JobCancelled) and peer.seen[Cancel] == 0
@@ -431,9 +400,9 @@ def test_cancel_withdraws_one_of_two_who_want_a_take(request_of):
 def test_cancel_of_one_who_waits_stops_nobody_else(request_of):
     with Peer() as peer:
         peer.final = None
-        first = Another(request_of(), peer.address)
+        first = Running(request_of(), peer.address)
         wait_for(lambda: peer.jobs)
-        second = Another(request_of(), peer.address)
+        second = Running(request_of(), peer.address)
         wait_for(second.waits)
         second.stop.set()
         assert isinstance(second.wait(), JobCancelled)
@@ -445,7 +414,7 @@ def test_job_that_was_cancelled_on_the_server_stays_cancelled(request_of):
     asked = request_of()
     with Peer() as peer:
         peer.final = None
-        run = Another(asked, peer.address)
+        run = Running(asked, peer.address)
         wait_for(lambda: peer.jobs)
         peer.add_event(next(iter(peer.jobs)), "CANCELLED", {})
         assert isinstance(run.wait(), JobCancelled) and len(peer.jobs) == 1

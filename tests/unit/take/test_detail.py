@@ -174,6 +174,24 @@ def test_composing_ahead_stops_and_leaves_what_there_is():
     assert sorted(composed(detail)) == list(range(6)) and count < 20
 
 
+def test_fine_detail_is_the_key_pictures_and_the_tone_the_models_in_every_frame():
+    made = planned(3, (192, 128), keys=[2], keep_detail="fine")
+    assert made.keeps_detail and made.fine_only and made.picture_size == (192, 128)
+    pictures = [pattern((192, 128), seed=key) // 8 + 96 for key in made.keys]
+    tone = (200, 90, 30)
+    frames = composed(
+        detail_of(made, pictures, step=0.0), painted=lambda _index: np.full((64, 96, 3), tone, np.uint8)
+    )
+    inner = np.s_[20:-20, 20:-20]
+    for index, frame in frames.items():
+        assert np.abs(frame.mean(axis=(0, 1)) - tone).max() < ROUNDING_LEVELS
+        ours = pictures[0].astype(float) * (1 - index / 2) + pictures[1] * (index / 2)
+        small = frame[inner].astype(float) - tone
+        assert np.corrcoef(small.ravel(), ours[inner].ravel())[0, 1] > 0.9
+    whole = composed(detail_of(planned(3, (192, 128), keys=[2]), pictures, step=0.0))
+    assert np.abs(whole[0].mean(axis=(0, 1)) - tone).max() > 20
+
+
 # ── Transparent places ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -2,8 +2,6 @@
 """A take of a shot that is longer than the model's window: one job for each window, joined to one frame each."""
 
 import json
-import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +17,9 @@ from das_blender_addon.take.cache import TakeSettings, find_take, load_take, tak
 from das_blender_addon.take.run import MOST_JOBS, run_take
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
+from tests.support.running import Running, wait_for
 from tests.support.shots import pattern, wall_shot
 
-LIMIT_S = 30.0
 SETTINGS = TakeSettings(prompt="a vase", seed=7)
 LEVELS = [0, 10, 10, 10, 10, 10, 20]
 """Of a shot of 7 frames in windows of 3 that share one frame: the peer paints 0, 10 and 20 in every window, and half of
@@ -55,34 +53,6 @@ def request_of(tmp_path):
 def peer():
     with Peer() as peer:
         yield peer
-
-
-class Running:
-    """`run_take` in a thread: what comes of it, and what stops it."""
-
-    def __init__(self, asked, address: str, **options):
-        self.stop, self.outcome, self.events = threading.Event(), [], []
-        arguments = {"on_event": self.events.append, "should_stop": self.stop.is_set, **options}
-        self._thread = threading.Thread(target=self._run, args=(asked, address), kwargs=arguments, daemon=True)
-        self._thread.start()
-
-    def _run(self, *arguments, **options):
-        try:
-            self.outcome.append(run_take(*arguments, **options))
-        except BaseException as error:
-            self.outcome.append(error)
-
-    def wait(self):
-        self._thread.join(LIMIT_S)
-        assert self.outcome, "it goes on for ever"
-        return self.outcome[0]
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def finish(peer, job) -> None:

@@ -60,6 +60,11 @@ def test_full_model_is_the_published_one():
     assert spec.uses_prompt and spec.size_range == SizeRange()
 
 
+def test_full_model_says_at_how_many_frames_per_second_it_was_trained():
+    rates = {name: spec.capability(True).frames_per_second for name, spec in model_specs().items()}
+    assert rates["das-cogvideox-5b"] == 8.0 and rates["das-preview"] == 0.0
+
+
 def test_preview_model_makes_every_size_that_its_checkpoint_can_up_to_the_largest():
     preview = model_spec("das-preview").capability(True)
     vae, transformer = (
