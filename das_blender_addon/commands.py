@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``blender --command das doctor|check|preview|keys|render|takes|dataset …``; ``python -m
+"""The command line: ``blender --command das doctor|check|preview|keys|render|batch|vary|takes|dataset …``; ``python -m
 das_blender_addon …`` does the same with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `shot.settings.resolve_settings`).  What
@@ -14,17 +14,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import bpy
 
-from .command_line.arguments import overrides, parser
+from .command_line.arguments import ROW_FLAGS, ROW_SWITCHES, overrides, parser
+from .command_line.batch import read_rows, run_rows
 from .command_line.file import chosen_scene, open_file
 from .command_line.places import blend_file, check_cache, copy_frames, output_folder, save_blend
 from .command_line.take_words import settle_names
 from .command_line.takes import takes
+from .command_line.vary import vary
 from .command_line.voice import Voice
 from .doctor import checks
-from .errors import DasError
+from .errors import DasError, JobCancelled
 from .jobs import of_scene
 from .jobs.scripting import add_to_sequencer
 from .jobs.sources import owner_of
@@ -150,6 +153,29 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
     return 0
 
 
+def batch(scene, arguments, voice: Voice, should_stop) -> int:
+    """Render every shot of a table, one after the other; one that fails does not stop the rest, and the exit code is
+    that of the first one that did.
+    """
+    table = Path(arguments.table).resolve()
+    shared = ["--json"] if arguments.json else []
+    shared += [] if arguments.scripts is None else ["-y" if arguments.scripts else "-Y"]
+    shared += ["--online-mode"] if arguments.online_mode else []
+    shared += ["--strict"] if arguments.strict else []
+    rows = read_rows(table, ROW_FLAGS, ROW_SWITCHES)
+
+    def tell(row) -> None:
+        voice.note(f"row {row.number} of {len(rows)}: {row.words[0]}")
+
+    def run(words: list[str]) -> int:
+        return JobCancelled.exit_code if should_stop() else main(["render", *words])
+
+    status, told = run_rows(rows, run, tell, shared)
+    lines = (f"{one['row']:4d}  {one['exit_code']:3d}  {one['seconds']:8.1f} s  {one['file']}" for one in told)
+    voice.result("\n".join((" row  exit   time       file", *lines)), rows=told, exit_code=status)
+    return status
+
+
 def keys(scene, arguments, voice: Voice, should_stop) -> int:
     """Say which frames are key pictures and what is there of them; suggest some, or render those that are missing."""
     settings = resolve_settings(scene)
@@ -213,7 +239,7 @@ def _where(frames) -> str:
     return f"{len(frames)} frame{'s' if len(frames) > 1 else ''} in {frames[0].parent}"
 
 
-COMMANDS = {run.__name__: run for run in (doctor, check, preview, keys, render, takes, dataset)}
+COMMANDS = {run.__name__: run for run in (doctor, check, preview, keys, render, batch, vary, takes, dataset)}
 
 
 @contextmanager

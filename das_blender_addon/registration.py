@@ -30,6 +30,7 @@ from .ui import (
     take_overlay,
     takes,
     timeline,
+    variations,
 )
 
 MODULES = (
@@ -53,6 +54,7 @@ MODULES = (
     shot_check,
     takes,
     take_overlay,
+    variations,
     timeline,
     commands,
 )

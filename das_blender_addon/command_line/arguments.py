@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import take_words
+from . import take_words, vary
 
 OVERRIDES = {
     # flag: (environment variable, help)
@@ -36,6 +36,9 @@ OVERRIDES = {
 }
 SWITCHES = ("--new-first-frame", "--anew")
 """Flags that may stand without a value, for 1."""
+ROW_FLAGS = frozenset({*OVERRIDES, "--scene", "--output", "--blend"})
+ROW_SWITCHES = frozenset({"--clean", "--strict", "--enable-autoexec", "--online-mode"})
+"""What a row of a table may say."""
 
 
 def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
@@ -48,7 +51,12 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="one JSON object per line")
         if word == "takes":
             take_words.add_arguments(command)
-        _add_file(command)
+        if word == "vary":
+            vary.add_arguments(command)
+        if word == "batch":
+            command.add_argument("table", help="CSV: a column file and columns named as flags of render, a row each")
+            command.set_defaults(file=None)
+        _add_file(command, of_table=word == "batch")
         if word == "takes":
             take_words.add_names(command)
         if word in ("preview", "render"):
@@ -80,8 +88,9 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
     return whole
 
 
-def _add_file(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", nargs="?", help=".blend file; without it, the one that is open")
+def _add_file(command: argparse.ArgumentParser, *, of_table: bool = False) -> None:
+    if not of_table:
+        command.add_argument("file", nargs="?", help=".blend file; without it, the one that is open")
     command.add_argument("--scene", default="", help="scene of the file; without it, its active one")
     command.add_argument(
         "--strict", action="store_true", help="fail where the file lacks something that Blender only warns of"

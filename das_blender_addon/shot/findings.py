@@ -69,10 +69,10 @@ def sorted_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def findings_of_curves(
-    curves: ShotCurves, frames: Sequence[int], model_height: int | None = None
+    curves: ShotCurves, frames: Sequence[int], model_height: int | None = None, every: int = 1
 ) -> Iterator[Finding]:
     """What the look of a shot tells.  ``frames``: the Blender frames of ``curves``; ``model_height`` in pixels, where
-    the model is known.
+    the model is known; ``every``: it makes every so manieth frame, so that points move farther from one to the next.
     """
     if curves.depth is None:
         yield Finding("shot.empty", NOTE, "The first frame shows no surface.", frame=frames[0])
@@ -103,12 +103,13 @@ def findings_of_curves(
             frame=frames[place],
         )
     place = int(np.argmax(curves.motion))
-    if curves.motion[place] > FAST_SHARE:
+    motion = float(curves.motion[place]) * every
+    if motion > FAST_SHARE:
         yield Finding(
             "shot.fast",
             WARNING,
-            f"Points move by {curves.motion[place]:.0%} of the picture's height at frame {frames[place]}, from one "
-            "frame to the next.",
+            f"Points move by {motion:.0%} of the picture's height at frame {frames[place]}, from one frame of the "
+            "model to the next.",
             "A video model may blur or lose what moves so fast: slow it down there, or add key pictures around it.",
             frame=frames[place],
         )

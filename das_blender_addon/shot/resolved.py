@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_SEED, MAX_GUIDANCE = 2**31 - 1, 50.0
+
 
 @dataclass(frozen=True)
 class KeyChoice:

@@ -17,14 +17,13 @@ from ..errors import SettingsError
 from ..protocol.kinds import MAX_TEXT
 from . import machine as machines
 from .plan import FINE
-from .resolved import KeyChoice, ResolvedSettings
+from .resolved import MAX_GUIDANCE, MAX_SEED, KeyChoice, ResolvedSettings
 from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
 from .windows import MOST_EVERY
 
 FIRST_FRAME_ENGINES = ("CYCLES", "EEVEE", "WORKBENCH")
 TRACKING_RANGES = ("signed", "unit")
-MAX_SEED = 2**31 - 1
 MAX_SAMPLES = 65536
 MAX_SIDE = 1 << 16
 """Longest side of a picture that Blender renders, pixels."""
@@ -80,7 +79,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         negative_prompt=_text(environment, "DAS_NEGATIVE_PROMPT", settings.negative_prompt),
         seed=_number(environment, "DAS_SEED", int, settings.seed, low=0, high=MAX_SEED),
         steps=_number(environment, "DAS_STEPS", int, settings.steps, low=0, high=1000),
-        guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=50.0),
+        guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=MAX_GUIDANCE),
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
         tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
         compose=_detail(environment, settings.compose),

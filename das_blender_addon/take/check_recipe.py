@@ -47,7 +47,8 @@ def checked(
     finally:
         source.close()
     frames = tuple(settings.frames[index] for index in curves.frame_indices)
-    found = findings_of_curves(curves, frames, None if planned is None else planned.model_size[1])
+    height, every = (None, 1) if planned is None else (planned.model_size[1], planned.every)
+    found = findings_of_curves(curves, frames, height, every)
     if planned is None and settings.key_pictures is None:
         # Which model it will be, and so how many key pictures, nobody knows yet.
         found = (finding for finding in found if finding.code != "shot.new")

@@ -98,9 +98,9 @@ def contact_sheet(
     return sheet
 
 
-def write_sheet(frames: Sequence[Path], file: Path) -> Path:
+def write_sheet(frames: Sequence[Path], file: Path, *, most: int = SHEET_FRAMES) -> Path:
     """`contact_sheet` of ``frames`` as the PNG ``file``.  Raises `SettingsError`, `StorageError`."""
-    _write(file, contact_sheet(frames))
+    _write(file, contact_sheet(frames, most=most))
     return file
 
 

@@ -272,6 +272,7 @@ class DAS_PT_takes(RenderPanel, bpy.types.Panel):
 
     def draw(self, context):
         layout, manager = self.layout, context.window_manager
+        layout.operator("das.variations", icon="PRESET_NEW")
         entry = chosen_take(context)
         if entry is None:
             say(layout, "None yet: every take of the shot will be listed here", "INFO")

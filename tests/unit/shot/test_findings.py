@@ -45,6 +45,11 @@ def test_shot_that_hardly_moves_depends_on_the_models_pixels(path, height, expec
     assert ("shot.still" in codes(findings_of_curves(curves(path=path), FRAMES, height))) == expected
 
 
+def test_motion_counts_between_the_frames_that_the_model_makes():
+    assert "shot.fast" not in codes(findings_of_curves(curves(motion=0.02), FRAMES, 480))
+    assert "shot.fast" in codes(findings_of_curves(curves(motion=0.02), FRAMES, 480, every=3))
+
+
 def test_single_frame_need_not_move():
     one = ShotCurves((0,), *(np.array([value], np.float32) for value in (1.0, 0.0, 0.0)), path=0.0, depth=(1, 2, 3))
     assert codes(findings_of_curves(one, (7,), 480)) == ["shot.depth"]

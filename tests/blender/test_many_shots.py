@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Several takes by one command: a table of shots, and variations of one."""
+
+import json
+
+import bpy
+import pytest
+
+from das_blender_addon import commands
+from das_blender_addon.errors import SettingsError
+from das_blender_addon.protocol.png import decode_png
+
+
+def lines_of(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+
+
+def test_table_of_shots(shot_scene, tmp_path, capsys):
+    shot_scene.frame_end = 2
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    table = tmp_path / "shots.csv"
+    table.write_text("file,seed,output\nshot.blend,1,one\nmissing.blend,1,none\nshot.blend,2,two\n")
+    status = commands.main(["batch", str(table), "--json", "--frames", "1-2"])
+    said = lines_of(capsys)
+    assert status == SettingsError.exit_code == said[-1]["exit_code"]
+    assert [row["exit_code"] for row in said[-1]["rows"]] == [0, SettingsError.exit_code, 0]
+    for folder in ("one", "two"):
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["0001.png", "0002.png"]
+    assert not (tmp_path / "none").exists()
+    table.write_text("file,colour\nshot.blend,red\n")
+    assert commands.main(["batch", str(table)]) == SettingsError.exit_code
+    assert "'colour'" in capsys.readouterr().err
+
+
+def test_variations_of_a_shot(shot_scene, tmp_path, capsys):
+    shot_scene.frame_end = 2
+    sheet, prompts = tmp_path / "sheet.png", tmp_path / "prompts.txt"
+    prompts.write_text("a vase\na lamp\n")
+    words = ["vary", "--seeds", "1-2", "--prompts", str(prompts), "--output", str(sheet), "--json"]
+    assert commands.main(words) == 0
+    done = lines_of(capsys)[-1]
+    assert [(one["prompt"], one["seed"]) for one in done["takes"]] == [
+        ("a vase", 1), ("a vase", 2), ("a lamp", 1), ("a lamp", 2)
+    ]  # fmt: skip
+    assert len({one["key"] for one in done["takes"]}) == 4 and decode_png(sheet.read_bytes()).shape[1] > 1500
+    assert commands.main(["vary", "--seeds", "2-1"]) == SettingsError.exit_code
+    # The button finds them all.
+    text = bpy.data.texts.new("Prompts")
+    text.write("a vase\na lamp\n")
+    assert bpy.ops.das.variations(seeds="1-2", prompts="Prompts") == {"FINISHED"}
+    assert bpy.data.images["DAS Variations"].size[0] > 1000
+    with pytest.raises(RuntimeError, match="no text 'Nowhere'"):
+        bpy.ops.das.variations(prompts="Nowhere")
