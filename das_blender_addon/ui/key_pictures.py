@@ -15,12 +15,12 @@ from ..shot.carried_pictures import put_in_place
 from ..shot.scene_keys import KeyState, key_states
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import ensure_shot_id, shot_folder
-from ..take import recent
 from .drawing import alert, say, thumbnail
 from .images import show_image
 from .job_operators import JobOperator, no_camera, redraw, server_question
 from .key_plot import keep_plot, plot_path
 from .panel import RenderPanel
+from .take_shelf import chosen_take
 from .words import register_classes, said, unregister_classes
 
 ORIGINS = {"rendered": "Rendered", "painted": "Painted", "carried": "Carried", "own": "Own Picture"}
@@ -140,20 +140,20 @@ class DAS_OT_key_picture_from_take(bpy.types.Operator):
     bl_idname = "das.key_picture_from_take"
     bl_label = "Use Frame of Take"
     bl_description = (
-        "Make the current frame of the last take a key picture, to repair it by hand; what was painted there is kept "
+        "Make the current frame of the chosen take a key picture, to repair it by hand; what was painted there is kept "
         "under another name"
     )
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context):
-        if recent.last_take(context.scene) is None:
-            cls.poll_message_set(said("There is no take of this scene in this session yet: use Render Take"))
+        if chosen_take(context) is None:
+            cls.poll_message_set(said("The shot has no take yet: use Render Take"))
             return False
         return True
 
     def execute(self, context):
-        scene, take = context.scene, recent.last_take(context.scene)
+        scene, take = context.scene, chosen_take(context).take
         frame = scene.frame_current
         try:
             settings = resolve_settings(scene)

@@ -13,6 +13,8 @@ from ..errors import DasError
 from ..scene.layers import render_layer
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
+from ..take import recent
+from ..take.cache import Take
 from ..take.library import TakeEntry, takes_of
 from .job_operators import redraw
 
@@ -27,6 +29,8 @@ class Shelf:
         self.folder: Path | None = None
         self.entries: list[TakeEntry] = []
         self._at = 0.0
+        self._made: Take | None = None
+        self.wanted = ""  # the key of the take that is to be chosen, once it is in the list
         self._thread: threading.Thread | None = None
 
     def look(self, scene) -> list[TakeEntry]:
@@ -37,6 +41,9 @@ class Shelf:
             return []
         if folder != self.folder:
             self.folder, self.entries, self._at = folder, [], 0.0
+        made = recent.last_take(scene)
+        if made is not self._made:  # one has just been made, and is what its maker wants to see
+            self._made, self._at, self.wanted = made, 0.0, "" if made is None else made.key
         if time.monotonic() - self._at > FRESH_S and (self._thread is None or not self._thread.is_alive()):
             self._at = time.monotonic()
             self._thread = threading.Thread(target=self._work, args=(folder,), name="das takes", daemon=True)
@@ -69,13 +76,16 @@ shelf = Shelf()
 def bring_list(manager, entries: list[TakeEntry]) -> None:
     """Let the list of the panel have ``entries``; the chosen one stays chosen."""
     lines, keys = manager.das_takes, [entry.key for entry in entries]
-    if [line.name for line in lines] == keys:
+    wanted, is_wanted = shelf.wanted, shelf.wanted in keys
+    if [line.name for line in lines] == keys and not is_wanted:
         return
-    active = chosen_key(manager)
+    active = wanted if is_wanted else chosen_key(manager)
     lines.clear()
     for key in keys:
         lines.add().name = key
     manager.das_take_index = keys.index(active) if active in keys else 0
+    if is_wanted:
+        shelf.wanted = ""
     redraw()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.shot.shot_folder import shot_folder
+from das_blender_addon.take import recent
 from das_blender_addon.ui import take_overlay, take_shelf, takes
 from tests.support.takes import written_take
 
@@ -79,6 +80,17 @@ def test_open_sheet_and_compare_show_pictures(shelf):
     assert bpy.ops.das.compare_takes(other=other.key, mode="difference") == {"FINISHED"}
     shown = decode_png(Path(bpy.data.images["DAS Compared"].filepath).read_bytes())
     assert shown.shape == (8, 12, 3) and (shown == 0).all(), "50 is far darker than 150"
+
+
+def test_take_that_was_just_made_is_chosen(shelf, shot_scene):
+    choose(2)
+    made = next(entry.take for entry in take_shelf.shelf.entries if entry.report["seed"] == 1)
+    recent.remember_take(shot_scene, made)
+    assert take_shelf.chosen_take(bpy.context).report["seed"] == 1
+    assert choose(3).report["seed"] == 3, "and others can be chosen again"
+    newest = written_take(shelf, "newest", seed=7, made=9000.0)
+    recent.remember_take(shot_scene, newest)
+    assert take_shelf.chosen_take(bpy.context).report["seed"] == 7
 
 
 def test_another_shot_has_another_list(shelf, shot_scene, tmp_path):

@@ -32,6 +32,7 @@ if INSIDE_BLENDER:
     FOLDER = Path(os.environ["DAS_TOUR_FOLDER"]).resolve()
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from tests.blender.ui_tour_keys import tour_of_keys
+    from tests.blender.ui_tour_takes import tour_of_takes
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = os.environ.get("DAS_TOUR_PACKAGE", "das_blender_addon")
@@ -138,7 +139,10 @@ def tour():
     check(ENDED == ["complete"] * 3 + ["cancel"], f"the renders ended with {ENDED}")
     scene.das.seed = 42
 
-    # 7. The strip.
+    # 7. Every take of the shot, and what is to be known of it.
+    yield from tour_of_takes(scene, sys.modules[__name__])
+
+    # 8. The strip.
     call("add_to_sequencer")
     check(bpy.data.scenes.get(f"DAS Edit {scene.name}") is not None, "no edit scene")
     yield from show_sequencer(scene.das.edit_scene)
@@ -388,6 +392,7 @@ IMAGES = {
     "key_rendered": "ui_key_pictures.png",
     "key_carried": "ui_carried.png",
     "running": "ui_take_running.png",
+    "takes": "ui_takes.png",
     "strip": "ui_sequencer.png",
 }
 """Stop → picture of the documentation."""
