@@ -80,6 +80,7 @@ WORKING = ("Waiting", "Loading", "Encoding", "Denoising")
 SILENT = "No answer from the server for"
 
 
+@pytest.mark.any_blender  # a silent socket, waited for
 def test_server_that_dies_ends_a_take(shot_scene, monkeypatch, tmp_path):
     monkeypatch.setenv("DAS_TIMEOUT_S", "8")
     with running_server(tmp_path / "server") as server:
@@ -93,6 +94,7 @@ def test_server_that_dies_ends_a_take(shot_scene, monkeypatch, tmp_path):
     assert shown().job_state == "FAILED" and "fell silent" in shown().job_line
 
 
+@pytest.mark.any_blender
 def test_take_goes_on_with_a_server_that_was_silent(shot_scene, monkeypatch, tmp_path):
     lines = []
     with running_server(tmp_path / "server") as server:
