@@ -5,8 +5,9 @@
 
 unit, parity and e2e run in .venv; parity once more as on an old processor, whose last bits are others; the unit tests
 of the extension once more in every other Blender's environment (another Python, another numpy); blender runs once per
-Blender version, each in a process of its own with an empty Blender profile.  binary runs only when it is named: it
-needs the Blender program that ``BLENDER`` names.
+Blender version, each in a process of its own with an empty Blender profile, but what is marked ``any_blender``, which
+is about processes, files and sockets and not about Blender, with the Blender of .venv only.  binary runs only when it
+is named: it needs the Blender program that ``BLENDER`` names.
 
 One suite more than there are processor cores runs at once, three at most (``-j`` says otherwise): they wait a lot. 
 Each keeps its output to itself until it has ended; one that runs alone writes as it goes.
@@ -45,12 +46,15 @@ OLD_PROCESSOR = {
 
 @dataclass(frozen=True)
 class Run:
-    """One pytest process: what to call it, which interpreter, which folders, and what its environment has besides."""
+    """One pytest process: what to call it, which interpreter, which folders, what its environment has besides, and
+    pytest's options.
+    """
 
     name: str
     python: Path
     folders: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,9 @@ def planned_runs(wanted: list[str]) -> list[Run]:
     if "e2e" in wanted:
         runs.append(Run("e2e", main, ("tests/e2e",)))
     if "blender" in wanted:
-        runs += [Run(f"blender {version}", python, ("tests/blender",)) for version, python in blenders]
+        for version, python in blenders:
+            options = () if python == main else ("-m", "not any_blender")
+            runs.append(Run(f"blender {version}", python, ("tests/blender",), options=options))
     if "parity" in wanted:
         runs.append(Run("parity", main, ("tests/parity",)))
         runs.append(Run("parity, as on an old processor", main, ("tests/parity",), OLD_PROCESSOR))
@@ -108,7 +114,7 @@ def planned_runs(wanted: list[str]) -> list[Run]:
         extension_tests = tuple(
             f"tests/unit/{entry.name}"
             for entry in sorted((ROOT / "tests/unit").iterdir())
-            if entry.name != "server"
+            if entry.name not in ("server", "test_run_tests.py")
             and (entry.is_dir() or entry.name.startswith("test_"))
             and entry.name != "__pycache__"
         )
@@ -130,7 +136,7 @@ def start(run: Run, arguments: list[str], scratch: Path, quiet: bool) -> Running
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # tiny models: threads only wait for each other
     }
     report = scratch / "report.xml"
-    command = [str(run.python), "-m", "pytest", "-q", f"--junitxml={report}", *arguments, *run.folders]
+    command = [str(run.python), "-m", "pytest", "-q", f"--junitxml={report}", *run.options, *arguments, *run.folders]
     with (scratch / "output").open("wb") as output:
         process = subprocess.Popen(
             command,

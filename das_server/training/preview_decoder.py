@@ -17,7 +17,8 @@ from das_server.models.transformer import DasTransformer3DModel
 
 from .clips import open_clips
 from .loop import StepContext, TrainingLoop
-from .preview import PATCH_SIZE, clips_folder, latent_stride, make_optimiser, synthetic_sets, to_video
+from .preview import PATCH_SIZE, latent_stride, make_optimiser, to_video
+from .preview_clips import clips_folder, synthetic_sets
 from .preview_stages import SCHEDULER, EncodedClips, predict_first_step
 from .preview_transformer import predict_clean
 from .ranks import Ranks

@@ -17,7 +17,8 @@ from das_server.pipeline.carry import carry
 from .clips import ClipSet, import_clips, open_clips
 from .loop import StepContext, TrainingLoop
 from .objective import pad_frames
-from .preview import PATCH_SIZE, clips_folder, latent_stride, load_autoencoder, make_optimiser, to_video
+from .preview import PATCH_SIZE, latent_stride, load_autoencoder, make_optimiser, to_video
+from .preview_clips import clips_folder
 from .preview_transformer import LAST_TIMESTEP, build_transformer, preview_objective
 from .ranks import Ranks
 from .recipe import PreviewRecipe, TransformerSettings

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which function runs which stage of a recipe."""
+"""Which function runs which stage of a recipe.  Only that stage's modules are imported: a process starts faster."""
 
 from das_blender_addon.errors import ModelError
 
-from . import finetune, preview, preview_decoder, preview_stages
 from .ranks import Ranks
 from .recipe import FineTuneRecipe, PreviewRecipe
 
@@ -14,23 +13,36 @@ PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", 
 def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, resume: bool) -> None:
     """Run `stage` of `recipe` as one of `ranks`. Raises ModelError for a stage that the recipe does not have."""
     if isinstance(recipe, FineTuneRecipe) and stage == "finetune":
+        from . import finetune
+
         finetune.train(recipe, ranks, resume)
-        return
-    if isinstance(recipe, FineTuneRecipe) or stage not in PREVIEW_STAGES:
+    elif isinstance(recipe, FineTuneRecipe) or stage not in PREVIEW_STAGES:
         raise ModelError(f"the recipe {recipe.name!r} has no stage {stage!r}.")
-    if stage == "render_first":
-        preview.render_first(recipe, ranks)
-    elif stage == "render_rest":
-        preview.render_rest(recipe, ranks)
+    elif stage in ("render_first", "render_rest"):
+        from . import preview_clips
+
+        render = preview_clips.render_first if stage == "render_first" else preview_clips.render_rest
+        render(recipe, ranks)
     elif stage == "autoencoder":
+        from . import preview
+
         preview.train_autoencoder(recipe, ranks, resume)
-    elif stage == "encode_first":
+    elif stage == "decoder":
+        from . import preview_decoder
+
+        preview_decoder.train_decoder(recipe, ranks, resume)
+    else:
+        _run_on_latents(recipe, stage, ranks, resume)
+
+
+def _run_on_latents(recipe: PreviewRecipe, stage: str, ranks: Ranks, resume: bool) -> None:
+    from . import preview_stages
+
+    if stage == "encode_first":
         preview_stages.encode_first(recipe, ranks)
     elif stage == "encode_rest":
         preview_stages.encode_rest(recipe, ranks)
     elif stage == "transformer":
         preview_stages.train_transformer(recipe, ranks, resume)
-    elif stage == "decoder":
-        preview_decoder.train_decoder(recipe, ranks, resume)
     else:
         preview_stages.assemble(recipe)

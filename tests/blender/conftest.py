@@ -40,6 +40,23 @@ def pytest_unconfigure(config):
     os._exit(_status)
 
 
+def _forget_the_tests_name():
+    """A child Blender is kept for the next job in the same environment: the name of the test, which pytest puts there,
+    would let every test start one of its own.
+    """
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    _forget_the_tests_name()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    _forget_the_tests_name()
+
+
 @pytest.fixture(scope="session")
 def addon():
     """The extension, enabled as users have it (with an entry in the preferences)."""

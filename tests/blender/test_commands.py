@@ -16,7 +16,7 @@ from das_blender_addon import api, commands, compat, errors
 from das_blender_addon.command_line import arguments
 from das_blender_addon.protocol.png import alpha_of_png, decode_png
 from das_blender_addon.shot import settings as shot_settings
-from tests.support.server import ROOT, running_server
+from tests.support.server import ROOT
 
 LIMIT_S = 240.0
 
@@ -110,16 +110,16 @@ def test_output_that_cannot_be_written_leaves_nothing_behind(shot_file, tmp_path
     assert "0003.png cannot be written" in capsys.readouterr().err
 
 
-def test_interrupted_render_cancels_its_job(shot_file, tmp_path):
-    with running_server(tmp_path / "server") as server:
-        process = start(
-            "render", str(shot_file), "--server", server.address, "--size", "240x160", "--output", str(tmp_path / "out")
-        )
-        server.wait_until(lambda status: status["jobs"], "the job started", LIMIT_S)
-        process.send_signal(signal.SIGTERM)
-        _, errors_written = process.communicate(timeout=LIMIT_S)
-        assert process.returncode == errors.JobCancelled.exit_code, errors_written
-        server.wait_until(lambda status: status["jobs"][0]["state"] == "CANCELLED", "the job was cancelled", LIMIT_S)
+def test_interrupted_render_cancels_its_job(shot_file, server, tmp_path):
+    own_jobs = server.new_jobs()
+    words = ("--server", server.address, "--size", "240x160", "--steps", "1000", "--output", str(tmp_path / "out"))
+    process = start("render", str(shot_file), *words)
+    server.wait_until(own_jobs, "the job started", LIMIT_S)
+    process.send_signal(signal.SIGTERM)
+    _, errors_written = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == errors.JobCancelled.exit_code, errors_written
+    is_over = lambda status: [job["state"] for job in own_jobs(status)] == ["CANCELLED"]  # noqa: E731
+    server.wait_until(is_over, "the job was cancelled", LIMIT_S)
     assert not (tmp_path / "out").exists()
 
 

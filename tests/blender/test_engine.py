@@ -24,6 +24,8 @@ from tests.support.scenes import add_camera
 from tests.support.server import running_server
 
 LIMIT_S = 120.0
+ENDLESS_STEPS = 1000
+"""A job of so many lasts until it is cancelled."""
 
 
 @pytest.fixture
@@ -324,21 +326,21 @@ def ctrl_c():
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_interrupted_render_writes_nothing_and_cancels_its_job(shot, tmp_path):
+def test_interrupted_render_writes_nothing_and_cancels_its_job(shot, server):
     """Ctrl-C where Blender is a module: the render fails, the job is cancelled at the server."""
-    with running_server(tmp_path / "server") as server:
-        shot.das.server, shot.das.size, shot.das.seed = server.address, "240x160", 99
+    own_jobs = server.new_jobs()
+    shot.das.size, shot.das.seed, shot.das.steps = "240x160", 99, ENDLESS_STEPS
 
-        def interrupt() -> None:
-            server.wait_until(lambda status: running_jobs(status), "the job started", LIMIT_S)
-            os.kill(os.getpid(), signal.SIGINT)
+    def interrupt() -> None:
+        server.wait_until(own_jobs, "the job started", LIMIT_S)
+        os.kill(os.getpid(), signal.SIGINT)
 
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        assert_render_fails(shot, "KeyboardInterrupt")
-        thread.join()
-        server.wait_until(lambda status: not running_jobs(status), "the job stopped", LIMIT_S)
-        assert [job["state"] for job in server.status()["jobs"]] == ["CANCELLED"]
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert_render_fails(shot, "KeyboardInterrupt")
+    thread.join()
+    server.wait_until(lambda status: not running_jobs(status), "the job stopped", LIMIT_S)
+    assert [job["state"] for job in own_jobs(server.status())] == ["CANCELLED"]
 
 
 def running_jobs(status: dict) -> list:

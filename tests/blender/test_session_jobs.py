@@ -13,7 +13,7 @@ from das_blender_addon import engine
 from das_blender_addon.errors import JobCancelled
 from das_blender_addon.take import drive
 from das_blender_addon.ui import job_operators, session, step_preview
-from tests.blender.test_engine import running_jobs
+from tests.blender.test_engine import ENDLESS_STEPS, running_jobs
 from tests.support.server import running_server
 from tests.support.window import LIMIT_S, press, shown, start_as_in_window, tick_to_the_end, tick_until
 
@@ -80,6 +80,7 @@ WORKING = ("Waiting", "Loading", "Encoding", "Denoising")
 SILENT = "No answer from the server for"
 
 
+@pytest.mark.any_blender  # a silent socket, waited for
 def test_server_that_dies_ends_a_take(shot_scene, monkeypatch, tmp_path):
     monkeypatch.setenv("DAS_TIMEOUT_S", "8")
     with running_server(tmp_path / "server") as server:
@@ -93,6 +94,7 @@ def test_server_that_dies_ends_a_take(shot_scene, monkeypatch, tmp_path):
     assert shown().job_state == "FAILED" and "fell silent" in shown().job_line
 
 
+@pytest.mark.any_blender
 def test_take_goes_on_with_a_server_that_was_silent(shot_scene, monkeypatch, tmp_path):
     lines = []
     with running_server(tmp_path / "server") as server:
@@ -166,21 +168,20 @@ class EnginesUser:
         raise AssertionError("a broken render gives pixels")
 
 
-def test_esc_ends_a_render_without_pixels_or_error_and_cancels_its_job(shot_scene, tmp_path):
-    esc = threading.Event()
-    with running_server(tmp_path / "server") as server:
-        shot_scene.das.server, shot_scene.das.size, shot_scene.das.seed = server.address, "240x160", 97
+def test_esc_ends_a_render_without_pixels_or_error_and_cancels_its_job(shot_scene, server):
+    esc, own_jobs = threading.Event(), server.new_jobs()
+    shot_scene.das.size, shot_scene.das.seed, shot_scene.das.steps = "240x160", 97, ENDLESS_STEPS
 
-        def press() -> None:
-            server.wait_until(running_jobs, "the job started", LIMIT_S)
-            esc.set()
+    def press() -> None:
+        server.wait_until(own_jobs, "the job started", LIMIT_S)
+        esc.set()
 
-        thread = threading.Thread(target=press)
-        thread.start()
-        user = EnginesUser(shot_scene, esc)
-        user.render(bpy.context.evaluated_depsgraph_get())
-        assert esc.is_set() and user.stats and not user.reports
-        thread.join()
-        server.wait_until(lambda status: not running_jobs(status), "the job stopped", LIMIT_S)
-        assert [job["state"] for job in server.status()["jobs"]] == ["CANCELLED"]
+    thread = threading.Thread(target=press)
+    thread.start()
+    user = EnginesUser(shot_scene, esc)
+    user.render(bpy.context.evaluated_depsgraph_get())
+    assert esc.is_set() and user.stats and not user.reports
+    thread.join()
+    server.wait_until(lambda status: not running_jobs(status), "the job stopped", LIMIT_S)
+    assert [job["state"] for job in own_jobs(server.status())] == ["CANCELLED"]
     assert shot_scene.frame_current == 1

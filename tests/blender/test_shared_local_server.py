@@ -17,6 +17,8 @@ from das_blender_addon.shot.settings import resolve_settings
 from tests.blender.test_local_server import LIMIT_S, answers, program, wait_until  # noqa: F401
 from tests.support.server import ROOT
 
+pytestmark = pytest.mark.any_blender  # processes and a file with an address
+
 
 @pytest.fixture
 def other_blender(program):  # noqa: F811

@@ -13,8 +13,9 @@ def server(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def own_server(tmp_path_factory):
-    """A server of one file's tests, to be killed, stopped and starved; each leaves it running."""
+    """A server to be killed, stopped and starved, and its workers too; each test leaves it running, with nothing to do.
+    """
     with running_server(tmp_path_factory.mktemp("own") / "state", environment=IMPATIENT) as server:
         yield server

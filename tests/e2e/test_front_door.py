@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What comes to the socket: two clients, wrong versions, requests that cannot be met, rubbish."""
 
+import json
 import os
 import random
 import socket
@@ -243,7 +244,7 @@ def test_status_is_for_people_and_for_programs(server):
     with DasClient(server.address) as client:
         job = submit(client, seed=71)
         follow(client, job)
-    status = server.status()
+    status = json.loads(run_das_server("status", "--json", "--server", server.address).stdout)
     assert status["jobs"][0]["job"] == job and status["jobs"][0]["state"] == "DONE"
     worker = status["workers"][0]
     assert worker["pid"] and worker["device"] == "cpu" and worker["versions"]["torch"]

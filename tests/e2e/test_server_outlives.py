@@ -137,7 +137,7 @@ def test_blob_that_the_disk_does_not_give_harms_nobody(own_server):
 def test_state_of_a_newer_release_is_refused_in_a_sentence_and_not_touched(tmp_path):
     with running_server(tmp_path / "state", environment=IMPATIENT) as server:
         with DasClient(server.address, timeout_s=30) as client:
-            follow(client, submit(client))
+            submit(client)
         server.stop()
     path = tmp_path / "state" / "jobs.sqlite3"
     with sqlite3.connect(path) as db:

@@ -21,7 +21,7 @@ def run(spec, inputs, context: TaskContext) -> TaskResult:
         if "words" in spec.options:
             raise RuntimeError(spec.options["words"])
         torch.empty(MORE_THAN_ANY_MACHINE_HAS, dtype=torch.uint8)
-    video, picture = gradient_clip(9, 48, 32)
+    video, picture = gradient_clip(9, 24, 16)
     draw = torch.Generator().manual_seed(spec.seed)
     result = pipeline("", video, picture, num_inference_steps=1, guidance_scale=1.0, generator=draw)
     return TaskResult(np.ascontiguousarray(result.frames[:2]), {"pipeline": result.settings})

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import os
 import re
 import signal
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from das_blender_addon.client.client import DasClient
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPATIENT = {"DAS_SERVER_CANCEL_GRACE_S": "3", "DAS_SERVER_HEARTBEAT_TIMEOUT_S": "5"}
@@ -92,8 +94,9 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     def status(self) -> dict[str, Any]:
-        """What ``das-server status --json`` prints."""
-        return json.loads(run_das_server("status", "--json", "--server", self.address).stdout)
+        """What ``das-server status --json`` prints, asked for without a process."""
+        with DasClient(self.address, timeout_s=STOP_S) as client:
+            return dataclasses.asdict(client.status())
 
     def wait_until(self, condition: Any, what: str, timeout_s: float = START_S) -> Any:
         """Ask ``condition(status)`` until it is true, and return that."""
@@ -104,6 +107,11 @@ class ServerProcess:
                 return found
             time.sleep(0.2)
         raise AssertionError(f"{what} did not happen within {timeout_s:.0f} s; the server's log:\n{self.log}")
+
+    def new_jobs(self) -> Callable[[dict[str, Any]], list[dict[str, Any]]]:
+        """A function of a status: its jobs that the server does not have yet."""
+        known = {job["job"] for job in self.status()["jobs"]}
+        return lambda status: [job for job in status["jobs"] if job["job"] not in known]
 
     def _end(self, number: int) -> int:
         self._process.send_signal(number)

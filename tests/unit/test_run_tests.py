@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The script that runs the suites: several at once, each with its output in one piece, nothing lost of what fails."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -68,6 +69,18 @@ def test_suite_that_hangs_is_killed_and_counts_as_failed(run_tests, suite, monke
     )
     assert counts(result) == (True, 0, 1)
     assert "killed after 3 s" in capfd.readouterr().out
+
+
+def test_what_does_not_depend_on_blender_runs_with_one_of_them(run_tests):
+    runs = run_tests.planned_runs(["blender"])
+    assert len(runs) == len({run.python for run in runs}) == len(run_tests.blender_environments())
+    assert sorted(run.options for run in runs) == [(), *[("-m", "not any_blender")] * (len(runs) - 1)]
+
+
+def test_options_of_a_suite_are_those_of_its_pytest(run_tests, suite):
+    run = dataclasses.replace(suite("mixed", MIXED), options=("-k", "passes"))
+    [(_, result)] = run_tests.execute([run], ARGUMENTS, at_once=2)
+    assert counts(result) == (False, 1, 0)
 
 
 def test_suites_at_once_do_not_mix_their_output(run_tests, suite, tmp_path, capfd):

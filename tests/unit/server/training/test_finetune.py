@@ -19,7 +19,7 @@ from das_server.training.loop import LoopSettings
 from das_server.training.preview import to_video
 from das_server.training.ranks import Ranks
 from das_server.training.recipe import FineTuneRecipe, OptimiserSettings
-from tests.parity.golden_data import PIPELINE_MODEL
+from tests.support.checkpoints import model_of_any_size
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 FRAMES, HEIGHT, WIDTH = 9, 32, 48
@@ -36,27 +36,10 @@ def recipe(tmp_path):
     for name, line in (("prompt.txt", "noise"), ("videos.txt", "video"), ("trackings.txt", "tracking")):
         (tmp_path / "clips" / name).write_text(line + "\n")
     loop = LoopSettings(seed=1, steps=2, warmup_steps=1, checkpoint_every=1, log_every=1, validate_every=100)
-    return FineTuneRecipe(name="tiny", folder=tmp_path / "out", model=_model_without_learned_positions(tmp_path),
+    return FineTuneRecipe(name="tiny", folder=tmp_path / "out", model=model_of_any_size(tmp_path / "model"),
                           dataset=tmp_path / "clips", optimiser=OptimiserSettings(learning_rate=1e-3), loop=loop,
                           num_frames=FRAMES, height=HEIGHT, width=WIDTH, mixed_precision="no",
                           gradient_checkpointing=True)
-
-
-def _model_without_learned_positions(tmp_path):
-    """The golden checkpoint with a transformer that takes any size."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for part in ("vae", "text_encoder", "tokenizer", "scheduler", "model_index.json"):
-        (folder / part).symlink_to(PIPELINE_MODEL / part)
-    config = DasTransformer3DModel.load_config(PIPELINE_MODEL / "transformer")
-    config = {key: value for key, value in config.items() if not key.startswith("_")}
-    config["use_learned_positional_embeddings"] = False
-    torch.manual_seed(0)
-    transformer = DasTransformer3DModel(**{"num_tracking_blocks": 2, **config})
-    for linear in (*transformer.combine_linears, transformer.initial_combine_linear):
-        torch.nn.init.eye_(linear.weight)
-    transformer.save_pretrained(folder / "transformer")
-    return folder
 
 
 def test_finetuning_moves_the_tracking_branch_only(recipe):

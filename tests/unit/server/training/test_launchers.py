@@ -10,7 +10,7 @@ from PIL import Image
 
 from das_server.models.transformer import DasTransformer3DModel
 from das_server.training import launch
-from tests.parity.golden_data import PIPELINE_MODEL
+from tests.support.checkpoints import model_of_any_size
 
 RECIPE = """
 kind = "finetune"
@@ -35,7 +35,7 @@ warmup_steps = 1
 log_every = 1
 validate_every = 100
 """
-FRAMES, HEIGHT, WIDTH = 17, 96, 112  # the only size of the golden model
+FRAMES, HEIGHT, WIDTH = 9, 32, 48
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no"]
 
@@ -54,17 +54,18 @@ def _write_clips(folder):
 
 def test_accelerate_trains_the_same_weights_as_the_own_launcher(tmp_path):
     _write_clips(tmp_path / "clips")
+    model = model_of_any_size(tmp_path / "model")
     recipes = {}
     for name in ("own", "accelerate"):
         recipes[name] = tmp_path / f"{name}.toml"
         recipes[name].write_text(RECIPE.format(
-            folder=(tmp_path / name).as_posix(), model=PIPELINE_MODEL.as_posix(),
+            folder=(tmp_path / name).as_posix(), model=model.as_posix(),
             dataset=(tmp_path / "clips").as_posix(), frames=FRAMES, height=HEIGHT, width=WIDTH))
     assert launch.run(recipes["own"]) == 0
     stage = ["-m", "das_server.training.worker", str(recipes["accelerate"]), "finetune"]
     ended = run([sys.executable, *ACCELERATE, *stage], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     own, other, before = (DasTransformer3DModel.from_pretrained(folder / "transformer").state_dict()
-                          for folder in (tmp_path / "own", tmp_path / "accelerate", PIPELINE_MODEL))
+                          for folder in (tmp_path / "own", tmp_path / "accelerate", model))
     assert any(not torch.equal(own[key], before[key]) for key in own)
     assert all(torch.equal(own[key], other[key]) for key in own)

@@ -52,7 +52,7 @@ def test_training_lowers_the_error_of_the_first_step(progress):
                                 betas=(0.9, 0.98), weight_decay=0.0)
     batch, errors = _clip_with_a_change(4), []
     generator = torch.Generator().manual_seed(2)
-    for _ in range(25):
+    for _ in range(15):
         loss, metrics = preview_objective(transformer, batch, SETTINGS, ALPHAS, progress, generator)
         optimiser.zero_grad()
         loss.backward()
