@@ -2,14 +2,13 @@
 """What the key pictures of a shot show of its frames: at the model's size, for the model to complete, and at the
 render's size, completed by what the model has painted.  No Blender in here.
 
-A frame is composed from the key pictures around it, two before and two after at most (`NEIGHBOURS`): others are too far
-away in time to know better, and a long shot costs no more per frame than a short one.
+A frame is composed from the key pictures around it (`keys_around`): a long shot costs no more per frame than a short
+one.
 """
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -21,15 +20,13 @@ import numpy as np
 
 from ..errors import JobCancelled, SettingsError
 from ..shot.plan import ShotPlan
-from ..tracking.composition import Composed, Composer, painted_over
+from ..tracking.composition import NEIGHBOURS, Composed, Composer, keys_around, painted_over
 from ..tracking.correspondences import FrameCorrespondences, correspondences
 from ..tracking.fine_detail import over_model
 from ..tracking.framing import seen_part
 from ..tracking.geometry import GeometrySequence
 from ..tracking.resampling import resize_lanczos
 
-NEIGHBOURS = 2
-"""Key pictures before a frame, and after it, that it is composed from; of the model's own frames one."""
 PAINTED_SHARE = 0.25
 """How much of a hole is painted by a model that completes a carried video; the rest continues the surroundings.  Of 0,
 0.25, 0.5, 0.75 and 1, whole frames against Cycles: an orbit with one key picture 32.47, 32.50, 32.44, 32.29, 32.06 dB,
@@ -77,8 +74,19 @@ class Detail:
         progress: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> np.ndarray:
-        """[T,H,W,3] u8 at the model's size: the frames ``indices`` (0-based) as far as the key pictures tell, the rest
-        filled from what is around it.
+        """[T,H,W,3] u8: the colours of `carried_with_alpha`."""
+        made = self.carried_with_alpha(indices, progress=progress, should_stop=should_stop)
+        return np.ascontiguousarray(made[..., :3])
+
+    def carried_with_alpha(
+        self,
+        indices: Sequence[int],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> np.ndarray:
+        """[T,H,W,4] u8 at the model's size: the frames ``indices`` (0-based) as far as the key pictures tell, the rest
+        filled from what is around it, with alpha 0.
 
         A frame that comes several times is made once.  Raises `JobCancelled`.
         """
@@ -86,11 +94,9 @@ class Detail:
         seen = replace(self._geometry, cameras=self.plan.framing.overscan(self._geometry.cameras))
         pictures = {picture.index: for_model(picture.pixels, self.plan) for picture in self.pictures}
         wanted = sorted(set(indices))
-        made = np.empty((len(wanted), height, width, 3), np.uint8)
+        made = np.empty((len(wanted), height, width, 4), np.uint8)
         done = _Counter(len(wanted), progress)
-        shown = _each(
-            seen, self.plan.keys, pictures.__getitem__, wanted, lambda shown: shown.composed.picture, should_stop
-        )
+        shown = _each(seen, self.plan.keys, pictures.__getitem__, wanted, _with_alpha, should_stop)
         for place, picture in enumerate(shown):
             made[place] = picture
             done.count()
@@ -134,12 +140,7 @@ class Detail:
 
         Raises `JobCancelled`.
         """
-
-        def finish(shown: _Shown) -> np.ndarray:
-            alpha = np.where(shown.composed.known, np.uint8(255), np.uint8(0))
-            return np.concatenate([shown.composed.picture, alpha[..., None]], axis=2)
-
-        return next(self._shown([index], finish, should_stop))
+        return next(self._shown([index], _with_alpha, should_stop))
 
     def compose_ahead(
         self,
@@ -169,6 +170,7 @@ class Detail:
         painted: Callable[[int], np.ndarray],
         take: Callable[[int, np.ndarray, np.ndarray], None],
         *,
+        painted_share: float = PAINTED_SHARE,
         progress: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
@@ -176,12 +178,13 @@ class Detail:
         and [H,W] bool where it sees a surface.
 
         ``painted(index)`` [H,W,3] u8 at the model's size: what the model has made of it.  Both are called from several
-        threads, for each frame once.  Raises `JobCancelled`.
+        threads, for each frame once.  ``painted_share``: of a hole, with a model that completes a carried video.
+        Raises `JobCancelled`.
         """
         plan = self.plan
         box = seen_part(plan.pictures, plan.framing)
         left, top, right, bottom = (int(side) for side in plan.pictures.crop)
-        share = PAINTED_SHARE if plan.reads_carried else 1.0
+        share = painted_share if plan.reads_carried else 1.0
         done = _Counter(len(indices), progress)
 
         pixel = plan.picture_size[0] / (box[2] - box[0])
@@ -222,6 +225,12 @@ class _Shown:
     index: int
     composed: Composed
     inverse_depth: np.ndarray
+
+
+def _with_alpha(shown: _Shown) -> np.ndarray:
+    """[H,W,4] u8, alpha 0 where no key picture shows what the pixel sees."""
+    alpha = np.where(shown.composed.known, np.uint8(255), np.uint8(0))
+    return np.concatenate([shown.composed.picture, alpha[..., None]], axis=2)
 
 
 def _unless(should_stop: Callable[[], bool] | None, work: Callable[[_Shown], Any]) -> Callable[[_Shown], Any]:
@@ -265,12 +274,6 @@ def enlarge(pixels: np.ndarray, box: tuple[float, float, float, float], size: tu
         pixels = np.pad(pixels, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
         box = tuple(side + pad for side in box)
     return resize_lanczos(pixels, box, size)
-
-
-def keys_around(keys: Sequence[int], index: int, neighbours: int = NEIGHBOURS) -> tuple[int, ...]:
-    """Places in ``keys`` (increasing) of those that the frame ``index`` is composed from."""
-    before = bisect_right(keys, index)
-    return tuple(range(max(0, before - neighbours), min(len(keys), before + neighbours)))
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,7 @@ seen faintly at both keys' places while one passes over into the other.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,9 @@ _NEEDED_INSIDE, _NEEDED_AT_OUTLINE = 0.55, 0.1
 DISTANT_KEY = 1e-3
 #: Weights below this share of all are not looked up.
 _LEAST_SHARE = 0.004
+#: Key pictures before a frame, and after it, that it is composed from: others are too far away in time to know better.
+#: Of a model's own frames it is one.
+NEIGHBOURS = 2
 #: Width in pixels over which a key's weight rises from the rim of what it shows.
 FEATHER_PX = 4
 _LEAST_AT_RIM = 0.05
@@ -210,6 +214,12 @@ def painted_over(
     fill_holes(picture, composed.known, inverse_depth, painting.astype(np.float32))
     picture[holes] = continued + np.float32(share) * (picture[holes] - continued)
     return _stored(picture, np.dtype(np.uint8))
+
+
+def keys_around(keys: Sequence[int], index: int, neighbours: int = NEIGHBOURS) -> tuple[int, ...]:
+    """Places in ``keys`` (increasing) of those that the frame ``index`` is composed from."""
+    before = bisect_right(keys, index)
+    return tuple(range(max(0, before - neighbours), min(len(keys), before + neighbours)))
 
 
 def time_weights(index: int, key_indices: Sequence[int]) -> np.ndarray:

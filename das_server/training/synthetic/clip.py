@@ -47,8 +47,8 @@ def make_clip(seed: int, bank: np.ndarray, num_frames: int, height: int, width: 
         visible = visible & ~background
         xyz[background] = np.nan
     tracking = colour_tracks(xyz, depth[0][coverage[0]], height, width)
-    if damage and rng.random() < DAMAGED_SHARE:
-        tracking = _damage(rng, tracking)
+    if damage:
+        tracking = damaged_sometimes(rng, tracking)
     return SyntheticClip(rgb, tracking, coverage, xyz[..., :2], visible)
 
 
@@ -59,6 +59,11 @@ def colour_tracks(xyz: np.ndarray, first_depth: np.ndarray, height: int, width: 
     low, high = np.percentile(inverse, (2, 98))
     scaled = np.stack([xyz[..., 0] / width, xyz[..., 1] / height, (1 / xyz[..., 2] - low) / max(high - low, 1e-9)], -1)
     return np.nan_to_num(np.round(np.clip(scaled, 0, 1) * 255), nan=0.0).astype(np.uint8)
+
+
+def damaged_sometimes(rng: np.random.Generator, tracking: np.ndarray) -> np.ndarray:
+    """`tracking` `[T, H, W, 3]` u8 as it is, or, in `DAMAGED_SHARE` of all cases, a damaged copy."""
+    return _damage(rng, tracking) if rng.random() < DAMAGED_SHARE else tracking
 
 
 def _damage(rng: np.random.Generator, tracking: np.ndarray) -> np.ndarray:

@@ -27,9 +27,10 @@ class SyntheticScene:
     sky: np.ndarray
 
 
-def sample_scene(rng: np.random.Generator, num_frames: int, height: int, width: int,
-                 num_textures: int) -> SyntheticScene:
-    """Draw a scene for a clip; longer clips move somewhat further."""
+def sample_scene(rng: np.random.Generator, num_frames: int, height: int, width: int, num_textures: int, *,
+                 orbit_degrees: float | None = None) -> SyntheticScene:
+    """Draw a scene for a clip; longer clips move somewhat further. `orbit_degrees`: by how much the camera goes round
+    what is seen, None for any motion."""
     reach = (num_frames / 9) ** 0.35
     focal = max(width, height) / (2 * math.tan(math.radians(rng.uniform(34, 70)) / 2))
     background = rng.choice(["room", "outdoor", "sky"], p=[0.55, 0.28, 0.17])
@@ -48,8 +49,9 @@ def sample_scene(rng: np.random.Generator, num_frames: int, height: int, width: 
     faces[same] = faces[same, :1]
     lit = rng.random() < 0.75
     sky = rng.random((2, 3)) * 0.8 + 0.2 if rng.random() < 0.6 else np.repeat(rng.random((1, 1)), 6).reshape(2, 3)
-    return SyntheticScene(focal, _cameras(rng, num_frames, reach, background), poses.kinds, poses.rotation,
-                          poses.position, poses.scale, faces, tiling, _lights(rng, num_frames, background),
+    cameras = _cameras(rng, num_frames, reach, background, orbit_degrees)
+    return SyntheticScene(focal, cameras, poses.kinds, poses.rotation, poses.position, poses.scale,
+                          faces, tiling, _lights(rng, num_frames, background),
                           rng.uniform(0.2, 0.7) if lit else 1.0, bool(lit and rng.random() < 0.55), sky)
 
 
@@ -119,7 +121,7 @@ def _place_object(rng, index, poses, focal, height, width, reach, on_ground):
         poses.scale[t, index] = radius * shape * (stretch**-0.5, stretch, stretch**-0.5)
 
 
-def _cameras(rng, num_frames, reach, background):
+def _cameras(rng, num_frames, reach, background, orbit_degrees):
     """`[T, 3, 4]` camera from world, the first the identity: still, dolly, pan, orbit or hand-held."""
     cameras = np.zeros((num_frames, 3, 4))
     style = rng.random()
@@ -131,6 +133,8 @@ def _cameras(rng, num_frames, reach, background):
     pivot = np.array([0, 0, rng.uniform(2.5, 4)])
     orbit = rng.uniform(-0.7, 0.7) * reach
     shake = rng.uniform(0, 0.012) * (rng.random() < 0.15)
+    if orbit_degrees is not None:
+        style, orbit = 1.0, math.radians(orbit_degrees)
     for t in range(num_frames):
         if style > 0.85:
             rotation = _rotation(np.array([0, 1.0, 0]), orbit * path[t])
