@@ -31,14 +31,19 @@ def carries_first_frame(folder: Path) -> bool:
 
     Raises ModelError where its `model_index.json` is damaged.
     """
+    return read_flag(folder, CARRIES_FIRST_FRAME)
+
+
+def read_flag(folder: Path, key: str) -> bool:
+    """What the `model_index.json` in `folder` says of `key`, false where it does not. Raises ModelError where it is
+    damaged."""
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        carries = index.get(CARRIES_FIRST_FRAME, False)
+        value = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get(key, False)
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder / 'model_index.json'} cannot be read: {error}.") from error
-    if not isinstance(carries, bool):
-        raise ModelError(f"{folder / 'model_index.json'}: {CARRIES_FIRST_FRAME} is {carries!r}, not true or false.")
-    return carries
+    if not isinstance(value, bool):
+        raise ModelError(f"{folder / 'model_index.json'}: {key} is {value!r}, not true or false.")
+    return value
 
 
 def carry(first_frame: np.ndarray, tracking_video: np.ndarray) -> np.ndarray:

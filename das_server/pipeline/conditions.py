@@ -13,6 +13,7 @@ from PIL import Image
 from . import latents as border
 from .base import LoadedModel
 from .carry import carry
+from .holes import pack_holes
 from .latents import TrackingRange
 
 
@@ -63,11 +64,12 @@ def encode_conditions(
     latents: torch.Tensor | None,
     shape: tuple[int, ...],
     generator: torch.Generator,
+    holes: np.ndarray | None = None,
 ) -> Conditions:
     """The seeded draws before the first step, in the published order: image, noise, tracking image, noise thrown away.
 
     ``picture``: see `starting_picture`.  ``tracking``: the tracking video's latents.  ``latents``: initial noise of
-    ``shape``, drawn when None.
+    ``shape``, drawn when None.  ``holes`` [T,H,W] bool: told to the model in the tracking image's place.
     """
     def encode_picture(frames: np.ndarray) -> torch.Tensor:
         pixels = border.frames_to_vae(frames, pipeline.device, pipeline.dtype, "signed")
@@ -81,12 +83,15 @@ def encode_conditions(
     if latents is None:
         latents = draw()
     latents = latents.to(pipeline.device, pipeline.dtype) * pipeline.scheduler.init_noise_sigma
-    tracking_image_latents = encode_picture(tracking_video[:1])
-    draw()
+    if holes is None:
+        beside = encode_picture(tracking_video[:1])
+        draw()
+    else:
+        beside = pack_holes(holes, shape[2], border.vae_stride(pipeline.vae))[None].to(tracking)
     return Conditions(
         latents=latents,
         image=image_latents,
-        tracking=torch.cat([tracking, tracking_image_latents], dim=2),
+        tracking=torch.cat([tracking, beside], dim=2),
         rotary=_rotary_positions(pipeline, shape),
     )
 

@@ -73,10 +73,18 @@ def pad_frames(first: torch.Tensor, num_latent_frames: int) -> torch.Tensor:
 
 def decode(vae: AutoencoderKLCogVideoX, latents: torch.Tensor) -> np.ndarray:
     """Latents [1,F,C,h,w] → u8 [T,H,W,3]: the VAE's −1…1 to 0…1, clamped, rounded to 255 levels."""
-    # The decoder always divides by the factor, also where the encoder's side is inverted (as published).
-    decoded = vae.decode(1 / vae.config.scaling_factor * latents.permute(0, 2, 1, 3, 4)).sample[0]
-    frames = (decoded * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 3, 0).float().cpu().numpy()
+    frames = (_decoded(vae, latents) * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 3, 0).float().cpu().numpy()
     return (frames * 255).round().astype(np.uint8)
+
+
+def decode_difference(vae: AutoencoderKLCogVideoX, latents: torch.Tensor) -> np.ndarray:
+    """Latents [1,F,C,h,w] → [T,H,W,3] f32, about −1…1."""
+    return _decoded(vae, latents).permute(1, 2, 3, 0).float().cpu().numpy()
+
+
+def _decoded(vae: AutoencoderKLCogVideoX, latents: torch.Tensor) -> torch.Tensor:
+    # The decoder always divides by the factor, also where the encoder's side is inverted (as published).
+    return vae.decode(1 / vae.config.scaling_factor * latents.permute(0, 2, 1, 3, 4)).sample[0]
 
 
 def rotary_positions(

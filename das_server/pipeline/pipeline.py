@@ -31,11 +31,13 @@ from . import latents as border
 from . import memory, placement
 from .carry import carries_first_frame
 from .conditions import Conditions, encode_conditions, encode_tracking, starting_picture
+from .holes import holes_for, paint, paints_holes
 from .latents import TrackingRange
 from .needs import check_room, needs_at_home
 from .precision import check_float8
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
 from .randomness import default_stream, deterministic_kernels, tracking_stream
+from .report import used_settings
 from .request import check_carried, check_choices, check_clip, check_generators, check_latents, check_texts, step_caller
 from .scheduler import check_step_count, guidance_at, load_scheduler
 
@@ -73,6 +75,7 @@ class DasPipeline:
         device: torch.device,
         vae_tiling: bool = True,
         carries_first_frame: bool = False,
+        paints_holes: bool = False,
     ):
         channels, needed = transformer.config.in_channels, 2 * vae.config.latent_channels
         if channels != needed:
@@ -87,6 +90,7 @@ class DasPipeline:
         self.device = device
         self.vae_tiling = vae_tiling
         self.carries_first_frame = carries_first_frame
+        self.paints_holes = paints_holes
         self.profile = "resident"
         self.acceleration = speed.Acceleration()
         self.float8 = False
@@ -122,7 +126,7 @@ class DasPipeline:
         path = Path(folder)
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
-        carries = carries_first_frame(path)
+        carries, paints = carries_first_frame(path), paints_holes(path)
 
         # 1. Where it goes, before anything large is read.
         device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
@@ -152,6 +156,7 @@ class DasPipeline:
             device=plan.device,
             vae_tiling=vae_tiling,
             carries_first_frame=carries,
+            paints_holes=paints,
         )
         pipeline.float8 = float8
 
@@ -201,6 +206,7 @@ class DasPipeline:
         tracking_generator: torch.Generator | None = None,
         tracking_range: TrackingRange = "signed",
         carried_video: np.ndarray | None = None,
+        holes: np.ndarray | None = None,
         latents: torch.Tensor | None = None,
         vae_tiling: bool | Literal["auto"] | None = None,
         callback_on_step_end: Callable[..., Any] | None = None,
@@ -216,6 +222,7 @@ class DasPipeline:
         ``negative_prompt`` None is the empty text.  ``generator``: seed 42 when None.  ``tracking_generator``: derived
         from the generator's seed when None.  ``tracking_range``: how the tracking video enters the VAE: "signed" −1…1
         as trained, "unit" 0…1 as in the published demo.  ``carried_video``: u8 [T,H,W,3], see `starting_picture`.
+        ``holes``: bool [T,H,W], what of the carried video no key picture shows; None for all but the first frame.
         ``latents``: initial noise [1,F,C,h,w].  ``vae_tiling`` None or "auto": the pipeline's own setting.
         ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,C,h,w] f32), or, if it takes four
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
@@ -226,6 +233,7 @@ class DasPipeline:
         # 1. Guard: everything wrong with a request is said before any work.
         num_frames, height, width = check_clip(tracking_video, image, self.transformer, self.vae)
         check_carried(carried_video, tracking_video, self.carries_first_frame)
+        holes = holes_for(holes, tracking_video, self.paints_holes)
         check_texts(prompt, negative_prompt)
         check_choices(tracking_range, output_type, guidance_scale, vae_tiling)
         check_generators(generator=generator, tracking_generator=tracking_generator)
@@ -240,25 +248,11 @@ class DasPipeline:
         tiling = self.vae_tiling if vae_tiling in (None, "auto") else bool(vae_tiling)
         guided = guidance_scale > 1.0
         check_room(self, num_frames, width, height, tiling, batch=2 if guided else 1)
-        settings = {
-            "num_frames": num_frames,
-            "width": width,
-            "height": height,
-            "seed": generator.initial_seed(),
-            "tracking_seed": tracking_generator.initial_seed(),
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-            "use_dynamic_cfg": use_dynamic_cfg,
-            "tracking_range": tracking_range,
-            "carries_first_frame": self.carries_first_frame,
-            "vae_tiling": tiling,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": str(self.device),
-            "profile": self.profile,
-            "attention_backend": self.acceleration.attention_backend,
-            "compiled": self.acceleration.compiled,
-            "float8": self.float8,
-        }
+        settings = used_settings(
+            self, (num_frames, width, height), (generator, tracking_generator),
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, use_dynamic_cfg=use_dynamic_cfg,
+            tracking_range=tracking_range, vae_tiling=tiling,
+        )
 
         with deterministic_kernels():
             # 2. Text; the negative prompt goes first in the batch, and only where there is guidance.
@@ -274,7 +268,7 @@ class DasPipeline:
                 on_picture(picture)
             tracking = encode_tracking(self, tracking_video, tracking_range, tracking_generator)
             _raise_if_stopped(stop)
-            conditions = encode_conditions(self, tracking_video, picture, tracking, latents, shape, generator)
+            conditions = encode_conditions(self, tracking_video, picture, tracking, latents, shape, generator, holes)
 
             # 4. Denoise.
             tell("denoising")
@@ -296,7 +290,10 @@ class DasPipeline:
                 return DasPipelineOutput(result, result, settings)
             _raise_if_stopped(stop)
             tell("decoding")
-            return DasPipelineOutput(border.decode(self.vae, result), result, settings)
+            if holes is None:
+                return DasPipelineOutput(border.decode(self.vae, result), result, settings)
+            made = border.decode_difference(self.vae, result)
+            return DasPipelineOutput(paint(picture, holes, made), result, settings)
 
     def preview_frames(self, x0: torch.Tensor) -> np.ndarray:
         """Predicted clean latents [1,F,C,h,w] → rough u8 frames [F,h,w,3], cheap enough for every step."""
@@ -389,7 +386,9 @@ class DasPipeline:
                 generator=generator,
                 return_dict=False,
             )
-            latents = on_step(index, timestep, latents.to(self.dtype), x0)
+            # What a model adds to the carried video is seen on it: encoding is nearly linear.
+            seen = x0 + conditions.image.float() if self.paints_holes else x0
+            latents = on_step(index, timestep, latents.to(self.dtype), seen)
 
         _raise_if_stopped(stop)
         return latents
