@@ -92,6 +92,25 @@ def test_what_no_key_picture_shows_is_the_models_in_the_tone_of_what_is_around(i
     assert frame[unseen].std() == pytest.approx(share * painted.std(), rel=0.1)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_share_of_a_hole_that_is_painted_can_be_chosen(share):
+    detail = detail_of(planned(4, keep_detail=True), [np.full((64, 96, 3), 200, np.uint8)])
+    speckled = (100 + 60 * (np.random.default_rng(2).random((64, 96, 1)) > 0.5)).astype(np.uint8).repeat(3, axis=2)
+    frame = composed(detail, [3], lambda _index: speckled, painted_share=share)[3].astype(float)
+    unseen = np.s_[8:56, 4:28]
+    assert frame[unseen].std() == pytest.approx(share * speckled[unseen].std(), rel=0.1)
+
+
+def test_carried_video_says_what_no_key_picture_shows():
+    detail = detail_of(planned(4, keys=[3]), [np.full((64, 96, 3), level, np.uint8) for level in (200, 100)])
+    carried = detail.carried_with_alpha([0, 1, 1])
+    assert carried.shape == (3, 64, 96, 4)
+    np.testing.assert_array_equal(carried[..., :3], detail.carried([0, 1, 1]))
+    assert (carried[0, ..., 3] == 255).all()
+    one = detail_of(planned(4), [np.full((64, 96, 3), 200, np.uint8)]).carried_with_alpha([2])[0, ..., 3]
+    assert (one[:, :24] == 0).all() and (one[:, 24 + RIM_PX :] == 255).all()
+
+
 def test_painting_is_enlarged_to_the_render():
     made = planned(9, (192, 128))
     ramp = np.broadcast_to(np.arange(96, dtype=np.uint8)[None, :, None] * 2, (64, 96, 3))
