@@ -3,9 +3,11 @@
 
     .venv/bin/python scripts/training_clips.py FOLDER [--count 120] [--first 0] [--size 96 64] [--frames 9]
 
-Every clip is one scene made from its number: a table or a room with things on it, textures of Blender's own, one to
-three lamps with soft shadows, motion along curves, a camera that swings, cranes, zooms or stands still.  Cycles renders
-it.  Clips are added to the folder one by one (lossless, `das.export_dataset`); those that are there are not made again.
+Every clip is a stretch of one shot made from its number: a table or a room with things on it, textures of Blender's
+own, one to three lamps with soft shadows, motion along curves, a camera that swings, goes round, cranes, zooms or
+stands still.  Cycles renders it, and key pictures anywhere in the shot; `carried/` has what these show of the stretch,
+alpha 0 where they do not.  Clips are added to the folder one by one (lossless, `das.export_dataset`); those that are
+there are not made again.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,7 +31,9 @@ from mathutils import Vector
 
 SAMPLES = 24
 MOTIONS = ("slide", "roll", "drop", "turn", "grow", "pass", "still")
-CAMERAS = ("still", "swing", "crane", "zoom", "ride")
+CAMERAS = ("still", "swing", "round", "round", "crane", "zoom", "ride")
+LONGEST = 6
+"""Length of the shot in stretches, at most."""
 TEXTURES = ("BRICK", "MAGIC", "GRADIENT", "CHECKER", "PLAIN")
 
 
@@ -42,6 +48,8 @@ def main() -> None:
     options = parser.parse_args()
 
     from das_blender_addon import api
+    from das_server.training.clips import CARRIED
+    from das_server.training.synthetic.keyed import draw_keys
 
     listed = options.folder / "videos.txt"
     lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
@@ -50,13 +58,18 @@ def main() -> None:
         name = f"scene_{number:04d}"
         if name in there:
             continue
-        scene = build_scene(number, options.frames, *options.size)
+        rng = np.random.default_rng([21, number])
+        length = options.frames * int(rng.integers(1, LONGEST + 1))
+        start = int(rng.integers(0, length - options.frames + 1))
+        scene = build_scene(number, length, *options.size)
+        write_carried(scene, options.folder / CARRIED / name, draw_keys(rng, length, start, options.frames),
+                      range(start, start + options.frames))
         api.export_dataset(
             scene,
             options.folder,
             name=name,
             caption="a small scene of simple things",
-            frames=range(1, options.frames + 1),
+            frames=range(start + 1, start + options.frames + 1),
             size=tuple(options.size),
             lossless=True,
             engine="CYCLES",
@@ -81,6 +94,28 @@ def build_scene(number: int, num_frames: int, width: int, height: int) -> bpy.ty
         _animate(_thing(scene, rng), rng, num_frames)
     _camera(scene, rng, num_frames)
     return scene
+
+
+def write_carried(scene: bpy.types.Scene, folder: Path, keys: tuple[int, ...], stretch: range) -> None:
+    """What key pictures at the frames ``keys`` show of the frames ``stretch`` (0-based) as PNGs with alpha."""
+    from das_blender_addon.jobs.scripting import _exported
+    from das_server.training.synthetic.keyed import carried_frames
+
+    size = scene.render.resolution_x, scene.render.resolution_y
+    scene.render.engine, scene.cycles.samples = "CYCLES", SAMPLES
+    pictures = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for key in keys:
+            scene.frame_set(key + 1)
+            scene.render.filepath = str(Path(scratch) / "key.png")
+            bpy.ops.render.render(write_still=True)
+            pictures.append(np.asarray(Image.open(scene.render.filepath).convert("RGB")))
+    scene.frame_set(1)
+    with _exported(scene, tuple(range(scene.frame_start, scene.frame_end + 1)), size, None, None, None) as geometry:
+        carried = carried_frames(geometry, keys, pictures, stretch)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(carried, 1):
+        Image.fromarray(frame).save(folder / f"{number:04d}.png")
 
 
 def _stage(scene, rng):
@@ -170,6 +205,11 @@ def _camera(scene, rng, last):
         angle += rng.choice([-1, 1]) * rng.uniform(0.2, 0.6)
         end = Vector((math.sin(angle) * distance, -math.cos(angle) * distance, start.z))
         _key(camera, "location", {1: start, last: end})
+    elif motion == "round":
+        turn = rng.choice([-1, 1]) * math.radians(rng.uniform(30, 90))
+        for frame in range(1, last + 1):
+            now = angle + turn * (frame - 1) / max(1, last - 1)
+            _key(camera, "location", {frame: Vector((math.sin(now) * distance, -math.cos(now) * distance, start.z))})
     elif motion == "crane":
         _key(camera, "location", {1: start, last: start + Vector((0, 0, rng.choice([-0.8, 1.8])))})
     elif motion == "zoom":

@@ -68,11 +68,12 @@ def _finished_clips(folder: Path) -> int | None:
         raise ModelError(f"{folder / UNFINISHED} is no note of an export ({error}); remove it.") from error
 
 
-def read_frames(path: Path, num_frames: int, height: int, width: int) -> np.ndarray:
-    """`[num_frames, height, width, 3]` u8: the clip's frames, sampled evenly over its whole length.
+def read_frames(path: Path, num_frames: int, height: int, width: int, *, alpha: bool = False) -> np.ndarray:
+    """`[num_frames, height, width, 3]` u8: the clip's frames, sampled evenly over its whole length; of a folder of
+    pictures with `alpha` 4 channels.
 
     Raises ModelError for a clip that is too short or of another size: nothing is stretched or repeated silently."""
-    frames = _read_folder(path) if path.is_dir() else _read_video(path)
+    frames = _read_folder(path, "RGBA" if alpha else "RGB") if path.is_dir() else _read_video(path)
     if len(frames) < num_frames:
         raise ModelError(f"{path} has {len(frames)} frames, fewer than the recipe's {num_frames}.")
     if frames[0].shape[:2] != (height, width):
@@ -82,8 +83,8 @@ def read_frames(path: Path, num_frames: int, height: int, width: int) -> np.ndar
     return np.stack([frames[index] for index in chosen])
 
 
-def _read_folder(path: Path) -> list[np.ndarray]:
-    return [np.asarray(Image.open(file).convert("RGB")) for file in sorted(path.glob("*.png"))]
+def _read_folder(path: Path, mode: str) -> list[np.ndarray]:
+    return [np.asarray(Image.open(file).convert(mode)) for file in sorted(path.glob("*.png"))]
 
 
 def _read_video(path: Path) -> list[np.ndarray]:

@@ -6,9 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from das_blender_addon.protocol.png import decode_png
 
 ROOT = Path(__file__).resolve().parents[2]
+NOISE_LEVELS = 20
+"""Two renders of few samples, with shadows that move between them; the median colour of another place is far off."""
 
 
 def _make(folder, profile, *arguments):
@@ -22,7 +27,8 @@ def _make(folder, profile, *arguments):
 def _pictures(folder):
     return {
         path.relative_to(folder): decode_png(path.read_bytes(), name="a frame", error=ValueError)
-        for path in sorted(folder.rglob("*.png"))
+        for kind in ("videos", "tracking")
+        for path in sorted((folder / kind).rglob("*.png"))
     }
 
 
@@ -35,6 +41,11 @@ def test_clips_are_of_their_number_and_made_once(tmp_path):
         video, tracking = (pictures[Path(f"{kind}/scene_000{number}/0001.png")] for kind in ("videos", "tracking"))
         assert video.shape == tracking.shape == (32, 48, 3)
         assert video.std() > 5 and tracking.any(axis=2).mean() > 0.2
+        carried = np.asarray(Image.open(first / "carried" / f"scene_000{number}" / "0001.png"))
+        assert carried.shape == (32, 48, 4) and set(np.unique(carried[..., 3])) <= {0, 255}
+        seen = carried[..., 3] > 0
+        assert seen.any()
+        assert np.median(np.abs(carried[seen][:, :3].astype(int) - video[seen])) < NOISE_LEVELS
 
     assert "scene_0000" not in _make(first, tmp_path / "profile", "--count", "2")
     again = tmp_path / "again"

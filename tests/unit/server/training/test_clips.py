@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -53,7 +54,13 @@ def test_dataset_with_too_few_clips_is_told(tmp_path):
         (tmp_path / "clips" / name).write_text(f"{kind}/one\n")
     (tmp_path / "clips" / "prompt.txt").write_text("one\n")
     one, two = (ClipSet(frames=5, height=16, width=24, count=count, dataset=tmp_path / "clips") for count in (1, 2))
+    with pytest.raises(ModelError, match=r"clips/carried/one is missing: what key pictures show .*training_clips.py"):
+        import_clips(tmp_path, one)
+    (tmp_path / "clips" / "carried" / "one").mkdir(parents=True)
+    for frame in range(5):
+        Image.new("RGBA", (24, 16), (7, 0, 0, 50 * frame)).save(tmp_path / "clips" / "carried" / "one" / f"{frame}.png")
     import_clips(tmp_path, one)
     assert (open_clips(tmp_path, one)["rgb"][0, :, 0, 0, 0] == range(5)).all()
+    assert (open_clips(tmp_path, one)["carried"][0, :, 0, 0, 3] == np.arange(5) * 50).all()
     with pytest.raises(ModelError, match="has 1 clips, fewer than the recipe's 2"):
         import_clips(tmp_path, two)
