@@ -20,6 +20,7 @@ from das_server.models.conversion import TRACKING_PREFIXES
 from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline import latents as border
 from das_server.pipeline.carry import carries_first_frame, carry
+from das_server.pipeline.holes import paints_holes
 from das_server.pipeline.prompt import PromptEncoder
 from das_server.pipeline.scheduler import load_scheduler
 
@@ -44,7 +45,12 @@ def select_trainable(transformer: torch.nn.Module, trainable: str) -> None:
 
 
 def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
-    """Train as `recipe` says; writes `last/`, `log.csv`, `samples/` and, at the end, `transformer/` (averaged)."""
+    """Train as `recipe` says; writes `last/`, `log.csv`, `samples/` and, at the end, `transformer/` (averaged).
+
+    Raises ModelError for a model that is trained otherwise."""
+    if paints_holes(recipe.model):
+        raise ModelError(
+            f'{recipe.model} paints holes, which is another objective: a recipe of kind "preview" trains it.')
     # 1. the model, masters in float32
     torch.manual_seed(recipe.loop.seed)
     half = torch.bfloat16 if recipe.mixed_precision == "bf16" else torch.float32

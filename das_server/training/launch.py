@@ -21,6 +21,8 @@ CPU_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_":
 """glibc gives every large tensor back to the system and takes zeroed pages for the next; kept, they cost nothing."""
 BESIDE = {"autoencoder": "render_rest", "transformer": "encode_rest"}
 """Work that one more process does while a stage trains."""
+RENDERING = "render_"
+"""Stages that begin so need no accelerator: several of their processes may share a machine that has one."""
 HELPS_ONLY = "encode_rest"
 """Work beside a stage that is of use while that stage trains: what is left of it then is not done. The decoder's stage
 takes what is there."""
@@ -49,6 +51,8 @@ def run(recipe: Path, resume: bool = False) -> int:
         counts = {stage: 1 if stage == "assemble" else settings.processes}
         if stage in BESIDE:
             counts[BESIDE[stage]] = 1
+        if settings.render_processes is not None:
+            counts |= {name: settings.render_processes for name in counts if name.startswith(RENDERING)}
         _wait(recipe, {name: _start(recipe, settings, name, count, resume) for name, count in counts.items()})
         _mark(settings, stage).touch()
     return 0
@@ -90,7 +94,8 @@ def _start(recipe: Path, settings, stage: str, count: int, resume: bool) -> list
     for rank in range(count):
         environment = {**CPU_ALLOCATOR, **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank),
                        "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                       "OMP_NUM_THREADS": str(settings.threads), "NUMBA_NUM_THREADS": "1"}
+                       "OMP_NUM_THREADS": str(settings.threads), "NUMBA_NUM_THREADS": "1",
+                       **({"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if stage.startswith(RENDERING) else {})}
         with (settings.folder / f"{stage}.{rank}.log").open("a") as log:
             processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     _log.info("%s: %s process(es) of stage %s", settings.name, count, stage)

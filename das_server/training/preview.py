@@ -45,8 +45,14 @@ def to_video(frames: np.ndarray) -> torch.Tensor:
 
 
 def train_autoencoder(recipe: PreviewRecipe, ranks: Ranks, resume: bool) -> None:
-    """Train on random crops of colour and tracking videos; writes `autoencoder/` (averaged weights, scale measured)."""
+    """Train on random crops of colour and tracking videos; writes `autoencoder/` (averaged weights, scale measured).
+
+    A recipe that starts from a checkpoint takes that one's autoencoder."""
     settings, folder = recipe.autoencoder, recipe.folder / "autoencoder"
+    if recipe.start is not None:
+        if ranks.rank == 0:
+            AutoencoderKLCogVideoX.from_pretrained(recipe.start / "vae").float().save_pretrained(folder / "final")
+        return
     torch.manual_seed(settings.loop.seed)
     autoencoder = new_autoencoder(recipe).to(ranks.device)
     arrays = open_clips(recipe.folder / "clips", synthetic_sets(recipe)[0])

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The preview's small transformer: how it starts, and its objective on encoded clips.
 
-Where the full model is given the first frame and nothing for later frames, this one is given the first frame carried
-along the tracks (`pipeline/carry.py`): its work is what the first frame could not tell. It starts as the identity on
-that picture. The published network adds the noisy latents to the tracking latents before its tracking branch; the
-first combining layer starts by subtracting the branch from the main stream in some channels, which leaves the clean
-tracking latents there.
+Where the full model is given the first frame and nothing for later frames, this one is given what key pictures show of
+every frame, the rest filled from what is around it; and, in the place of the first tracking frame, where that rest is.
+What it makes is the difference to that picture in those holes (`pipeline/holes.py`). It starts by making none, so that
+it can only get better than filling; a start from the weights of an earlier one keeps its blocks. The published network
+adds the noisy latents to the tracking latents before its tracking branch; the first combining layer starts by
+subtracting the branch from the main stream in some channels, which leaves the clean tracking latents there.
 
-Late in training the noisy input of a later sampling step is made from the model's own first prediction, which is what
-it will meet in use.
+Its error counts where holes are. Late in training the noisy input of a later sampling step is made from the model's own
+first prediction, which is what it will meet in use.
 """
 
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from das_blender_addon.errors import ModelError
 from das_server.models.transformer import DasTransformer3DModel
+from das_server.pipeline.holes import HOLE_CHANNELS
 
 from .objective import ObjectiveOutput, velocity_objective
 from .recipe import TransformerSettings
@@ -30,6 +32,13 @@ NOISE_GAIN, TRACK_GAIN, PICTURE_GAIN = 0.4, 1.5, 1.5
 ANCHOR = 5.0
 """Constant added to the tracks' channels, its sign alternating: with most of a token constant, the norm that ends the
 network divides by nearly the same number everywhere, and the picture passes almost linearly."""
+FLOOR = 0.02
+"""Squared error of latents below which a clip counts little. The loss is the logarithm of each clip's error, as the
+PSNR is, so that clips of little contrast are learnt from, too."""
+LITTLE_SHARE = 0.02
+"""Share of holes at which a clip counts half of one with large holes."""
+OUTSIDE_WEIGHT = 0.02
+"""What the error of a latent counts that is far from every hole; one in a hole counts 1."""
 
 
 def build_transformer(settings: TransformerSettings, *, latent_channels: int = 16, sample_frames: int = 49,
@@ -56,8 +65,16 @@ def build_transformer(settings: TransformerSettings, *, latent_channels: int = 1
     return transformer
 
 
+@torch.no_grad()
+def start_from_nothing(transformer: DasTransformer3DModel, nothing: torch.Tensor) -> None:
+    """Let the network make no difference, in place: `nothing` `[C]` are the latents of a video of zeros."""
+    nn.init.zeros_(transformer.proj_out.weight)
+    patch = transformer.config.patch_size
+    transformer.proj_out.bias.copy_(-nothing.repeat_interleave(patch * patch))  # it makes a velocity, the negative
+
+
 def _wire_picture(transformer, latent_channels):
-    """Let the network start as the identity on the carried picture; see the module's text.
+    """Give the network its inputs in channels of their own; see the module's text.
 
     The channels of the main stream are shared out by the frequency of the position table's wave on them. The fastest
     waves stay alone, as clean coordinates; then come the noisy latents, the tracking latents (projected to fewer
@@ -84,9 +101,6 @@ def _wire_picture(transformer, latent_channels):
     for block in (*transformer.transformer_blocks, *transformer.transformer_blocks_copy):
         block.attn1.to_out[0].weight.mul_(0.2)
         block.ff.net[2].weight.mul_(0.2)
-    # Mean square of a token: the waves' one half on all but the picture's channels, the anchor, noise and picture.
-    square = (0.5 * (dim - width) + ANCHOR**2 * len(tracks) + (NOISE_GAIN**2 + PICTURE_GAIN**2) * width) / dim
-    transformer.proj_out.weight[range(width), picture] = -(square**0.5) / PICTURE_GAIN
 
 
 class _Waves:
@@ -132,18 +146,30 @@ def preview_objective(transformer: DasTransformer3DModel, batch: dict[str, torch
                       alphas_cumprod: torch.Tensor, progress: float,
                       generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
     """Loss and plain numbers of one batch of encoded clips (see `preview_batch`)."""
-    latents, own_input = batch["video"], progress >= settings.own_input_from
+    latents, own_input = batch["difference"], progress >= settings.own_input_from
     output, late = predict_clean(transformer, batch, settings, alphas_cumprod, generator, own_input=own_input,
                                  first_step_share=settings.first_step_share)
-    error = (output.prediction.detach() - latents).square()[:, 1:].flatten(1).mean(1)
+    error = hole_errors(output.prediction, latents, batch["holes"])
     metrics = {}
     if (~late).any():
-        metrics["first_step_error"] = error[~late].mean().item()
+        metrics["first_step_error"] = error.detach()[~late].mean().item()
     if late.any():
-        metrics["later_step_error"] = error[late].mean().item()
-    # The weight 1/(1-a) of a late timestep would reward details that its own-made input does not hold: plain error.
-    own = own_input and late.any()
-    return (output.prediction - latents).square().mean() if own else output.loss, metrics
+        metrics["later_step_error"] = error.detach()[late].mean().item()
+    share = batch["holes"][:, :, :HOLE_CHANNELS].flatten(1).mean(1)
+    return (share / (share + LITTLE_SHARE) * torch.log(error + FLOOR)).mean(), metrics
+
+
+def hole_errors(prediction: torch.Tensor, latents: torch.Tensor, holes: torch.Tensor) -> torch.Tensor:
+    """`[B]`: mean squared error of latents `[B, F, C, h, w]`, weighted by `hole_weights`."""
+    weight = hole_weights(holes).expand_as(latents)
+    return (weight * (prediction - latents).square()).flatten(1).sum(1) / weight.flatten(1).sum(1)
+
+
+def hole_weights(holes: torch.Tensor) -> torch.Tensor:
+    """`[B, F, 1, h, w]`: how much the error of each latent counts; `holes` `[B, F, C, h, w]` of `pack_holes`."""
+    share = holes[:, :, :HOLE_CHANNELS].mean(2)
+    near = nn.functional.max_pool2d(share, 3, 1, 1)
+    return (OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * torch.maximum(share, 0.25 * near))[:, :, None]
 
 
 def predict_clean(transformer: DasTransformer3DModel, batch: dict[str, torch.Tensor], settings: TransformerSettings,
@@ -154,7 +180,7 @@ def predict_clean(transformer: DasTransformer3DModel, batch: dict[str, torch.Ten
     `own_input`: the noisy input of a later timestep is made from the model's own first prediction, not from the clip.
     Returns the objective's output, and `[B]` bool, which clips are at a later timestep.
     """
-    latents = batch["video"]
+    latents = batch["difference"]
     count, device = latents.shape[0], latents.device
     late = torch.rand(count, generator=generator) >= first_step_share
     later = torch.tensor(LATER_TIMESTEPS)[torch.randint(len(LATER_TIMESTEPS), (count,), generator=generator)]
@@ -173,8 +199,8 @@ def predict_clean(transformer: DasTransformer3DModel, batch: dict[str, torch.Ten
 
 
 def _objective(transformer, batch, text, timesteps, noise, alphas_cumprod, start) -> ObjectiveOutput:
-    return velocity_objective(transformer, latents=batch["video"], image_latents=batch["carried"],
-                              tracking_latents=batch["tracking"], tracking_image_latents=batch["tracking_image"],
+    return velocity_objective(transformer, latents=batch["difference"], image_latents=batch["carried"],
+                              tracking_latents=batch["tracking"], tracking_image_latents=batch["holes"],
                               text=text, timesteps=timesteps, noise=noise, alphas_cumprod=alphas_cumprod, start=start)
 
 

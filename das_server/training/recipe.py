@@ -60,6 +60,7 @@ class TransformerSettings:
     small_tokens: int = 300
     size_shares: tuple[float, ...] = ()
     validation_clips: int = 48
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ class DecoderSettings:
 
 @dataclass(frozen=True)
 class PreviewRecipe:
-    """A small model from nothing: synthetic clips, autoencoder, transformer, decoder, checkpoint folder."""
+    """A small model: synthetic clips, autoencoder, transformer, decoder, checkpoint folder.
+
+    `start`: a checkpoint folder whose autoencoder is taken as it is and whose transformer is trained on; None to begin
+    from nothing. `render_processes`: how many render clips; None for `processes`, and one beside another stage."""
 
     name: str
     folder: Path
@@ -94,6 +98,8 @@ class PreviewRecipe:
     transformer: TransformerSettings
     decoder: DecoderSettings
     samples: int = 2
+    start: Path | None = None
+    render_processes: int | None = None
     background_rendering: bool = True
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
 from das_server.pipeline.carry import CARRIES_FIRST_FRAME
+from das_server.pipeline.holes import PAINTS_HOLES
 
 TEXT_SEED = 0
 
@@ -27,5 +28,5 @@ def write_text_components(folder: Path, text_embed_dim: int) -> None:
              "scheduler": ["diffusers", "CogVideoXDPMScheduler"], "text_encoder": ["transformers", "T5EncoderModel"],
              "tokenizer": ["transformers", "ByT5Tokenizer"],
              "transformer": ["cogvideox_tracking", "CogVideoXTransformer3DModelTracking"],
-             "vae": ["diffusers", "AutoencoderKLCogVideoX"], CARRIES_FIRST_FRAME: True}
+             "vae": ["diffusers", "AutoencoderKLCogVideoX"], CARRIES_FIRST_FRAME: True, PAINTS_HOLES: True}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

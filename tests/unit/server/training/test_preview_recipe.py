@@ -59,11 +59,13 @@ COLOURS = (10, 90, 170, 250)
 def export_grey_clips(folder, count):
     """A dataset as the extension exports it, every clip of one grey."""
     for index in range(count):
-        for kind in ("videos", "tracking"):
+        for kind in ("videos", "tracking", "carried"):
             clip = folder / kind / f"clip_{index}"
             clip.mkdir(parents=True)
             for frame in range(9):
-                Image.new("RGB", (24, 16), (COLOURS[index],) * 3).save(clip / f"{frame + 1:04d}.png")
+                seen = (9 * frame,) if kind == "carried" else ()
+                Image.new("RGBA" if seen else "RGB", (24, 16), (COLOURS[index],) * 3 + seen).save(
+                    clip / f"{frame + 1:04d}.png")
     (folder / "prompt.txt").write_text("grey\n" * count)
     for name, kind in (("videos.txt", "videos"), ("trackings.txt", "tracking")):
         (folder / name).write_text("".join(f"{kind}/clip_{index}\n" for index in range(count)))
@@ -84,10 +86,10 @@ def trained(tmp_path_factory):
     return path, load_recipe(path).folder
 
 
-def test_recipe_leaves_a_checkpoint_that_starts_from_the_carried_frame(trained):
+def test_recipe_leaves_a_checkpoint_that_paints_holes(trained):
     _, folder = trained
     pipeline = DasPipeline.from_pretrained(folder / "checkpoint", device="cpu", vae_tiling=False)
-    assert pipeline.carries_first_frame
+    assert pipeline.carries_first_frame and pipeline.paints_holes
     rng = np.random.default_rng(0)
     tracking = rng.integers(0, 256, (9, 16, 24, 3), dtype=np.uint8)
     image = Image.fromarray(rng.integers(0, 256, (16, 24, 3), dtype=np.uint8))
@@ -106,7 +108,9 @@ def test_clips_out_of_blender_are_among_the_latents(trained):
     encoded = folder / "latents" / "clips" / "9x16x24_clips"
     ready = int((encoded / "encoded.txt").read_text())  # those that were encoded before the transformer's stage ended
     assert 1 <= ready <= 3
-    assert (np.abs(np.load(encoded / "video.npy")[:ready].astype(np.float32)).reshape(ready, -1).max(1) > 0).all()
+    carried = np.load(folder / "clips" / "9x16x24_clips" / "carried.npy")
+    assert carried[:, :, 0, 0, 3].tolist() == [[9 * frame for frame in range(9)]] * 3
+    assert (np.abs(np.load(encoded / "carried.npy")[:ready].astype(np.float32)).reshape(ready, -1).max(1) > 0).all()
 
 
 def test_decoder_stage_leaves_the_encoder(trained):
@@ -140,9 +144,10 @@ def test_slower_module_has_groups_of_its_own():
 def test_recipe_logs_what_it_measured(trained):
     _, folder = trained
     header = (folder / "transformer" / "validation.csv").read_text().splitlines()[0].split(",")
-    assert {"own", "other", "carried", "psnr_1", "psnr_4"} <= set(header)
-    assert Image.open(folder / "transformer" / "samples" / "000006.png").width == 9 * 24
-    assert (folder / "decoder" / "validation.csv").read_text().startswith("step,elapsed_s,predicted,encoded")
+    assert {"own", "other", "psnr_carried", "psnr_painted"} <= set(header)
+    assert Image.open(folder / "transformer" / "samples" / "000006.png").width == 6 * 24
+    assert (folder / "decoder" / "validation.csv").read_text().startswith(
+        "step,elapsed_s,psnr_carried,psnr_predicted,psnr_encoded")
 
 
 def test_finished_recipe_is_not_trained_again_on_resume(trained):
