@@ -3,6 +3,11 @@
 
 Prints, asserts nothing. `--checkpoint FOLDER` measures another one; `--limit N` takes the first N clips only; `--large`
 takes a few clips of 360x240 and the whole demo scene at 192x128 instead, into `out/preview_eval_large/`.
+
+`--keys` measures what a user gets of it: the shots of `tests.support.key_shots` (orbits of 40 and 90 degrees, the demo,
+things that cross …) composed at 384x256 from one, two and three key pictures, the model's share of a hole 0 (filled
+from what is around it alone), 0.25, 0.5 and 1. A cell is PSNR in dB in the holes, of whole frames, and their SSIM.
+`--only SHOT …` takes some of the shots. They are rendered once, into `out/bench_key_pictures/`.
 """
 
 import argparse
@@ -12,6 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+KEY_SHOTS = ("orbit40_a", "orbit40_b", "orbit90_a", "demo", "crossing")
 
 
 def claims(first: int, last: int) -> tuple[tuple[str, str, str], ...]:
@@ -25,6 +31,28 @@ def claims(first: int, last: int) -> tuple[tuple[str, str, str], ...]:
             *((f"composed_{first}", "warp", key) for key in ("psnr", "ssim", "psnr_visible", "psnr_holes")))
 
 
+def measure_keys(checkpoint: Path, shots: list[str], out: Path) -> int:
+    """Render the shots that are missing; write the rows and print the table of `painted_keys`."""
+    sys.path.insert(0, str(ROOT))
+    from tests.support import painted_keys as keyed
+
+    folder, size = ROOT / "out" / "bench_key_pictures", f"{keyed.SIZE[0]}x{keyed.SIZE[1]}"
+    command = [sys.executable, "-m", "tests.support.key_shots", str(folder), "--only", *shots, "--sizes", size]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        return done.returncode
+    from das_server.training.evaluate import PreviewRunner
+
+    pipeline, rows = PreviewRunner(checkpoint).pipeline, []
+    for shot in shots:
+        for keys in keyed.KEYS:
+            rows += keyed.measure_shot(folder / shot, pipeline, keys, sheets=out / "sheets")
+            print(f"{shot}, key pictures at {keys}", flush=True)
+    keyed.write_rows(rows, out)
+    print(keyed.table(rows))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "das_server" / "models" / "das_preview")
@@ -33,7 +61,11 @@ def main() -> int:
     parser.add_argument("--clips", type=Path)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--keys", action="store_true")
+    parser.add_argument("--only", nargs="+", default=list(KEY_SHOTS))
     options = parser.parse_args()
+    if options.keys:
+        return measure_keys(options.checkpoint, options.only, options.out or ROOT / "out" / "preview_eval_keys")
     out = options.out or ROOT / "out" / ("preview_eval_large" if options.large else "preview_eval")
     folder = options.clips or ROOT / "out" / ("preview_eval_large" if options.large else "preview_eval") / "clips"
     sys.path.insert(0, str(ROOT))
