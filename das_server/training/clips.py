@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -111,10 +112,16 @@ def _carried_folder(clip_set: ClipSet, clip: TrainingClip) -> Path:
     return path
 
 
+@lru_cache(maxsize=2)
+def _bank(num_textures: int, texture_seed: int) -> np.ndarray:
+    """One bank for all sets of a process: a large one takes seconds."""
+    return make_texture_bank(num_textures, texture_seed)
+
+
 def render_clips(folder: Path, clip_set: ClipSet, num_textures: int, texture_seed: int, worker: int, workers: int,
                  *, samples: int = 2, only: range | None = None) -> None:
     """Render every `workers`-th clip of a set, from clip `worker` on; what is done already is skipped."""
-    bank = make_texture_bank(num_textures, texture_seed)
+    bank = _bank(num_textures, texture_seed)
     arrays = open_clips(folder, clip_set, "r+")
     done_path = folder / clip_set.name / f"done_{worker}_of_{workers}_{only.start if only else 0}.txt"
     done = int(done_path.read_text()) if done_path.exists() else 0

@@ -79,7 +79,7 @@ def measure_shot(
     for share in shares:
         frames, lock = {}, threading.Lock()
 
-        def take(index: int, frame: np.ndarray, frames=frames, lock=lock) -> None:
+        def take(index: int, frame: np.ndarray, _seen: np.ndarray, frames=frames, lock=lock) -> None:
             with lock:
                 frames[index] = frame
 
