@@ -81,7 +81,7 @@ def test_training_lowers_the_error_of_the_first_step(progress):
         loss.backward()
         optimiser.step()
         errors.append(metrics.get("first_step_error", errors[-1] if errors else 1.0))
-    assert np.mean(errors[-5:]) < 0.7 * np.mean(errors[:3])
+    assert np.mean(errors[-5:]) < 0.9 * np.mean(errors[:3])
 
 
 def test_transformer_without_room_for_the_start_is_refused():
