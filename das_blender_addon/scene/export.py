@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Station 1, scene → geometry: every mesh that a render shows, with its world-space vertices in every frame.
+"""Station 1, scene → geometry: every surface that a render shows, with its world-space vertices in every frame.
 
-The caller steps the frames and hands over an evaluated depsgraph of a render for each (`walk`).  Only instances of type
-MESH count: curves, text, surfaces and metaballs come with a mesh instance too.
+The caller steps the frames and hands over an evaluated depsgraph of a render for each (`walk`).  Instances of type MESH
+count: curves, text, surfaces and metaballs come with a mesh instance too; and what `content` makes triangles of.
 
 An instance that is absent in some frames (hidden for rendering, a particle not yet born) has NaN vertices there:
 nothing is drawn, and points that are absent in the first frame stay black.  A mesh is triangulated once, at its first
@@ -21,9 +21,14 @@ from ..tracking.geometry import CameraPath, GeometrySequence
 from ..tracking.spool import SpoolWriter
 from .appearance import appearance_digest
 from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
+from .content.eye import Eye
+from .content.reading import Contents
+from .content.shape import Shape
 
 FAR = 1e15
 """Blender units; modifiers that divide by 0 put vertices beyond it.  The square of a length below it is a number."""
+IN_WORLD = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
+"""Rows of the matrix of what is in world space already."""
 PATTERN_INSTANCERS = ("VERTS", "FACES")
 """Instancers whose children are only the pattern of their instances."""
 
@@ -43,6 +48,7 @@ class GeometryExport:
         self._vertices: list[np.ndarray] = []
         self._slots: dict[tuple, _Slot] = {}
         self._group_sizes: dict[tuple, int] = {}
+        self._contents = Contents()
         self._num_vertices = 0
         self._appearance = ""
 
@@ -60,7 +66,8 @@ class GeometryExport:
             camera_from_blender(camera, self._width, self._height, aspect=pixel_aspect(scene), frame=frame)
         )
         self._frames.append(int(frame))
-        meshes = _read_instances(depsgraph, self._slots)
+        self._contents.begin(Eye.of(self._cameras[-1]))
+        meshes = _read_instances(depsgraph, self._slots, self._contents)
         self._check_group_sizes(meshes, frame)
         placed = [(mesh, self._slots_of(mesh, frame)) for mesh in meshes]
         vertices = np.full((self._num_vertices, 3), np.nan, dtype=np.float32)
@@ -164,17 +171,20 @@ class _Mesh:
     matrices: list[tuple] = field(default_factory=list)
 
 
-def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
-    """Every mesh that a render of ``depsgraph`` shows to the camera, in the order of the depsgraph.
+def _read_instances(depsgraph, slots: dict[tuple, _Slot], contents: Contents) -> list[_Mesh]:
+    """Every mesh that a render of ``depsgraph`` shows to the camera, in the order of the depsgraph; then ``contents``.
 
     A mesh is triangulated when one of its instances has no slot yet.
     """
     objects = _Objects(depsgraph)
     meshes: dict[int, _Mesh] = {}
+    others: list[_Mesh] = []
     occurrences: Counter = Counter()
     for instance in depsgraph.object_instances:
         shape = instance.object
-        if shape.type != "MESH" or not instance.show_self:
+        is_mesh = shape.type == "MESH" and instance.show_self
+        has_content = contents.shows(shape, instance)
+        if not (is_mesh or has_content):
             continue
         if instance.is_instance:
             source, parent = objects(instance.instance_object), objects(instance.parent)
@@ -195,6 +205,10 @@ def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
             key = ("", source.name, "", ())
         occurrences[key] += 1
         key = (*key, occurrences[key])
+        if has_content:
+            others += [_mesh_of(own, one) for own, one in contents.shapes(instance, key)]
+        if not is_mesh:
+            continue
         data = shape.data
         mesh = meshes.get(data.as_pointer())
         if mesh is None:
@@ -204,7 +218,14 @@ def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
         rows = instance.matrix_world
         mesh.keys.append(key)
         mesh.matrices.append((rows[0][:], rows[1][:], rows[2][:]))
-    return list(meshes.values())
+    return [*meshes.values(), *others]
+
+
+def _mesh_of(key: tuple, shape: Shape) -> _Mesh:
+    """The one instance ``key`` of what is in world space already."""
+    faces = shape.faces
+    topology = _Topology(faces.num_vertices, faces.num_faces, faces.corners, faces.triangles)
+    return _Mesh(shape.positions, topology, [key], [IN_WORLD])
 
 
 def _hides_with_source(parent: _Object, particles) -> bool:

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads what renders and is no mesh, instance by instance, frame after frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .eye import Eye
+from .hair import hair_systems, read_curves, read_particle_hair
+from .points import Domes, read_points
+from .ribbons import Ribbons
+from .shape import Shape
+
+KINDS = ("CURVES", "POINTCLOUD")
+"""Types of objects that are read here; hair of particles comes with objects of any type."""
+
+
+class Contents:
+    """The contents of a shot; `begin` each of its frames."""
+
+    def __init__(self):
+        self._makers: dict[tuple, Ribbons | Domes] = {}
+        self._read: dict[tuple, object] = {}
+        self._eye: Eye | None = None
+
+    def begin(self, eye: Eye) -> None:
+        """The next frame is seen by ``eye``."""
+        self._eye = eye
+        self._read.clear()
+
+    def shows(self, shape, instance) -> bool:
+        """Whether there is something to read of an ``instance`` of the object ``shape``."""
+        if shape.type in KINDS:
+            return instance.show_self
+        return instance.show_particles and bool(hair_systems(shape))
+
+    def shapes(self, instance, key: tuple) -> Iterator[tuple[tuple, Shape]]:
+        """All that there is of an instance: (``key`` or one of its own, the same in every frame; what is drawn)."""
+        shape, rows = instance.object, np.array(instance.matrix_world, np.float32)[:3]
+        if shape.type in KINDS:
+            if not instance.show_self:
+                return
+            pointer = shape.data.as_pointer()
+            read = read_curves if shape.type == "CURVES" else read_points
+            found = self._once(("data", pointer), lambda: read(shape.data))
+            if shape.type == "POINTCLOUD" and len(found[0]):
+                yield key, self._domes(key, found, rows)
+            elif shape.type == "CURVES" and found is not None:
+                yield key, self._ribbons(key, found, rows)
+        elif instance.show_particles:
+            for system in hair_systems(shape):
+                known = ("hair", shape.as_pointer(), system.name)
+                strands = self._once(known, lambda system=system: read_particle_hair(shape, system))
+                if strands is not None:
+                    own = (key[0], key[1], f"hair {system.name} {key[2]}", *key[3:])
+                    yield own, self._ribbons(own, strands, rows)
+
+    def _once(self, key: tuple, read):
+        if key not in self._read:
+            self._read[key] = read()
+        return self._read[key]
+
+    def _ribbons(self, key: tuple, strands, rows) -> Shape:
+        maker = self._makers.get(key)
+        if maker is None or not np.array_equal(maker.starts, strands.starts):
+            maker = self._makers[key] = Ribbons(strands.starts)
+        return maker.shape(strands, rows, self._eye)
+
+    def _domes(self, key: tuple, found, rows) -> Shape:
+        maker = self._makers.get(key)
+        if maker is None or maker.count != len(found[0]):
+            maker = self._makers[key] = Domes(len(found[0]))
+        return maker.shape(*found, rows, self._eye)
