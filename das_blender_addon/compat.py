@@ -138,6 +138,26 @@ def relative_path_options() -> set[str]:
     return {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
+# ── Grease Pencil ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+GREASE_PENCIL = frozenset(("GPENCIL", "GREASEPENCIL"))
+"""Types of its objects: until Blender 4.2, and since 4.3."""
+
+
+def draws_grease_pencil(layer) -> bool:
+    """Whether Blender draws Grease Pencil over the result of an engine for the view layer ``layer``; until 4.2 it
+    always does.
+    """
+    return getattr(layer, "use_grease_pencil", True)
+
+
+def without_grease_pencil(scene) -> list[tuple[object, str, bool]]:
+    """(owner, property, value) of all that must be set so that no Grease Pencil is drawn over renders of ``scene``."""
+    if hasattr(scene.view_layers[0], "use_grease_pencil"):
+        return [(layer, "use_grease_pencil", False) for layer in scene.view_layers]
+    return [(layer, "hide", True) for pencil in bpy.data.grease_pencils for layer in pencil.layers]
+
+
 # ── Sequencer: `sequences` until 4.3, both in 4.4, only `strips` since 5.0 ──────────────────────────────────────────
 
 

@@ -66,7 +66,7 @@ class GeometryExport:
             camera_from_blender(camera, self._width, self._height, aspect=pixel_aspect(scene), frame=frame)
         )
         self._frames.append(int(frame))
-        self._contents.begin(Eye.of(self._cameras[-1]))
+        self._contents.begin(Eye.of(self._cameras[-1]), depsgraph.view_layer)
         meshes = _read_instances(depsgraph, self._slots, self._contents)
         self._check_group_sizes(meshes, frame)
         placed = [(mesh, self._slots_of(mesh, frame)) for mesh in meshes]
@@ -90,14 +90,14 @@ class GeometryExport:
             slot.topology.triangles + np.int32(start) for slot, start in zip(slots, starts, strict=False)
         ]
         triangles = np.concatenate([np.zeros((0, 3), np.int32), *triangles])
-        cameras, frames = join_cameras(self._cameras), tuple(self._frames)
+        cameras, frames, notes = join_cameras(self._cameras), tuple(self._frames), self._contents.notes
         if self._spool is not None:
-            return self._spool.finish(triangles, order, cameras, frames, self._appearance)
+            return self._spool.finish(triangles, order, cameras, frames, self._appearance, notes)
         vertices = np.full((len(frames), self._num_vertices, 3), np.nan, dtype=np.float32)
         for index, frame_vertices in enumerate(self._vertices):
             vertices[index, : len(frame_vertices)] = frame_vertices
             vertices[index] = vertices[index, order]
-        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance)
+        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance, notes)
 
     def _check_group_sizes(self, meshes: list[_Mesh], frame: int) -> None:
         """Instances are told apart by their numbers: when some of them come or go, the numbers of the rest mean

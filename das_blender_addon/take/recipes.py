@@ -96,6 +96,7 @@ def take(
         # 2. The scene, and which of its frames are key pictures.
         geometry = yield from source.export(planned.frames, planned.render_size, report)
         planned = yield from _note_simulated(planned, source, report)
+        planned = yield from _note_untracked(planned, geometry, report)
         clock.lap("export")
         planned = yield from with_key_frames(planned, geometry, settings, report)
         clock.lap("key_frames")
@@ -269,6 +270,13 @@ def _note_simulated(planned: ShotPlan, source: Source, report: Reporter) -> Reci
     note = f"Not baked, and so simulated from the first frame on: {', '.join(names)}."
     yield report(Log(note))
     return replace(planned, notes=(*planned.notes, note))
+
+
+def _note_untracked(planned: ShotPlan, geometry: GeometrySequence, report: Reporter) -> Recipe:
+    """``planned`` with the notes about what is not tracked as it renders."""
+    for note in geometry.notes:
+        yield report(Log(note))
+    return replace(planned, notes=(*planned.notes, *geometry.notes))
 
 
 def _shot(geometry, planned: ShotPlan, report: Reporter) -> Recipe:

@@ -42,7 +42,8 @@ class GeometrySequence:
     ``vertices`` [T,N,3] f32: world space, Blender units; an array, or `spool.SpooledVertices`, which reads a frame at a
     time from disk.  ``cameras``: `CameraPath` of the same T.
     ``frames``: the T Blender frame numbers, increasing; the first is the first frame.  ``appearance``: digest of what
-    else decides how the first frame looks, "" where nobody asked.
+    else decides how the first frame looks, "" where nobody asked.  ``notes``: sentences, about what renders and is not
+    tracked, or not as it renders, and why.
     """
 
     triangles: np.ndarray
@@ -50,6 +51,7 @@ class GeometrySequence:
     cameras: CameraPath
     frames: tuple[int, ...]
     appearance: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def num_frames(self) -> int:

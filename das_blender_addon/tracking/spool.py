@@ -100,8 +100,12 @@ class SpoolWriter:
         cameras: CameraPath,
         frames: tuple[int, ...],
         appearance: str = "",
+        notes: tuple[str, ...] = (),
     ) -> GeometrySequence:
-        """All frames are there.  ``order`` [N] i64: see `SpooledVertices`.  Raises `StorageError`."""
+        """All frames are there.  ``order`` [N] i64: see `SpooledVertices`; the others: of `GeometrySequence`.
+
+        Raises `StorageError`.
+        """
         try:
             if self._file is not None:
                 self._file.close()
@@ -115,6 +119,7 @@ class SpoolWriter:
                     counts=np.array(self._counts, np.int64),
                     frames=np.array(frames, np.int64),
                     appearance=np.array(appearance),
+                    notes=np.array(notes, dtype=np.str_),
                     size=np.array([cameras.width, cameras.height], np.int64),
                     **{name: getattr(cameras, name) for name in _CAMERA_ARRAYS},
                 )
@@ -148,7 +153,9 @@ def open_spool(folder: Path) -> GeometrySequence:
         width, height = (int(pixels) for pixels in said["size"])
         cameras = CameraPath(**{name: said[name] for name in _CAMERA_ARRAYS}, width=width, height=height)
         vertices = SpooledVertices(folder / VERTICES, said["starts"], said["counts"], said["order"])
+        said["notes"]
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise StorageError(f"The exported geometry in {folder} cannot be read ({error}); start again.") from error
     frames = tuple(int(frame) for frame in said["frames"])
-    return GeometrySequence(said["triangles"], vertices, cameras, frames, str(said["appearance"]))
+    appearance, notes = str(said["appearance"]), tuple(str(note) for note in said["notes"])
+    return GeometrySequence(said["triangles"], vertices, cameras, frames, appearance, notes)

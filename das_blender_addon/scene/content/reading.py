@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...compat import GREASE_PENCIL, draws_grease_pencil
 from .eye import Eye
 from .hair import hair_systems, read_curves, read_particle_hair
 from .points import Domes, read_points
@@ -15,6 +16,14 @@ from .shape import Shape
 
 KINDS = ("CURVES", "POINTCLOUD")
 """Types of objects that are read here; hair of particles comes with objects of any type."""
+UNTRACKED = {
+    "VOLUME": "is a volume: it has no surface that could be tracked, and what is behind it is tracked through it",
+    **dict.fromkeys(
+        GREASE_PENCIL,
+        "is Grease Pencil: Blender draws it over the frames of a render, and no frame or strip of a take has it",
+    ),
+}
+"""Types of objects that render and are not tracked, and why."""
 
 
 class Contents:
@@ -23,22 +32,34 @@ class Contents:
     def __init__(self):
         self._makers: dict[tuple, Ribbons | Domes] = {}
         self._read: dict[tuple, object] = {}
+        self._notes: dict[str, None] = {}
         self._eye: Eye | None = None
+        self._untracked: frozenset[str] = frozenset()
 
-    def begin(self, eye: Eye) -> None:
-        """The next frame is seen by ``eye``."""
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What renders and is not tracked, or not as it renders, and why: a sentence for each object, in order."""
+        return tuple(sorted(self._notes))
+
+    def begin(self, eye: Eye, layer) -> None:
+        """The next frame is seen by ``eye``, in the view layer ``layer``."""
         self._eye = eye
+        self._untracked = frozenset(UNTRACKED if draws_grease_pencil(layer) else UNTRACKED.keys() - GREASE_PENCIL)
         self._read.clear()
 
     def shows(self, shape, instance) -> bool:
         """Whether there is something to read of an ``instance`` of the object ``shape``."""
-        if shape.type in KINDS:
+        if shape.type in KINDS or shape.type in self._untracked:
             return instance.show_self
         return instance.show_particles and bool(hair_systems(shape))
 
     def shapes(self, instance, key: tuple) -> Iterator[tuple[tuple, Shape]]:
         """All that there is of an instance: (``key`` or one of its own, the same in every frame; what is drawn)."""
-        shape, rows = instance.object, np.array(instance.matrix_world, np.float32)[:3]
+        shape = instance.object
+        if shape.type in self._untracked:
+            self._notes[f"{shape.name!r} {UNTRACKED[shape.type]}."] = None
+            return
+        rows = np.array(instance.matrix_world, np.float32)[:3]
         if shape.type in KINDS:
             if not instance.show_self:
                 return
