@@ -138,6 +138,16 @@ def relative_path_options() -> set[str]:
     return {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
+# ── Materials ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shader_nodes(material):
+    """The node tree that ``material`` is shaded by; None where there is none.  Until Blender 4.5 it may be off."""
+    if material is None or (bpy.app.version < (5, 0, 0) and not material.use_nodes):
+        return None
+    return material.node_tree
+
+
 # ── Grease Pencil ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 GREASE_PENCIL = frozenset(("GPENCIL", "GREASEPENCIL"))
@@ -155,7 +165,9 @@ def without_grease_pencil(scene) -> list[tuple[object, str, bool]]:
     """(owner, property, value) of all that must be set so that no Grease Pencil is drawn over renders of ``scene``."""
     if hasattr(scene.view_layers[0], "use_grease_pencil"):
         return [(layer, "use_grease_pencil", False) for layer in scene.view_layers]
-    return [(layer, "hide", True) for pencil in bpy.data.grease_pencils for layer in pencil.layers]
+    objects = [(shape, "hide_render", True) for shape in bpy.data.objects if shape.type in GREASE_PENCIL]
+    layers = [(layer, "hide", True) for pencil in bpy.data.grease_pencils for layer in pencil.layers]
+    return objects + layers  # that an object is hidden may be animated
 
 
 # ── Sequencer: `sequences` until 4.3, both in 4.4, only `strips` since 5.0 ──────────────────────────────────────────

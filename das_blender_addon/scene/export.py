@@ -83,21 +83,23 @@ class GeometryExport:
         if not self._frames:
             raise SceneError("The shot has no frames; give it at least one.")
         # In the order of the names: the same shot gives the same arrays whatever order a depsgraph has.
-        slots = [self._slots[key] for key in sorted(self._slots)]
+        keys = sorted(self._slots)
+        slots = [self._slots[key] for key in keys]
         order = np.concatenate([np.zeros(0, np.int64), *(np.arange(slot.start, slot.end) for slot in slots)])
         starts = np.cumsum([0, *(slot.topology.num_vertices for slot in slots)])
         triangles = [
             slot.topology.triangles + np.int32(start) for slot, start in zip(slots, starts, strict=False)
         ]
+        triangles, cut = self._contents.looks.applied(keys, triangles)
         triangles = np.concatenate([np.zeros((0, 3), np.int32), *triangles])
         cameras, frames, notes = join_cameras(self._cameras), tuple(self._frames), self._contents.notes
         if self._spool is not None:
-            return self._spool.finish(triangles, order, cameras, frames, self._appearance, notes)
+            return self._spool.finish(triangles, order, cameras, frames, self._appearance, notes, cut)
         vertices = np.full((len(frames), self._num_vertices, 3), np.nan, dtype=np.float32)
         for index, frame_vertices in enumerate(self._vertices):
             vertices[index, : len(frame_vertices)] = frame_vertices
             vertices[index] = vertices[index, order]
-        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance, notes)
+        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance, notes, cut)
 
     def _check_group_sizes(self, meshes: list[_Mesh], frame: int) -> None:
         """Instances are told apart by their numbers: when some of them come or go, the numbers of the rest mean
@@ -212,9 +214,12 @@ def _read_instances(depsgraph, slots: dict[tuple, _Slot], contents: Contents) ->
         data = shape.data
         mesh = meshes.get(data.as_pointer())
         if mesh is None:
-            mesh = meshes[data.as_pointer()] = _read_mesh(data, shape)
+            mesh = _no_mesh() if contents.is_nothing(shape, data) else _read_mesh(data, shape)
+            meshes[data.as_pointer()] = mesh
         if mesh.topology.triangles is None and key not in slots:
             mesh.topology.triangles = _triangles(data, mesh.topology)
+        if key not in slots and mesh.topology.num_faces:
+            contents.appears(key, shape, data)
         rows = instance.matrix_world
         mesh.keys.append(key)
         mesh.matrices.append((rows[0][:], rows[1][:], rows[2][:]))
@@ -297,12 +302,16 @@ def _read_mesh(data, shape) -> _Mesh:
     corner_vertex = data.attributes.get(".corner_vert")
     num_faces = len(data.polygons)
     if not num_faces or position is None or corner_vertex is None:
-        return _Mesh(np.zeros((0, 3), np.float32), _Topology(0, 0, np.zeros(0, np.int32)))
+        return _no_mesh()
     positions = np.empty((len(data.vertices), 3), np.float32)
     position.data.foreach_get("vector", positions.reshape(-1))
     corners = np.empty(len(data.loops), np.int32)
     corner_vertex.data.foreach_get("value", corners)
     return _Mesh(positions, _Topology(len(positions), num_faces, corners))
+
+
+def _no_mesh() -> _Mesh:
+    return _Mesh(np.zeros((0, 3), np.float32), _Topology(0, 0, np.zeros(0, np.int32)))
 
 
 def _triangles(data, topology: _Topology) -> np.ndarray:

@@ -17,7 +17,7 @@ def depth(geometry: GeometrySequence, index: int) -> np.ndarray:
     """
     camera = pinhole_at(geometry.cameras, index)
     points = camera.optical_points(geometry.vertices[index])
-    pixels, seen = seen_surfaces(points, geometry.triangles, camera)
+    pixels, seen = seen_surfaces(points, geometry.triangles, camera, cut=geometry.cut)
     found = np.full(camera.height * camera.width, np.inf, np.float32)
     found[pixels] = interpolate_on_surface(pixels, seen, geometry.triangles, points, points[:, 2:], camera)[:, 0]
     return found.reshape(camera.height, camera.width)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .cut_outs import CutOuts
+
 
 @dataclass(frozen=True)
 class CameraPath:
@@ -43,7 +45,7 @@ class GeometrySequence:
     time from disk.  ``cameras``: `CameraPath` of the same T.
     ``frames``: the T Blender frame numbers, increasing; the first is the first frame.  ``appearance``: digest of what
     else decides how the first frame looks, "" where nobody asked.  ``notes``: sentences, about what renders and is not
-    tracked, or not as it renders, and why.
+    tracked, or not as it renders, and why.  ``cut``: the triangles that have holes, None where none has.
     """
 
     triangles: np.ndarray
@@ -52,6 +54,7 @@ class GeometrySequence:
     frames: tuple[int, ...]
     appearance: str = ""
     notes: tuple[str, ...] = ()
+    cut: CutOuts | None = None
 
     @property
     def num_frames(self) -> int:

@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..errors import StorageError
+from .cut_outs import CutOuts
 from .geometry import CameraPath, GeometrySequence
 
 VERTICES, GEOMETRY = "vertices.f32", "geometry.npz"
@@ -101,6 +102,7 @@ class SpoolWriter:
         frames: tuple[int, ...],
         appearance: str = "",
         notes: tuple[str, ...] = (),
+        cut: CutOuts | None = None,
     ) -> GeometrySequence:
         """All frames are there.  ``order`` [N] i64: see `SpooledVertices`; the others: of `GeometrySequence`.
 
@@ -120,6 +122,7 @@ class SpoolWriter:
                     frames=np.array(frames, np.int64),
                     appearance=np.array(appearance),
                     notes=np.array(notes, dtype=np.str_),
+                    **({} if cut is None else cut.arrays()),
                     size=np.array([cameras.width, cameras.height], np.int64),
                     **{name: getattr(cameras, name) for name in _CAMERA_ARRAYS},
                 )
@@ -153,9 +156,8 @@ def open_spool(folder: Path) -> GeometrySequence:
         width, height = (int(pixels) for pixels in said["size"])
         cameras = CameraPath(**{name: said[name] for name in _CAMERA_ARRAYS}, width=width, height=height)
         vertices = SpooledVertices(folder / VERTICES, said["starts"], said["counts"], said["order"])
-        said["notes"]
+        notes, cut = tuple(str(note) for note in said["notes"]), CutOuts.from_arrays(said)
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise StorageError(f"The exported geometry in {folder} cannot be read ({error}); start again.") from error
     frames = tuple(int(frame) for frame in said["frames"])
-    appearance, notes = str(said["appearance"]), tuple(str(note) for note in said["notes"])
-    return GeometrySequence(said["triangles"], vertices, cameras, frames, appearance, notes)
+    return GeometrySequence(said["triangles"], vertices, cameras, frames, str(said["appearance"]), notes, cut)

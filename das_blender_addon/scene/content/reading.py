@@ -13,6 +13,7 @@ from .hair import hair_systems, read_curves, read_particle_hair
 from .points import Domes, read_points
 from .ribbons import Ribbons
 from .shape import Shape
+from .surfaces import Looks
 
 KINDS = ("CURVES", "POINTCLOUD")
 """Types of objects that are read here; hair of particles comes with objects of any type."""
@@ -32,7 +33,9 @@ class Contents:
     def __init__(self):
         self._makers: dict[tuple, Ribbons | Domes] = {}
         self._read: dict[tuple, object] = {}
-        self._notes: dict[str, None] = {}
+        self._notes: set[str] = set()
+        self._layer = None
+        self.looks = Looks(self._note)
         self._eye: Eye | None = None
         self._untracked: frozenset[str] = frozenset()
 
@@ -43,7 +46,7 @@ class Contents:
 
     def begin(self, eye: Eye, layer) -> None:
         """The next frame is seen by ``eye``, in the view layer ``layer``."""
-        self._eye = eye
+        self._eye, self._layer = eye, layer
         self._untracked = frozenset(UNTRACKED if draws_grease_pencil(layer) else UNTRACKED.keys() - GREASE_PENCIL)
         self._read.clear()
 
@@ -57,7 +60,7 @@ class Contents:
         """All that there is of an instance: (``key`` or one of its own, the same in every frame; what is drawn)."""
         shape = instance.object
         if shape.type in self._untracked:
-            self._notes[f"{shape.name!r} {UNTRACKED[shape.type]}."] = None
+            self._note(shape.name, UNTRACKED[shape.type])
             return
         rows = np.array(instance.matrix_world, np.float32)[:3]
         if shape.type in KINDS:
@@ -77,6 +80,17 @@ class Contents:
                 if strands is not None:
                     own = (key[0], key[1], f"hair {system.name} {key[2]}", *key[3:])
                     yield own, self._ribbons(own, strands, rows)
+
+    def is_nothing(self, shape, data) -> bool:
+        """Whether no material of the mesh ``data`` of the object ``shape`` is a surface."""
+        return self.looks.is_nothing(shape, data, self._layer)
+
+    def appears(self, key: tuple, shape, data) -> None:
+        """The mesh ``data`` of the object ``shape``, which is triangulated, has the instance ``key``."""
+        self.looks.add(key, shape, data, self._layer)
+
+    def _note(self, name: str, words: str) -> None:
+        self._notes.add(f"{name!r} {words}.")
 
     def _once(self, key: tuple, read):
         if key not in self._read:
