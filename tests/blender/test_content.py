@@ -202,6 +202,34 @@ def test_points_keep_their_places_and_hide_what_is_behind_them(stage):
     assert video.first_frame_visible[1].sum() > 0.8 * video.coverage[1].sum()
 
 
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_points_that_come_and_go_keep_their_ids_and_their_places(stage, has_ids):
+    """16 points; the first ones, as many as the frame's number, are not there in frames 1 to 3, and all are in 4."""
+    grid = add_points(stage, radius=0.1)
+    tree = grid.modifiers["Points"].node_group
+    points = next(node for node in tree.nodes if node.bl_idname == "GeometryNodeMeshToPoints")
+    end = next(node for node in tree.nodes if node.type == "GROUP_OUTPUT")
+    ids, gone = tree.nodes.new("GeometryNodeSetID"), tree.nodes.new("GeometryNodeDeleteGeometry")
+    time, compare = tree.nodes.new("GeometryNodeInputSceneTime"), tree.nodes.new("FunctionNodeCompare")
+    index, modulo = tree.nodes.new("GeometryNodeInputIndex"), tree.nodes.new("ShaderNodeMath")
+    compare.operation, modulo.operation, modulo.inputs[1].default_value = "LESS_THAN", "MODULO", 4.0
+    tree.links.new(time.outputs["Frame"], modulo.inputs[0])
+    tree.links.new(index.outputs[0], compare.inputs["A"])
+    tree.links.new(modulo.outputs[0], compare.inputs["B"])
+    tree.links.new(points.outputs[0], ids.inputs["Geometry"])
+    tree.links.new((ids if has_ids else points).outputs[0], gone.inputs["Geometry"])
+    tree.links.new(compare.outputs["Result"], gone.inputs["Selection"])
+    tree.links.new(gone.outputs[0], end.inputs[0])
+    geometry = exported(stage, (1, 2, 3, 4))
+    domes = geometry.vertices.reshape(4, 16, 25, 3)
+    there = np.isfinite(domes).all(axis=(2, 3))
+    assert there.sum(axis=1).tolist() == [15, 14, 13, 16]
+    middles = domes[:, :, 1:].mean(axis=2)
+    moved = np.nanmax(np.linalg.norm(middles - middles[3], axis=2))
+    assert bool(moved < 0.02) is has_ids, "without ids, points are told apart by their numbers"
+    assert len(geometry.triangles) == 16 * 24
+
+
 def test_halos_and_lines_of_particles_are_in_no_render_and_not_in_the_export(stage, tmp_path):
     grid = add_grid(stage)
     grid.show_instancer_for_render = False

@@ -52,8 +52,33 @@ class Domes:
         return Shape(positions.reshape(-1, 3), self.faces)
 
 
-def read_points(data) -> tuple[np.ndarray, np.ndarray]:
-    """(positions [P,3] f32 local, radii [P] f32) of an evaluated point cloud."""
+class Groups:
+    """Which domes are those of the points of a cloud that come and go: one group for all that appear in one frame."""
+
+    def __init__(self):
+        self._groups: list[np.ndarray] = []
+
+    def places(self, ids: np.ndarray) -> list[np.ndarray]:
+        """For each group, the points with ``ids`` [P] i32 that its domes stand for in this frame; −1 where one is not
+        there.  Of points that share an id, only the first is followed.
+        """
+        sorted_ids, first = np.unique(ids, return_index=True)
+        is_new = np.ones(len(sorted_ids), bool)
+        for own in self._groups:
+            is_new &= ~np.isin(sorted_ids, own, assume_unique=True)
+        if is_new.any():
+            self._groups.append(sorted_ids[is_new])
+        found = []
+        for own in self._groups:
+            at = np.minimum(np.searchsorted(sorted_ids, own), len(sorted_ids) - 1)
+            found.append(np.where(sorted_ids[at] == own, first[at], -1) if len(sorted_ids) else np.full(len(own), -1))
+        return found
+
+
+def read_points(data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(positions [P,3] f32 local, radii [P] f32, ids [P] i32) of an evaluated point cloud; the ids are the numbers of
+    the points where it has none.
+    """
     count = len(data.points)
     positions, radii = np.empty((count, 3), np.float32), np.full(count, DEFAULT_RADIUS, np.float32)
     if count:
@@ -61,4 +86,8 @@ def read_points(data) -> tuple[np.ndarray, np.ndarray]:
         radius = data.attributes.get("radius")
         if radius is not None and radius.domain == "POINT" and radius.data_type == "FLOAT":
             radius.data.foreach_get("value", radii)
-    return positions, radii
+    ids = np.arange(count, dtype=np.int32)
+    named = data.attributes.get("id")
+    if count and named is not None and named.domain == "POINT" and named.data_type == "INT":
+        named.data.foreach_get("value", ids)
+    return positions, radii, ids

@@ -10,7 +10,7 @@ import numpy as np
 from ...compat import GREASE_PENCIL, draws_grease_pencil
 from .eye import Eye
 from .hair import hair_systems, read_curves, read_particle_hair
-from .points import Domes, read_points
+from .points import Domes, Groups, read_points
 from .ribbons import Ribbons
 from .shape import Shape
 from .surfaces import Looks
@@ -32,6 +32,7 @@ class Contents:
 
     def __init__(self):
         self._makers: dict[tuple, Ribbons | Domes] = {}
+        self._groups: dict[tuple, Groups] = {}
         self._read: dict[tuple, object] = {}
         self._notes: set[str] = set()
         self._layer = None
@@ -69,8 +70,8 @@ class Contents:
             pointer = shape.data.as_pointer()
             read = read_curves if shape.type == "CURVES" else read_points
             found = self._once(("data", pointer), lambda: read(shape.data))
-            if shape.type == "POINTCLOUD" and len(found[0]):
-                yield key, self._domes(key, found, rows)
+            if shape.type == "POINTCLOUD":
+                yield from self._domes(key, found, rows)
             elif shape.type == "CURVES" and found is not None:
                 yield key, self._ribbons(key, found, rows)
         elif instance.show_particles:
@@ -103,8 +104,15 @@ class Contents:
             maker = self._makers[key] = Ribbons(strands.starts)
         return maker.shape(strands, rows, self._eye)
 
-    def _domes(self, key: tuple, found, rows) -> Shape:
-        maker = self._makers.get(key)
-        if maker is None or maker.count != len(found[0]):
-            maker = self._makers[key] = Domes(len(found[0]))
-        return maker.shape(*found, rows, self._eye)
+    def _domes(self, key: tuple, found, rows) -> Iterator[tuple[tuple, Shape]]:
+        positions, radii, ids = found
+        groups = self._groups.setdefault(key, Groups())
+        for number, places in enumerate(groups.places(ids)):
+            own = (key[0], key[1], f"points {number} {key[2]}", *key[3:])
+            maker = self._makers.get(own)
+            if maker is None:
+                maker = self._makers[own] = Domes(len(places))
+            there = positions[places] if len(positions) else np.zeros((len(places), 3), np.float32)
+            there[places < 0] = np.nan
+            sizes = radii[places] if len(radii) else np.zeros(len(places), np.float32)
+            yield own, maker.shape(there, sizes, rows, self._eye)
