@@ -182,6 +182,8 @@ def tracking_preview(facts: SceneFacts, settings: ResolvedSettings, source: Sour
     planned = _known_plan(facts, settings)
     try:
         geometry = yield from source.export(settings.frames, facts.render_size, report)
+        for note in geometry.notes:
+            yield report(Log(note))
         if planned is not None:
             geometry = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
 

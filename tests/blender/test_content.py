@@ -230,6 +230,16 @@ def test_points_that_come_and_go_keep_their_ids_and_their_places(stage, has_ids)
     assert len(geometry.triangles) == 16 * 24
 
 
+def test_curves_without_thickness_are_in_no_render_and_not_in_the_export(stage, tmp_path):
+    tree = add_points(stage).modifiers["Points"].node_group
+    curve = tree.nodes.new("GeometryNodeMeshToCurve")
+    start, end = (next(node for node in tree.nodes if node.type == f"GROUP_{way}PUT") for way in ("IN", "OUT"))
+    tree.links.new(start.outputs[0], curve.inputs["Mesh"])
+    tree.links.new(curve.outputs[0], end.inputs[0])
+    assert not in_cycles(stage, tmp_path).any()
+    assert exported(stage).vertices.shape[1] == 0
+
+
 def test_halos_and_lines_of_particles_are_in_no_render_and_not_in_the_export(stage, tmp_path):
     grid = add_grid(stage)
     grid.show_instancer_for_render = False

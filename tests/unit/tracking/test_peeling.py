@@ -20,8 +20,9 @@ SIZE = (48, 32)
 CHECKERS = np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((2, 2), np.uint8))
 
 
-def cameras(count=2):
-    return camera_path([look_at((0.3 * step, -5, 0.2), (0, 0, 0)) for step in range(count)], width=48, height=32)
+def cameras(distance=5.0):
+    matrices = [look_at((0.3 * step, -distance, 0.2), (0.3 * step, 1.0, 0.0)) for step in range(2)]
+    return camera_path(matrices, width=48, height=32)
 
 
 def cards(count: int, seed=1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -38,13 +39,13 @@ def cards(count: int, seed=1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-def cut_shot(picture, count=6, solid=(5,)):
+def cut_shot(picture, count=6, solid=(5,), distance=5.0):
     """A shot of cards of which all but those numbered ``solid`` are cut out."""
     vertices, triangles, uv = cards(count)
     cut = np.flatnonzero(~np.isin(np.arange(len(triangles)) // 2, solid)).astype(np.int32)
     outs = CutOuts(cut, uv[cut], np.zeros(len(cut), np.int32), (picture,))
     both = np.stack([vertices, vertices + np.float32((0.1, 0, 0))])
-    return GeometrySequence(triangles, both, cameras(), (1, 2), cut=outs)
+    return GeometrySequence(triangles, both, cameras(distance), (1, 2), cut=outs)
 
 
 def looked_up(geometry, index: int) -> np.ndarray:
@@ -67,9 +68,10 @@ def looked_up(geometry, index: int) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("solid", [(5,), (0, 3), ()])
-def test_pixels_see_the_nearest_triangle_that_is_there(solid):
-    geometry = cut_shot(AlphaPicture(CHECKERS), solid=solid)
+@pytest.mark.parametrize("solid, distance", [((5,), 5.0), ((0, 3), 5.0), ((), 5.0), ((5,), 0.05)])
+def test_pixels_see_the_nearest_triangle_that_is_there(solid, distance):
+    """Also from among the cards, which then cross the near plane."""
+    geometry = cut_shot(AlphaPicture(CHECKERS), solid=solid, distance=distance)
     for index in range(2):
         camera = pinhole_at(geometry.cameras, index)
         points = camera.optical_points(geometry.vertices[index])
