@@ -138,6 +138,20 @@ def relative_path_options() -> set[str]:
     return {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
+# ── Hair ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def poly_hair_is_straight(scene) -> bool:
+    """Whether Cycles draws hair curves of type Poly straight from point to point; older ones bend all hair."""
+    settings = getattr(scene, "cycles_curves", None)
+    return settings is not None and "THICK_LINEAR" in settings.bl_rna.properties["shape"].enum_items
+
+
+def hair_is_straight(scene) -> bool:
+    """Whether all hair of ``scene`` leads straight from point to point."""
+    return getattr(getattr(scene, "cycles_curves", None), "shape", "") == "THICK_LINEAR"
+
+
 # ── Materials ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -66,7 +66,7 @@ class GeometryExport:
             camera_from_blender(camera, self._width, self._height, aspect=pixel_aspect(scene), frame=frame)
         )
         self._frames.append(int(frame))
-        self._contents.begin(Eye.of(self._cameras[-1]), depsgraph.view_layer)
+        self._contents.begin(Eye.of(self._cameras[-1]), scene, depsgraph.view_layer)
         meshes = _read_instances(depsgraph, self._slots, self._contents)
         self._check_group_sizes(meshes, frame)
         placed = [(mesh, self._slots_of(mesh, frame)) for mesh in meshes]

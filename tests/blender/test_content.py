@@ -8,6 +8,7 @@ import pytest
 from das_blender_addon.protocol.png import alpha_of_png
 from das_blender_addon.scene.export import GeometryExport
 from das_blender_addon.scene.walk import walk_in_render
+from das_blender_addon.tracking.depth import depth
 from das_blender_addon.tracking.video import render_tracking_video
 from tests.support.scenes import add_camera, add_grid, key, link
 
@@ -91,6 +92,28 @@ def test_hair_curves_cover_what_cycles_covers(stage, tmp_path, frame):
     hair = add_hair_curves(stage, 40)
     hair.rotation_euler, hair.scale = (0.3, 0.2, 0.5), (1.2, 1.2, 1.2)
     stage.frame_set(frame)
+    assert_covers(stage, tmp_path, HAIR_AND_POINTS)
+
+
+def test_hair_that_is_squeezed_is_flat_as_in_cycles(stage, tmp_path):
+    add_hair_curves(stage, 40).scale = (2.0, 1.0, 0.5)
+    assert_covers(stage, tmp_path, HAIR_AND_POINTS)
+
+
+def test_hair_and_points_of_no_size_cover_nothing(stage):
+    """They grow from nothing, which no matrix can be turned around for."""
+    for shape in (add_hair_curves(stage, 5), add_points(stage)):
+        key(shape, "scale", {1: (0.0, 0.0, 0.0), 5: (1.0, 1.0, 1.0)})
+    geometry = exported(stage, (1, 5))
+    assert np.isfinite(geometry.vertices).all()
+    assert depth(geometry, 1).min() < 20.0 and np.isinf(depth(geometry, 0)).all()
+
+
+def test_poly_curves_cover_what_cycles_covers(stage, tmp_path):
+    hair = add_hair_curves(stage, 40, points=6, bend=1.5)
+    if not hasattr(hair.data, "set_types"):
+        pytest.skip("scripts cannot make poly curves before Blender 4.5")
+    hair.data.set_types(type="POLY")
     assert_covers(stage, tmp_path, HAIR_AND_POINTS)
 
 
@@ -179,10 +202,10 @@ def add_points(scene, name="Points", cells=3, radius=0.12):
     return grid
 
 
-@pytest.mark.parametrize("radius", [0.04, 0.12, 0.5])
-def test_points_cover_what_cycles_covers(stage, tmp_path, radius):
+@pytest.mark.parametrize("radius, scale", [(0.04, (1.5, 1.5, 1.5)), (0.5, (1.5, 1.5, 1.5)), (0.2, (2.0, 1.0, 0.5))])
+def test_points_cover_what_cycles_covers(stage, tmp_path, radius, scale):
     points = add_points(stage, radius=radius)
-    points.rotation_euler, points.scale = (0.4, 0.3, 0.2), (1.5, 1.5, 1.5)
+    points.rotation_euler, points.scale = (0.4, 0.3, 0.2), scale
     assert_covers(stage, tmp_path, HAIR_AND_POINTS)
 
 

@@ -12,12 +12,11 @@ from ...tracking.geometry import CameraPath
 
 @dataclass(frozen=True)
 class Eye:
-    """``place`` [3] f32 world; ``right``, ``up``, ``back`` [3] f32: unit axes of the picture in the world;
-    ``focal_px``: the larger of the camera's two.
+    """``place`` [3] f64 world; ``up``, ``back`` [3] f64: unit axes of the picture in the world; ``focal_px``: the
+    larger of the camera's two.
     """
 
     place: np.ndarray
-    right: np.ndarray
     up: np.ndarray
     back: np.ndarray
     focal_px: float
@@ -28,15 +27,22 @@ class Eye:
         camera_from_world = cameras.camera_from_world[-1]
         axes = camera_from_world[:3, :3]
         place = -axes.T @ camera_from_world[:3, 3]
-        right, up, back = axes.astype(np.float32)
-        return cls(place.astype(np.float32), right, up, back, float(cameras.focal_px[-1].max()))
+        return cls(place, axes[1], axes[2], float(cameras.focal_px[-1].max()))
 
-    def from_points(self, points: np.ndarray) -> np.ndarray:
-        """[P,3] f32: the way from each of the world ``points`` [P,3] f32 to the camera, Blender units."""
-        return self.place - points
+    def within(self, world_from_local: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """(place, up) [3] f32 each, in the local space of what stands at ``world_from_local`` [3,4]; None where that is
+        flat.
+        """
+        linear = world_from_local[:, :3].astype(np.float64)
+        try:
+            local_from_world = np.linalg.inv(linear)
+        except np.linalg.LinAlgError:
+            return None
+        place = local_from_world @ (self.place - world_from_local[:, 3])
+        return place.astype(np.float32), (local_from_world @ self.up).astype(np.float32)
 
     def pixels_per_unit(self, points: np.ndarray) -> np.ndarray:
         """[P] f32: how many pixels a Blender unit has at the world ``points`` [P,3] f32; inf beside the camera."""
-        depth = np.abs((self.place - points) @ self.back)
+        depth = np.abs((self.place.astype(np.float32) - points) @ self.back.astype(np.float32))
         with np.errstate(divide="ignore"):
             return np.float32(self.focal_px) / depth

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...compat import hair_is_straight, poly_hair_is_straight
 from .ribbons import Strands
 
 DEFAULT_RADIUS = 0.005
 """Blender units, of curves that have no radius."""
+POLY = 1
+"""The `curve_type` of curves that lead straight from point to point."""
 READ_POINTS = 100_000
 """Points of a particle system's hair that are read in each frame, at most: Blender gives them to scripts one by one."""
 
 
-def read_curves(data) -> Strands | None:
-    """The strands of an object of hair curves; None where there is none."""
+def read_curves(data, scene) -> Strands | None:
+    """The strands of an object of hair curves, as a render of ``scene`` has them; None where there is none."""
     starts = np.empty(len(data.curve_offset_data), np.int32)
     data.curve_offset_data.foreach_get("value", starts)
     points = np.empty((len(data.points), 3), np.float32)
@@ -25,7 +28,17 @@ def read_curves(data) -> Strands | None:
     radius = data.attributes.get("radius")
     if radius is not None and radius.domain == "POINT" and radius.data_type == "FLOAT":
         radius.data.foreach_get("value", radii)
-    return _with_segments(points, radii, starts.astype(np.int64))
+    return _with_segments(points, radii, starts.astype(np.int64), hair_is_straight(scene) or _is_poly(data, scene))
+
+
+def _is_poly(data, scene) -> bool:
+    """Whether all curves lead straight from point to point, and Blender draws them so."""
+    kinds = data.attributes.get("curve_type")
+    if not poly_hair_is_straight(scene) or kinds is None:
+        return False
+    values = np.empty(len(kinds.data), np.int32)
+    kinds.data.foreach_get("value", values)
+    return bool((values == POLY).all())
 
 
 def hair_systems(shape) -> list:
@@ -39,9 +52,9 @@ def hair_systems(shape) -> list:
     return found
 
 
-def read_particle_hair(shape, system) -> Strands | None:
-    """The strands of a particle system of the evaluated object ``shape``, in its local space, as a render has them; a
-    share of those of a dense one, as much thicker.  None where there is none.
+def read_particle_hair(shape, system, scene) -> Strands | None:
+    """The strands of a particle system of the evaluated object ``shape``, in its local space, as a render of ``scene``
+    has them; a share of those of a dense one, as much thicker.  None where there is none.
     """
     settings = system.settings
     parents, children = len(system.particles), len(system.child_particles)
@@ -61,7 +74,8 @@ def read_particle_hair(shape, system) -> Strands | None:
     radii = _radii(settings, points) * np.float32(len(numbers) / len(read))
     local_from_world = np.linalg.inv(np.array(shape.matrix_world, np.float64)).astype(np.float32)
     points = points.reshape(-1, 3) @ local_from_world[:3, :3].T + local_from_world[:3, 3]
-    return Strands(points, radii.reshape(-1), np.arange(len(read) + 1, dtype=np.int64) * steps)
+    starts = np.arange(len(read) + 1, dtype=np.int64) * steps
+    return Strands(points, radii.reshape(-1), starts, hair_is_straight(scene))
 
 
 def _end_where_cut(points: np.ndarray) -> None:
@@ -89,13 +103,13 @@ def _radii(settings, points: np.ndarray) -> np.ndarray:
     return radii.astype(np.float32)
 
 
-def _with_segments(points, radii, starts) -> Strands | None:
+def _with_segments(points, radii, starts, is_straight: bool) -> Strands | None:
     """Without the strands that are a single point or none."""
     counts = np.diff(starts)
     if (counts >= 2).all():
-        return Strands(points, radii, starts)
+        return Strands(points, radii, starts, is_straight)
     kept = counts >= 2
     if not kept.any():
         return None
     there = np.repeat(kept, counts)
-    return Strands(points[there], radii[there], np.concatenate([[0], np.cumsum(counts[kept])]))
+    return Strands(points[there], radii[there], np.concatenate([[0], np.cumsum(counts[kept])]), is_straight)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .eye import Eye
-from .shape import Faces, Shape, placed, size_of
+from .shape import Faces, Shape, placed
 
 FEW = 4_000
 """Point clouds up to this size have round outlines, larger ones octagons."""
@@ -34,13 +34,18 @@ class Domes:
 
     def shape(self, points: np.ndarray, radii: np.ndarray, world_from_local: np.ndarray, eye: Eye) -> Shape:
         """Local ``points`` [P,3] f32 with ``radii`` [P] f32 at ``world_from_local`` [3,4] f32, seen by ``eye``."""
-        points, radii = placed(points, world_from_local), np.abs(radii) * size_of(world_from_local)
-        towards = eye.from_points(points)
+        seen = eye.within(world_from_local)
+        if seen is None:
+            flat = np.repeat(placed(points, world_from_local), self.sides + 1, axis=0)
+            return Shape(flat, self.faces)
+        # In local space: a sphere that is squeezed is an ellipsoid in the world, as Blender draws it.
+        place, up = seen
+        towards, radii = place - points, np.abs(radii)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             distance = np.sqrt(np.einsum("pk,pk->p", towards, towards))
             towards /= distance[:, None]
             share = np.clip(radii / distance, 0.0, 1.0)  # the sine of the angle that the sphere is seen under
-        right = np.cross(np.broadcast_to(eye.up, towards.shape), towards)
+        right = np.cross(np.broadcast_to(up, towards.shape), towards)
         right /= np.maximum(np.sqrt(np.einsum("pk,pk->p", right, right)), np.float32(1e-12))[:, None]
         up = np.cross(towards, right)
         rim = (radii * np.sqrt(1.0 - share * share))[:, None, None]
@@ -49,7 +54,7 @@ class Domes:
         positions = np.empty((self.count, self.sides + 1, 3), np.float32)
         positions[:, 0] = points + towards * radii[:, None]
         positions[:, 1:] = middle + across * rim
-        return Shape(positions.reshape(-1, 3), self.faces)
+        return Shape(placed(positions.reshape(-1, 3), world_from_local), self.faces)
 
 
 class Groups:

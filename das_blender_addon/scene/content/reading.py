@@ -35,7 +35,7 @@ class Contents:
         self._groups: dict[tuple, Groups] = {}
         self._read: dict[tuple, object] = {}
         self._notes: set[str] = set()
-        self._layer = None
+        self._scene = self._layer = None
         self.looks = Looks(self._note)
         self._eye: Eye | None = None
         self._untracked: frozenset[str] = frozenset()
@@ -45,9 +45,9 @@ class Contents:
         """What renders and is not tracked, or not as it renders, and why: a sentence for each object, in order."""
         return tuple(sorted(self._notes))
 
-    def begin(self, eye: Eye, layer) -> None:
-        """The next frame is seen by ``eye``, in the view layer ``layer``."""
-        self._eye, self._layer = eye, layer
+    def begin(self, eye: Eye, scene, layer) -> None:
+        """The next frame is seen by ``eye``, in the view layer ``layer`` of ``scene``."""
+        self._eye, self._scene, self._layer = eye, scene, layer
         self._untracked = frozenset(UNTRACKED if draws_grease_pencil(layer) else UNTRACKED.keys() - GREASE_PENCIL)
         self._read.clear()
 
@@ -68,16 +68,16 @@ class Contents:
             if not instance.show_self:
                 return
             pointer = shape.data.as_pointer()
-            read = read_curves if shape.type == "CURVES" else read_points
-            found = self._once(("data", pointer), lambda: read(shape.data))
             if shape.type == "POINTCLOUD":
-                yield from self._domes(key, found, rows)
-            elif shape.type == "CURVES" and found is not None:
-                yield key, self._ribbons(key, found, rows)
+                yield from self._domes(key, self._once(("data", pointer), lambda: read_points(shape.data)), rows)
+                return
+            strands = self._once(("data", pointer), lambda: read_curves(shape.data, self._scene))
+            if strands is not None:
+                yield key, self._ribbons(key, strands, rows)
         elif instance.show_particles:
             for system in hair_systems(shape):
                 known = ("hair", shape.as_pointer(), system.name)
-                strands = self._once(known, lambda system=system: read_particle_hair(shape, system))
+                strands = self._once(known, lambda system=system: read_particle_hair(shape, system, self._scene))
                 if strands is not None:
                     own = (key[0], key[1], f"hair {system.name} {key[2]}", *key[3:])
                     yield own, self._ribbons(own, strands, rows)
@@ -100,8 +100,9 @@ class Contents:
 
     def _ribbons(self, key: tuple, strands, rows) -> Shape:
         maker = self._makers.get(key)
-        if maker is None or not np.array_equal(maker.starts, strands.starts):
-            maker = self._makers[key] = Ribbons(strands.starts)
+        same = maker is not None and maker.is_straight == strands.is_straight
+        if not same or not np.array_equal(maker.starts, strands.starts):
+            maker = self._makers[key] = Ribbons(strands.starts, strands.is_straight)
         return maker.shape(strands, rows, self._eye)
 
     def _domes(self, key: tuple, found, rows) -> Iterator[tuple[tuple, Shape]]:

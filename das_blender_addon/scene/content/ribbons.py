@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .eye import Eye
-from .shape import Faces, Shape, placed, size_of
+from .shape import Faces, Shape, placed
 
 THINNEST_PX = 0.25
 """Pixels that a ribbon is wide at least."""
@@ -32,22 +32,24 @@ _GOLDEN = 0.6180339887498949
 @dataclass(frozen=True)
 class Strands:
     """``points`` [P,3] f32 local; ``radii`` [P] f32, local units; ``starts`` [S+1] i64: the first point of each strand,
-    then P.  Every strand has two points at least.
+    then P.  Every strand has two points at least.  ``is_straight``: lines lead from point to point, no curve.
     """
 
     points: np.ndarray
     radii: np.ndarray
     starts: np.ndarray
+    is_straight: bool = False
 
 
 class Ribbons:
     """Makes the ribbons of strands that are as many, with as many points, in every frame."""
 
-    def __init__(self, starts: np.ndarray):
-        """For strands with these ``starts``, see `Strands`."""
-        self.starts = starts
+    def __init__(self, starts: np.ndarray, is_straight: bool = False):
+        """For strands with these ``starts`` and straight or not, see `Strands`."""
+        self.starts, self.is_straight = starts, is_straight
         segments = int(starts[-1]) - (len(starts) - 1)
-        steps = next((steps for steps in (4, 2) if segments * steps <= SMOOTH_SEGMENTS), 1)
+        smooth = (steps for steps in (4, 2) if segments * steps <= SMOOTH_SEGMENTS and not is_straight)
+        steps = next(smooth, 1)
         self._thinnest_px = np.float32(THINNEST_DENSE_PX if segments > DENSE_SEGMENTS else THINNEST_PX)
         self._spline = _Spline(starts, steps) if steps > 1 else None
         drawn = starts if self._spline is None else self._spline.starts
@@ -66,21 +68,28 @@ class Ribbons:
 
     def shape(self, strands: Strands, world_from_local: np.ndarray, eye: Eye) -> Shape:
         """The ribbons of ``strands`` at ``world_from_local`` [3,4] f32, seen by ``eye``."""
-        points, radii = placed(strands.points, world_from_local), strands.radii * size_of(world_from_local)
+        points, radii, seen = strands.points, strands.radii, eye.within(world_from_local)
         if self._spline is not None:
             both = self._spline(np.concatenate([points, radii[:, None]], axis=1))
             points, radii = both[:, :3], np.maximum(both[:, 3], np.float32(0.0))
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            along = points.take(self._after, axis=0) - points.take(self._before, axis=0)
-            side = _across(along, eye.from_points(points))
-            side *= (radii * self._widened(points, radii, eye))[:, None]
+            # In local space: a strand that is squeezed is flat in the world, as Blender draws it.
+            side = np.zeros_like(points)
+            if seen is not None:
+                along = points.take(self._after, axis=0) - points.take(self._before, axis=0)
+                side = _across(along, seen[0] - points)
+                side *= radii[:, None]
+            points, side = placed(points, world_from_local), side @ world_from_local[:, :3].T
+            side *= self._widened(points, np.sqrt(np.einsum("pk,pk->p", side, side)), eye)[:, None]
         positions = np.empty((len(points), 2, 3), np.float32)
         np.subtract(points, side, out=positions[:, 0])
         np.add(points, side, out=positions[:, 1])
         return Shape(positions.reshape(-1, 3), self.faces)
 
     def _widened(self, points, radii, eye: Eye) -> np.ndarray:
-        """[P] f32: how many times wider than it is each point's strand is drawn; 0 where it is not."""
+        """[P] f32: how many times wider than it is each point's strand is drawn; 0 where it is not.  ``points`` [P,3]
+        and ``radii`` [P] f32: in the world.
+        """
         width_px = 2.0 * radii * eye.pixels_per_unit(points)
         counts = np.diff(self._drawn)
         share = np.add.reduceat(width_px, self._drawn[:-1]) / (counts * self._thinnest_px)

@@ -26,11 +26,6 @@ class Shape:
     faces: Faces
 
 
-def size_of(world_from_local: np.ndarray) -> np.float32:
-    """By how much a transform [3,4] enlarges a radius: the mean of its three directions."""
-    return np.float32(np.cbrt(abs(np.linalg.det(world_from_local[:, :3].astype(np.float64)))))
-
-
 def placed(points: np.ndarray, world_from_local: np.ndarray) -> np.ndarray:
     """Local ``points`` [P,3] f32 in the world."""
     return points @ world_from_local[:, :3].T + world_from_local[:, 3]
