@@ -233,6 +233,28 @@ def test_what_is_seen_solid_is_named(stage):
     )
 
 
+def test_alpha_that_changes_is_named(stage):
+    """A mapping that moves, and a surface that fades away; what glows more and more has the same alpha."""
+    moving, fading, glowing = add_material("Moving"), add_material("Fading"), add_material("Glowing")
+    tree, texture, principled, output = nodes_of(moving)
+    texture.image = add_image()
+    compared(tree, texture, principled, output)
+    mapping = next(node for node in tree.nodes if node.type == "MAPPING")
+    key(mapping.inputs["Location"], "default_value", {1: 0.0, 3: 1.0}, index=0)
+    key(fading.node_tree.nodes["Principled BSDF"].inputs["Alpha"], "default_value", {1: 1.0, 3: 0.0})
+    key(glowing.node_tree.nodes["Principled BSDF"].inputs["Emission Strength"], "default_value", {1: 0.0, 3: 1.0})
+    add_card(stage).data.materials.append(moving)
+    for name, material in (("Dusk", fading), ("Lamp", glowing)):
+        add_cube(stage, name).data.materials.append(material)
+    geometry = exported(stage, (1, 2, 3))
+    words = "whose alpha changes over time: it is tracked as it is at first."
+    assert geometry.notes == (
+        f"'Card' has a material 'Moving' {words}",
+        f"'Dusk' has a material 'Fading' {words}",
+    )
+    assert len(geometry.triangles) == 18 + 24 and len(geometry.cut.triangles) == 18
+
+
 def test_cut_outs_and_notes_come_from_a_child_as_they_are(stage):
     """And the tracking video with them."""
     material, card = add_material("Leaf"), add_card(stage)

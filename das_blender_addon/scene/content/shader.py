@@ -7,7 +7,7 @@ number.  What else decides the alpha is not known here: `Alpha.procedural`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ...compat import shader_nodes
 
@@ -21,14 +21,16 @@ _GLASS = ("BSDF_GLASS", "BSDF_REFRACTION")
 class Alpha:
     """``gain`` · level + ``bias``, where level is 0 without an image; there is a surface where it is a half or more.
 
-    ``image``: the image texture node; ``channel``: 0 to 3 of RGBA, or None for the colour's luminance.  ``uv_map``: its
-    name, "" for the active one; ``placement``: ((scale, offset) of u, (scale, offset) of v), what a mapping does.
+    ``image``: the image texture node; ``image_name``: of its image; ``channel``: 0 to 3 of RGBA, or None for the
+    colour's luminance.  ``uv_map``: its name, "" for the active one; ``placement``: ((scale, offset) of u, (scale,
+    offset) of v), what a mapping does.
     ``procedural``: it is something else.
     """
 
     bias: float = 1.0
     gain: float = 0.0
-    image: object = None
+    image: object = field(default=None, compare=False)
+    image_name: str = ""
     channel: int | None = 3
     uv_map: str = ""
     placement: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (1.0, 0.0))
@@ -65,13 +67,15 @@ def read_material(material) -> Seen:
     if surface is None:
         return Seen(Alpha(), is_volume=_source(output.inputs["Volume"], ()) is not None)
     seen = _shader(surface)
-    if _is_constant(seen.alpha) and seen.alpha.bias < 1.0 and _is_animated(material.original.node_tree):
+    if _is_constant(seen.alpha) and seen.alpha.bias < 1.0 and is_animated(material):
         return replace(seen, alpha=PROCEDURAL)  # a mesh that fades in is there in some frames
     return seen
 
 
-def _is_animated(tree) -> bool:
-    animation = tree.animation_data
+def is_animated(material) -> bool:
+    """Whether the nodes of ``material`` may change over time."""
+    tree = shader_nodes(material.original) if material is not None else None
+    animation = tree.animation_data if tree is not None else None
     return animation is not None and (animation.action is not None or len(animation.drivers) > 0)
 
 
@@ -212,7 +216,7 @@ def _image(node, channel: int | None, groups) -> Alpha:
     if place is None:
         return PROCEDURAL
     uv_map, placement = place
-    return Alpha(0.0, 1.0, node, channel, uv_map, placement)
+    return Alpha(0.0, 1.0, node, image.name_full, channel, uv_map, placement)
 
 
 def _place(socket, groups):

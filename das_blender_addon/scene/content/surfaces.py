@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...tracking.cut_outs import AlphaPicture, CutOuts
-from .shader import HALF, Alpha, Seen, read_material
+from .shader import HALF, Alpha, Seen, is_animated, read_material
 
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _NO_SURFACE = {
@@ -39,13 +39,19 @@ class Looks:
     def __init__(self, note):
         self._note = note
         self._seen: dict[str, Seen] = {}
+        self._animated: set[str] = set()
         self._numbers: dict[tuple, int | None] = {}
         self._looks: dict[tuple, Look] = {}
         self.pictures: list[AlphaPicture] = []
 
     def is_nothing(self, shape, data, layer) -> bool:
         """Whether nothing of the mesh ``data`` of the object ``shape`` is a surface."""
-        seen = [self._read(material) for material in _materials(shape, data, layer)]
+        materials = _materials(shape, data, layer)
+        seen = [self._read(material) for material in materials]
+        for material, first in zip(materials, seen, strict=True):
+            if material is not None and material.name_full in self._animated and read_material(material) != first:
+                words = "whose alpha changes over time: it is tracked as it is at first"
+                self._note(shape.name, f"has a material {material.name!r} {words}")
         if not all(_is_nothing(one) for one in seen):
             return False
         self._note(shape.name, _NO_SURFACE[seen[0].is_volume])
@@ -107,7 +113,9 @@ class Looks:
     def _read(self, material) -> Seen:
         name = material.name_full if material is not None else ""
         if name not in self._seen:
-            self._seen[name] = read_material(material)
+            seen = self._seen[name] = read_material(material)
+            if is_animated(material) and not seen.alpha.procedural:
+                self._animated.add(name)
         return self._seen[name]
 
     def _tell(self, shape, material, seen: Seen) -> None:
