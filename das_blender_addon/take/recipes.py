@@ -183,7 +183,7 @@ def tracking_preview(facts: SceneFacts, settings: ResolvedSettings, source: Sour
     try:
         geometry = yield from source.export(settings.frames, facts.render_size, report)
         for note in geometry.notes:
-            yield report(Log(note))
+            yield report(Log(note.sentence))
         if planned is not None:
             geometry = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
 
@@ -276,9 +276,10 @@ def _note_simulated(planned: ShotPlan, source: Source, report: Reporter) -> Reci
 
 def _note_untracked(planned: ShotPlan, geometry: GeometrySequence, report: Reporter) -> Recipe:
     """``planned`` with the notes about what is not tracked as it renders."""
-    for note in geometry.notes:
+    notes = [note.sentence for note in geometry.notes]
+    for note in notes:
         yield report(Log(note))
-    return replace(planned, notes=(*planned.notes, *geometry.notes))
+    return replace(planned, notes=(*planned.notes, *notes))
 
 
 def _shot(geometry, planned: ShotPlan, report: Reporter) -> Recipe:

@@ -124,6 +124,10 @@ def compared(tree, texture, principled, output):
     tree.links.new(compare.outputs[0], principled.inputs["Alpha"])
 
 
+def sentences(geometry) -> tuple[str, ...]:
+    return tuple(note.sentence for note in geometry.notes)
+
+
 def harden(material) -> None:
     """Where alpha is a half or more there is a surface, else none: for Cycles, to which it is a matter of chance."""
     tree = material.node_tree
@@ -193,7 +197,7 @@ def test_volumes_and_what_is_nearly_transparent_are_no_surface_and_named(stage, 
     geometry = exported(stage)
     assert geometry.vertices.shape == (1, 8, 3), "the veil"
     through = "it is not tracked, and what is behind it is tracked through it"
-    assert geometry.notes == (
+    assert sentences(geometry) == (
         f"'Cloud' has a volume and no surface: {through}.",
         f"'Ghost' is more transparent than opaque: {through}.",
         "'Smoke' is a volume: it has no surface that could be tracked, and what is behind it is tracked through it.",
@@ -225,7 +229,7 @@ def test_what_is_seen_solid_is_named(stage):
     geometry = exported(stage)
     assert len(geometry.triangles) == 48 and geometry.cut is None
     solid = "whose alpha is no image on a UV map: it is tracked as if it were solid."
-    assert geometry.notes == (
+    assert sentences(geometry) == (
         f"'Bare' has a material 'Lost' {solid}",
         f"'Dawn' has a material 'Fading' {solid}",
         "'Pane' lets light through its material 'Glass': its surface is tracked, not what is seen through it.",
@@ -248,7 +252,7 @@ def test_alpha_that_changes_is_named(stage):
         add_cube(stage, name).data.materials.append(material)
     geometry = exported(stage, (1, 2, 3))
     words = "whose alpha changes over time: it is tracked as it is at first."
-    assert geometry.notes == (
+    assert sentences(geometry) == (
         f"'Card' has a material 'Moving' {words}",
         f"'Dusk' has a material 'Fading' {words}",
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...compat import GREASE_PENCIL, draws_grease_pencil
+from ...tracking.geometry import Note
 from .eye import Eye
 from .hair import hair_systems, read_curves, read_particle_hair
 from .points import Domes, Groups, read_points
@@ -18,13 +19,19 @@ from .surfaces import Looks
 KINDS = ("CURVES", "POINTCLOUD")
 """Types of objects that are read here; hair of particles comes with objects of any type."""
 UNTRACKED = {
-    "VOLUME": "is a volume: it has no surface that could be tracked, and what is behind it is tracked through it",
+    "VOLUME": (
+        "volume",
+        "is a volume: it has no surface that could be tracked, and what is behind it is tracked through it",
+    ),
     **dict.fromkeys(
         GREASE_PENCIL,
-        "is Grease Pencil: Blender draws it over the frames of a render, and no frame or strip of a take has it",
+        (
+            "grease_pencil",
+            "is Grease Pencil: Blender draws it over the frames of a render, and no frame or strip of a take has it",
+        ),
     ),
 }
-"""Types of objects that render and are not tracked, and why."""
+"""Types of objects that render and are not tracked: code and words of a `Note`."""
 
 
 class Contents:
@@ -34,15 +41,15 @@ class Contents:
         self._makers: dict[tuple, Ribbons | Domes] = {}
         self._groups: dict[tuple, Groups] = {}
         self._read: dict[tuple, object] = {}
-        self._notes: set[str] = set()
+        self._notes: set[Note] = set()
         self._scene = self._layer = None
         self.looks = Looks(self._note)
         self._eye: Eye | None = None
         self._untracked: frozenset[str] = frozenset()
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What renders and is not tracked, or not as it renders, and why: a sentence for each object, in order."""
+    def notes(self) -> tuple[Note, ...]:
+        """What renders and is not tracked, or not as it renders, by the objects' names."""
         return tuple(sorted(self._notes))
 
     def begin(self, eye: Eye, scene, layer) -> None:
@@ -61,7 +68,7 @@ class Contents:
         """All that there is of an instance: (``key`` or one of its own, the same in every frame; what is drawn)."""
         shape = instance.object
         if shape.type in self._untracked:
-            self._note(shape.name, UNTRACKED[shape.type])
+            self._note(shape.name, *UNTRACKED[shape.type])
             return
         rows = np.array(instance.matrix_world, np.float32)[:3]
         if shape.type in KINDS:
@@ -90,8 +97,8 @@ class Contents:
         """The mesh ``data`` of the object ``shape``, which is triangulated, has the instance ``key``."""
         self.looks.add(key, shape, data, self._layer)
 
-    def _note(self, name: str, words: str) -> None:
-        self._notes.add(f"{name!r} {words}.")
+    def _note(self, name: str, code: str, words: str) -> None:
+        self._notes.add(Note(name, code, words))
 
     def _once(self, key: tuple, read):
         if key not in self._read:

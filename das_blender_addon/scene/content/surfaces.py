@@ -13,8 +13,11 @@ from .shader import HALF, Alpha, Seen, is_animated, read_material
 
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _NO_SURFACE = {
-    True: "has a volume and no surface: it is not tracked, and what is behind it is tracked through it",
-    False: "is more transparent than opaque: it is not tracked, and what is behind it is tracked through it",
+    True: ("volume", "has a volume and no surface: it is not tracked, and what is behind it is tracked through it"),
+    False: (
+        "transparent",
+        "is more transparent than opaque: it is not tracked, and what is behind it is tracked through it",
+    ),
 }
 
 
@@ -34,7 +37,7 @@ class Look:
 
 
 class Looks:
-    """Reads the materials of a shot's meshes, each once.  ``note(object, words)`` is told what is not tracked."""
+    """Reads the materials of a shot's meshes, each once.  ``note(name, code, words)`` is told of every `Note`."""
 
     def __init__(self, note):
         self._note = note
@@ -51,10 +54,10 @@ class Looks:
         for material, first in zip(materials, seen, strict=True):
             if material is not None and material.name_full in self._animated and read_material(material) != first:
                 words = "whose alpha changes over time: it is tracked as it is at first"
-                self._note(shape.name, f"has a material {material.name!r} {words}")
+                self._note(shape.name, "changing_alpha", f"has a material {material.name!r} {words}")
         if not all(_is_nothing(one) for one in seen):
             return False
-        self._note(shape.name, _NO_SURFACE[seen[0].is_volume])
+        self._note(shape.name, *_NO_SURFACE[seen[0].is_volume])
         return True
 
     def add(self, key: tuple, shape, data, layer) -> None:
@@ -77,7 +80,7 @@ class Looks:
             if one.alpha.image is not None and len(places):
                 found = self._picture(one.alpha), _uv_of(data, one.alpha)
                 if found[0] is None or found[1] is None:
-                    self._note(shape.name, _solid(materials[number], "no image on a UV map"))
+                    self._note(shape.name, "alpha", _solid(materials[number]))
                     continue
                 cut.append(places)
                 picture.append(np.full(len(places), found[0], np.int32))
@@ -120,12 +123,14 @@ class Looks:
 
     def _tell(self, shape, material, seen: Seen) -> None:
         if _is_nothing(seen):
-            self._note(shape.name, f"{_NO_SURFACE[seen.is_volume]} where its material is {material.name!r}")
+            code, words = _NO_SURFACE[seen.is_volume]
+            self._note(shape.name, code, f"{words} where its material is {material.name!r}")
         elif seen.alpha.procedural:
-            self._note(shape.name, _solid(material, "no image on a UV map"))
+            self._note(shape.name, "alpha", _solid(material))
         elif seen.is_glass:
             self._note(
                 shape.name,
+                "glass",
                 f"lets light through its material {material.name!r}: its surface is tracked, not what is seen "
                 "through it",
             )
@@ -151,8 +156,8 @@ class Looks:
         return self._numbers[known]
 
 
-def _solid(material, why: str) -> str:
-    return f"has a material {material.name!r} whose alpha is {why}: it is tracked as if it were solid"
+def _solid(material) -> str:
+    return f"has a material {material.name!r} whose alpha is no image on a UV map: it is tracked as if it were solid"
 
 
 def _is_nothing(seen: Seen) -> bool:

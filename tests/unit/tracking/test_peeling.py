@@ -6,7 +6,7 @@ import pytest
 
 from das_blender_addon.tracking.correspondences import correspondences
 from das_blender_addon.tracking.cut_outs import AlphaPicture, CutOuts
-from das_blender_addon.tracking.geometry import GeometrySequence
+from das_blender_addon.tracking.geometry import GeometrySequence, Note
 from das_blender_addon.tracking.projection import pinhole_at
 from das_blender_addon.tracking.rasteriser import rasterise
 from das_blender_addon.tracking.seen import seen_surfaces
@@ -141,9 +141,11 @@ def test_cut_outs_and_notes_travel_through_a_spool(tmp_path):
     for vertices in geometry.vertices:
         writer.add(vertices)
     order = np.arange(geometry.vertices.shape[1])
-    writer.finish(geometry.triangles, order, geometry.cameras, (1, 2), "", ("It's a note.",), geometry.cut)
+    note = Note("Smoke", "volume", "is a volume")
+    writer.finish(geometry.triangles, order, geometry.cameras, (1, 2), "", (note,), geometry.cut)
     read = open_spool(tmp_path)
-    assert read.notes == ("It's a note.",)
+    assert read.notes == (note,)
+    assert note.sentence == "'Smoke' is a volume."
     (picture,) = read.cut.pictures
     assert (picture.threshold, picture.is_inverted, picture.is_smooth) == (100.5, True, False)
     assert picture.extension == "CLIP"
