@@ -138,6 +138,52 @@ def relative_path_options() -> set[str]:
     return {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
+# ── Hair ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def poly_hair_is_straight(scene) -> bool:
+    """Whether Cycles draws hair curves of type Poly straight from point to point; older ones bend all hair."""
+    settings = getattr(scene, "cycles_curves", None)
+    return settings is not None and "THICK_LINEAR" in settings.bl_rna.properties["shape"].enum_items
+
+
+def hair_is_straight(scene) -> bool:
+    """Whether all hair of ``scene`` leads straight from point to point."""
+    return getattr(getattr(scene, "cycles_curves", None), "shape", "") == "THICK_LINEAR"
+
+
+# ── Materials ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shader_nodes(material):
+    """The node tree that ``material`` is shaded by; None where there is none.  Until Blender 4.5 it may be off."""
+    if material is None or (bpy.app.version < (5, 0, 0) and not material.use_nodes):
+        return None
+    return material.node_tree
+
+
+# ── Grease Pencil ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+GREASE_PENCIL = frozenset(("GPENCIL", "GREASEPENCIL"))
+"""Types of its objects: until Blender 4.2, and since 4.3."""
+
+
+def draws_grease_pencil(layer) -> bool:
+    """Whether Blender draws Grease Pencil over the result of an engine for the view layer ``layer``; until 4.2 it
+    always does.
+    """
+    return getattr(layer, "use_grease_pencil", True)
+
+
+def without_grease_pencil(scene) -> list[tuple[object, str, bool]]:
+    """(owner, property, value) of all that must be set so that no Grease Pencil is drawn over renders of ``scene``."""
+    if hasattr(scene.view_layers[0], "use_grease_pencil"):
+        return [(layer, "use_grease_pencil", False) for layer in scene.view_layers]
+    objects = [(shape, "hide_render", True) for shape in bpy.data.objects if shape.type in GREASE_PENCIL]
+    layers = [(layer, "hide", True) for pencil in bpy.data.grease_pencils for layer in pencil.layers]
+    return objects + layers  # that an object is hidden may be animated
+
+
 # ── Sequencer: `sequences` until 4.3, both in 4.4, only `strips` since 5.0 ──────────────────────────────────────────
 
 

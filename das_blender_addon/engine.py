@@ -23,6 +23,7 @@ from .scene import sequencer
 from .scene.camera import check_one_view
 from .scene.colours import View, colour_warning, set_view, show_plain, unknown_view, working_from_rec709
 from .scene.export import GeometryExport
+from .scene.grease_pencil import has_grease_pencil
 from .scene.layers import render_layer
 from .scene.simulations import ranging_over
 from .scene.walk import step_simulations
@@ -32,10 +33,14 @@ from .take import drive, recent
 from .take.finished import FinishedTake
 from .take.pixels import border, bottom_up, linear_from_srgb, read_frame
 from .tracking.coverage import straight_colours
+from .tracking.depth import depth
 
 LOGGER = logging.getLogger(__name__)
 TRACKING_PASS = "DAS Tracking"
 COVERAGE_PASS = "DAS Coverage"
+DEPTH_PASS = "Depth"
+FAR_AWAY = 1e10
+"""Depth where there is no surface, as Blender's engines give it."""
 
 _takes: dict[tuple[str, str], FinishedTake] = {}
 """(scene, view layer) → the take of the render job that runs now."""
@@ -58,6 +63,8 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         self.register_pass(scene, renderlayer, "Combined", 4, "RGBA", "COLOR")
         self.register_pass(scene, renderlayer, TRACKING_PASS, 3, "RGB", "COLOR")
         self.register_pass(scene, renderlayer, COVERAGE_PASS, 1, "X", "VALUE")
+        if has_grease_pencil(scene):  # Blender draws it over the result, behind what this says is nearer
+            self.register_pass(scene, renderlayer, DEPTH_PASS, 1, "Z", "VALUE")
 
     def render(self, depsgraph):
         """Render the depsgraph's frame; the one place where every error becomes Blender's."""
@@ -92,7 +99,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         if take is None or frame not in take.frames:
             _give_look_back(scene)  # the first frame has it
             take = _takes[scene.name, layer] = self._make_take(depsgraph, scene, settings)
-        self._give(scene, layer, take, frame)
+        self._give(depsgraph, take, frame)
         _take_look_away(scene)
 
     def _make_take(self, depsgraph, scene, settings):
@@ -141,8 +148,9 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         if words:
             self.report({"WARNING"}, f"Diffusion as Shader: {words}.")
 
-    def _give(self, scene, layer: str, take, frame: int) -> None:
+    def _give(self, depsgraph, take, frame: int) -> None:
         """Put the frame's pixels into the render result of the view layer; with a render border only its part."""
+        scene, layer = depsgraph.scene, depsgraph.view_layer.name
         picture = read_frame(take, frame, (self.resolution_x, self.resolution_y))
         tracking, coverage = take.passes(frame)
         result = self.begin_result(0, 0, self.resolution_x, self.resolution_y, layer=layer)
@@ -159,7 +167,15 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         for name, values in ((TRACKING_PASS, tracking[part] / np.float32(255.0)), (COVERAGE_PASS, alpha)):
             if name in passes.keys():
                 passes[name].rect.foreach_set(bottom_up(values))
+        if DEPTH_PASS in passes.keys():
+            passes[DEPTH_PASS].rect.foreach_set(bottom_up(self._depth(depsgraph, frame)[part]))
         self.end_result(result)
+
+    def _depth(self, depsgraph, frame: int) -> np.ndarray:
+        """[H,W] f32 of the render's size: how far away the surface is that each pixel sees."""
+        export = GeometryExport(self.resolution_x, self.resolution_y)
+        export.add(frame, depsgraph)
+        return np.minimum(depth(export.finish(), 0), np.float32(FAR_AWAY))
 
 
 def _look_ahead(scene, settings, step, size: tuple[int, int]) -> None:

@@ -3,8 +3,8 @@
 engines, and movies of pictures that are there.
 
 The picture is the plain render with the scene's look, or the one that it was told to keep (`scene.colours`): without
-dithering (a model would see grain), compositing (it comes after a take), sequencer, motion blur (every frame of a
-tracking video is one moment), border and stamp.
+dithering (a model would see grain), compositing and Grease Pencil (they come after a take), sequencer, motion blur
+(every frame of a tracking video is one moment), border and stamp.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ def set_output(scene, request: dict, changes: Changes) -> None:
     }
     for name, value in (*wanted.items(), *((name, False) for name in NOT_IN_PICTURES)):
         changes.set(render, name, value)
+    for owner, name, value in compat.without_grease_pencil(scene):
+        changes.set(owner, name, value)
     for layer in scene.view_layers:
         changes.set(layer, "use", layer.name == request["view_layer"])
     settings = render.image_settings

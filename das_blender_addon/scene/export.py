@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Station 1, scene → geometry: every mesh that a render shows, with its world-space vertices in every frame.
+"""Station 1, scene → geometry: every surface that a render shows, with its world-space vertices in every frame.
 
-The caller steps the frames and hands over an evaluated depsgraph of a render for each (`walk`).  Only instances of type
-MESH count: curves, text, surfaces and metaballs come with a mesh instance too.
+The caller steps the frames and hands over an evaluated depsgraph of a render for each (`walk`).  Instances of type MESH
+count: curves, text, surfaces and metaballs come with a mesh instance too; and what `content` makes triangles of.
 
 An instance that is absent in some frames (hidden for rendering, a particle not yet born) has NaN vertices there:
 nothing is drawn, and points that are absent in the first frame stay black.  A mesh is triangulated once, at its first
@@ -21,9 +21,14 @@ from ..tracking.geometry import CameraPath, GeometrySequence
 from ..tracking.spool import SpoolWriter
 from .appearance import appearance_digest
 from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
+from .content.eye import Eye
+from .content.reading import Contents
+from .content.shape import Shape
 
 FAR = 1e15
 """Blender units; modifiers that divide by 0 put vertices beyond it.  The square of a length below it is a number."""
+IN_WORLD = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
+"""Rows of the matrix of what is in world space already."""
 PATTERN_INSTANCERS = ("VERTS", "FACES")
 """Instancers whose children are only the pattern of their instances."""
 
@@ -43,6 +48,7 @@ class GeometryExport:
         self._vertices: list[np.ndarray] = []
         self._slots: dict[tuple, _Slot] = {}
         self._group_sizes: dict[tuple, int] = {}
+        self._contents = Contents()
         self._num_vertices = 0
         self._appearance = ""
 
@@ -60,7 +66,8 @@ class GeometryExport:
             camera_from_blender(camera, self._width, self._height, aspect=pixel_aspect(scene), frame=frame)
         )
         self._frames.append(int(frame))
-        meshes = _read_instances(depsgraph, self._slots)
+        self._contents.begin(Eye.of(self._cameras[-1]), scene, depsgraph.view_layer)
+        meshes = _read_instances(depsgraph, self._slots, self._contents)
         self._check_group_sizes(meshes, frame)
         placed = [(mesh, self._slots_of(mesh, frame)) for mesh in meshes]
         vertices = np.full((self._num_vertices, 3), np.nan, dtype=np.float32)
@@ -76,21 +83,23 @@ class GeometryExport:
         if not self._frames:
             raise SceneError("The shot has no frames; give it at least one.")
         # In the order of the names: the same shot gives the same arrays whatever order a depsgraph has.
-        slots = [self._slots[key] for key in sorted(self._slots)]
+        keys = sorted(self._slots)
+        slots = [self._slots[key] for key in keys]
         order = np.concatenate([np.zeros(0, np.int64), *(np.arange(slot.start, slot.end) for slot in slots)])
         starts = np.cumsum([0, *(slot.topology.num_vertices for slot in slots)])
         triangles = [
             slot.topology.triangles + np.int32(start) for slot, start in zip(slots, starts, strict=False)
         ]
+        triangles, cut = self._contents.looks.applied(keys, triangles)
         triangles = np.concatenate([np.zeros((0, 3), np.int32), *triangles])
-        cameras, frames = join_cameras(self._cameras), tuple(self._frames)
+        cameras, frames, notes = join_cameras(self._cameras), tuple(self._frames), self._contents.notes
         if self._spool is not None:
-            return self._spool.finish(triangles, order, cameras, frames, self._appearance)
+            return self._spool.finish(triangles, order, cameras, frames, self._appearance, notes, cut)
         vertices = np.full((len(frames), self._num_vertices, 3), np.nan, dtype=np.float32)
         for index, frame_vertices in enumerate(self._vertices):
             vertices[index, : len(frame_vertices)] = frame_vertices
             vertices[index] = vertices[index, order]
-        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance)
+        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance, notes, cut)
 
     def _check_group_sizes(self, meshes: list[_Mesh], frame: int) -> None:
         """Instances are told apart by their numbers: when some of them come or go, the numbers of the rest mean
@@ -164,17 +173,20 @@ class _Mesh:
     matrices: list[tuple] = field(default_factory=list)
 
 
-def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
-    """Every mesh that a render of ``depsgraph`` shows to the camera, in the order of the depsgraph.
+def _read_instances(depsgraph, slots: dict[tuple, _Slot], contents: Contents) -> list[_Mesh]:
+    """Every mesh that a render of ``depsgraph`` shows to the camera, in the order of the depsgraph; then ``contents``.
 
     A mesh is triangulated when one of its instances has no slot yet.
     """
     objects = _Objects(depsgraph)
     meshes: dict[int, _Mesh] = {}
+    others: list[_Mesh] = []
     occurrences: Counter = Counter()
     for instance in depsgraph.object_instances:
         shape = instance.object
-        if shape.type != "MESH" or not instance.show_self:
+        is_mesh = shape.type == "MESH" and instance.show_self
+        has_content = contents.shows(shape, instance)
+        if not (is_mesh or has_content):
             continue
         if instance.is_instance:
             source, parent = objects(instance.instance_object), objects(instance.parent)
@@ -195,16 +207,30 @@ def _read_instances(depsgraph, slots: dict[tuple, _Slot]) -> list[_Mesh]:
             key = ("", source.name, "", ())
         occurrences[key] += 1
         key = (*key, occurrences[key])
+        if has_content:
+            others += [_mesh_of(own, one) for own, one in contents.shapes(instance, key)]
+        if not is_mesh:
+            continue
         data = shape.data
         mesh = meshes.get(data.as_pointer())
         if mesh is None:
-            mesh = meshes[data.as_pointer()] = _read_mesh(data, shape)
+            mesh = _no_mesh() if contents.is_nothing(shape, data) else _read_mesh(data, shape)
+            meshes[data.as_pointer()] = mesh
         if mesh.topology.triangles is None and key not in slots:
             mesh.topology.triangles = _triangles(data, mesh.topology)
+        if key not in slots and mesh.topology.num_faces:
+            contents.appears(key, shape, data)
         rows = instance.matrix_world
         mesh.keys.append(key)
         mesh.matrices.append((rows[0][:], rows[1][:], rows[2][:]))
-    return list(meshes.values())
+    return [*meshes.values(), *others]
+
+
+def _mesh_of(key: tuple, shape: Shape) -> _Mesh:
+    """The one instance ``key`` of what is in world space already."""
+    faces = shape.faces
+    topology = _Topology(faces.num_vertices, faces.num_faces, faces.corners, faces.triangles)
+    return _Mesh(shape.positions, topology, [key], [IN_WORLD])
 
 
 def _hides_with_source(parent: _Object, particles) -> bool:
@@ -276,12 +302,16 @@ def _read_mesh(data, shape) -> _Mesh:
     corner_vertex = data.attributes.get(".corner_vert")
     num_faces = len(data.polygons)
     if not num_faces or position is None or corner_vertex is None:
-        return _Mesh(np.zeros((0, 3), np.float32), _Topology(0, 0, np.zeros(0, np.int32)))
+        return _no_mesh()
     positions = np.empty((len(data.vertices), 3), np.float32)
     position.data.foreach_get("vector", positions.reshape(-1))
     corners = np.empty(len(data.loops), np.int32)
     corner_vertex.data.foreach_get("value", corners)
     return _Mesh(positions, _Topology(len(positions), num_faces, corners))
+
+
+def _no_mesh() -> _Mesh:
+    return _Mesh(np.zeros((0, 3), np.float32), _Topology(0, 0, np.zeros(0, np.int32)))
 
 
 def _triangles(data, topology: _Topology) -> np.ndarray:

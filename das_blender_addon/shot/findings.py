@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DasError
+from ..tracking.geometry import Note
 from ..tracking.shot_curves import ShotCurves
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -21,6 +22,14 @@ BARE_SHARE, NEW_SHARE, FAST_SHARE, LEAST_PATH_PX = 0.25, 0.10, 0.05, 1.0
 this that no key picture shows is plainly the model's own; points that move by more of the height from one frame to the
 next leave what a video model's latents (16 pixels of about 480 a side) see as one place; and a shot whose points never
 move by a pixel of the model looks still to it."""
+
+HARMLESS = ("glass", "grease_pencil")
+"""Codes of `Note` about what is as somebody may expect it."""
+REMEDIES = {
+    "alpha": "Bake its alpha into an image on a UV map, or leave it solid.",
+    "changing_alpha": "Hide the object for rendering where it shall not be, or leave it as it is.",
+}
+"""By code of `Note`; there is none for others."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,13 @@ def refusal(error: DasError) -> Finding:
 def sorted_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """The gravest first, each once, else in the order in which they were found."""
     return tuple(sorted(dict.fromkeys(findings), key=lambda finding: LEVELS.index(finding.level)))
+
+
+def findings_of_notes(notes: Sequence[Note]) -> Iterator[Finding]:
+    """What renders and is not tracked, or not as it renders."""
+    for note in notes:
+        level = NOTE if note.code in HARMLESS else WARNING
+        yield Finding(f"scene.{note.code}", level, note.sentence, REMEDIES.get(note.code, ""), (note.name,))
 
 
 def findings_of_curves(

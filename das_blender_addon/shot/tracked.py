@@ -204,6 +204,7 @@ def geometry_digest(geometry: GeometrySequence) -> str:
         cameras.principal_px,
         cameras.clip_start,
         cameras.clip_end,
+        *(geometry.cut.arrays().values() if geometry.cut is not None else ()),
     )
     for array in arrays:
         digest.update(np.ascontiguousarray(array))

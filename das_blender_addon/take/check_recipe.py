@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..client import known_servers
 from ..errors import DasError, JobCancelled
-from ..shot.findings import Finding, ShotReport, findings_of_curves, refusal, sorted_findings
+from ..shot.findings import Finding, ShotReport, findings_of_curves, findings_of_notes, refusal, sorted_findings
 from ..shot.plan import ShotPlan
 from ..shot.resolved import ResolvedSettings
 from ..tracking.shot_curves import shot_curves
@@ -35,6 +35,7 @@ def checked(
         findings.append(refusal(error))
     try:
         geometry = yield from source.export(settings.frames, facts.render_size, report)
+        findings += findings_of_notes(geometry.notes)
         keys = [settings.frames.index(choice.frame) for choice in settings.key_pictures or ()]
         if planned is not None:
             planned = yield from with_key_frames(planned, geometry, settings, report)

@@ -96,6 +96,7 @@ def take(
         # 2. The scene, and which of its frames are key pictures.
         geometry = yield from source.export(planned.frames, planned.render_size, report)
         planned = yield from _note_simulated(planned, source, report)
+        planned = yield from _note_untracked(planned, geometry, report)
         clock.lap("export")
         planned = yield from with_key_frames(planned, geometry, settings, report)
         clock.lap("key_frames")
@@ -181,6 +182,8 @@ def tracking_preview(facts: SceneFacts, settings: ResolvedSettings, source: Sour
     planned = _known_plan(facts, settings)
     try:
         geometry = yield from source.export(settings.frames, facts.render_size, report)
+        for note in geometry.notes:
+            yield report(Log(note.sentence))
         if planned is not None:
             geometry = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
 
@@ -269,6 +272,14 @@ def _note_simulated(planned: ShotPlan, source: Source, report: Reporter) -> Reci
     note = f"Not baked, and so simulated from the first frame on: {', '.join(names)}."
     yield report(Log(note))
     return replace(planned, notes=(*planned.notes, note))
+
+
+def _note_untracked(planned: ShotPlan, geometry: GeometrySequence, report: Reporter) -> Recipe:
+    """``planned`` with the notes about what is not tracked as it renders."""
+    notes = [note.sentence for note in geometry.notes]
+    for note in notes:
+        yield report(Log(note))
+    return replace(planned, notes=(*planned.notes, *notes))
 
 
 def _shot(geometry, planned: ShotPlan, report: Reporter) -> Recipe:

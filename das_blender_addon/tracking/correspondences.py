@@ -98,16 +98,17 @@ def _frames(geometry, keys, wanted, background, check) -> Iterator[FrameCorrespo
         camera = pinhole_at(cameras, key)
         points = camera.optical_points(geometry.vertices[key])
         key_points[:, 3 * number : 3 * number + 3] = points
-        views.append(_view(points, geometry.triangles, camera, check))
+        views.append(_view(points, geometry, camera, check))
     shape = cameras.height, cameras.width
     edges = np.stack([outlines(view.inverse_depth.reshape(shape)) for view in views])
     for index in wanted:
         yield _frame(geometry, index, keys, key_points, views, edges, background, check)
 
 
-def _view(points, triangles, camera, check) -> FirstView:
+def _view(points, geometry, camera, check) -> FirstView:
     """What the key frame shows, prepared for questions about points."""
-    pixels, seen = seen_surfaces(points, triangles, camera, check)
+    triangles = geometry.triangles
+    pixels, seen = seen_surfaces(points, triangles, camera, check, geometry.cut)
     depth = interpolate_on_surface(pixels, seen, triangles, points, points, camera)[:, 2]
     return FirstView.of(pixels, depth, triangles[seen], points, camera)
 
@@ -117,7 +118,7 @@ def _frame(geometry, index, keys, key_points, views, edges, background, check) -
     height, width = cameras.height, cameras.width
     camera = pinhole_at(cameras, index)
     points = camera.optical_points(geometry.vertices[index])
-    pixels, seen = seen_surfaces(points, triangles, camera, check)
+    pixels, seen = seen_surfaces(points, triangles, camera, check, geometry.cut)
     check()
     xy = np.full((len(keys), height * width, 2), np.nan, dtype=np.float32)
     visible = np.zeros((len(keys), height * width), dtype=bool)

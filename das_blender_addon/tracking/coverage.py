@@ -31,7 +31,7 @@ def coverage(
 
     camera = pinhole_at(geometry.cameras, index)
     points = camera.optical_points(geometry.vertices[index])
-    centres = _covered(points, geometry.triangles, camera, check)
+    centres = _covered(points, geometry, camera, check)
     whole = np.where(centres, np.uint8(255), np.uint8(0))
     if not smooth:
         return whole
@@ -43,7 +43,7 @@ def coverage(
     counted = np.zeros((part.height, part.width), np.uint16)
     for x, y in SAMPLES:
         shift = (camera.principal_px[0] - columns.start - x, camera.principal_px[1] - rows.start - y)
-        counted += _covered(points, geometry.triangles, replace(part, principal_px=shift), check)
+        counted += _covered(points, geometry, replace(part, principal_px=shift), check)
     whole[box] = (counted * 255 + len(SAMPLES) // 2) // len(SAMPLES)
     return whole
 
@@ -82,8 +82,8 @@ def _eroded(whole: np.ndarray) -> np.ndarray:
     return eroded
 
 
-def _covered(points, triangles, camera: Pinhole, check) -> np.ndarray:
-    pixels, _ = seen_surfaces(points, triangles, camera, check)
+def _covered(points, geometry, camera: Pinhole, check) -> np.ndarray:
+    pixels, _ = seen_surfaces(points, geometry.triangles, camera, check, geometry.cut)
     found = np.zeros(camera.width * camera.height, bool)
     found[pixels] = True
     return found.reshape(camera.height, camera.width)

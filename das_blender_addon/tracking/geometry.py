@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .cut_outs import CutOuts
+
 
 @dataclass(frozen=True)
 class CameraPath:
@@ -34,6 +36,22 @@ class CameraPath:
         return int(self.camera_from_world.shape[0])
 
 
+@dataclass(frozen=True, order=True)
+class Note:
+    """What renders and is not tracked, or not as it renders, and why.
+
+    ``name``: the object's.  ``code``: stable, for programs.  ``words``: what follows the name in a sentence.
+    """
+
+    name: str
+    code: str
+    words: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.name!r} {self.words}."
+
+
 @dataclass(frozen=True)
 class GeometrySequence:
     """All triangles of a shot with their vertices in every frame.
@@ -42,7 +60,8 @@ class GeometrySequence:
     ``vertices`` [T,N,3] f32: world space, Blender units; an array, or `spool.SpooledVertices`, which reads a frame at a
     time from disk.  ``cameras``: `CameraPath` of the same T.
     ``frames``: the T Blender frame numbers, increasing; the first is the first frame.  ``appearance``: digest of what
-    else decides how the first frame looks, "" where nobody asked.
+    else decides how the first frame looks, "" where nobody asked.  ``notes``: what renders and is not tracked, or not
+    as it renders.  ``cut``: the triangles that have holes, None where none has.
     """
 
     triangles: np.ndarray
@@ -50,6 +69,8 @@ class GeometrySequence:
     cameras: CameraPath
     frames: tuple[int, ...]
     appearance: str = ""
+    notes: tuple[Note, ...] = ()
+    cut: CutOuts | None = None
 
     @property
     def num_frames(self) -> int:

@@ -17,6 +17,7 @@ loops over triangles in Python, and all temporaries are bounded by the chunk siz
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,25 +56,58 @@ def rasterise(
     or without area in the picture are not drawn.  ``check`` is called between chunks; what it raises passes through.
     Returns [H,W] i32: an index into ``triangles``, `NO_TRIANGLE` where the pixel sees nothing.
     """
-    buffer = np.zeros(camera.width * camera.height, dtype=np.uint64)
+    keys = np.zeros(camera.width * camera.height, dtype=np.uint64)
+    draw(keys, points, triangles, camera, check=check)
+    return triangles_of(keys).reshape(camera.height, camera.width)
+
+
+def triangles_of(keys: np.ndarray) -> np.ndarray:
+    """[P] i32: the triangles that the keys [P] u64 of pixels stand for, `NO_TRIANGLE` for 0."""
+    index = np.where(keys == 0, NO_TRIANGLE, _LAST_RANK - (keys & np.uint64(_LAST_RANK)).astype(np.int64))
+    return index.astype(np.int32)
+
+
+def draw(
+    keys: np.ndarray,
+    points: np.ndarray,
+    triangles: np.ndarray,
+    camera: Pinhole,
+    *,
+    which: np.ndarray | None = None,
+    beyond: np.ndarray | None = None,
+    check: Callable[[], None] | None = None,
+) -> None:
+    """Enter triangles into ``keys`` [H·W] u64, the z-buffer: 0 where nothing is; the larger is nearer.
+
+    ``which`` [K], increasing: the triangles to draw, None for all.  ``beyond`` [H·W] u64: only what lies behind these
+    keys is drawn.  The others: of `rasterise`.
+    """
+    buffer = _Buffer(keys, beyond)
     x, y, inverse_depth, drawable, finite = _snapped(points, camera)
-    for start in range(0, len(triangles), _TRIANGLES_PER_CHUNK):
+    for start in range(0, len(triangles) if which is None else len(which), _TRIANGLES_PER_CHUNK):
         if check is not None:
             check()
-        chunk = triangles[start : start + _TRIANGLES_PER_CHUNK]
+        piece = slice(start, start + _TRIANGLES_PER_CHUNK)
+        chunk = triangles[piece] if which is None else triangles[which[piece]]
+        numbers = np.arange(start, start + len(chunk)) if which is None else which[piece].astype(np.int64)
         a, b, c = chunk[:, 0], chunk[:, 1], chunk[:, 2]
         whole = drawable[a] & drawable[b] & drawable[c]
         if whole.all():
-            owners = np.arange(start, start + len(chunk))
+            owners = numbers
         else:
             crossing = np.flatnonzero(~whole & finite[a] & finite[b] & finite[c])
-            _draw_clipped(buffer, points, chunk, crossing, start, camera)
+            _draw_clipped(buffer, points, chunk, crossing, numbers, camera)
             kept = np.flatnonzero(whole)
-            owners = kept + start
+            owners = numbers[kept]
             a, b, c = a[kept], b[kept], c[kept]
         _draw(buffer, (x[a], x[b], x[c]), (y[a], y[b], y[c]), inverse_depth, (a, b, c), owners, camera)
-    index = np.where(buffer == 0, NO_TRIANGLE, _LAST_RANK - (buffer & np.uint64(_LAST_RANK)).astype(np.int64))
-    return index.astype(np.int32).reshape(camera.height, camera.width)
+
+
+class _Buffer(NamedTuple):
+    """``keys`` [H·W] u64; nothing is entered that is not smaller than ``beyond`` [H·W] u64, where there is one."""
+
+    keys: np.ndarray
+    beyond: np.ndarray | None
 
 
 def _snapped(points: np.ndarray, camera: Pinhole):
@@ -93,11 +127,11 @@ def _snapped(points: np.ndarray, camera: Pinhole):
     return x, y, inverse_depth, drawable, finite
 
 
-def _draw_clipped(buffer, points, chunk, crossing, start, camera) -> None:
+def _draw_clipped(buffer, points, chunk, crossing, numbers, camera) -> None:
     """Cut the triangles ``chunk[crossing]`` at the near plane and the guard band, then draw what is left."""
     if not crossing.size:
         return
-    corners, owners = clip_triangles(points[chunk[crossing]], crossing + start, _clip_planes(camera))
+    corners, owners = clip_triangles(points[chunk[crossing]], numbers[crossing], _clip_planes(camera))
     corners = corners.reshape(-1, 3)
     # Cut points may lie a rounding error outside; pull them back so that nothing overflows.
     depth = np.maximum(corners[:, 2], camera.clip_start)
@@ -317,12 +351,15 @@ def _keep_nearest(buffer, pixels, depths, ranks) -> None:
     keys = np.maximum(depths, _SMALLEST_INVERSE_DEPTH).astype(np.float32).view(np.uint32).astype(np.uint64)
     keys <<= np.uint64(32)
     keys |= ranks
+    if buffer.beyond is not None:
+        behind = np.flatnonzero(keys < buffer.beyond[pixels])
+        pixels, keys = pixels[behind], keys[behind]
     # Scatter, then repeat for those that lost against a key that came later but lies behind: a few rounds settle nearly
     # everything; `maximum.at`, slow before numpy 1.25, takes what heaps up on one pixel.
     for _ in range(_SCATTER_ROUNDS):
-        better = np.flatnonzero(keys > buffer[pixels])
+        better = np.flatnonzero(keys > buffer.keys[pixels])
         if not better.size:
             return
         pixels, keys = pixels[better], keys[better]
-        buffer[pixels] = keys
-    np.maximum.at(buffer, pixels, keys)
+        buffer.keys[pixels] = keys
+    np.maximum.at(buffer.keys, pixels, keys)

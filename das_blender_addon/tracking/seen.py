@@ -8,21 +8,30 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import SceneError
+from .cut_outs import CutOuts
 from .geometry import GeometrySequence
+from .peeling import nearest_uncut
 from .projection import Pinhole
 from .rasteriser import NO_TRIANGLE, rasterise
 from .surface import interpolate_on_surface
 
 
 def seen_surfaces(
-    points: np.ndarray, triangles: np.ndarray, camera: Pinhole, check: Callable[[], None] | None = None
+    points: np.ndarray,
+    triangles: np.ndarray,
+    camera: Pinhole,
+    check: Callable[[], None] | None = None,
+    cut: CutOuts | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pixels that see a surface, and which: flat pixel numbers [P] and indices into ``triangles`` [P].
 
     ``points`` [N,3] f64, optical space of ``camera``; ``triangles`` [M,3].  ``check`` is called between chunks of work;
-    what it raises passes through.
+    what it raises passes through.  ``cut``: those of the triangles that have holes.
     """
-    triangle_index = rasterise(points, triangles, camera, check=check).reshape(-1)
+    if cut is None:
+        triangle_index = rasterise(points, triangles, camera, check=check).reshape(-1)
+    else:
+        triangle_index = nearest_uncut(points, triangles, camera, cut, check)
     pixels = np.flatnonzero(triangle_index != NO_TRIANGLE)
     pixels = _within_clip_end(pixels, triangle_index, triangles, points, camera)
     return pixels, triangle_index[pixels]

@@ -88,7 +88,8 @@ class _Seen:
         self._geometry = geometry
         self._camera = pinhole_at(geometry.cameras, index)
         self._points = self._camera.optical_points(geometry.vertices[index])
-        self.pixels, self._triangles = seen_surfaces(self._points, geometry.triangles, self._camera, check)
+        seen = seen_surfaces(self._points, geometry.triangles, self._camera, check, geometry.cut)
+        self.pixels, self._triangles = seen
         self.depth = self._on_surface(self._points)[:, 2]
 
     def moved_to(self, index: int) -> np.ndarray:

@@ -11,13 +11,15 @@ the shot; readers map the file.  The folder belongs to whoever made it, and is r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
 from ..errors import StorageError
-from .geometry import CameraPath, GeometrySequence
+from .cut_outs import CutOuts
+from .geometry import CameraPath, GeometrySequence, Note
 
 VERTICES, GEOMETRY = "vertices.f32", "geometry.npz"
 _CAMERA_ARRAYS = ("camera_from_world", "focal_px", "principal_px", "clip_start", "clip_end")
@@ -100,8 +102,13 @@ class SpoolWriter:
         cameras: CameraPath,
         frames: tuple[int, ...],
         appearance: str = "",
+        notes: tuple[Note, ...] = (),
+        cut: CutOuts | None = None,
     ) -> GeometrySequence:
-        """All frames are there.  ``order`` [N] i64: see `SpooledVertices`.  Raises `StorageError`."""
+        """All frames are there.  ``order`` [N] i64: see `SpooledVertices`; the others: of `GeometrySequence`.
+
+        Raises `StorageError`.
+        """
         try:
             if self._file is not None:
                 self._file.close()
@@ -115,6 +122,8 @@ class SpoolWriter:
                     counts=np.array(self._counts, np.int64),
                     frames=np.array(frames, np.int64),
                     appearance=np.array(appearance),
+                    notes=np.array([astuple(note) for note in notes], np.str_).reshape(-1, 3),
+                    **({} if cut is None else cut.arrays()),
                     size=np.array([cameras.width, cameras.height], np.int64),
                     **{name: getattr(cameras, name) for name in _CAMERA_ARRAYS},
                 )
@@ -148,7 +157,8 @@ def open_spool(folder: Path) -> GeometrySequence:
         width, height = (int(pixels) for pixels in said["size"])
         cameras = CameraPath(**{name: said[name] for name in _CAMERA_ARRAYS}, width=width, height=height)
         vertices = SpooledVertices(folder / VERTICES, said["starts"], said["counts"], said["order"])
+        notes, cut = tuple(Note(*map(str, note)) for note in said["notes"]), CutOuts.from_arrays(said)
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise StorageError(f"The exported geometry in {folder} cannot be read ({error}); start again.") from error
     frames = tuple(int(frame) for frame in said["frames"])
-    return GeometrySequence(said["triangles"], vertices, cameras, frames, str(said["appearance"]))
+    return GeometrySequence(said["triangles"], vertices, cameras, frames, str(said["appearance"]), notes, cut)

@@ -137,7 +137,7 @@ class _Shot:
         for index in frames:
             camera = pinhole_at(geometry.cameras, index)
             points = camera.optical_points(geometry.vertices[index])
-            pixels, seen = seen_surfaces(points, geometry.triangles, camera, check)
+            pixels, seen = seen_surfaces(points, geometry.triangles, camera, check, geometry.cut)
             self._pixels.append(pixels)
             self._triangles.append(seen)
             self._weights.append(corner_weights(pixels, seen, geometry.triangles, points, camera))

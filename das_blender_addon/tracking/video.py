@@ -57,7 +57,7 @@ def render_tracking_video(
         # 1. Which triangle does each pixel see?
         camera = pinhole_at(cameras, index)
         points = first_points if index == 0 else camera.optical_points(geometry.vertices[index])
-        pixels, seen = seen_surfaces(points, geometry.triangles, camera, check)
+        pixels, seen = seen_surfaces(points, geometry.triangles, camera, check, geometry.cut)
         check()
         # 2. Where was that surface point in the first frame?
         place = interpolate_on_surface(pixels, seen, geometry.triangles, points, first_points, camera)

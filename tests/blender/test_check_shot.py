@@ -9,7 +9,7 @@ import pytest
 from das_blender_addon import api, commands
 from das_blender_addon.errors import SceneError
 from das_blender_addon.ui import shot_check
-from tests.support.scenes import add_cube
+from tests.support.scenes import add_cube, link
 
 
 def found(report) -> dict:
@@ -50,6 +50,12 @@ def test_simulation_that_is_not_baked_is_named(shot_scene):
     cloth = add_cube(shot_scene, "Flag")
     cloth.modifiers.new("Cloth", "CLOTH")
     assert "'Flag'" in found(api.check_shot(shot_scene))["scene.unbaked"].words
+
+
+def test_what_renders_and_is_not_tracked_is_named(shot_scene):
+    volume = link(shot_scene, "Smoke", bpy.data.volumes.new("Smoke"))
+    finding = found(api.check_shot(shot_scene))["scene.volume"]
+    assert finding.objects == (volume.name,) and finding.level == "warning" and "no surface" in finding.words
 
 
 @pytest.mark.parametrize("as_json", [True, False])

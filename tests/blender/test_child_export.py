@@ -12,6 +12,7 @@ import pytest
 from das_blender_addon.child.copy import _why
 from das_blender_addon.jobs.sources import source_of
 from das_blender_addon.take import drive
+from tests.blender.test_content import add_hair_curves, add_particle_hair, add_points
 from tests.blender.test_export import make_instancer
 from tests.support.scenes import add_camera, add_cube, add_grid, key, link
 
@@ -121,7 +122,17 @@ def instances(kind):
     return build
 
 
+def hair_and_points(scene):
+    """Strands, children of particle hair and points that turn."""
+    add_hair_curves(scene, 20)
+    scalp, settings = add_particle_hair(scene)
+    settings.child_type, settings.rendered_child_count, settings.child_percent = "INTERPOLATED", 3, 1
+    for shape in (scalp, add_points(scene)):
+        key(shape, "rotation_euler", {1: 0.0, 9: 1.0}, index=2)
+
+
 SHAPES = [
+    hair_and_points,
     *(screw, ocean, subdivision, drivers, shape_keys, armature),
     *(instances(kind) for kind in ("VERTS", "FACES", "nodes", "nodes of a collection", "a collection")),
 ]

@@ -56,3 +56,28 @@ def key(owner, path, values, index=-1):
         else:
             getattr(owner, path)[index] = value
         owner.keyframe_insert(path, index=index, frame=frame)
+
+
+def add_grease_pencil(scene, points, name="Pencil", radius=0.05, colour=(1.0, 1.0, 1.0, 1.0)):
+    """One stroke of Grease Pencil through the world places ``points``, not lit, at its depth."""
+    material = bpy.data.materials.new(name)
+    bpy.data.materials.create_gpencil_data(material)
+    material.grease_pencil.color = colour
+    kinds = getattr(bpy.data, "grease_pencils_v3", bpy.data.grease_pencils)  # since Blender 4.3; the name until 4.5
+    data = kinds.new(name)
+    data.materials.append(material)
+    frame = data.layers.new(name).frames.new(1)
+    if hasattr(frame, "drawing"):
+        frame.drawing.add_strokes([len(points)])
+        for point, place in zip(frame.drawing.strokes[0].points, points, strict=True):
+            point.position, point.radius = place, radius
+    else:
+        stroke = frame.strokes.new()
+        stroke.line_width = int(radius * 2000)  # thousandths of a Blender unit
+        stroke.points.add(len(points))
+        for point, place in zip(stroke.points, points, strict=True):
+            point.co, point.pressure, point.strength = place, 1.0, 1.0
+    pencil = link(scene, name, data)
+    pencil.use_grease_pencil_lights = False
+    pencil.show_in_front = False
+    return pencil

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import SceneError
-from das_blender_addon.shot.findings import ERROR, Finding, ShotReport, findings_of_curves, refusal, sorted_findings
+from das_blender_addon.shot.findings import (
+    ERROR,
+    Finding,
+    ShotReport,
+    findings_of_curves,
+    findings_of_notes,
+    refusal,
+    sorted_findings,
+)
+from das_blender_addon.tracking.geometry import Note
 from das_blender_addon.tracking.shot_curves import ShotCurves
 
 FRAMES = (10, 12, 14)
@@ -21,6 +30,14 @@ def curves(covered=0.9, unseen=0.0, motion=0.01, path=0.3, depth=(1.0, 2.0, 30.0
 
 def codes(found, level=None):
     return [one.code for one in found if level is None or one.level == level]
+
+
+def test_what_is_not_tracked_is_told_object_by_object():
+    notes = (Note("Pane", "glass", "lets light through"), Note("Rust", "alpha", "has a material 'Noise'"))
+    pane, rust = findings_of_notes(notes)
+    assert (pane.code, pane.level, pane.objects, pane.remedy) == ("scene.glass", "note", ("Pane",), "")
+    assert (rust.code, rust.level, rust.words) == ("scene.alpha", "warning", "'Rust' has a material 'Noise'.")
+    assert rust.remedy.startswith("Bake")
 
 
 def test_ordinary_shot_has_notes_only():
