@@ -109,7 +109,8 @@ def export_shot(
         exported = time.perf_counter() - started
         shot = shot_from_geometry(geometry, plan, progress=_part(progress, 1, 2), should_stop=should_stop)
         if shot.geometry is not None:  # it outlives its source
-            shot = replace(shot, geometry=replace(geometry, vertices=np.asarray(geometry.vertices)))
+            changes = None if geometry.changes is None else geometry.changes.in_memory()
+            shot = replace(shot, geometry=replace(geometry, vertices=np.asarray(geometry.vertices), changes=changes))
     return replace(shot, timings={"export": exported, **shot.timings})
 
 

@@ -21,6 +21,8 @@ import time
 import bpy
 import numpy as np
 
+from .guides import guided
+
 LOGGER = logging.getLogger(__name__)
 MAX_DEPTH = 8
 SAMPLED_BYTES = 4 << 20
@@ -89,7 +91,7 @@ def appearance_digest(depsgraph) -> str:
     walk = _Walk(is_evaluated=True)
     walk.add_scene(depsgraph.scene, depsgraph.view_layer)
     for item in depsgraph.ids:
-        if isinstance(item, bpy.types.Object) and not item.hide_render:
+        if isinstance(item, bpy.types.Object) and not item.hide_render and not guided(item):
             walk.add(item)
     return walk.digest()
 

@@ -16,6 +16,7 @@ import bpy
 
 from ..errors import SceneError
 from .camera import active_camera
+from .guides import guides_in
 from .named import render_scene
 from .simulations import unbaked
 
@@ -55,7 +56,7 @@ def walk_in_render(scene, layer: str, frames: Sequence[int], visit: Visit) -> No
         finally:
             engine.frame_set(frame, subframe)
 
-    with _walking_engine(render), _plain_render(scene, camera), _no_new_result():
+    with _walking_engine(render), _plain_render(scene, camera), guides_in(scene), _no_new_result():
         try:
             render_scene(scene, layer=layer)
         except RuntimeError as error:

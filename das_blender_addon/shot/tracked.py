@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..errors import SceneError
+from ..tracking.drawn import DrawnSurfaces
 from ..tracking.framing import Framing
 from ..tracking.geometry import CameraPath, GeometrySequence, TrackingVideo
 from ..tracking.video import render_tracking_video
@@ -208,8 +209,13 @@ def geometry_digest(geometry: GeometrySequence) -> str:
     )
     for array in arrays:
         digest.update(np.ascontiguousarray(array))
+    if geometry.changes is not None:
+        digest.update(np.ascontiguousarray(geometry.changes.epochs))
+        for array in geometry.changes.arrays:
+            digest.update(np.ascontiguousarray(array))
+    surfaces = DrawnSurfaces(geometry)
     for index in range(geometry.num_frames):
-        digest.update(np.ascontiguousarray(geometry.vertices[index]))
+        digest.update(np.ascontiguousarray(surfaces.points(surfaces.at(index), index)))
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import JobCancelled, SettingsError
 from .colours import in_first_frame
+from .drawn import Drawn, DrawnSurfaces
 from .geometry import GeometrySequence
 from .projection import Pinhole, pinhole_at
 from .seen import check_geometry, seen_surfaces
@@ -91,34 +92,48 @@ def _checked(geometry, key_indices, frame_indices) -> tuple[tuple[int, ...], tup
 
 
 def _frames(geometry, keys, wanted, background, check) -> Iterator[FrameCorrespondences]:
-    cameras = geometry.cameras
-    key_points = np.empty((geometry.vertices.shape[1], 3 * len(keys)))
+    cameras, surfaces = geometry.cameras, DrawnSurfaces(geometry)
     views = []
-    for number, key in enumerate(keys):
-        camera = pinhole_at(cameras, key)
-        points = camera.optical_points(geometry.vertices[key])
-        key_points[:, 3 * number : 3 * number + 3] = points
-        views.append(_view(points, geometry, camera, check))
+    for key in keys:
+        camera, surface = pinhole_at(cameras, key), surfaces.at(key)
+        points = camera.optical_points(surfaces.points(surface, key))
+        views.append(_view(points, surface, camera, check))
     shape = cameras.height, cameras.width
     edges = np.stack([outlines(view.inverse_depth.reshape(shape)) for view in views])
+    surface = key_points = None
     for index in wanted:
-        yield _frame(geometry, index, keys, key_points, views, edges, background, check)
+        if surfaces.at(index) is not surface:
+            surface = surfaces.at(index)
+            key_points = _key_points(surfaces, surface, keys, views)
+        camera = pinhole_at(cameras, index)
+        points = camera.optical_points(surfaces.points(surface, index))
+        yield _frame(index, camera, points, surface, keys, key_points, views, edges, background, check)
 
 
-def _view(points, geometry, camera, check) -> FirstView:
+def _key_points(surfaces: DrawnSurfaces, surface: Drawn, keys, views: list[FirstView]) -> np.ndarray:
+    """[N,3·K] f64: where the points of ``surface`` are in the key frames, in the optical spaces of their cameras."""
+    found = None
+    for number, (key, view) in enumerate(zip(keys, views, strict=True)):
+        points = view.camera.optical_points(surfaces.points(surface, key))
+        if found is None:
+            found = np.empty((len(points), 3 * len(keys)))
+        found[:, 3 * number : 3 * number + 3] = points
+    return found
+
+
+def _view(points, surface: Drawn, camera, check) -> FirstView:
     """What the key frame shows, prepared for questions about points."""
-    triangles = geometry.triangles
-    pixels, seen = seen_surfaces(points, triangles, camera, check, geometry.cut)
+    triangles = surface.triangles
+    pixels, seen = seen_surfaces(points, triangles, camera, check, surface.cut)
     depth = interpolate_on_surface(pixels, seen, triangles, points, points, camera)[:, 2]
     return FirstView.of(pixels, depth, triangles[seen], points, camera)
 
 
-def _frame(geometry, index, keys, key_points, views, edges, background, check) -> FrameCorrespondences:
-    cameras, triangles = geometry.cameras, geometry.triangles
-    height, width = cameras.height, cameras.width
-    camera = pinhole_at(cameras, index)
-    points = camera.optical_points(geometry.vertices[index])
-    pixels, seen = seen_surfaces(points, triangles, camera, check, geometry.cut)
+def _frame(
+    index, camera, points, surface, keys, key_points, views, edges, background, check
+) -> FrameCorrespondences:
+    triangles, height, width = surface.triangles, camera.height, camera.width
+    pixels, seen = seen_surfaces(points, triangles, camera, check, surface.cut)
     check()
     xy = np.full((len(keys), height * width, 2), np.nan, dtype=np.float32)
     visible = np.zeros((len(keys), height * width), dtype=bool)

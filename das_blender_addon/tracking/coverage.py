@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import JobCancelled
+from .drawn import Drawn, DrawnSurfaces
 from .geometry import GeometrySequence
 from .projection import Pinhole, pinhole_at
 from .seen import seen_surfaces
@@ -30,8 +31,10 @@ def coverage(
             raise JobCancelled("The take was cancelled.")
 
     camera = pinhole_at(geometry.cameras, index)
-    points = camera.optical_points(geometry.vertices[index])
-    centres = _covered(points, geometry, camera, check)
+    surfaces = DrawnSurfaces(geometry)
+    surface = surfaces.at(index)
+    points = camera.optical_points(surfaces.points(surface, index))
+    centres = _covered(points, surface, camera, check)
     whole = np.where(centres, np.uint8(255), np.uint8(0))
     if not smooth:
         return whole
@@ -43,7 +46,7 @@ def coverage(
     counted = np.zeros((part.height, part.width), np.uint16)
     for x, y in SAMPLES:
         shift = (camera.principal_px[0] - columns.start - x, camera.principal_px[1] - rows.start - y)
-        counted += _covered(points, geometry, replace(part, principal_px=shift), check)
+        counted += _covered(points, surface, replace(part, principal_px=shift), check)
     whole[box] = (counted * 255 + len(SAMPLES) // 2) // len(SAMPLES)
     return whole
 
@@ -82,8 +85,8 @@ def _eroded(whole: np.ndarray) -> np.ndarray:
     return eroded
 
 
-def _covered(points, geometry, camera: Pinhole, check) -> np.ndarray:
-    pixels, _ = seen_surfaces(points, geometry.triangles, camera, check, geometry.cut)
+def _covered(points, surface: Drawn, camera: Pinhole, check) -> np.ndarray:
+    pixels, _ = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
     found = np.zeros(camera.width * camera.height, bool)
     found[pixels] = True
     return found.reshape(camera.height, camera.width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .drawn import DrawnSurfaces
 from .geometry import GeometrySequence
 from .projection import pinhole_at
 from .seen import seen_surfaces
@@ -16,8 +17,10 @@ def depth(geometry: GeometrySequence, index: int) -> np.ndarray:
     sees no surface.
     """
     camera = pinhole_at(geometry.cameras, index)
-    points = camera.optical_points(geometry.vertices[index])
-    pixels, seen = seen_surfaces(points, geometry.triangles, camera, cut=geometry.cut)
+    surfaces = DrawnSurfaces(geometry)
+    surface = surfaces.at(index)
+    points = camera.optical_points(surfaces.points(surface, index))
+    pixels, seen = seen_surfaces(points, surface.triangles, camera, cut=surface.cut)
     found = np.full(camera.height * camera.width, np.inf, np.float32)
-    found[pixels] = interpolate_on_surface(pixels, seen, geometry.triangles, points, points[:, 2:], camera)[:, 0]
+    found[pixels] = interpolate_on_surface(pixels, seen, surface.triangles, points, points[:, 2:], camera)[:, 0]
     return found.reshape(camera.height, camera.width)

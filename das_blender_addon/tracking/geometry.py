@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .changes import Changes
 from .cut_outs import CutOuts
 
 
@@ -62,6 +63,8 @@ class GeometrySequence:
     ``frames``: the T Blender frame numbers, increasing; the first is the first frame.  ``appearance``: digest of what
     else decides how the first frame looks, "" where nobody asked.  ``notes``: what renders and is not tracked, or not
     as it renders.  ``cut``: the triangles that have holes, None where none has.
+    ``changes``: which vertices and triangles belong to meshes whose topology changes, None where none does; such
+    vertices are NaN outside their epoch's life, and `drawn.DrawnSurfaces` follows them beyond it.
     """
 
     triangles: np.ndarray
@@ -71,6 +74,7 @@ class GeometrySequence:
     appearance: str = ""
     notes: tuple[Note, ...] = ()
     cut: CutOuts | None = None
+    changes: Changes | None = None
 
     @property
     def num_frames(self) -> int:

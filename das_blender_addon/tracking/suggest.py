@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import JobCancelled, SettingsError
 from .correspondences import shows_sky, sky_directions
+from .drawn import DrawnSurfaces
 from .geometry import CameraPath, GeometrySequence
 from .projection import Pinhole, pinhole_at
 from .seen import check_geometry, seen_surfaces
@@ -132,15 +133,17 @@ class _Shot:
 
     def __init__(self, geometry: GeometrySequence, frames: list[int], check: Callable[[], None]):
         self.geometry, self.frames, self._check = geometry, frames, check
+        self._surfaces = DrawnSurfaces(geometry)
         self._pixels, self._triangles, self._weights = [], [], []
         self._sky = []
         for index in frames:
             camera = pinhole_at(geometry.cameras, index)
-            points = camera.optical_points(geometry.vertices[index])
-            pixels, seen = seen_surfaces(points, geometry.triangles, camera, check, geometry.cut)
+            surface = self._surfaces.at(index)
+            points = camera.optical_points(self._surfaces.points(surface, index))
+            pixels, seen = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
             self._pixels.append(pixels)
-            self._triangles.append(seen)
-            self._weights.append(corner_weights(pixels, seen, geometry.triangles, points, camera))
+            self._triangles.append(surface.triangles[seen])
+            self._weights.append(corner_weights(pixels, seen, surface.triangles, points, camera))
             bare = np.ones(camera.width * camera.height, dtype=bool)
             bare[pixels] = False
             self._sky.append(np.flatnonzero(bare))
@@ -154,15 +157,20 @@ class _Shot:
         self._check()
         geometry, place = self.geometry, self.frames.index(key)
         camera = pinhole_at(geometry.cameras, key)
-        points = camera.optical_points(geometry.vertices[key])
-        pixels, triangle = self._pixels[place], self._triangles[place]
-        depth = interpolate_on_surface(pixels, triangle, geometry.triangles, points, points, camera)[:, 2]
-        view = FirstView.of(pixels, depth, geometry.triangles[triangle], points, camera)
+        surfaces, surface = self._surfaces, self._surfaces.at(key)
+        points = camera.optical_points(surfaces.points(surface, key))
+        pixels, triangles = self._pixels[place], self._triangles[place]
+        own = np.arange(len(triangles))
+        depth = interpolate_on_surface(pixels, own, triangles, points, points, camera)[:, 2]
+        view = FirstView.of(pixels, depth, triangles, points, camera)
         parts = []
         for index, seen, weights, sky in zip(self.frames, self._triangles, self._weights, self._sky, strict=True):
+            if surfaces.at(index) is not surface:
+                surface = surfaces.at(index)
+                points = camera.optical_points(surfaces.points(surface, key))
             for start in range(0, len(seen), _POINTS_PER_PIECE):
                 piece = slice(start, start + _POINTS_PER_PIECE)
-                corners = geometry.triangles.take(seen[piece], axis=0).T
+                corners = seen[piece].T
                 there = [points.take(corner, axis=0) * weight[:, None]
                          for corner, weight in zip(corners, weights[:, piece], strict=True)]
                 there = there[0] + there[1] + there[2]

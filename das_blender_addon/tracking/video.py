@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import JobCancelled, SceneError
 from .colours import inverse_depth_range as measure_inverse_depth_range
 from .colours import tracking_colours
+from .drawn import DrawnSurfaces
 from .geometry import GeometrySequence, TrackingVideo
 from .projection import pinhole_at
 from .seen import check_geometry, seen_surfaces
@@ -50,20 +51,23 @@ def render_tracking_video(
     first_frame_visible = np.zeros((num_frames, height, width), dtype=bool)
 
     first_camera = pinhole_at(cameras, 0)
-    first_points = first_camera.optical_points(geometry.vertices[0])
-    first_view = None
+    surfaces = DrawnSurfaces(geometry)
+    surface = first_points = first_view = None
     depth_range = inverse_depth_range
     for index in range(num_frames):
         # 1. Which triangle does each pixel see?
         camera = pinhole_at(cameras, index)
-        points = first_points if index == 0 else camera.optical_points(geometry.vertices[index])
-        pixels, seen = seen_surfaces(points, geometry.triangles, camera, check, geometry.cut)
+        if surfaces.at(index) is not surface:
+            surface = surfaces.at(index)
+            first_points = first_camera.optical_points(surfaces.points(surface, 0))
+        points = first_points if index == 0 else camera.optical_points(surfaces.points(surface, index))
+        pixels, seen = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
         check()
         # 2. Where was that surface point in the first frame?
-        place = interpolate_on_surface(pixels, seen, geometry.triangles, points, first_points, camera)
+        place = interpolate_on_surface(pixels, seen, surface.triangles, points, first_points, camera)
         xy, depth = first_camera.project(place), place[:, 2]
         if first_view is None:
-            first_view = FirstView.of(pixels, depth, geometry.triangles[seen], first_points, first_camera)
+            first_view = FirstView.of(pixels, depth, surface.triangles[seen], first_points, first_camera)
             if depth_range is None:
                 if not pixels.size:
                     raise SceneError(

@@ -293,13 +293,6 @@ def test_too_long_shot_names_the_limit(shot):
     assert_render_fails(shot, "10000 at most")
 
 
-def test_changing_topology_names_the_object(shot):
-    cube = bpy.data.objects["Cube"]
-    build = cube.modifiers.new("Build", "BUILD")
-    build.frame_start, build.frame_duration = 1, 8
-    assert_render_fails(shot, "Cube")
-
-
 def test_stereoscopy_is_refused(shot):
     shot.render.use_multiview = True
     assert_render_fails(shot, "Stereoscopy")

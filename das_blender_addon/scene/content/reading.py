@@ -14,7 +14,7 @@ from .hair import hair_systems, read_curves, read_particle_hair
 from .points import Domes, Groups, read_points
 from .ribbons import Ribbons
 from .shape import Shape
-from .surfaces import Looks
+from .surfaces import Look, Looks
 
 KINDS = ("CURVES", "POINTCLOUD")
 """Types of objects that are read here; hair of particles comes with objects of any type."""
@@ -93,9 +93,11 @@ class Contents:
         """Whether no material of the mesh ``data`` of the object ``shape`` is a surface."""
         return self.looks.is_nothing(shape, data, self._layer)
 
-    def appears(self, key: tuple, shape, data) -> None:
-        """The mesh ``data`` of the object ``shape``, which is triangulated, has the instance ``key``."""
-        self.looks.add(key, shape, data, self._layer)
+    def look(self, name: tuple[str, str, str], shape, mesh) -> Look | None:
+        """What the materials leave of the ``mesh`` (of `instances`) of the object ``shape``, whose instances are called
+        ``name``; None for all of it.
+        """
+        return self.looks.of(name, shape, mesh, self._layer)
 
     def _note(self, name: str, code: str, words: str) -> None:
         self._notes.add(Note(name, code, words))

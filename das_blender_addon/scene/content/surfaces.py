@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,7 @@ class Looks:
         self._seen: dict[str, Seen] = {}
         self._animated: set[str] = set()
         self._numbers: dict[tuple, int | None] = {}
-        self._looks: dict[tuple, Look] = {}
+        self._looks: dict[tuple, Look | None] = {}
         self.pictures: list[AlphaPicture] = []
 
     def is_nothing(self, shape, data, layer) -> bool:
@@ -60,12 +61,21 @@ class Looks:
         self._note(shape.name, *_NO_SURFACE[seen[0].is_volume])
         return True
 
-    def add(self, key: tuple, shape, data, layer) -> None:
-        """The instance ``key`` of the object ``shape`` appears, with the mesh ``data``, whose triangles are known."""
-        materials = _materials(shape, data, layer)
+    def of(self, name: tuple[str, str, str], shape, mesh, layer) -> Look | None:
+        """What is left of the ``mesh`` (of `instances`) of the object ``shape``, whose instances are called ``name``,
+        as it was when it had this topology first; None for all of it.
+        """
+        materials = _materials(shape, mesh.data, layer)
         seen = [self._read(material) for material in materials]
         if all(one == Seen(Alpha()) for one in seen):
-            return
+            return None
+        key = (name, mesh.topology.num_vertices, mesh.topology.num_faces, zlib.crc32(mesh.topology.corners))
+        if key not in self._looks:
+            mesh.triangles()
+            self._looks[key] = self._look(shape, mesh.data, materials, seen)
+        return self._looks[key]
+
+    def _look(self, shape, data, materials: list, seen: list[Seen]) -> Look | None:
         index = np.zeros(len(data.loop_triangles), np.int32)
         if len(materials) > 1:
             data.loop_triangles.foreach_get("material_index", index)
@@ -85,20 +95,24 @@ class Looks:
                 cut.append(places)
                 picture.append(np.full(len(places), found[0], np.int32))
                 uv.append(found[1][kept[places]])
-        if cut or len(kept) < len(index):
-            self._looks[key] = Look(
-                len(index),
-                kept,
-                np.concatenate([np.zeros(0, np.int64), *cut]),
-                np.concatenate([np.zeros(0, np.int32), *picture]),
-                np.concatenate([np.zeros((0, 3, 2), np.float32), *uv]),
-            )
+        if not cut and len(kept) == len(index):
+            return None
+        return Look(
+            len(index),
+            kept,
+            np.concatenate([np.zeros(0, np.int64), *cut]),
+            np.concatenate([np.zeros(0, np.int32), *picture]),
+            np.concatenate([np.zeros((0, 3, 2), np.float32), *uv]),
+        )
 
-    def applied(self, keys: list[tuple], triangles: list[np.ndarray]) -> tuple[list[np.ndarray], CutOuts | None]:
-        """Of the ``triangles`` [M,3] of each of the instances ``keys``, those that are seen; and which are cut out."""
+    def applied(
+        self, looks: list[Look | None], triangles: list[np.ndarray]
+    ) -> tuple[list[np.ndarray], CutOuts | None]:
+        """Of the ``triangles`` [M,3] of each of some instances with these ``looks``, those that are seen; and which are
+        cut out.
+        """
         left, first, cut = [], 0, []
-        for key, own in zip(keys, triangles, strict=True):
-            look = self._looks.get(key)
+        for look, own in zip(looks, triangles, strict=True):
             if look is not None and look.num_triangles == len(own):
                 own = own[look.kept]
                 if len(look.cut):

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is drawn in a frame, and where the points of that surface were in any other frame.
+
+Where no topology changes, every frame draws the same triangles, and a point's place in another frame is that of its
+vertices there.  Where one does, a frame draws the epochs that live in it, and their points are followed along the links
+(`changes`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import changes as at
+from .changes import NONE, combined
+from .cut_outs import CutOuts
+from .geometry import GeometrySequence
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The surface of one frame: ``triangles`` [M,3] i32 over its points; ``cut``: those of them that have holes, None
+    where none has; ``epochs``: those that it draws.
+    """
+
+    triangles: np.ndarray
+    cut: CutOuts | None = None
+    epochs: tuple[int, ...] = ()
+
+
+class DrawnSurfaces:
+    """The surfaces of a shot's frames; equal ones are one object.  Cheapest when asked for frame after frame."""
+
+    def __init__(self, geometry: GeometrySequence):
+        self._geometry, self._changes = geometry, geometry.changes
+        self._last: Drawn | None = None
+        self._followed: dict[tuple[int, int], np.ndarray] = {}
+        if self._changes is None:
+            self._last = Drawn(geometry.triangles, geometry.cut)
+        else:
+            self._find_constant()
+
+    def at(self, index: int) -> Drawn:
+        """What the frame ``index`` (0-based) draws."""
+        if self._changes is None:
+            return self._last
+        frame, epochs = self._geometry.frames[index], self._changes.epochs
+        alive = (epochs[:, at.FIRST] <= frame) & (frame <= epochs[:, at.LAST])
+        numbers = tuple(np.flatnonzero(alive).tolist())
+        if self._last is None or self._last.epochs != numbers:
+            self._last = Drawn(*self._triangles(numbers), numbers)
+        return self._last
+
+    def points(self, surface: Drawn, index: int) -> np.ndarray:
+        """[N,3] f32, world: where the points of ``surface`` were, are or will be in the frame ``index`` (0-based); NaN
+        for those that were not there.
+        """
+        if self._changes is None:
+            return self._geometry.vertices[index]
+        parts = [_rows(self._geometry.vertices, index, self._constant)]
+        parts += [self._points_of(number, index, surface) for number in surface.epochs]
+        return np.concatenate(parts)
+
+    def _find_constant(self) -> None:
+        """Vertices and triangles that no epoch has."""
+        geometry, epochs = self._geometry, self._changes.epochs
+        vertices = np.ones(geometry.vertices.shape[1], bool)
+        triangles = np.ones(len(geometry.triangles), bool)
+        for epoch in epochs:
+            vertices[epoch[at.START] : epoch[at.START] + epoch[at.COUNT]] = False
+            triangles[epoch[at.TRIANGLES] : epoch[at.TRIANGLES] + epoch[at.NUM_TRIANGLES]] = False
+        self._constant = np.flatnonzero(vertices)
+        places = np.cumsum(vertices, dtype=np.int32) - np.int32(1)
+        self._constant_triangles = places[geometry.triangles[triangles]]
+        self._constant_numbers = np.flatnonzero(triangles)
+
+    def _triangles(self, numbers: tuple[int, ...]) -> tuple[np.ndarray, CutOuts | None]:
+        """Triangles of the constant meshes and of the epochs ``numbers``, and those that have holes."""
+        parts, offset, of_shot = [self._constant_triangles], len(self._constant), [self._constant_numbers]
+        for number in numbers:
+            epoch = self._changes.epochs[number]
+            if epoch[at.FINE] == NONE:
+                first, start, count = (int(epoch[column]) for column in (at.TRIANGLES, at.START, at.COUNT))
+                own = self._geometry.triangles[first : first + epoch[at.NUM_TRIANGLES]] - np.int32(start)
+                of_shot.append(np.arange(first, first + len(own)))
+            else:
+                of_shot.append(np.full(len(self._changes.arrays[epoch[at.FINE]]), NONE))
+                own, count = self._changes.arrays[epoch[at.FINE]], len(self._changes.arrays[epoch[at.FINE] + 1])
+            parts.append(own + np.int32(offset))
+            offset += count
+        return np.concatenate(parts), self._cut(np.concatenate(of_shot))
+
+    def _cut(self, of_shot: np.ndarray) -> CutOuts | None:
+        """The triangles with holes among those that are number ``of_shot`` [M] of the shot, `NONE` for none of it."""
+        cut = self._geometry.cut
+        if cut is None:
+            return None
+        places = np.full(len(self._geometry.triangles) + 1, NONE)
+        places[of_shot] = np.arange(len(of_shot))
+        places = places[cut.triangles]
+        order = np.argsort(places)
+        order = order[places[order] != NONE]
+        return CutOuts(places[order].astype(np.int32), cut.uv[order], cut.picture[order], cut.pictures)
+
+    def _points_of(self, number: int, index: int, surface: Drawn) -> np.ndarray:
+        """[n,3] f32: the points of the epoch ``number``, which ``surface`` draws, in the frame ``index``."""
+        epochs, arrays, frame = self._changes.epochs, self._changes.arrays, self._geometry.frames[index]
+        links, known = [], None
+        while known is None:
+            epoch = epochs[number]
+            known = self._followed.get((number, index))
+            if known is not None:
+                break
+            if frame < epoch[at.FIRST]:
+                link, other = at.LINK_BEFORE, at.BEFORE
+            elif frame > epoch[at.LAST]:
+                link, other = at.LINK_AFTER, at.AFTER
+            else:
+                known = self._own_points(epoch, index)
+                break
+            if epoch[link] == NONE or epoch[other] == NONE:
+                known = np.full((self._num_points(epoch), 3), np.nan, np.float32)
+                break
+            links.append((number, int(epoch[link])))
+            number = int(epoch[other])
+        for _, link in reversed(links):
+            known = combined(known, arrays[link], arrays[link + 1])
+        if links:
+            drawn = set(surface.epochs)
+            for key in [key for key in self._followed if key[1] == index and key[0] not in drawn]:
+                del self._followed[key]
+            self._followed[links[0][0], index] = known
+        return known
+
+    def _own_points(self, epoch: np.ndarray, index: int) -> np.ndarray:
+        ids = np.arange(epoch[at.START], epoch[at.START] + epoch[at.COUNT])
+        vertices = _rows(self._geometry.vertices, index, ids)
+        if epoch[at.FINE] == NONE:
+            return vertices
+        arrays, fine = self._changes.arrays, int(epoch[at.FINE])
+        return combined(vertices, arrays[fine + 1], arrays[fine + 2])
+
+    def _num_points(self, epoch: np.ndarray) -> int:
+        if epoch[at.FINE] == NONE:
+            return int(epoch[at.COUNT])
+        return len(self._changes.arrays[epoch[at.FINE] + 1])
+
+
+def _rows(vertices, index: int, ids: np.ndarray) -> np.ndarray:
+    """[n,3] f32: the vertices ``ids`` [n] of the frame ``index``."""
+    return vertices[index][ids] if isinstance(vertices, np.ndarray) else vertices.rows(index, ids)
