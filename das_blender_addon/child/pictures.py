@@ -125,7 +125,9 @@ def placed_camera(scene, original, view: dict):
     now = original.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
     lens = original.data.copy()
     lens.animation_data_clear()
-    lens.type = "PERSP"
+    lens.type = "PERSP" if view["ortho_scale"] is None else "ORTHO"
+    if view["ortho_scale"] is not None:
+        lens.ortho_scale = view["ortho_scale"]
     lens.lens, lens.clip_start, lens.clip_end = now.lens, now.clip_start, now.clip_end
     lens.dof.focus_distance, lens.dof.aperture_fstop = now.dof.focus_distance, now.dof.aperture_fstop
     lens.sensor_fit = "HORIZONTAL"

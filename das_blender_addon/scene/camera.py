@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Blender camera ⇄ pinhole camera, in both directions.
+"""Blender camera ⇄ pinhole or orthographic camera, in both directions.
 
 `camera_from_blender` reads a camera, `blender_camera_values` says how to set one up so that Blender's own engines see
 exactly what a pinhole camera sees (the overscanned view of the first frame).
@@ -16,6 +16,8 @@ from ..errors import SceneError
 from ..tracking.geometry import CameraPath
 
 NO_FRAME = -(10**9)
+NORMAL_LENS = 50.0 / 36.0
+"""Virtual distance of an orthographic camera in widths of its picture: a 50 mm lens on 36 mm of film sees as much."""
 FLAT = 1e-6
 """A camera whose axes span less than this volume has lost a direction; 1 is a camera that is only turned."""
 
@@ -63,21 +65,21 @@ def active_camera(scene, frame: int):
 def camera_from_blender(
     camera, width: int, height: int, *, aspect: tuple[float, float] = (1.0, 1.0), frame: int | None = None
 ) -> CameraPath:
-    """One pinhole camera (a `CameraPath` of T = 1) from an evaluated Blender camera object.
+    """One camera (a `CameraPath` of T = 1) from an evaluated Blender camera object.
 
     ``width``, ``height``: the picture, pixels.  ``aspect``: (x, y) shape of a pixel.  Handles lens shift, sensor fit
     and pixel aspect as ``BKE_camera_params_compute_viewplane`` does; the camera's scale has no effect, as in Blender.
 
-    Raises `SceneError` naming the camera and its type for anything but a perspective camera.
+    Raises `SceneError` naming the camera and its type for anything but a perspective or an orthographic camera.
     """
     at_frame = "" if frame is None else f" at frame {frame}"
     if camera.type != "CAMERA":
         raise SceneError(f"The scene's camera {camera.name!r} is a {camera.type} object{at_frame}; use a camera.")
     lens = camera.data
-    if lens.type != "PERSP":
+    if lens.type not in ("PERSP", "ORTHO"):
         raise SceneError(
-            f"The camera {camera.name!r} is of type {lens.type}{at_frame}; only perspective cameras can be tracked: "
-            "set its type to Perspective."
+            f"The camera {camera.name!r} is of type {lens.type}{at_frame}; only perspective and orthographic cameras "
+            "can be tracked: set its type to one of these."
         )
     world_from_camera = np.array(camera.matrix_world.normalized(), dtype=np.float64)
     if not np.isfinite(world_from_camera).all() or abs(np.linalg.det(world_from_camera)) < FLAT:
@@ -93,7 +95,10 @@ def camera_from_blender(
         sensor = lens.sensor_height
     # Pixels across the sensor, counted in widths of a pixel.
     across = width if fit == "HORIZONTAL" else ratio * height
-    focal_x = lens.lens / sensor * across
+    focal_x, distance = lens.lens / sensor * across, None
+    if lens.type == "ORTHO":
+        focal_x = across / lens.ortho_scale
+        distance = np.array([NORMAL_LENS * width / focal_x])
     return CameraPath(
         camera_from_world=np.linalg.inv(world_from_camera)[None],
         focal_px=np.array([[focal_x, focal_x / ratio]]),
@@ -102,6 +107,7 @@ def camera_from_blender(
         clip_end=np.array([lens.clip_end], dtype=np.float64),
         width=width,
         height=height,
+        virtual_distance=distance,
     )
 
 
@@ -119,6 +125,7 @@ def join_cameras(cameras: Sequence[CameraPath]) -> CameraPath:
     """Paths of the same picture size, one after the other, as one path."""
     if len({(camera.width, camera.height) for camera in cameras}) != 1:
         raise SceneError("The cameras of a shot must share one picture size.")
+    distances = [camera.virtual_distance for camera in cameras]
     return CameraPath(
         camera_from_world=np.concatenate([camera.camera_from_world for camera in cameras]),
         focal_px=np.concatenate([camera.focal_px for camera in cameras]),
@@ -127,15 +134,19 @@ def join_cameras(cameras: Sequence[CameraPath]) -> CameraPath:
         clip_end=np.concatenate([camera.clip_end for camera in cameras]),
         width=cameras[0].width,
         height=cameras[0].height,
+        virtual_distance=np.concatenate([np.zeros(1) if one is None else one for one in distances])
+        if any(one is not None for one in distances)
+        else None,
     )
 
 
 @dataclass(frozen=True)
 class BlenderCameraValues:
-    """What to set on a Blender camera and its scene's render so that they see what a pinhole camera sees.
+    """What to set on a Blender camera and its scene's render so that they see what a camera of ours sees.
 
     ``matrix_world`` [4][4]: rows.  ``sensor_width``: mm, with ``sensor_fit`` HORIZONTAL; the lens keeps its length, so
     depth of field stays as it was.  ``pixel_aspect``: (x, y) of the render.  ``width``, ``height``: the render, pixels.
+    ``ortho_scale``: Blender units across the picture, None for a perspective camera.
     """
 
     matrix_world: list[list[float]]
@@ -145,12 +156,14 @@ class BlenderCameraValues:
     pixel_aspect: tuple[float, float]
     width: int
     height: int
+    ortho_scale: float | None = None
 
 
 def blender_camera_values(cameras: CameraPath, index: int, lens_mm: float) -> BlenderCameraValues:
     """The inverse of `camera_from_blender` for camera ``index`` of ``cameras`` and a lens of ``lens_mm`` mm."""
     focal_x, focal_y = (float(value) for value in cameras.focal_px[index])
     principal_x, principal_y = (float(value) for value in cameras.principal_px[index])
+    is_orthographic = cameras.virtual_distance is not None and cameras.virtual_distance[index] > 0.0
     ratio = focal_x / focal_y
     if abs(ratio - 1.0) < 1e-6:
         ratio = 1.0
@@ -162,4 +175,5 @@ def blender_camera_values(cameras: CameraPath, index: int, lens_mm: float) -> Bl
         pixel_aspect=(1.0, ratio) if ratio >= 1.0 else (1.0 / ratio, 1.0),
         width=cameras.width,
         height=cameras.height,
+        ortho_scale=cameras.width / focal_x if is_orthographic else None,
     )

@@ -164,6 +164,7 @@ def part_of_cameras(cameras: CameraPath, indices: Sequence[int]) -> CameraPath:
         principal_px=cameras.principal_px[chosen],
         clip_start=cameras.clip_start[chosen],
         clip_end=cameras.clip_end[chosen],
+        virtual_distance=None if cameras.virtual_distance is None else cameras.virtual_distance[chosen],
     )
 
 
@@ -206,6 +207,7 @@ def geometry_digest(geometry: GeometrySequence) -> str:
         cameras.clip_start,
         cameras.clip_end,
         *(geometry.cut.arrays().values() if geometry.cut is not None else ()),
+        *(() if cameras.virtual_distance is None else (cameras.virtual_distance,)),
     )
     for array in arrays:
         digest.update(np.ascontiguousarray(array))
@@ -236,6 +238,7 @@ def first_frame_digest(geometry: GeometrySequence) -> str:
         cameras.principal_px[0],
         cameras.clip_start[:1],
         cameras.clip_end[:1],
+        *(() if cameras.virtual_distance is None or not cameras.virtual_distance[0] else cameras.virtual_distance[:1]),
     ):
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()

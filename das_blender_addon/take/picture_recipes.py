@@ -189,6 +189,7 @@ def picture_order(view: PictureView, cameras: CameraPath) -> PictureOrder:
         camera={
             "matrix_world": values.matrix_world,
             "sensor_width_per_lens": values.sensor_width,
+            "ortho_scale": values.ortho_scale,
             "shift": [values.shift_x, values.shift_y],
         },
     )

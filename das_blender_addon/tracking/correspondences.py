@@ -25,6 +25,8 @@ from .surface import interpolate_on_surface
 from .visibility import SAME_SURFACE_SHARE, FirstView
 
 _PIXELS_PER_PIECE = 1 << 16
+#: Cosine of the angle up to which two orthographic cameras look in one direction: a hundredth of a degree.
+SAME_DIRECTION = 1.0 - 1.5e-8
 
 
 @dataclass(frozen=True)
@@ -192,14 +194,23 @@ def _follow_sky(pixels: np.ndarray, camera: Pinhole, views: list[FirstView], xy,
     for start in range(0, len(pixels), _PIXELS_PER_PIECE):
         piece = pixels[start : start + _PIXELS_PER_PIECE]
         for number, view in enumerate(views):
-            found = view.camera.project(sky_directions(piece, camera, view.camera))
+            found = sky_places(piece, camera, view.camera)
             xy[number, piece] = found
             visible[number, piece] = shows_sky(view, found)
 
 
-def sky_directions(pixels: np.ndarray, camera: Pinhole, other: Pinhole) -> np.ndarray:
-    """[P,3] f64: the directions in which ``camera`` sees its flat ``pixels`` [P], in the optical space of ``other``."""
+def sky_places(pixels: np.ndarray, camera: Pinhole, other: Pinhole) -> np.ndarray:
+    """[P,2] f64: where ``other`` sees the sky that ``camera`` sees at its flat ``pixels`` [P]; NaN for nowhere.
+
+    An orthographic camera sees one direction of the sky everywhere: the same as another one that looks there, at the
+    same place.
+    """
     row, column = np.divmod(pixels, camera.width)
+    turn = other.optical_from_world[:3, :3] @ camera.optical_from_world[:3, :3].T
+    if other.is_orthographic:
+        if camera.is_orthographic and turn[2, 2] > SAME_DIRECTION:
+            return np.stack([column + 0.5, row + 0.5], axis=1)
+        return np.full((len(pixels), 2), np.nan)
     rays = np.stack(
         [
             (column + 0.5 - camera.principal_px[0]) / camera.focal_px[0],
@@ -207,7 +218,9 @@ def sky_directions(pixels: np.ndarray, camera: Pinhole, other: Pinhole) -> np.nd
             np.ones(len(pixels)),
         ]
     )
-    return (other.optical_from_world[:3, :3] @ camera.optical_from_world[:3, :3].T @ rays).T
+    if camera.is_orthographic:
+        rays[:2] = 0.0
+    return other.project((turn @ rays).T)
 
 
 def shows_sky(view: FirstView, xy: np.ndarray) -> np.ndarray:

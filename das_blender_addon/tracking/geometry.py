@@ -13,7 +13,7 @@ from .cut_outs import CutOuts
 
 @dataclass(frozen=True)
 class CameraPath:
-    """T pinhole cameras that see a shot, one per frame, all with the same picture size.
+    """T cameras that see a shot, one per frame, all with the same picture size: pinholes, or orthographic ones.
 
     ``camera_from_world`` [T,4,4] f64: world (Blender units, +Z up) to camera (+X right, +Y up, looks along −Z),
     no scale.
@@ -22,6 +22,9 @@ class CameraPath:
     ``x = principal_x + focal_x · X / d``, ``y = principal_y − focal_y · Y / d``; pixel centres lie at +0.5.
     ``clip_start``, ``clip_end`` [T] f64, Blender units: nothing nearer and nothing farther is drawn.  ``width``,
     ``height``: pixels.
+    ``virtual_distance`` [T] f64, Blender units: 0 for a pinhole; else the camera is orthographic, ``focal_px`` is
+    pixels per Blender unit (``x = principal_x + focal_x · X``), and its depths count from a point so far behind it.
+    None: all are pinholes.
     """
 
     camera_from_world: np.ndarray
@@ -31,6 +34,7 @@ class CameraPath:
     clip_end: np.ndarray
     width: int
     height: int
+    virtual_distance: np.ndarray | None = None
 
     @property
     def num_frames(self) -> int:

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One frame's pinhole camera: world points → optical space → pixels, and back to the ray of a pixel.
+"""One frame's camera: world points → optical space → pixels, and back to the ray of a pixel.
 
 Optical space is camera space turned so that all three axes follow the picture: +X right, +Y *down*, +Z forward, so that
 Z is the depth (positive in front) and ``pixel = principal + focal · (X, Y) / Z`` needs no sign.
+
+The rays of an orthographic camera are parallel, ``pixel = principal + focal · (X, Y)``.  Its depths count from a point
+behind it, at a virtual distance from where a normal lens would see as much, so that 1 / depth means the same for both.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ _OPTICAL_FROM_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class Pinhole:
-    """One pinhole camera.
+    """One pinhole camera, or an orthographic one.
 
     ``optical_from_world`` [4,4] f64; ``focal_px`` and ``principal_px`` (x, y) pixels; ``clip_start`` and ``clip_end``
-    Blender units of depth; ``width``, ``height`` pixels.
+    Blender units of depth; ``width``, ``height`` pixels.  ``virtual_distance``: 0 for a pinhole; else the rays are
+    parallel, ``focal_px`` is pixels per Blender unit, and depths count from so many units behind the camera.
     """
 
     optical_from_world: np.ndarray
@@ -34,6 +38,11 @@ class Pinhole:
     width: int
     height: int
     clip_end: float = np.inf
+    virtual_distance: float = 0.0
+
+    @property
+    def is_orthographic(self) -> bool:
+        return self.virtual_distance > 0.0
 
     def optical_points(self, points: np.ndarray) -> np.ndarray:
         """World ``points`` [N,3] f32/f64 → optical space [N,3] f64.  Non-finite points stay non-finite."""
@@ -45,20 +54,25 @@ class Pinhole:
         xy = np.empty((2, len(points)))
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             depth = points[:, 2]
-            inverse_depth = np.where(depth > 0.0, 1.0 / depth, np.nan)
+            scale = 1.0 if self.is_orthographic else 1.0 / depth
+            scale = np.where(depth > self.virtual_distance, scale, np.nan)
             for axis in (0, 1):
-                xy[axis] = self.principal_px[axis] + self.focal_px[axis] * points[:, axis] * inverse_depth
+                xy[axis] = self.principal_px[axis] + self.focal_px[axis] * points[:, axis] * scale
         return xy.T
 
 
 def pinhole_at(cameras: CameraPath, index: int) -> Pinhole:
     """The camera of frame ``index`` (0-based, not a Blender frame number) of a path."""
+    distance = 0.0 if cameras.virtual_distance is None else float(cameras.virtual_distance[index])
+    optical_from_world = _OPTICAL_FROM_CAMERA @ np.asarray(cameras.camera_from_world[index], dtype=np.float64)
+    optical_from_world[2, 3] += distance
     return Pinhole(
-        optical_from_world=_OPTICAL_FROM_CAMERA @ np.asarray(cameras.camera_from_world[index], dtype=np.float64),
+        optical_from_world=optical_from_world,
         focal_px=(float(cameras.focal_px[index, 0]), float(cameras.focal_px[index, 1])),
         principal_px=(float(cameras.principal_px[index, 0]), float(cameras.principal_px[index, 1])),
-        clip_start=max(float(cameras.clip_start[index]), SMALLEST_CLIP_START),
+        clip_start=max(float(cameras.clip_start[index]), SMALLEST_CLIP_START) + distance,
         width=int(cameras.width),
         height=int(cameras.height),
-        clip_end=float(cameras.clip_end[index]),
+        clip_end=float(cameras.clip_end[index]) + distance,
+        virtual_distance=distance,
     )

@@ -6,8 +6,8 @@ The result is a buffer of triangle indices; colours and positions are computed l
 
 Exactness.  Projected corners are snapped to 1/1024 pixel and every edge function is evaluated in integers, so a pixel
 centre on the border of two triangles belongs to exactly one of them (the top-left rule) and a closed mesh has no cracks
-and no double pixels.  Depth is compared as 1 / depth, which is linear in the picture; equal depths go to the
-triangle with the lower index.
+and no double pixels.  Depth is compared as 1 / depth, which is linear in the picture (for an orthographic camera as the
+distance before the farthest point, which is linear there); equal depths go to the triangle with the lower index.
 
 Speed.  Triangles whose box holds no pixel centre are dropped first.  Small triangles are tested against all pixels of
 their box, in groups of equal box size; larger ones are turned into horizontal spans by exact integer division.  Nothing
@@ -84,6 +84,9 @@ def draw(
     """
     buffer = _Buffer(keys, beyond)
     x, y, inverse_depth, drawable, finite = _snapped(points, camera)
+    end = _end(points, finite)
+    if camera.is_orthographic:
+        inverse_depth = end - points[:, 2]
     for start in range(0, len(triangles) if which is None else len(which), _TRIANGLES_PER_CHUNK):
         if check is not None:
             check()
@@ -96,7 +99,7 @@ def draw(
             owners = numbers
         else:
             crossing = np.flatnonzero(~whole & finite[a] & finite[b] & finite[c])
-            _draw_clipped(buffer, points, chunk, crossing, numbers, camera)
+            _draw_clipped(buffer, points, chunk, crossing, numbers, camera, end)
             kept = np.flatnonzero(whole)
             owners = numbers[kept]
             a, b, c = a[kept], b[kept], c[kept]
@@ -119,16 +122,25 @@ def _snapped(points: np.ndarray, camera: Pinhole):
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         finite = np.isfinite(points[:, 0]) & np.isfinite(points[:, 1]) & np.isfinite(points[:, 2])
         inverse_depth = 1.0 / points[:, 2]
-        px = camera.principal_px[0] + camera.focal_px[0] * points[:, 0] * inverse_depth
-        py = camera.principal_px[1] + camera.focal_px[1] * points[:, 1] * inverse_depth
+        scale = 1.0 if camera.is_orthographic else inverse_depth
+        px = camera.principal_px[0] + camera.focal_px[0] * points[:, 0] * scale
+        py = camera.principal_px[1] + camera.focal_px[1] * points[:, 1] * scale
         drawable = finite & (points[:, 2] >= camera.clip_start) & (np.abs(px) < _GUARD_PX) & (np.abs(py) < _GUARD_PX)
         x = np.where(drawable, np.rint(px * _SUBPIXEL), 0.0).astype(np.int32)
         y = np.where(drawable, np.rint(py * _SUBPIXEL), 0.0).astype(np.int32)
     return x, y, inverse_depth, drawable, finite
 
 
-def _draw_clipped(buffer, points, chunk, crossing, numbers, camera) -> None:
-    """Cut the triangles ``chunk[crossing]`` at the near plane and the guard band, then draw what is left."""
+def _end(points: np.ndarray, finite: np.ndarray) -> float:
+    """The depth of the farthest of the ``finite`` points."""
+    return float(points[finite, 2].max()) if finite.any() else 0.0
+
+
+def _draw_clipped(buffer, points, chunk, crossing, numbers, camera, end) -> None:
+    """Cut the triangles ``chunk[crossing]`` at the near plane and the guard band, then draw what is left.
+
+    ``end``: the depth of the farthest point.
+    """
     if not crossing.size:
         return
     corners, owners = clip_triangles(points[chunk[crossing]], numbers[crossing], _clip_planes(camera))
@@ -137,18 +149,23 @@ def _draw_clipped(buffer, points, chunk, crossing, numbers, camera) -> None:
     depth = np.maximum(corners[:, 2], camera.clip_start)
     snapped = []
     for axis in (0, 1):
-        pixel = camera.principal_px[axis] + camera.focal_px[axis] * corners[:, axis] / depth
+        across = corners[:, axis] if camera.is_orthographic else corners[:, axis] / depth
+        pixel = camera.principal_px[axis] + camera.focal_px[axis] * across
         snapped.append(np.rint(np.clip(pixel, -_GUARD_PX, _GUARD_PX) * _SUBPIXEL).astype(np.int32).reshape(-1, 3).T)
     columns = np.arange(len(corners)).reshape(-1, 3).T
-    _draw(buffer, tuple(snapped[0]), tuple(snapped[1]), 1.0 / depth, tuple(columns), owners, camera)
+    nearness = end - depth if camera.is_orthographic else 1.0 / depth
+    _draw(buffer, tuple(snapped[0]), tuple(snapped[1]), nearness, tuple(columns), owners, camera)
 
 
 def _clip_planes(camera: Pinhole) -> np.ndarray:
-    """Near plane and the four guard planes [5,4]: ±(principal·z + focal·x) ≤ guard·z, in optical space."""
+    """Near plane and the four guard planes [5,4]: ±(principal·z + focal·x) ≤ guard·z, in optical space; without z for
+    an orthographic camera.
+    """
     planes = [[0.0, 0.0, 1.0, -camera.clip_start]]
     for axis in (0, 1):
         for sign in (1.0, -1.0):
-            plane = [0.0, 0.0, _GUARD_PX + sign * camera.principal_px[axis], 0.0]
+            plane = [0.0, 0.0, 0.0, 0.0]
+            plane[3 if camera.is_orthographic else 2] = _GUARD_PX + sign * camera.principal_px[axis]
             plane[axis] = sign * camera.focal_px[axis]
             planes.append(plane)
     return np.array(planes)

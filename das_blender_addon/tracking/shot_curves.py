@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import JobCancelled
+from .drawn import DrawnSurfaces
 from .geometry import GeometrySequence
 from .projection import pinhole_at
 from .seen import seen_surfaces
@@ -87,20 +88,22 @@ class _Seen:
     def __init__(self, geometry: GeometrySequence, index: int, check: Callable[[], None]):
         self._geometry = geometry
         self._camera = pinhole_at(geometry.cameras, index)
-        self._points = self._camera.optical_points(geometry.vertices[index])
-        seen = seen_surfaces(self._points, geometry.triangles, self._camera, check, geometry.cut)
+        self._surfaces = DrawnSurfaces(geometry)
+        self._surface = surface = self._surfaces.at(index)
+        self._points = self._camera.optical_points(self._surfaces.points(surface, index))
+        seen = seen_surfaces(self._points, surface.triangles, self._camera, check, surface.cut)
         self.pixels, self._triangles = seen
         self.depth = self._on_surface(self._points)[:, 2]
 
     def moved_to(self, index: int) -> np.ndarray:
         """[P] how far the points that are there in the frame ``index``, too, move in the picture, in its heights."""
         there = pinhole_at(self._geometry.cameras, index)
-        moved = there.project(self._on_surface(there.optical_points(self._geometry.vertices[index])))
+        moved = there.project(self._on_surface(there.optical_points(self._surfaces.points(self._surface, index))))
         row, column = np.divmod(self.pixels, self._camera.width)
         distance = np.hypot(moved[:, 0] - (column + 0.5), moved[:, 1] - (row + 0.5))
         return distance[np.isfinite(distance)] / self._camera.height
 
     def _on_surface(self, values: np.ndarray) -> np.ndarray:
         return interpolate_on_surface(
-            self.pixels, self._triangles, self._geometry.triangles, self._points, values, self._camera
+            self.pixels, self._triangles, self._surface.triangles, self._points, values, self._camera
         )

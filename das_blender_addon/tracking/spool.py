@@ -179,6 +179,7 @@ class SpoolWriter:
                     **({} if cut is None else cut.arrays()),
                     size=np.array([cameras.width, cameras.height], np.int64),
                     **{name: getattr(cameras, name) for name in _CAMERA_ARRAYS},
+                    **({} if cameras.virtual_distance is None else {"virtual_distance": cameras.virtual_distance}),
                     **changes,
                 )
             part.replace(self.folder / GEOMETRY)
@@ -210,7 +211,12 @@ def open_spool(folder: Path) -> GeometrySequence:
         with np.load(folder / GEOMETRY, allow_pickle=False) as arrays:
             said = {name: arrays[name] for name in arrays.files}
         width, height = (int(pixels) for pixels in said["size"])
-        cameras = CameraPath(**{name: said[name] for name in _CAMERA_ARRAYS}, width=width, height=height)
+        cameras = CameraPath(
+            **{name: said[name] for name in _CAMERA_ARRAYS},
+            width=width,
+            height=height,
+            virtual_distance=said.get("virtual_distance"),
+        )
         blocks = Blocks(said["starts"], said["spans"], said["firsts"])
         vertices = SpooledVertices(folder / VERTICES, blocks, said["order"])
         changes = None

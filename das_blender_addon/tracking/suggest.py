@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import JobCancelled, SettingsError
-from .correspondences import shows_sky, sky_directions
+from .correspondences import shows_sky, sky_places
 from .drawn import DrawnSurfaces
 from .geometry import CameraPath, GeometrySequence
 from .projection import Pinhole, pinhole_at
@@ -180,7 +180,7 @@ class _Shot:
 
     @staticmethod
     def _sky_shown(sky: np.ndarray, camera: Pinhole, view: FirstView) -> np.ndarray:
-        return shows_sky(view, view.camera.project(sky_directions(sky, camera, view.camera)))
+        return shows_sky(view, sky_places(sky, camera, view.camera))
 
     def unseen(self, known: np.ndarray) -> np.ndarray:
         """[F] f32: the share of each frame that is not ``known`` [F·H·W] bool."""

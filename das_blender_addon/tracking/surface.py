@@ -66,6 +66,10 @@ def _weights(a, b, c, x, y, camera: Pinhole) -> tuple[np.ndarray, np.ndarray]:
     ray_x = (x - camera.principal_px[0]) / camera.focal_px[0]
     ray_y = (y - camera.principal_px[1]) / camera.focal_px[1]
     ax, ay, az = a
+    if camera.is_orthographic:
+        # The ray begins beside the axis and goes along it.
+        ax, ay = ax - ray_x, ay - ray_y
+        ray_x = ray_y = np.zeros_like(ray_x)
     bx, by, bz = b
     cx, cy, cz = c
     # ray = (ray_x, ray_y, 1); p = ray × c

@@ -21,6 +21,7 @@ from .projection import Pinhole
 VISIBLE_DEPTH_SHARE = 1e-4
 #: Neighbouring pixels whose depths differ by less than this share are taken for one surface.
 SAME_SURFACE_SHARE = 0.02
+NEARLY_NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class FirstView:
     """The first frame's surfaces, one per pixel [H·W], prepared for questions about points.
 
     ``inverse_depth`` f64 at the pixel's centre, 0 where there is none; ``gradient_x``, ``gradient_y``: its change per
-    pixel along the triangle; ``triangle_end``: 1/depth at the triangle's farthest corner; ``surface_end``: the smallest
-    1/depth of the same surface in 3×3 pixels.
+    pixel along the triangle (the depth's change, where the camera is orthographic: what is linear in the picture);
+    ``triangle_end``: 1/depth at the triangle's farthest corner; ``surface_end``: the smallest 1/depth of the same
+    surface in 3×3 pixels.
     """
 
     inverse_depth: np.ndarray
@@ -51,7 +53,8 @@ class FirstView:
         normal = np.cross(b - a, c - a)
         with np.errstate(divide="ignore", invalid="ignore"):
             # A plane n·p = d is seen along the ray r at depth d / (n·r): 1/depth is linear in the picture.
-            gradient = normal[:, :2] / (np.einsum("pk,pk->p", normal, a)[:, None] * np.array(camera.focal_px))
+            per_pixel = -normal[:, 2] if camera.is_orthographic else np.einsum("pk,pk->p", normal, a)
+            gradient = normal[:, :2] / (per_pixel[:, None] * np.array(camera.focal_px))
         gradient[~np.isfinite(gradient).all(axis=1)] = 0.0
         ends = np.stack([a[:, 2], b[:, 2], c[:, 2]])
         farthest = np.where((ends > 0.0).all(axis=0), ends.max(axis=0), np.inf)
@@ -75,8 +78,13 @@ class FirstView:
         row = np.minimum(y.astype(np.int64), height - 1)
         pixel = row * width + column
         surface = self.inverse_depth[pixel]
-        surface += self.gradient_x[pixel] * (x - column - 0.5)
-        surface += self.gradient_y[pixel] * (y - row - 0.5)
+        change = self.gradient_x[pixel] * (x - column - 0.5)
+        change += self.gradient_y[pixel] * (y - row - 0.5)
+        if self.camera.is_orthographic:
+            change = np.maximum(1.0 + change * surface, NEARLY_NOTHING)
+            surface /= change  # 1 / (depth + change of depth)
+        else:
+            surface += change
         surface = np.minimum(np.maximum(surface, self.triangle_end[pixel]), self.surface_end[pixel])
         visible[inside] = surface * depth[inside] <= 1.0 + VISIBLE_DEPTH_SHARE
         return visible

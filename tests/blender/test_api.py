@@ -110,10 +110,10 @@ def test_export_tracking_reports_progress_and_stops(shot):
         api.export_tracking(shot, should_stop=lambda: True)
 
 
-def test_export_tracking_needs_a_perspective_camera_with_something_in_view(shot):
+def test_export_tracking_needs_a_camera_with_parallel_or_central_rays_and_something_in_view(shot):
     camera = shot.camera
-    camera.data.type = "ORTHO"
-    with pytest.raises(SceneError, match="'Camera' is of type ORTHO"):
+    camera.data.type = "PANO"
+    with pytest.raises(SceneError, match="'Camera' is of type PANO"):
         api.export_tracking(shot)
     camera.data.type = "PERSP"
     camera.rotation_euler.x += 3.14159

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Cameras: the pinhole model agrees with Blender's own projection, and refuses what is no pinhole."""
+"""Cameras: the model agrees with Blender's own projection, and refuses what is neither pinhole nor orthographic."""
 
 import itertools
 
@@ -26,7 +26,7 @@ ASPECTS = [(1.0, 1.0), (1.5, 1.0), (1.0, 2.0)]
 def project(cameras, points, index=0):
     """Pixels [N,2] of world points [N,3] by the formula in `CameraPath`'s docstring."""
     local = points @ cameras.camera_from_world[index, :3, :3].T + cameras.camera_from_world[index, :3, 3]
-    depth = -local[:, 2:]
+    depth = 1.0 if cameras.virtual_distance is not None else -local[:, 2:]
     return cameras.principal_px[index] + cameras.focal_px[index] * local[:, :2] * (1, -1) / depth
 
 
@@ -38,9 +38,11 @@ def project_by_blender(camera, depsgraph, points, width, height, aspect):
     return (clip[:, :2] / clip[:, 3:] * (0.5, -0.5) + 0.5) * (width, height)
 
 
+@pytest.mark.parametrize("kind", ["PERSP", "ORTHO"])
 @pytest.mark.parametrize("fit", ["AUTO", "HORIZONTAL", "VERTICAL"])
-def test_camera_from_blender_agrees_with_blenders_projection(blank_scene, fit):
+def test_camera_from_blender_agrees_with_blenders_projection(blank_scene, fit, kind):
     camera = add_camera(blank_scene, location=(3.0, -7.0, 2.0))
+    camera.data.type, camera.data.ortho_scale = kind, 4.5
     camera.scale = (2.0, 0.5, 1.5)
     lens = camera.data
     lens.sensor_fit, lens.sensor_width, lens.sensor_height = fit, 30.0, 21.0
@@ -56,9 +58,11 @@ def test_camera_from_blender_agrees_with_blenders_projection(blank_scene, fit):
         np.testing.assert_allclose(ours, theirs, atol=PIXEL_TOLERANCE)
 
 
+@pytest.mark.parametrize("kind", ["PERSP", "ORTHO"])
 @pytest.mark.parametrize("aspect", ASPECTS)
-def test_blender_camera_values_undo_camera_from_blender(blank_scene, aspect):
+def test_blender_camera_values_undo_camera_from_blender(blank_scene, aspect, kind):
     camera = add_camera(blank_scene, location=(3.0, -7.0, 2.0))
+    camera.data.type = kind
     camera.data.sensor_fit = "VERTICAL"
     camera.data.shift_x, camera.data.shift_y = 0.15, -0.07
     wanted = camera_from_blender(camera.evaluated_get(bpy.context.evaluated_depsgraph_get()), 320, 200, aspect=aspect)
@@ -68,19 +72,21 @@ def test_blender_camera_values_undo_camera_from_blender(blank_scene, aspect):
     twin.matrix_world = Matrix(values.matrix_world)
     twin.data.lens, twin.data.sensor_fit, twin.data.sensor_width = 35.0, "HORIZONTAL", values.sensor_width
     twin.data.shift_x, twin.data.shift_y = values.shift_x, values.shift_y
+    if values.ortho_scale is not None:
+        twin.data.type, twin.data.ortho_scale = "ORTHO", values.ortho_scale
     evaluated = twin.evaluated_get(bpy.context.evaluated_depsgraph_get())
     found = camera_from_blender(evaluated, values.width, values.height, aspect=values.pixel_aspect)
 
     np.testing.assert_allclose(found.focal_px, wanted.focal_px, rtol=1e-6)
     np.testing.assert_allclose(found.principal_px, wanted.principal_px, atol=PIXEL_TOLERANCE)
     np.testing.assert_allclose(found.camera_from_world, wanted.camera_from_world, atol=1e-5)
+    assert (found.virtual_distance is None) == (wanted.virtual_distance is None) == (kind == "PERSP")
 
 
-@pytest.mark.parametrize("kind", ["ORTHO", "PANO"])
-def test_camera_from_blender_refuses_what_is_no_pinhole(blank_scene, kind):
+def test_camera_from_blender_refuses_a_panoramic_camera(blank_scene):
     camera = add_camera(blank_scene, name="Shooter")
-    camera.data.type = kind
-    with pytest.raises(SceneError, match=f"'Shooter'.*{kind}.*frame 7"):
+    camera.data.type = "PANO"
+    with pytest.raises(SceneError, match="'Shooter'.*PANO.*frame 7"):
         camera_from_blender(camera, 64, 64, frame=7)
 
 
