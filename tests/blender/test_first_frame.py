@@ -98,10 +98,14 @@ def first_frame_of(scene, shot, folder) -> drive.Recipe:
     return picture_recipes.first_frame(wish, shot, source_of(scene, scene.view_layers[0].name), lambda *_: None)
 
 
-@pytest.mark.parametrize(("keep_detail", "size"), [(False, MODEL_SIZE), (True, (192, 128))])
+@pytest.mark.parametrize(
+    ("keep_detail", "size", "kind"),
+    [(False, MODEL_SIZE, "PERSP"), (True, (192, 128), "PERSP"), (False, MODEL_SIZE, "ORTHO")],
+)
 def test_first_frame_shows_every_marker_where_the_overscanned_camera_projects_it(
-    shot_scene, tmp_path, keep_detail, size
+    shot_scene, tmp_path, keep_detail, size, kind
 ):
+    shot_scene.camera.data.type, shot_scene.camera.data.ortho_scale = kind, 7.0
     shot = shot_of(shot_scene, keep_detail=keep_detail)
     before = sorted(item.name for item in (*bpy.data.objects, *bpy.data.cameras, *bpy.data.images))
     picture = decode_png(ensure(shot_scene, tmp_path, shot).png).astype(float)
@@ -114,7 +118,8 @@ def test_first_frame_shows_every_marker_where_the_overscanned_camera_projects_it
         rows, columns = np.mgrid[:height, :width] + 0.5
         seen = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
         local = cameras.camera_from_world[0] @ [*place, 1.0]
-        wanted = cameras.principal_px[0] + cameras.focal_px[0] * local[:2] * (1, -1) / -local[2]
+        depth = -local[2] if kind == "PERSP" else 1.0
+        wanted = cameras.principal_px[0] + cameras.focal_px[0] * local[:2] * (1, -1) / depth
         np.testing.assert_allclose(seen, wanted, atol=CENTRE_TOLERANCE)
     assert sorted(item.name for item in (*bpy.data.objects, *bpy.data.cameras, *bpy.data.images)) == before
     # The tracking video covers the same pixels as the picture.
