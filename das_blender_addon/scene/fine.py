@@ -35,7 +35,8 @@ def cut(points: np.ndarray, triangles: np.ndarray, longest: float) -> Fine | Non
     was_cut = False
     for _ in range(MOST_ROUNDS):
         sides = np.sort(faces[:, ((0, 1), (1, 2), (2, 0))].reshape(-1, 2), axis=1)
-        edges, of_side = np.unique(sides, axis=0, return_inverse=True)
+        names, of_side = np.unique(sides[:, 0] * len(places) + sides[:, 1], return_inverse=True)
+        edges = np.stack(np.divmod(names, len(places)), axis=1)
         long = np.linalg.norm(places[edges[:, 0]] - places[edges[:, 1]], axis=1) > longest
         split = long[of_side.reshape(-1)].reshape(-1, 3)
         if not long.any() or len(faces) + split.sum() > MOST_TRIANGLES:

@@ -83,13 +83,14 @@ def match(
     then, now = _Target(old), _Target(new)
     known, partner = _same_ids(new, old)
     if guide is not None:
-        motion = _motion_of_guide(guide, new.points)
+        motion = _motion_of_guide(guide, guide.after, new.points)
+        ahead = _motion_of_guide(guide, guide.before, old.points)
     else:
         prior = np.zeros((len(new.points), 3)) if expected is None else _carried(expected, then, new.points)
         motion = _registered(new, now.normals, then, old, prior, known, partner, size)
+        ahead = _carried(motion, now, old.points)
+        ahead = _carried(motion, now, old.points + ahead)
     back = _attached(new, now.normals, then, motion, size)
-    ahead = _carried(motion, now, old.points)
-    ahead = _carried(motion, now, old.points + ahead)
     forth = _attached(old, then.normals, now, -ahead, size)
     for found, own, others in ((back, known, partner), (forth, partner, known)):
         found.corners[own] = others[:, None]
@@ -138,9 +139,9 @@ def _carried(values: np.ndarray, target: _Target, points: np.ndarray) -> np.ndar
     return combined(np.nan_to_num(values).astype(np.float32), corners, weights).astype(np.float64)
 
 
-def _motion_of_guide(guide: Guide, points: np.ndarray) -> np.ndarray:
-    """[P,3] f64: how the guide moved at its places that are closest to ``points`` [P,3] of the later moment."""
-    return _carried(guide.after - guide.before, _Target(Surface(guide.after, guide.triangles)), points)
+def _motion_of_guide(guide: Guide, places: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """[P,3] f64: how the guide moves where, being at ``places`` [N,3], it is closest to ``points`` [P,3]."""
+    return _carried(guide.after - guide.before, _Target(Surface(places, guide.triangles)), points)
 
 
 def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -292,8 +293,9 @@ def _nodes(surface: Surface, size: float) -> tuple[np.ndarray, np.ndarray]:
     node_of = node_of.reshape(-1)
     pairs = np.concatenate([surface.triangles[:, (0, 1)], surface.triangles[:, (1, 2)], surface.triangles[:, (2, 0)]])
     pairs = np.sort(node_of[pairs], axis=1)
-    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
-    return node_of, pairs
+    pairs = np.unique(pairs[:, 0] * len(names) + pairs[:, 1])
+    pairs = np.stack(np.divmod(pairs, len(names)), axis=1)
+    return node_of, pairs[pairs[:, 0] != pairs[:, 1]]
 
 
 def _solved(start, edges, weight, plane, aim, prior, pinned, pins) -> np.ndarray:
