@@ -2,7 +2,7 @@
 """The one error tree, for both sides of the wire.
 
     DasError
-    ├── SceneError               nothing to track: no camera, no geometry in view, changing topology …
+    ├── SceneError               nothing to track: no camera, no geometry in view …
     │   ├── ShotTooLong          more frames than a shot may have
     │   └── ScriptsDisabled      a Python driver that does not run, because the file's scripts are not trusted
     ├── FirstFrameError          the first frame is missing, unreadable or could not be rendered

@@ -68,8 +68,8 @@ def export_tracking(
     Gives a `TrackingVideo`: ``.video`` [T,H,W,3] u8, ``.coverage`` [T,H,W] bool, ``.first_frame_xy`` [T,H,W,2] f32 in
     pixels (NaN where there is none), ``.first_frame_visible`` [T,H,W] bool.
 
-    Raises `SceneError` (no camera, a camera that is not perspective, nothing in view, topology that changes over time),
-    `SettingsError` (frames, size), `JobCancelled`.
+    Raises `SceneError` (no camera, a panoramic camera, nothing in view), `SettingsError` (frames, size),
+    `JobCancelled`.
     """
     frames = check_frames(shot_frames(scene) if frames is None else frames)
     width, height = check_size(cameras.render_size(scene) if size is None else size)

@@ -41,6 +41,9 @@ def export(scene, frames, in_child: bool) -> tuple[dict[str, bytes], tuple, list
         vertices = np.asarray(geometry.vertices)
         arrays = {name: getattr(geometry.cameras, name).tobytes() for name in CAMERA_ARRAYS}
         arrays |= {"triangles": geometry.triangles.tobytes()}
+        if geometry.changes is not None:
+            arrays |= {"epochs": geometry.changes.epochs.tobytes()}
+            arrays |= {f"array {number}": array.tobytes() for number, array in enumerate(geometry.changes.arrays)}
         arrays |= {f"frame {frame}": one.tobytes() for frame, one in zip(frames, vertices, strict=True)}
         return arrays, vertices, source.simulated()
     finally:
@@ -78,6 +81,14 @@ def subdivision(scene):
     modifier = cube.modifiers.new("Smooth", "SUBSURF")
     modifier.levels, modifier.render_levels = 0, 3
     key(cube, "rotation_euler", {1: 0.0, 9: 1.0}, index=2)
+
+
+def remesh(scene):
+    cube = add_cube(scene, size=2.0)
+    key(cube, "rotation_euler", {1: 0.0, 9: 1.0}, index=2)
+    modifier = cube.modifiers.new("Wave", "WAVE")
+    modifier.height, modifier.time_offset = 0.3, -20
+    cube.modifiers.new("Remesh", "REMESH").voxel_size = 0.3
 
 
 def drivers(scene):
@@ -133,7 +144,7 @@ def hair_and_points(scene):
 
 SHAPES = [
     hair_and_points,
-    *(screw, ocean, subdivision, drivers, shape_keys, armature),
+    *(screw, ocean, subdivision, remesh, drivers, shape_keys, armature),
     *(instances(kind) for kind in ("VERTS", "FACES", "nodes", "nodes of a collection", "a collection")),
 ]
 
