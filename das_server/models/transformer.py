@@ -201,6 +201,15 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         text = super().to_json_string()
         return text.replace(f'"_class_name": "{type(self).__name__}"', f'"_class_name": "{PUBLISHED_CLASS_NAME}"')
 
+    def streamed_units(self) -> list[tuple[nn.Module, ...]]:
+        """The blocks in the order in which they run; a copy comes together with the linear that adds it."""
+        units: list[tuple[nn.Module, ...]] = []
+        for index, block in enumerate(self.transformer_blocks):
+            units.append((block,))
+            if index < len(self.transformer_blocks_copy):
+                units.append((self.transformer_blocks_copy[index], self.combine_linears[index]))
+        return units
+
     # ── What does not fit this model ────────────────────────────────────────────────────────────────────────────────
 
     def enable_cache(self, config: Any) -> None:

@@ -24,7 +24,7 @@ from das_blender_addon.errors import JobCancelled, ModelError
 from ..models.checkpoint import MANIFEST_NAME, verify_folder
 from ..models.convolution import use_onednn
 from ..models.float8 import use_float8
-from ..models.transformer import DasTransformer3DModel, RunCache, StepModulation
+from ..models.transformer import DasTransformer3DModel, RunCache
 from ..models.vae import load_vae
 from . import acceleration as speed
 from . import latents as border
@@ -33,13 +33,15 @@ from .carry import carries_first_frame
 from .conditions import Conditions, encode_conditions, encode_tracking, starting_picture
 from .holes import holes_for, paint, paints_holes
 from .latents import TrackingRange
-from .needs import check_room, needs_at_home
+from .modulation import ModulationTables
+from .needs import Clip, check_room, clip_at_home, needs_at_home, needs_of
 from .precision import check_float8
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
 from .randomness import default_stream, deterministic_kernels, tracking_stream
 from .report import used_settings
 from .request import check_carried, check_choices, check_clip, check_generators, check_latents, check_texts, step_caller
 from .scheduler import check_step_count, guidance_at, load_scheduler
+from .streaming import StreamedBlocks
 
 log = logging.getLogger(__name__)
 DEFAULT_NEGATIVE_PROMPT = (
@@ -47,9 +49,6 @@ DEFAULT_NEGATIVE_PROMPT = (
     "background is solid. Strange body and strange trajectory. Distortion."
 )
 """The one that the model was published with."""
-
-MAX_KEPT_TIMESTEPS = 200
-"""Adaptive-norm tables that a pipeline keeps from one clip to the next."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ class DasPipeline:
         self.acceleration = speed.Acceleration()
         self.float8 = False
         self._latent_to_rgb: torch.Tensor | None = None
-        self._modulation: dict[int, StepModulation] = {}
+        self.streamed: StreamedBlocks | None = None
+        self._modulation = ModulationTables()
 
     @classmethod
     def from_pretrained(
@@ -131,7 +131,7 @@ class DasPipeline:
         # 1. Where it goes, before anything large is read.
         device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        needs = needs_at_home(path, dtype, vae_tiling)
+        needs = needs_at_home(path, dtype, vae_tiling, float8=float8)
         plan = memory.plan_memory(needs, device, profile=profile)
         log.info("%s: %s", path, plan.reason)
         if float8:
@@ -177,6 +177,10 @@ class DasPipeline:
     def dtype(self) -> torch.dtype:
         """The dtype that everything but the sampler's history is computed in."""
         return self.vae.dtype
+
+    def needs(self) -> memory.MemoryNeeds:
+        """What the model takes as it is loaded, with a clip of its own size."""
+        return needs_of(self, clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling))
 
     def use_profile(self, profile: str) -> None:
         """Lay the model out by another memory profile on the same device.
@@ -247,7 +251,7 @@ class DasPipeline:
         tracking_generator = tracking_generator if tracking_generator is not None else tracking_stream(generator)
         tiling = self.vae_tiling if vae_tiling in (None, "auto") else bool(vae_tiling)
         guided = guidance_scale > 1.0
-        check_room(self, num_frames, width, height, tiling, batch=2 if guided else 1)
+        check_room(self, Clip(num_frames, width, height, tiling, batch=2 if guided else 1))
         settings = used_settings(
             self, (num_frames, width, height), (generator, tracking_generator),
             num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, use_dynamic_cfg=use_dynamic_cfg,
@@ -318,14 +322,6 @@ class DasPipeline:
             self.transformer.to(self.device)
             self.vae.to(self.device)
 
-    def _modulation_of(self, timesteps: list[int]) -> dict[int, StepModulation]:
-        """Tables of the timesteps, kept for later clips."""
-        if len(self._modulation) > MAX_KEPT_TIMESTEPS:
-            self._modulation.clear()
-        missing = [timestep for timestep in timesteps if timestep not in self._modulation]
-        self._modulation.update(self.transformer.modulation_tables(missing, self.dtype, self.device))
-        return self._modulation
-
     def _predict(self, **inputs: Any) -> torch.Tensor:
         """One forward pass of the transformer → velocity [B,F,C,h,w]; without an acceleration that fails."""
         while True:
@@ -354,11 +350,11 @@ class DasPipeline:
         # Of 1 to 200 steps, four counts (61, 103, 121, 122) round to one timestep too many, −1, which no model knows.
         timesteps = [int(timestep) for timestep in self.scheduler.timesteps if timestep >= 0]
         latents, x0, run = conditions.latents, None, RunCache()
-        if self.profile != "group_offload":  # there, weights are at hand only while their block runs
-            run.modulation = self._modulation_of(timesteps)
 
         for index, timestep in enumerate(timesteps):
             _raise_if_stopped(stop)
+            if self.profile != "group_offload":  # there, weights are at hand only while their block runs
+                run.modulation = self._modulation.of(self.transformer, timestep, self.dtype)
             # 1. The velocity of both rows, in one batch.
             model_input = torch.cat([latents, conditions.image], dim=2).expand(len(prompt_embeds), -1, -1, -1, -1)
             velocity = self._predict(

@@ -14,6 +14,8 @@ from . import memory
 from .base import LoadedModel
 from .device_errors import is_out_of_device_memory
 from .memory import ON_DEVICE, MemoryNeeds, MemoryPlan
+from .slabs import let_pinned_memory_go
+from .streaming import StreamedBlocks
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +50,16 @@ def apply_plan(pipeline: LoadedModel, profile: str) -> None:
     pipeline.profile = profile
     pipeline.prompt_encoder.keep_loaded = profile == "resident"
     pipeline.prompt_encoder.offload = profile == "group_offload"
-    pipeline.vae.to(device)
+    if pipeline.streamed is not None:
+        pipeline.streamed.close()
+        pipeline.streamed = None
     if profile == "group_offload":
-        streams = device.type == "cuda"
-        pipeline.transformer.to("cpu")
-        pipeline.transformer.enable_group_offload(
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=streams,
-            non_blocking=streams,
-        )
+        # From where they are: nothing is in the machine's own memory twice.
+        pipeline.streamed = StreamedBlocks(pipeline.transformer, pipeline.transformer.streamed_units(), device)
     else:
         pipeline.transformer.to(device)
+        let_pinned_memory_go()
+    pipeline.vae.to(device)
 
 
 def smaller_profile(pipeline: LoadedModel, error: Exception | None = None) -> str:
@@ -77,15 +75,7 @@ def smaller_profile(pipeline: LoadedModel, error: Exception | None = None) -> st
     for smaller in ON_DEVICE[ON_DEVICE.index(pipeline.profile) + 1 :]:
         if smaller == "drop_text_encoder" and not has_encoder:
             continue
-        rests = _resting_bytes(pipeline, smaller) if pipeline.device.type != "cpu" else 0
+        rests = pipeline.needs().host_bytes(smaller) if pipeline.device.type != "cpu" else 0
         if rests <= memory.free_memory(torch.device("cpu")):
             return smaller
     return ""
-
-
-def _resting_bytes(pipeline: LoadedModel, profile: str) -> int:
-    """`memory.MemoryNeeds.host_bytes` of a loaded pipeline whose device is an accelerator."""
-    transformer = pipeline.transformer.get_memory_footprint()
-    if profile == "drop_text_encoder":
-        return transformer + sum(weight.numel() * weight.element_size() for weight in pipeline.vae.parameters())
-    return transformer + pipeline.prompt_encoder.size_bytes()

@@ -328,9 +328,12 @@ def _free_memory() -> None:
 
     import torch
 
+    from das_server.pipeline.slabs import let_pinned_memory_go
+
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        let_pinned_memory_go()
 
 
 def _peak_memory_bytes() -> int:

@@ -59,9 +59,8 @@ def test_profile_that_was_asked_for_is_not_replaced(pipeline):
 def test_smaller_profile_needs_room_for_what_rests_in_host_memory(pipeline, monkeypatch):
     pipeline.prompt_encoder.encode(["a boat"], pipeline.device)
     pipeline.device = GPU  # never touched: free memory is given
-    transformer = pipeline.transformer.get_memory_footprint()
-    fits_drop = transformer + sum(4 * weight.numel() for weight in pipeline.vae.parameters())
-    fits_offload = transformer + pipeline.prompt_encoder.size_bytes()
+    needs = pipeline.needs()
+    fits_drop, fits_offload = needs.host_bytes("drop_text_encoder"), needs.host_bytes("group_offload")
     assert fits_offload < fits_drop  # of this model
 
     def chosen(host_free):
