@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,15 @@ def weight_files(folder: Path, *, stem: str = WEIGHTS_STEM, variant: str | None 
 def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a safetensors file, from its header alone.  Raises `ModelError` for a damaged file."""
     return {name: tuple(entry["shape"]) for name, entry in _read_header(path).items()}
+
+
+def converted_bytes(folder: Path, itemsize: int, stored_name: str | None, *, stem: str = WEIGHTS_STEM) -> int:
+    """Memory that a component takes when it is loaded and stays in the machine's own: none where its files have the
+    dtype, ``stored_name`` in the format's words, for then they are mapped."""
+    files = weight_files(folder, stem=stem)
+    if {name for file in files for name in read_tensor_dtypes(file)} <= {stored_name}:
+        return 0
+    return itemsize * sum(math.prod(shape) for file in files for shape in read_tensor_shapes(file).values())
 
 
 def read_tensor_dtypes(path: Path) -> set[str]:

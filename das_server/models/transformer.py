@@ -27,7 +27,8 @@ from .caches import check_blocks, check_no_cache, register_block
 from .conversion import PUBLISHED_CLASS_NAME, convert_base
 from .inputs import check_clip, check_rows
 from .run_cache import RunCache, StepModulation
-from .tensors import check_tensors, expected_tensors, read_component_config
+from .tensors import check_tensors, expected_tensors, read_component_config, weight_files
+from .weights import load_model
 
 DEFAULT_NUM_TRACKING_BLOCKS = 18
 """Number of copied blocks of a checkpoint that does not say."""
@@ -175,6 +176,12 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         except (OSError, RuntimeError, ValueError) as error:
             raise ModelError(f"The transformer in {path} cannot be loaded: {error}") from error
         return model.eval()
+
+    @classmethod
+    def load(cls, folder: Path, *, dtype: torch.dtype, device: torch.device) -> DasTransformer3DModel:
+        """As `from_pretrained`, for use and not for training: tensor by tensor straight to ``device``, see `weights`."""
+        cls.check_folder(folder)
+        return load_model(cls, read_component_config(folder), weight_files(folder), dtype=dtype, device=device)
 
     @classmethod
     def check_folder(cls, folder: Path, *, variant: str | None = None) -> None:

@@ -55,14 +55,16 @@ class MemoryNeeds:
 
     ``blocks`` of ``transformer`` are those that can be streamed, ``largest_block`` the largest of what comes at once,
     ``slabs`` the host memory that they lie in then (`slabs`).  ``converted_text_encoder``: what the text encoder takes
-    of the host while it is streamed: nothing where it is read from its files as it is.  ``tables``: kept beside a
-    transformer that stays on the device.  ``denoising``, ``decoding``: activations.
+    of the host while it is streamed: nothing where it is read from its files as it is; ``converted_transformer``
+    likewise, while the slabs are filled.  ``tables``: kept beside a transformer that stays on the device.
+    ``denoising``, ``decoding``: activations.
     """
 
     transformer: int
     blocks: int
     largest_block: int
     slabs: int
+    converted_transformer: int
     text_encoder: int
     converted_text_encoder: int
     vae: int
@@ -91,7 +93,7 @@ class MemoryNeeds:
         if profile == "drop_text_encoder":
             return self.transformer + self.vae  # they wait there while the text encoder is on the device
         if profile == "group_offload":
-            return self.slabs + self.converted_text_encoder
+            return self.slabs + max(self.converted_transformer, self.converted_text_encoder)
         return 0
 
 

@@ -17,12 +17,12 @@ import torch
 from das_blender_addon.errors import ModelError
 
 from ..models.float8 import stored_bytes
-from ..models.tensors import read_component_config, read_tensor_shapes, weight_files
+from ..models.tensors import converted_bytes, read_component_config, read_tensor_shapes, weight_files
 from . import memory
 from .base import LoadedModel
 from .memory import MemoryNeeds
 from .modulation import table_bytes
-from .prompt import converted_bytes
+from .prompt import STORED_NAMES
 from .slabs import aligned, bytes_of, slab_bytes
 
 STREAMED = ("transformer_blocks", "transformer_blocks_copy", "combine_linears")
@@ -55,7 +55,8 @@ def measure_needs(folder: Path, dtype: torch.dtype, clip: Clip, *, float8: bool 
     return _needs(
         {name: stored_bytes(name, shape, dtype, float8=float8) for name, shape in transformer.items()},
         text_encoder=_sum_bytes(text_encoder, dtype, stem="model"),
-        converted_text_encoder=converted_bytes(text_encoder, dtype),
+        converted_transformer=converted_bytes(folder / "transformer", dtype.itemsize, STORED_NAMES.get(dtype)),
+        converted_text_encoder=converted_bytes(text_encoder, dtype.itemsize, STORED_NAMES.get(dtype), stem="model"),
         vae=_sum_bytes(folder / "vae", dtype),
         configs=(read_component_config(folder / "transformer"), read_component_config(folder / "vae")),
         dtype=dtype,
@@ -70,6 +71,7 @@ def needs_of(pipeline: LoadedModel, clip: Clip) -> MemoryNeeds:
     return _needs(
         {name: (bytes_of(tensor),) for name, tensor in named},
         text_encoder=pipeline.prompt_encoder.size_bytes(),
+        converted_transformer=0,
         converted_text_encoder=pipeline.prompt_encoder.converted_bytes(),
         vae=sum(bytes_of(weight) for weight in pipeline.vae.parameters()),
         configs=(transformer.config, pipeline.vae.config),
@@ -122,6 +124,7 @@ def _needs(
     sizes: Mapping[str, tuple[int, ...]],
     *,
     text_encoder: int,
+    converted_transformer: int,
     converted_text_encoder: int,
     vae: int,
     configs: tuple[Mapping, Mapping],
@@ -142,6 +145,7 @@ def _needs(
         largest_block=max((sum(map(aligned, unit)) for unit in units.values()), default=0),
         slabs=slab_bytes(streamed),
         text_encoder=text_encoder,
+        converted_transformer=converted_transformer,
         converted_text_encoder=converted_text_encoder,
         vae=vae,
         tables=table_bytes(configs[0], dtype),

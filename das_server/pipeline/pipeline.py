@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +22,11 @@ from PIL import Image
 
 from das_blender_addon.errors import JobCancelled, ModelError
 
-from ..models.checkpoint import MANIFEST_NAME, verify_folder
 from ..models.convolution import use_onednn
 from ..models.float8 import use_float8
 from ..models.transformer import DasTransformer3DModel, RunCache
 from ..models.vae import load_vae
+from ..models.verified import MANIFEST_NAME, verify_unless_known
 from . import acceleration as speed
 from . import latents as border
 from . import memory, placement
@@ -119,8 +120,8 @@ class DasPipeline:
         ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA
         when there is one.  ``profile``: see `memory`.  ``prompt_cache`` None: one in the platform's folder for user
         data.  ``attention_backend``, ``compile_blocks``, ``kernel_notes``: see `acceleration`.  ``float8``: see
-        `precision`.  The text encoder is not read before a prompt needs it.  A folder with digests is verified first.
-        Raises `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything large is loaded,
+        `precision`.  The text encoder is not read before a prompt needs it.  A folder with digests is verified first,
+        if it has changed.  Raises `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything large is loaded,
         except where the device fills up meanwhile.
         """
         path = Path(folder)
@@ -137,11 +138,13 @@ class DasPipeline:
         if float8:
             check_float8(plan.device, dtype, kernel_notes)
         if (path / MANIFEST_NAME).is_file():
-            log.info("%s: %s files verified", path, verify_folder(path).num_files)
+            verify_unless_known(path)
 
         # 2. Its parts.
         with no_progress_bars():
-            transformer = DasTransformer3DModel.from_pretrained(path / "transformer", torch_dtype=dtype)
+            transformer = placement.load_where_it_goes(
+                partial(DasTransformer3DModel.load, path / "transformer", dtype=dtype), plan, by_the_host=float8
+            )
             vae = load_vae(path / "vae", dtype)
         if float8:
             use_float8(transformer)
@@ -149,7 +152,7 @@ class DasPipeline:
             use_onednn(vae)
         cache = prompt_cache if prompt_cache is not None else PromptCache(default_prompt_cache())
         pipeline = cls(
-            transformer=transformer.requires_grad_(False),
+            transformer=transformer,
             vae=vae.requires_grad_(False),
             scheduler=load_scheduler(path / "scheduler"),
             prompt_encoder=PromptEncoder(path, transformer.config.max_text_seq_length, dtype, cache),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Callable
 
 import torch
 
@@ -18,6 +19,27 @@ from .slabs import let_pinned_memory_go
 from .streaming import StreamedBlocks
 
 log = logging.getLogger(__name__)
+
+
+def load_where_it_goes(
+    load: Callable[..., torch.nn.Module], plan: MemoryPlan, *, by_the_host: bool = False
+) -> torch.nn.Module:
+    """Load a transformer, by ``load(device=…)``, to where ``plan`` has it stay: the device, without a stay in the
+    machine's own memory, except where blocks are streamed or, ``by_the_host``, changed before they go there.
+
+    A device that has filled up meanwhile is left to `place`.
+    """
+    on_host = torch.device("cpu")
+    if by_the_host or plan.profile not in ON_DEVICE[:-1]:
+        return load(device=on_host)
+    try:
+        return load(device=plan.device)
+    except Exception as error:
+        if not is_out_of_device_memory(error):
+            raise
+        log.warning("%s has filled up while the model was loaded", plan.device)
+    _let_go()
+    return load(device=on_host)
 
 
 def place(pipeline: LoadedModel, plan: MemoryPlan, needs: MemoryNeeds, *, may_shrink: bool) -> MemoryPlan:
@@ -37,9 +59,7 @@ def place(pipeline: LoadedModel, plan: MemoryPlan, needs: MemoryNeeds, *, may_sh
         # Here, outside the handler, nothing holds what has arrived already.
         pipeline.transformer.to("cpu")
         pipeline.vae.to("cpu")
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _let_go()
         plan = memory.plan_memory(needs, pipeline.device, below=plan.profile)
         log.info("%s", plan.reason)
 
@@ -79,3 +99,9 @@ def smaller_profile(pipeline: LoadedModel, error: Exception | None = None) -> st
         if rests <= memory.free_memory(torch.device("cpu")):
             return smaller
     return ""
+
+
+def _let_go() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

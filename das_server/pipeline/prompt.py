@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from das_blender_addon.errors import ModelError
 
 from ..models.registry import default_models_folder
-from ..models.tensors import read_tensor_dtypes, read_tensor_shapes, weight_files
+from ..models.tensors import converted_bytes, read_tensor_shapes, weight_files
 from .streaming import StreamedBlocks
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,8 @@ class PromptEncoder:
 
     def converted_bytes(self) -> int:
         """What the weights take of the host while they come block by block: nothing where the files have the dtype."""
-        return converted_bytes(self.folder / "text_encoder", self.dtype)
+        folder, name = self.folder / "text_encoder", STORED_NAMES.get(self.dtype)
+        return converted_bytes(folder, self.dtype.itemsize, name, stem="model")
 
     def unload(self) -> None:
         """Let the text encoder go."""
@@ -160,16 +161,6 @@ class PromptEncoder:
         units = [(block,) for block in model.encoder.block]
         self._streamed = StreamedBlocks(model, units, device, slabs=False)
         return model
-
-
-def converted_bytes(folder: Path, dtype: torch.dtype) -> int:
-    """Host memory that the text encoder in ``folder`` takes in ``dtype``: none where its files have it, for then they
-    are mapped."""
-    files = weight_files(folder, stem="model")
-    if {name for file in files for name in read_tensor_dtypes(file)} <= {STORED_NAMES.get(dtype)}:
-        return 0
-    shapes = [shape for file in files for shape in read_tensor_shapes(file).values()]
-    return dtype.itemsize * sum(math.prod(shape) for shape in shapes)
 
 
 def default_prompt_cache() -> Path:

@@ -35,6 +35,7 @@ FULL = MemoryNeeds(
     blocks=16_203_565_056,
     largest_block=283_276_288,
     slabs=16_743_661_568,
+    converted_transformer=0,
     text_encoder=9_524_621_312,
     converted_text_encoder=0,
     vae=431_167_814,
@@ -95,13 +96,15 @@ def test_needs_of_a_loaded_model_are_those_of_its_files(tmp_path):
         PREVIEW_FOLDER, device="cpu", profile="resident", prompt_cache=PromptCache(tmp_path)
     )
     clip = Clip(9, 96, 64, False)
+    on_disk = measure_needs(PREVIEW_FOLDER, torch.float16, clip).transformer
     for float8 in (False, True):
         if float8:
             use_float8(pipeline.transformer)
         needs = measure_needs(PREVIEW_FOLDER, torch.float32, clip, float8=float8)
         loaded, named = needs_of(pipeline, clip), dict(pipeline.transformer.named_buffers())
         computed = sum(bytes_of(named[name]) for name in named.keys() - pipeline.transformer.state_dict().keys())
-        assert loaded == replace(needs, transformer=needs.transformer + computed)
+        assert needs.converted_transformer == 2 * on_disk  # of float16
+        assert loaded == replace(needs, transformer=needs.transformer + computed, converted_transformer=0)
         pipeline.use_profile("group_offload")
         assert pipeline.streamed.device_bytes() + needs.vae == loaded.resting_bytes("group_offload")
 
