@@ -179,7 +179,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
 
     @classmethod
     def load(cls, folder: Path, *, dtype: torch.dtype, device: torch.device) -> DasTransformer3DModel:
-        """As `from_pretrained`, for use and not for training: tensor by tensor straight to ``device``, see `weights`."""
+        """As `from_pretrained`, for use and not for training: tensor by tensor straight to ``device`` (`weights`)."""
         cls.check_folder(folder)
         return load_model(cls, read_component_config(folder), weight_files(folder), dtype=dtype, device=device)
 
@@ -291,6 +291,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         #    from the *projected* control, not from the copy's own output.
         num_copies = len(self.transformer_blocks_copy)
         for index, block in enumerate(self.transformer_blocks):
+            run.check()
             modulation = step.blocks[index] if step else None
             video, text = self._run_block(
                 block, video, text, temb, image_rotary_emb, attention_kwargs, modulation, True

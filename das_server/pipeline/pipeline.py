@@ -121,8 +121,8 @@ class DasPipeline:
         when there is one.  ``profile``: see `memory`.  ``prompt_cache`` None: one in the platform's folder for user
         data.  ``attention_backend``, ``compile_blocks``, ``kernel_notes``: see `acceleration`.  ``float8``: see
         `precision`.  The text encoder is not read before a prompt needs it.  A folder with digests is verified first,
-        if it has changed.  Raises `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything large is loaded,
-        except where the device fills up meanwhile.
+        if it has changed.  Raises `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything
+        large is loaded, except where the device fills up meanwhile.
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():
@@ -233,7 +233,8 @@ class DasPipeline:
         ``latents``: initial noise [1,F,C,h,w].  ``vae_tiling`` None or "auto": the pipeline's own setting.
         ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,C,h,w] f32), or, if it takes four
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
-        ``should_stop``: asked between stages and steps.  ``on_stage``: told "encoding", "denoising", "decoding".
+        ``should_stop``: asked between blocks of the transformer and parts of the VAE's work.  ``on_stage``: told
+        "encoding", "denoising", "decoding".
         ``on_picture``: told the picture that a model of the carried first frame starts from, u8 [T,H,W,3].
         Raises `JobRejected` for a request that cannot be run, `JobCancelled` when stopped (nothing is decoded then).
         """
@@ -261,7 +262,7 @@ class DasPipeline:
             tracking_range=tracking_range, vae_tiling=tiling,
         )
 
-        with deterministic_kernels():
+        with deterministic_kernels(), border.interruptible(self.vae, partial(_raise_if_stopped, stop)):
             # 2. Text; the negative prompt goes first in the batch, and only where there is guidance.
             _raise_if_stopped(stop)
             tell("encoding")
@@ -352,7 +353,7 @@ class DasPipeline:
         self.scheduler.set_timesteps(num_inference_steps)
         # Of 1 to 200 steps, four counts (61, 103, 121, 122) round to one timestep too many, −1, which no model knows.
         timesteps = [int(timestep) for timestep in self.scheduler.timesteps if timestep >= 0]
-        latents, x0, run = conditions.latents, None, RunCache()
+        latents, x0, run = conditions.latents, None, RunCache(check=partial(_raise_if_stopped, stop))
 
         for index, timestep in enumerate(timesteps):
             _raise_if_stopped(stop)

@@ -10,6 +10,7 @@ import zmq
 
 from das_blender_addon.errors import SettingsError
 from das_server.workers import wire
+from das_server.workers.base import WorkOrder
 from das_server.workers.devices import find_devices, gpus_in
 from das_server.workers.local import LocalWorkers
 
@@ -100,6 +101,22 @@ def test_worker_is_of_the_servers_own_copy_whatever_lies_in_the_folder_where_it_
     try:
         workers.start()
         assert workers._processes[0].process.wait(60) == 2
+    finally:
+        workers.stop()
+        context.term()
+
+
+@pytest.mark.parametrize(("step_s", "grace_s"), [(0.0, 15.0), (2.0, 15.0), (30.0, 90.0)])
+def test_worker_with_slow_steps_has_longer_to_stop(tmp_path, step_s, grace_s):
+    context = zmq.Context()
+    workers = LocalWorkers(context, tmp_path, devices=("cpu",))
+    try:
+        (one,) = workers._processes
+        one.order = WorkOrder("a" * 32, 1, {}, [], "")
+        one.heartbeat = {"step_s": step_s}
+        before = time.monotonic()
+        workers.cancel("a" * 32)
+        assert before + grace_s <= one.cancel_deadline_s <= time.monotonic() + grace_s
     finally:
         workers.stop()
         context.term()
