@@ -14,7 +14,7 @@ from das_blender_addon.errors import OutOfMemory
 from . import memory
 from .base import LoadedModel
 from .device_errors import is_out_of_device_memory
-from .memory import ON_DEVICE, MemoryNeeds, MemoryPlan
+from .memory import ON_DEVICE, RESERVE_BYTES, MemoryNeeds, MemoryPlan
 from .slabs import let_pinned_memory_go
 from .streaming import StreamedBlocks
 
@@ -99,6 +99,22 @@ def smaller_profile(pipeline: LoadedModel, error: Exception | None = None) -> st
         if rests <= memory.free_memory(torch.device("cpu")):
             return smaller
     return ""
+
+
+def room_for_model(pipeline: LoadedModel) -> int:
+    """Bytes of the device that the pipeline has or could have."""
+    return memory.free_memory(pipeline.device) + pipeline.needs().resting_bytes(pipeline.profile)
+
+
+def has_room_again(pipeline: LoadedModel, profile: str, short: int) -> bool:
+    """Whether a profile that did not suffice once, with ``short`` bytes for the model, is worth another try: it fits by
+    the plan, and there is more memory than then by as much as is left alone otherwise."""
+    if pipeline.device.type == "cpu":
+        return False  # there no profile frees anything to speak of
+    room, needs = room_for_model(pipeline), pipeline.needs()
+    host_free = memory.free_memory(torch.device("cpu")) + needs.host_bytes(pipeline.profile)
+    fits = needs.peak_bytes(profile) <= room - RESERVE_BYTES and needs.host_bytes(profile) <= host_free
+    return fits and room >= short + RESERVE_BYTES
 
 
 def _let_go() -> None:
