@@ -61,8 +61,9 @@ class ModelSpec:
     ``num_frames``: window lengths, increasing.  ``sizes``: (width, height) pixels, the default first.  ``size_range``:
     more sizes, for requests that name one.  ``inputs``: roles it reads besides "tracking_video" and "first_frame".
     ``memory_bytes``, ``host_bytes``: memory of the device, and of the machine besides, that it needs per profile,
-    estimated for bfloat16 (`pipeline.needs` measures instead where the files are there).  ``repository``, ``files``:
-    where the weights come from and which they are, for `checkpoint.pull_model`.  ``frames_per_second``: of the clips
+    estimated for bfloat16 (`pipeline.needs` measures instead where the files are there).  ``vae_tiling``: it may work
+    in tiles (`pipeline.needs.must_tile`).  ``repository``, ``files``: where the weights come from and which they are,
+    for `checkpoint.pull_model`.  ``frames_per_second``: of the clips
     that it was trained on; 0: any.
     """
 

@@ -20,7 +20,7 @@ from ..models.float8 import stored_bytes
 from ..models.tensors import converted_bytes, read_component_config, read_tensor_shapes, weight_files
 from . import memory
 from .base import LoadedModel
-from .memory import MemoryNeeds
+from .memory import MemoryNeeds, MemoryPlan
 from .modulation import table_bytes
 from .prompt import STORED_NAMES
 from .slabs import aligned, bytes_of, slab_bytes
@@ -94,6 +94,16 @@ def needs_at_home(folder: Path, dtype: torch.dtype, vae_tiling: bool, *, float8:
         return measure_needs(folder, dtype, clip_at_home(transformer, vae, vae_tiling), float8=float8)
     except (KeyError, TypeError) as error:
         raise ModelError(f"The configuration in {folder} is not that of a CogVideoX model: {error!r}.") from error
+
+
+def must_tile(folder: Path, dtype: torch.dtype, plan: MemoryPlan, *, float8: bool = False) -> bool:
+    """Whether the VAE has to work in tiles, which cost time and have statistics of their own, under a plan made for
+    them: where a whole clip of the model's own size, and a quarter more, has no room beside the model; always on a CPU
+    and with group_offload, after which there is no smaller profile."""
+    if plan.profile not in memory.ON_DEVICE[:-1] or plan.device.type == "cpu":
+        return True
+    whole = needs_at_home(folder, dtype, False, float8=float8)
+    return whole.peak_bytes(plan.profile) + whole.decoding // 4 > plan.free_bytes
 
 
 def denoising_bytes(transformer: Mapping, vae: Mapping, dtype: torch.dtype, clip: Clip) -> int:

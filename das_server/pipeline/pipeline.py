@@ -35,7 +35,7 @@ from .conditions import Conditions, encode_conditions, encode_tracking, starting
 from .holes import holes_for, paint, paints_holes
 from .latents import TrackingRange
 from .modulation import ModulationTables
-from .needs import Clip, check_room, clip_at_home, needs_at_home, needs_of
+from .needs import Clip, check_room, clip_at_home, must_tile, needs_at_home, needs_of
 from .precision import check_float8
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
 from .randomness import default_stream, deterministic_kernels, tracking_stream
@@ -107,7 +107,7 @@ class DasPipeline:
         dtype: torch.dtype | None = None,
         device: str | torch.device = "auto",
         profile: str = "auto",
-        vae_tiling: bool = True,
+        vae_tiling: bool | Literal["auto"] = True,
         prompt_cache: PromptCache | None = None,
         fast_cpu_convolutions: bool = False,
         attention_backend: str = "auto",
@@ -118,11 +118,11 @@ class DasPipeline:
         """Load a checkpoint folder in the published layout.
 
         ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA
-        when there is one.  ``profile``: see `memory`.  ``prompt_cache`` None: one in the platform's folder for user
-        data.  ``attention_backend``, ``compile_blocks``, ``kernel_notes``: see `acceleration`.  ``float8``: see
-        `precision`.  The text encoder is not read before a prompt needs it.  A folder with digests is verified first,
-        if it has changed.  Raises `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything
-        large is loaded, except where the device fills up meanwhile.
+        when there is one.  ``profile``: see `memory`.  ``vae_tiling`` "auto": see `must_tile`.  ``prompt_cache`` None:
+        one in the platform's folder for user data.  ``attention_backend``, ``compile_blocks``, ``kernel_notes``: see
+        `acceleration`.  ``float8``: see `precision`.  The text encoder is not read before a prompt needs it.  A folder
+        with digests is verified first, if it has changed.  Raises `ModelError` for anything missing or damaged,
+        `OutOfMemory`; either before anything large is loaded, except where the device fills up meanwhile.
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():
@@ -132,8 +132,9 @@ class DasPipeline:
         # 1. Where it goes, before anything large is read.
         device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        needs = needs_at_home(path, dtype, vae_tiling, float8=float8)
+        needs = needs_at_home(path, dtype, bool(vae_tiling), float8=float8)
         plan = memory.plan_memory(needs, device, profile=profile)
+        vae_tiling = must_tile(path, dtype, plan, float8=float8) if vae_tiling == "auto" else vae_tiling
         log.info("%s: %s", path, plan.reason)
         if float8:
             check_float8(plan.device, dtype, kernel_notes)
@@ -312,8 +313,7 @@ class DasPipeline:
     # ── Its steps ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _encode_texts(self, texts: list[str]) -> torch.Tensor:
-        """Texts → prompt embeds [len(texts), L, D]; where the profile asks for it, the rest makes room for the text
-        encoder."""
+        """Texts → prompt embeds [len(texts), L, D]; where the profile asks for it, the rest makes room meanwhile."""
         makes_room = self.profile == "drop_text_encoder" and self.device.type != "cpu"
         if not makes_room or self.prompt_encoder.is_cached(texts, self.device):
             return torch.cat(self.prompt_encoder.encode(texts, self.device))

@@ -14,7 +14,15 @@ from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline import memory
 from das_server.pipeline.doctor import doctor
 from das_server.pipeline.memory import PROFILES, RESERVE_BYTES, MemoryNeeds, plan_memory
-from das_server.pipeline.needs import Clip, check_room, decoding_bytes, measure_needs, needs_at_home, needs_of
+from das_server.pipeline.needs import (
+    Clip,
+    check_room,
+    decoding_bytes,
+    measure_needs,
+    must_tile,
+    needs_at_home,
+    needs_of,
+)
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.pipeline.prompt import PromptCache
 from das_server.pipeline.slabs import bytes_of, pinned_bytes, plan_slabs
@@ -235,6 +243,16 @@ def test_weights_are_measured_from_the_files():
 def test_tiling_needs_less():
     tiled, whole = (decoding_bytes(VAE, torch.bfloat16, Clip(49, 720, 480, tiling)) for tiling in (True, False))
     assert tiled < whole / 2
+
+
+@pytest.mark.parametrize(("card_gib", "profile", "tiled"), [
+    (80, "resident", False), (40, "resident", False), (31, "resident", True), (24, "drop_text_encoder", True),
+    (30, "resident", True), (12, "group_offload", True), (16, "group_offload", True), (36, "resident", True),
+])  # fmt: skip
+def test_vae_works_whole_where_the_planned_profile_leaves_room(full_checkpoint, card_gib, profile, tiled):
+    plan = plan_memory(FULL, GPU, free=int(card_gib * GIBIBYTE), host_free=64 * GIBIBYTE)
+    assert (plan.profile, must_tile(full_checkpoint, torch.bfloat16, plan)) == (profile, tiled)
+    assert must_tile(full_checkpoint, torch.bfloat16, replace(plan, device=torch.device("cpu")))
 
 
 def test_doctor_speaks_of_every_model(tmp_path):
