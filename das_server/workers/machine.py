@@ -25,6 +25,7 @@ def set_up_torch(device: str, threads: int) -> dict[str, Any]:
         library.utils.logging.disable_progress_bar()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # or every new tensor would be written twice
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     if device == "auto":
