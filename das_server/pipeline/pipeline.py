@@ -134,7 +134,6 @@ class DasPipeline:
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         needs = needs_at_home(path, dtype, bool(vae_tiling), float8=float8)
         plan = memory.plan_memory(needs, device, profile=profile)
-        vae_tiling = must_tile(path, dtype, plan, float8=float8) if vae_tiling == "auto" else vae_tiling
         log.info("%s: %s", path, plan.reason)
         if float8:
             check_float8(plan.device, dtype, kernel_notes)
@@ -158,7 +157,7 @@ class DasPipeline:
             scheduler=load_scheduler(path / "scheduler"),
             prompt_encoder=PromptEncoder(path, transformer.config.max_text_seq_length, dtype, cache),
             device=plan.device,
-            vae_tiling=vae_tiling,
+            vae_tiling=bool(vae_tiling),
             carries_first_frame=carries,
             paints_holes=paints,
         )
@@ -166,6 +165,7 @@ class DasPipeline:
 
         # 3. In their places, and as fast as this device can.
         plan = placement.place(pipeline, plan, needs, may_shrink=profile == "auto")
+        pipeline.vae_tiling = must_tile(path, dtype, plan, float8=float8) if vae_tiling == "auto" else vae_tiling
         pipeline.acceleration = speed.accelerate(
             transformer,
             device=plan.device,

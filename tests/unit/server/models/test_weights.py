@@ -11,7 +11,8 @@ import torch
 from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline.memory import MemoryPlan
 from das_server.pipeline.placement import load_where_it_goes
-from tests.bench.denoise_checkpoint import FULL, write_checkpoint
+from das_server.pipeline.prompt import PromptEncoder, _load_text_encoder
+from tests.bench.denoise_checkpoint import FULL, TINY, write_checkpoint
 from tests.support.models import output_of, tiny_inputs, tiny_transformer
 
 CPU = torch.device("cpu")
@@ -42,6 +43,18 @@ def test_model_in_the_dtype_of_its_files_takes_no_memory(tmp_path):
     before = own_bytes()
     model = DasTransformer3DModel.load(tmp_path / "transformer", dtype=torch.bfloat16, device=CPU)
     assert sum(weight.numel() for weight in model.parameters()) > 500e6
+    assert own_bytes() - before < NOISE_BYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what memory of a process is")
+def test_text_encoder_in_the_dtype_of_its_files_takes_no_memory(tmp_path):
+    size = replace(FULL, transformer=TINY.transformer, vae=TINY.vae, text_encoder=FULL.text_encoder | {"num_layers": 2})
+    write_checkpoint(size, tmp_path, torch.bfloat16)
+    encoder = PromptEncoder(tmp_path, 16, torch.bfloat16)
+    encoder.tokenizer.encode("imports what it needs")
+    before = own_bytes()
+    model = _load_text_encoder(tmp_path, torch.bfloat16)
+    assert sum(weight.numel() for weight in model.parameters()) > 500e6 and encoder.converted_bytes() == 0
     assert own_bytes() - before < NOISE_BYTES
 
 
