@@ -4,9 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 FIND_PYTHON = $(or $(shell for p in "$(PYTHON)" python3.11 python3.13 python3 /usr/bin/python3; do [ -n "$$p" ] && "$$p" -c "" 2>/dev/null && echo "$$p" && break; done),$(error no Python found on PATH: install Python 3.11 or 3.13))
+# A Python with PyTorch and diffusers, rather one that sees a GPU.
+FIND_TORCH = $(or $(shell for want in "assert torch.cuda.is_available()" pass; do for p in "$(PYTHON)" python3 python $(VENV)/python; do [ -n "$$p" ] && "$$p" -c "import torch, diffusers, transformers; $$want" 2>/dev/null && echo "$$p" && break 2; done; done),$(error no Python with torch, diffusers and transformers found: name one with PYTHON=))
 SETUP = $(FIND_PYTHON) scripts/setup_environment.py
 
-.PHONY: help setup setup-tests demo test test-binary lint bench extension preview-model preview-eval clean
+.PHONY: help setup setup-tests demo test test-binary lint bench bench-gpu extension preview-model preview-eval clean
 
 help:
 	@echo "make demo           render the demo scene through Blender and the server into out/demo/"
@@ -14,6 +16,7 @@ help:
 	@echo "make test-binary    the built extension in a real Blender: make test-binary BLENDER=/path/to/blender"
 	@echo "make lint           ruff"
 	@echo "make bench          printed measurements (nothing asserts)"
+	@echo "make bench-gpu      the full model on this machine's GPU, in six minutes: out/bench_gpu.json and .md"
 	@echo "make extension      the installable extension in dist/"
 	@echo "make preview-model  train the embedded preview model from nothing (two CPU cores, hours)"
 	@echo "make preview-eval   measure it on held-out Blender scenes into out/preview_eval/"
@@ -39,6 +42,9 @@ lint: setup
 
 bench: setup
 	@for script in tests/bench/bench_*.py; do echo; echo "━━ $$script"; $(VENV)/python $$script || exit 1; done
+
+bench-gpu:
+	@$(FIND_TORCH) tests/bench/gpu_report.py --json out/bench_gpu.json
 
 extension: setup
 	@$(VENV)/python build_extension.py

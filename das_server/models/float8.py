@@ -7,11 +7,16 @@ fuses the quantisation of the activations into what comes before.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
+
+REPLACED = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2")
+"""Linears of a block."""
 
 ALIGNMENT = 16
 """Sizes that the hardware takes are multiples of it."""
@@ -23,8 +28,9 @@ class Float8Linear(nn.Module):
     def __init__(self, linear: nn.Linear):
         super().__init__()
         weight, scale = _quantise(linear.weight.detach())
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale.T.contiguous())  # [1,out] f32
+        # Parameters, as in the layer that it replaces: whoever moves or counts weights asks for those.
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.scale = nn.Parameter(scale.T.contiguous(), requires_grad=False)  # [1,out] f32
         self.bias = linear.bias
         self.in_features, self.out_features = linear.in_features, linear.out_features
 
@@ -60,6 +66,18 @@ def use_float8(model: nn.Module) -> int:
                         setattr(parent, name, Float8Linear(child))
                         count += 1
     return count
+
+
+def stored_bytes(name: str, shape: tuple[int, ...], dtype: torch.dtype, *, float8: bool) -> tuple[int, ...]:
+    """Bytes of a checkpoint's tensor of the transformer once loaded, of each tensor where `use_float8` makes two of
+    it."""
+    count = math.prod(shape)
+    blocks, *_, kind = name.split(".")
+    in_layer = any(f".{layer}." in name for layer in REPLACED)
+    if float8 and kind == "weight" and blocks.startswith("transformer_blocks") and in_layer and len(shape) == 2:
+        if not any(size % ALIGNMENT for size in shape):
+            return count * FLOAT8.itemsize, shape[0] * torch.float32.itemsize
+    return (count * dtype.itemsize,)
 
 
 def _quantise(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

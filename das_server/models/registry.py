@@ -60,9 +60,11 @@ class ModelSpec:
 
     ``num_frames``: window lengths, increasing.  ``sizes``: (width, height) pixels, the default first.  ``size_range``:
     more sizes, for requests that name one.  ``inputs``: roles it reads besides "tracking_video" and "first_frame".
-    ``memory_bytes``: device memory it needs per profile, estimated for bfloat16 (see `pipeline.memory`, which measures
-    instead where the files are there).  ``repository``, ``files``: where the weights come from and which they are, for
-    `checkpoint.pull_model`.  ``frames_per_second``: of the clips that it was trained on; 0: any.
+    ``memory_bytes``, ``host_bytes``: memory of the device, and of the machine besides, that it needs per profile,
+    estimated for bfloat16 (`pipeline.needs` measures instead where the files are there).  ``vae_tiling``: it may work
+    in tiles (`pipeline.needs.must_tile`).  ``repository``, ``files``: where the weights come from and which they are,
+    for `checkpoint.pull_model`.  ``frames_per_second``: of the clips
+    that it was trained on; 0: any.
     """
 
     name: str
@@ -78,6 +80,7 @@ class ModelSpec:
     inputs: tuple[str, ...] = ()
     vae_tiling: bool = True
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    host_bytes: Mapping[str, int] = field(default_factory=dict)
     repository: str = ""
     files: tuple[str, ...] = ()
     embedded: Path | None = None
@@ -142,7 +145,6 @@ _SPECS = (
         licence="GPL-3.0-or-later",
         inputs=("carried_video",),
         vae_tiling=False,
-        memory_bytes={"resident": GIBIBYTE, "cpu": 4 * GIBIBYTE},
         embedded=PREVIEW_FOLDER,
         size_range=SizeRange(multiple=8, smallest=48, longer=360, shorter=240),  # 8: VAE stride 4, patches of 2 latents
     ),
@@ -162,6 +164,7 @@ _SPECS = (
             "group_offload": 11 * GIBIBYTE // 2,
             "cpu": 64 * GIBIBYTE,
         },
+        host_bytes={"drop_text_encoder": 16 * GIBIBYTE, "group_offload": 16 * GIBIBYTE},
         repository="EXCAI/Diffusion-As-Shader",
         files=(
             "model_index.json",
@@ -237,6 +240,7 @@ def _own_spec(name: str, manifest: Path) -> ModelSpec | None:
         sizes=sizes,
         licence="that of the weights that were added",
         memory_bytes={},
+        host_bytes={},
         repository="",
         files=(),
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,13 +20,19 @@ class StepModulation:
     last: torch.Tensor
 
 
+def _nothing() -> None:
+    """The check of a run that nobody stops."""
+
+
 @dataclass
 class RunCache:
     """What stays the same over the steps of one run: make one per run and hand it to every `forward` of that run.
 
     ``tracking_tokens`` [B,N,C] is filled by the first step.  ``modulation`` holds, per timestep, the modulation of
-    every main block, every copy and the last norm (`DasTransformer3DModel.modulation_tables`), or nothing.
+    every main block, every copy and the last norm (`DasTransformer3DModel.modulation_tables`), or nothing.  ``check``
+    is called before every main block: what it raises ends the pass.
     """
 
     tracking_tokens: torch.Tensor | None = None
     modulation: dict[int, StepModulation] = field(default_factory=dict)
+    check: Callable[[], None] = _nothing

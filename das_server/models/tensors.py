@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,25 @@ def weight_files(folder: Path, *, stem: str = WEIGHTS_STEM, variant: str | None 
 
 def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a safetensors file, from its header alone.  Raises `ModelError` for a damaged file."""
+    return {name: tuple(entry["shape"]) for name, entry in _read_header(path).items()}
+
+
+def converted_bytes(folder: Path, itemsize: int, stored_name: str | None, *, stem: str = WEIGHTS_STEM) -> int:
+    """Memory that a component takes when it is loaded and stays in the machine's own: none where its files have the
+    dtype, ``stored_name`` in the format's words, for then they are mapped."""
+    files = weight_files(folder, stem=stem)
+    if {name for file in files for name in read_tensor_dtypes(file)} <= {stored_name}:
+        return 0
+    return itemsize * sum(math.prod(shape) for file in files for shape in read_tensor_shapes(file).values())
+
+
+def read_tensor_dtypes(path: Path) -> set[str]:
+    """The dtypes in a safetensors file by the format's names ("BF16").  Raises `ModelError` for a damaged file."""
+    return {str(entry.get("dtype")) for entry in _read_header(path).values()}
+
+
+def _read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """name → its entry, whose shape is a sequence.  Raises `ModelError`."""
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
@@ -75,7 +95,7 @@ def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         data_bytes = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         if 8 + header_bytes + data_bytes != size_bytes:
             raise ValueError(f"it has {size_bytes} bytes instead of {8 + header_bytes + data_bytes}")
-        return {name: tuple(entry["shape"]) for name, entry in header.items()}
+        return {name: entry | {"shape": tuple(entry["shape"])} for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ModelError(f"{path} is not a whole safetensors file: {error}.") from error
 

@@ -27,7 +27,8 @@ from .caches import check_blocks, check_no_cache, register_block
 from .conversion import PUBLISHED_CLASS_NAME, convert_base
 from .inputs import check_clip, check_rows
 from .run_cache import RunCache, StepModulation
-from .tensors import check_tensors, expected_tensors, read_component_config
+from .tensors import check_tensors, expected_tensors, read_component_config, weight_files
+from .weights import load_model
 
 DEFAULT_NUM_TRACKING_BLOCKS = 18
 """Number of copied blocks of a checkpoint that does not say."""
@@ -177,6 +178,12 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         return model.eval()
 
     @classmethod
+    def load(cls, folder: Path, *, dtype: torch.dtype, device: torch.device) -> DasTransformer3DModel:
+        """As `from_pretrained`, for use and not for training: tensor by tensor straight to ``device`` (`weights`)."""
+        cls.check_folder(folder)
+        return load_model(cls, read_component_config(folder), weight_files(folder), dtype=dtype, device=device)
+
+    @classmethod
     def check_folder(cls, folder: Path, *, variant: str | None = None) -> None:
         """Compare the tensors in ``folder`` with its config, from their headers.  Raises `ModelError` as
         `from_pretrained`."""
@@ -200,6 +207,15 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         """The config as the published checkpoints write it, so that what we save loads elsewhere too."""
         text = super().to_json_string()
         return text.replace(f'"_class_name": "{type(self).__name__}"', f'"_class_name": "{PUBLISHED_CLASS_NAME}"')
+
+    def streamed_units(self) -> list[tuple[nn.Module, ...]]:
+        """The blocks in the order in which they run; a copy comes together with the linear that adds it."""
+        units: list[tuple[nn.Module, ...]] = []
+        for index, block in enumerate(self.transformer_blocks):
+            units.append((block,))
+            if index < len(self.transformer_blocks_copy):
+                units.append((self.transformer_blocks_copy[index], self.combine_linears[index]))
+        return units
 
     # ── What does not fit this model ────────────────────────────────────────────────────────────────────────────────
 
@@ -275,6 +291,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         #    from the *projected* control, not from the copy's own output.
         num_copies = len(self.transformer_blocks_copy)
         for index, block in enumerate(self.transformer_blocks):
+            run.check()
             modulation = step.blocks[index] if step else None
             video, text = self._run_block(
                 block, video, text, temb, image_rotary_emb, attention_kwargs, modulation, True

@@ -18,24 +18,37 @@ class TextEncoder(Protocol):
     keep_loaded: bool
     offload: bool
 
+    def converted_bytes(self) -> int:
+        """What the weights take of the machine's own memory while they come block by block."""
+        ...
+
     def size_bytes(self) -> int:
         """What the weights take."""
         ...
 
 
 class LoadedModel(Protocol):
-    """A model's parts, to be laid out in memory.  ``transformer`` is a diffusers model; ``profile``: how they lie now,
-    by the table of `memory`; ``device``: where they compute."""
+    """A model's parts, to be laid out in memory.
+
+    ``transformer``: a diffusers model that says in ``streamed_units()`` which of its modules can come to the device
+    when they run, in that order, and which together.  ``profile``: how the parts lie now, by the table of `memory`;
+    ``device``: where they compute; ``streamed``: the transformer's blocks, where they come one by one.
+    """
 
     transformer: Any
     vae: torch.nn.Module
     prompt_encoder: TextEncoder
     device: torch.device
     profile: str
+    streamed: Any
 
     @property
     def dtype(self) -> torch.dtype:
         """What they are computed in."""
+        ...
+
+    def needs(self) -> Any:
+        """`memory.MemoryNeeds` of the parts as they are loaded, and of a clip of the model's own size."""
         ...
 
 

@@ -7,6 +7,8 @@ Latents are [1,F,C,h,w] with F = (T − 1)/4 + 1 (C is 16 in the published model
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -58,6 +60,18 @@ def encode(vae: AutoencoderKLCogVideoX, pixels: torch.Tensor, generator: torch.G
     """
     posterior = vae.encode(pixels).latent_dist
     return scaling_factor(vae) * posterior.sample(generator).to(pixels.dtype).permute(0, 2, 1, 3, 4)
+
+
+@contextmanager
+def interruptible(vae: AutoencoderKLCogVideoX, check: Callable[[], None]) -> Iterator[None]:
+    """Inside, ``check`` is called before every part that the VAE encodes or decodes, some frames of a tile: what it
+    raises ends the work."""
+    hooks = [part.register_forward_pre_hook(lambda module, args: check()) for part in (vae.encoder, vae.decoder)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def scaling_factor(vae: AutoencoderKLCogVideoX) -> float:

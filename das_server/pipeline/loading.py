@@ -39,7 +39,7 @@ def load_pipeline(
         folder,
         device=device,
         profile=profile,
-        vae_tiling=spec.vae_tiling,
+        vae_tiling="auto" if spec.vae_tiling else False,
         fast_cpu_convolutions=spec.embedded is not None,
         attention_backend=attention_backend,
         compile_blocks=compile_blocks,

@@ -3,16 +3,18 @@
 
     resident            everything on the device, the text encoder too
     drop_text_encoder   the text encoder is there only while it encodes, the rest stays
-    group_offload       the transformer's blocks come from host memory one after the other, prefetched
+    group_offload       the transformer's blocks come from host memory one after the other (`streaming`)
     cpu                 no accelerator
 
-All give the same result.  What a checkpoint needs is `needs`'s to say.
+All give the same result.  How much each takes is computed in one place, `MemoryNeeds`, from what `needs` measures: the
+planner, the doctor, the refusal of a clip that is too large and the way back from a full device read it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -28,44 +30,70 @@ PROFILES = ("resident", "drop_text_encoder", "group_offload", "cpu")
 ON_DEVICE = PROFILES[:3]
 """Those that compute on the accelerator."""
 
+NUM_SLOTS = 2
+"""Blocks of a streamed model that have room on the device: the one that runs and the one that arrives."""
+
 RESERVE_BYTES = GIBIBYTE // 2
 """Device memory left alone for the driver's own needs and fragmentation."""
 
 
+class Needs(Protocol):
+    """How much memory each profile takes."""
+
+    def peak_bytes(self, profile: str) -> int:
+        """Of the device at its peak, or of the host for "cpu"."""
+        ...
+
+    def host_bytes(self, profile: str) -> int:
+        """Of this machine's own besides, where it is not the device's."""
+        ...
+
+
 @dataclass(frozen=True)
 class MemoryNeeds:
-    """Bytes.  ``blocks`` of ``transformer`` are its repeated blocks, ``largest_block`` one of them; the last two are
-    activations."""
+    """Bytes of one model and clip.
+
+    ``blocks`` of ``transformer`` are those that can be streamed, ``largest_block`` the largest of what comes at once,
+    ``slabs`` the host memory that they lie in then (`slabs`).  ``converted_text_encoder``: what the text encoder takes
+    of the host while it is streamed: nothing where it is read from its files as it is; ``converted_transformer``
+    likewise, while the slabs are filled.  ``tables``: kept beside a transformer that stays on the device.
+    ``denoising``, ``decoding``: activations.
+    """
 
     transformer: int
     blocks: int
     largest_block: int
+    slabs: int
+    converted_transformer: int
     text_encoder: int
+    converted_text_encoder: int
     vae: int
+    tables: int
     denoising: int
     decoding: int
 
+    def resting_bytes(self, profile: str) -> int:
+        """Device memory that ``profile`` takes between clips and during all of one but its text."""
+        if profile == "group_offload":
+            return self.vae + self.transformer - self.blocks + NUM_SLOTS * self.largest_block
+        stays = self.transformer + self.tables + self.vae
+        if profile in ("resident", "cpu"):
+            return stays + self.text_encoder
+        if profile == "drop_text_encoder":
+            return stays
+        raise ModelError(f"There is no memory profile {profile!r}; use auto, {', '.join(PROFILES)}.", field="profile")
+
     def peak_bytes(self, profile: str) -> int:
         """Memory that ``profile`` takes at its peak: of the device, or of the host for "cpu"."""
-        working = max(self.denoising, self.decoding)
-        if profile == "resident":
-            return self.transformer + self.text_encoder + self.vae + working
-        if profile == "drop_text_encoder":
-            return max(self.text_encoder, self.transformer + self.vae + working)
-        if profile == "group_offload":
-            # Three blocks: the one that runs, the one that arrives, the one that leaves.
-            resting = self.transformer - self.blocks + 3 * self.largest_block
-            return self.vae + max(resting + self.denoising, self.decoding)
-        if profile == "cpu":
-            return max(self.text_encoder, 0) + self.transformer + self.vae + working
-        raise ModelError(f"There is no memory profile {profile!r}; use auto, {', '.join(PROFILES)}.", field="profile")
+        clip = self.resting_bytes(profile) + max(self.denoising, self.decoding)
+        return max(self.text_encoder + self.tables, clip) if profile == "drop_text_encoder" else clip
 
     def host_bytes(self, profile: str) -> int:
         """This machine's own memory that ``profile`` takes besides the device's, where the two are not the same."""
         if profile == "drop_text_encoder":
             return self.transformer + self.vae  # they wait there while the text encoder is on the device
         if profile == "group_offload":
-            return self.transformer + self.text_encoder
+            return self.slabs + max(self.converted_transformer, self.converted_text_encoder)
         return 0
 
 
@@ -81,7 +109,7 @@ class MemoryPlan:
 
 
 def plan_memory(
-    needs: MemoryNeeds,
+    needs: Needs,
     device: torch.device,
     *,
     profile: str = "auto",
@@ -122,7 +150,7 @@ def plan_memory(
     raise OutOfMemory(f"The profile {wanted} {lacks[wanted]}: {_remedy(fitting)}.", field="profile")
 
 
-def _lack(needs: MemoryNeeds, profile: str, device: torch.device, free: int, host_free: int) -> str:
+def _lack(needs: Needs, profile: str, device: torch.device, free: int, host_free: int) -> str:
     """What ``profile`` needs and does not get, in words; "" when it fits."""
     place, available = ("cpu", host_free) if profile == "cpu" else (device, free - RESERVE_BYTES)
     needed = needs.peak_bytes(profile)
@@ -173,31 +201,23 @@ def free_memory(device: torch.device) -> int:
     return host_memory.available_bytes()
 
 
-def check_room(model: LoadedModel, what: str, needed: int, block_bytes: int) -> None:
+def check_room(model: LoadedModel, what: str, needs: MemoryNeeds) -> None:
     """Refuse a request whose activations cannot fit beside what is loaded.  Raises `OutOfMemory` before any work.
 
-    ``what``: the request in words.  ``needed``: bytes of its activations.  ``block_bytes``: what the transformer's
-    blocks take.
+    ``what``: the request in words.  ``needs``: of the model as it is loaded, and of the request.
     """
-    free = free_memory(model.device)
+    free, needed = free_memory(model.device), max(needs.denoising, needs.decoding)
     if model.profile == "resident" and model.prompt_encoder.model is None:
         free -= model.prompt_encoder.size_bytes()  # it is still to come, and stays
     if needed > free:
-        gains = _gains_of_smaller_profiles(model, block_bytes) if model.device.type != "cpu" else {}
-        fitting = [profile for profile, gain in gains.items() if needed <= free + gain]
+        smaller = ON_DEVICE[ON_DEVICE.index(model.profile) + 1 :] if model.device.type != "cpu" else ()
+        rests = needs.resting_bytes(model.profile)
+        fitting = [profile for profile in smaller if needed <= free + rests - needs.resting_bytes(profile)]
         remedy = _remedy(fitting, "load the model with") if fitting else "ask for a smaller size or fewer frames"
         raise OutOfMemory(
             f"{what} needs {in_gib(needed)} to work in, but {model.device} has {in_gib(max(0, free))} free: {remedy}.",
             field="profile",
         )
-
-
-def _gains_of_smaller_profiles(model: LoadedModel, block_bytes: int) -> dict[str, int]:
-    """Device memory in bytes that each profile below the model's own would leave free beyond what is free now."""
-    if model.profile == "resident":
-        text_encoder = model.prompt_encoder.size_bytes()
-        return {"drop_text_encoder": text_encoder, "group_offload": text_encoder + block_bytes}
-    return {"group_offload": block_bytes} if model.profile == "drop_text_encoder" else {}
 
 
 def in_gib(size_bytes: int) -> str:

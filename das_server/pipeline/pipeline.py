@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +22,11 @@ from PIL import Image
 
 from das_blender_addon.errors import JobCancelled, ModelError
 
-from ..models.checkpoint import MANIFEST_NAME, verify_folder
 from ..models.convolution import use_onednn
 from ..models.float8 import use_float8
-from ..models.transformer import DasTransformer3DModel, RunCache, StepModulation
+from ..models.transformer import DasTransformer3DModel, RunCache
 from ..models.vae import load_vae
+from ..models.verified import MANIFEST_NAME, verify_unless_known
 from . import acceleration as speed
 from . import latents as border
 from . import memory, placement
@@ -33,13 +34,15 @@ from .carry import carries_first_frame
 from .conditions import Conditions, encode_conditions, encode_tracking, starting_picture
 from .holes import holes_for, paint, paints_holes
 from .latents import TrackingRange
-from .needs import check_room, needs_at_home
+from .modulation import ModulationTables
+from .needs import Clip, check_room, clip_at_home, must_tile, needs_at_home, needs_of
 from .precision import check_float8
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
 from .randomness import default_stream, deterministic_kernels, tracking_stream
 from .report import used_settings
 from .request import check_carried, check_choices, check_clip, check_generators, check_latents, check_texts, step_caller
 from .scheduler import check_step_count, guidance_at, load_scheduler
+from .streaming import StreamedBlocks
 
 log = logging.getLogger(__name__)
 DEFAULT_NEGATIVE_PROMPT = (
@@ -47,9 +50,6 @@ DEFAULT_NEGATIVE_PROMPT = (
     "background is solid. Strange body and strange trajectory. Distortion."
 )
 """The one that the model was published with."""
-
-MAX_KEPT_TIMESTEPS = 200
-"""Adaptive-norm tables that a pipeline keeps from one clip to the next."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class DasPipeline:
         self.acceleration = speed.Acceleration()
         self.float8 = False
         self._latent_to_rgb: torch.Tensor | None = None
-        self._modulation: dict[int, StepModulation] = {}
+        self.streamed: StreamedBlocks | None = None
+        self._modulation = ModulationTables()
 
     @classmethod
     def from_pretrained(
@@ -106,7 +107,7 @@ class DasPipeline:
         dtype: torch.dtype | None = None,
         device: str | torch.device = "auto",
         profile: str = "auto",
-        vae_tiling: bool = True,
+        vae_tiling: bool | Literal["auto"] = True,
         prompt_cache: PromptCache | None = None,
         fast_cpu_convolutions: bool = False,
         attention_backend: str = "auto",
@@ -117,11 +118,11 @@ class DasPipeline:
         """Load a checkpoint folder in the published layout.
 
         ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA
-        when there is one.  ``profile``: see `memory`.  ``prompt_cache`` None: one in the platform's folder for user
-        data.  ``attention_backend``, ``compile_blocks``, ``kernel_notes``: see `acceleration`.  ``float8``: see
-        `precision`.  The text encoder is not read before a prompt needs it.  A folder with digests is verified first.
-        Raises `ModelError` for anything missing or damaged, `OutOfMemory`; either before anything large is loaded,
-        except where the device fills up meanwhile.
+        when there is one.  ``profile``: see `memory`.  ``vae_tiling`` "auto": see `must_tile`.  ``prompt_cache`` None:
+        one in the platform's folder for user data.  ``attention_backend``, ``compile_blocks``, ``kernel_notes``: see
+        `acceleration`.  ``float8``: see `precision`.  The text encoder is not read before a prompt needs it.  A folder
+        with digests is verified first, if it has changed.  Raises `ModelError` for anything missing or damaged,
+        `OutOfMemory`; either before anything large is loaded, except where the device fills up meanwhile.
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():
@@ -131,17 +132,19 @@ class DasPipeline:
         # 1. Where it goes, before anything large is read.
         device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        needs = needs_at_home(path, dtype, vae_tiling)
+        needs = needs_at_home(path, dtype, bool(vae_tiling), float8=float8)
         plan = memory.plan_memory(needs, device, profile=profile)
         log.info("%s: %s", path, plan.reason)
         if float8:
             check_float8(plan.device, dtype, kernel_notes)
         if (path / MANIFEST_NAME).is_file():
-            log.info("%s: %s files verified", path, verify_folder(path).num_files)
+            verify_unless_known(path)
 
         # 2. Its parts.
         with no_progress_bars():
-            transformer = DasTransformer3DModel.from_pretrained(path / "transformer", torch_dtype=dtype)
+            transformer = placement.load_where_it_goes(
+                partial(DasTransformer3DModel.load, path / "transformer", dtype=dtype), plan, by_the_host=float8
+            )
             vae = load_vae(path / "vae", dtype)
         if float8:
             use_float8(transformer)
@@ -149,12 +152,12 @@ class DasPipeline:
             use_onednn(vae)
         cache = prompt_cache if prompt_cache is not None else PromptCache(default_prompt_cache())
         pipeline = cls(
-            transformer=transformer.requires_grad_(False),
+            transformer=transformer,
             vae=vae.requires_grad_(False),
             scheduler=load_scheduler(path / "scheduler"),
             prompt_encoder=PromptEncoder(path, transformer.config.max_text_seq_length, dtype, cache),
             device=plan.device,
-            vae_tiling=vae_tiling,
+            vae_tiling=bool(vae_tiling),
             carries_first_frame=carries,
             paints_holes=paints,
         )
@@ -162,6 +165,7 @@ class DasPipeline:
 
         # 3. In their places, and as fast as this device can.
         plan = placement.place(pipeline, plan, needs, may_shrink=profile == "auto")
+        pipeline.vae_tiling = must_tile(path, dtype, plan, float8=float8) if vae_tiling == "auto" else vae_tiling
         pipeline.acceleration = speed.accelerate(
             transformer,
             device=plan.device,
@@ -177,6 +181,10 @@ class DasPipeline:
     def dtype(self) -> torch.dtype:
         """The dtype that everything but the sampler's history is computed in."""
         return self.vae.dtype
+
+    def needs(self) -> memory.MemoryNeeds:
+        """What the model takes as it is loaded, with a clip of its own size."""
+        return needs_of(self, clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling))
 
     def use_profile(self, profile: str) -> None:
         """Lay the model out by another memory profile on the same device.
@@ -226,7 +234,8 @@ class DasPipeline:
         ``latents``: initial noise [1,F,C,h,w].  ``vae_tiling`` None or "auto": the pipeline's own setting.
         ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,C,h,w] f32), or, if it takes four
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
-        ``should_stop``: asked between stages and steps.  ``on_stage``: told "encoding", "denoising", "decoding".
+        ``should_stop``: asked between blocks of the transformer and parts of the VAE's work.  ``on_stage``: told
+        "encoding", "denoising", "decoding".
         ``on_picture``: told the picture that a model of the carried first frame starts from, u8 [T,H,W,3].
         Raises `JobRejected` for a request that cannot be run, `JobCancelled` when stopped (nothing is decoded then).
         """
@@ -247,14 +256,14 @@ class DasPipeline:
         tracking_generator = tracking_generator if tracking_generator is not None else tracking_stream(generator)
         tiling = self.vae_tiling if vae_tiling in (None, "auto") else bool(vae_tiling)
         guided = guidance_scale > 1.0
-        check_room(self, num_frames, width, height, tiling, batch=2 if guided else 1)
+        check_room(self, Clip(num_frames, width, height, tiling, batch=2 if guided else 1))
         settings = used_settings(
             self, (num_frames, width, height), (generator, tracking_generator),
             num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, use_dynamic_cfg=use_dynamic_cfg,
             tracking_range=tracking_range, vae_tiling=tiling,
         )
 
-        with deterministic_kernels():
+        with deterministic_kernels(), border.interruptible(self.vae, partial(_raise_if_stopped, stop)):
             # 2. Text; the negative prompt goes first in the batch, and only where there is guidance.
             _raise_if_stopped(stop)
             tell("encoding")
@@ -304,8 +313,7 @@ class DasPipeline:
     # ── Its steps ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _encode_texts(self, texts: list[str]) -> torch.Tensor:
-        """Texts → prompt embeds [len(texts), L, D]; where the profile asks for it, the rest makes room for the text
-        encoder."""
+        """Texts → prompt embeds [len(texts), L, D]; where the profile asks for it, the rest makes room meanwhile."""
         makes_room = self.profile == "drop_text_encoder" and self.device.type != "cpu"
         if not makes_room or self.prompt_encoder.is_cached(texts, self.device):
             return torch.cat(self.prompt_encoder.encode(texts, self.device))
@@ -317,14 +325,6 @@ class DasPipeline:
         finally:
             self.transformer.to(self.device)
             self.vae.to(self.device)
-
-    def _modulation_of(self, timesteps: list[int]) -> dict[int, StepModulation]:
-        """Tables of the timesteps, kept for later clips."""
-        if len(self._modulation) > MAX_KEPT_TIMESTEPS:
-            self._modulation.clear()
-        missing = [timestep for timestep in timesteps if timestep not in self._modulation]
-        self._modulation.update(self.transformer.modulation_tables(missing, self.dtype, self.device))
-        return self._modulation
 
     def _predict(self, **inputs: Any) -> torch.Tensor:
         """One forward pass of the transformer → velocity [B,F,C,h,w]; without an acceleration that fails."""
@@ -353,12 +353,12 @@ class DasPipeline:
         self.scheduler.set_timesteps(num_inference_steps)
         # Of 1 to 200 steps, four counts (61, 103, 121, 122) round to one timestep too many, −1, which no model knows.
         timesteps = [int(timestep) for timestep in self.scheduler.timesteps if timestep >= 0]
-        latents, x0, run = conditions.latents, None, RunCache()
-        if self.profile != "group_offload":  # there, weights are at hand only while their block runs
-            run.modulation = self._modulation_of(timesteps)
+        latents, x0, run = conditions.latents, None, RunCache(check=partial(_raise_if_stopped, stop))
 
         for index, timestep in enumerate(timesteps):
             _raise_if_stopped(stop)
+            if self.profile != "group_offload":  # there, weights are at hand only while their block runs
+                run.modulation = self._modulation.of(self.transformer, timestep, self.dtype)
             # 1. The velocity of both rows, in one batch.
             model_input = torch.cat([latents, conditions.image], dim=2).expand(len(prompt_embeds), -1, -1, -1, -1)
             velocity = self._predict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Callable
 
 import torch
 
@@ -13,9 +14,32 @@ from das_blender_addon.errors import OutOfMemory
 from . import memory
 from .base import LoadedModel
 from .device_errors import is_out_of_device_memory
-from .memory import ON_DEVICE, MemoryNeeds, MemoryPlan
+from .memory import ON_DEVICE, RESERVE_BYTES, MemoryNeeds, MemoryPlan
+from .slabs import let_pinned_memory_go
+from .streaming import StreamedBlocks
 
 log = logging.getLogger(__name__)
+
+
+def load_where_it_goes(
+    load: Callable[..., torch.nn.Module], plan: MemoryPlan, *, by_the_host: bool = False
+) -> torch.nn.Module:
+    """Load a transformer, by ``load(device=…)``, to where ``plan`` has it stay: the device, without a stay in the
+    machine's own memory, except where blocks are streamed or, ``by_the_host``, changed before they go there.
+
+    A device that has filled up meanwhile is left to `place`.
+    """
+    on_host = torch.device("cpu")
+    if by_the_host or plan.profile not in ON_DEVICE[:-1]:
+        return load(device=on_host)
+    try:
+        return load(device=plan.device)
+    except Exception as error:
+        if not is_out_of_device_memory(error):
+            raise
+        log.warning("%s has filled up while the model was loaded", plan.device)
+    _let_go()
+    return load(device=on_host)
 
 
 def place(pipeline: LoadedModel, plan: MemoryPlan, needs: MemoryNeeds, *, may_shrink: bool) -> MemoryPlan:
@@ -35,9 +59,7 @@ def place(pipeline: LoadedModel, plan: MemoryPlan, needs: MemoryNeeds, *, may_sh
         # Here, outside the handler, nothing holds what has arrived already.
         pipeline.transformer.to("cpu")
         pipeline.vae.to("cpu")
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _let_go()
         plan = memory.plan_memory(needs, pipeline.device, below=plan.profile)
         log.info("%s", plan.reason)
 
@@ -48,20 +70,16 @@ def apply_plan(pipeline: LoadedModel, profile: str) -> None:
     pipeline.profile = profile
     pipeline.prompt_encoder.keep_loaded = profile == "resident"
     pipeline.prompt_encoder.offload = profile == "group_offload"
-    pipeline.vae.to(device)
+    if pipeline.streamed is not None:
+        pipeline.streamed.close()
+        pipeline.streamed = None
     if profile == "group_offload":
-        streams = device.type == "cuda"
-        pipeline.transformer.to("cpu")
-        pipeline.transformer.enable_group_offload(
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=streams,
-            non_blocking=streams,
-        )
+        # From where they are: nothing is in the machine's own memory twice.
+        pipeline.streamed = StreamedBlocks(pipeline.transformer, pipeline.transformer.streamed_units(), device)
     else:
         pipeline.transformer.to(device)
+        let_pinned_memory_go()
+    pipeline.vae.to(device)
 
 
 def smaller_profile(pipeline: LoadedModel, error: Exception | None = None) -> str:
@@ -77,15 +95,29 @@ def smaller_profile(pipeline: LoadedModel, error: Exception | None = None) -> st
     for smaller in ON_DEVICE[ON_DEVICE.index(pipeline.profile) + 1 :]:
         if smaller == "drop_text_encoder" and not has_encoder:
             continue
-        rests = _resting_bytes(pipeline, smaller) if pipeline.device.type != "cpu" else 0
+        rests = pipeline.needs().host_bytes(smaller) if pipeline.device.type != "cpu" else 0
         if rests <= memory.free_memory(torch.device("cpu")):
             return smaller
     return ""
 
 
-def _resting_bytes(pipeline: LoadedModel, profile: str) -> int:
-    """`memory.MemoryNeeds.host_bytes` of a loaded pipeline whose device is an accelerator."""
-    transformer = pipeline.transformer.get_memory_footprint()
-    if profile == "drop_text_encoder":
-        return transformer + sum(weight.numel() * weight.element_size() for weight in pipeline.vae.parameters())
-    return transformer + pipeline.prompt_encoder.size_bytes()
+def room_for_model(pipeline: LoadedModel) -> int:
+    """Bytes of the device that the pipeline has or could have."""
+    return memory.free_memory(pipeline.device) + pipeline.needs().resting_bytes(pipeline.profile)
+
+
+def has_room_again(pipeline: LoadedModel, profile: str, short: int) -> bool:
+    """Whether a profile that did not suffice once, with ``short`` bytes for the model, is worth another try: it fits by
+    the plan, and there is more memory than then by as much as is left alone otherwise."""
+    if pipeline.device.type == "cpu":
+        return False  # there no profile frees anything to speak of
+    room, needs = room_for_model(pipeline), pipeline.needs()
+    host_free = memory.free_memory(torch.device("cpu")) + needs.host_bytes(pipeline.profile)
+    fits = needs.peak_bytes(profile) <= room - RESERVE_BYTES and needs.host_bytes(profile) <= host_free
+    return fits and room >= short + RESERVE_BYTES
+
+
+def _let_go() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

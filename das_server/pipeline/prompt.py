@@ -24,12 +24,16 @@ from safetensors.torch import load_file, save_file
 from das_blender_addon.errors import ModelError
 
 from ..models.registry import default_models_folder
-from ..models.tensors import read_tensor_shapes, weight_files
+from ..models.tensors import converted_bytes, read_tensor_shapes, weight_files
+from .streaming import StreamedBlocks
 
 log = logging.getLogger(__name__)
 
 TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", "ByT5Tokenizer")
 """Tokenizer classes that a checkpoint's ``model_index.json`` may name."""
+
+STORED_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+"""What safetensors calls a dtype."""
 
 _WHOLE_BYTES = 1 << 20
 """Files up to twice this are digested whole, larger ones by both ends, size and time of change."""
@@ -77,6 +81,7 @@ class PromptEncoder:
         self.model: torch.nn.Module | None = None
         self.keep_loaded = False
         self.offload = False
+        self._streamed: StreamedBlocks | None = None
         self._tokenizer: Any = None
         self._fingerprint: str | None = None
 
@@ -123,10 +128,15 @@ class PromptEncoder:
         shapes = [shape for file in files for shape in read_tensor_shapes(file).values()]
         return self.dtype.itemsize * sum(math.prod(shape) for shape in shapes)
 
+    def converted_bytes(self) -> int:
+        """What the weights take of the host while they come block by block: nothing where the files have the dtype."""
+        folder, name = self.folder / "text_encoder", STORED_NAMES.get(self.dtype)
+        return converted_bytes(folder, self.dtype.itemsize, name, stem="model")
+
     def unload(self) -> None:
         """Let the text encoder go."""
         if self.model is not None:
-            self.model = None
+            self.model = self._streamed = None
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -147,15 +157,9 @@ class PromptEncoder:
     def _placed(self, model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         if not self.offload:
             return model.to(device)
-        from diffusers.hooks import apply_group_offloading
-
-        apply_group_offloading(
-            model,
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="leaf_level",
-            use_stream=device.type == "cuda",
-        )
+        # Once per text: from the files as they are mapped, so that the machine's own memory holds none of it for good.
+        units = [(block,) for block in model.encoder.block]
+        self._streamed = StreamedBlocks(model, units, device, slabs=False)
         return model
 
 

@@ -11,7 +11,6 @@ import ctypes
 import dataclasses
 import logging
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -25,7 +24,7 @@ import numpy as np
 from das_blender_addon.errors import DasError, JobCancelled, JobError, ModelError, OutOfMemory
 from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
 from das_blender_addon.protocol.png import encode_png
-from das_server import __version__, media
+from das_server import media
 from das_server.models.registry import model_path
 from das_server.models.revision import fingerprint
 from das_server.pipeline.device_errors import (
@@ -39,6 +38,7 @@ from das_server.store.blobs import BlobStore
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
 from das_server.workers import wire
 from das_server.workers.link import Link
+from das_server.workers.machine import free_memory, num_cores, peak_memory_bytes, set_up_torch
 from das_server.workers.stage_times import StageTimes
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Worker:
         self._blobs = BlobStore(state)
         self._scratch = state / "scratch" / link.name
         self._device = device
-        self._threads = threads or _num_cores()
+        self._threads = threads or num_cores()
         self._profile = profile
         self._acceleration: dict[str, Any] = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
         self._acceleration |= {"float8": float8, "kernel_notes": state / "kernel_notes"}
@@ -83,11 +83,13 @@ class Worker:
         self._pipeline: Pipeline | None = None
         self._model = ""
         self._weights = ""
+        self._planned, self._short = "", 0
+        """The profile that was planned for the model, and the memory in which it did not suffice."""
 
     def run_forever(self) -> None:
         """Prepare torch, say so, then obey; never returns."""
         try:
-            about = _set_up_torch(self._device, self._threads)
+            about = set_up_torch(self._device, self._threads)
         except Exception as error:  # a broken installation or a device that is not there: say so, there is no other way
             _log.exception("torch is not usable on %s", self._device)
             problem = f"torch is not usable on {self._device}: {type(error).__name__}: {_first_line(error)}"
@@ -122,14 +124,16 @@ class Worker:
     def _load(self, model: str) -> Pipeline:
         weights = fingerprint(model_path(model))
         if self._pipeline is not None and (self._model, self._weights) == (model, weights):
+            self._use_planned_profile_again()
             return self._pipeline
         from das_server.pipeline.loading import load_pipeline
 
         self._pipeline, self._model = None, ""
-        _free_memory()  # two large models do not fit
+        free_memory()  # two large models do not fit
         started = time.monotonic()
         self._pipeline = load_pipeline(model, device=self._device, profile=self._profile, **self._acceleration)
         self._model = self._link.model = model
+        self._planned, self._short = self._pipeline.profile, 0
         self._weights = weights if fingerprint(model_path(model)) == weights else ""  # if replaced meanwhile, once more
         _log.info("the model %s is loaded on %s after %.1f s", model, self._device, time.monotonic() - started)
         return self._pipeline
@@ -186,22 +190,37 @@ class Worker:
 
     def _use_smaller_profile(self, order: dict[str, Any], problem: Exception) -> None:
         """Tell of the next smaller profile and use it.  Raises ``problem`` when none is left."""
-        from das_server.pipeline.placement import smaller_profile
+        from das_server.pipeline.placement import room_for_model, smaller_profile
 
-        _free_memory()
+        free_memory()
         smaller = smaller_profile(self._pipeline, problem)
         if not smaller:
             raise problem
+        self._short = room_for_model(self._pipeline)
         before = self._pipeline.profile
         message = f"The memory does not suffice with the profile {before}; once more with {smaller}, which is slower."
         _log.warning("job %s: %s", order["job"], message)
         self._link.retry(order, OutOfMemory.code, message)  # before the move, which may take long
+        self._move_to(smaller)
+        lasting = f"The memory did not suffice for the profile {self._planned}: {smaller} is used until there is more."
+        self._link.say("problem", message=lasting)
+
+    def _use_planned_profile_again(self) -> None:
+        """Take back what `_use_smaller_profile` did, where there is more memory now."""
+        from das_server.pipeline.placement import has_room_again
+
+        if self._pipeline.profile != self._planned and has_room_again(self._pipeline, self._planned, self._short):
+            _log.info("the profile %s is used again: there is more memory now", self._planned)
+            self._move_to(self._planned)
+            self._link.say("problem", message="")
+
+    def _move_to(self, profile: str) -> None:
         try:
-            self._pipeline.use_profile(smaller)
+            self._pipeline.use_profile(profile)
         except Exception:
             self._pipeline, self._model = None, ""  # half of it may be elsewhere
             raise
-        _free_memory()
+        free_memory()
 
     def _work(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
         # 1. What is wanted, and whether it still is.
@@ -227,7 +246,7 @@ class Worker:
         }
         about |= {"threads": self._threads, "versions": self._versions, "timings_s": timings_s}
         about |= {"memory_profile": getattr(self._pipeline, "profile", self._profile)}
-        about |= {"peak_memory_bytes": _peak_memory_bytes()}
+        about |= {"peak_memory_bytes": peak_memory_bytes()}
         return artefacts, about | result.report
 
     def _context(self, order: dict[str, Any], times: StageTimes) -> TaskContext:
@@ -295,57 +314,6 @@ def _error_of(error: Exception, device_label: str) -> DasError:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else "no message"
-
-
-def _set_up_torch(device: str, threads: int) -> dict[str, Any]:
-    """Make torch reproducible and find the device → {device, device_label, versions}.
-
-    The number of threads is part of what decides the last bits on a CPU, so it is fixed and reported.
-    """
-    import diffusers
-    import torch
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda"):
-        label = f"{torch.cuda.get_device_name(device)} ({device})"
-    else:
-        label = f"CPU, {threads} thread{'' if threads == 1 else 's'} ({platform.machine()})"
-    versions = {"das": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
-    versions |= {"python": platform.python_version()}
-    return {"device": device, "device_label": label, "versions": versions}
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _peak_memory_bytes() -> int:
-    """The most resident memory that this process ever had, 0 where the system does not say.
-
-    Not `getrusage`: its peak begins with the memory of the parent that forked this process.
-    """
-    if sys.platform != "linux":
-        return 0
-    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def die_with_parent(parent: int) -> None:

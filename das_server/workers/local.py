@@ -41,6 +41,9 @@ BROKEN_AFTER_STARTS = 3
 """Deaths in a row before a worker had loaded the default model, after which it counts as broken."""
 
 LONGEST_PAUSE_S = 30.0
+CANCELLED_STEPS = 3.0
+"""A worker that was asked to stop has at least this many of its own median steps for that."""
+
 STALLED_STEPS = 20.0
 """A job stalls when it does not move for this many of its own median steps …"""
 
@@ -68,6 +71,7 @@ class _Process:
     heard_s: float = 0.0
     ordered_s: float = 0.0
     cancel_deadline_s: float = float("inf")
+    grace_s: float = 0.0
     settled: bool = False
     begun: bool = False
     failed_starts: int = 0
@@ -157,7 +161,8 @@ class LocalWorkers(Workers):
     def cancel(self, job: str) -> None:
         for one in self._processes:
             if one.order and one.order.job == job and one.cancel_deadline_s == float("inf"):
-                one.cancel_deadline_s = time.monotonic() + self._cancel_grace_s
+                one.grace_s = max(self._cancel_grace_s, CANCELLED_STEPS * one.heartbeat.get("step_s", 0.0))
+                one.cancel_deadline_s = time.monotonic() + one.grace_s
                 self._send(one, {"kind": "cancel", "job": job})
 
     def news(self) -> list[WorkNews]:
@@ -245,7 +250,7 @@ class LocalWorkers(Workers):
         elif one.order and beat.get("state") == "ready" and now - one.ordered_s > TAKE_UP_S:
             self._doom(one, "did not take up its job")
         elif one.order and now > one.cancel_deadline_s:
-            self._doom(one, f"did not stop within {self._cancel_grace_s:g} s of being asked to")
+            self._doom(one, f"did not stop within {one.grace_s:g} s of being asked to")
         elif one.order and since > min(stall_s, self._stall_timeout_s):
             self._doom(one, f"made no progress for {since:.0f} s")
 

@@ -22,8 +22,12 @@ def build_transformer(size: Size, device: torch.device, dtype: torch.dtype) -> D
 
 
 def randomise(module: torch.nn.Module) -> None:
-    for tensor in [*module.parameters(), *module.buffers()]:
-        tensor.normal_(std=0.02)
+    """Random weights under which every layer has its say: products keep the size of what comes in, norms are near 1."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.ndim >= 2:
+            tensor.normal_(std=(tensor.shape[0] / tensor.numel()) ** 0.5)
+        else:
+            tensor.normal_(mean=float(name.endswith("weight")), std=0.1)
 
 
 def make_inputs(size: Size, model: DasTransformer3DModel) -> dict:

@@ -43,7 +43,7 @@ SERVER_LAYERS = {
 }  # fmt: skip
 ANY_FAMILY = {
     "base", "memory", "host_memory", "placement", "acceleration", "precision", "device_errors", "kernel_notes",
-    "randomness",
+    "randomness", "slabs", "streaming",
 }  # fmt: skip
 """Modules of das_server/pipeline that know no model family."""
 

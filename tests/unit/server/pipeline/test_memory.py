@@ -1,39 +1,62 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Memory profiles: what is chosen on which card, what is refused, and what `doctor` says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from das_blender_addon.errors import ModelError, OutOfMemory
+from das_server.models.float8 import use_float8
 from das_server.models.registry import GIBIBYTE, PREVIEW_FOLDER, model_spec
+from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline import memory
 from das_server.pipeline.doctor import doctor
 from das_server.pipeline.memory import PROFILES, RESERVE_BYTES, MemoryNeeds, plan_memory
-from das_server.pipeline.needs import check_room, decoding_bytes, denoising_bytes, measure_needs
+from das_server.pipeline.needs import (
+    Clip,
+    check_room,
+    decoding_bytes,
+    measure_needs,
+    must_tile,
+    needs_at_home,
+    needs_of,
+)
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.pipeline.prompt import PromptCache
+from das_server.pipeline.slabs import bytes_of, pinned_bytes, plan_slabs
+from tests.bench.denoise_checkpoint import FULL as FULL_SIZE
+from tests.bench.denoise_checkpoint import TRANSFORMER, write_checkpoint
 
 GPU = torch.device("cuda")  # never touched: free memory is given
-TRANSFORMER = {"num_attention_heads": 48, "attention_head_dim": 64, "patch_size": 2, "max_text_seq_length": 226}
 VAE = {
     "block_out_channels": [128, 256, 256, 512],
     "temporal_compression_ratio": 4,
     "sample_height": 480,
     "sample_width": 720,
 }
-CLIP = (torch.bfloat16, 49, 720, 480)
 
-# The published 5B model in bfloat16: 8.129 B parameters, 60 blocks of 132.2 M, text encoder 4.762 B, VAE 215.6 M.
+# The published model in bfloat16, as `test_needs_are_those_of_the_true_shapes` finds it.
 FULL = MemoryNeeds(
-    transformer=2 * 8_184_000_000,
-    blocks=2 * (60 * 132_200_000 + 18 * 9_440_256),
-    largest_block=2 * 132_200_000,
-    text_encoder=2 * 4_762_000_000,
-    vae=2 * 215_600_000,
-    denoising=denoising_bytes(TRANSFORMER, VAE, *CLIP),
-    decoding=decoding_bytes(VAE, *CLIP, True),
+    transformer=16_368_019_584,
+    blocks=16_203_565_056,
+    largest_block=283_276_288,
+    slabs=16_743_661_568,
+    converted_transformer=0,
+    text_encoder=9_524_621_312,
+    converted_text_encoder=0,
+    vae=431_167_814,
+    tables=283_901_952,
+    denoising=3_494_903_808,
+    decoding=2_857_420_800,
 )
+
+
+@pytest.fixture(scope="session")
+def full_checkpoint(tmp_path_factory):
+    """A folder with the published model's configurations and headers, and no weights."""
+    return write_checkpoint(FULL_SIZE, tmp_path_factory.mktemp("full"), torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +70,53 @@ def test_profile_follows_the_card(card_gib, profile):
     assert profile in plan.reason
 
 
+def test_needs_are_those_of_the_true_shapes(full_checkpoint):
+    assert needs_at_home(full_checkpoint, torch.bfloat16, True) == FULL
+
+
+def test_card_of_12_gib_works_in_a_machine_of_32(full_checkpoint):
+    """By the plan's own arithmetic, with what PyTorch's allocator makes of the pieces that are pinned."""
+    with torch.device("meta"):
+        model = DasTransformer3DModel(**(TRANSFORMER | FULL_SIZE.transformer)).to(torch.bfloat16)
+    units = [sorted((w for m in unit for w in m.parameters()), key=bytes_of, reverse=True)
+             for unit in model.streamed_units()]  # fmt: skip
+    sizes = [bytes_of(weight) for unit in units for weight in unit]
+    slabs, places = plan_slabs(sizes)
+    assert sum(map(pinned_bytes, slabs)) == sum(slabs) == FULL.slabs == FULL.host_bytes("group_offload")
+    assert sum(map(pinned_bytes, sizes)) > 1.7 * FULL.slabs  # tensor by tensor
+    assert FULL.slabs < 1.04 * sum(sizes) and FULL.host_bytes("group_offload") <= 20 * GIBIBYTE
+    ends = {}
+    for size, (slab, offset) in zip(sizes, places, strict=True):
+        assert offset >= ends.get(slab, 0) and offset + size <= slabs[slab]
+        ends[slab] = offset + size
+    plan = plan_memory(FULL, GPU, free=int(11.6 * GIBIBYTE), host_free=27 * GIBIBYTE)
+    assert plan.profile == "group_offload"
+
+
+def test_float8_is_planned_as_it_is_loaded(full_checkpoint):
+    exact, float8 = FULL, needs_at_home(full_checkpoint, torch.bfloat16, True, float8=True)
+    assert 8.6 < float8.transformer / GIBIBYTE < 9.0
+    assert float8.slabs < 0.6 * exact.slabs and float8.largest_block < 0.61 * exact.largest_block
+
+
+def test_needs_of_a_loaded_model_are_those_of_its_files(tmp_path):
+    pipeline = DasPipeline.from_pretrained(
+        PREVIEW_FOLDER, device="cpu", profile="resident", prompt_cache=PromptCache(tmp_path)
+    )
+    clip = Clip(9, 96, 64, False)
+    on_disk = measure_needs(PREVIEW_FOLDER, torch.float16, clip).transformer
+    for float8 in (False, True):
+        if float8:
+            use_float8(pipeline.transformer)
+        needs = measure_needs(PREVIEW_FOLDER, torch.float32, clip, float8=float8)
+        loaded, named = needs_of(pipeline, clip), dict(pipeline.transformer.named_buffers())
+        computed = sum(bytes_of(named[name]) for name in named.keys() - pipeline.transformer.state_dict().keys())
+        assert needs.converted_transformer == 2 * on_disk  # of float16
+        assert loaded == replace(needs, transformer=needs.transformer + computed, converted_transformer=0)
+        pipeline.use_profile("group_offload")
+        assert pipeline.streamed.device_bytes() + needs.vae == loaded.resting_bytes("group_offload")
+
+
 def test_profiles_shrink():
     sizes = [FULL.peak_bytes(profile) for profile in PROFILES[:3]]
     assert sizes == sorted(sizes, reverse=True)
@@ -56,6 +126,8 @@ def test_table_of_the_full_model_agrees_with_the_formulas():
     """The registry's figures, for when the files are not there, lie at most 30 % above what the formulas say."""
     for profile in PROFILES[:3]:
         assert 1.0 <= model_spec("das-cogvideox-5b").memory_bytes[profile] / FULL.peak_bytes(profile) <= 1.3, profile
+        expected = model_spec("das-cogvideox-5b").host_bytes.get(profile, 0)
+        assert FULL.host_bytes(profile) <= expected <= 1.3 * FULL.host_bytes(profile), profile
 
 
 def test_profile_that_cannot_fit_names_one_that_does():
@@ -82,10 +154,9 @@ def test_profiles_that_rest_in_host_memory_need_it():
     """A 12 GB card in a machine with little memory of its own: refused before anything is read."""
     card = int(11.6 * GIBIBYTE)
     exactly = FULL.host_bytes("group_offload")
-    assert exactly == FULL.transformer + FULL.text_encoder
     plan = plan_memory(FULL, GPU, profile="group_offload", free=card, host_free=exactly)
     assert plan.profile == "group_offload"
-    with pytest.raises(OutOfMemory, match=r"group_offload keeps 24.1 GiB in this machine's own memory, .* no profile"):
+    with pytest.raises(OutOfMemory, match=r"group_offload keeps 15.6 GiB in this machine's own memory, .* no profile"):
         plan_memory(FULL, GPU, profile="group_offload", free=card, host_free=exactly - 1)
     with pytest.raises(OutOfMemory, match="drop_text_encoder keeps 15.6 GiB .* use the profile resident"):
         plan_memory(FULL, GPU, profile="drop_text_encoder", free=80 * GIBIBYTE, host_free=8 * GIBIBYTE)
@@ -125,11 +196,9 @@ def test_request_too_large_names_only_profiles_with_room(tmp_path, monkeypatch):
         PREVIEW_FOLDER, device="cpu", profile="resident", prompt_cache=PromptCache(tmp_path)
     )
     pipeline.device = GPU  # never touched: free memory is given
-    clip = {"num_frames": 9, "width": 96, "height": 64, "vae_tiling": False, "batch": 1}
-    needed = max(
-        denoising_bytes(pipeline.transformer.config, pipeline.vae.config, pipeline.dtype, 9, 96, 64, 1),
-        decoding_bytes(pipeline.vae.config, pipeline.dtype, 9, 96, 64, False),
-    )
+    clip = Clip(9, 96, 64, False, batch=1)
+    needs = needs_of(pipeline, clip)
+    needed = max(needs.denoising, needs.decoding)
     text_encoder = pipeline.prompt_encoder.size_bytes()
     weights = load_file(PREVIEW_FOLDER / "text_encoder" / "model.safetensors")
     assert text_encoder == sum(4 * weight.numel() for weight in weights.values())
@@ -137,7 +206,7 @@ def test_request_too_large_names_only_profiles_with_room(tmp_path, monkeypatch):
     def refused(free):
         monkeypatch.setattr(memory, "free_memory", lambda device: free)
         try:
-            check_room(pipeline, **clip)
+            check_room(pipeline, clip)
         except OutOfMemory as error:
             return error.message
         return ""
@@ -163,16 +232,27 @@ def test_unknown_profile_names_the_known_ones():
 
 
 def test_weights_are_measured_from_the_files():
-    clip = {"num_frames": 9, "width": 96, "height": 64, "vae_tiling": False}
-    needs = measure_needs(PREVIEW_FOLDER, torch.float16, **clip)
+    clip = Clip(9, 96, 64, False)
+    needs = measure_needs(PREVIEW_FOLDER, torch.float16, clip)
     on_disk = (PREVIEW_FOLDER / "transformer" / "diffusion_pytorch_model.safetensors").stat().st_size
     assert abs(needs.transformer - on_disk) < 30_000  # the file's header
     assert needs.transformer > needs.blocks > needs.largest_block > 0
-    assert measure_needs(PREVIEW_FOLDER, torch.float32, **clip).vae == 2 * needs.vae
+    assert measure_needs(PREVIEW_FOLDER, torch.float32, clip).vae == 2 * needs.vae
 
 
 def test_tiling_needs_less():
-    assert decoding_bytes(VAE, *CLIP, True) < decoding_bytes(VAE, *CLIP, False) / 2
+    tiled, whole = (decoding_bytes(VAE, torch.bfloat16, Clip(49, 720, 480, tiling)) for tiling in (True, False))
+    assert tiled < whole / 2
+
+
+@pytest.mark.parametrize(("card_gib", "profile", "tiled"), [
+    (80, "resident", False), (40, "resident", False), (31, "resident", True), (24, "drop_text_encoder", True),
+    (30, "resident", True), (12, "group_offload", True), (16, "group_offload", True), (36, "resident", True),
+])  # fmt: skip
+def test_vae_works_whole_where_the_planned_profile_leaves_room(full_checkpoint, card_gib, profile, tiled):
+    plan = plan_memory(FULL, GPU, free=int(card_gib * GIBIBYTE), host_free=64 * GIBIBYTE)
+    assert (plan.profile, must_tile(full_checkpoint, torch.bfloat16, plan)) == (profile, tiled)
+    assert must_tile(full_checkpoint, torch.bfloat16, replace(plan, device=torch.device("cpu")))
 
 
 def test_doctor_speaks_of_every_model(tmp_path):

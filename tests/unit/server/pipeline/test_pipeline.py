@@ -213,6 +213,31 @@ def test_cancelled_run_stops_between_steps_and_decodes_nothing(pipeline, steps_d
     assert len(steps) == steps_done and not decoded
 
 
+def calls_until_stopped(pipeline, module, video=VIDEO):
+    """How often a part has run when a run that is stopped during its first call ends."""
+    calls = []
+    hook = module.register_forward_hook(lambda *call: calls.append(None))
+    try:
+        with pytest.raises(JobCancelled):
+            run(pipeline, video=video, num_inference_steps=1, should_stop=lambda: bool(calls))
+    finally:
+        hook.remove()
+    run(pipeline, num_inference_steps=1)  # nothing is left of it
+    return len(calls)
+
+
+def test_cancelled_run_stops_within_a_step(pipeline):
+    assert len(pipeline.transformer.transformer_blocks) > 2
+    assert calls_until_stopped(pipeline, pipeline.transformer.transformer_blocks[0]) == 1
+    assert calls_until_stopped(pipeline, pipeline.transformer.transformer_blocks[1]) == 1
+
+
+def test_cancelled_run_stops_within_encoding_and_decoding(pipeline):
+    assert calls_until_stopped(pipeline, pipeline.vae.encoder) == 1
+    longer, _ = gradient_clip(17, 48, 32)  # of 5 latents, which are decoded in two parts
+    assert calls_until_stopped(pipeline, pipeline.vae.decoder, longer) == 1
+
+
 def test_latents_are_not_decoded_when_asked_for(pipeline):
     result = run(pipeline, output_type="latent")
     assert result.frames is result.latents and result.latents.shape == LATENTS

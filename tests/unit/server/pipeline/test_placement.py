@@ -6,7 +6,7 @@ import torch
 
 from das_server.models.registry import PREVIEW_FOLDER
 from das_server.pipeline import memory, placement
-from das_server.pipeline.memory import MemoryPlan
+from das_server.pipeline.memory import RESERVE_BYTES, MemoryPlan
 from das_server.pipeline.needs import needs_at_home
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.pipeline.prompt import PromptCache
@@ -59,9 +59,8 @@ def test_profile_that_was_asked_for_is_not_replaced(pipeline):
 def test_smaller_profile_needs_room_for_what_rests_in_host_memory(pipeline, monkeypatch):
     pipeline.prompt_encoder.encode(["a boat"], pipeline.device)
     pipeline.device = GPU  # never touched: free memory is given
-    transformer = pipeline.transformer.get_memory_footprint()
-    fits_drop = transformer + sum(4 * weight.numel() for weight in pipeline.vae.parameters())
-    fits_offload = transformer + pipeline.prompt_encoder.size_bytes()
+    needs = pipeline.needs()
+    fits_drop, fits_offload = needs.host_bytes("drop_text_encoder"), needs.host_bytes("group_offload")
     assert fits_offload < fits_drop  # of this model
 
     def chosen(host_free):
@@ -71,3 +70,21 @@ def test_smaller_profile_needs_room_for_what_rests_in_host_memory(pipeline, monk
     assert chosen(fits_drop) == "drop_text_encoder"
     assert chosen(fits_drop - 1) == chosen(fits_offload) == "group_offload"
     assert chosen(fits_offload - 1) == ""
+
+
+def test_profile_that_did_not_suffice_is_tried_again_with_more_memory_only(pipeline, monkeypatch):
+    pipeline.use_profile("group_offload")
+    assert not placement.has_room_again(pipeline, "resident", 0)  # on a CPU no profile frees anything
+    pipeline.device = GPU  # never touched: free memory is given
+    needs = pipeline.needs()
+    fits = needs.peak_bytes("resident") + RESERVE_BYTES - needs.resting_bytes("group_offload")
+
+    def again(free, short):
+        monkeypatch.setattr(memory, "free_memory", lambda device: free)
+        return placement.has_room_again(pipeline, "resident", short)
+
+    assert again(fits, 0) and not again(fits - 1, 0)
+    monkeypatch.setattr(memory, "free_memory", lambda device: fits)
+    short = placement.room_for_model(pipeline)
+    assert not again(fits, short) and not again(fits + RESERVE_BYTES - 1, short)
+    assert again(fits + RESERVE_BYTES, short)

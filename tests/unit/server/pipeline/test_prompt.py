@@ -97,3 +97,17 @@ def test_unknown_tokenizer_is_refused(model, cache):
     index.write_text(index.read_text().replace("ByT5Tokenizer", "SomeTokenizer"))
     with pytest.raises(ModelError, match="SomeTokenizer"):
         encoder(model, cache).encode(["x"], CPU)
+
+
+def test_text_encoder_that_comes_block_by_block_gives_the_same_embeds(model):
+    whole, streamed = encoder(model, None), encoder(model, None)
+    streamed.offload = streamed.keep_loaded = True
+    (expected,), (ours,) = whole.encode(["a red car"], CPU), streamed.encode(["a red car"], CPU)
+    assert torch.equal(ours, expected)
+    assert streamed._streamed.is_at_rest()
+    assert torch.equal(streamed.encode(["a red car"], CPU)[0], expected)
+
+
+def test_text_encoder_that_comes_block_by_block_takes_host_memory_only_where_its_files_have_another_dtype(model):
+    assert encoder(model, None, torch.float16).converted_bytes() == 0
+    assert encoder(model, None, torch.float32).converted_bytes() == encoder(model, None, torch.float32).size_bytes()

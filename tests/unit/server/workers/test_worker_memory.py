@@ -30,7 +30,7 @@ class House:
         self.link = Link("ipc://unused", "worker-0.1", "secret", parent=0)  # never started: its words stay queued
         self.worker = Worker(self.link, folder, device="cpu", threads=1, profile=profile)
 
-    def run(self, hungry_profiles, **options):
+    def run(self, hungry_profiles, passed_over=("problem",), **options):
         """Messages about a job that runs out of memory with these profiles."""
         spec = job_spec(task="hungry", model="das-preview", prompt=" ".join(hungry_profiles), options=options)
         order = {"kind": "run", "job": job_id(), "attempt": 1, "spec": dataclasses.asdict(spec), "inputs": []}
@@ -41,7 +41,7 @@ class House:
             try:
                 said.append(self.link._words.get_nowait())
             except queue.Empty:
-                return [one for one in said if one["kind"] != "progress"]
+                return [one for one in said if one["kind"] not in ("progress", *passed_over)]
 
     def pixels(self, done):
         return [self.blobs.read(one["sha"]) for one in done["artefacts"]]
@@ -69,6 +69,20 @@ def test_job_is_done_with_the_next_smaller_profile_and_the_user_is_told(open_hou
 
     retry, done = house.run(["drop_text_encoder"])  # the smaller profile has stayed
     assert done["report"]["memory_profile"] == "group_offload"
+    assert house.pixels(done) == house.pixels(expected)
+
+
+def test_smaller_profile_is_told_and_taken_back_when_there_is_memory(open_house, monkeypatch):
+    house = open_house("resident")
+    (expected,) = house.run([])
+    _, told, done = house.run(["resident"], passed_over=())
+    assert told["kind"] == "problem" and "drop_text_encoder is used until there is more" in told["message"]
+    (done,) = house.run([])
+    assert done["report"]["memory_profile"] == "drop_text_encoder"
+    monkeypatch.setattr(placement, "has_room_again", lambda pipeline, profile, short: profile == "resident")
+    told, done = house.run([], passed_over=())
+    assert (told["kind"], told["message"]) == ("problem", "")
+    assert done["report"]["memory_profile"] == "resident"
     assert house.pixels(done) == house.pixels(expected)
 
 

@@ -6,12 +6,15 @@ import sys
 import time
 
 import pytest
+import torch
 import zmq
 
 from das_blender_addon.errors import SettingsError
 from das_server.workers import wire
+from das_server.workers.base import WorkOrder
 from das_server.workers.devices import find_devices, gpus_in
 from das_server.workers.local import LocalWorkers
+from das_server.workers.machine import set_up_torch
 
 TWO_GPUS = "GPU 0: NVIDIA A100 (UUID: GPU-aaaa-1)\nGPU 1: NVIDIA A100 (UUID: GPU-bbbb-2)\n"
 SPLIT_GPU = (
@@ -103,3 +106,34 @@ def test_worker_is_of_the_servers_own_copy_whatever_lies_in_the_folder_where_it_
     finally:
         workers.stop()
         context.term()
+
+
+@pytest.mark.parametrize(("step_s", "grace_s"), [(0.0, 15.0), (2.0, 15.0), (30.0, 90.0)])
+def test_worker_with_slow_steps_has_longer_to_stop(tmp_path, step_s, grace_s):
+    context = zmq.Context()
+    workers = LocalWorkers(context, tmp_path, devices=("cpu",))
+    try:
+        (one,) = workers._processes
+        one.order = WorkOrder("a" * 32, 1, {}, [], "")
+        one.heartbeat = {"step_s": step_s}
+        before = time.monotonic()
+        workers.cancel("a" * 32)
+        assert before + grace_s <= one.cancel_deadline_s <= time.monotonic() + grace_s
+    finally:
+        workers.stop()
+        context.term()
+
+
+def test_worker_is_reproducible_and_fills_no_memory_that_is_about_to_be_written():
+    cudnn = torch.backends.cudnn
+    before = torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        assert set_up_torch("cpu", 1)["device"] == "cpu"
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.set_num_threads(before[0])
+        cudnn.benchmark, cudnn.deterministic = before[1:]
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = filled

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a worker process asks of its machine: torch made ready, its threads, its memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from das_server import __version__
+
+
+def set_up_torch(device: str, threads: int) -> dict[str, Any]:
+    """Make torch reproducible and find the device → {device, device_label, versions}.
+
+    The number of threads is part of what decides the last bits on a CPU, so it is fixed and reported.
+    """
+    import diffusers
+    import torch
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # or every new tensor would be written twice
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    if device == "auto":
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        label = f"{torch.cuda.get_device_name(device)} ({device})"
+    else:
+        label = f"CPU, {threads} thread{'' if threads == 1 else 's'} ({platform.machine()})"
+    versions = {"das": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
+    versions |= {"python": platform.python_version()}
+    return {"device": device, "device_label": label, "versions": versions}
+
+
+def free_memory() -> None:
+    import gc
+
+    import torch
+
+    from das_server.pipeline.slabs import let_pinned_memory_go
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        let_pinned_memory_go()
+
+
+def peak_memory_bytes() -> int:
+    """The most resident memory that this process ever had, 0 where the system does not say.
+
+    Not `getrusage`: its peak begins with the memory of the parent that forked this process.
+    """
+    if sys.platform != "linux":
+        return 0
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
