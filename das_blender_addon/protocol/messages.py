@@ -366,11 +366,12 @@ class Event:
     fields: dict[str, Any]
 
 
-EVENT_KINDS = ("QUEUED", "STARTED", "PROGRESS", "PREVIEW", "RETRY", "DONE", "FAILED", "CANCELLED")
+EVENT_KINDS = ("QUEUED", "WAITING", "STARTED", "PROGRESS", "PREVIEW", "RETRY", "DONE", "FAILED", "CANCELLED")
 FINAL_EVENT_KINDS = ("DONE", "FAILED", "CANCELLED")
 
 EVENT_FIELDS: dict[str, dict[str, Any]] = {
     "QUEUED": {"position": Count},
+    "WAITING": {"message": Text},
     "STARTED": {"worker": Name, "device": Name, "attempt": Count},
     "PROGRESS": {"stage": Name, "step": Amount, "of": Amount, "elapsed_s": Seconds},
     "PREVIEW": {"step": Amount, "artefact": Artefact},

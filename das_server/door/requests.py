@@ -230,7 +230,7 @@ class Requests:
         about |= {"requesters": self._store.num_wanting(job.job)}
         if progress:
             about |= {name: progress.fields.get(name) for name in ("stage", "step", "of", "elapsed_s")}
-        if last and last.kind in ("FAILED", "RETRY"):
+        if last and last.kind in ("FAILED", "RETRY", "WAITING"):
             about |= {name: last.fields.get(name, "") for name in ("code", "message")}
         if job.problem:
             about |= {"problem": job.problem}

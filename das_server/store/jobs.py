@@ -116,6 +116,16 @@ class JobStore(StoredJobs):
             if job.problem:
                 self._set_aside(job)
 
+    def tell_waiting(self, message: str, *, after: int = 0, limit: int = 200) -> int:
+        """Append a WAITING event to the waiting jobs with a ``number`` > ``after``, the first ``limit`` of them → the
+        number of the last one, ``after`` if there is none."""
+        with self._transaction():
+            sql = "SELECT job, number FROM jobs WHERE state = 'QUEUED' AND number > ? ORDER BY number LIMIT ?"
+            for row in self._db.execute(sql, (after, limit)).fetchall():
+                self._append_event(row["job"], "WAITING", {"message": message})
+                after = row["number"]
+        return after
+
     # ── Going through its life ──────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, job: str, *, worker: str, device: str) -> Job:

@@ -58,6 +58,7 @@ class Dispatcher:
         self._speed = speed
         self.check_weights = check_weights
         self._leases = Leases(store.leases())
+        self._told = ("", 0)
         self._unsaved: list[WorkNews] = []
         self._save_again_s = 0.0
 
@@ -97,6 +98,7 @@ class Dispatcher:
         self._end_leases()
         try:
             self._give_out()
+            self._tell_why_they_wait()
         except StorageError as error:
             _log.error("no job can start: %s", error.message)
 
@@ -216,9 +218,6 @@ class Dispatcher:
             except Exception as error:  # as above
                 _log.exception("job %s cannot be given to %s", job.job, worker.name)
                 self._set_aside(job.job, error)
-        statuses = self._workers.status()
-        if statuses and all(one.state == "broken" for one in statuses):
-            self._give_up_waiting(statuses[0].problem)
 
     def _may_run_now(self, job: Job) -> bool:
         """Whether it is no danger to others: one that may have taken down servers runs alone, so that no other job is
@@ -229,10 +228,18 @@ class Dispatcher:
     def _runs_alone(self, job: Job) -> bool:
         return job.suspect and job.losses >= self._max_attempts - 1
 
-    def _give_up_waiting(self, problem: str) -> None:
-        message = fitting(f"No worker of this server can start. {problem} The server's log has the details.")
-        while job := self._store.next_queued():
-            self._store.fail(job.job, code=WorkerLost.code, message=message)
+    def _tell_why_they_wait(self) -> None:
+        """Where no worker can start, every waiting job says so once, with the reason; they go on when one can."""
+        statuses = self._workers.status()
+        if not statuses or any(one.state != "broken" for one in statuses):
+            self._told = ("", 0)
+            return
+        reason, after = self._told
+        if reason != statuses[0].problem:
+            reason, after = statuses[0].problem, 0
+            _log.error("no worker can start, and the jobs wait: %s", reason)
+        message = fitting(f"The job waits, because no worker of this server can start: {reason}")
+        self._told = (reason, self._store.tell_waiting(message, after=after))
 
 
 def _ends_attempt(news: WorkNews) -> bool:

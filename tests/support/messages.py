@@ -34,6 +34,7 @@ CAPABILITIES = m.Capabilities("das-preview", [MODEL], ["zlib", "raw"], 1 << 30, 
 
 EVENT_FIELDS = {
     "QUEUED": {"position": 2},
+    "WAITING": {"message": "No worker can start."},
     "STARTED": {"worker": "w0", "device": "cpu", "attempt": 1},
     "PROGRESS": {"stage": "denoising", "step": 1, "of": 4, "elapsed_s": 0.5},
     "PREVIEW": {"step": 1, "artefact": codec.to_plain(ARTEFACT)},
