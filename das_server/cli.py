@@ -8,13 +8,13 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from das_blender_addon.errors import DasError
 from das_server import __version__
+from das_server.cli_jobs import add_jobs_parser, words_of_job
 from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, ServerConfig, build_config
 
 NAME_HELP = {
@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--server", metavar="ADDRESS", help=f"(default {ServerConfig.bind})")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
+
+    add_jobs_parser(commands.add_parser("jobs", help="list, show, cancel and requeue a running server's jobs"))
 
     doctor = commands.add_parser("doctor", help="say which models run on this machine, how, and why")
     doctor.add_argument("--device", default="auto", help='such as cuda:0 or cpu (default "auto")')
@@ -141,13 +143,7 @@ def _status(options: argparse.Namespace) -> None:
         words += [worker["job"] and f"job {worker['job'][:8]}", worker["problem"]]
         print("  " + " · ".join(word for word in words if word))
     for job in report.jobs:
-        age_s = max(0.0, time.time() - job["created_s"])
-        words = [job["job"][:8], job["state"], job["model"], f"{age_s:.0f} s ago"]
-        words += [
-            job["state"] == "RUNNING" and job.get("stage") and f"{job['stage']} {job['step']}/{job['of']}",
-            job.get("message"),
-        ]
-        print("  " + " · ".join(word for word in words if word))
+        print("  " + words_of_job(job))
 
 
 def _doctor(options: argparse.Namespace) -> None:

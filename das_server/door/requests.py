@@ -32,6 +32,9 @@ from das_server.workers.speed import SpeedRecord
 _log = logging.getLogger(__name__)
 
 STATUS_JOBS = 50
+MOST_LISTED = 500
+MOST_SAID = 400
+"""Characters of a job's last message in lists."""
 
 Models = Callable[[], dict[str, ModelCapability]]
 Reply = tuple[Any, bytes | None]
@@ -76,6 +79,8 @@ class Requests:
             messages.Ack: self._ack,
             messages.Ping: lambda peer, message, blob: (messages.Pong(message.request), None),
             messages.Status: self._status,
+            messages.ListJobs: self._list_jobs,
+            messages.Requeue: self._requeue,
         }
 
     def answer(self, peer: bytes, message: Any, blob: memoryview | None) -> Reply:
@@ -170,8 +175,8 @@ class Requests:
         return messages.Chunk(message.request, message.sha, message.offset, size), piece
 
     def _cancel(self, peer: bytes, message: messages.Cancel, blob: None):
-        run = self._store.latest_run(message.job, message.requester)
-        job = self._dispatcher.cancel(run, message.requester)
+        run = message.job if message.everybody else self._store.latest_run(message.job, message.requester)
+        job = self._dispatcher.cancel(run, message.requester, everybody=message.everybody)
         others = 0 if job.state.is_final else self._store.num_wanting(job.job)
         _log.info("job %s: a requester cancels it while %s; others want it: %s", job.job, job.state.value, others)
         return messages.Cancelling(message.request, message.job, job.state.value, others), None
@@ -187,6 +192,23 @@ class Requests:
         workers = [asdict(one) for one in self._workers.status()]
         uptime_s = time.monotonic() - self._started_s
         return messages.StatusReport(message.request, self._server_id, uptime_s, jobs, workers), None
+
+    def _list_jobs(self, peer: bytes, message: messages.ListJobs, blob: None):
+        limit = min(message.limit, MOST_LISTED)
+        jobs = self._store.listed(message.states, message.prefix, message.before, limit)
+        return messages.JobList(message.request, [self._describe(job) for job in jobs]), None
+
+    def _requeue(self, peer: bytes, message: messages.Requeue, blob: None):
+        gone = [one.role for one in self._store.get(message.job).inputs if self._blobs.size_bytes(one.sha) is None]
+        if gone:
+            raise JobRejected(
+                f"The inputs of the job {message.job} are no longer on the server ({', '.join(gone)}); ask for it "
+                "again where it was asked for.",
+                field="job",
+            )
+        run = self._store.run_again(message.job)
+        _log.info("job %s: it is %s once more, on request", run.job, message.job)
+        return messages.Requeued(message.request, message.job, run.job), None
 
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -220,6 +242,7 @@ class Requests:
         last = self._store.last_event(job.job)
         about = {
             "job": job.job,
+            "number": job.number,
             "state": job.state.value,
             "task": job.spec.task,
             "model": job.spec.model,
@@ -231,9 +254,9 @@ class Requests:
         if progress:
             about |= {name: progress.fields.get(name) for name in ("stage", "step", "of", "elapsed_s")}
         if last and last.kind in ("FAILED", "RETRY", "WAITING"):
-            about |= {name: last.fields.get(name, "") for name in ("code", "message")}
+            about |= {name: str(last.fields.get(name, ""))[:MOST_SAID] for name in ("code", "message")}
         if job.problem:
-            about |= {"problem": job.problem}
+            about |= {"problem": job.problem[:MOST_SAID]}
         return about
 
 

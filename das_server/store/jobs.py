@@ -11,7 +11,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -72,23 +72,39 @@ class JobStore(StoredJobs):
         return self.get(run), False
 
     def _insert(self, job: str, asked: str, digest: str, spec: JobSpec, inputs: list[JobInput]) -> None:
+        self._insert_row(job, asked, digest, to_json(asdict(spec)), to_json([asdict(one) for one in inputs]), inputs)
+
+    def _insert_row(
+        self, job: str, asked: str, digest: str, spec_json: str, inputs_json: str, inputs: Iterable[JobInput]
+    ) -> None:
         now = time.time()
         number = self._db.execute(
             "INSERT INTO jobs (job, asked, digest, spec, inputs, state, created_s, changed_s) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                job,
-                asked,
-                digest,
-                to_json(asdict(spec)),
-                to_json([asdict(one) for one in inputs]),
-                JobState.QUEUED.value,
-                now,
-                now,
-            ),
+            (job, asked, digest, spec_json, inputs_json, JobState.QUEUED.value, now, now),
         ).lastrowid
         self._keep_blobs(job, {one.sha for one in inputs}, is_input=True)
         self._append_event(job, "QUEUED", {"position": self._count_before(number)})
+
+    def run_again(self, job: str) -> Job:
+        """Store a new run of a job that failed or was cancelled, with what that asks for as it is stored → the run.
+        Raises `JobRejected` where there is nothing to make once more."""
+        with self._transaction():
+            old = self.get(job)
+            row = self._db.execute("SELECT * FROM jobs WHERE number = ?", (old.number,)).fetchone()
+            newest = self._newest_run(row["asked"])
+            if old.state not in (JobState.FAILED, JobState.CANCELLED) or newest["number"] != old.number:
+                what = old.state.value if newest["number"] == old.number else f"made once more as {newest['job']}"
+                raise JobRejected(
+                    f"The job {job} is {what}; only one that failed or was cancelled can be made once more.",
+                    field="job",
+                )
+            if old.problem:
+                raise JobRejected(f"{old.problem} It cannot be made once more.", field="job")
+            run = uuid.uuid4().hex
+            self._insert_row(run, row["asked"], row["digest"], row["spec"], row["inputs"], old.inputs)
+            self._requesters.join(run, "", 0.0)
+        return self.get(run)
 
     def join(self, job: str, requester: str, lease_s: float) -> None:
         """The requester wants the job, too, unless it has cancelled it or has its results."""
@@ -189,14 +205,17 @@ class JobStore(StoredJobs):
             self._change_state(self.get(job), JobState.FAILED)
             return self._append_event(job, "FAILED", {"code": code, "message": message, "field": field})
 
-    def request_cancel(self, job: str, requester: str = "", *, lapsed: bool = False) -> Job:
-        """The requester wants the job no more.  When nobody does, a waiting job is cancelled at once, and of a running
-        one it is remembered that it is to be; a finished one stays as it is."""
+    def request_cancel(self, job: str, requester: str = "", *, lapsed: bool = False, everybody: bool = False) -> Job:
+        """The requester (``everybody``: each of them) wants the job no more.  When nobody does, a waiting job is
+        cancelled at once, and of a running one it is remembered that it is to be; a finished one stays as it is."""
         with self._transaction():
             current = self.get(job)
             if current.state.is_final and not lapsed:
                 return current
-            self._requesters.leave(job, requester, LAPSED if lapsed else CANCELLED)
+            if everybody:
+                self._requesters.leave_all(job, CANCELLED)
+            else:
+                self._requesters.leave(job, requester, LAPSED if lapsed else CANCELLED)
             if not self._requesters.count(job):
                 self._cancel_unwanted(current)
         return self.get(job)

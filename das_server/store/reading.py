@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,6 +87,15 @@ class StoredJobs:
             )
             return [job_from_row(row) for row in rows]
 
+    def listed(self, states: Sequence[str] = (), prefix: str = "", before: int = 0, limit: int = 200) -> list[Job]:
+        """Jobs in one of ``states`` (in any if none is named) whose id begins with ``prefix`` and whose ``number`` is
+        below ``before`` (0: all), newest first."""
+        marks = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
+        sql = f"SELECT * FROM jobs WHERE substr(job, 1, ?) = ? AND (? = 0 OR number < ?) {marks} ORDER BY number DESC"
+        with self._errors():
+            rows = self._db.execute(f"{sql} LIMIT ?", (len(prefix), prefix, before, before, *states, limit))
+            return [job_from_row(row) for row in rows]
+
     def queue_position(self, job: Job) -> int:
         """How many waiting jobs are ahead; 0 for the next one and for one that runs or is over."""
         return self._count_before(job.number) if job.state is JobState.QUEUED else 0
@@ -130,6 +139,9 @@ class StoredJobs:
         run = self._requesters.cancelled_run(asked, requester) if requester else asked
         if run is not None:
             return self._db.execute("SELECT * FROM jobs WHERE job = ?", (run,)).fetchone()
+        return self._newest_run(asked)
+
+    def _newest_run(self, asked: str) -> sqlite3.Row | None:
         sql = "SELECT * FROM jobs WHERE asked = ? ORDER BY number DESC LIMIT 1"
         return self._db.execute(sql, (asked,)).fetchone()
 

@@ -43,6 +43,11 @@ class Requesters:
             (state, job, requester, WANTS, LAPSED),
         )
 
+    def leave_all(self, job: str, state: str) -> None:
+        """Nobody wants the job any more, for the reason ``state``."""
+        sql = "UPDATE requesters SET state = ? WHERE job = ? AND state IN (?, ?)"
+        self._db.execute(sql, (state, job, WANTS, LAPSED))
+
     def knows(self, job: str, requester: str) -> bool:
         """Whether the requester ever asked for the job."""
         return self._row(job, requester) is not None

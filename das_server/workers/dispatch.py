@@ -102,11 +102,11 @@ class Dispatcher:
         except StorageError as error:
             _log.error("no job can start: %s", error.message)
 
-    def cancel(self, job: str, requester: str = "") -> Job:
-        """The requester wants the job no more.  When nobody does, a waiting job is cancelled now, a running one within
-        its step; nothing happens to one that is over."""
+    def cancel(self, job: str, requester: str = "", *, everybody: bool = False) -> Job:
+        """The requester (``everybody``: each of them) wants the job no more.  When nobody does, a waiting job is
+        cancelled now, a running one within its step; nothing happens to one that is over."""
         self._leases.drop(job, requester)
-        return self._stop_unwanted(self._store.request_cancel(job, requester))
+        return self._stop_unwanted(self._store.request_cancel(job, requester, everybody=everybody))
 
     def heard_of(self, job: str, requester: str, lease_s: float) -> None:
         """A requester wants the job, and its lease begins anew."""

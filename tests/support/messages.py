@@ -69,5 +69,10 @@ EXAMPLES = [
     m.Pong(8),
     m.Status(9),
     m.StatusReport(9, "server", 12.5, [{"job": JOB, "state": "DONE"}], [{"name": "w0"}]),
+    m.Cancel(6, JOB, everybody=True),
+    m.ListJobs(11, ["FAILED"], "01", 7, 50),
+    m.JobList(11, [{"job": JOB, "state": "DONE", "number": 3}]),
+    m.Requeue(12, JOB),
+    m.Requeued(12, JOB, REQUESTER),
     m.Failure(10, "job.rejected", "The seed is negative; use 0 or more.", "seed"),
 ]
