@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import zmq
 
@@ -21,6 +20,7 @@ from das_server.door.endpoint import Endpoint
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
 from das_server.models.revision import Revisions
 from das_server.store.blobs import BlobStore
+from das_server.store.endings import Life
 from das_server.store.jobs import JobStore
 from das_server.store.state_lock import lock_state
 from das_server.workers.dispatch import Dispatcher
@@ -34,9 +34,6 @@ TICK_MS = 100
 
 TELL_AGAIN_S = 60.0
 """Pause before the same failure of a step of the loop is logged again."""
-
-CLEAN_END = "ended_cleanly"
-"""File in the state folder that says that the last server was asked to end."""
 
 COLLECT_EVERY_S = 600.0
 MAX_MESSAGE_BYTES = 8 << 20
@@ -98,13 +95,17 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             max_blob_bytes=config.max_blob_bytes,
             speed=speed,
         )
+        life = Life(config.state)
         try:
-            dispatcher.recover(clean=_was_ended_cleanly(config.state))
+            dispatcher.recover(life.last)
             workers.start()
             _stop_on_signals(stop)
             on_ready(socket.getsockopt_string(zmq.LAST_ENDPOINT))
             _loop(endpoint, dispatcher, store, blobs, [socket, workers.socket], stop, keep_s=config.keep_s)
-            _end_cleanly(config.state)
+            life.note_end()
+        except BaseException as error:
+            life.note_end(error)
+            raise
         finally:
             # 4. Running jobs stay RUNNING on disk and go on with the next start.
             _log.info("the server stops")
@@ -145,24 +146,6 @@ def _loop(
         if time.monotonic() >= collect_at_s:
             collect_at_s = time.monotonic() + COLLECT_EVERY_S
             collect()
-
-
-def _was_ended_cleanly(state: Path) -> bool:
-    """Whether the last server on this state was asked to end; from now on it is as if this one had died."""
-    try:
-        (state / CLEAN_END).unlink()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        _log.warning("%s cannot be removed: %s", state / CLEAN_END, error.strerror)
-    return True
-
-
-def _end_cleanly(state: Path) -> None:
-    try:
-        (state / CLEAN_END).touch()
-    except OSError as error:  # its running jobs count as lost once
-        _log.warning("%s cannot be written: %s", state / CLEAN_END, error.strerror)
 
 
 class Guarded:

@@ -169,14 +169,17 @@ class JobStore(StoredJobs):
             fields = {"attempt": self.get(job).attempt, "code": code, "message": message}
             return self._append_event(job, "RETRY", fields)
 
-    def requeue(self, job: str, *, code: str, message: str, lost: bool, suspect: bool = False) -> Event:
+    def requeue(
+        self, job: str, *, code: str, message: str, lost: bool, suspect: bool = False, by_others: bool = False
+    ) -> Event:
         """RUNNING → QUEUED with a RETRY event, in its old place.  ``lost``: perhaps its worker died of it; ``suspect``:
-        perhaps the whole server did."""
+        perhaps the whole server did; ``by_others``: neither, somebody else ended it."""
         with self._transaction():
             current = self.get(job)
             columns = {"cancel_requested": 0, "suspect": int(current.suspect or suspect)}
             if lost:
                 columns["losses"] = self.losses_with_this(current)
+            if lost or by_others:
                 columns["furthest"] = max(current.furthest, self._how_far(current))
             self._change_state(current, JobState.QUEUED, **columns)
             return self._append_event(job, "RETRY", {"attempt": current.attempt + 1, "code": code, "message": message})
@@ -184,7 +187,11 @@ class JobStore(StoredJobs):
     def losses_with_this(self, job: Job) -> int:
         """``job.losses`` when its attempt is lost now: one more, or 1 if it has got further than ever before, because
         then it was not what ended the earlier attempts."""
-        return 1 if self._how_far(job) > job.furthest else job.losses + 1
+        return 1 if self.got_further(job) else job.losses + 1
+
+    def got_further(self, job: Job) -> bool:
+        """Whether the attempt that runs has got further than every one before it that was lost."""
+        return self._how_far(job) > job.furthest
 
     def _how_far(self, job: Job) -> int:
         started = self.last_event(job.job, "STARTED")

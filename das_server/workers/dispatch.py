@@ -10,6 +10,7 @@ from collections.abc import Callable
 from das_blender_addon.errors import JobCancelled, JobError, JobRejected, ModelError, StorageError, WorkerLost
 from das_blender_addon.protocol.kinds import Name, fitting
 from das_server.store.blobs import BlobStore
+from das_server.store.endings import Ending
 from das_server.store.jobs import Job, JobState, JobStore
 from das_server.store.requesters import Leases
 from das_server.workers.base import (
@@ -62,18 +63,21 @@ class Dispatcher:
         self._unsaved: list[WorkNews] = []
         self._save_again_s = 0.0
 
-    def recover(self, *, clean: bool = True) -> None:
+    def recover(self, ending: Ending = Ending.CLEAN) -> None:
         """After a start: jobs that were running when the server ended wait again, in their old places; what cannot be
-        read is set aside.  ``clean``: it was asked to end; else perhaps one of them has taken it down.
+        read is set aside.  ``ending``: how it ended; perhaps one of them has taken it down.
         """
         self._store.set_aside_unreadable()
         for job in self._store.in_states(JobState.RUNNING):
             if job.cancel_requested and not self._store.num_wanting(job.job):
                 self._store.cancel(job.job)
-            elif clean:
+            elif ending is Ending.CLEAN:
                 _log.info("job %s was running when the server ended and starts again", job.job)
                 message = "The server was restarted; the job starts again."
                 self._store.requeue(job.job, code=WorkerLost.code, message=message, lost=False)
+            elif ending is Ending.KILLED:
+                _log.warning("job %s was running when the server was killed", job.job)
+                self._retry(job, "The server was killed while it made this job.", by_others=True)
             else:
                 _log.warning("job %s was running when the server died", job.job)
                 self._retry(job, "The server died while it made this job.", suspect=True)
@@ -156,7 +160,7 @@ class Dispatcher:
         elif not news.begun:
             self._not_taken_up(job, news.reason)
         else:
-            self._retry(job, news.reason)
+            self._retry(job, news.reason, by_others=news.by_others)
 
     def _finish(self, job: Job, news: WorkDone) -> None:
         missing = [one for one in news.artefacts if self._blobs.size_bytes(one.sha) != one.size_bytes]
@@ -181,14 +185,19 @@ class Dispatcher:
         message = "The job was being cancelled when it was asked for again; it starts again."
         self._store.requeue(job.job, code=JobCancelled.code, message=message, lost=False)
 
-    def _retry(self, job: Job, reason: str, *, suspect: bool = False) -> None:
-        losses = self._store.losses_with_this(job)
-        if losses >= self._max_attempts or job.attempt >= MOST_STARTS * self._max_attempts:
-            message = fitting(f"The job lost its worker {losses} times and is given up. The last time: {reason}")
+    def _retry(self, job: Job, reason: str, *, suspect: bool = False, by_others: bool = False) -> None:
+        """Try again, or give up.  ``by_others``: somebody else ended its worker or its server, which counts only where
+        it happens again and again at one place: then it may be their answer to what the job does."""
+        losses = job.losses if by_others else self._store.losses_with_this(job)
+        too_often = job.attempt >= MOST_STARTS * self._max_attempts and not (by_others and self._store.got_further(job))
+        if losses >= self._max_attempts or too_often:
+            times = losses if losses >= self._max_attempts else job.attempt
+            message = fitting(f"The job lost its worker {times} times and is given up. The last time: {reason}")
             self._store.fail(job.job, code=WorkerLost.code, message=message)
         else:
             message = f"{reason} The job starts again."
-            self._store.requeue(job.job, code=WorkerLost.code, message=message, lost=True, suspect=suspect)
+            about = {"lost": not by_others, "suspect": suspect, "by_others": by_others}
+            self._store.requeue(job.job, code=WorkerLost.code, message=message, **about)
 
     def _not_taken_up(self, job: Job, reason: str) -> None:
         """Its worker died of something else."""

@@ -20,6 +20,7 @@ import zmq
 
 from das_blender_addon.errors import JobCancelled
 from das_blender_addon.protocol.messages import Artefact
+from das_server.store.endings import oom_kills, was_ended_by_others
 from das_server.workers import wire
 from das_server.workers.base import (
     WorkDone,
@@ -70,6 +71,7 @@ class _Process:
     cancel_deadline_s: float = float("inf")
     settled: bool = False
     begun: bool = False
+    oom_kills: int | None = None
     failed_starts: int = 0
     failed_forks: int = 0
     start_at_s: float = 0.0
@@ -148,7 +150,7 @@ class LocalWorkers(Workers):
         one = next(one for one in self._processes if one.name == worker)
         if one.order is not None:
             raise ValueError(f"{worker} already runs job {one.order.job}")
-        one.order, one.begun = order, False
+        one.order, one.begun, one.oom_kills = order, False, oom_kills()
         one.ordered_s = time.monotonic()
         one.state = "busy"
         one.heartbeat = {}
@@ -265,7 +267,9 @@ class LocalWorkers(Workers):
         reason += "."
         _log.warning("%s%s", reason, f" It had job {one.order.job}." if one.order else "")
         if one.order:
-            self._news.append(WorkLost(one.order.job, one.order.attempt, reason, one.begun or one.settled))
+            by_others = not one.doom and was_ended_by_others(one.process.returncode, one.oom_kills)
+            begun = one.begun or one.settled
+            self._news.append(WorkLost(one.order.job, one.order.attempt, reason, begun, by_others))
         got_there = one.settled or (one.order is not None and one.begun)
         one.failed_starts = 0 if got_there else one.failed_starts + 1
         one.problem = "" if got_there else reason if one.about else one.problem or reason

@@ -33,7 +33,7 @@ def test_job_that_always_loses_its_worker_is_given_up(own_server):
         last, kills = None, 0
         while last is None or last.kind == "RETRY":
             step = follow(client, job, after=last.seq if last else 0, until=is_step).last
-            kill(client.status().workers[0]["pid"])
+            os.kill(client.status().workers[0]["pid"], signal.SIGSEGV)
             kills += 1
             last = follow(client, job, after=step.seq, until=lambda event: event.kind == "RETRY").last
         finished = whole_story(own_server.address, job)
