@@ -189,7 +189,7 @@ class Requests:
 
     def _status(self, peer: bytes, message: messages.Status, blob: None):
         jobs = [self._describe(job) for job in self._store.in_states(limit=STATUS_JOBS)]
-        workers = [asdict(one) for one in self._workers.status()]
+        workers = [asdict(one) for one in self._dispatcher.worker_status()]
         uptime_s = time.monotonic() - self._started_s
         return messages.StatusReport(message.request, self._server_id, uptime_s, jobs, workers), None
 

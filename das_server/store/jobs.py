@@ -11,7 +11,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -113,11 +113,13 @@ class JobStore(StoredJobs):
 
     # ── Its turn ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def next_queued(self) -> Job | None:
-        """The job that waits longest; one that cannot be read is set aside on the way."""
+    def next_queued(self, *, but: Collection[str] = ()) -> Job | None:
+        """The job that waits longest, of all ``but`` these; one that cannot be read is set aside on the way."""
+        marks = ", ".join("?" * len(but))
+        sql = f"SELECT * FROM jobs WHERE state = 'QUEUED' AND job NOT IN ({marks}) ORDER BY number LIMIT 1"
         while True:
             with self._errors():
-                row = self._db.execute("SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY number LIMIT 1").fetchone()
+                row = self._db.execute(sql, tuple(but)).fetchone()
             job = None if row is None else job_from_row(row)
             if job is None or not job.problem:
                 return job
@@ -188,6 +190,11 @@ class JobStore(StoredJobs):
         """``job.losses`` when its attempt is lost now: one more, or 1 if it has got further than ever before, because
         then it was not what ended the earlier attempts."""
         return 1 if self.got_further(job) else job.losses + 1
+
+    def forgive(self, job: str) -> None:
+        """One loss less: it was not the job's."""
+        with self._transaction():
+            self._db.execute("UPDATE jobs SET losses = max(0, losses - 1) WHERE job = ? AND state = 'QUEUED'", (job,))
 
     def got_further(self, job: Job) -> bool:
         """Whether the attempt that runs has got further than every one before it that was lost."""

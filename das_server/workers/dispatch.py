@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from das_server.store.requesters import Leases
 from das_server.workers.base import (
     WorkDone,
     Workers,
+    WorkerStatus,
     WorkFailed,
     WorkNews,
     WorkOrder,
@@ -23,6 +25,7 @@ from das_server.workers.base import (
     WorkProgressed,
     WorkRetried,
 )
+from das_server.workers.health import Health
 from das_server.workers.speed import SpeedRecord
 
 _log = logging.getLogger(__name__)
@@ -60,6 +63,8 @@ class Dispatcher:
         self.check_weights = check_weights
         self._leases = Leases(store.leases())
         self._told = ("", 0)
+        self._health = Health()
+        self._where: dict[str, str] = {}
         self._unsaved: list[WorkNews] = []
         self._save_again_s = 0.0
 
@@ -112,6 +117,10 @@ class Dispatcher:
         self._leases.drop(job, requester)
         return self._stop_unwanted(self._store.request_cancel(job, requester, everybody=everybody))
 
+    def worker_status(self) -> list[WorkerStatus]:
+        """All workers, with what is known of the health of their devices."""
+        return [self._health.shown(one) for one in self._workers.status()]
+
     def heard_of(self, job: str, requester: str, lease_s: float) -> None:
         """A requester wants the job, and its lease begins anew."""
         self._leases.renew(job, requester, lease_s)
@@ -152,8 +161,10 @@ class Dispatcher:
         elif job.cancel_requested and not self._store.num_wanting(job.job):
             self._store.cancel(job.job)
         elif isinstance(news, WorkDone):
+            self._health.finished(self._where.pop(job.job, ""))
             self._finish(job, news)
         elif isinstance(news, WorkFailed):
+            self._health.finished(self._where.pop(job.job, ""))
             self._fail(job, news)
         elif job.cancel_requested:
             self._wanted_again(job)  # it was killed because it did not stop in time
@@ -161,6 +172,17 @@ class Dispatcher:
             self._not_taken_up(job, news.reason)
         else:
             self._retry(job, news.reason, by_others=news.by_others)
+            if not news.by_others:
+                self._note_loss(job.job, news.reason)
+
+    def _note_loss(self, job: str, reason: str) -> None:
+        """The device of a job that was lost may be sick; then those that it lost have no part in that."""
+        worker = self._where.pop(job, "")
+        victims = self._health.lost(worker, job, reason)
+        if victims:
+            _log.error("%s lost %s jobs in a row and its device is set aside: %s", worker, len(victims), reason)
+            for one in victims:
+                self._store.forgive(one)
 
     def _finish(self, job: Job, news: WorkDone) -> None:
         missing = [one for one in news.artefacts if self._blobs.size_bytes(one.sha) != one.size_bytes]
@@ -212,21 +234,31 @@ class Dispatcher:
             _log.exception("job %s cannot be set aside", job)
 
     def _give_out(self) -> None:
+        able = [one.name for one in self.worker_status() if one.state not in ("broken", "set aside", "stopped")]
         for worker in self._workers.free():
-            job = self._store.next_queued()
+            if worker.name not in able:
+                continue
+            avoided = self._health.to_avoid(worker.name, able)
+            job = self._store.next_queued(but=self._health.rather_later(worker.name)) or self._store.next_queued(
+                but=avoided
+            )
             if job is None or not self._may_run_now(job):
-                return
-            try:
-                weights = self.check_weights(job.spec.model, job.spec.model_revision)
-                started = self._store.start(job.job, worker=worker.name, device=worker.device_label or worker.device)
-                self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs, weights))
-            except StorageError:
-                raise
-            except ModelError as error:  # its model was removed, or has other weights
-                self._store.fail(job.job, code=error.code, message=error.message, field=error.field or "")
-            except Exception as error:  # as above
-                _log.exception("job %s cannot be given to %s", job.job, worker.name)
-                self._set_aside(job.job, error)
+                continue
+            self._give(job, worker)
+
+    def _give(self, job: Job, worker: WorkerStatus) -> None:
+        try:
+            weights = self.check_weights(job.spec.model, job.spec.model_revision)
+            started = self._store.start(job.job, worker=worker.name, device=worker.device_label or worker.device)
+            self._where[job.job] = worker.name
+            self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs, weights))
+        except StorageError:
+            raise
+        except ModelError as error:  # its model was removed, or has other weights
+            self._store.fail(job.job, code=error.code, message=error.message, field=error.field or "")
+        except Exception as error:  # as above
+            _log.exception("job %s cannot be given to %s", job.job, worker.name)
+            self._set_aside(job.job, error)
 
     def _may_run_now(self, job: Job) -> bool:
         """Whether it is no danger to others: one that may have taken down servers runs alone, so that no other job is
@@ -238,17 +270,21 @@ class Dispatcher:
         return job.suspect and job.losses >= self._max_attempts - 1
 
     def _tell_why_they_wait(self) -> None:
-        """Where no worker can start, every waiting job says so once, with the reason; they go on when one can."""
-        statuses = self._workers.status()
-        if not statuses or any(one.state != "broken" for one in statuses):
+        """Where no worker can work, every waiting job says so once, with the reason; they go on when one can."""
+        statuses = self.worker_status()
+        if not statuses or any(one.state not in ("broken", "set aside") for one in statuses):
             self._told = ("", 0)
             return
-        reason, after = self._told
-        if reason != statuses[0].problem:
-            reason, after = statuses[0].problem, 0
-            _log.error("no worker can start, and the jobs wait: %s", reason)
-        message = fitting(f"The job waits, because no worker of this server can start: {reason}")
+        (told, after), reason = self._told, statuses[0].problem
+        if _without_numbers(reason) != _without_numbers(told):
+            after = 0
+            _log.error("no worker can work, and the jobs wait: %s", reason)
+        message = fitting(f"The job waits, because no worker of this server can work: {reason}")
         self._told = (reason, self._store.tell_waiting(message, after=after))
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+", "", text)
 
 
 def _ends_attempt(news: WorkNews) -> bool:

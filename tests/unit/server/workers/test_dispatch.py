@@ -223,7 +223,7 @@ def test_jobs_wait_with_the_reason_while_no_worker_can_start_and_go_on(house):
         dispatcher.tick()
     for job in jobs:
         assert kinds(store, job) == ["QUEUED", "WAITING"]
-        assert "no worker of this server can start: It broke." in store.last_event(job).fields["message"]
+        assert "no worker of this server can work: It broke." in store.last_event(job).fields["message"]
     workers.state = "ready"
     dispatcher.tick()
     assert workers.order.job == jobs[0]
