@@ -28,7 +28,13 @@ from ..errors import (
     error_from_code,
 )
 from ..protocol import codec, messages
-from ..protocol.messages import FINAL_EVENT_KINDS, HEARTBEAT_S, PROTOCOL_VERSIONS
+from ..protocol.messages import (
+    FINAL_EVENT_KINDS,
+    FRAME_EXTRA_BYTES,
+    HEARTBEAT_S,
+    MAX_FRAME_BYTES,
+    PROTOCOL_VERSIONS,
+)
 from .address import normalise_address
 
 log = logging.getLogger(__name__)
@@ -47,9 +53,6 @@ SILENT_S = 3
 
 SOME_TIME_S = 10
 """From here on it is said every so many seconds, before that every second."""
-
-MAX_FRAME_BYTES = 8 << 20
-"""A server that sends a larger frame than this is disconnected, bytes."""
 
 ShouldStop = Callable[[], bool]
 
@@ -251,7 +254,7 @@ class Connection:
             socket.setsockopt(zmq.CONNECT_TIMEOUT, 5000)
             socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
             socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-            socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+            socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES + FRAME_EXTRA_BYTES)
             socket.setsockopt(zmq.IPV6, int("[" in self.address))
             socket.connect(self.address)
             self._socket, self._asked = socket, None

@@ -42,6 +42,12 @@ FETCH_CREDIT = 4
 MAX_HEADER_BYTES = 1 << 20
 """Largest header frame, bytes."""
 
+MAX_FRAME_BYTES = max(CHUNK_BYTES, MAX_HEADER_BYTES)
+"""Largest frame; a peer that sends a larger one is disconnected, bytes."""
+
+FRAME_EXTRA_BYTES = 64
+"""What encryption may add to a frame on its way, bytes."""
+
 MAX_NESTING = 16
 """Deepest nesting of lists and dicts in a header."""
 

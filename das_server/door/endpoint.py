@@ -6,6 +6,7 @@ every handler ends within milliseconds.
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import zmq
@@ -14,6 +15,7 @@ from das_blender_addon.errors import DasError, JobRejected, ProtocolError
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode, request_of
 from das_blender_addon.protocol.kinds import Name, fitting
+from das_server.door.connections import Connections
 from das_server.door.requests import Models, Requests
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
@@ -26,9 +28,13 @@ _log = logging.getLogger(__name__)
 REQUESTS_PER_TURN = 64
 """Requests answered before the workers are looked at again."""
 
+LOOK_EVERY_S = 0.2
+
 
 class Endpoint:
-    """Answers requests.  ``models``: what can be asked for now, by name.  ``speed``: how fast it was made so far."""
+    """Answers requests.  ``models``: what can be asked for now, by name.  ``speed``: how fast it was made so far.
+    ``connections``: those of ``socket``.  ``has_told_all``: no event waits for a client to read those before it.
+    """
 
     def __init__(
         self,
@@ -42,8 +48,12 @@ class Endpoint:
         default_model: str,
         max_blob_bytes: int,
         speed: SpeedRecord | None = None,
+        connections: Connections | None = None,
     ):
+        self.has_told_all = True
         self._socket = socket
+        self._connections = connections
+        self._look_at_s = 0.0
         self._store = store
         self._followers: dict[tuple[bytes, str], int] = {}
         self._requests = Requests(
@@ -65,10 +75,19 @@ class Endpoint:
                 peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            if self._connections is not None:
+                self._connections.heard(frames)
             self._answer(peer.bytes, [frame.buffer for frame in frames])
+
+    def look_at_connections(self) -> None:
+        """See to connections that hold more than their share, every `LOOK_EVERY_S`."""
+        if self._connections is not None and time.monotonic() >= self._look_at_s:
+            self._look_at_s = time.monotonic() + LOOK_EVERY_S
+            self._connections.look()
 
     def tell_followers(self) -> None:
         """Send every event that an attached client has not had; one that cannot be sent now comes next time."""
+        self.has_told_all = True
         for (peer, job), after in list(self._followers.items()):
             try:
                 self._tell(peer, job, after)
@@ -85,6 +104,7 @@ class Endpoint:
     def _tell(self, peer: bytes, job: str, after: int) -> None:
         for event in self._store.events(job, after=after):
             if not self._send(peer, event):
+                self.has_told_all = (peer, job) not in self._followers and self.has_told_all
                 break
             if (peer, job) in self._followers:
                 self._followers[peer, job] = event.seq

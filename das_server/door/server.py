@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import zmq
 
-from das_blender_addon.errors import ModelError, SettingsError, StorageError
+from das_blender_addon.errors import ModelError, StorageError
 from das_blender_addon.protocol.messages import ModelCapability
 from das_server.config import ServerConfig
+from das_server.door.connections import Connections, open_door
 from das_server.door.endpoint import Endpoint
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
 from das_server.models.revision import Revisions
@@ -32,11 +33,13 @@ _log = logging.getLogger(__name__)
 TICK_MS = 100
 """Longest sleep, and so the longest time before a dead worker is noticed."""
 
+UNTOLD_MS = 5
+"""The same while events wait for a client to read those before them."""
+
 TELL_AGAIN_S = 60.0
 """Pause before the same failure of a step of the loop is logged again."""
 
 COLLECT_EVERY_S = 600.0
-MAX_MESSAGE_BYTES = 8 << 20
 
 
 def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: threading.Event | None = None) -> None:
@@ -61,7 +64,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
 
         # 3. Sockets and workers.
         context = zmq.Context()
-        socket = _bind(context, config.bind)
+        socket = open_door(context, config.bind)
+        connections = Connections(socket)
         workers = LocalWorkers(
             context,
             config.state,
@@ -94,6 +98,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             default_model=config.model,
             max_blob_bytes=config.max_blob_bytes,
             speed=speed,
+            connections=connections,
         )
         life = Life(config.state)
         try:
@@ -110,6 +115,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             # 4. Running jobs stay RUNNING on disk and go on with the next start.
             _log.info("the server stops")
             workers.stop()
+            connections.close()
             socket.close(linger=0)
             context.term()
             store.close()
@@ -137,10 +143,11 @@ def _loop(
     for socket in sockets:
         poller.register(socket, zmq.POLLIN)
     collect_at_s = time.monotonic()
-    steps = [Guarded(step) for step in (endpoint.receive, dispatcher.tick, endpoint.tell_followers)]
+    turn = (endpoint.receive, endpoint.look_at_connections, dispatcher.tick, endpoint.tell_followers)
+    steps = [Guarded(step) for step in turn]
     collect = Guarded(lambda: _collect(store, blobs, keep_s))
     while not stop.is_set():
-        poller.poll(TICK_MS)
+        poller.poll(TICK_MS if endpoint.has_told_all else UNTOLD_MS)
         for step in steps:
             step()
         if time.monotonic() >= collect_at_s:
@@ -178,33 +185,6 @@ def _collect(store: JobStore, blobs: BlobStore, keep_s: float) -> None:
         return
     if jobs or gone:
         _log.info("forgot %s old jobs and %s blobs", len(jobs), len(gone))
-
-
-def _bind(context: zmq.Context, address: str) -> zmq.Socket:
-    socket = context.socket(zmq.ROUTER)
-    for option, value in {
-        zmq.LINGER: 0,
-        zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,  # a larger message disconnects its sender
-        zmq.HANDSHAKE_IVL: 3000,
-        zmq.ROUTER_MANDATORY: 1,  # without it, replies to a full queue vanish silently
-        zmq.SNDHWM: 256,
-        zmq.HEARTBEAT_IVL: 5000,
-        zmq.HEARTBEAT_TIMEOUT: 15000,
-        zmq.HEARTBEAT_TTL: 15000,
-        zmq.TCP_KEEPALIVE: 1,
-        zmq.IPV6: int("[" in address),
-    }.items():
-        socket.setsockopt(option, value)
-    try:
-        socket.bind(address.replace("//localhost:", "//127.0.0.1:"))
-    except zmq.ZMQError as error:
-        socket.close(linger=0)
-        if error.errno == zmq.EADDRINUSE:
-            message = f"Another program already listens on {address}; stop it or choose another port with --bind."
-        else:
-            message = f"The server cannot listen on {address}: {error.strerror}."
-        raise SettingsError(message, field="bind") from error
-    return socket
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
