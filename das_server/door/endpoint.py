@@ -5,6 +5,7 @@ every handler ends within milliseconds.
 
 from __future__ import annotations
 
+import collections
 import logging
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from das_blender_addon.errors import DasError, JobRejected, ProtocolError
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode, request_of
 from das_blender_addon.protocol.kinds import Name, fitting
+from das_server.door.beside import Beside
 from das_server.door.connections import Connections
 from das_server.door.requests import Models, Requests
 from das_server.store.blobs import BlobStore
@@ -28,12 +30,16 @@ _log = logging.getLogger(__name__)
 REQUESTS_PER_TURN = 64
 """Requests answered before the workers are looked at again."""
 
+MOST_FLYING = 2 * messages.FETCH_CREDIT
+"""PUT and FETCH of one connection that may wait for the disk."""
+
 LOOK_EVERY_S = 0.2
 
 
 class Endpoint:
     """Answers requests.  ``models``: what can be asked for now, by name.  ``speed``: how fast it was made so far.
-    ``connections``: those of ``socket``.  ``has_told_all``: no event waits for a client to read those before it.
+    ``connections``: those of ``socket``.  ``beside``: what waits for the disk is done there.  ``has_told_all``: no
+    event waits for a client to read those before it.
     """
 
     def __init__(
@@ -49,11 +55,14 @@ class Endpoint:
         max_blob_bytes: int,
         speed: SpeedRecord | None = None,
         connections: Connections | None = None,
+        beside: Beside | None = None,
     ):
         self.has_told_all = True
         self._socket = socket
         self._connections = connections
         self._look_at_s = 0.0
+        self._beside = beside or Beside()
+        self._flying: collections.Counter[bytes] = collections.Counter()
         self._store = store
         self._followers: dict[tuple[bytes, str], int] = {}
         self._requests = Requests(
@@ -78,6 +87,10 @@ class Endpoint:
             if self._connections is not None:
                 self._connections.heard(frames)
             self._answer(peer.bytes, [frame.buffer for frame in frames])
+
+    def deliver(self) -> None:
+        """Send the replies that the disk has let go."""
+        self._beside.deliver()
 
     def look_at_connections(self) -> None:
         """See to connections that hold more than their share, every `LOOK_EVERY_S`."""
@@ -114,23 +127,42 @@ class Endpoint:
     # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _answer(self, peer: bytes, frames: list[memoryview]) -> None:
-        """Answer one request; whatever it does, nobody else notices."""
+        """Answer one request; whatever it does, nobody else notices, nor waits for a disk."""
         try:
             message, blob = decode(frames)
-            reply, content = self._requests.answer(peer, message, blob)
-            self._send(peer, reply, content)
-        except DasError as error:  # among them a reply that cannot be written
-            if not isinstance(error, ProtocolError | JobRejected):
-                _log.warning("a request failed: %s", error.message)
-            self._refuse(peer, frames, error)
-        except Exception as error:  # a defect of ours must not end the server for everybody
-            _log.exception("a request failed unexpectedly")
-            inside = DasError(f"The server failed inside with {type(error).__name__}; its log has the details.")
-            self._refuse(peer, frames, inside)
+            if self._requests.waits_for_the_disk(message):
+                self._answer_beside(peer, message, blob)
+            else:
+                self._send(peer, *self._requests.answer(peer, message, blob))
+        except Exception as error:  # among them a reply that cannot be written
+            self._refuse(peer, request_of(frames), error)
 
-    def _refuse(self, peer: bytes, frames: list[memoryview], error: DasError) -> None:
+    def _answer_beside(self, peer: bytes, message: Any, blob: memoryview | None) -> None:
+        if self._flying[peer] >= MOST_FLYING:
+            raise JobRejected(f"More than {MOST_FLYING} pieces are in flight; wait for answers before sending more.")
+
+        def then(reply: Any, error: Exception | None) -> None:
+            self._flying[peer] -= 1
+            if not self._flying[peer]:
+                del self._flying[peer]
+            try:
+                if error is not None:
+                    raise error
+                self._send(peer, *reply)
+            except Exception as problem:
+                self._refuse(peer, message.request, problem)
+
+        self._flying[peer] += 1
+        self._beside.do(lambda: self._requests.answer(peer, message, blob), then)
+
+    def _refuse(self, peer: bytes, request: int, error: Exception) -> None:
+        if not isinstance(error, DasError):  # a defect of ours must not end the server for everybody
+            _log.error("a request failed unexpectedly", exc_info=error)
+            error = DasError(f"The server failed inside with {type(error).__name__}; its log has the details.")
+        elif not isinstance(error, ProtocolError | JobRejected):
+            _log.warning("a request failed: %s", error.message)
         try:
-            self._send(peer, _failure(request_of(frames), error))
+            self._send(peer, _failure(request, error))
         except Exception:  # its client asks again, or goes away
             _log.exception("a request could not be refused: %s", error.message)
 

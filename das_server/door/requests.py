@@ -83,6 +83,11 @@ class Requests:
             messages.Requeue: self._requeue,
         }
 
+    @staticmethod
+    def waits_for_the_disk(message: Any) -> bool:
+        """Whether `answer` may be called from another thread, and should: it reads or writes blobs and nothing else."""
+        return isinstance(message, messages.Put | messages.Fetch)
+
     def answer(self, peer: bytes, message: Any, blob: memoryview | None) -> Reply:
         """The reply to one request of ``peer``, whose routing id that is.  Raises what the request fails of."""
         handler = self._handlers.get(type(message))
@@ -228,7 +233,7 @@ class Requests:
     def _missing_blobs(self, inputs: list[messages.JobInput]) -> list[str]:
         missing = []
         for one in inputs:
-            size = self._blobs.size_bytes(one.sha)
+            size = self._blobs.use(one.sha)
             if size is None:
                 missing.append(one.sha)
             elif size != one.size_bytes:

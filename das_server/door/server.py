@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from dataclasses import replace
 
 import zmq
 
-from das_blender_addon.errors import ModelError, StorageError
+from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability
 from das_server.config import ServerConfig
+from das_server.door.beside import Beside
+from das_server.door.collect import Collector
 from das_server.door.connections import Connections, open_door
 from das_server.door.endpoint import Endpoint
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
@@ -38,8 +41,6 @@ UNTOLD_MS = 5
 
 TELL_AGAIN_S = 60.0
 """Pause before the same failure of a step of the loop is logged again."""
-
-COLLECT_EVERY_S = 600.0
 
 
 def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: threading.Event | None = None) -> None:
@@ -64,8 +65,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
 
         # 3. Sockets and workers.
         context = zmq.Context()
-        socket = open_door(context, config.bind)
-        connections = Connections(socket)
+        door = open_door(context, config.bind)
+        connections, beside = Connections(door), Beside()
         workers = LocalWorkers(
             context,
             config.state,
@@ -89,7 +90,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             store, blobs, workers, max_attempts=config.max_attempts, speed=speed, check_weights=revisions.check
         )
         endpoint = Endpoint(
-            socket,
+            door,
             store,
             blobs,
             workers,
@@ -99,14 +100,16 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             max_blob_bytes=config.max_blob_bytes,
             speed=speed,
             connections=connections,
+            beside=beside,
         )
         life = Life(config.state)
         try:
             dispatcher.recover(life.last)
             workers.start()
             _stop_on_signals(stop)
-            on_ready(socket.getsockopt_string(zmq.LAST_ENDPOINT))
-            _loop(endpoint, dispatcher, store, blobs, [socket, workers.socket], stop, keep_s=config.keep_s)
+            on_ready(door.getsockopt_string(zmq.LAST_ENDPOINT))
+            collector = Collector(store, blobs, beside, keep_s=config.keep_s)
+            _loop(endpoint, dispatcher, collector, [door, workers.socket, beside.bell], stop)
             life.note_end()
         except BaseException as error:
             life.note_end(error)
@@ -116,7 +119,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             _log.info("the server stops")
             workers.stop()
             connections.close()
-            socket.close(linger=0)
+            door.close(linger=0)
+            beside.close()
             context.term()
             store.close()
 
@@ -132,27 +136,19 @@ def known_models(revisions: Revisions | None = None) -> dict[str, ModelCapabilit
 def _loop(
     endpoint: Endpoint,
     dispatcher: Dispatcher,
-    store: JobStore,
-    blobs: BlobStore,
-    sockets: list[zmq.Socket],
+    collector: Collector,
+    sockets: list[zmq.Socket | socket.socket],
     stop: threading.Event,
-    *,
-    keep_s: float,
 ) -> None:
     poller = zmq.Poller()
-    for socket in sockets:
-        poller.register(socket, zmq.POLLIN)
-    collect_at_s = time.monotonic()
-    turn = (endpoint.receive, endpoint.look_at_connections, dispatcher.tick, endpoint.tell_followers)
-    steps = [Guarded(step) for step in turn]
-    collect = Guarded(lambda: _collect(store, blobs, keep_s))
+    for one in sockets:
+        poller.register(one, zmq.POLLIN)
+    turn = (endpoint.receive, endpoint.deliver, endpoint.look_at_connections, dispatcher.tick, endpoint.tell_followers)
+    steps = [Guarded(step) for step in (*turn, collector.step)]
     while not stop.is_set():
         poller.poll(TICK_MS if endpoint.has_told_all else UNTOLD_MS)
         for step in steps:
             step()
-        if time.monotonic() >= collect_at_s:
-            collect_at_s = time.monotonic() + COLLECT_EVERY_S
-            collect()
 
 
 class Guarded:
@@ -173,18 +169,6 @@ class Guarded:
             if failure != self._told or time.monotonic() >= self._tell_again_s:
                 _log.exception("a step of the server failed; it goes on")
                 self._told, self._tell_again_s = failure, time.monotonic() + TELL_AGAIN_S
-
-
-def _collect(store: JobStore, blobs: BlobStore, keep_s: float) -> None:
-    """Forget what nobody needs any more; a disk that refuses is no reason to stop."""
-    try:
-        jobs = store.forget_old(keep_s=keep_s)
-        gone = blobs.collect(store.referenced_blobs(), older_than_s=keep_s)
-    except (StorageError, OSError) as error:
-        _log.error("old jobs are not cleared away: %s", error)
-        return
-    if jobs or gone:
-        _log.info("forgot %s old jobs and %s blobs", len(jobs), len(gone))
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

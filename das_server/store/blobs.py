@@ -5,6 +5,7 @@
     incoming/abcd….part an upload under way
 
 The endpoint and its workers use the same folder: a worker stores results with `add`, the endpoint hands them out.
+One thread uploads, reads and collects; another may look, use and delete meanwhile.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +39,7 @@ class BlobStore:
         self._max_blob_bytes = max_blob_bytes
         self._min_free_bytes = min_free_bytes
         self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}
+        self._deleting = threading.Lock()
         with storage_errors(f"the folder {folder}"):
             self._blobs.mkdir(parents=True, exist_ok=True)
             self._incoming.mkdir(parents=True, exist_ok=True)
@@ -138,17 +141,27 @@ class BlobStore:
         except OSError as error:
             raise StorageError(f"The server cannot delete the blob {sha[:12]}…: {error.strerror}.") from error
 
-    def collect(self, referenced: Collection[str], *, older_than_s: float, now: float | None = None) -> list[str]:
-        """Delete blobs that no job refers to, and uploads, both untouched for so long; returns the blobs' SHAs."""
-        now = time.time() if now is None else now
-        gone = []
-        for path in self._blobs.glob("??/*"):
-            if path.name not in referenced and _delete_old(path, now - older_than_s):
-                gone.append(path.name)
+    def use(self, sha: str) -> int | None:
+        """Size of a complete blob, which counts as used now and so is not collected; None if it is not there."""
+        with self._deleting:
+            return self.size_bytes(sha) if _touch(self.path(sha)) else None
+
+    def old(self, *, older_than_s: float, now: float | None = None) -> list[str]:
+        """SHAs of blobs that were used last so long ago; uploads that were are deleted."""
+        before_s = (time.time() if now is None else now) - older_than_s
         for path in self._incoming.glob("*.part"):
-            if _delete_old(path, now - older_than_s):
+            if _delete_old(path, before_s):
                 self._hashes.pop(path.name.removesuffix(".part"), None)
-        return gone
+        return [path.name for path in self._blobs.glob("??/*") if _is_old(path, before_s)]
+
+    def delete_old(self, shas: Iterable[str], *, older_than_s: float, now: float | None = None) -> int:
+        """Delete those of ``shas`` that nobody used meanwhile → how many."""
+        before_s = (time.time() if now is None else now) - older_than_s
+        count = 0
+        for sha in shas:
+            with self._deleting:
+                count += _delete_old(self.path(sha), before_s)
+        return count
 
     def _part(self, sha: str) -> Path:
         return self._incoming / f"{sha}.part"
@@ -245,6 +258,13 @@ def _touch(path: Path) -> bool:
     except OSError as error:
         raise StorageError(f"The server cannot use the blob {path.name[:12]}…: {error.strerror}.") from error
     return True
+
+
+def _is_old(path: Path, before_s: float) -> bool:
+    try:
+        return path.stat().st_mtime <= before_s
+    except OSError:  # deleted meanwhile, or not to be deleted now
+        return False
 
 
 def _delete_old(path: Path, before_s: float) -> bool:

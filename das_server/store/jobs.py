@@ -155,8 +155,8 @@ class JobStore(StoredJobs):
         return self.get(job)
 
     def progress(self, job: str, fields: dict[str, Any]) -> Event:
-        """Append a PROGRESS event."""
-        with self._transaction():
+        """Append a PROGRESS event, which a loss of power may take away again."""
+        with self._transaction(durable=False):
             return self._append_event(job, "PROGRESS", fields)
 
     def preview(self, job: str, step: int, artefact: Artefact) -> Event:
@@ -274,15 +274,16 @@ class JobStore(StoredJobs):
         shas = [row["sha"] for row in rows]
         self._db.execute("DELETE FROM job_blobs WHERE job = ?", (job,))
         self._db.execute("UPDATE jobs SET acknowledged = 1 WHERE job = ?", (job,))
-        return [sha for sha in shas if not self._is_referenced(sha)]
+        return [sha for sha in shas if not self.is_referenced(sha)]
 
-    def forget_old(self, *, keep_s: float, now: float | None = None) -> list[str]:
-        """Remove finished jobs that changed last more than ``keep_s`` ago, with events and references → their ids."""
-        limit = (time.time() if now is None else now) - keep_s
+    def forget_old(self, *, keep_s: float, now: float | None = None, limit: int = -1) -> list[str]:
+        """Remove finished jobs that changed last more than ``keep_s`` ago, with events and references, at most
+        ``limit`` of them (-1: all) → their ids."""
+        before_s = (time.time() if now is None else now) - keep_s
         with self._transaction():
             final = tuple(state.value for state in FINAL_STATES)
             rows = self._db.execute(
-                "SELECT job FROM jobs WHERE state IN (?, ?, ?) AND changed_s <= ?", (*final, limit)
+                "SELECT job FROM jobs WHERE state IN (?, ?, ?) AND changed_s <= ? LIMIT ?", (*final, before_s, limit)
             ).fetchall()
             self._db.executemany("DELETE FROM jobs WHERE job = ?", [(row["job"],) for row in rows])
         return [row["job"] for row in rows]
@@ -317,8 +318,9 @@ class JobStore(StoredJobs):
         self._db.executemany("INSERT OR IGNORE INTO job_blobs VALUES (?, ?, ?)", rows)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, durable: bool = True) -> Iterator[None]:
         with self._errors():
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

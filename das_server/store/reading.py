@@ -133,6 +133,11 @@ class StoredJobs:
         with self._errors():
             return {row["sha"] for row in self._db.execute("SELECT DISTINCT sha FROM job_blobs")}
 
+    def is_referenced(self, sha: str) -> bool:
+        """Whether some job needs the blob."""
+        with self._errors():
+            return self._db.execute("SELECT 1 FROM job_blobs WHERE sha = ? LIMIT 1", (sha,)).fetchone() is not None
+
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run_row(self, asked: str, requester: str) -> sqlite3.Row | None:
@@ -144,9 +149,6 @@ class StoredJobs:
     def _newest_run(self, asked: str) -> sqlite3.Row | None:
         sql = "SELECT * FROM jobs WHERE asked = ? ORDER BY number DESC LIMIT 1"
         return self._db.execute(sql, (asked,)).fetchone()
-
-    def _is_referenced(self, sha: str) -> bool:
-        return self._db.execute("SELECT 1 FROM job_blobs WHERE sha = ? LIMIT 1", (sha,)).fetchone() is not None
 
     def _count_before(self, number: int) -> int:
         with self._errors():
