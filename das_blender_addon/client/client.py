@@ -100,7 +100,17 @@ class DasClient(Connection):
 
         ``on_progress(safe_bytes, size_bytes)``.  Raises `MessageTooLarge` when the server takes no blob of this size.
         """
-        sha, size, view = sha or blob_sha(blob), len(blob), memoryview(blob)
+        sha = sha or blob_sha(blob)
+        try:
+            return self._upload(blob, sha, on_progress, should_stop)
+        except ProtocolError as error:
+            if error.field != "sha":
+                raise
+            log.warning("the upload of %s arrived damaged and is sent again: %s", sha, error)
+        return self._upload(blob, sha, on_progress, should_stop)
+
+    def _upload(self, blob: bytes, sha: str, on_progress: OnBytes | None, should_stop: ShouldStop | None) -> str:
+        size, view = len(blob), memoryview(blob)
         if self.welcome and size > self.welcome.capabilities.max_blob_bytes:
             raise MessageTooLarge(
                 f"A blob of {size} bytes is over the server's limit of {self.welcome.capabilities.max_blob_bytes}; "
@@ -247,7 +257,8 @@ class _Download:
         log.warning("blob %s arrived damaged", self.sha)
         if self._was_damaged or not self.size_bytes:
             raise StorageError(
-                f"The blob {self.sha[:12]}… arrived damaged twice; look at the server's disk and render again."
+                f"The blob {self.sha[:12]}… arrived damaged twice; look at the server's disk and render again.",
+                field="sha",
             )
         self._was_damaged = True
         self._pieces, self._running, self._hashed = {}, hashlib.sha256(), 0

@@ -155,7 +155,7 @@ class Requests:
     def _are_results_gone(self, job: Job) -> bool:
         done = self._store.last_event(job.job, "DONE")
         frames = [one for one in done.fields["artefacts"] if one["role"] == "frame"] if done else []
-        return any(self._blobs.size_bytes(one["sha"]) != one["size_bytes"] for one in frames) or not frames
+        return not frames or not all(self._blobs.is_whole(one["sha"], one["size_bytes"]) for one in frames)
 
     def _attach(self, peer: bytes, message: messages.Attach, blob: None):
         _check_lease(message.lease_s)

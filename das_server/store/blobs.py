@@ -3,6 +3,7 @@
 
     blobs/ab/abcd…      complete, checked, flushed to disk before it is said to exist
     incoming/abcd….part an upload under way
+    damaged/abcd…       a blob whose content no longer has its SHA-256
 
 The endpoint and its workers use the same folder: a worker stores results with `add`, the endpoint hands them out.
 One thread uploads, reads and collects; another may look, use and delete meanwhile.
@@ -36,6 +37,7 @@ class BlobStore:
     def __init__(self, folder: Path, *, max_blob_bytes: int = 512 << 20, min_free_bytes: int = 0):
         self._blobs = folder / "blobs"
         self._incoming = folder / "incoming"
+        self._damaged = folder / "damaged"
         self._max_blob_bytes = max_blob_bytes
         self._min_free_bytes = min_free_bytes
         self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}
@@ -129,6 +131,31 @@ class BlobStore:
             ) from error
         except OSError as error:
             raise StorageError(f"The server cannot read the blob {sha[:12]}…: {error.strerror}.") from error
+
+    def read_whole(self, sha: str) -> bytes:
+        """All of a complete blob, checked; raises `StorageError` if it is missing, or damaged, and then set aside."""
+        content = self.read(sha)
+        if hashlib.sha256(content).hexdigest() != sha:
+            self._set_aside(sha)
+            raise StorageError(
+                f"The stored blob {sha[:12]}… is damaged and was set aside in {self._damaged}; render again to send or "
+                "make it anew.",
+                field="sha",
+            )
+        return content
+
+    def is_whole(self, sha: str, size_bytes: int) -> bool:
+        """Whether the blob is there with this size and content; a damaged one is set aside."""
+        try:
+            return len(self.read_whole(sha)) == size_bytes
+        except StorageError:
+            return False
+
+    def _set_aside(self, sha: str) -> None:
+        with storage_errors(f"the folder {self._damaged}"):
+            self._damaged.mkdir(exist_ok=True)
+            os.replace(self.path(sha), self._damaged / sha)
+        _log.error("the blob %s is damaged and was set aside in %s", sha, self._damaged)
 
     def delete(self, sha: str, *, unless_newer_than: float = float("inf")) -> None:
         """Forget a blob if it is there.  One stored again after that Unix time stays: a running job may need it."""

@@ -12,7 +12,7 @@ from das_blender_addon.errors import JobRejected, StorageError
 from das_blender_addon.protocol.messages import Event
 from das_server.store.job import Job, JobState, event_from_row, job_from_row
 from das_server.store.requesters import Requesters
-from das_server.store.schema import open_job_list
+from das_server.store.schema import open_or_replace_job_list
 
 
 class StoredJobs:
@@ -21,7 +21,7 @@ class StoredJobs:
     def __init__(self, folder: Path):
         self._path = folder / "jobs.sqlite3"
         with self._errors():
-            self._db = open_job_list(self._path)
+            self._db = open_or_replace_job_list(self._path)
         self._requesters = Requesters(self._db)
 
     def close(self) -> None:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 3
 
+_MAGIC = b"SQLite format 3\0"
 _VERSION_AT = slice(60, 64)
 """Bytes of ``user_version`` in the header of an SQLite file (sqlite.org/fileformat.html, section 1.3)."""
 
@@ -106,6 +109,52 @@ def open_job_list(path: Path) -> sqlite3.Connection:
     return db
 
 
+def open_or_replace_job_list(path: Path) -> sqlite3.Connection:
+    """`open_job_list`; a file that is damaged is set aside, and what can be read of it goes on in a new one."""
+    try:
+        db = open_job_list(path)
+        problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem == "ok":
+            return db
+        db.close()
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:  # no room, no permission, a lock: the file is none the worse
+            raise
+        problem = str(error)
+    kept = path.with_suffix(f".damaged-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
+    for end in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{path}{end}", f"{kept}{end}")
+    db = open_job_list(path)
+    saved = {table: _salvage(kept, db, table) for table in ("jobs", "events", "job_blobs", "requesters")}
+    words = ", ".join(f"{count} of {table}" for table, count in saved.items())
+    _log.error("%s is damaged (%s) and was set aside as %s; rows that could be saved: %s", path, problem, kept, words)
+    return db
+
+
+def _salvage(damaged: Path, db: sqlite3.Connection, table: str) -> int:
+    """Copy what can be read of a table → how many rows."""
+    columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+    sql = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    count = 0
+    db.execute("BEGIN")
+    with contextlib.closing(sqlite3.connect(damaged)) as old:
+        old.text_factory = bytes
+        try:
+            for row in old.execute(f"SELECT {', '.join(columns)} FROM {table}"):
+                with contextlib.suppress(sqlite3.IntegrityError):  # a part of a job that was not saved
+                    db.execute(sql, [_as_text(value) for value in row])
+                    count += 1
+        except sqlite3.DatabaseError:  # here the damage begins
+            pass
+    db.execute("COMMIT")
+    return count
+
+
+def _as_text(value: object) -> object:
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
+
+
 def copy_of(path: Path, version: int) -> Path:
     """Where the job list is kept as it was with schema ``version``, before it was brought to a newer one."""
     return path.with_suffix(f".schema-{version}{path.suffix}")
@@ -161,9 +210,10 @@ def _version_in_header(path: Path) -> int:
     """The schema that the file itself names, 0 for none."""
     try:
         with open(path, "rb") as file:
-            return int.from_bytes(file.read(_VERSION_AT.stop)[_VERSION_AT], "big")
+            header = file.read(_VERSION_AT.stop)
     except OSError:  # not there, or SQLite will say what it is
         return 0
+    return int.from_bytes(header[_VERSION_AT], "big") if header.startswith(_MAGIC) else 0
 
 
 def _version_of(db: sqlite3.Connection) -> int:

@@ -206,7 +206,8 @@ class Worker:
     def _work(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
         # 1. What is wanted, and whether it still is.
         spec = JobSpec(**order["spec"])
-        inputs = {one["role"]: LoadedInput(JobInput(**one), self._blobs.read(one["sha"])) for one in order["inputs"]}
+        about = [JobInput(**one) for one in order["inputs"]]
+        inputs = {one.role: LoadedInput(one, self._blobs.read_whole(one.sha)) for one in about}
         times = StageTimes()
         context = self._context(order, times)
         if context.should_stop():

@@ -163,6 +163,19 @@ def test_blob_that_is_used_meanwhile_is_not_collected(blobs):
     assert blobs.delete_old([sha], older_than_s=3600) == 0 and blobs.read(sha) == CONTENT
 
 
+def test_damaged_blob_is_found_set_aside_and_can_be_stored_again(tmp_path, blobs):
+    sha, size = blobs.add(CONTENT)
+    assert blobs.read_whole(sha) == CONTENT and blobs.is_whole(sha, size) and not blobs.is_whole(sha, size + 1)
+    path = blobs.path(sha)
+    path.write_bytes(b"?" + CONTENT[1:])
+    with pytest.raises(StorageError, match="damaged and was set aside"):
+        blobs.read_whole(sha)
+    assert blobs.size_bytes(sha) is None and not blobs.is_whole(sha, size)
+    assert (tmp_path / "damaged" / sha).read_bytes() == b"?" + CONTENT[1:]
+    blobs.add(CONTENT)
+    assert blobs.is_whole(sha, size)
+
+
 def test_delete_spares_blob_that_was_stored_again_meanwhile(blobs):
     sha, _ = blobs.add(CONTENT)
     os.utime(blobs.path(sha), (1000, 1000))

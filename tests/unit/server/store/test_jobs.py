@@ -223,12 +223,6 @@ def test_store_says_disk_is_full_and_keeps_nothing_half(store):
     submit(store)
 
 
-def test_store_says_that_its_file_is_damaged(tmp_path):
-    (tmp_path / "jobs.sqlite3").write_bytes(b"no database at all" * 100)
-    with pytest.raises(StorageError, match=r"jobs\.sqlite3"):
-        JobStore(tmp_path)
-
-
 def test_state_folder_takes_one_server_and_is_free_after_its_death(tmp_path):
     program = (
         "import sys, time; from pathlib import Path; from das_server.store.state_lock import lock_state\n"
