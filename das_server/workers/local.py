@@ -6,11 +6,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +33,7 @@ from das_server.workers.base import (
     WorkRetried,
 )
 from das_server.workers.devices import find_devices
+from das_server.workers.sockets import SocketFolder
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ class LocalWorkers(Workers):
         self._stall_timeout_s = stall_timeout_s
         self._token = secrets.token_hex(16)
         self._news: list[WorkNews] = []
-        self._folder: Path | None = None
+        self._folder: SocketFolder | None = None
         self._processes = [_Process(f"worker-{i}", *one) for i, one in enumerate(find_devices(devices))]
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -140,7 +139,7 @@ class LocalWorkers(Workers):
             one.state = "stopped"
         self.socket.close(linger=0)
         if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
 
     def free(self) -> list[WorkerStatus]:
         takers = [one for one in self._processes if one.order is None and one.state in ("loading", "ready")]
@@ -285,8 +284,8 @@ class LocalWorkers(Workers):
             return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         path = self._state / "workers.ipc"
         if len(os.fsencode(path)) > 100:  # the longest name that every platform gives a local socket
-            self._folder = Path(tempfile.mkdtemp(prefix="das-server-"))
-            path = self._folder / "workers.ipc"
+            self._folder = SocketFolder()
+            path = self._folder.path / "workers.ipc"
         self.socket.bind(f"ipc://{path}")
         path.chmod(0o600)
         return f"ipc://{path}"

@@ -13,6 +13,7 @@ import pytest
 
 from das_blender_addon.errors import JobRejected, SettingsError, StorageError
 from das_blender_addon.protocol.messages import Artefact, JobSpec
+from das_server.store import state_lock
 from das_server.store.job import request_digest
 from das_server.store.jobs import JobState, JobStore
 from das_server.store.state_lock import lock_state
@@ -221,6 +222,22 @@ def test_store_says_disk_is_full_and_keeps_nothing_half(store):
         store.submit(job, job_spec(prompt="x" * 100_000), INPUTS)
     assert store.find(job) is None and store.events(job) == []
     submit(store)
+
+
+def test_state_folder_on_a_disk_of_the_network_is_refused(tmp_path, monkeypatch):
+    share = tmp_path / "a share"
+    mounts = tmp_path / "mounts"
+    escaped = str(share).replace(" ", "\\040")
+    lines = ["/dev/sda1 / ext4 rw 0 0", f"server:/export {escaped} nfs4 rw 0 0", f"tmpfs {escaped}/fast tmpfs rw 0 0"]
+    mounts.write_text("\n".join(lines))
+    monkeypatch.setattr(state_lock, "MOUNTS", mounts)
+    kinds = [
+        state_lock.kind_of_disk(folder) for folder in (share / "das" / "state", share / "fast" / "state", tmp_path)
+    ]
+    assert kinds == ["nfs4", "tmpfs", "ext4"]
+    with pytest.raises(SettingsError, match="network's disk \\(nfs4\\).*--state"):
+        state_lock.lock_state(share / "state")
+    assert not share.exists()
 
 
 def test_state_folder_takes_one_server_and_is_free_after_its_death(tmp_path):
