@@ -3,6 +3,7 @@
 
     blobs/ab/abcd…      complete, checked, flushed to disk before it is said to exist
     incoming/abcd….part an upload under way
+    checkpoints/…       where jobs that are lost go on, written by workers
     damaged/abcd…       a blob whose content no longer has its SHA-256
 
 The endpoint and its workers use the same folder: a worker stores results with `add`, the endpoint hands them out.
@@ -38,6 +39,7 @@ class BlobStore:
         self._blobs = folder / "blobs"
         self._incoming = folder / "incoming"
         self._damaged = folder / "damaged"
+        self._checkpoints = folder / "checkpoints"
         self._max_blob_bytes = max_blob_bytes
         self._min_free_bytes = min_free_bytes
         self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}
@@ -174,11 +176,13 @@ class BlobStore:
             return self.size_bytes(sha) if _touch(self.path(sha)) else None
 
     def old(self, *, older_than_s: float, now: float | None = None) -> list[str]:
-        """SHAs of blobs that were used last so long ago; uploads that were are deleted."""
+        """SHAs of blobs that were used last so long ago; uploads and jobs' checkpoints that were are deleted."""
         before_s = (time.time() if now is None else now) - older_than_s
         for path in self._incoming.glob("*.part"):
             if _delete_old(path, before_s):
                 self._hashes.pop(path.name.removesuffix(".part"), None)
+        for path in self._checkpoints.glob("*"):
+            _delete_old(path, before_s)
         return [path.name for path in self._blobs.glob("??/*") if _is_old(path, before_s)]
 
     def delete_old(self, shas: Iterable[str], *, older_than_s: float, now: float | None = None) -> int:

@@ -11,7 +11,6 @@ import ctypes
 import dataclasses
 import logging
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -25,7 +24,7 @@ import numpy as np
 from das_blender_addon.errors import DasError, JobCancelled, JobError, ModelError, OutOfMemory
 from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
 from das_blender_addon.protocol.png import encode_png
-from das_server import __version__, media
+from das_server import media
 from das_server.models.registry import model_path
 from das_server.models.revision import fingerprint
 from das_server.pipeline.device_errors import (
@@ -39,10 +38,12 @@ from das_server.store.blobs import BlobStore
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
 from das_server.workers import wire
 from das_server.workers.link import Link
+from das_server.workers.setup import set_up_torch
 from das_server.workers.stage_times import StageTimes
 
 if TYPE_CHECKING:
     from das_server.pipeline.base import Pipeline
+    from das_server.pipeline.resume import Checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -83,11 +84,13 @@ class Worker:
         self._pipeline: Pipeline | None = None
         self._model = ""
         self._weights = ""
+        self._checkpoints = state / "checkpoints"
+        self._checkpoint: Checkpoint | None = None
 
     def run_forever(self) -> None:
         """Prepare torch, say so, then obey; never returns."""
         try:
-            about = _set_up_torch(self._device, self._threads)
+            about = set_up_torch(self._device, self._threads)
         except Exception as error:  # a broken installation or a device that is not there: say so, there is no other way
             _log.exception("torch is not usable on %s", self._device)
             problem = f"torch is not usable on {self._device}: {type(error).__name__}: {_first_line(error)}"
@@ -155,8 +158,11 @@ class Worker:
         else:
             self._link.finish(order, [dataclasses.asdict(one) for one in artefacts], report)
             _log.info("job %s: done", job)
-        finally:
+        finally:  # not where the process ends, whose job then goes on from its checkpoint
             shutil.rmtree(self._scratch, ignore_errors=True)
+            if self._checkpoint is not None:
+                self._checkpoint.remove()
+                self._checkpoint = None
 
     def _note_what_broke(self, error: Exception) -> None:
         """Let the next process do without the attention kernel under which the device broke."""
@@ -254,12 +260,21 @@ class Worker:
                 )
             return loaded
 
+        def checkpoint() -> Checkpoint:
+            from das_server.pipeline.resume import Checkpoint
+
+            about = {name: order[name] for name in ("spec", "inputs")} | {"versions": self._versions}
+            about |= {"weights": self._weights, "threads": self._threads, "device": self._device_label}
+            self._checkpoint = Checkpoint(self._checkpoints / f"{order['job']}.safetensors", about)
+            return self._checkpoint
+
         return TaskContext(
             emit_progress=emit_progress,
             emit_preview=emit_preview,
             should_stop=lambda: self._link.is_cancelled(order["job"]),
             pipeline=pipeline,
             scratch=self._scratch,
+            checkpoint=checkpoint,
         )
 
     def _save(self, result: TaskResult, context: TaskContext) -> list[Artefact]:
@@ -296,32 +311,6 @@ def _error_of(error: Exception, device_label: str) -> DasError:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else "no message"
-
-
-def _set_up_torch(device: str, threads: int) -> dict[str, Any]:
-    """Make torch reproducible and find the device → {device, device_label, versions}.
-
-    The number of threads is part of what decides the last bits on a CPU, so it is fixed and reported.
-    """
-    import diffusers
-    import torch
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda"):
-        label = f"{torch.cuda.get_device_name(device)} ({device})"
-    else:
-        label = f"CPU, {threads} thread{'' if threads == 1 else 's'} ({platform.machine()})"
-    versions = {"das": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
-    versions |= {"python": platform.python_version()}
-    return {"device": device, "device_label": label, "versions": versions}
 
 
 def _free_memory() -> None:
