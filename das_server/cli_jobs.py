@@ -102,9 +102,9 @@ def _requeue(options: argparse.Namespace) -> int:
 
 
 def _asker(options: argparse.Namespace) -> Asker:
-    from das_server.door.ask import Asker
+    from das_server.door.ask import asker_for
 
-    return Asker(build_config({"bind": options.server}).bind)
+    return asker_for(build_config({"bind": options.server}, check_address=False))
 
 
 def _find(asker: Asker, prefix: str) -> dict[str, Any]:

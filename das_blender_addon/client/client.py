@@ -17,6 +17,7 @@ from ..protocol import kinds, messages
 from ..protocol.frames import blob_sha
 from ..protocol.messages import CHUNK_BYTES, FETCH_CREDIT
 from .connection import Connection, ShouldStop
+from .keys import ServerKeys, pair
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,10 @@ class DasClient(Connection):
         start = time.monotonic()
         self._request(messages.Ping(0), messages.Pong, timeout_s=timeout_s, should_stop=should_stop)
         return time.monotonic() - start
+
+    def pair(self, public: str, machine: str) -> str:
+        """Exchange this connection's key for one use for the public key ``public`` → the user whose it is now."""
+        return self._request(messages.Pair(0, public, machine), messages.Paired).user
 
     # ── Bulk ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -212,6 +217,16 @@ class DasClient(Connection):
     def _ask_upload(self, sha: str, size_bytes: int, should_stop: ShouldStop | None) -> int:
         """How much of the blob the server has: a PUT with an empty piece."""
         return self._request(messages.Put(0, sha, size_bytes, 0), messages.Have, should_stop=should_stop).received_bytes
+
+
+def pair_with(line: str, *, timeout_s: float = 10.0) -> tuple[str, str]:
+    """Pair this machine by a line of ``das-server keys pair`` → (address, user); see `keys.pair`."""
+
+    def ask(address: str, keys: ServerKeys, public: str, machine: str) -> str:
+        with DasClient(address, timeout_s=timeout_s, keys=keys) as client:
+            return client.pair(public, machine)
+
+    return pair(line, ask)
 
 
 class _Download:

@@ -36,6 +36,8 @@ from ..protocol.messages import (
     PROTOCOL_VERSIONS,
 )
 from .address import normalise_address
+from .handshake import Handshake
+from .keys import ServerKeys, keys_for
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +80,12 @@ class Connection:
         lease_s: float = 0.0,
         on_log: Callable[[str], None] | None = None,
         on_silence: Callable[[int], None] | None = None,
+        keys: ServerKeys | None = None,
     ):
         self.address = normalise_address(address)
         self.timeout_s = timeout_s
+        self._keys = keys or keys_for(self.address)
+        self._handshake: Handshake | None = None
         self.requester = requester
         self.lease_s = lease_s
         self.welcome: messages.Welcome | None = None
@@ -256,12 +261,17 @@ class Connection:
             socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
             socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES + FRAME_EXTRA_BYTES)
             socket.setsockopt(zmq.IPV6, int("[" in self.address))
+            if self._keys is not None:
+                socket.curve_serverkey = self._keys.server.encode()
+                socket.curve_publickey, socket.curve_secretkey = self._keys.public.encode(), self._keys.secret.encode()
+            self._handshake = Handshake(socket, self.address, has_key=self._keys is not None)
             socket.connect(self.address)
             self._socket, self._asked = socket, None
         return self._socket
 
     def _drop_socket(self) -> None:
         if self._socket is not None:
+            self._handshake.close()
             self._socket.close(linger=0)
             self._socket = None
         self._asked = None
@@ -339,6 +349,8 @@ class Connection:
         """Wherever a call waits, at least every `POLL_S`: stop if asked to, and say for how long nobody answers."""
         if should_stop is not None and should_stop():
             raise JobCancelled("Stopped by the user.")
+        if self._handshake is not None and self._socket is not None:
+            self._handshake.check()
         if self._on_silence is None or self._owed_since is None:
             return
         silent_s = int(time.monotonic() - self._owed_since)

@@ -392,6 +392,24 @@ class Requeued:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Let ``key`` (a public key, Z85) in for good, in place of the key for one use that this connection has.  Reply:
+    `Paired`.  ``machine``: its name, for people."""
+
+    request: Request
+    key: Name
+    machine: Name
+
+
+@dataclass(frozen=True)
+class Paired:
+    """``user``: whose key it is now."""
+
+    request: Request
+    user: Name
+
+
+@dataclass(frozen=True)
 class Failure:
     """The request failed: a stable error code of `errors.py`, one sentence, and the field at fault if there is one."""
 
@@ -440,7 +458,8 @@ MESSAGES: dict[str, type] = {
     "ATTACH": Attach, "ATTACHED": Attached, "EVENT": Event,
     "FETCH": Fetch, "CHUNK": Chunk, "CANCEL": Cancel, "CANCELLING": Cancelling, "ACK": Ack, "ACKED": Acked,
     "PING": Ping, "PONG": Pong, "STATUS": Status, "STATUS_REPORT": StatusReport,
-    "LIST_JOBS": ListJobs, "JOB_LIST": JobList, "REQUEUE": Requeue, "REQUEUED": Requeued, "FAILURE": Failure,
+    "LIST_JOBS": ListJobs, "JOB_LIST": JobList, "REQUEUE": Requeue, "REQUEUED": Requeued,
+    "PAIR": Pair, "PAIRED": Paired, "FAILURE": Failure,
 }  # fmt: skip
 """Wire name ⇄ class."""
 

@@ -12,6 +12,8 @@ import zmq
 from das_blender_addon.errors import ServerUnreachable, error_from_code
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode
+from das_server.config import ServerConfig, needs_keys
+from das_server.store.keys import KeyRing
 
 PAGE = 200
 """Jobs asked for at once."""
@@ -19,9 +21,9 @@ PAGE = 200
 
 class Asker:
     """A short conversation with the server at ``address``; a context manager.  Every method raises `ServerUnreachable`
-    after ``timeout_s`` without an answer, and what the server refuses."""
+    after ``timeout_s`` without an answer, and what the server refuses.  ``keys``: see `KeyRing.admin_keys`."""
 
-    def __init__(self, address: str, *, timeout_s: float = 5.0):
+    def __init__(self, address: str, *, keys: tuple[str, str, str] | None = None, timeout_s: float = 5.0):
         self._address = address
         self._timeout_s = timeout_s
         self._number = 0
@@ -29,6 +31,10 @@ class Asker:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.IPV6, int("[" in address))
+        if keys is not None:
+            self._socket.curve_serverkey, self._socket.curve_publickey, self._socket.curve_secretkey = (
+                key.encode() for key in keys
+            )
         self._socket.connect(address)
 
     def __enter__(self) -> Self:
@@ -81,7 +87,12 @@ class Asker:
         return decode(self._socket.recv_multipart())[0]
 
 
-def ask_status(address: str, *, timeout_s: float = 5.0) -> messages.StatusReport:
+def asker_for(config: ServerConfig) -> Asker:
+    """For the server at ``config.bind``, with the keys in ``config.state`` where it lets in nobody without."""
+    return Asker(config.bind, keys=KeyRing(config.state).admin_keys() if needs_keys(config) else None)
+
+
+def ask_status(config: ServerConfig) -> messages.StatusReport:
     """Ask a running server for its status; raises `ServerUnreachable`."""
-    with Asker(address, timeout_s=timeout_s) as asker:
+    with asker_for(config) as asker:
         return asker.ask(messages.Status(1))

@@ -19,6 +19,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
+from das_server.door.gate import Gate
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +41,11 @@ _BYTES_RECEIVED_AT = 128
 """Offset of ``tcpi_bytes_received`` in Linux' ``struct tcp_info`` (linux/tcp.h)."""
 
 
-def open_door(context: zmq.Context, address: str) -> zmq.Socket:
-    """The bound ROUTER socket; raises `SettingsError` where that cannot be."""
+def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> zmq.Socket:
+    """The bound ROUTER socket, behind the ``gate`` where there is one; raises `SettingsError` where that cannot be."""
     socket = context.socket(zmq.ROUTER)
+    if gate is not None:
+        gate.guard(socket)
     for option, value in {
         zmq.LINGER: 0,
         zmq.MAXMSGSIZE: MAX_FRAME_BYTES + FRAME_EXTRA_BYTES,  # a larger frame disconnects its sender

@@ -18,9 +18,11 @@ from das_blender_addon.protocol.codec import decode, encode, request_of
 from das_blender_addon.protocol.kinds import Name, fitting
 from das_server.door.beside import Beside
 from das_server.door.connections import Connections
+from das_server.door.gate import Gate
 from das_server.door.requests import Models, Requests
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
+from das_server.store.keys import KeyRing
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.speed import SpeedRecord
@@ -38,8 +40,8 @@ LOOK_EVERY_S = 0.2
 
 class Endpoint:
     """Answers requests.  ``models``: what can be asked for now, by name.  ``speed``: how fast it was made so far.
-    ``connections``: those of ``socket``.  ``beside``: what waits for the disk is done there.  ``has_told_all``: no
-    event waits for a client to read those before it.
+    ``connections``: those of ``socket``.  ``beside``: what waits for the disk is done there.  ``gate``: where
+    nobody is let in without one of ``keys``.  ``has_told_all``: no event waits for a client to read those before it.
     """
 
     def __init__(
@@ -56,12 +58,15 @@ class Endpoint:
         speed: SpeedRecord | None = None,
         connections: Connections | None = None,
         beside: Beside | None = None,
+        gate: Gate | None = None,
+        keys: KeyRing | None = None,
     ):
         self.has_told_all = True
         self._socket = socket
         self._connections = connections
         self._look_at_s = 0.0
         self._beside = beside or Beside()
+        self._gate = gate
         self._flying: collections.Counter[bytes] = collections.Counter()
         self._store = store
         self._followers: dict[tuple[bytes, str], int] = {}
@@ -75,6 +80,7 @@ class Endpoint:
             default_model=default_model,
             max_blob_bytes=max_blob_bytes,
             speed=speed,
+            keys=keys,
         )
 
     def receive(self) -> None:
@@ -86,7 +92,7 @@ class Endpoint:
                 return
             if self._connections is not None:
                 self._connections.heard(frames)
-            self._answer(peer.bytes, [frame.buffer for frame in frames])
+            self._answer(peer.bytes, frames)
 
     def deliver(self) -> None:
         """Send the replies that the disk has let go."""
@@ -126,11 +132,15 @@ class Endpoint:
 
     # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _answer(self, peer: bytes, frames: list[memoryview]) -> None:
+    def _answer(self, peer: bytes, received: list[zmq.Frame]) -> None:
         """Answer one request; whatever it does, nobody else notices, nor waits for a disk."""
+        frames = [frame.buffer for frame in received]
         try:
+            key = self._gate.key_of(received[0]) if self._gate is not None else None
             message, blob = decode(frames)
-            if self._requests.waits_for_the_disk(message):
+            if key is not None and (key.is_for_one_use or isinstance(message, messages.Pair)):
+                self._send(peer, *self._requests.answer_one_use(key, message))
+            elif self._requests.waits_for_the_disk(message):
                 self._answer_beside(peer, message, blob)
             else:
                 self._send(peer, *self._requests.answer(peer, message, blob))

@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from das_blender_addon.errors import JobRejected, MessageTooLarge, ProtocolError, StorageError, VersionMismatch
+from das_blender_addon.errors import (
+    AuthenticationFailed,
+    JobRejected,
+    MessageTooLarge,
+    ProtocolError,
+    StorageError,
+    VersionMismatch,
+)
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.frames import CODECS
 from das_blender_addon.protocol.messages import (
@@ -24,6 +32,7 @@ from das_server import __version__
 from das_server.store.blobs import BlobStore
 from das_server.store.job import Job, JobState
 from das_server.store.jobs import JobStore
+from das_server.store.keys import AllowedKey, KeyRing
 from das_server.tasks.base import task_module
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
@@ -32,6 +41,7 @@ from das_server.workers.speed import SpeedRecord
 _log = logging.getLogger(__name__)
 
 STATUS_JOBS = 50
+Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 MOST_LISTED = 500
 MOST_SAID = 400
 """Characters of a job's last message in lists."""
@@ -57,7 +67,9 @@ class Requests:
         default_model: str,
         max_blob_bytes: int,
         speed: SpeedRecord | None = None,
+        keys: KeyRing | None = None,
     ):
+        self._keys = keys
         self._store = store
         self._blobs = blobs
         self._workers = workers
@@ -94,6 +106,22 @@ class Requests:
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not a request.", field="type")
         return handler(peer, message, blob)
+
+    def answer_one_use(self, key: AllowedKey, message: Any) -> Reply:
+        """The reply to a request with a key for one use, which is only exchanged for one that stays, or that is."""
+        if isinstance(message, messages.Hello):
+            return self._hello(b"", message, None)
+        if not isinstance(message, messages.Pair):
+            raise AuthenticationFailed(
+                "A key for one use only pairs; paste the line of das-server keys pair into the preferences (Pair…), or "
+                "give it to das pair.",
+                field="server",
+            )
+        if not Z85_KEY.fullmatch(message.key):
+            raise ProtocolError("PAIR.key is no public key of 40 characters in Z85.", field="key")
+        paired = self._keys.exchange(key.public, message.key, message.machine[:100])
+        _log.info("a machine of %s is let in from now on", paired.user)
+        return messages.Paired(message.request, paired.user), None
 
     def _hello(self, peer: bytes, message: messages.Hello, blob: None):
         common = [version for version in PROTOCOL_VERSIONS if version in message.versions]

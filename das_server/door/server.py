@@ -16,16 +16,18 @@ import zmq
 
 from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability
-from das_server.config import ServerConfig
+from das_server.config import ServerConfig, needs_keys
 from das_server.door.beside import Beside
 from das_server.door.collect import Collector
 from das_server.door.connections import Connections, open_door
 from das_server.door.endpoint import Endpoint
+from das_server.door.gate import Gate
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
 from das_server.models.revision import Revisions
 from das_server.store.blobs import BlobStore
 from das_server.store.endings import Life
 from das_server.store.jobs import JobStore
+from das_server.store.keys import KeyRing
 from das_server.store.state_lock import lock_state
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
@@ -65,7 +67,9 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
 
         # 3. Sockets and workers.
         context = zmq.Context()
-        door = open_door(context, config.bind)
+        keys = KeyRing(config.state)
+        gate = Gate(context, keys) if needs_keys(config) else None
+        door = open_door(context, config.bind, gate)
         connections, beside = Connections(door), Beside()
         workers = LocalWorkers(
             context,
@@ -101,6 +105,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             speed=speed,
             connections=connections,
             beside=beside,
+            gate=gate,
+            keys=keys,
         )
         life = Life(config.state)
         try:
@@ -109,7 +115,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             _stop_on_signals(stop)
             on_ready(door.getsockopt_string(zmq.LAST_ENDPOINT))
             collector = Collector(store, blobs, beside, keep_s=config.keep_s)
-            _loop(endpoint, dispatcher, collector, [door, workers.socket, beside.bell], stop)
+            _loop(endpoint, dispatcher, collector, gate, [door, workers.socket, beside.bell], stop)
             life.note_end()
         except BaseException as error:
             life.note_end(error)
@@ -120,6 +126,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             workers.stop()
             connections.close()
             door.close(linger=0)
+            if gate is not None:
+                gate.socket.close()
             beside.close()
             context.term()
             store.close()
@@ -137,14 +145,15 @@ def _loop(
     endpoint: Endpoint,
     dispatcher: Dispatcher,
     collector: Collector,
+    gate: Gate | None,
     sockets: list[zmq.Socket | socket.socket],
     stop: threading.Event,
 ) -> None:
     poller = zmq.Poller()
-    for one in sockets:
+    for one in [*sockets, gate.socket] if gate else sockets:
         poller.register(one, zmq.POLLIN)
     turn = (endpoint.receive, endpoint.deliver, endpoint.look_at_connections, dispatcher.tick, endpoint.tell_followers)
-    steps = [Guarded(step) for step in (*turn, collector.step)]
+    steps = [Guarded(step) for step in (*turn, collector.step, *([gate.answer] if gate else []))]
     while not stop.is_set():
         poller.poll(TICK_MS if endpoint.has_told_all else UNTOLD_MS)
         for step in steps:

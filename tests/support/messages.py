@@ -74,5 +74,7 @@ EXAMPLES = [
     m.JobList(11, [{"job": JOB, "state": "DONE", "number": 3}]),
     m.Requeue(12, JOB),
     m.Requeued(12, JOB, REQUESTER),
+    m.Pair(13, "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", "workstation"),
+    m.Paired(13, "ada"),
     m.Failure(10, "job.rejected", "The seed is negative; use 0 or more.", "seed"),
 ]
