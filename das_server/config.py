@@ -37,6 +37,7 @@ class ServerConfig:
     "cpu", "cuda:0", …). ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
     model is laid out in memory. ``attention_backend``: the attention kernel on CUDA, one of `ATTENTION_BACKENDS`.
     ``compile``: compile the transformer's blocks. ``float8``: compute their linears in float8.
+    ``admins``: users who may see, cancel and requeue everybody's jobs.
     ``keep_s``: how long finished jobs and unused blobs stay on disk.
     ``min_free_bytes``: disk space that uploads must leave. ``max_attempts``: how many workers a job may lose.
     ``cancel_grace_s``: how long a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after
@@ -44,7 +45,6 @@ class ServerConfig:
     """
 
     bind: str = DEFAULT_BIND
-    curve: bool = False
     state: Path = Path()
     model: str = "das-preview"
     devices: tuple[str, ...] = ("auto",)
@@ -53,6 +53,8 @@ class ServerConfig:
     attention_backend: str = "auto"
     compile: bool = False
     float8: bool = False
+    curve: bool = False
+    admins: tuple[str, ...] = ()
     log_level: str = "info"
     max_blob_bytes: int = 512 * MEBIBYTE
     min_free_bytes: int = 256 * MEBIBYTE

@@ -28,6 +28,7 @@ from ..errors import (
     error_from_code,
 )
 from ..protocol import codec, messages
+from ..protocol.identity import routing_id, user_token
 from ..protocol.messages import (
     FINAL_EVENT_KINDS,
     FRAME_EXTRA_BYTES,
@@ -35,7 +36,7 @@ from ..protocol.messages import (
     MAX_FRAME_BYTES,
     PROTOCOL_VERSIONS,
 )
-from .address import normalise_address
+from .address import is_loopback, normalise_address
 from .handshake import Handshake
 from .keys import ServerKeys, keys_for
 
@@ -81,10 +82,12 @@ class Connection:
         on_log: Callable[[str], None] | None = None,
         on_silence: Callable[[int], None] | None = None,
         keys: ServerKeys | None = None,
+        token: bytes | None = None,
     ):
         self.address = normalise_address(address)
         self.timeout_s = timeout_s
         self._keys = keys or keys_for(self.address)
+        self._token = user_token() if token is None else token
         self._handshake: Handshake | None = None
         self.requester = requester
         self.lease_s = lease_s
@@ -264,6 +267,8 @@ class Connection:
             if self._keys is not None:
                 socket.curve_serverkey = self._keys.server.encode()
                 socket.curve_publickey, socket.curve_secretkey = self._keys.public.encode(), self._keys.secret.encode()
+            elif (name := routing_id(self._token)) is not None and is_loopback(self.address):
+                socket.setsockopt(zmq.ROUTING_ID, name)
             self._handshake = Handshake(socket, self.address, has_key=self._keys is not None)
             socket.connect(self.address)
             self._socket, self._asked = socket, None

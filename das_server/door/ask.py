@@ -12,7 +12,8 @@ import zmq
 from das_blender_addon.errors import ServerUnreachable, error_from_code
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode
-from das_server.config import ServerConfig, needs_keys
+from das_blender_addon.protocol.identity import routing_id, user_token
+from das_server.config import ServerConfig, is_loopback, needs_keys, split_address
 from das_server.store.keys import KeyRing
 
 PAGE = 200
@@ -35,6 +36,8 @@ class Asker:
             self._socket.curve_serverkey, self._socket.curve_publickey, self._socket.curve_secretkey = (
                 key.encode() for key in keys
             )
+        elif (name := routing_id(user_token())) is not None and is_loopback(split_address(address)[0]):
+            self._socket.setsockopt(zmq.ROUTING_ID, name)
         self._socket.connect(address)
 
     def __enter__(self) -> Self:

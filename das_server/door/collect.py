@@ -64,6 +64,7 @@ class Collector:
         self._unused += [sha for sha in some if not self._store.is_referenced(sha)]
         if not self._old and self._unused:
             unused, self._unused = self._unused, []
+            self._store.disown_blobs(unused)
             self._beside.do(lambda: self._blobs.delete_old(unused, older_than_s=self._keep_s), self._deleted)
 
     def _deleted(self, count: int | None, error: Exception | None) -> None:

@@ -50,6 +50,7 @@ def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> z
         zmq.LINGER: 0,
         zmq.MAXMSGSIZE: MAX_FRAME_BYTES + FRAME_EXTRA_BYTES,  # a larger frame disconnects its sender
         zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
+        zmq.ROUTER_HANDOVER: 1,  # a client that is connected anew has the routing id that it had
         zmq.ROUTER_MANDATORY: 1,  # without it, replies to a full queue vanish silently
         zmq.RCVHWM: WAITING_IN,
         zmq.SNDHWM: WAITING_OUT,

@@ -17,6 +17,7 @@ from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode, request_of
 from das_blender_addon.protocol.kinds import Name, fitting
 from das_server.door.beside import Beside
+from das_server.door.callers import Callers, Peer
 from das_server.door.connections import Connections
 from das_server.door.gate import Gate
 from das_server.door.requests import Models, Requests
@@ -60,6 +61,7 @@ class Endpoint:
         beside: Beside | None = None,
         gate: Gate | None = None,
         keys: KeyRing | None = None,
+        callers: Callers | None = None,
     ):
         self.has_told_all = True
         self._socket = socket
@@ -67,6 +69,7 @@ class Endpoint:
         self._look_at_s = 0.0
         self._beside = beside or Beside()
         self._gate = gate
+        self._callers = callers or Callers()
         self._flying: collections.Counter[bytes] = collections.Counter()
         self._store = store
         self._followers: dict[tuple[bytes, str], int] = {}
@@ -140,14 +143,18 @@ class Endpoint:
             message, blob = decode(frames)
             if key is not None and (key.is_for_one_use or isinstance(message, messages.Pair)):
                 self._send(peer, *self._requests.answer_one_use(key, message))
-            elif self._requests.waits_for_the_disk(message):
-                self._answer_beside(peer, message, blob)
+                return
+            caller = self._callers.of_key(key) if key is not None else self._callers.of_peer(peer)
+            who = Peer(peer, caller)
+            if self._requests.waits_for_the_disk(message):
+                self._answer_beside(who, message, blob)
             else:
-                self._send(peer, *self._requests.answer(peer, message, blob))
+                self._send(peer, *self._requests.answer(who, message, blob))
         except Exception as error:  # among them a reply that cannot be written
             self._refuse(peer, request_of(frames), error)
 
-    def _answer_beside(self, peer: bytes, message: Any, blob: memoryview | None) -> None:
+    def _answer_beside(self, who: Peer, message: Any, blob: memoryview | None) -> None:
+        peer = who.routing_id
         if self._flying[peer] >= MOST_FLYING:
             raise JobRejected(f"More than {MOST_FLYING} pieces are in flight; wait for answers before sending more.")
 
@@ -158,12 +165,13 @@ class Endpoint:
             try:
                 if error is not None:
                     raise error
+                self._requests.note_reply(who, message, reply)
                 self._send(peer, *reply)
             except Exception as problem:
                 self._refuse(peer, message.request, problem)
 
+        self._beside.do(self._requests.work(who, message, blob), then)
         self._flying[peer] += 1
-        self._beside.do(lambda: self._requests.answer(peer, message, blob), then)
 
     def _refuse(self, peer: bytes, request: int, error: Exception) -> None:
         if not isinstance(error, DasError):  # a defect of ours must not end the server for everybody

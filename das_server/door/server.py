@@ -18,6 +18,7 @@ from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability
 from das_server.config import ServerConfig, needs_keys
 from das_server.door.beside import Beside
+from das_server.door.callers import Callers
 from das_server.door.collect import Collector
 from das_server.door.connections import Connections, open_door
 from das_server.door.endpoint import Endpoint
@@ -107,6 +108,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             beside=beside,
             gate=gate,
             keys=keys,
+            callers=Callers(config.admins),
         )
         life = Life(config.state)
         try:

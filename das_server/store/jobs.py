@@ -50,38 +50,47 @@ class JobStore(StoredJobs):
         requester: str = "",
         lease_s: float = 0.0,
         anew: bool = False,
+        owner: str = "",
     ) -> tuple[Job, bool]:
         """Store a new job with its QUEUED event, wanted by ``requester`` → (job, whether it was already there).
 
         The same id with the same request is a duplicate, which the requester joins; with another it is a `JobRejected`.
-        ``anew``: if it is there, it runs once more, under an id of the server's own.
+        ``anew``: if it is there, it runs once more, under an id of the server's own; so does one of another ``owner``.
         """
         if not JOB_ID_PATTERN.fullmatch(job):
             raise JobRejected(f"The job id {job[:80]!r} is not 32 lower-case hex digits.", field="job")
         digest = request_digest(spec, inputs)
         with self._transaction():
-            row = self._run_row(job, requester)
+            row = self._run_row(job, requester, owner)
             if row is not None and row["digest"] != digest:
                 raise JobRejected(f"The job {job} is already there with another request; use a new id.", field="job")
             if row is not None and not anew:
                 self._requesters.join(row["job"], requester, lease_s)
                 return job_from_row(row), True
-            run = job if row is None else uuid.uuid4().hex
-            self._insert(run, job, digest, spec, inputs)
+            run = job if self.find(job) is None else uuid.uuid4().hex
+            self._insert(run, job, digest, spec, inputs, owner)
             self._requesters.join(run, requester, lease_s)
         return self.get(run), False
 
-    def _insert(self, job: str, asked: str, digest: str, spec: JobSpec, inputs: list[JobInput]) -> None:
-        self._insert_row(job, asked, digest, to_json(asdict(spec)), to_json([asdict(one) for one in inputs]), inputs)
+    def _insert(self, job: str, asked: str, digest: str, spec: JobSpec, inputs: list[JobInput], owner: str) -> None:
+        stored = (to_json(asdict(spec)), to_json([asdict(one) for one in inputs]))
+        self._insert_row(job, asked, digest, *stored, inputs, owner)
 
     def _insert_row(
-        self, job: str, asked: str, digest: str, spec_json: str, inputs_json: str, inputs: Iterable[JobInput]
+        self,
+        job: str,
+        asked: str,
+        digest: str,
+        spec_json: str,
+        inputs_json: str,
+        inputs: Iterable[JobInput],
+        owner: str,
     ) -> None:
         now = time.time()
         number = self._db.execute(
-            "INSERT INTO jobs (job, asked, digest, spec, inputs, state, created_s, changed_s) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (job, asked, digest, spec_json, inputs_json, JobState.QUEUED.value, now, now),
+            "INSERT INTO jobs (job, asked, digest, spec, inputs, state, created_s, changed_s, owner) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (job, asked, digest, spec_json, inputs_json, JobState.QUEUED.value, now, now, owner),
         ).lastrowid
         self._keep_blobs(job, {one.sha for one in inputs}, is_input=True)
         self._append_event(job, "QUEUED", {"position": self._count_before(number)})
@@ -92,7 +101,7 @@ class JobStore(StoredJobs):
         with self._transaction():
             old = self.get(job)
             row = self._db.execute("SELECT * FROM jobs WHERE number = ?", (old.number,)).fetchone()
-            newest = self._newest_run(row["asked"])
+            newest = self._newest_run(row["asked"], old.owner)
             if old.state not in (JobState.FAILED, JobState.CANCELLED) or newest["number"] != old.number:
                 what = old.state.value if newest["number"] == old.number else f"made once more as {newest['job']}"
                 raise JobRejected(
@@ -102,7 +111,7 @@ class JobStore(StoredJobs):
             if old.problem:
                 raise JobRejected(f"{old.problem} It cannot be made once more.", field="job")
             run = uuid.uuid4().hex
-            self._insert_row(run, row["asked"], row["digest"], row["spec"], row["inputs"], old.inputs)
+            self._insert_row(run, row["asked"], row["digest"], row["spec"], row["inputs"], old.inputs, old.owner)
             self._requesters.join(run, "", 0.0)
         return self.get(run)
 
@@ -110,6 +119,16 @@ class JobStore(StoredJobs):
         """The requester wants the job, too, unless it has cancelled it or has its results."""
         with self._transaction():
             self._requesters.join(job, requester, lease_s, unless=(CANCELLED, HAS))
+
+    def own_blob(self, sha: str, owner: str) -> None:
+        """``owner`` has sent the whole of a blob."""
+        with self._transaction(durable=False):
+            self._db.execute("INSERT OR IGNORE INTO blob_owners VALUES (?, ?)", (sha, owner))
+
+    def disown_blobs(self, shas: Iterable[str]) -> None:
+        """These blobs are deleted."""
+        with self._transaction(durable=False):
+            self._db.executemany("DELETE FROM blob_owners WHERE sha = ?", [(sha,) for sha in shas])
 
     # ── Its turn ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,7 +4,8 @@
 Schema 1: release 0.1.  Schema 2: the digest of a request leaves out settings at their defaults, so that a later release
 with one setting more knows the requests of an earlier one again.  Schema 3: several requesters may want one job, and a
 job that ended may run once more under an id of the server's own (``asked``: the id that clients use); what is known of
-a job's part in the deaths of workers and servers (``furthest``, ``suspect``).
+a job's part in the deaths of workers and servers (``furthest``, ``suspect``).  Schema 4: a job has an ``owner``, and so
+has a blob: whoever has sent it.
 
 A step of `MIGRATIONS` may change tables and the JSON in them; it leaves fields that it does not know, and jobs that
 cannot be read, as they are.  A file of a newer release is refused and not touched.
@@ -26,7 +27,7 @@ from das_server.store.requesters import CANCELLED, HAS, WANTS
 
 _log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _MAGIC = b"SQLite format 3\0"
 _VERSION_AT = slice(60, 64)
@@ -38,6 +39,12 @@ _REQUESTERS = """CREATE TABLE requesters (
     state TEXT NOT NULL,
     lease_s REAL NOT NULL,
     PRIMARY KEY (job, requester)
+) WITHOUT ROWID"""
+
+_BLOB_OWNERS = """CREATE TABLE blob_owners (
+    sha TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    PRIMARY KEY (sha, owner)
 ) WITHOUT ROWID"""
 
 _JOBS_BY_ASKED = "CREATE INDEX jobs_by_asked ON jobs (asked, number)"
@@ -59,7 +66,8 @@ CREATE TABLE jobs (
     changed_s REAL NOT NULL,
     asked TEXT NOT NULL DEFAULT '',
     furthest INTEGER NOT NULL DEFAULT -1,
-    suspect INTEGER NOT NULL DEFAULT 0
+    suspect INTEGER NOT NULL DEFAULT 0,
+    owner TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX jobs_by_state ON jobs (state, number);
 CREATE TABLE events (
@@ -79,6 +87,7 @@ CREATE TABLE job_blobs (
 CREATE INDEX job_blobs_by_sha ON job_blobs (sha);
 {_JOBS_BY_ASKED};
 {_REQUESTERS};
+{_BLOB_OWNERS};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
@@ -126,7 +135,7 @@ def open_or_replace_job_list(path: Path) -> sqlite3.Connection:
         with contextlib.suppress(FileNotFoundError):
             os.replace(f"{path}{end}", f"{kept}{end}")
     db = open_job_list(path)
-    saved = {table: _salvage(kept, db, table) for table in ("jobs", "events", "job_blobs", "requesters")}
+    saved = {table: _salvage(kept, db, table) for table in ("jobs", "events", "job_blobs", "requesters", "blob_owners")}
     words = ", ".join(f"{count} of {table}" for table, count in saved.items())
     _log.error("%s is damaged (%s) and was set aside as %s; rows that could be saved: %s", path, problem, kept, words)
     return db
@@ -199,9 +208,16 @@ def _let_several_want_one_job(db: sqlite3.Connection) -> None:
     )
 
 
+def _let_jobs_have_owners(db: sqlite3.Connection) -> None:
+    """Those of an older release are everybody's, as they were."""
+    db.execute("ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+    db.execute(_BLOB_OWNERS)
+
+
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
     1: _leave_defaults_out_of_digests,
     2: _let_several_want_one_job,
+    3: _let_jobs_have_owners,
 }
 """Schema → what makes it the next one."""
 
