@@ -20,19 +20,9 @@ from zmq.utils.monitor import recv_monitor_message
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
 from das_server.door.gate import Gate
+from das_server.limits import HANDSHAKE_MS, MAX_BACKLOG_BYTES, MAX_CONNECTIONS, WAITING_IN, WAITING_OUT
 
 _log = logging.getLogger(__name__)
-
-WAITING_IN = 8
-"""Messages of one connection that may wait to be read; then its sender waits."""
-
-WAITING_OUT = 16
-"""Messages that may wait for a client that does not read; it misses further ones and asks again."""
-
-HANDSHAKE_MS = 3000
-MAX_CONNECTIONS = 256
-MAX_BACKLOG_BYTES = 4 * WAITING_IN * MAX_FRAME_BYTES
-"""What a connection may have sent beyond what we have read of it, before it is cut."""
 
 CURVE_BYTES = 33
 """What CURVE adds to a frame: its name, a nonce, flags and a tag (rfc.zeromq.org/spec/26)."""

@@ -21,6 +21,7 @@ from das_server.door.callers import Callers, Peer
 from das_server.door.connections import Connections
 from das_server.door.gate import Gate
 from das_server.door.requests import Models, Requests
+from das_server.limits import MAX_FLYING, MAX_SENT_BYTES
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
 from das_server.store.keys import KeyRing
@@ -32,9 +33,6 @@ _log = logging.getLogger(__name__)
 
 REQUESTS_PER_TURN = 64
 """Requests answered before the workers are looked at again."""
-
-MOST_FLYING = 2 * messages.FETCH_CREDIT
-"""PUT and FETCH of one connection that may wait for the disk."""
 
 LOOK_EVERY_S = 0.2
 
@@ -62,6 +60,7 @@ class Endpoint:
         gate: Gate | None = None,
         keys: KeyRing | None = None,
         callers: Callers | None = None,
+        max_sent_bytes: int = MAX_SENT_BYTES,
     ):
         self.has_told_all = True
         self._socket = socket
@@ -84,6 +83,7 @@ class Endpoint:
             max_blob_bytes=max_blob_bytes,
             speed=speed,
             keys=keys,
+            max_sent_bytes=max_sent_bytes,
         )
 
     def receive(self) -> None:
@@ -155,8 +155,8 @@ class Endpoint:
 
     def _answer_beside(self, who: Peer, message: Any, blob: memoryview | None) -> None:
         peer = who.routing_id
-        if self._flying[peer] >= MOST_FLYING:
-            raise JobRejected(f"More than {MOST_FLYING} pieces are in flight; wait for answers before sending more.")
+        if self._flying[peer] >= MAX_FLYING:
+            raise JobRejected(f"More than {MAX_FLYING} pieces are in flight; wait for answers before sending more.")
 
         def then(reply: Any, error: Exception | None) -> None:
             self._flying[peer] -= 1

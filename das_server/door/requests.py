@@ -30,6 +30,7 @@ from das_blender_addon.protocol.messages import (
 )
 from das_server import __version__
 from das_server.door.callers import Caller, Peer
+from das_server.limits import MAX_SENT_BYTES
 from das_server.store.blobs import BlobStore, no_blob
 from das_server.store.job import Job, JobState
 from das_server.store.jobs import JobStore
@@ -70,8 +71,10 @@ class Requests:
         max_blob_bytes: int,
         speed: SpeedRecord | None = None,
         keys: KeyRing | None = None,
+        max_sent_bytes: int = MAX_SENT_BYTES,
     ):
         self._keys = keys
+        self._max_sent_bytes = max_sent_bytes
         self._store = store
         self._blobs = blobs
         self._workers = workers
@@ -110,6 +113,8 @@ class Requests:
         if isinstance(message, messages.Put | messages.Fetch):  # the job list is asked here, the disk there
             owner = peer.caller.owner
             is_known = peer.caller.is_admin or self._store.owns_blob(owner, message.sha)
+            if isinstance(message, messages.Put) and not is_known:
+                self._check_share(owner, message.size_bytes)
             return lambda: handler(owner, is_known, message, blob)
         return lambda: handler(peer, message, blob)
 
@@ -121,7 +126,7 @@ class Requests:
         """What waited for the disk is done."""
         if isinstance(message, messages.Put) and reply[0].received_bytes == message.size_bytes:
             if not self._store.owns_blob(peer.caller.owner, message.sha):
-                self._store.own_blob(message.sha, peer.caller.owner)
+                self._store.own_blob(message.sha, peer.caller.owner, message.size_bytes)
 
     def answer_one_use(self, key: AllowedKey, message: Any) -> Reply:
         """The reply to a request with a key for one use, which is only exchanged for one that stays, or that is."""
@@ -289,6 +294,14 @@ class Requests:
                 f"The model {name} is known but its weights are not installed; use one of {usable}.", field="model"
             )
         return models[name]
+
+    def _check_share(self, owner: str, size_bytes: int) -> None:
+        sent = self._store.sent_bytes(owner)
+        if sent + size_bytes > self._max_sent_bytes:
+            raise StorageError(
+                f"The server keeps {sent} bytes that you have sent; {size_bytes} more are over your share of "
+                f"{self._max_sent_bytes}: acknowledge jobs, or wait until old ones are forgotten."
+            )
 
     def _get(self, peer: Peer, job: str) -> Job:
         """The job, as far as it is the peer's; another's is as unknown as one that is not there."""

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from das_blender_addon.errors import MessageTooLarge, ProtocolError, StorageError
+from das_server.limits import MAX_UPLOADS
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +102,8 @@ class BlobStore:
             received = 0
         fresh = memoryview(piece)[received - offset :] if offset <= received else memoryview(b"")
         if len(fresh):
+            if not received:
+                self._make_room_for(part)
             self._check_space(size_bytes - received)
             self._append(part, received, fresh)
             received += len(fresh)
@@ -215,6 +218,13 @@ class BlobStore:
                 f"The server's disk has {free >> 20} MiB free; an upload of {wanted_bytes >> 20} MiB would leave "
                 f"less than the {self._min_free_bytes >> 20} MiB it must keep."
             )
+
+    def _make_room_for(self, part: Path) -> None:
+        """Let the oldest upload of a sender go that has begun too many."""
+        sender = part.name.split(".")[1]
+        open_ones = [one for one in self._incoming.glob("*.part") if one.name.split(".")[1] == sender and one != part]
+        if len(open_ones) >= MAX_UPLOADS:
+            self._forget_upload(min(open_ones, key=lambda one: one.stat().st_mtime))
 
     def _append(self, part: Path, received: int, piece: memoryview) -> None:
         known, running = self._hashes.get(part.name, (0, hashlib.sha256()))

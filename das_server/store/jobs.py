@@ -14,10 +14,12 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from das_blender_addon.errors import JobRejected, StorageError
 from das_blender_addon.protocol.messages import Artefact, Event, JobInput, JobSpec
+from das_server.limits import MAX_JOBS
 from das_server.store.job import (
     ALLOWED_STEPS,
     FINAL_STATES,
@@ -37,7 +39,13 @@ JOB_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
 class JobStore(StoredJobs):
-    """The jobs of one state folder; every method raises `StorageError` when the disk refuses."""
+    """The jobs of one state folder; every method raises `StorageError` when the disk refuses.  ``max_jobs``: of one
+    owner that are not over."""
+
+    def __init__(self, folder: Path, *, max_jobs: int = MAX_JOBS):
+        super().__init__(folder)
+        self.max_jobs = max_jobs
+        self._sent_bytes: dict[str, int] = {}
 
     # ── Coming in ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -67,6 +75,7 @@ class JobStore(StoredJobs):
             if row is not None and not anew:
                 self._requesters.join(row["job"], requester, lease_s)
                 return job_from_row(row), True
+            self._check_number_of_jobs(owner)
             run = job if self.find(job) is None else uuid.uuid4().hex
             self._insert(run, job, digest, spec, inputs, owner)
             self._requesters.join(run, requester, lease_s)
@@ -120,13 +129,23 @@ class JobStore(StoredJobs):
         with self._transaction():
             self._requesters.join(job, requester, lease_s, unless=(CANCELLED, HAS))
 
-    def own_blob(self, sha: str, owner: str) -> None:
+    def own_blob(self, sha: str, owner: str, size_bytes: int) -> None:
         """``owner`` has sent the whole of a blob."""
         with self._transaction(durable=False):
-            self._db.execute("INSERT OR IGNORE INTO blob_owners VALUES (?, ?)", (sha, owner))
+            self._db.execute("INSERT OR IGNORE INTO blob_owners VALUES (?, ?, ?)", (sha, owner, size_bytes))
+        self._sent_bytes.pop(owner, None)
+
+    def sent_bytes(self, owner: str) -> int:
+        """All blobs that this owner has sent and that are kept."""
+        if owner not in self._sent_bytes:
+            with self._errors():
+                sql = "SELECT coalesce(sum(size_bytes), 0) FROM blob_owners WHERE owner = ?"
+                self._sent_bytes[owner] = self._db.execute(sql, (owner,)).fetchone()[0]
+        return self._sent_bytes[owner]
 
     def disown_blobs(self, shas: Iterable[str]) -> None:
         """These blobs are deleted."""
+        self._sent_bytes.clear()
         with self._transaction(durable=False):
             self._db.executemany("DELETE FROM blob_owners WHERE sha = ?", [(sha,) for sha in shas])
 
@@ -308,6 +327,13 @@ class JobStore(StoredJobs):
         return [row["job"] for row in rows]
 
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _check_number_of_jobs(self, owner: str) -> None:
+        sql = "SELECT count(*) FROM jobs WHERE state IN ('QUEUED', 'RUNNING') AND owner = ?"
+        if self._db.execute(sql, (owner,)).fetchone()[0] >= self.max_jobs:
+            raise JobRejected(
+                f"{self.max_jobs} jobs of yours wait or run already; ask again when some are done.", field="job"
+            )
 
     def _set_aside(self, job: Job) -> None:
         _log.error("job %s is set aside: %s", job.job, job.problem)

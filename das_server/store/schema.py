@@ -44,10 +44,12 @@ _REQUESTERS = """CREATE TABLE requesters (
 _BLOB_OWNERS = """CREATE TABLE blob_owners (
     sha TEXT NOT NULL,
     owner TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
     PRIMARY KEY (sha, owner)
 ) WITHOUT ROWID"""
 
 _JOBS_BY_ASKED = "CREATE INDEX jobs_by_asked ON jobs (asked, number)"
+_JOBS_BY_OWNER = "CREATE INDEX jobs_by_owner ON jobs (owner, state)"
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -88,6 +90,7 @@ CREATE INDEX job_blobs_by_sha ON job_blobs (sha);
 {_JOBS_BY_ASKED};
 {_REQUESTERS};
 {_BLOB_OWNERS};
+{_JOBS_BY_OWNER};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
@@ -212,6 +215,7 @@ def _let_jobs_have_owners(db: sqlite3.Connection) -> None:
     """Those of an older release are everybody's, as they were."""
     db.execute("ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
     db.execute(_BLOB_OWNERS)
+    db.execute(_JOBS_BY_OWNER)
 
 
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {

@@ -23,7 +23,17 @@ from das_server.workers.local import LocalWorkers
 class FrontDoor:
     """Answers at ``address`` from entering to leaving.  ``locked``: only with a key of ``keys``."""
 
-    def __init__(self, folder: Path, *, locked: bool = False, most: int = 64, max_blob_bytes: int = 1 << 22):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        locked: bool = False,
+        most: int = 64,
+        max_blob_bytes: int = 1 << 22,
+        max_jobs: int = 100,
+        max_sent_bytes: int = 1 << 26,
+    ):
+        self._max_jobs, self._max_sent_bytes = max_jobs, max_sent_bytes
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.keys = KeyRing(folder)
@@ -60,7 +70,10 @@ class FrontDoor:
         door = open_door(context, "tcp://127.0.0.1:*", gate)
         self.address = door.getsockopt_string(zmq.LAST_ENDPOINT)
         connections, beside = Connections(door, most=self._most), Beside()
-        store, blobs = JobStore(self.folder), BlobStore(self.folder, max_blob_bytes=self._max_blob_bytes)
+        store, blobs = (
+            JobStore(self.folder, max_jobs=self._max_jobs),
+            BlobStore(self.folder, max_blob_bytes=self._max_blob_bytes),
+        )
         workers = LocalWorkers(context, self.folder, devices=("cpu",))
         dispatcher = Dispatcher(store, blobs, workers)
         models = known_models()
@@ -77,6 +90,7 @@ class FrontDoor:
             beside=beside,
             gate=gate,
             keys=KeyRing(self.folder),
+            max_sent_bytes=self._max_sent_bytes,
         )
         poller = zmq.Poller()
         for one in (door, beside.bell, *([gate.socket] if gate else [])):

@@ -32,7 +32,7 @@ ROOMS_WITHOUT_TORCH = ("config", "door", "store")
 SERVER_LAYERS = {
     # room: its height; imports go to the same room or to lower ones only, whenever they happen
     "": 0,  # the version
-    "config": 1, "media": 1,
+    "config": 1, "media": 1, "limits": 1,
     "store": 2, "models": 2,
     "pipeline": 3,
     "tasks": 4, "training": 4,

@@ -10,7 +10,8 @@ import pytest
 import zmq
 
 from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
-from das_server.door.connections import MAX_BACKLOG_BYTES, WAITING_IN, WAITING_OUT, Connections, open_door
+from das_server.door.connections import Connections, open_door
+from das_server.limits import MAX_BACKLOG_BYTES, WAITING_IN, WAITING_OUT
 from tests.support.zmtp import RawClient
 
 LINUX = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system says nothing of connections")

@@ -12,8 +12,9 @@ from das_blender_addon.protocol import codec
 from das_blender_addon.protocol import messages as m
 from das_server.door.beside import Beside
 from das_server.door.collect import Collector
-from das_server.door.endpoint import MOST_FLYING, Endpoint
+from das_server.door.endpoint import Endpoint
 from das_server.door.server import Guarded, known_models
+from das_server.limits import MAX_FLYING
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
 from das_server.workers.dispatch import Dispatcher
@@ -139,21 +140,21 @@ def test_disk_that_hangs_makes_nobody_else_wait(house):
     sha, content = sha_of(b"piece"), b"piece"
     part = house.folder / "incoming" / f"{sha}.part"
     os.mkfifo(part)  # opened for writing it hangs until somebody reads
-    for request in range(1, MOST_FLYING + 1):
+    for request in range(1, MAX_FLYING + 1):
         house.send(m.Put(request, sha, len(content), 0), content)
     assert house.ask(m.Ping(90)) == m.Pong(90)
     house.send(m.Put(91, sha, len(content), 0), content)
     refused = house.heard()
-    assert (refused.request, refused.code) == (91, "job.rejected") and str(MOST_FLYING) in refused.message
+    assert (refused.request, refused.code) == (91, "job.rejected") and str(MAX_FLYING) in refused.message
     reader = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
     deadline = time.monotonic() + 20
     answered = set()
-    while len(answered) < MOST_FLYING and time.monotonic() < deadline:
+    while len(answered) < MAX_FLYING and time.monotonic() < deadline:
         house.endpoint.deliver()
         if house._dealer.poll(20):
             answered.add(house.heard().request)
     os.close(reader)
-    assert answered == set(range(1, MOST_FLYING + 1))
+    assert answered == set(range(1, MAX_FLYING + 1))
 
 
 def test_old_jobs_and_blobs_are_collected_in_steps_and_those_in_use_stay(house):
