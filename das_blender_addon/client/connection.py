@@ -23,6 +23,7 @@ from ..errors import (
     JobCancelled,
     ProtocolError,
     ServerUnreachable,
+    TransportError,
     TransportTimeout,
     VersionMismatch,
     error_from_code,
@@ -234,7 +235,10 @@ class Connection:
         self._drop_socket()
         self._greet(should_stop, self.timeout_s)
 
-    def _silence(self, timeout_s: float) -> ServerUnreachable | TransportTimeout:
+    def _silence(self, timeout_s: float) -> TransportError:
+        refusal = self._handshake.why_nobody() if self._handshake is not None else None
+        if refusal is not None:
+            return refusal
         if not self._heard:
             return ServerUnreachable(
                 f"No server answers at {self.address} after {timeout_s:g} s: start one with `das-server serve`, or "

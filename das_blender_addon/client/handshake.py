@@ -11,6 +11,8 @@ from ..errors import AuthenticationFailed
 _FAILURES = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 MECHANISM_MISMATCH = 0x11000002
 """ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH of zmq.h, which pyzmq does not name."""
+OTHER_KEY = "has another key than the one that this machine was paired with, or none"
+SOME_TIMES = 3
 
 
 class Handshake:
@@ -33,12 +35,19 @@ class Handshake:
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 raise self._refused("does not let in this machine's key, which was revoked, used or is too old")
             elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and detail == MECHANISM_MISMATCH:
-                what = "is not encrypted, but this machine has a key for it" if self._has_key else "asks for a key"
-                raise self._refused(what)
-            elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and self._has_key:
-                self._broken_off += 1  # it has not understood our greeting, or is just going away
-                if self._broken_off >= 3:
-                    raise self._refused("has another key than the one that this machine was paired with")
+                raise self._refused(OTHER_KEY if self._has_key else "asks for a key")
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+                self._broken_off += 1  # it has not understood our greeting, is just going away, or has no room
+                if self._has_key and self._broken_off >= SOME_TIMES:
+                    raise self._refused(OTHER_KEY)
+
+    def why_nobody(self) -> AuthenticationFailed | None:
+        """What may be said of a server that never answered, but broke off every handshake."""
+        if self._broken_off < SOME_TIMES:
+            return None
+        return self._refused(
+            "breaks off every connection: perhaps it asks for a key, has no room, or is something else"
+        )
 
     def close(self) -> None:
         """Watch no more."""

@@ -30,6 +30,7 @@ from das_server.store.job import (
     request_digest,
     to_json,
 )
+from das_server.store.lived import LivedClock
 from das_server.store.reading import StoredJobs
 from das_server.store.requesters import CANCELLED, HAS, LAPSED
 
@@ -46,6 +47,11 @@ class JobStore(StoredJobs):
         super().__init__(folder)
         self.max_jobs = max_jobs
         self._sent_bytes: dict[str, int] = {}
+        self._lived = LivedClock(folder / "lived.json")
+
+    def close(self) -> None:
+        self._lived.save()
+        super().close()
 
     # ── Coming in ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -314,14 +320,15 @@ class JobStore(StoredJobs):
         self._db.execute("UPDATE jobs SET acknowledged = 1 WHERE job = ?", (job,))
         return [sha for sha in shas if not self.is_referenced(sha)]
 
-    def forget_old(self, *, keep_s: float, now: float | None = None, limit: int = -1) -> list[str]:
-        """Remove finished jobs that changed last more than ``keep_s`` ago, with events and references, at most
-        ``limit`` of them (-1: all) → their ids."""
-        before_s = (time.time() if now is None else now) - keep_s
+    def forget_old(self, *, keep_s: float, later_s: float = 0.0, limit: int = -1) -> list[str]:
+        """Remove finished jobs that changed last more than ``keep_s`` of servers' time ago, with events and references,
+        at most ``limit`` of them (-1: all) → their ids.  ``later_s``: as if so much more time had passed."""
+        before_s = self._lived.now() + later_s - keep_s
+        self._lived.save()
         with self._transaction():
             final = tuple(state.value for state in FINAL_STATES)
             rows = self._db.execute(
-                "SELECT job FROM jobs WHERE state IN (?, ?, ?) AND changed_s <= ? LIMIT ?", (*final, before_s, limit)
+                "SELECT job FROM jobs WHERE state IN (?, ?, ?) AND lived_s <= ? LIMIT ?", (*final, before_s, limit)
             ).fetchall()
             self._db.executemany("DELETE FROM jobs WHERE job = ?", [(row["job"],) for row in rows])
         return [row["job"] for row in rows]
@@ -338,7 +345,8 @@ class JobStore(StoredJobs):
     def _set_aside(self, job: Job) -> None:
         _log.error("job %s is set aside: %s", job.job, job.problem)
         with self._transaction():
-            self._db.execute("UPDATE jobs SET state = 'FAILED', changed_s = ? WHERE job = ?", (time.time(), job.job))
+            sql = "UPDATE jobs SET state = 'FAILED', changed_s = ?, lived_s = ? WHERE job = ?"
+            self._db.execute(sql, (time.time(), self._lived.now(), job.job))
             self._append_event(job.job, "FAILED", {"code": StorageError.code, "message": job.problem, "field": ""})
 
     def _change_state(self, current: Job, state: JobState, **columns: int) -> None:
@@ -348,8 +356,8 @@ class JobStore(StoredJobs):
             )
         columns_sql = "".join(f", {name} = ?" for name in columns)
         self._db.execute(
-            f"UPDATE jobs SET state = ?, changed_s = ?{columns_sql} WHERE job = ?",
-            (state.value, time.time(), *columns.values(), current.job),
+            f"UPDATE jobs SET state = ?, changed_s = ?, lived_s = ?{columns_sql} WHERE job = ?",
+            (state.value, time.time(), self._lived.now(), *columns.values(), current.job),
         )
 
     def _append_event(self, job: str, kind: str, fields: dict[str, Any]) -> Event:

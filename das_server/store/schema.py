@@ -5,7 +5,7 @@ Schema 1: release 0.1.  Schema 2: the digest of a request leaves out settings at
 with one setting more knows the requests of an earlier one again.  Schema 3: several requesters may want one job, and a
 job that ended may run once more under an id of the server's own (``asked``: the id that clients use); what is known of
 a job's part in the deaths of workers and servers (``furthest``, ``suspect``).  Schema 4: a job has an ``owner``, and so
-has a blob: whoever has sent it.
+has a blob: whoever has sent it; ``lived_s``: when a job changed last, by `LivedClock`.
 
 A step of `MIGRATIONS` may change tables and the JSON in them; it leaves fields that it does not know, and jobs that
 cannot be read, as they are.  A file of a newer release is refused and not touched.
@@ -69,7 +69,8 @@ CREATE TABLE jobs (
     asked TEXT NOT NULL DEFAULT '',
     furthest INTEGER NOT NULL DEFAULT -1,
     suspect INTEGER NOT NULL DEFAULT 0,
-    owner TEXT NOT NULL DEFAULT ''
+    owner TEXT NOT NULL DEFAULT '',
+    lived_s REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_by_state ON jobs (state, number);
 CREATE TABLE events (
@@ -214,6 +215,7 @@ def _let_several_want_one_job(db: sqlite3.Connection) -> None:
 def _let_jobs_have_owners(db: sqlite3.Connection) -> None:
     """Those of an older release are everybody's, as they were."""
     db.execute("ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE jobs ADD COLUMN lived_s REAL NOT NULL DEFAULT 0")
     db.execute(_BLOB_OWNERS)
     db.execute(_JOBS_BY_OWNER)
 

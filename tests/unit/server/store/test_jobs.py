@@ -207,7 +207,7 @@ def test_old_finished_jobs_are_forgotten_and_others_stay(store):
     start(store, old)
     store.finish(old, [FRAME], {})
     assert store.forget_old(keep_s=3600) == []
-    assert store.forget_old(keep_s=3600, now=time.time() + 3601) == [old]
+    assert store.forget_old(keep_s=3600, later_s=3601) == [old]
     assert store.find(old) is None and store.events(old) == []
     assert FRAME.sha not in store.referenced_blobs()
     assert store.get(waiting).state is JobState.QUEUED
@@ -222,6 +222,24 @@ def test_store_says_disk_is_full_and_keeps_nothing_half(store):
         store.submit(job, job_spec(prompt="x" * 100_000), INPUTS)
     assert store.find(job) is None and store.events(job) == []
     submit(store)
+
+
+def test_clock_that_is_set_forgets_nothing_and_time_without_a_server_does_not_count(tmp_path, monkeypatch):
+    store = JobStore(tmp_path)
+    job = job_id()
+    store.submit(job, job_spec(), INPUTS)
+    store.request_cancel(job)
+    wall = time.time()
+    monkeypatch.setattr(time, "time", lambda: wall + 10 * 86_400)
+    assert store.forget_old(keep_s=3600) == []
+    store.close()
+    store = JobStore(tmp_path)
+    assert store.forget_old(keep_s=3600) == [] and store.forget_old(keep_s=3600, later_s=3500) == []
+    store.close()
+    (tmp_path / "lived.json").write_text('{"lived_s": 3601}')  # servers have run for so long since
+    store = JobStore(tmp_path)
+    assert store.forget_old(keep_s=3600) == [job]
+    store.close()
 
 
 def test_state_folder_on_a_disk_of_the_network_is_refused(tmp_path, monkeypatch):
