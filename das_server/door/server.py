@@ -72,20 +72,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
         gate = Gate(context, keys) if needs_keys(config) else None
         door = open_door(context, config.bind, gate)
         connections, beside = Connections(door), Beside()
-        workers = LocalWorkers(
-            context,
-            config.state,
-            devices=config.devices,
-            model=config.model,
-            threads=config.threads,
-            profile=config.profile,
-            attention_backend=config.attention_backend,
-            compile_blocks=config.compile,
-            float8=config.float8,
-            cancel_grace_s=config.cancel_grace_s,
-            heartbeat_timeout_s=config.heartbeat_timeout_s,
-            stall_timeout_s=config.stall_timeout_s,
-        )
+        workers = _workers(context, config)
         speed = SpeedRecord(config.state)
         revisions = Revisions(config.state)
         for model in known_models().values():
@@ -133,6 +120,23 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             beside.close()
             context.term()
             store.close()
+
+
+def _workers(context: zmq.Context, config: ServerConfig) -> LocalWorkers:
+    return LocalWorkers(
+        context,
+        config.state,
+        devices=config.devices,
+        model=config.model,
+        threads=config.threads,
+        profile=config.profile,
+        attention_backend=config.attention_backend,
+        compile_blocks=config.compile,
+        float8=config.float8,
+        cancel_grace_s=config.cancel_grace_s,
+        heartbeat_timeout_s=config.heartbeat_timeout_s,
+        stall_timeout_s=config.stall_timeout_s,
+    )
 
 
 def known_models(revisions: Revisions | None = None) -> dict[str, ModelCapability]:
