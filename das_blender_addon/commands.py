@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``blender --command das doctor|check|preview|keys|render|batch|vary|takes|dataset …``; ``python -m
-das_blender_addon …`` does the same with Blender as a module.
+"""The command line: ``blender --command das doctor|check|preview|keys|render|batch|vary|takes|dataset|pair …``;
+``python -m das_blender_addon …`` does the same with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `shot.settings.resolve_settings`).  What
 cannot work is refused before any work begins, where that can be known.  A failure ends with one sentence on stderr and
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import bpy
 
+from .client.client import pair_with
 from .command_line.arguments import ROW_FLAGS, ROW_SWITCHES, overrides, parser
 from .command_line.batch import read_rows, run_rows
 from .command_line.file import chosen_scene, open_file
@@ -32,7 +33,9 @@ from .jobs import of_scene
 from .jobs.scripting import add_to_sequencer
 from .jobs.sources import owner_of
 from .jobs.training_clip import clip_request, export_clip
+from .protocol.pairing import read_pairing
 from .scene.lacking import check_complete
+from .shot.machine import check_online_access
 from .shot.scene_keys import key_states, with_frames
 from .shot.settings import resolve_settings
 from .shot.shot_folder import shot_folder
@@ -235,11 +238,19 @@ def dataset(scene, arguments, voice: Voice, should_stop) -> int:
     return 0
 
 
+def pair(scene, arguments, voice: Voice, should_stop) -> int:
+    """Be let in by a server on another machine, with the line that das-server keys pair printed there."""
+    check_online_access(read_pairing(arguments.line).address)
+    address, user = pair_with(arguments.line)
+    voice.result(f"{address} lets this machine in as {user}", server=address, user=user)
+    return 0
+
+
 def _where(frames) -> str:
     return f"{len(frames)} frame{'s' if len(frames) > 1 else ''} in {frames[0].parent}"
 
 
-COMMANDS = {run.__name__: run for run in (doctor, check, preview, keys, render, batch, vary, takes, dataset)}
+COMMANDS = {run.__name__: run for run in (doctor, check, preview, keys, render, batch, vary, takes, dataset, pair)}
 
 
 @contextmanager

@@ -8,13 +8,14 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from das_blender_addon.errors import DasError
 from das_server import __version__
+from das_server.cli_jobs import add_jobs_parser, words_of_job
+from das_server.cli_keys import add_keys_parser
 from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, ServerConfig, build_config
 
 NAME_HELP = {
@@ -24,7 +25,7 @@ NAME_HELP = {
 }
 SERVE_FLAGS = (
     "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "float8", "log_level",
-    "keep_s",
+    "keep_s", "curve", "admins",
 )  # fmt: skip
 
 
@@ -68,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--float8", action="store_true", default=None, help="their linears in float8: faster, lossy (default: do not)"
     )
+    serve.add_argument(
+        "--curve",
+        action="store_true",
+        default=None,
+        help="let in only those with a key on 127.0.0.1, too (default: do not)",
+    )
+    serve.add_argument("--admins", metavar="LIST", help="users who may see and cancel everybody's jobs (default none)")
     serve.add_argument("--keep-s", metavar="SECONDS", help="how long finished jobs stay on disk (default 24 hours)")
     serve.add_argument("--log-level", choices=LOG_LEVELS, help=f"(default {ServerConfig.log_level})")
     serve.add_argument("--config", metavar="FILE", type=Path, help="TOML file with the same names")
@@ -77,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--server", metavar="ADDRESS", help=f"(default {ServerConfig.bind})")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
+
+    add_jobs_parser(commands.add_parser("jobs", help="list, show, cancel and requeue a running server's jobs"))
+
+    add_keys_parser(commands.add_parser("keys", help="let in users from other machines"))
 
     doctor = commands.add_parser("doctor", help="say which models run on this machine, how, and why")
     doctor.add_argument("--device", default="auto", help='such as cuda:0 or cpu (default "auto")')
@@ -129,8 +141,8 @@ def _serve(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     from das_server.door.ask import ask_status
 
-    config = build_config({"bind": options.server})
-    report = ask_status(config.bind)
+    config = build_config({"bind": options.server}, check_address=False)
+    report = ask_status(config)
     if options.json:
         print(json.dumps(asdict(report), indent=2))
         return
@@ -141,13 +153,7 @@ def _status(options: argparse.Namespace) -> None:
         words += [worker["job"] and f"job {worker['job'][:8]}", worker["problem"]]
         print("  " + " · ".join(word for word in words if word))
     for job in report.jobs:
-        age_s = max(0.0, time.time() - job["created_s"])
-        words = [job["job"][:8], job["state"], job["model"], f"{age_s:.0f} s ago"]
-        words += [
-            job["state"] == "RUNNING" and job.get("stage") and f"{job['stage']} {job['step']}/{job['of']}",
-            job.get("message"),
-        ]
-        print("  " + " · ".join(word for word in words if word))
+        print("  " + words_of_job(job))
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -23,17 +23,21 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 ATTENTION_BACKENDS = ("auto", "native", "cudnn")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 MEBIBYTE = 1 << 20
+SERVER_KEY = Path("keys", "server.json")
+"""In the state folder: the server's own key pair."""
 
 
 @dataclass(frozen=True)
 class ServerConfig:
     """All that can be set on a server; durations in seconds, sizes in bytes.
 
-    ``bind``: tcp://HOST:PORT, HOST a loopback address, PORT "*" for any free one. ``state``: folder of jobs and blobs.
+    ``bind``: tcp://HOST:PORT, PORT "*" for any free one; only with keys HOST may be other than a loopback address.
+    ``curve``: keys are needed on a loopback address, too. ``state``: folder of jobs and blobs.
     ``model``: loaded at start, and what clients use that name none. ``devices``: one worker process each ("auto",
     "cpu", "cuda:0", …). ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
     model is laid out in memory. ``attention_backend``: the attention kernel on CUDA, one of `ATTENTION_BACKENDS`.
     ``compile``: compile the transformer's blocks. ``float8``: compute their linears in float8.
+    ``admins``: users who may see, cancel and requeue everybody's jobs.
     ``keep_s``: how long finished jobs and unused blobs stay on disk.
     ``min_free_bytes``: disk space that uploads must leave. ``max_attempts``: how many workers a job may lose.
     ``cancel_grace_s``: how long a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after
@@ -49,6 +53,8 @@ class ServerConfig:
     attention_backend: str = "auto"
     compile: bool = False
     float8: bool = False
+    curve: bool = False
+    admins: tuple[str, ...] = ()
     log_level: str = "info"
     max_blob_bytes: int = 512 * MEBIBYTE
     min_free_bytes: int = 256 * MEBIBYTE
@@ -64,10 +70,12 @@ def build_config(
     *,
     environment: Mapping[str, str] | None = None,
     file: Path | None = None,
+    check_address: bool = True,
 ) -> ServerConfig:
     """Merge the sources and check every value; ``flags`` that are None count as not given.
 
-    ``file`` None: ``DAS_SERVER_CONFIG``, else `default_config_file` if it exists.  Raises `SettingsError` (with
+    ``file`` None: ``DAS_SERVER_CONFIG``, else `default_config_file` if it exists.  ``check_address`` False: for those
+    who only look at the state folder.  Raises `SettingsError` (with
     ``field``) for an unknown name or a value that cannot be used, `AuthenticationFailed` for an address that other
     machines could reach.
     """
@@ -84,6 +92,8 @@ def build_config(
         if value is not None:
             values[name] = (value, "--" + name.replace("_", "-"))
     config = ServerConfig(**{name: _convert(name, value, source) for name, (value, source) in values.items()})
+    if check_address:
+        _check_address(config)
     _check(config)
     return config
 
@@ -174,15 +184,23 @@ def _convert(name: str, value: Any, source: str) -> Any:
         raise SettingsError(f"{name} is {value!r} ({source}) but must be {wanted}.", field=name) from error
 
 
-def _check(config: ServerConfig) -> None:
-    host, _ = split_address(config.bind)
-    if not is_loopback(host):
+def needs_keys(config: ServerConfig) -> bool:
+    """Whether nobody is let in without a key."""
+    return config.curve or not is_loopback(split_address(config.bind)[0])
+
+
+def _check_address(config: ServerConfig) -> None:
+    if needs_keys(config) and not (config.state / SERVER_KEY).is_file():
         raise AuthenticationFailed(
             f"The server does not listen on {config.bind}: other machines could reach it and authentication is "
-            "not configured; "
-            "bind to 127.0.0.1 and reach it through an SSH tunnel.",
+            f"not configured; make its keys with das-server keys create (state folder {config.state}), or bind to "
+            "127.0.0.1 and reach it through an SSH tunnel.",
             field="bind",
         )
+
+
+def _check(config: ServerConfig) -> None:
+    split_address(config.bind)
     for name, choices in {"log_level": LOG_LEVELS, "attention_backend": ATTENTION_BACKENDS}.items():
         value = getattr(config, name)
         if value not in choices:

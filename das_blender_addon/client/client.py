@@ -17,6 +17,7 @@ from ..protocol import kinds, messages
 from ..protocol.frames import blob_sha
 from ..protocol.messages import CHUNK_BYTES, FETCH_CREDIT
 from .connection import Connection, ShouldStop
+from .keys import ServerKeys, pair
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,10 @@ class DasClient(Connection):
         self._request(messages.Ping(0), messages.Pong, timeout_s=timeout_s, should_stop=should_stop)
         return time.monotonic() - start
 
+    def pair(self, public: str, machine: str) -> str:
+        """Exchange this connection's key for one use for the public key ``public`` → the user whose it is now."""
+        return self._request(messages.Pair(0, public, machine), messages.Paired).user
+
     # ── Bulk ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def upload(
@@ -100,7 +105,17 @@ class DasClient(Connection):
 
         ``on_progress(safe_bytes, size_bytes)``.  Raises `MessageTooLarge` when the server takes no blob of this size.
         """
-        sha, size, view = sha or blob_sha(blob), len(blob), memoryview(blob)
+        sha = sha or blob_sha(blob)
+        try:
+            return self._upload(blob, sha, on_progress, should_stop)
+        except ProtocolError as error:
+            if error.field != "sha":
+                raise
+            log.warning("the upload of %s arrived damaged and is sent again: %s", sha, error)
+        return self._upload(blob, sha, on_progress, should_stop)
+
+    def _upload(self, blob: bytes, sha: str, on_progress: OnBytes | None, should_stop: ShouldStop | None) -> str:
+        size, view = len(blob), memoryview(blob)
         if self.welcome and size > self.welcome.capabilities.max_blob_bytes:
             raise MessageTooLarge(
                 f"A blob of {size} bytes is over the server's limit of {self.welcome.capabilities.max_blob_bytes}; "
@@ -204,6 +219,16 @@ class DasClient(Connection):
         return self._request(messages.Put(0, sha, size_bytes, 0), messages.Have, should_stop=should_stop).received_bytes
 
 
+def pair_with(line: str, *, timeout_s: float = 10.0) -> tuple[str, str]:
+    """Pair this machine by a line of ``das-server keys pair`` → (address, user); see `keys.pair`."""
+
+    def ask(address: str, keys: ServerKeys, public: str, machine: str) -> str:
+        with DasClient(address, timeout_s=timeout_s, keys=keys) as client:
+            return client.pair(public, machine)
+
+    return pair(line, ask)
+
+
 class _Download:
     """A blob that is coming in pieces, hashed while the rest is on its way."""
 
@@ -247,7 +272,8 @@ class _Download:
         log.warning("blob %s arrived damaged", self.sha)
         if self._was_damaged or not self.size_bytes:
             raise StorageError(
-                f"The blob {self.sha[:12]}… arrived damaged twice; look at the server's disk and render again."
+                f"The blob {self.sha[:12]}… arrived damaged twice; look at the server's disk and render again.",
+                field="sha",
             )
         self._was_damaged = True
         self._pieces, self._running, self._hashed = {}, hashlib.sha256(), 0

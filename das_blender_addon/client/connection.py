@@ -23,13 +23,23 @@ from ..errors import (
     JobCancelled,
     ProtocolError,
     ServerUnreachable,
+    TransportError,
     TransportTimeout,
     VersionMismatch,
     error_from_code,
 )
 from ..protocol import codec, messages
-from ..protocol.messages import FINAL_EVENT_KINDS, HEARTBEAT_S, PROTOCOL_VERSIONS
-from .address import normalise_address
+from ..protocol.identity import routing_id, user_token
+from ..protocol.messages import (
+    FINAL_EVENT_KINDS,
+    FRAME_EXTRA_BYTES,
+    HEARTBEAT_S,
+    MAX_FRAME_BYTES,
+    PROTOCOL_VERSIONS,
+)
+from .address import is_loopback, normalise_address
+from .handshake import Handshake
+from .keys import ServerKeys, keys_for
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +57,6 @@ SILENT_S = 3
 
 SOME_TIME_S = 10
 """From here on it is said every so many seconds, before that every second."""
-
-MAX_FRAME_BYTES = 8 << 20
-"""A server that sends a larger frame than this is disconnected, bytes."""
 
 ShouldStop = Callable[[], bool]
 
@@ -75,9 +82,14 @@ class Connection:
         lease_s: float = 0.0,
         on_log: Callable[[str], None] | None = None,
         on_silence: Callable[[int], None] | None = None,
+        keys: ServerKeys | None = None,
+        token: bytes | None = None,
     ):
         self.address = normalise_address(address)
         self.timeout_s = timeout_s
+        self._keys = keys or keys_for(self.address)
+        self._token = user_token() if token is None else token
+        self._handshake: Handshake | None = None
         self.requester = requester
         self.lease_s = lease_s
         self.welcome: messages.Welcome | None = None
@@ -223,7 +235,10 @@ class Connection:
         self._drop_socket()
         self._greet(should_stop, self.timeout_s)
 
-    def _silence(self, timeout_s: float) -> ServerUnreachable | TransportTimeout:
+    def _silence(self, timeout_s: float) -> TransportError:
+        refusal = self._handshake.why_nobody() if self._handshake is not None else None
+        if refusal is not None:
+            return refusal
         if not self._heard:
             return ServerUnreachable(
                 f"No server answers at {self.address} after {timeout_s:g} s: start one with `das-server serve`, or "
@@ -251,14 +266,21 @@ class Connection:
             socket.setsockopt(zmq.CONNECT_TIMEOUT, 5000)
             socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
             socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-            socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+            socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES + FRAME_EXTRA_BYTES)
             socket.setsockopt(zmq.IPV6, int("[" in self.address))
+            if self._keys is not None:
+                socket.curve_serverkey = self._keys.server.encode()
+                socket.curve_publickey, socket.curve_secretkey = self._keys.public.encode(), self._keys.secret.encode()
+            elif (name := routing_id(self._token)) is not None and is_loopback(self.address):
+                socket.setsockopt(zmq.ROUTING_ID, name)
+            self._handshake = Handshake(socket, self.address, has_key=self._keys is not None)
             socket.connect(self.address)
             self._socket, self._asked = socket, None
         return self._socket
 
     def _drop_socket(self) -> None:
         if self._socket is not None:
+            self._handshake.close()
             self._socket.close(linger=0)
             self._socket = None
         self._asked = None
@@ -336,6 +358,8 @@ class Connection:
         """Wherever a call waits, at least every `POLL_S`: stop if asked to, and say for how long nobody answers."""
         if should_stop is not None and should_stop():
             raise JobCancelled("Stopped by the user.")
+        if self._handshake is not None and self._socket is not None:
+            self._handshake.check()
         if self._on_silence is None or self._owed_since is None:
             return
         silent_s = int(time.monotonic() - self._owed_since)

@@ -274,6 +274,8 @@ class _Run:
             self.progress("queued", 0, 0)
             if fields["position"]:
                 self.tell(Log(f"Waiting in the queue; jobs before this one: {fields['position']}."))
+        elif event.kind == "WAITING":
+            self.tell(Log(fields["message"]))
         elif event.kind == "STARTED":
             self.tell(Log(f"Started on {fields['device']} (worker {fields['worker']}, attempt {fields['attempt']})."))
         elif event.kind == "PROGRESS" and fields["stage"] in PROGRESS_STAGES:

@@ -56,7 +56,11 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
         if word == "batch":
             command.add_argument("table", help="CSV: a column file and columns named as flags of render, a row each")
             command.set_defaults(file=None)
-        _add_file(command, of_table=word == "batch")
+        if word == "pair":
+            command.add_argument("line", help="the whole line, which begins with das-pair:")
+            command.set_defaults(file=None, scene="", strict=False, scripts=None)
+        else:
+            _add_file(command, of_table=word == "batch")
         if word == "takes":
             take_words.add_names(command)
         if word in ("preview", "render"):

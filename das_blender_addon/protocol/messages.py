@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every message of the protocol as a frozen dataclass; `docs/protocol.md` is the authoritative description.
+"""Every message of the protocol as a frozen dataclass; `docs/protocol.md` is the authoritative description.  (Over 400
+lines: it is one table.)
 
 Each message is one msgpack header ``{"type": NAME, …fields}`` and, for `Put` and `Chunk`, one raw blob frame.  Field
 values are msgpack's own kinds only (None, bool, int, float, str, list, dict).  ``sha`` is a lower-case hex SHA-256 of a
@@ -40,6 +41,12 @@ FETCH_CREDIT = 4
 
 MAX_HEADER_BYTES = 1 << 20
 """Largest header frame, bytes."""
+
+MAX_FRAME_BYTES = max(CHUNK_BYTES, MAX_HEADER_BYTES)
+"""Largest frame; a peer that sends a larger one is disconnected, bytes."""
+
+FRAME_EXTRA_BYTES = 64
+"""What encryption may add to a frame on its way, bytes."""
 
 MAX_NESTING = 16
 """Deepest nesting of lists and dicts in a header."""
@@ -284,11 +291,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Cancel:
-    """The requester wants the job no more; it ends when nobody does, if it is not over.  Reply: `Cancelling`."""
+    """The requester wants the job no more; it ends when nobody does, if it is not over.  Reply: `Cancelling`.
+
+    ``everybody``: as if all of its requesters said so.
+    """
 
     request: Request
     job: JobId
     requester: RequesterId = ""
+    everybody: bool = False
 
 
 @dataclass(frozen=True)
@@ -343,6 +354,62 @@ class StatusReport:
 
 
 @dataclass(frozen=True)
+class ListJobs:
+    """Ask for jobs, newest first.  Reply: `JobList`.
+
+    ``states``: in one of these, all if it is empty.  ``prefix``: of their ids.  ``before``: with a smaller ``number``
+    than this, 0 for all.  ``limit``: at most so many.
+    """
+
+    request: Request
+    states: list[Name] = field(default_factory=list)
+    prefix: Name = ""
+    before: Count = 0
+    limit: Count = 200
+
+
+@dataclass(frozen=True)
+class JobList:
+    request: Request
+    jobs: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """Make a job that failed or was cancelled once more, as a new run.  Reply: `Requeued`."""
+
+    request: Request
+    job: JobId
+
+
+@dataclass(frozen=True)
+class Requeued:
+    """``run``: the id of the new run."""
+
+    request: Request
+    job: JobId
+    run: JobId
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Let ``key`` (a public key, Z85) in for good, in place of the key for one use that this connection has.  Reply:
+    `Paired`.  ``machine``: its name, for people."""
+
+    request: Request
+    key: Name
+    machine: Name
+
+
+@dataclass(frozen=True)
+class Paired:
+    """``user``: whose key it is now."""
+
+    request: Request
+    user: Name
+
+
+@dataclass(frozen=True)
 class Failure:
     """The request failed: a stable error code of `errors.py`, one sentence, and the field at fault if there is one."""
 
@@ -366,11 +433,12 @@ class Event:
     fields: dict[str, Any]
 
 
-EVENT_KINDS = ("QUEUED", "STARTED", "PROGRESS", "PREVIEW", "RETRY", "DONE", "FAILED", "CANCELLED")
+EVENT_KINDS = ("QUEUED", "WAITING", "STARTED", "PROGRESS", "PREVIEW", "RETRY", "DONE", "FAILED", "CANCELLED")
 FINAL_EVENT_KINDS = ("DONE", "FAILED", "CANCELLED")
 
 EVENT_FIELDS: dict[str, dict[str, Any]] = {
     "QUEUED": {"position": Count},
+    "WAITING": {"message": Text},
     "STARTED": {"worker": Name, "device": Name, "attempt": Count},
     "PROGRESS": {"stage": Name, "step": Amount, "of": Amount, "elapsed_s": Seconds},
     "PREVIEW": {"step": Amount, "artefact": Artefact},
@@ -389,7 +457,9 @@ MESSAGES: dict[str, type] = {
     "SUBMIT": Submit, "ACCEPTED": Accepted, "NEED": Need,
     "ATTACH": Attach, "ATTACHED": Attached, "EVENT": Event,
     "FETCH": Fetch, "CHUNK": Chunk, "CANCEL": Cancel, "CANCELLING": Cancelling, "ACK": Ack, "ACKED": Acked,
-    "PING": Ping, "PONG": Pong, "STATUS": Status, "STATUS_REPORT": StatusReport, "FAILURE": Failure,
+    "PING": Ping, "PONG": Pong, "STATUS": Status, "STATUS_REPORT": StatusReport,
+    "LIST_JOBS": ListJobs, "JOB_LIST": JobList, "REQUEUE": Requeue, "REQUEUED": Requeued,
+    "PAIR": Pair, "PAIRED": Paired, "FAILURE": Failure,
 }  # fmt: skip
 """Wire name ⇄ class."""
 

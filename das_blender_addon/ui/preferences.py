@@ -58,7 +58,9 @@ class DAS_AP_preferences(bpy.types.AddonPreferences):
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False
-        layout.prop(self, "server")
+        row = layout.row(align=True)
+        row.prop(self, "server")
+        row.operator("das.pair", text="", icon="LOCKED")
         draw_server_line(layout, context)
         layout.prop(self, "timeout_s")
         layout.prop(self, "cache_folder")

@@ -5,7 +5,9 @@ every handler ends within milliseconds.
 
 from __future__ import annotations
 
+import collections
 import logging
+import time
 from typing import Any
 
 import zmq
@@ -14,9 +16,15 @@ from das_blender_addon.errors import DasError, JobRejected, ProtocolError
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode, request_of
 from das_blender_addon.protocol.kinds import Name, fitting
+from das_server.door.beside import Beside
+from das_server.door.callers import Callers, Peer
+from das_server.door.connections import Connections
+from das_server.door.gate import Gate
 from das_server.door.requests import Models, Requests
+from das_server.limits import MAX_FLYING, MAX_SENT_BYTES
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
+from das_server.store.keys import KeyRing
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.speed import SpeedRecord
@@ -26,9 +34,14 @@ _log = logging.getLogger(__name__)
 REQUESTS_PER_TURN = 64
 """Requests answered before the workers are looked at again."""
 
+LOOK_EVERY_S = 0.2
+
 
 class Endpoint:
-    """Answers requests.  ``models``: what can be asked for now, by name.  ``speed``: how fast it was made so far."""
+    """Answers requests.  ``models``: what can be asked for now, by name.  ``speed``: how fast it was made so far.
+    ``connections``: those of ``socket``.  ``beside``: what waits for the disk is done there.  ``gate``: where
+    nobody is let in without one of ``keys``.  ``has_told_all``: no event waits for a client to read those before it.
+    """
 
     def __init__(
         self,
@@ -42,8 +55,21 @@ class Endpoint:
         default_model: str,
         max_blob_bytes: int,
         speed: SpeedRecord | None = None,
+        connections: Connections | None = None,
+        beside: Beside | None = None,
+        gate: Gate | None = None,
+        keys: KeyRing | None = None,
+        callers: Callers | None = None,
+        max_sent_bytes: int = MAX_SENT_BYTES,
     ):
+        self.has_told_all = True
         self._socket = socket
+        self._connections = connections
+        self._look_at_s = 0.0
+        self._beside = beside or Beside()
+        self._gate = gate
+        self._callers = callers or Callers()
+        self._flying: collections.Counter[bytes] = collections.Counter()
         self._store = store
         self._followers: dict[tuple[bytes, str], int] = {}
         self._requests = Requests(
@@ -56,6 +82,8 @@ class Endpoint:
             default_model=default_model,
             max_blob_bytes=max_blob_bytes,
             speed=speed,
+            keys=keys,
+            max_sent_bytes=max_sent_bytes,
         )
 
     def receive(self) -> None:
@@ -65,10 +93,23 @@ class Endpoint:
                 peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._answer(peer.bytes, [frame.buffer for frame in frames])
+            if self._connections is not None:
+                self._connections.heard(frames)
+            self._answer(peer.bytes, frames)
+
+    def deliver(self) -> None:
+        """Send the replies that the disk has let go."""
+        self._beside.deliver()
+
+    def look_at_connections(self) -> None:
+        """See to connections that hold more than their share, every `LOOK_EVERY_S`."""
+        if self._connections is not None and time.monotonic() >= self._look_at_s:
+            self._look_at_s = time.monotonic() + LOOK_EVERY_S
+            self._connections.look()
 
     def tell_followers(self) -> None:
         """Send every event that an attached client has not had; one that cannot be sent now comes next time."""
+        self.has_told_all = True
         for (peer, job), after in list(self._followers.items()):
             try:
                 self._tell(peer, job, after)
@@ -85,6 +126,7 @@ class Endpoint:
     def _tell(self, peer: bytes, job: str, after: int) -> None:
         for event in self._store.events(job, after=after):
             if not self._send(peer, event):
+                self.has_told_all = (peer, job) not in self._followers and self.has_told_all
                 break
             if (peer, job) in self._followers:
                 self._followers[peer, job] = event.seq
@@ -93,24 +135,52 @@ class Endpoint:
 
     # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _answer(self, peer: bytes, frames: list[memoryview]) -> None:
-        """Answer one request; whatever it does, nobody else notices."""
+    def _answer(self, peer: bytes, received: list[zmq.Frame]) -> None:
+        """Answer one request; whatever it does, nobody else notices, nor waits for a disk."""
+        frames = [frame.buffer for frame in received]
         try:
+            key = self._gate.key_of(received[0]) if self._gate is not None else None
             message, blob = decode(frames)
-            reply, content = self._requests.answer(peer, message, blob)
-            self._send(peer, reply, content)
-        except DasError as error:  # among them a reply that cannot be written
-            if not isinstance(error, ProtocolError | JobRejected):
-                _log.warning("a request failed: %s", error.message)
-            self._refuse(peer, frames, error)
-        except Exception as error:  # a defect of ours must not end the server for everybody
-            _log.exception("a request failed unexpectedly")
-            inside = DasError(f"The server failed inside with {type(error).__name__}; its log has the details.")
-            self._refuse(peer, frames, inside)
+            if key is not None and (key.is_for_one_use or isinstance(message, messages.Pair)):
+                self._send(peer, *self._requests.answer_one_use(key, message))
+                return
+            caller = self._callers.of_key(key) if key is not None else self._callers.of_peer(peer)
+            who = Peer(peer, caller)
+            if self._requests.waits_for_the_disk(message):
+                self._answer_beside(who, message, blob)
+            else:
+                self._send(peer, *self._requests.answer(who, message, blob))
+        except Exception as error:  # among them a reply that cannot be written
+            self._refuse(peer, request_of(frames), error)
 
-    def _refuse(self, peer: bytes, frames: list[memoryview], error: DasError) -> None:
+    def _answer_beside(self, who: Peer, message: Any, blob: memoryview | None) -> None:
+        peer = who.routing_id
+        if self._flying[peer] >= MAX_FLYING:
+            raise JobRejected(f"More than {MAX_FLYING} pieces are in flight; wait for answers before sending more.")
+
+        def then(reply: Any, error: Exception | None) -> None:
+            self._flying[peer] -= 1
+            if not self._flying[peer]:
+                del self._flying[peer]
+            try:
+                if error is not None:
+                    raise error
+                self._requests.note_reply(who, message, reply)
+                self._send(peer, *reply)
+            except Exception as problem:
+                self._refuse(peer, message.request, problem)
+
+        self._beside.do(self._requests.work(who, message, blob), then)
+        self._flying[peer] += 1
+
+    def _refuse(self, peer: bytes, request: int, error: Exception) -> None:
+        if not isinstance(error, DasError):  # a defect of ours must not end the server for everybody
+            _log.error("a request failed unexpectedly", exc_info=error)
+            error = DasError(f"The server failed inside with {type(error).__name__}; its log has the details.")
+        elif not isinstance(error, ProtocolError | JobRejected):
+            _log.warning("a request failed: %s", error.message)
         try:
-            self._send(peer, _failure(request_of(frames), error))
+            self._send(peer, _failure(request, error))
         except Exception:  # its client asks again, or goes away
             _log.exception("a request could not be refused: %s", error.message)
 

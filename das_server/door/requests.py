@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from das_blender_addon.errors import JobRejected, MessageTooLarge, ProtocolError, StorageError, VersionMismatch
+from das_blender_addon.errors import (
+    AuthenticationFailed,
+    JobRejected,
+    MessageTooLarge,
+    ProtocolError,
+    StorageError,
+    VersionMismatch,
+)
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.frames import CODECS
 from das_blender_addon.protocol.messages import (
@@ -21,9 +29,13 @@ from das_blender_addon.protocol.messages import (
     ModelCapability,
 )
 from das_server import __version__
-from das_server.store.blobs import BlobStore
+from das_server.door.callers import Caller, Peer
+from das_server.limits import MAX_SENT_BYTES
+from das_server.store.blobs import BlobStore, no_blob
 from das_server.store.job import Job, JobState
 from das_server.store.jobs import JobStore
+from das_server.store.keys import AllowedKey, KeyRing
+from das_server.store.reading import no_job
 from das_server.tasks.base import task_module
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
@@ -32,6 +44,10 @@ from das_server.workers.speed import SpeedRecord
 _log = logging.getLogger(__name__)
 
 STATUS_JOBS = 50
+Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+MOST_LISTED = 500
+MOST_SAID = 400
+"""Characters of a job's last message in lists."""
 
 Models = Callable[[], dict[str, ModelCapability]]
 Reply = tuple[Any, bytes | None]
@@ -54,7 +70,11 @@ class Requests:
         default_model: str,
         max_blob_bytes: int,
         speed: SpeedRecord | None = None,
+        keys: KeyRing | None = None,
+        max_sent_bytes: int = MAX_SENT_BYTES,
     ):
+        self._keys = keys
+        self._max_sent_bytes = max_sent_bytes
         self._store = store
         self._blobs = blobs
         self._workers = workers
@@ -76,16 +96,55 @@ class Requests:
             messages.Ack: self._ack,
             messages.Ping: lambda peer, message, blob: (messages.Pong(message.request), None),
             messages.Status: self._status,
+            messages.ListJobs: self._list_jobs,
+            messages.Requeue: self._requeue,
         }
 
-    def answer(self, peer: bytes, message: Any, blob: memoryview | None) -> Reply:
-        """The reply to one request of ``peer``, whose routing id that is.  Raises what the request fails of."""
+    @staticmethod
+    def waits_for_the_disk(message: Any) -> bool:
+        """Whether what `work` gives may be called from another thread, and should: it is about blobs only."""
+        return isinstance(message, messages.Put | messages.Fetch)
+
+    def work(self, peer: Peer, message: Any, blob: memoryview | None) -> Callable[[], Reply]:
+        """What gives the reply to one request of ``peer``.  Raises what the request fails of, now or then."""
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not a request.", field="type")
-        return handler(peer, message, blob)
+        if isinstance(message, messages.Put | messages.Fetch):  # the job list is asked here, the disk there
+            owner = peer.caller.owner
+            is_known = peer.caller.is_admin or self._store.owns_blob(owner, message.sha)
+            if isinstance(message, messages.Put) and not is_known:
+                self._check_share(owner, message.size_bytes)
+            return lambda: handler(owner, is_known, message, blob)
+        return lambda: handler(peer, message, blob)
 
-    def _hello(self, peer: bytes, message: messages.Hello, blob: None):
+    def answer(self, peer: Peer, message: Any, blob: memoryview | None) -> Reply:
+        """The reply to one request of ``peer``.  Raises what the request fails of."""
+        return self.work(peer, message, blob)()
+
+    def note_reply(self, peer: Peer, message: Any, reply: Reply) -> None:
+        """What waited for the disk is done."""
+        if isinstance(message, messages.Put) and reply[0].received_bytes == message.size_bytes:
+            if not self._store.owns_blob(peer.caller.owner, message.sha):
+                self._store.own_blob(message.sha, peer.caller.owner, message.size_bytes)
+
+    def answer_one_use(self, key: AllowedKey, message: Any) -> Reply:
+        """The reply to a request with a key for one use, which is only exchanged for one that stays, or that is."""
+        if isinstance(message, messages.Hello):
+            return self._hello(None, message, None)
+        if not isinstance(message, messages.Pair):
+            raise AuthenticationFailed(
+                "A key for one use only pairs; paste the line of das-server keys pair into the preferences (Pair…), or "
+                "give it to das pair.",
+                field="server",
+            )
+        if not Z85_KEY.fullmatch(message.key):
+            raise ProtocolError("PAIR.key is no public key of 40 characters in Z85.", field="key")
+        paired = self._keys.exchange(key.public, message.key, message.machine[:100])
+        _log.info("a machine of %s is let in from now on", paired.user)
+        return messages.Paired(message.request, paired.user), None
+
+    def _hello(self, peer: Peer, message: messages.Hello, blob: None):
         common = [version for version in PROTOCOL_VERSIONS if version in message.versions]
         if not common:
             raise VersionMismatch(
@@ -107,24 +166,31 @@ class Requests:
         server = f"das-server {__version__}"
         return messages.Welcome(message.request, common[0], self._server_id, server, capabilities), None
 
-    def _put(self, peer: bytes, message: messages.Put, blob: memoryview):
-        received = self._blobs.put(message.sha, message.size_bytes, message.offset, blob)
+    def _put(self, owner: str, is_known: bool, message: messages.Put, blob: memoryview):
+        about = {"sender": owner, "is_known": is_known}
+        received = self._blobs.put(message.sha, message.size_bytes, message.offset, blob, **about)
         return messages.Have(message.request, message.sha, received), None
 
-    def _submit(self, peer: bytes, message: messages.Submit, blob: None):
+    def _submit(self, peer: Peer, message: messages.Submit, blob: None):
         _check_lease(message.lease_s)
         spec, inputs = message.spec, message.inputs
-        known = self._store.run_of(message.job, message.requester)
+        known = self._store.run_of(message.job, message.requester, peer.caller.owner)
         anew = known is not None and self._is_to_run_once_more(known, message)
         if known is None or anew:
             task = task_module(spec.task)
             task.check(spec, inputs, self._model(spec.model))
             self._dispatcher.check_weights(spec.model, spec.model_revision)
-            missing = self._missing_blobs(inputs)
+            missing = self._missing_blobs(inputs, peer.caller)
             if missing:
                 return messages.Need(message.request, message.job, missing), None
         job, duplicate = self._store.submit(
-            message.job, spec, inputs, requester=message.requester, lease_s=message.lease_s, anew=anew
+            message.job,
+            spec,
+            inputs,
+            requester=message.requester,
+            lease_s=message.lease_s,
+            anew=anew,
+            owner=peer.caller.owner,
         )
         self._dispatcher.heard_of(job.job, message.requester, message.lease_s)
         if not duplicate:
@@ -145,48 +211,74 @@ class Requests:
     def _are_results_gone(self, job: Job) -> bool:
         done = self._store.last_event(job.job, "DONE")
         frames = [one for one in done.fields["artefacts"] if one["role"] == "frame"] if done else []
-        return any(self._blobs.size_bytes(one["sha"]) != one["size_bytes"] for one in frames) or not frames
+        return not frames or not all(self._blobs.is_whole(one["sha"], one["size_bytes"]) for one in frames)
 
-    def _attach(self, peer: bytes, message: messages.Attach, blob: None):
+    def _attach(self, peer: Peer, message: messages.Attach, blob: None):
         _check_lease(message.lease_s)
-        job = self._store.get(message.job)
+        job = self._get(peer, message.job)
         if message.requester:
             self._store.join(job.job, message.requester, message.lease_s)
             self._dispatcher.heard_of(job.job, message.requester, message.lease_s)
         last_seq = self._store.last_seq(job.job)
         if message.after < last_seq or not job.state.is_final:
-            self._follow(peer, job.job, message.after)
+            self._follow(peer.routing_id, job.job, message.after)
         return messages.Attached(message.request, job.job, last_seq), None
 
-    def _fetch(self, peer: bytes, message: messages.Fetch, blob: None):
+    def _fetch(self, owner: str, is_known: bool, message: messages.Fetch, blob: None):
         if message.length > CHUNK_BYTES:
             raise MessageTooLarge(
                 f"A piece of {message.length} bytes is over the limit of {CHUNK_BYTES}.", field="length"
             )
+        if not is_known:
+            raise no_blob(message.sha)
         piece = self._blobs.read(message.sha, message.offset, message.length)
         size = self._blobs.size_bytes(message.sha)
         if size is None:
             raise StorageError(f"The server has just forgotten the blob {message.sha[:12]}….", field="sha")
         return messages.Chunk(message.request, message.sha, message.offset, size), piece
 
-    def _cancel(self, peer: bytes, message: messages.Cancel, blob: None):
-        run = self._store.latest_run(message.job, message.requester)
-        job = self._dispatcher.cancel(run, message.requester)
+    def _cancel(self, peer: Peer, message: messages.Cancel, blob: None):
+        owner = peer.caller.sees
+        run = message.job if message.everybody else self._store.latest_run(message.job, message.requester, owner)
+        self._get(peer, run)
+        job = self._dispatcher.cancel(run, message.requester, everybody=message.everybody)
         others = 0 if job.state.is_final else self._store.num_wanting(job.job)
         _log.info("job %s: a requester cancels it while %s; others want it: %s", job.job, job.state.value, others)
         return messages.Cancelling(message.request, message.job, job.state.value, others), None
 
-    def _ack(self, peer: bytes, message: messages.Ack, blob: None):
+    def _ack(self, peer: Peer, message: messages.Ack, blob: None):
+        self._get(peer, message.job)
         self._dispatcher.done_with(message.job, message.requester)
         for sha in self._store.acknowledge(message.job, message.requester):
             self._blobs.delete(sha, unless_newer_than=self._store.oldest_running_s())
         return messages.Acked(message.request, message.job), None
 
-    def _status(self, peer: bytes, message: messages.Status, blob: None):
-        jobs = [self._describe(job) for job in self._store.in_states(limit=STATUS_JOBS)]
-        workers = [asdict(one) for one in self._workers.status()]
+    def _status(self, peer: Peer, message: messages.Status, blob: None):
+        jobs = [self._describe(job) for job in self._store.listed(limit=STATUS_JOBS, owner=peer.caller.sees)]
+        workers = [asdict(one) for one in self._dispatcher.worker_status()]
+        for one in workers:
+            found = self._store.find(one["job"]) if one["job"] else None
+            if found is not None and not peer.caller.may(found.owner):
+                one["job"] = ""
         uptime_s = time.monotonic() - self._started_s
         return messages.StatusReport(message.request, self._server_id, uptime_s, jobs, workers), None
+
+    def _list_jobs(self, peer: Peer, message: messages.ListJobs, blob: None):
+        limit = min(message.limit, MOST_LISTED)
+        jobs = self._store.listed(message.states, message.prefix, message.before, limit, peer.caller.sees)
+        return messages.JobList(message.request, [self._describe(job) for job in jobs]), None
+
+    def _requeue(self, peer: Peer, message: messages.Requeue, blob: None):
+        gone = [one.role for one in self._get(peer, message.job).inputs if self._blobs.size_bytes(one.sha) is None]
+        if gone:
+            raise JobRejected(
+                f"The inputs of the job {message.job} are no longer on the server ({', '.join(gone)}); ask for it "
+                "again where it was asked for.",
+                field="job",
+            )
+        run = self._store.run_again(message.job)
+        _log.info("job %s: it is %s once more, on request", run.job, message.job)
+        return messages.Requeued(message.request, message.job, run.job), None
 
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -203,10 +295,26 @@ class Requests:
             )
         return models[name]
 
-    def _missing_blobs(self, inputs: list[messages.JobInput]) -> list[str]:
+    def _check_share(self, owner: str, size_bytes: int) -> None:
+        sent = self._store.sent_bytes(owner)
+        if sent + size_bytes > self._max_sent_bytes:
+            raise StorageError(
+                f"The server keeps {sent} bytes that you have sent; {size_bytes} more are over your share of "
+                f"{self._max_sent_bytes}: acknowledge jobs, or wait until old ones are forgotten."
+            )
+
+    def _get(self, peer: Peer, job: str) -> Job:
+        """The job, as far as it is the peer's; another's is as unknown as one that is not there."""
+        found = self._store.find(job)
+        if found is None or not peer.caller.may(found.owner):
+            raise no_job(job)
+        return found
+
+    def _missing_blobs(self, inputs: list[messages.JobInput], caller: Caller) -> list[str]:
         missing = []
         for one in inputs:
-            size = self._blobs.size_bytes(one.sha)
+            is_known = caller.is_admin or self._store.owns_blob(caller.owner, one.sha)
+            size = self._blobs.use(one.sha) if is_known else None
             if size is None:
                 missing.append(one.sha)
             elif size != one.size_bytes:
@@ -220,6 +328,7 @@ class Requests:
         last = self._store.last_event(job.job)
         about = {
             "job": job.job,
+            "number": job.number,
             "state": job.state.value,
             "task": job.spec.task,
             "model": job.spec.model,
@@ -230,10 +339,10 @@ class Requests:
         about |= {"requesters": self._store.num_wanting(job.job)}
         if progress:
             about |= {name: progress.fields.get(name) for name in ("stage", "step", "of", "elapsed_s")}
-        if last and last.kind in ("FAILED", "RETRY"):
-            about |= {name: last.fields.get(name, "") for name in ("code", "message")}
+        if last and last.kind in ("FAILED", "RETRY", "WAITING"):
+            about |= {name: str(last.fields.get(name, ""))[:MOST_SAID] for name in ("code", "message")}
         if job.problem:
-            about |= {"problem": job.problem}
+            about |= {"problem": job.problem[:MOST_SAID]}
         return about
 
 

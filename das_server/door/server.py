@@ -6,22 +6,29 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import zmq
 
-from das_blender_addon.errors import ModelError, SettingsError, StorageError
+from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability
-from das_server.config import ServerConfig
+from das_server.config import ServerConfig, needs_keys
+from das_server.door.beside import Beside
+from das_server.door.callers import Callers
+from das_server.door.collect import Collector
+from das_server.door.connections import Connections, open_door
 from das_server.door.endpoint import Endpoint
+from das_server.door.gate import Gate
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
 from das_server.models.revision import Revisions
 from das_server.store.blobs import BlobStore
+from das_server.store.endings import Life
 from das_server.store.jobs import JobStore
+from das_server.store.keys import KeyRing
 from das_server.store.state_lock import lock_state
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
@@ -32,14 +39,11 @@ _log = logging.getLogger(__name__)
 TICK_MS = 100
 """Longest sleep, and so the longest time before a dead worker is noticed."""
 
+UNTOLD_MS = 5
+"""The same while events wait for a client to read those before them."""
+
 TELL_AGAIN_S = 60.0
 """Pause before the same failure of a step of the loop is logged again."""
-
-CLEAN_END = "ended_cleanly"
-"""File in the state folder that says that the last server was asked to end."""
-
-COLLECT_EVERY_S = 600.0
-MAX_MESSAGE_BYTES = 8 << 20
 
 
 def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: threading.Event | None = None) -> None:
@@ -64,21 +68,11 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
 
         # 3. Sockets and workers.
         context = zmq.Context()
-        socket = _bind(context, config.bind)
-        workers = LocalWorkers(
-            context,
-            config.state,
-            devices=config.devices,
-            model=config.model,
-            threads=config.threads,
-            profile=config.profile,
-            attention_backend=config.attention_backend,
-            compile_blocks=config.compile,
-            float8=config.float8,
-            cancel_grace_s=config.cancel_grace_s,
-            heartbeat_timeout_s=config.heartbeat_timeout_s,
-            stall_timeout_s=config.stall_timeout_s,
-        )
+        keys = KeyRing(config.state)
+        gate = Gate(context, keys) if needs_keys(config) else None
+        door = open_door(context, config.bind, gate)
+        connections, beside = Connections(door), Beside()
+        workers = _workers(context, config)
         speed = SpeedRecord(config.state)
         revisions = Revisions(config.state)
         for model in known_models().values():
@@ -88,7 +82,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             store, blobs, workers, max_attempts=config.max_attempts, speed=speed, check_weights=revisions.check
         )
         endpoint = Endpoint(
-            socket,
+            door,
             store,
             blobs,
             workers,
@@ -97,21 +91,52 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             default_model=config.model,
             max_blob_bytes=config.max_blob_bytes,
             speed=speed,
+            connections=connections,
+            beside=beside,
+            gate=gate,
+            keys=keys,
+            callers=Callers(config.admins),
         )
+        life = Life(config.state)
         try:
-            dispatcher.recover(clean=_was_ended_cleanly(config.state))
+            dispatcher.recover(life.last)
             workers.start()
             _stop_on_signals(stop)
-            on_ready(socket.getsockopt_string(zmq.LAST_ENDPOINT))
-            _loop(endpoint, dispatcher, store, blobs, [socket, workers.socket], stop, keep_s=config.keep_s)
-            _end_cleanly(config.state)
+            on_ready(door.getsockopt_string(zmq.LAST_ENDPOINT))
+            collector = Collector(store, blobs, beside, keep_s=config.keep_s)
+            _loop(endpoint, dispatcher, collector, gate, [door, workers.socket, beside.bell], stop)
+            life.note_end()
+        except BaseException as error:
+            life.note_end(error)
+            raise
         finally:
             # 4. Running jobs stay RUNNING on disk and go on with the next start.
             _log.info("the server stops")
             workers.stop()
-            socket.close(linger=0)
+            connections.close()
+            door.close(linger=0)
+            if gate is not None:
+                gate.socket.close()
+            beside.close()
             context.term()
             store.close()
+
+
+def _workers(context: zmq.Context, config: ServerConfig) -> LocalWorkers:
+    return LocalWorkers(
+        context,
+        config.state,
+        devices=config.devices,
+        model=config.model,
+        threads=config.threads,
+        profile=config.profile,
+        attention_backend=config.attention_backend,
+        compile_blocks=config.compile,
+        float8=config.float8,
+        cancel_grace_s=config.cancel_grace_s,
+        heartbeat_timeout_s=config.heartbeat_timeout_s,
+        stall_timeout_s=config.stall_timeout_s,
+    )
 
 
 def known_models(revisions: Revisions | None = None) -> dict[str, ModelCapability]:
@@ -125,44 +150,20 @@ def known_models(revisions: Revisions | None = None) -> dict[str, ModelCapabilit
 def _loop(
     endpoint: Endpoint,
     dispatcher: Dispatcher,
-    store: JobStore,
-    blobs: BlobStore,
-    sockets: list[zmq.Socket],
+    collector: Collector,
+    gate: Gate | None,
+    sockets: list[zmq.Socket | socket.socket],
     stop: threading.Event,
-    *,
-    keep_s: float,
 ) -> None:
     poller = zmq.Poller()
-    for socket in sockets:
-        poller.register(socket, zmq.POLLIN)
-    collect_at_s = time.monotonic()
-    steps = [Guarded(step) for step in (endpoint.receive, dispatcher.tick, endpoint.tell_followers)]
-    collect = Guarded(lambda: _collect(store, blobs, keep_s))
+    for one in [*sockets, gate.socket] if gate else sockets:
+        poller.register(one, zmq.POLLIN)
+    turn = (endpoint.receive, endpoint.deliver, endpoint.look_at_connections, dispatcher.tick, endpoint.tell_followers)
+    steps = [Guarded(step) for step in (*turn, collector.step, *([gate.answer] if gate else []))]
     while not stop.is_set():
-        poller.poll(TICK_MS)
+        poller.poll(TICK_MS if endpoint.has_told_all else UNTOLD_MS)
         for step in steps:
             step()
-        if time.monotonic() >= collect_at_s:
-            collect_at_s = time.monotonic() + COLLECT_EVERY_S
-            collect()
-
-
-def _was_ended_cleanly(state: Path) -> bool:
-    """Whether the last server on this state was asked to end; from now on it is as if this one had died."""
-    try:
-        (state / CLEAN_END).unlink()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        _log.warning("%s cannot be removed: %s", state / CLEAN_END, error.strerror)
-    return True
-
-
-def _end_cleanly(state: Path) -> None:
-    try:
-        (state / CLEAN_END).touch()
-    except OSError as error:  # its running jobs count as lost once
-        _log.warning("%s cannot be written: %s", state / CLEAN_END, error.strerror)
 
 
 class Guarded:
@@ -183,45 +184,6 @@ class Guarded:
             if failure != self._told or time.monotonic() >= self._tell_again_s:
                 _log.exception("a step of the server failed; it goes on")
                 self._told, self._tell_again_s = failure, time.monotonic() + TELL_AGAIN_S
-
-
-def _collect(store: JobStore, blobs: BlobStore, keep_s: float) -> None:
-    """Forget what nobody needs any more; a disk that refuses is no reason to stop."""
-    try:
-        jobs = store.forget_old(keep_s=keep_s)
-        gone = blobs.collect(store.referenced_blobs(), older_than_s=keep_s)
-    except (StorageError, OSError) as error:
-        _log.error("old jobs are not cleared away: %s", error)
-        return
-    if jobs or gone:
-        _log.info("forgot %s old jobs and %s blobs", len(jobs), len(gone))
-
-
-def _bind(context: zmq.Context, address: str) -> zmq.Socket:
-    socket = context.socket(zmq.ROUTER)
-    for option, value in {
-        zmq.LINGER: 0,
-        zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,  # a larger message disconnects its sender
-        zmq.HANDSHAKE_IVL: 3000,
-        zmq.ROUTER_MANDATORY: 1,  # without it, replies to a full queue vanish silently
-        zmq.SNDHWM: 256,
-        zmq.HEARTBEAT_IVL: 5000,
-        zmq.HEARTBEAT_TIMEOUT: 15000,
-        zmq.HEARTBEAT_TTL: 15000,
-        zmq.TCP_KEEPALIVE: 1,
-        zmq.IPV6: int("[" in address),
-    }.items():
-        socket.setsockopt(option, value)
-    try:
-        socket.bind(address.replace("//localhost:", "//127.0.0.1:"))
-    except zmq.ZMQError as error:
-        socket.close(linger=0)
-        if error.errno == zmq.EADDRINUSE:
-            message = f"Another program already listens on {address}; stop it or choose another port with --bind."
-        else:
-            message = f"The server cannot listen on {address}: {error.strerror}."
-        raise SettingsError(message, field="bind") from error
-    return socket
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

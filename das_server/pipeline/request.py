@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
 
-from das_blender_addon.errors import JobRejected
+from das_blender_addon.errors import JobCancelled, JobRejected
 
 from ..models.transformer import DasTransformer3DModel
 from .latents import vae_stride
@@ -129,6 +129,12 @@ def step_caller(
         return latents
 
     return call_simply
+
+
+def raise_if_stopped(stop: Callable[[], bool]) -> None:
+    """`JobCancelled` where ``stop`` says so."""
+    if stop():
+        raise JobCancelled("The job was cancelled.")
 
 
 def _takes_four(callback: Callable[..., Any]) -> bool:

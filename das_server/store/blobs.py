@@ -2,9 +2,12 @@
 """Blobs on disk by their SHA-256: resumable uploads in, pieces out, nothing half written under its final name.
 
     blobs/ab/abcd…      complete, checked, flushed to disk before it is said to exist
-    incoming/abcd….part an upload under way
+    incoming/abcd….part an upload under way, of one sender
+    checkpoints/…       where jobs that are lost go on, written by workers
+    damaged/abcd…       a blob whose content no longer has its SHA-256
 
 The endpoint and its workers use the same folder: a worker stores results with `add`, the endpoint hands them out.
+One thread uploads, reads and collects; another may look, use and delete meanwhile.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from das_blender_addon.errors import MessageTooLarge, ProtocolError, StorageError
+from das_server.limits import MAX_UPLOADS
 
 _log = logging.getLogger(__name__)
 
@@ -34,9 +39,12 @@ class BlobStore:
     def __init__(self, folder: Path, *, max_blob_bytes: int = 512 << 20, min_free_bytes: int = 0):
         self._blobs = folder / "blobs"
         self._incoming = folder / "incoming"
+        self._damaged = folder / "damaged"
+        self._checkpoints = folder / "checkpoints"
         self._max_blob_bytes = max_blob_bytes
         self._min_free_bytes = min_free_bytes
         self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}
+        self._deleting = threading.Lock()
         with storage_errors(f"the folder {folder}"):
             self._blobs.mkdir(parents=True, exist_ok=True)
             self._incoming.mkdir(parents=True, exist_ok=True)
@@ -51,17 +59,29 @@ class BlobStore:
         """Size of a complete blob, None if it is not there; raises `StorageError` if the disk does not say."""
         return _size_bytes(self.path(sha))
 
-    def received_bytes(self, sha: str) -> int:
-        """How many bytes from the start are on disk, of a complete blob or of an upload."""
-        size = self.size_bytes(sha)
-        return size if size is not None else _size_bytes(self._part(sha)) or 0
+    def received_bytes(self, sha: str, sender: str = "", *, is_known: bool = True) -> int:
+        """How many bytes from the start are on disk, of a complete blob (where ``is_known`` to the sender) or of an
+        upload."""
+        size = self.size_bytes(sha) if is_known else None
+        return size if size is not None else _size_bytes(self._part(sha, sender)) or 0
 
-    def put(self, sha: str, size_bytes: int, offset: int, piece: bytes | memoryview) -> int:
+    def put(
+        self,
+        sha: str,
+        size_bytes: int,
+        offset: int,
+        piece: bytes | memoryview,
+        *,
+        sender: str = "",
+        is_known: bool = True,
+    ) -> int:
         """Take one piece of an upload and return how many bytes from the start are there now.
 
         A piece that starts after those is not written, one that overlaps them is written from there on.  The last piece
-        checks the SHA-256 and makes the blob visible.  Raises `MessageTooLarge`, `ProtocolError` (wrong size or
-        content: the upload is thrown away), `StorageError` (disk full).
+        checks the SHA-256 and makes the blob visible.  Uploads of different senders do not meet; where it is not
+        ``is_known``, a blob that is there is taken once more, so that nobody learns of it who does not have it.  Raises
+        `MessageTooLarge`, `ProtocolError` (wrong size or content: the upload is thrown away), `StorageError` (disk
+        full).
         """
         path = self.path(sha)
         if size_bytes > self._max_blob_bytes:
@@ -73,19 +93,22 @@ class BlobStore:
             raise ProtocolError(
                 f"A piece of {len(piece)} bytes at {offset} lies outside a blob of {size_bytes} bytes.", field="offset"
             )
-        if _touch(path):
+        if is_known and _touch(path):
             return self.received_bytes(sha)
-        received = self.received_bytes(sha)
+        part = self._part(sha, sender)
+        received = _size_bytes(part) or 0
         if received > size_bytes:
-            self._forget_upload(sha)
+            self._forget_upload(part)
             received = 0
         fresh = memoryview(piece)[received - offset :] if offset <= received else memoryview(b"")
         if len(fresh):
+            if not received:
+                self._make_room_for(part)
             self._check_space(size_bytes - received)
-            self._append(sha, received, fresh)
+            self._append(part, received, fresh)
             received += len(fresh)
         if received == size_bytes and (len(fresh) or size_bytes == 0 or not len(piece)):
-            self._finish(sha, size_bytes)
+            self._finish(sha, part, size_bytes)
         return received
 
     def add(self, content: bytes) -> tuple[str, int]:
@@ -120,12 +143,34 @@ class BlobStore:
                 file.seek(offset)
                 return file.read(length)
         except FileNotFoundError as error:
-            raise StorageError(
-                f"The server does not have the blob {sha[:12]}…; it was never uploaded or is already forgotten.",
-                field="sha",
-            ) from error
+            raise no_blob(sha) from error
         except OSError as error:
             raise StorageError(f"The server cannot read the blob {sha[:12]}…: {error.strerror}.") from error
+
+    def read_whole(self, sha: str) -> bytes:
+        """All of a complete blob, checked; raises `StorageError` if it is missing, or damaged, and then set aside."""
+        content = self.read(sha)
+        if hashlib.sha256(content).hexdigest() != sha:
+            self._set_aside(sha)
+            raise StorageError(
+                f"The stored blob {sha[:12]}… is damaged and was set aside in {self._damaged}; render again to send or "
+                "make it anew.",
+                field="sha",
+            )
+        return content
+
+    def is_whole(self, sha: str, size_bytes: int) -> bool:
+        """Whether the blob is there with this size and content; a damaged one is set aside."""
+        try:
+            return len(self.read_whole(sha)) == size_bytes
+        except StorageError:
+            return False
+
+    def _set_aside(self, sha: str) -> None:
+        with storage_errors(f"the folder {self._damaged}"):
+            self._damaged.mkdir(exist_ok=True)
+            os.replace(self.path(sha), self._damaged / sha)
+        _log.error("the blob %s is damaged and was set aside in %s", sha, self._damaged)
 
     def delete(self, sha: str, *, unless_newer_than: float = float("inf")) -> None:
         """Forget a blob if it is there.  One stored again after that Unix time stays: a running job may need it."""
@@ -138,20 +183,33 @@ class BlobStore:
         except OSError as error:
             raise StorageError(f"The server cannot delete the blob {sha[:12]}…: {error.strerror}.") from error
 
-    def collect(self, referenced: Collection[str], *, older_than_s: float, now: float | None = None) -> list[str]:
-        """Delete blobs that no job refers to, and uploads, both untouched for so long; returns the blobs' SHAs."""
-        now = time.time() if now is None else now
-        gone = []
-        for path in self._blobs.glob("??/*"):
-            if path.name not in referenced and _delete_old(path, now - older_than_s):
-                gone.append(path.name)
-        for path in self._incoming.glob("*.part"):
-            if _delete_old(path, now - older_than_s):
-                self._hashes.pop(path.name.removesuffix(".part"), None)
-        return gone
+    def use(self, sha: str) -> int | None:
+        """Size of a complete blob, which counts as used now and so is not collected; None if it is not there."""
+        with self._deleting:
+            return self.size_bytes(sha) if _touch(self.path(sha)) else None
 
-    def _part(self, sha: str) -> Path:
-        return self._incoming / f"{sha}.part"
+    def old(self, *, older_than_s: float, now: float | None = None) -> list[str]:
+        """SHAs of blobs that were used last so long ago; uploads and jobs' checkpoints that were are deleted."""
+        before_s = (time.time() if now is None else now) - older_than_s
+        for path in self._incoming.glob("*.part"):
+            if _delete_old(path, before_s):
+                self._hashes.pop(path.name, None)
+        for path in self._checkpoints.glob("*"):
+            _delete_old(path, before_s)
+        return [path.name for path in self._blobs.glob("??/*") if _is_old(path, before_s)]
+
+    def delete_old(self, shas: Iterable[str], *, older_than_s: float, now: float | None = None) -> int:
+        """Delete those of ``shas`` that nobody used meanwhile → how many."""
+        before_s = (time.time() if now is None else now) - older_than_s
+        count = 0
+        for sha in shas:
+            with self._deleting:
+                count += _delete_old(self.path(sha), before_s)
+        return count
+
+    def _part(self, sha: str, sender: str = "") -> Path:
+        name = f".{hashlib.sha256(sender.encode()).hexdigest()[:16]}" if sender else ""
+        return self._incoming / f"{sha}{name}.part"
 
     def _check_space(self, wanted_bytes: int) -> None:
         free = shutil.disk_usage(self._incoming).free
@@ -161,9 +219,15 @@ class BlobStore:
                 f"less than the {self._min_free_bytes >> 20} MiB it must keep."
             )
 
-    def _append(self, sha: str, received: int, piece: memoryview) -> None:
-        part = self._part(sha)
-        known, running = self._hashes.get(sha, (0, hashlib.sha256()))
+    def _make_room_for(self, part: Path) -> None:
+        """Let the oldest upload of a sender go that has begun too many."""
+        sender = part.name.split(".")[1]
+        open_ones = [one for one in self._incoming.glob("*.part") if one.name.split(".")[1] == sender and one != part]
+        if len(open_ones) >= MAX_UPLOADS:
+            self._forget_upload(min(open_ones, key=lambda one: one.stat().st_mtime))
+
+    def _append(self, part: Path, received: int, piece: memoryview) -> None:
+        known, running = self._hashes.get(part.name, (0, hashlib.sha256()))
         with storage_errors("an upload"):
             if known != received:
                 running = _hash_file(part)
@@ -173,20 +237,19 @@ class BlobStore:
                     file.flush()
                 except OSError:
                     os.truncate(part, received)
-                    self._hashes.pop(sha, None)
+                    self._hashes.pop(part.name, None)
                     raise
         running.update(piece)
-        self._hashes[sha] = (received + len(piece), running)
+        self._hashes[part.name] = (received + len(piece), running)
 
-    def _finish(self, sha: str, size_bytes: int) -> None:
-        part = self._part(sha)
+    def _finish(self, sha: str, part: Path, size_bytes: int) -> None:
         with storage_errors(f"the blob {sha[:12]}"):
             part.touch()
-            known, running = self._hashes.pop(sha, (-1, hashlib.sha256()))
+            known, running = self._hashes.pop(part.name, (-1, hashlib.sha256()))
             if known != size_bytes:
                 running = _hash_file(part)
             if running.hexdigest() != sha:
-                self._forget_upload(sha)
+                self._forget_upload(part)
                 raise ProtocolError(
                     f"The upload {sha[:12]}… is damaged: its content does not have that SHA-256; send it again.",
                     field="sha",
@@ -201,9 +264,16 @@ class BlobStore:
         _flush_folder(path.parent)
         _flush_folder(self._blobs)
 
-    def _forget_upload(self, sha: str) -> None:
-        self._hashes.pop(sha, None)
-        self._part(sha).unlink(missing_ok=True)
+    def _forget_upload(self, part: Path) -> None:
+        self._hashes.pop(part.name, None)
+        part.unlink(missing_ok=True)
+
+
+def no_blob(sha: str) -> StorageError:
+    """The server does not have the blob, or not for whoever asks."""
+    return StorageError(
+        f"The server does not have the blob {sha[:12]}…; it was never uploaded or is already forgotten.", field="sha"
+    )
 
 
 @contextmanager
@@ -245,6 +315,13 @@ def _touch(path: Path) -> bool:
     except OSError as error:
         raise StorageError(f"The server cannot use the blob {path.name[:12]}…: {error.strerror}.") from error
     return True
+
+
+def _is_old(path: Path, before_s: float) -> bool:
+    try:
+        return path.stat().st_mtime <= before_s
+    except OSError:  # deleted meanwhile, or not to be deleted now
+        return False
 
 
 def _delete_old(path: Path, before_s: float) -> bool:

@@ -49,7 +49,8 @@ class Job:
 
     ``losses``: how often its worker or its server died of it, perhaps, since it last got further than ever before;
     ``furthest``: how far that was, see `how_far`; ``suspect``: a server died while it ran.
-    ``problem``: why what is stored cannot be read; the job then has an empty request, and cannot run.
+    ``owner``: whose it is, "" for everybody's.  ``problem``: why what is stored cannot be read; the job then has an
+    empty request, and cannot run.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Job:
     furthest: int = -1
     suspect: bool = False
     problem: str = ""
+    owner: str = ""
 
 
 NO_SPEC = JobSpec("", "", "", "", 0, 0, 0.0, 0, 0, 0, 0)
@@ -100,6 +102,7 @@ def job_from_row(row: sqlite3.Row) -> Job:
         furthest=row["furthest"] if "furthest" in row.keys() else -1,  # not in the middle of an upgrade
         suspect=bool(row["suspect"]) if "suspect" in row.keys() else False,
         problem=problem,
+        owner=row["owner"] if "owner" in row.keys() else "",
     )
 
 

@@ -11,13 +11,15 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from das_blender_addon.errors import JobRejected, StorageError
 from das_blender_addon.protocol.messages import Artefact, Event, JobInput, JobSpec
+from das_server.limits import MAX_JOBS
 from das_server.store.job import (
     ALLOWED_STEPS,
     FINAL_STATES,
@@ -28,6 +30,7 @@ from das_server.store.job import (
     request_digest,
     to_json,
 )
+from das_server.store.lived import LivedClock
 from das_server.store.reading import StoredJobs
 from das_server.store.requesters import CANCELLED, HAS, LAPSED
 
@@ -37,7 +40,18 @@ JOB_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
 class JobStore(StoredJobs):
-    """The jobs of one state folder; every method raises `StorageError` when the disk refuses."""
+    """The jobs of one state folder; every method raises `StorageError` when the disk refuses.  ``max_jobs``: of one
+    owner that are not over."""
+
+    def __init__(self, folder: Path, *, max_jobs: int = MAX_JOBS):
+        super().__init__(folder)
+        self.max_jobs = max_jobs
+        self._sent_bytes: dict[str, int] = {}
+        self._lived = LivedClock(folder / "lived.json")
+
+    def close(self) -> None:
+        self._lived.save()
+        super().close()
 
     # ── Coming in ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -50,58 +64,106 @@ class JobStore(StoredJobs):
         requester: str = "",
         lease_s: float = 0.0,
         anew: bool = False,
+        owner: str = "",
     ) -> tuple[Job, bool]:
         """Store a new job with its QUEUED event, wanted by ``requester`` → (job, whether it was already there).
 
         The same id with the same request is a duplicate, which the requester joins; with another it is a `JobRejected`.
-        ``anew``: if it is there, it runs once more, under an id of the server's own.
+        ``anew``: if it is there, it runs once more, under an id of the server's own; so does one of another ``owner``.
         """
         if not JOB_ID_PATTERN.fullmatch(job):
             raise JobRejected(f"The job id {job[:80]!r} is not 32 lower-case hex digits.", field="job")
         digest = request_digest(spec, inputs)
         with self._transaction():
-            row = self._run_row(job, requester)
+            row = self._run_row(job, requester, owner)
             if row is not None and row["digest"] != digest:
                 raise JobRejected(f"The job {job} is already there with another request; use a new id.", field="job")
             if row is not None and not anew:
                 self._requesters.join(row["job"], requester, lease_s)
                 return job_from_row(row), True
-            run = job if row is None else uuid.uuid4().hex
-            self._insert(run, job, digest, spec, inputs)
+            self._check_number_of_jobs(owner)
+            run = job if self.find(job) is None else uuid.uuid4().hex
+            self._insert(run, job, digest, spec, inputs, owner)
             self._requesters.join(run, requester, lease_s)
         return self.get(run), False
 
-    def _insert(self, job: str, asked: str, digest: str, spec: JobSpec, inputs: list[JobInput]) -> None:
+    def _insert(self, job: str, asked: str, digest: str, spec: JobSpec, inputs: list[JobInput], owner: str) -> None:
+        stored = (to_json(asdict(spec)), to_json([asdict(one) for one in inputs]))
+        self._insert_row(job, asked, digest, *stored, inputs, owner)
+
+    def _insert_row(
+        self,
+        job: str,
+        asked: str,
+        digest: str,
+        spec_json: str,
+        inputs_json: str,
+        inputs: Iterable[JobInput],
+        owner: str,
+    ) -> None:
         now = time.time()
         number = self._db.execute(
-            "INSERT INTO jobs (job, asked, digest, spec, inputs, state, created_s, changed_s) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                job,
-                asked,
-                digest,
-                to_json(asdict(spec)),
-                to_json([asdict(one) for one in inputs]),
-                JobState.QUEUED.value,
-                now,
-                now,
-            ),
+            "INSERT INTO jobs (job, asked, digest, spec, inputs, state, created_s, changed_s, owner) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (job, asked, digest, spec_json, inputs_json, JobState.QUEUED.value, now, now, owner),
         ).lastrowid
         self._keep_blobs(job, {one.sha for one in inputs}, is_input=True)
         self._append_event(job, "QUEUED", {"position": self._count_before(number)})
+
+    def run_again(self, job: str) -> Job:
+        """Store a new run of a job that failed or was cancelled, with what that asks for as it is stored → the run.
+        Raises `JobRejected` where there is nothing to make once more."""
+        with self._transaction():
+            old = self.get(job)
+            row = self._db.execute("SELECT * FROM jobs WHERE number = ?", (old.number,)).fetchone()
+            newest = self._newest_run(row["asked"], old.owner)
+            if old.state not in (JobState.FAILED, JobState.CANCELLED) or newest["number"] != old.number:
+                what = old.state.value if newest["number"] == old.number else f"made once more as {newest['job']}"
+                raise JobRejected(
+                    f"The job {job} is {what}; only one that failed or was cancelled can be made once more.",
+                    field="job",
+                )
+            if old.problem:
+                raise JobRejected(f"{old.problem} It cannot be made once more.", field="job")
+            run = uuid.uuid4().hex
+            self._insert_row(run, row["asked"], row["digest"], row["spec"], row["inputs"], old.inputs, old.owner)
+            self._requesters.join(run, "", 0.0)
+        return self.get(run)
 
     def join(self, job: str, requester: str, lease_s: float) -> None:
         """The requester wants the job, too, unless it has cancelled it or has its results."""
         with self._transaction():
             self._requesters.join(job, requester, lease_s, unless=(CANCELLED, HAS))
 
+    def own_blob(self, sha: str, owner: str, size_bytes: int) -> None:
+        """``owner`` has sent the whole of a blob."""
+        with self._transaction(durable=False):
+            self._db.execute("INSERT OR IGNORE INTO blob_owners VALUES (?, ?, ?)", (sha, owner, size_bytes))
+        self._sent_bytes.pop(owner, None)
+
+    def sent_bytes(self, owner: str) -> int:
+        """All blobs that this owner has sent and that are kept."""
+        if owner not in self._sent_bytes:
+            with self._errors():
+                sql = "SELECT coalesce(sum(size_bytes), 0) FROM blob_owners WHERE owner = ?"
+                self._sent_bytes[owner] = self._db.execute(sql, (owner,)).fetchone()[0]
+        return self._sent_bytes[owner]
+
+    def disown_blobs(self, shas: Iterable[str]) -> None:
+        """These blobs are deleted."""
+        self._sent_bytes.clear()
+        with self._transaction(durable=False):
+            self._db.executemany("DELETE FROM blob_owners WHERE sha = ?", [(sha,) for sha in shas])
+
     # ── Its turn ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def next_queued(self) -> Job | None:
-        """The job that waits longest; one that cannot be read is set aside on the way."""
+    def next_queued(self, *, but: Collection[str] = ()) -> Job | None:
+        """The job that waits longest, of all ``but`` these; one that cannot be read is set aside on the way."""
+        marks = ", ".join("?" * len(but))
+        sql = f"SELECT * FROM jobs WHERE state = 'QUEUED' AND job NOT IN ({marks}) ORDER BY number LIMIT 1"
         while True:
             with self._errors():
-                row = self._db.execute("SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY number LIMIT 1").fetchone()
+                row = self._db.execute(sql, tuple(but)).fetchone()
             job = None if row is None else job_from_row(row)
             if job is None or not job.problem:
                 return job
@@ -116,6 +178,16 @@ class JobStore(StoredJobs):
             if job.problem:
                 self._set_aside(job)
 
+    def tell_waiting(self, message: str, *, after: int = 0, limit: int = 200) -> int:
+        """Append a WAITING event to the waiting jobs with a ``number`` > ``after``, the first ``limit`` of them → the
+        number of the last one, ``after`` if there is none."""
+        with self._transaction():
+            sql = "SELECT job, number FROM jobs WHERE state = 'QUEUED' AND number > ? ORDER BY number LIMIT ?"
+            for row in self._db.execute(sql, (after, limit)).fetchall():
+                self._append_event(row["job"], "WAITING", {"message": message})
+                after = row["number"]
+        return after
+
     # ── Going through its life ──────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, job: str, *, worker: str, device: str) -> Job:
@@ -127,8 +199,8 @@ class JobStore(StoredJobs):
         return self.get(job)
 
     def progress(self, job: str, fields: dict[str, Any]) -> Event:
-        """Append a PROGRESS event."""
-        with self._transaction():
+        """Append a PROGRESS event, which a loss of power may take away again."""
+        with self._transaction(durable=False):
             return self._append_event(job, "PROGRESS", fields)
 
     def preview(self, job: str, step: int, artefact: Artefact) -> Event:
@@ -143,14 +215,17 @@ class JobStore(StoredJobs):
             fields = {"attempt": self.get(job).attempt, "code": code, "message": message}
             return self._append_event(job, "RETRY", fields)
 
-    def requeue(self, job: str, *, code: str, message: str, lost: bool, suspect: bool = False) -> Event:
+    def requeue(
+        self, job: str, *, code: str, message: str, lost: bool, suspect: bool = False, by_others: bool = False
+    ) -> Event:
         """RUNNING → QUEUED with a RETRY event, in its old place.  ``lost``: perhaps its worker died of it; ``suspect``:
-        perhaps the whole server did."""
+        perhaps the whole server did; ``by_others``: neither, somebody else ended it."""
         with self._transaction():
             current = self.get(job)
             columns = {"cancel_requested": 0, "suspect": int(current.suspect or suspect)}
             if lost:
                 columns["losses"] = self.losses_with_this(current)
+            if lost or by_others:
                 columns["furthest"] = max(current.furthest, self._how_far(current))
             self._change_state(current, JobState.QUEUED, **columns)
             return self._append_event(job, "RETRY", {"attempt": current.attempt + 1, "code": code, "message": message})
@@ -158,7 +233,16 @@ class JobStore(StoredJobs):
     def losses_with_this(self, job: Job) -> int:
         """``job.losses`` when its attempt is lost now: one more, or 1 if it has got further than ever before, because
         then it was not what ended the earlier attempts."""
-        return 1 if self._how_far(job) > job.furthest else job.losses + 1
+        return 1 if self.got_further(job) else job.losses + 1
+
+    def forgive(self, job: str) -> None:
+        """One loss less: it was not the job's."""
+        with self._transaction():
+            self._db.execute("UPDATE jobs SET losses = max(0, losses - 1) WHERE job = ? AND state = 'QUEUED'", (job,))
+
+    def got_further(self, job: Job) -> bool:
+        """Whether the attempt that runs has got further than every one before it that was lost."""
+        return self._how_far(job) > job.furthest
 
     def _how_far(self, job: Job) -> int:
         started = self.last_event(job.job, "STARTED")
@@ -179,14 +263,17 @@ class JobStore(StoredJobs):
             self._change_state(self.get(job), JobState.FAILED)
             return self._append_event(job, "FAILED", {"code": code, "message": message, "field": field})
 
-    def request_cancel(self, job: str, requester: str = "", *, lapsed: bool = False) -> Job:
-        """The requester wants the job no more.  When nobody does, a waiting job is cancelled at once, and of a running
-        one it is remembered that it is to be; a finished one stays as it is."""
+    def request_cancel(self, job: str, requester: str = "", *, lapsed: bool = False, everybody: bool = False) -> Job:
+        """The requester (``everybody``: each of them) wants the job no more.  When nobody does, a waiting job is
+        cancelled at once, and of a running one it is remembered that it is to be; a finished one stays as it is."""
         with self._transaction():
             current = self.get(job)
             if current.state.is_final and not lapsed:
                 return current
-            self._requesters.leave(job, requester, LAPSED if lapsed else CANCELLED)
+            if everybody:
+                self._requesters.leave_all(job, CANCELLED)
+            else:
+                self._requesters.leave(job, requester, LAPSED if lapsed else CANCELLED)
             if not self._requesters.count(job):
                 self._cancel_unwanted(current)
         return self.get(job)
@@ -231,25 +318,35 @@ class JobStore(StoredJobs):
         shas = [row["sha"] for row in rows]
         self._db.execute("DELETE FROM job_blobs WHERE job = ?", (job,))
         self._db.execute("UPDATE jobs SET acknowledged = 1 WHERE job = ?", (job,))
-        return [sha for sha in shas if not self._is_referenced(sha)]
+        return [sha for sha in shas if not self.is_referenced(sha)]
 
-    def forget_old(self, *, keep_s: float, now: float | None = None) -> list[str]:
-        """Remove finished jobs that changed last more than ``keep_s`` ago, with events and references → their ids."""
-        limit = (time.time() if now is None else now) - keep_s
+    def forget_old(self, *, keep_s: float, later_s: float = 0.0, limit: int = -1) -> list[str]:
+        """Remove finished jobs that changed last more than ``keep_s`` of servers' time ago, with events and references,
+        at most ``limit`` of them (-1: all) → their ids.  ``later_s``: as if so much more time had passed."""
+        before_s = self._lived.now() + later_s - keep_s
+        self._lived.save()
         with self._transaction():
             final = tuple(state.value for state in FINAL_STATES)
             rows = self._db.execute(
-                "SELECT job FROM jobs WHERE state IN (?, ?, ?) AND changed_s <= ?", (*final, limit)
+                "SELECT job FROM jobs WHERE state IN (?, ?, ?) AND lived_s <= ? LIMIT ?", (*final, before_s, limit)
             ).fetchall()
             self._db.executemany("DELETE FROM jobs WHERE job = ?", [(row["job"],) for row in rows])
         return [row["job"] for row in rows]
 
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _check_number_of_jobs(self, owner: str) -> None:
+        sql = "SELECT count(*) FROM jobs WHERE state IN ('QUEUED', 'RUNNING') AND owner = ?"
+        if self._db.execute(sql, (owner,)).fetchone()[0] >= self.max_jobs:
+            raise JobRejected(
+                f"{self.max_jobs} jobs of yours wait or run already; ask again when some are done.", field="job"
+            )
+
     def _set_aside(self, job: Job) -> None:
         _log.error("job %s is set aside: %s", job.job, job.problem)
         with self._transaction():
-            self._db.execute("UPDATE jobs SET state = 'FAILED', changed_s = ? WHERE job = ?", (time.time(), job.job))
+            sql = "UPDATE jobs SET state = 'FAILED', changed_s = ?, lived_s = ? WHERE job = ?"
+            self._db.execute(sql, (time.time(), self._lived.now(), job.job))
             self._append_event(job.job, "FAILED", {"code": StorageError.code, "message": job.problem, "field": ""})
 
     def _change_state(self, current: Job, state: JobState, **columns: int) -> None:
@@ -259,8 +356,8 @@ class JobStore(StoredJobs):
             )
         columns_sql = "".join(f", {name} = ?" for name in columns)
         self._db.execute(
-            f"UPDATE jobs SET state = ?, changed_s = ?{columns_sql} WHERE job = ?",
-            (state.value, time.time(), *columns.values(), current.job),
+            f"UPDATE jobs SET state = ?, changed_s = ?, lived_s = ?{columns_sql} WHERE job = ?",
+            (state.value, time.time(), self._lived.now(), *columns.values(), current.job),
         )
 
     def _append_event(self, job: str, kind: str, fields: dict[str, Any]) -> Event:
@@ -274,8 +371,9 @@ class JobStore(StoredJobs):
         self._db.executemany("INSERT OR IGNORE INTO job_blobs VALUES (?, ?, ?)", rows)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, durable: bool = True) -> Iterator[None]:
         with self._errors():
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

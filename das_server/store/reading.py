@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,14 @@ from das_blender_addon.errors import JobRejected, StorageError
 from das_blender_addon.protocol.messages import Event
 from das_server.store.job import Job, JobState, event_from_row, job_from_row
 from das_server.store.requesters import Requesters
-from das_server.store.schema import open_job_list
+from das_server.store.schema import open_or_replace_job_list
+
+
+def no_job(job: str) -> JobRejected:
+    """The server does not have the job, or not for whoever asks."""
+    return JobRejected(
+        f"The server has no job {job[:80]!r}; it was never accepted or is already forgotten.", field="job"
+    )
 
 
 class StoredJobs:
@@ -21,7 +28,7 @@ class StoredJobs:
     def __init__(self, folder: Path):
         self._path = folder / "jobs.sqlite3"
         with self._errors():
-            self._db = open_job_list(self._path)
+            self._db = open_or_replace_job_list(self._path)
         self._requesters = Requesters(self._db)
 
     def close(self) -> None:
@@ -40,16 +47,14 @@ class StoredJobs:
         """The job; raises `JobRejected` if the server does not have it."""
         found = self.find(job)
         if found is None:
-            raise JobRejected(
-                f"The server has no job {job[:80]!r}; it was never accepted or is already forgotten.", field="job"
-            )
+            raise no_job(job)
         return found
 
-    def run_of(self, asked: str, requester: str = "") -> Job | None:
-        """The job that a request for ``asked`` of this requester is about: its newest run, but for a requester that has
-        cancelled one that one, and for one without an id the first."""
+    def run_of(self, asked: str, requester: str = "", owner: str = "") -> Job | None:
+        """The job that a request for ``asked`` of this requester of this owner is about: its newest run, but for a
+        requester that has cancelled one that one, and for one without an id the first."""
         with self._errors():
-            row = self._run_row(asked, requester)
+            row = self._run_row(asked, requester, owner)
         return None if row is None else job_from_row(row)
 
     def wants_no_more(self, asked: str, requester: str) -> bool:
@@ -62,10 +67,10 @@ class StoredJobs:
         with self._errors():
             return self._requesters.knows(job, requester)
 
-    def latest_run(self, asked: str, requester: str) -> str:
+    def latest_run(self, asked: str, requester: str, owner: str | None = None) -> str:
         """The newest run of the job ``asked`` for that this requester wants or wanted; else that id itself."""
         with self._errors():
-            return self._requesters.latest_run(asked, requester) or asked
+            return self._requesters.latest_run(asked, requester, owner) or asked
 
     def num_wanting(self, job: str) -> int:
         """How many requesters want the job."""
@@ -85,6 +90,23 @@ class StoredJobs:
             rows = self._db.execute(
                 f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?", (*names, limit)
             )
+            return [job_from_row(row) for row in rows]
+
+    def listed(
+        self,
+        states: Sequence[str] = (),
+        prefix: str = "",
+        before: int = 0,
+        limit: int = 200,
+        owner: str | None = None,
+    ) -> list[Job]:
+        """Jobs in one of ``states`` (in any if none is named) whose id begins with ``prefix`` and whose ``number`` is
+        below ``before`` (0: all), newest first; ``owner``: this one's and everybody's only."""
+        marks = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
+        sql = "SELECT * FROM jobs WHERE substr(job, 1, ?) = ? AND (? = 0 OR number < ?) "
+        sql += f"AND (? IS NULL OR owner IN ('', ?)) {marks} ORDER BY number DESC LIMIT ?"
+        with self._errors():
+            rows = self._db.execute(sql, (len(prefix), prefix, before, before, owner, owner, *states, limit))
             return [job_from_row(row) for row in rows]
 
     def queue_position(self, job: Job) -> int:
@@ -124,17 +146,34 @@ class StoredJobs:
         with self._errors():
             return {row["sha"] for row in self._db.execute("SELECT DISTINCT sha FROM job_blobs")}
 
+    def owns_blob(self, owner: str, sha: str) -> bool:
+        """Whether a blob is everybody's or this owner's: it has sent it, or a job of it has it."""
+        sql = (
+            "SELECT 1 FROM blob_owners WHERE sha = ?1 AND owner IN ('', ?2) UNION ALL SELECT 1 FROM job_blobs "
+            "JOIN jobs USING (job) WHERE sha = ?1 AND owner IN ('', ?2) LIMIT 1"
+        )
+        with self._errors():
+            return self._db.execute(sql, (sha, owner)).fetchone() is not None
+
+    def is_referenced(self, sha: str) -> bool:
+        """Whether some job needs the blob."""
+        with self._errors():
+            return self._db.execute("SELECT 1 FROM job_blobs WHERE sha = ? LIMIT 1", (sha,)).fetchone() is not None
+
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _run_row(self, asked: str, requester: str) -> sqlite3.Row | None:
+    def _run_row(self, asked: str, requester: str, owner: str) -> sqlite3.Row | None:
         run = self._requesters.cancelled_run(asked, requester) if requester else asked
         if run is not None:
-            return self._db.execute("SELECT * FROM jobs WHERE job = ?", (run,)).fetchone()
-        sql = "SELECT * FROM jobs WHERE asked = ? ORDER BY number DESC LIMIT 1"
-        return self._db.execute(sql, (asked,)).fetchone()
+            row = self._db.execute("SELECT * FROM jobs WHERE job = ?", (run,)).fetchone()
+            if row is None or row["owner"] in ("", owner):
+                return row
+        return self._newest_run(asked, owner)
 
-    def _is_referenced(self, sha: str) -> bool:
-        return self._db.execute("SELECT 1 FROM job_blobs WHERE sha = ? LIMIT 1", (sha,)).fetchone() is not None
+    def _newest_run(self, asked: str, owner: str) -> sqlite3.Row | None:
+        """Of those that are everybody's or this owner's."""
+        sql = "SELECT * FROM jobs WHERE asked = ? AND owner IN ('', ?) ORDER BY number DESC LIMIT 1"
+        return self._db.execute(sql, (asked, owner)).fetchone()
 
     def _count_before(self, number: int) -> int:
         with self._errors():

@@ -43,6 +43,11 @@ class Requesters:
             (state, job, requester, WANTS, LAPSED),
         )
 
+    def leave_all(self, job: str, state: str) -> None:
+        """Nobody wants the job any more, for the reason ``state``."""
+        sql = "UPDATE requesters SET state = ? WHERE job = ? AND state IN (?, ?)"
+        self._db.execute(sql, (state, job, WANTS, LAPSED))
+
     def knows(self, job: str, requester: str) -> bool:
         """Whether the requester ever asked for the job."""
         return self._row(job, requester) is not None
@@ -61,13 +66,14 @@ class Requesters:
         row = self._db.execute(sql, (asked, requester, CANCELLED)).fetchone()
         return None if row is None else row[0]
 
-    def latest_run(self, asked: str, requester: str) -> str | None:
-        """The newest run of the job ``asked`` for that this requester is known for."""
+    def latest_run(self, asked: str, requester: str, owner: str | None) -> str | None:
+        """The newest run of the job ``asked`` for that this requester is known for, of those that are everybody's or
+        this owner's; None: of all."""
         sql = (
             "SELECT jobs.job FROM jobs JOIN requesters USING (job) WHERE asked = ? AND requester = ? "
-            "ORDER BY number DESC LIMIT 1"
+            "AND (? IS NULL OR owner IN ('', ?)) ORDER BY number DESC LIMIT 1"
         )
-        row = self._db.execute(sql, (asked, requester)).fetchone()
+        row = self._db.execute(sql, (asked, requester, owner, owner)).fetchone()
         return None if row is None else row[0]
 
     def leases(self) -> list[tuple[str, str, float]]:

@@ -4,7 +4,8 @@
 Schema 1: release 0.1.  Schema 2: the digest of a request leaves out settings at their defaults, so that a later release
 with one setting more knows the requests of an earlier one again.  Schema 3: several requesters may want one job, and a
 job that ended may run once more under an id of the server's own (``asked``: the id that clients use); what is known of
-a job's part in the deaths of workers and servers (``furthest``, ``suspect``).
+a job's part in the deaths of workers and servers (``furthest``, ``suspect``).  Schema 4: a job has an ``owner``, and so
+has a blob: whoever has sent it; ``lived_s``: when a job changed last, by `LivedClock`.
 
 A step of `MIGRATIONS` may change tables and the JSON in them; it leaves fields that it does not know, and jobs that
 cannot be read, as they are.  A file of a newer release is refused and not touched.
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +27,9 @@ from das_server.store.requesters import CANCELLED, HAS, WANTS
 
 _log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
+_MAGIC = b"SQLite format 3\0"
 _VERSION_AT = slice(60, 64)
 """Bytes of ``user_version`` in the header of an SQLite file (sqlite.org/fileformat.html, section 1.3)."""
 
@@ -37,7 +41,15 @@ _REQUESTERS = """CREATE TABLE requesters (
     PRIMARY KEY (job, requester)
 ) WITHOUT ROWID"""
 
+_BLOB_OWNERS = """CREATE TABLE blob_owners (
+    sha TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    PRIMARY KEY (sha, owner)
+) WITHOUT ROWID"""
+
 _JOBS_BY_ASKED = "CREATE INDEX jobs_by_asked ON jobs (asked, number)"
+_JOBS_BY_OWNER = "CREATE INDEX jobs_by_owner ON jobs (owner, state)"
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -56,7 +68,9 @@ CREATE TABLE jobs (
     changed_s REAL NOT NULL,
     asked TEXT NOT NULL DEFAULT '',
     furthest INTEGER NOT NULL DEFAULT -1,
-    suspect INTEGER NOT NULL DEFAULT 0
+    suspect INTEGER NOT NULL DEFAULT 0,
+    owner TEXT NOT NULL DEFAULT '',
+    lived_s REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_by_state ON jobs (state, number);
 CREATE TABLE events (
@@ -76,6 +90,8 @@ CREATE TABLE job_blobs (
 CREATE INDEX job_blobs_by_sha ON job_blobs (sha);
 {_JOBS_BY_ASKED};
 {_REQUESTERS};
+{_BLOB_OWNERS};
+{_JOBS_BY_OWNER};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
@@ -104,6 +120,52 @@ def open_job_list(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def open_or_replace_job_list(path: Path) -> sqlite3.Connection:
+    """`open_job_list`; a file that is damaged is set aside, and what can be read of it goes on in a new one."""
+    try:
+        db = open_job_list(path)
+        problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem == "ok":
+            return db
+        db.close()
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:  # no room, no permission, a lock: the file is none the worse
+            raise
+        problem = str(error)
+    kept = path.with_suffix(f".damaged-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
+    for end in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{path}{end}", f"{kept}{end}")
+    db = open_job_list(path)
+    saved = {table: _salvage(kept, db, table) for table in ("jobs", "events", "job_blobs", "requesters", "blob_owners")}
+    words = ", ".join(f"{count} of {table}" for table, count in saved.items())
+    _log.error("%s is damaged (%s) and was set aside as %s; rows that could be saved: %s", path, problem, kept, words)
+    return db
+
+
+def _salvage(damaged: Path, db: sqlite3.Connection, table: str) -> int:
+    """Copy what can be read of a table → how many rows."""
+    columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+    sql = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    count = 0
+    db.execute("BEGIN")
+    with contextlib.closing(sqlite3.connect(damaged)) as old:
+        old.text_factory = bytes
+        try:
+            for row in old.execute(f"SELECT {', '.join(columns)} FROM {table}"):
+                with contextlib.suppress(sqlite3.IntegrityError):  # a part of a job that was not saved
+                    db.execute(sql, [_as_text(value) for value in row])
+                    count += 1
+        except sqlite3.DatabaseError:  # here the damage begins
+            pass
+    db.execute("COMMIT")
+    return count
+
+
+def _as_text(value: object) -> object:
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
 
 
 def copy_of(path: Path, version: int) -> Path:
@@ -150,9 +212,18 @@ def _let_several_want_one_job(db: sqlite3.Connection) -> None:
     )
 
 
+def _let_jobs_have_owners(db: sqlite3.Connection) -> None:
+    """Those of an older release are everybody's, as they were."""
+    db.execute("ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE jobs ADD COLUMN lived_s REAL NOT NULL DEFAULT 0")
+    db.execute(_BLOB_OWNERS)
+    db.execute(_JOBS_BY_OWNER)
+
+
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
     1: _leave_defaults_out_of_digests,
     2: _let_several_want_one_job,
+    3: _let_jobs_have_owners,
 }
 """Schema → what makes it the next one."""
 
@@ -161,9 +232,10 @@ def _version_in_header(path: Path) -> int:
     """The schema that the file itself names, 0 for none."""
     try:
         with open(path, "rb") as file:
-            return int.from_bytes(file.read(_VERSION_AT.stop)[_VERSION_AT], "big")
+            header = file.read(_VERSION_AT.stop)
     except OSError:  # not there, or SQLite will say what it is
         return 0
+    return int.from_bytes(header[_VERSION_AT], "big") if header.startswith(_MAGIC) else 0
 
 
 def _version_of(db: sqlite3.Connection) -> int:

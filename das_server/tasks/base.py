@@ -18,6 +18,7 @@ from das_blender_addon.protocol.messages import JobInput
 
 if TYPE_CHECKING:
     from das_server.pipeline.base import Pipeline
+    from das_server.pipeline.resume import Checkpoint
 
 TASK_MODULES = {"mesh_to_video": "das_server.tasks.mesh_to_video"}
 """Task name → module."""
@@ -40,7 +41,8 @@ class TaskContext:
     """What a task may ask of the worker that runs it.
 
     ``emit_progress(stage, step, of)``; ``emit_preview(step, frames)`` with u8 ``[T,H,W,3]``; ``should_stop()``;
-    ``pipeline(model)``: loaded once per worker; ``scratch``: a folder that is emptied after the job.
+    ``pipeline(model)``: loaded once per worker; ``scratch``: a folder that is emptied after the job; ``checkpoint()``:
+    where an attempt that was lost goes on, for the pipeline's call.
     """
 
     emit_progress: Callable[[str, int, int], None]
@@ -48,6 +50,7 @@ class TaskContext:
     should_stop: Callable[[], bool]
     pipeline: Callable[[str], Pipeline]
     scratch: Path
+    checkpoint: Callable[[], Checkpoint | None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,7 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
         callback_on_step_end=on_step_end,
         should_stop=context.should_stop,
         on_stage=on_stage,
+        checkpoint=context.checkpoint(),
         on_picture=lambda frames: context.emit_preview(0, frames),  # shows the motion long before the first step
     )
     frames = result.frames

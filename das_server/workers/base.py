@@ -75,13 +75,15 @@ class WorkFailed:
 class WorkLost:
     """The worker died or was given up during the attempt; ``reason`` is a sentence.
 
-    ``begun`` False: the worker had not taken the job up, so that the job has no part in it.
+    ``begun`` False: the worker had not taken the job up, so that the job has no part in it.  ``by_others``: somebody
+    else ended its process.
     """
 
     job: str
     attempt: int
     reason: str
     begun: bool = True
+    by_others: bool = False
 
 
 WorkNews = WorkProgressed | WorkPreviewed | WorkRetried | WorkDone | WorkFailed | WorkLost

@@ -43,6 +43,7 @@ from das_server.workers.stage_times import StageTimes
 
 if TYPE_CHECKING:
     from das_server.pipeline.base import Pipeline
+    from das_server.pipeline.resume import Checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ class Worker:
         self._weights = ""
         self._planned, self._short = "", 0
         """The profile that was planned for the model, and the memory in which it did not suffice."""
+        self._checkpoints = state / "checkpoints"
+        self._checkpoint: Checkpoint | None = None
 
     def run_forever(self) -> None:
         """Prepare torch, say so, then obey; never returns."""
@@ -159,8 +162,11 @@ class Worker:
         else:
             self._link.finish(order, [dataclasses.asdict(one) for one in artefacts], report)
             _log.info("job %s: done", job)
-        finally:
+        finally:  # not where the process ends, whose job then goes on from its checkpoint
             shutil.rmtree(self._scratch, ignore_errors=True)
+            if self._checkpoint is not None:
+                self._checkpoint.remove()
+                self._checkpoint = None
 
     def _note_what_broke(self, error: Exception) -> None:
         """Let the next process do without the attention kernel under which the device broke."""
@@ -225,7 +231,8 @@ class Worker:
     def _work(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
         # 1. What is wanted, and whether it still is.
         spec = JobSpec(**order["spec"])
-        inputs = {one["role"]: LoadedInput(JobInput(**one), self._blobs.read(one["sha"])) for one in order["inputs"]}
+        about = [JobInput(**one) for one in order["inputs"]]
+        inputs = {one.role: LoadedInput(one, self._blobs.read_whole(one.sha)) for one in about}
         times = StageTimes()
         context = self._context(order, times)
         if context.should_stop():
@@ -272,12 +279,21 @@ class Worker:
                 )
             return loaded
 
+        def checkpoint() -> Checkpoint:
+            from das_server.pipeline.resume import Checkpoint
+
+            about = {name: order[name] for name in ("spec", "inputs")} | {"versions": self._versions}
+            about |= {"weights": self._weights, "threads": self._threads, "device": self._device_label}
+            self._checkpoint = Checkpoint(self._checkpoints / f"{order['job']}.safetensors", about)
+            return self._checkpoint
+
         return TaskContext(
             emit_progress=emit_progress,
             emit_preview=emit_preview,
             should_stop=lambda: self._link.is_cancelled(order["job"]),
             pipeline=pipeline,
             scratch=self._scratch,
+            checkpoint=checkpoint,
         )
 
     def _save(self, result: TaskResult, context: TaskContext) -> list[Artefact]:

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 
 from das_blender_addon.errors import JobCancelled, JobError, JobRejected, ModelError, StorageError, WorkerLost
 from das_blender_addon.protocol.kinds import Name, fitting
 from das_server.store.blobs import BlobStore
+from das_server.store.endings import Ending
 from das_server.store.jobs import Job, JobState, JobStore
 from das_server.store.requesters import Leases
 from das_server.workers.base import (
     WorkDone,
     Workers,
+    WorkerStatus,
     WorkFailed,
     WorkNews,
     WorkOrder,
@@ -22,6 +25,7 @@ from das_server.workers.base import (
     WorkProgressed,
     WorkRetried,
 )
+from das_server.workers.health import Health
 from das_server.workers.speed import SpeedRecord
 
 _log = logging.getLogger(__name__)
@@ -58,21 +62,27 @@ class Dispatcher:
         self._speed = speed
         self.check_weights = check_weights
         self._leases = Leases(store.leases())
+        self._told = ("", 0)
+        self._health = Health()
+        self._where: dict[str, str] = {}
         self._unsaved: list[WorkNews] = []
         self._save_again_s = 0.0
 
-    def recover(self, *, clean: bool = True) -> None:
+    def recover(self, ending: Ending = Ending.CLEAN) -> None:
         """After a start: jobs that were running when the server ended wait again, in their old places; what cannot be
-        read is set aside.  ``clean``: it was asked to end; else perhaps one of them has taken it down.
+        read is set aside.  ``ending``: how it ended; perhaps one of them has taken it down.
         """
         self._store.set_aside_unreadable()
         for job in self._store.in_states(JobState.RUNNING):
             if job.cancel_requested and not self._store.num_wanting(job.job):
                 self._store.cancel(job.job)
-            elif clean:
+            elif ending is Ending.CLEAN:
                 _log.info("job %s was running when the server ended and starts again", job.job)
                 message = "The server was restarted; the job starts again."
                 self._store.requeue(job.job, code=WorkerLost.code, message=message, lost=False)
+            elif ending is Ending.KILLED:
+                _log.warning("job %s was running when the server was killed", job.job)
+                self._retry(job, "The server was killed while it made this job.", by_others=True)
             else:
                 _log.warning("job %s was running when the server died", job.job)
                 self._retry(job, "The server died while it made this job.", suspect=True)
@@ -97,14 +107,19 @@ class Dispatcher:
         self._end_leases()
         try:
             self._give_out()
+            self._tell_why_they_wait()
         except StorageError as error:
             _log.error("no job can start: %s", error.message)
 
-    def cancel(self, job: str, requester: str = "") -> Job:
-        """The requester wants the job no more.  When nobody does, a waiting job is cancelled now, a running one within
-        its step; nothing happens to one that is over."""
+    def cancel(self, job: str, requester: str = "", *, everybody: bool = False) -> Job:
+        """The requester (``everybody``: each of them) wants the job no more.  When nobody does, a waiting job is
+        cancelled now, a running one within its step; nothing happens to one that is over."""
         self._leases.drop(job, requester)
-        return self._stop_unwanted(self._store.request_cancel(job, requester))
+        return self._stop_unwanted(self._store.request_cancel(job, requester, everybody=everybody))
+
+    def worker_status(self) -> list[WorkerStatus]:
+        """All workers, with what is known of the health of their devices."""
+        return [self._health.shown(one) for one in self._workers.status()]
 
     def heard_of(self, job: str, requester: str, lease_s: float) -> None:
         """A requester wants the job, and its lease begins anew."""
@@ -146,15 +161,28 @@ class Dispatcher:
         elif job.cancel_requested and not self._store.num_wanting(job.job):
             self._store.cancel(job.job)
         elif isinstance(news, WorkDone):
+            self._health.finished(self._where.pop(job.job, ""))
             self._finish(job, news)
         elif isinstance(news, WorkFailed):
+            self._health.finished(self._where.pop(job.job, ""))
             self._fail(job, news)
         elif job.cancel_requested:
             self._wanted_again(job)  # it was killed because it did not stop in time
         elif not news.begun:
             self._not_taken_up(job, news.reason)
         else:
-            self._retry(job, news.reason)
+            self._retry(job, news.reason, by_others=news.by_others)
+            if not news.by_others:
+                self._note_loss(job.job, news.reason)
+
+    def _note_loss(self, job: str, reason: str) -> None:
+        """The device of a job that was lost may be sick; then those that it lost have no part in that."""
+        worker = self._where.pop(job, "")
+        victims = self._health.lost(worker, job, reason)
+        if victims:
+            _log.error("%s lost %s jobs in a row and its device is set aside: %s", worker, len(victims), reason)
+            for one in victims:
+                self._store.forgive(one)
 
     def _finish(self, job: Job, news: WorkDone) -> None:
         missing = [one for one in news.artefacts if self._blobs.size_bytes(one.sha) != one.size_bytes]
@@ -179,14 +207,19 @@ class Dispatcher:
         message = "The job was being cancelled when it was asked for again; it starts again."
         self._store.requeue(job.job, code=JobCancelled.code, message=message, lost=False)
 
-    def _retry(self, job: Job, reason: str, *, suspect: bool = False) -> None:
-        losses = self._store.losses_with_this(job)
-        if losses >= self._max_attempts or job.attempt >= MOST_STARTS * self._max_attempts:
-            message = fitting(f"The job lost its worker {losses} times and is given up. The last time: {reason}")
+    def _retry(self, job: Job, reason: str, *, suspect: bool = False, by_others: bool = False) -> None:
+        """Try again, or give up.  ``by_others``: somebody else ended its worker or its server, which counts only where
+        it happens again and again at one place: then it may be their answer to what the job does."""
+        losses = job.losses if by_others else self._store.losses_with_this(job)
+        too_often = job.attempt >= MOST_STARTS * self._max_attempts and not (by_others and self._store.got_further(job))
+        if losses >= self._max_attempts or too_often:
+            times = losses if losses >= self._max_attempts else job.attempt
+            message = fitting(f"The job lost its worker {times} times and is given up. The last time: {reason}")
             self._store.fail(job.job, code=WorkerLost.code, message=message)
         else:
             message = f"{reason} The job starts again."
-            self._store.requeue(job.job, code=WorkerLost.code, message=message, lost=True, suspect=suspect)
+            about = {"lost": not by_others, "suspect": suspect, "by_others": by_others}
+            self._store.requeue(job.job, code=WorkerLost.code, message=message, **about)
 
     def _not_taken_up(self, job: Job, reason: str) -> None:
         """Its worker died of something else."""
@@ -201,24 +234,31 @@ class Dispatcher:
             _log.exception("job %s cannot be set aside", job)
 
     def _give_out(self) -> None:
+        able = [one.name for one in self.worker_status() if one.state not in ("broken", "set aside", "stopped")]
         for worker in self._workers.free():
-            job = self._store.next_queued()
+            if worker.name not in able:
+                continue
+            avoided = self._health.to_avoid(worker.name, able)
+            job = self._store.next_queued(but=self._health.rather_later(worker.name)) or self._store.next_queued(
+                but=avoided
+            )
             if job is None or not self._may_run_now(job):
-                return
-            try:
-                weights = self.check_weights(job.spec.model, job.spec.model_revision)
-                started = self._store.start(job.job, worker=worker.name, device=worker.device_label or worker.device)
-                self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs, weights))
-            except StorageError:
-                raise
-            except ModelError as error:  # its model was removed, or has other weights
-                self._store.fail(job.job, code=error.code, message=error.message, field=error.field or "")
-            except Exception as error:  # as above
-                _log.exception("job %s cannot be given to %s", job.job, worker.name)
-                self._set_aside(job.job, error)
-        statuses = self._workers.status()
-        if statuses and all(one.state == "broken" for one in statuses):
-            self._give_up_waiting(statuses[0].problem)
+                continue
+            self._give(job, worker)
+
+    def _give(self, job: Job, worker: WorkerStatus) -> None:
+        try:
+            weights = self.check_weights(job.spec.model, job.spec.model_revision)
+            started = self._store.start(job.job, worker=worker.name, device=worker.device_label or worker.device)
+            self._where[job.job] = worker.name
+            self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs, weights))
+        except StorageError:
+            raise
+        except ModelError as error:  # its model was removed, or has other weights
+            self._store.fail(job.job, code=error.code, message=error.message, field=error.field or "")
+        except Exception as error:  # as above
+            _log.exception("job %s cannot be given to %s", job.job, worker.name)
+            self._set_aside(job.job, error)
 
     def _may_run_now(self, job: Job) -> bool:
         """Whether it is no danger to others: one that may have taken down servers runs alone, so that no other job is
@@ -229,10 +269,22 @@ class Dispatcher:
     def _runs_alone(self, job: Job) -> bool:
         return job.suspect and job.losses >= self._max_attempts - 1
 
-    def _give_up_waiting(self, problem: str) -> None:
-        message = fitting(f"No worker of this server can start. {problem} The server's log has the details.")
-        while job := self._store.next_queued():
-            self._store.fail(job.job, code=WorkerLost.code, message=message)
+    def _tell_why_they_wait(self) -> None:
+        """Where no worker can work, every waiting job says so once, with the reason; they go on when one can."""
+        statuses = self.worker_status()
+        if not statuses or any(one.state not in ("broken", "set aside") for one in statuses):
+            self._told = ("", 0)
+            return
+        (told, after), reason = self._told, statuses[0].problem
+        if _without_numbers(reason) != _without_numbers(told):
+            after = 0
+            _log.error("no worker can work, and the jobs wait: %s", reason)
+        message = fitting(f"The job waits, because no worker of this server can work: {reason}")
+        self._told = (reason, self._store.tell_waiting(message, after=after))
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+", "", text)
 
 
 def _ends_attempt(news: WorkNews) -> bool:

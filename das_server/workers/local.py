@@ -6,11 +6,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ import zmq
 
 from das_blender_addon.errors import JobCancelled
 from das_blender_addon.protocol.messages import Artefact
+from das_server.store.endings import oom_kills, was_ended_by_others
 from das_server.workers import wire
 from das_server.workers.base import (
     WorkDone,
@@ -34,6 +33,7 @@ from das_server.workers.base import (
     WorkRetried,
 )
 from das_server.workers.devices import find_devices
+from das_server.workers.sockets import SocketFolder
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class _Process:
     grace_s: float = 0.0
     settled: bool = False
     begun: bool = False
+    oom_kills: int | None = None
     failed_starts: int = 0
     failed_forks: int = 0
     start_at_s: float = 0.0
@@ -116,7 +117,7 @@ class LocalWorkers(Workers):
         self._stall_timeout_s = stall_timeout_s
         self._token = secrets.token_hex(16)
         self._news: list[WorkNews] = []
-        self._folder: Path | None = None
+        self._folder: SocketFolder | None = None
         self._processes = [_Process(f"worker-{i}", *one) for i, one in enumerate(find_devices(devices))]
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -142,7 +143,7 @@ class LocalWorkers(Workers):
             one.state = "stopped"
         self.socket.close(linger=0)
         if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
 
     def free(self) -> list[WorkerStatus]:
         takers = [one for one in self._processes if one.order is None and one.state in ("loading", "ready")]
@@ -152,7 +153,7 @@ class LocalWorkers(Workers):
         one = next(one for one in self._processes if one.name == worker)
         if one.order is not None:
             raise ValueError(f"{worker} already runs job {one.order.job}")
-        one.order, one.begun = order, False
+        one.order, one.begun, one.oom_kills = order, False, oom_kills()
         one.ordered_s = time.monotonic()
         one.state = "busy"
         one.heartbeat = {}
@@ -270,7 +271,9 @@ class LocalWorkers(Workers):
         reason += "."
         _log.warning("%s%s", reason, f" It had job {one.order.job}." if one.order else "")
         if one.order:
-            self._news.append(WorkLost(one.order.job, one.order.attempt, reason, one.begun or one.settled))
+            by_others = not one.doom and was_ended_by_others(one.process.returncode, one.oom_kills)
+            begun = one.begun or one.settled
+            self._news.append(WorkLost(one.order.job, one.order.attempt, reason, begun, by_others))
         got_there = one.settled or (one.order is not None and one.begun)
         one.failed_starts = 0 if got_there else one.failed_starts + 1
         one.problem = "" if got_there else reason if one.about else one.problem or reason
@@ -286,8 +289,8 @@ class LocalWorkers(Workers):
             return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         path = self._state / "workers.ipc"
         if len(os.fsencode(path)) > 100:  # the longest name that every platform gives a local socket
-            self._folder = Path(tempfile.mkdtemp(prefix="das-server-"))
-            path = self._folder / "workers.ipc"
+            self._folder = SocketFolder()
+            path = self._folder.path / "workers.ipc"
         self.socket.bind(f"ipc://{path}")
         path.chmod(0o600)
         return f"ipc://{path}"

@@ -123,7 +123,7 @@ def test_blob_that_the_disk_does_not_give_harms_nobody(own_server):
         path.unlink()
         path.symlink_to(path)  # any look at it is an OSError
         try:
-            with pytest.raises(StorageError, match="cannot read the blob"):
+            with pytest.raises(StorageError, match="cannot use the blob"):
                 client.submit(job_id(), spec, inputs)
             with pytest.raises(StorageError, match="cannot read the blob"):
                 client.fetch(sha, inputs[0].size_bytes)

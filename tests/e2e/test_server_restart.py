@@ -28,7 +28,7 @@ def test_job_goes_on_after_server_was_killed(own_server):
     assert finished.events[last.seq - 1] == last
     assert finished.frame_shas == expected
     retry = next(event for event in finished.events if event.kind == "RETRY")
-    assert "server died while it made this job" in retry.fields["message"]
+    assert "server was killed while it made this job" in retry.fields["message"]
 
 
 def test_finished_job_is_still_there_after_restart(own_server):

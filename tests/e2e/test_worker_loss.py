@@ -33,7 +33,7 @@ def test_job_that_always_loses_its_worker_is_given_up(own_server):
         last, kills = None, 0
         while last is None or last.kind == "RETRY":
             step = follow(client, job, after=last.seq if last else 0, until=is_step).last
-            kill(client.status().workers[0]["pid"])
+            os.kill(client.status().workers[0]["pid"], signal.SIGSEGV)
             kills += 1
             last = follow(client, job, after=step.seq, until=lambda event: event.kind == "RETRY").last
         finished = whole_story(own_server.address, job)
@@ -54,14 +54,16 @@ def test_silent_worker_is_replaced(own_server):
     assert "silent" in retry["message"]
 
 
-def test_worker_that_cannot_start_fails_the_job_with_its_reason(tmp_path):
+def test_job_waits_with_the_reason_while_its_worker_cannot_start(tmp_path):
     environment = {"DAS_SERVER_DEVICES": "cuda:0", "CUDA_VISIBLE_DEVICES": ""}
     with running_server(tmp_path / "state", environment=environment) as server:
         with DasClient(server.address, timeout_s=30) as client:
-            last = follow(client, submit(client)).last
-        assert last.kind == "FAILED" and last.fields["code"] == "job.worker_lost"
-        assert "torch is not usable on cuda:0" in last.fields["message"]
-        assert server.status()["workers"][0]["state"] == "broken"
+            job = submit(client)
+            told = follow(client, job, until=lambda event: event.kind == "WAITING").last
+        assert "torch is not usable on cuda:0" in told.fields["message"]
+        status = server.status()
+        assert status["workers"][0]["state"] == "broken" and status["jobs"][0]["state"] == "QUEUED"
+        assert status["jobs"][0]["message"] == told.fields["message"]
         assert server.stop() == 0
 
 

@@ -34,6 +34,7 @@ CAPABILITIES = m.Capabilities("das-preview", [MODEL], ["zlib", "raw"], 1 << 30, 
 
 EVENT_FIELDS = {
     "QUEUED": {"position": 2},
+    "WAITING": {"message": "No worker can start."},
     "STARTED": {"worker": "w0", "device": "cpu", "attempt": 1},
     "PROGRESS": {"stage": "denoising", "step": 1, "of": 4, "elapsed_s": 0.5},
     "PREVIEW": {"step": 1, "artefact": codec.to_plain(ARTEFACT)},
@@ -68,5 +69,12 @@ EXAMPLES = [
     m.Pong(8),
     m.Status(9),
     m.StatusReport(9, "server", 12.5, [{"job": JOB, "state": "DONE"}], [{"name": "w0"}]),
+    m.Cancel(6, JOB, everybody=True),
+    m.ListJobs(11, ["FAILED"], "01", 7, 50),
+    m.JobList(11, [{"job": JOB, "state": "DONE", "number": 3}]),
+    m.Requeue(12, JOB),
+    m.Requeued(12, JOB, REQUESTER),
+    m.Pair(13, "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", "workstation"),
+    m.Paired(13, "ada"),
     m.Failure(10, "job.rejected", "The seed is negative; use 0 or more.", "seed"),
 ]

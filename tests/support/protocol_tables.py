@@ -25,7 +25,7 @@ PARTS = (
     messages.Capabilities,
 )
 LIMITS = ("CHUNK_BYTES", "FETCH_CREDIT", "MAX_HEADER_BYTES", "MAX_NESTING", "DEFAULT_PORT", "HEARTBEAT_S")
-LIMITS += ("MIN_LEASE_S",)
+LIMITS += ("MIN_LEASE_S", "MAX_FRAME_BYTES", "FRAME_EXTRA_BYTES")
 KIND_LIMITS = ("MAX_ITEMS", "MAX_TEXT", "MAX_NAME")
 _MARKED = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.S)
 

@@ -32,14 +32,15 @@ ROOMS_WITHOUT_TORCH = ("config", "door", "store")
 SERVER_LAYERS = {
     # room: its height; imports go to the same room or to lower ones only, whenever they happen
     "": 0,  # the version
-    "config": 1, "media": 1,
+    "config": 1, "media": 1, "limits": 1,
     "store": 2, "models": 2,
     "pipeline": 3,
     "tasks": 4, "training": 4,
     "workers": 5,
     "door": 6,
-    "cli": 7,
-    "__main__": 8,
+    "cli_jobs": 7, "cli_keys": 7,
+    "cli": 8,
+    "__main__": 9,
 }  # fmt: skip
 ANY_FAMILY = {
     "base", "memory", "host_memory", "placement", "acceleration", "precision", "device_errors", "kernel_notes",
@@ -65,7 +66,8 @@ ADDON_LAYERS = {
 LAYERS = [(SERVER, SERVER_LAYERS), (ADDON, ADDON_LAYERS)]
 """Packages whose rooms are in order."""
 
-PRINTING = {ADDON / "command_line" / "voice.py", ADDON / "__main__.py", SERVER / "cli.py", SERVER / "__main__.py"}
+PRINTING = {ADDON / "command_line" / "voice.py", ADDON / "__main__.py", SERVER / "cli.py", SERVER / "cli_jobs.py"}
+PRINTING |= {SERVER / "cli_keys.py", SERVER / "__main__.py"}
 
 
 def relative(path) -> str:

@@ -274,6 +274,22 @@ def test_upload_survives_a_server_that_lost_its_part(peer, client):
     assert bytes(peer.blobs[sha]) == BIG
 
 
+def test_upload_that_arrived_damaged_is_sent_again_once(peer, client):
+    damaged = ProtocolError("The upload is damaged; send it again.", field="sha")
+
+    def refuse_once(message):
+        peer.say.pop(m.Put, None)
+        if type(message) is m.Put and peer.seen[m.Put] == 5:
+            peer.blobs.clear()
+            peer.say[m.Put] = damaged
+
+    peer.on_request = refuse_once
+    assert bytes(peer.blobs[client.upload(BIG)]) == BIG
+    peer.on_request, peer.say[m.Put] = (lambda message: None), damaged
+    with pytest.raises(ProtocolError, match="damaged"):
+        client.upload(BIG[1:])
+
+
 def test_upload_to_a_server_that_keeps_nothing_ends(peer, client):
     peer.on_request = lambda message: peer.blobs.clear()
     with pytest.raises(StorageError, match="keeps no more than"):

@@ -163,6 +163,14 @@ def test_damaged_and_missing_frames_are_fetched_again(peer, tmp_path):
     assert_frames(first.frames, tmp_path)
 
 
+def test_frame_that_the_server_has_damaged_is_asked_for_again(peer, tmp_path):
+    seen = []
+    peer.damage_fetches = 2 + 3 + 1  # the preview twice, all three frames, the first one again
+    outcome = run_job(peer.address, request(), tmp_path, on_event=seen.append, timeout_s=5.0)
+    assert_frames(outcome.frames, tmp_path)
+    assert Log("The server no longer has all frames of the job; asking for it again.") in seen
+
+
 def test_lost_messages_of_every_kind_do_not_lose_the_job(peer, tmp_path):
     for kind in (m.Hello, m.Put, m.Submit, m.Attach, m.Fetch, m.Ack):
         peer.drop[kind] = 1

@@ -48,6 +48,7 @@ def test_server_command_of_a_guide_is_understood(command):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_variables_of_a_guide_exist(page):
     known = {*addon_names("shot/settings", "ENVIRONMENT"), "DAS_SERVER_EXECUTABLE", "DAS_SERVER_CONFIG"}
+    known |= {"DAS_KEYS", "DAS_TOKEN"}
     known |= {ENVIRONMENT_PREFIX + field.name.upper() for field in dataclasses.fields(ServerConfig)}
     found = set(re.findall(r"\bDAS_[A-Z][A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8")))
     classes = {name for name in found if re.match(r"DAS_(OT|PT|PG|AP|RE)", name)}

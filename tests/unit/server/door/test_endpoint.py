@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The front door by itself, on a real socket: what must not end it.  (Everything else about it: `tests/e2e`.)"""
 
+import os
+import time
+from dataclasses import replace
+
 import pytest
 import zmq
 
 from das_blender_addon.protocol import codec
 from das_blender_addon.protocol import messages as m
+from das_server.door.beside import Beside
+from das_server.door.collect import Collector
 from das_server.door.endpoint import Endpoint
 from das_server.door.server import Guarded, known_models
+from das_server.limits import MAX_FLYING
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
 from tests.support.jobs import job_id, job_inputs, job_spec
+from tests.support.wire import sha_of
 
 ANSWER_MS = 5000
 
@@ -22,7 +30,9 @@ class House:
 
     def __init__(self, folder):
         self.store = JobStore(folder)
-        blobs = BlobStore(folder)
+        self.folder = folder
+        self.beside = Beside()
+        self.blobs = blobs = BlobStore(folder)
         self._context = zmq.Context()
         router = self._context.socket(zmq.ROUTER)
         router.bind("inproc://front-door")
@@ -38,11 +48,13 @@ class House:
             models=known_models,
             default_model="das-preview",
             max_blob_bytes=1 << 20,
+            beside=self.beside,
         )
         self._workers = workers
 
     def close(self):
         self._workers.stop()
+        self.beside.close()
         self._context.destroy(linger=0)
         self.store.close()
 
@@ -56,6 +68,11 @@ class House:
         self._dealer.send_multipart(codec.encode(request))
         self.endpoint.receive()
         return self.heard()
+
+    def send(self, request, blob=None):
+        """Send a request, and let the endpoint take it."""
+        self._dealer.send_multipart(codec.encode(request, blob))
+        self.endpoint.receive()
 
     def heard(self):
         assert self._dealer.poll(ANSWER_MS)
@@ -116,3 +133,44 @@ def test_event_list_that_fails_in_any_way_harms_no_other_follower(house, caplog)
     assert f"job {bad}: its events cannot be sent" in caplog.text
     house.endpoint.tell_followers()
     assert house.ask(m.Ping(2)) == m.Pong(2)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a file that hangs is a named pipe here")
+def test_disk_that_hangs_makes_nobody_else_wait(house):
+    sha, content = sha_of(b"piece"), b"piece"
+    part = house.folder / "incoming" / f"{sha}.part"
+    os.mkfifo(part)  # opened for writing it hangs until somebody reads
+    for request in range(1, MAX_FLYING + 1):
+        house.send(m.Put(request, sha, len(content), 0), content)
+    assert house.ask(m.Ping(90)) == m.Pong(90)
+    house.send(m.Put(91, sha, len(content), 0), content)
+    refused = house.heard()
+    assert (refused.request, refused.code) == (91, "job.rejected") and str(MAX_FLYING) in refused.message
+    reader = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
+    deadline = time.monotonic() + 20
+    answered = set()
+    while len(answered) < MAX_FLYING and time.monotonic() < deadline:
+        house.endpoint.deliver()
+        if house._dealer.poll(20):
+            answered.add(house.heard().request)
+    os.close(reader)
+    assert answered == set(range(1, MAX_FLYING + 1))
+
+
+def test_old_jobs_and_blobs_are_collected_in_steps_and_those_in_use_stay(house):
+    sha, _ = house.blobs.add(b"kept")
+    gone, _ = house.blobs.add(b"gone")
+    house.store.submit(job_id(), job_spec(), [replace(job_inputs(job_spec())[0][0], sha=sha)])
+    over = [house.submitted() for _ in range(50)]
+    for job in over:
+        house.store.request_cancel(job)
+    for one in (sha, gone):
+        os.utime(house.blobs.path(one), (1000, 1000))
+    collector = Collector(house.store, house.blobs, house.beside, keep_s=0.0)
+    deadline = time.monotonic() + 20
+    while house.blobs.size_bytes(gone) is not None and time.monotonic() < deadline:
+        collector.step()
+        house.endpoint.deliver()
+        time.sleep(0.01)
+    assert all(house.store.find(job) is None for job in over)
+    assert house.blobs.read(sha) == b"kept" and house.blobs.size_bytes(gone) is None

@@ -14,6 +14,7 @@ from das_server.pipeline.loading import load_pipeline
 from das_server.pipeline.memory import PROFILES
 from das_server.pipeline.pipeline import DasPipeline
 from das_server.pipeline.prompt import PromptCache
+from das_server.pipeline.resume import Checkpoint
 from tests.support.models import gradient_clip
 
 PROFILE_ATOL = 1e-5
@@ -46,6 +47,52 @@ def latents_of(pipeline, *arguments, **options):
 def plain(pipeline):
     """What the request without any option gives."""
     return run(pipeline)
+
+
+# ── A clip that is broken off goes on ───────────────────────────────────────────────────────────────────────────────
+
+
+def broken_off(pipeline, path, *, after=3, about=("job",), **options):
+    """Run until so many steps are done and saved → the steps that were made."""
+    steps = []
+    checkpoint = Checkpoint(path, {"about": about}, every_s=0.0)
+    with pytest.raises(JobCancelled):
+        run(pipeline, num_inference_steps=5, callback_on_step_end=lambda index, of, x0: steps.append(index),
+            should_stop=lambda: len(steps) == after, checkpoint=checkpoint, **options)  # fmt: skip
+    return steps
+
+
+def gone_on(pipeline, path, *, about=("job",), **options):
+    steps = []
+    result = run(pipeline, num_inference_steps=5, callback_on_step_end=lambda index, of, x0: steps.append(index),
+                 checkpoint=Checkpoint(path, {"about": about}), **options)  # fmt: skip
+    return steps, result
+
+
+def test_clip_that_was_broken_off_goes_on_where_it_was_with_the_same_bytes(pipeline, tmp_path):
+    expected = run(pipeline, num_inference_steps=5)
+    path = tmp_path / "checkpoints" / "job.safetensors"
+    assert broken_off(pipeline, path) == [0, 1, 2]
+    steps, result = gone_on(pipeline, path)
+    assert steps == [3, 4]
+    assert result.frames.tobytes() == expected.frames.tobytes() and torch.equal(result.latents, expected.latents)
+    Checkpoint(path, {}).remove()
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", ["seed", "about", "damaged", "early"])
+def test_checkpoint_of_anything_else_is_not_used(pipeline, tmp_path, change):
+    path = tmp_path / "job.safetensors"
+    broken_off(pipeline, path, after=2)
+    options = {"seed": {"seed": 8}, "about": {"about": ("another",)}}.get(change, {}) | {"output_type": "latent"}
+    if change == "damaged":
+        path.write_bytes(path.read_bytes()[:-100])
+    if change == "early":
+        path.unlink()
+    steps, result = gone_on(pipeline, path, **options)
+    assert steps == [0, 1, 2, 3, 4]
+    seed = 8 if change == "seed" else 7
+    assert torch.equal(result.latents, latents_of(pipeline, num_inference_steps=5, seed=seed))
 
 
 # ── One seed decides everything ─────────────────────────────────────────────────────────────────────────────────────

@@ -143,15 +143,37 @@ def test_add_stores_once_and_read_tells_what_is_missing(tmp_path, blobs):
         blobs.read(SHA, len(CONTENT) + 1, 1)
 
 
-def test_collect_deletes_old_blobs_and_uploads_that_nobody_needs(tmp_path, blobs):
+def test_collection_deletes_old_blobs_and_uploads_that_nobody_needs(tmp_path, blobs):
     kept, _ = blobs.add(b"kept")
     unused, _ = blobs.add(b"unused")
     send(blobs, 0, 2000)
     later = time.time() + 100
-    assert blobs.collect({kept}, older_than_s=200, now=later) == []
-    assert blobs.collect({kept}, older_than_s=50, now=later) == [unused]
+    assert blobs.old(older_than_s=200, now=later) == []
+    assert set(blobs.old(older_than_s=50, now=later)) == {kept, unused}
+    assert blobs.delete_old([unused], older_than_s=50, now=later) == 1
     assert files(tmp_path) == [kept]
     assert send(blobs, 0, len(CONTENT)) == len(CONTENT)
+
+
+def test_blob_that_is_used_meanwhile_is_not_collected(blobs):
+    sha, _ = blobs.add(CONTENT)
+    os.utime(blobs.path(sha), (1000, 1000))
+    assert blobs.old(older_than_s=3600) == [sha]
+    assert blobs.use(sha) == len(CONTENT) and blobs.use("0" * 64) is None
+    assert blobs.delete_old([sha], older_than_s=3600) == 0 and blobs.read(sha) == CONTENT
+
+
+def test_damaged_blob_is_found_set_aside_and_can_be_stored_again(tmp_path, blobs):
+    sha, size = blobs.add(CONTENT)
+    assert blobs.read_whole(sha) == CONTENT and blobs.is_whole(sha, size) and not blobs.is_whole(sha, size + 1)
+    path = blobs.path(sha)
+    path.write_bytes(b"?" + CONTENT[1:])
+    with pytest.raises(StorageError, match="damaged and was set aside"):
+        blobs.read_whole(sha)
+    assert blobs.size_bytes(sha) is None and not blobs.is_whole(sha, size)
+    assert (tmp_path / "damaged" / sha).read_bytes() == b"?" + CONTENT[1:]
+    blobs.add(CONTENT)
+    assert blobs.is_whole(sha, size)
 
 
 def test_delete_spares_blob_that_was_stored_again_meanwhile(blobs):

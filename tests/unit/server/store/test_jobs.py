@@ -13,6 +13,7 @@ import pytest
 
 from das_blender_addon.errors import JobRejected, SettingsError, StorageError
 from das_blender_addon.protocol.messages import Artefact, JobSpec
+from das_server.store import state_lock
 from das_server.store.job import request_digest
 from das_server.store.jobs import JobState, JobStore
 from das_server.store.state_lock import lock_state
@@ -206,7 +207,7 @@ def test_old_finished_jobs_are_forgotten_and_others_stay(store):
     start(store, old)
     store.finish(old, [FRAME], {})
     assert store.forget_old(keep_s=3600) == []
-    assert store.forget_old(keep_s=3600, now=time.time() + 3601) == [old]
+    assert store.forget_old(keep_s=3600, later_s=3601) == [old]
     assert store.find(old) is None and store.events(old) == []
     assert FRAME.sha not in store.referenced_blobs()
     assert store.get(waiting).state is JobState.QUEUED
@@ -223,10 +224,38 @@ def test_store_says_disk_is_full_and_keeps_nothing_half(store):
     submit(store)
 
 
-def test_store_says_that_its_file_is_damaged(tmp_path):
-    (tmp_path / "jobs.sqlite3").write_bytes(b"no database at all" * 100)
-    with pytest.raises(StorageError, match=r"jobs\.sqlite3"):
-        JobStore(tmp_path)
+def test_clock_that_is_set_forgets_nothing_and_time_without_a_server_does_not_count(tmp_path, monkeypatch):
+    store = JobStore(tmp_path)
+    job = job_id()
+    store.submit(job, job_spec(), INPUTS)
+    store.request_cancel(job)
+    wall = time.time()
+    monkeypatch.setattr(time, "time", lambda: wall + 10 * 86_400)
+    assert store.forget_old(keep_s=3600) == []
+    store.close()
+    store = JobStore(tmp_path)
+    assert store.forget_old(keep_s=3600) == [] and store.forget_old(keep_s=3600, later_s=3500) == []
+    store.close()
+    (tmp_path / "lived.json").write_text('{"lived_s": 3601}')  # servers have run for so long since
+    store = JobStore(tmp_path)
+    assert store.forget_old(keep_s=3600) == [job]
+    store.close()
+
+
+def test_state_folder_on_a_disk_of_the_network_is_refused(tmp_path, monkeypatch):
+    share = tmp_path / "a share"
+    mounts = tmp_path / "mounts"
+    escaped = str(share).replace(" ", "\\040")
+    lines = ["/dev/sda1 / ext4 rw 0 0", f"server:/export {escaped} nfs4 rw 0 0", f"tmpfs {escaped}/fast tmpfs rw 0 0"]
+    mounts.write_text("\n".join(lines))
+    monkeypatch.setattr(state_lock, "MOUNTS", mounts)
+    kinds = [
+        state_lock.kind_of_disk(folder) for folder in (share / "das" / "state", share / "fast" / "state", tmp_path)
+    ]
+    assert kinds == ["nfs4", "tmpfs", "ext4"]
+    with pytest.raises(SettingsError, match="network's disk \\(nfs4\\).*--state"):
+        state_lock.lock_state(share / "state")
+    assert not share.exists()
 
 
 def test_state_folder_takes_one_server_and_is_free_after_its_death(tmp_path):

@@ -129,7 +129,7 @@ def test_job_list_of_schema_2_gets_one_requester_for_each_job(tmp_path):
     assert version(path) == 2 and [one.role for one in inputs] == ["tracking_video", "first_frame", "first_frame_xy"]
     store = JobStore(tmp_path)
     assert rows(path, "requesters") == [(job, "", state, 0.0) for job, state in zip(jobs, REQUESTERS_OF_2, strict=True)]
-    assert [row[:-3] for row in rows(path, "jobs")] == before["jobs"] and rows(path, "events") == before["events"]
+    assert [row[:-5] for row in rows(path, "jobs")] == before["jobs"] and rows(path, "events") == before["events"]
     assert rows(path, "job_blobs") == before["job_blobs"]
     for job in jobs:
         assert store.submit(job, spec, inputs)[1]
@@ -183,3 +183,31 @@ def test_job_list_of_a_newer_release_is_refused_and_not_touched(tmp_path, tidy):
     else:
         store.close()
     assert version(path) == SCHEMA_VERSION + 1 and len(rows(path, "jobs")) == 1
+
+
+@pytest.mark.parametrize("damage", ["a page in the middle", "the header", "all of it"])
+def test_damaged_job_list_is_set_aside_and_what_can_be_read_goes_on(tmp_path, caplog, damage):
+    store = JobStore(tmp_path)
+    spec = job_spec()
+    jobs = [job_id() for _ in range(60)]
+    for job in jobs:
+        store.submit(job, spec, job_inputs(spec)[0], requester="ab" * 16)
+    store.close()
+    path = tmp_path / "jobs.sqlite3"
+    content = bytearray(path.read_bytes())
+    size = int.from_bytes(content[16:18], "big")
+    at = {"a page in the middle": slice(len(content) - 12 * size, len(content) - 11 * size), "the header": slice(0, 16)}
+    span = at.get(damage, slice(0, len(content)))
+    content[span] = bytes([0xA5]) * len(content[span])
+    path.write_bytes(content)
+    store = JobStore(tmp_path)
+    saved = [job for job in jobs if store.find(job) is not None]
+    assert "is damaged" in caplog.text and len(list(tmp_path.glob("jobs.damaged-*.sqlite3"))) == 1
+    if damage == "a page in the middle":
+        assert saved and all(store.get(job).spec == spec for job in saved)
+    new = job_id()
+    store.submit(new, spec, job_inputs(spec)[0])
+    store.close()
+    store = JobStore(tmp_path)
+    assert store.get(new).spec == spec and len(list(tmp_path.glob("jobs.damaged-*.sqlite3"))) == 1
+    store.close()

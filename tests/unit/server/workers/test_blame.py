@@ -2,6 +2,7 @@
 """Which job ends its workers, or the whole server, and which was only there: the one is given up, the other made."""
 
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import pytest
 import zmq
 
 from das_server.store.blobs import BlobStore
+from das_server.store.endings import Ending, oom_kills
 from das_server.store.jobs import JobState, JobStore
 from das_server.workers import local, wire
 from das_server.workers.base import WorkDone, WorkerStatus, WorkLost, WorkOrder, WorkProgressed
@@ -77,6 +79,23 @@ def test_job_that_its_worker_had_not_taken_up_loses_nothing(house):  # noqa: F81
     assert store.get(job).losses == 0 and store.get(job).state is JobState.RUNNING
 
 
+def test_job_whose_workers_others_end_is_given_up_only_when_it_never_gets_further(house):  # noqa: F811
+    store, blobs, workers, dispatcher = house
+    victim = submitted(store)
+    for attempt in range(1, 10):
+        dispatcher.tick()
+        workers.waiting = [step(victim, attempt, 5), WorkLost(victim, attempt, "It was killed.", by_others=True)]
+        dispatcher.tick()
+    assert store.get(victim).losses == 0 and store.get(victim).attempt == 10
+    for attempt in range(10, 3 * MOST_STARTS + 5):
+        workers.waiting = [step(victim, attempt, attempt), WorkLost(victim, attempt, "It was killed.", by_others=True)]
+        dispatcher.tick()
+    assert store.get(victim).state is JobState.RUNNING
+    workers.waiting = [WorkLost(victim, 3 * MOST_STARTS + 5, "It was killed.", by_others=True)]
+    dispatcher.tick()
+    assert store.get(victim).state is JobState.FAILED
+
+
 # ── Lost servers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -100,11 +119,11 @@ class TwoWorkers(ScriptedWorkers):
         return [order.job for order in self.orders.values()]
 
 
-def next_server(store, blobs, *, clean=False):
+def next_server(store, blobs, ending=Ending.DIED):
     """(workers, dispatcher) of a server that has just started."""
     workers = TwoWorkers()
     dispatcher = Dispatcher(store, blobs, workers, max_attempts=3)
-    dispatcher.recover(clean=clean)
+    dispatcher.recover(ending)
     dispatcher.tick()
     return workers, dispatcher
 
@@ -134,7 +153,7 @@ def test_job_that_takes_the_server_down_is_given_up_and_those_beside_it_are_made
             dispatcher.tick()
     assert "server died while it made this job" in store.last_event(poison).fields["message"]
     for _ in range(3):
-        workers, dispatcher = next_server(store, blobs, clean=True)
+        workers, dispatcher = next_server(store, blobs, Ending.CLEAN)
         workers.waiting = [WorkDone(one.job, one.attempt, (frame(blobs),), {}) for one in workers.orders.values()]
         dispatcher.tick()
     assert [store.get(job).state for job in (victim, waiting)] == [JobState.DONE] * 2
@@ -159,9 +178,18 @@ def test_server_that_was_asked_to_end_counts_against_no_job(on_disk):
     store, blobs = on_disk
     job = submitted(store)
     for _ in range(5):
-        workers, _ = next_server(store, blobs, clean=True)
+        workers, _ = next_server(store, blobs, Ending.CLEAN)
         assert workers.jobs() == [job]
     assert store.get(job).losses == 0 and "was restarted" in store.last_event(job, "RETRY").fields["message"]
+
+
+def test_server_that_was_killed_from_outside_counts_against_no_job(on_disk):
+    store, blobs = on_disk
+    one, two = submitted(store), submitted(store, seed=8)
+    for _ in range(5):
+        assert next_server(store, blobs, Ending.KILLED)[0].jobs() == [one, two]
+    assert store.get(one).losses == 0 and not store.get(one).suspect
+    assert "was killed" in store.last_event(one, "RETRY").fields["message"]
 
 
 # ── Workers that die of themselves ──────────────────────────────────────────────────────────────────────────────────
@@ -262,6 +290,29 @@ def test_worker_that_dies_of_its_job_is_replaced_at_once(pool):
         (lost,) = pool.end()
         assert lost.begun and pool.one.start_at_s <= time.monotonic() and pool.one.state == "starting"
         pool.begin()
+
+
+@pytest.mark.skipif(oom_kills() is None, reason="this system does not count what it kills")
+@pytest.mark.parametrize(
+    ("number", "by_others"), [(signal.SIGKILL, True), (signal.SIGTERM, True), (signal.SIGSEGV, False)]
+)
+def test_worker_says_whether_others_ended_it(pool, number, by_others):
+    pool.say("ready", **READY)
+    pool.workers.run("worker-0", order())
+    pool.beat("busy", pool.one.order.job)
+    pool.one.process.send_signal(number)
+    pool.one.process.wait(10)
+    (lost,) = pool.workers.news()
+    assert lost.begun and lost.by_others is by_others and number.name in lost.reason
+
+
+def test_worker_that_the_server_kills_was_not_ended_by_others(pool):
+    pool.say("ready", **READY)
+    pool.workers.run("worker-0", order())
+    pool.workers._doom(pool.one, "was silent")
+    pool.one.process.wait(10)
+    (lost,) = pool.workers.news()
+    assert not lost.by_others and "was silent" in lost.reason
 
 
 def test_worker_that_ends_after_an_error_says_which(pool):

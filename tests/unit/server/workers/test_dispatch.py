@@ -213,13 +213,20 @@ def test_end_of_job_that_could_not_be_written_is_written_later(house):
     assert store.get(job).state is JobState.DONE
 
 
-def test_waiting_jobs_fail_with_the_reason_when_no_worker_can_start(house):
+def test_jobs_wait_with_the_reason_while_no_worker_can_start_and_go_on(house):
     store, _, workers, dispatcher = house
-    job = submitted(store)
+    jobs = [submitted(store)]
     workers.state = "broken"
     dispatcher.tick()
-    last = store.last_event(job)
-    assert last.kind == "FAILED" and last.fields["code"] == "job.worker_lost" and "It broke." in last.fields["message"]
+    jobs.append(submitted(store, seed=8))
+    for _ in range(3):
+        dispatcher.tick()
+    for job in jobs:
+        assert kinds(store, job) == ["QUEUED", "WAITING"]
+        assert "no worker of this server can work: It broke." in store.last_event(job).fields["message"]
+    workers.state = "ready"
+    dispatcher.tick()
+    assert workers.order.job == jobs[0]
 
 
 def test_failure_of_the_server_inside_costs_one_job_and_no_other(house, caplog):

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The socket of the front door, and who is connected to it: how much each may make the server hold in memory.
+
+ZeroMQ bounds the whole messages that wait for us or for a client, and the size of a frame.  It bounds neither the
+number of connections nor a message that never ends, frame after frame; `Connections` does, by what the system says of
+each connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket as sockets
+import struct
+from dataclasses import dataclass
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from das_blender_addon.errors import SettingsError
+from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
+from das_server.door.gate import Gate
+from das_server.limits import HANDSHAKE_MS, MAX_BACKLOG_BYTES, MAX_CONNECTIONS, WAITING_IN, WAITING_OUT
+
+_log = logging.getLogger(__name__)
+
+CURVE_BYTES = 33
+"""What CURVE adds to a frame: its name, a nonce, flags and a tag (rfc.zeromq.org/spec/26)."""
+
+_BYTES_RECEIVED_AT = 128
+"""Offset of ``tcpi_bytes_received`` in Linux' ``struct tcp_info`` (linux/tcp.h)."""
+
+
+def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> zmq.Socket:
+    """The bound ROUTER socket, behind the ``gate`` where there is one; raises `SettingsError` where that cannot be."""
+    socket = context.socket(zmq.ROUTER)
+    if gate is not None:
+        gate.guard(socket)
+    for option, value in {
+        zmq.LINGER: 0,
+        zmq.MAXMSGSIZE: MAX_FRAME_BYTES + FRAME_EXTRA_BYTES,  # a larger frame disconnects its sender
+        zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
+        zmq.ROUTER_HANDOVER: 1,  # a client that is connected anew has the routing id that it had
+        zmq.ROUTER_MANDATORY: 1,  # without it, replies to a full queue vanish silently
+        zmq.RCVHWM: WAITING_IN,
+        zmq.SNDHWM: WAITING_OUT,
+        zmq.HEARTBEAT_IVL: 5000,
+        zmq.HEARTBEAT_TIMEOUT: 15000,
+        zmq.HEARTBEAT_TTL: 15000,
+        zmq.TCP_KEEPALIVE: 1,
+        zmq.IPV6: int("[" in address),
+    }.items():
+        socket.setsockopt(option, value)
+    try:
+        socket.bind(address.replace("//localhost:", "//127.0.0.1:"))
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        if error.errno == zmq.EADDRINUSE:
+            message = f"Another program already listens on {address}; stop it or choose another port with --bind."
+        else:
+            message = f"The server cannot listen on {address}: {error.strerror}."
+        raise SettingsError(message, field="bind") from error
+    return socket
+
+
+@dataclass
+class _Connection:
+    """``read_bytes``: what we have read of it, framing included."""
+
+    read_bytes: int = 0
+    is_cut: bool = False
+
+
+class Connections:
+    """Those of ``socket``, by what its monitor says; made before anybody can connect is best, but not needed."""
+
+    def __init__(self, socket: zmq.Socket, *, most: int = MAX_CONNECTIONS):
+        self._most = most
+        self._port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+        self._monitor = socket.get_monitor_socket(
+            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        )
+        self._socket = socket
+        self._extra = CURVE_BYTES if socket.getsockopt(zmq.MECHANISM) == zmq.CURVE else 0
+        self._open: dict[int, _Connection] = {}
+
+    def __len__(self) -> int:
+        return sum(not one.is_cut for one in self._open.values())
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+
+    def heard(self, frames: list[zmq.Frame]) -> None:
+        """A message with these frames was read."""
+        one = self._open.get(frames[-1].get(zmq.SRCFD)) if frames else None
+        if one is not None:
+            sizes = [len(frame.buffer) + self._extra for frame in frames]
+            one.read_bytes += sum(size + (9 if size > 255 else 2) for size in sizes)
+
+    def look(self) -> None:
+        """Take in who came and went, and cut those that are too many or owe the end of what they send."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._open[event["value"]] = _Connection()
+                if len(self) > self._most:
+                    self._cut(event["value"], f"there are {self._most} connections already")
+            else:
+                self._open.pop(event["value"], None)
+        for fd, one in self._open.items():
+            if one.is_cut:
+                continue
+            received = _received_bytes(fd)
+            if received is not None and received - one.read_bytes > MAX_BACKLOG_BYTES:
+                self._cut(fd, f"it has sent {received - one.read_bytes >> 20} MiB that are no whole message")
+
+    def _cut(self, fd: int, reason: str) -> None:
+        """End a connection; ZeroMQ notices and forgets what it has of it."""
+        self._open[fd].is_cut = True
+        try:
+            with sockets.socket(fileno=os.dup(fd)) as connection:
+                if connection.getsockname()[1] != self._port:  # closed meanwhile, and its number used anew
+                    return
+                _log.warning("the connection from %s is cut: %s", connection.getpeername()[0], reason)
+                connection.shutdown(sockets.SHUT_RDWR)
+        except OSError:  # it has gone by itself
+            return
+
+
+def _received_bytes(fd: int) -> int | None:
+    """What a TCP connection has brought since it began, None where the system does not say."""
+    if not hasattr(sockets, "TCP_INFO"):
+        return None
+    try:
+        with sockets.socket(fileno=os.dup(fd)) as connection:
+            about = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
+    except OSError:
+        return None
+    return struct.unpack_from("Q", about, _BYTES_RECEIVED_AT)[0] if len(about) >= _BYTES_RECEIVED_AT + 8 else None

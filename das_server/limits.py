@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one client may make the server hold and do, in one table; `docs/guides/server.md` has it for people.
+
+The protocol's own bounds (the largest header, chunk, text and list, `kinds.py`) are below these, and so are what a
+model makes (frames, pixels, steps) and what a task reads (`tasks/`).
+"""
+
+from das_blender_addon.protocol.messages import FETCH_CREDIT, MAX_FRAME_BYTES
+
+MAX_CONNECTIONS = 256
+"""Connections at once; one more is ended."""
+
+HANDSHAKE_MS = 3000
+"""Longest handshake, milliseconds."""
+
+WAITING_IN = 8
+"""Messages of one connection that may wait to be read; then its sender waits."""
+
+WAITING_OUT = 16
+"""Messages that may wait for a client that does not read; it misses further ones and asks again."""
+
+MAX_BACKLOG_BYTES = 4 * WAITING_IN * MAX_FRAME_BYTES
+"""What a connection may have sent beyond what we have read of it, before it is ended."""
+
+MAX_FLYING = 2 * FETCH_CREDIT
+"""PUT and FETCH of one connection that may wait for the disk; one more is refused."""
+
+MAX_UPLOADS = 64
+"""Uploads of one owner that are not at their end; the one that was touched last longest ago gives way to one more."""
+
+MAX_SENT_BYTES = 1 << 40
+"""Blobs that one owner has sent and the server keeps, bytes; one more is refused."""
+
+MAX_JOBS = 20_000
+"""Jobs of one owner that are not over; one more is refused."""

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one connection can make the front door hold in memory, on real sockets."""
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+import zmq
+
+from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
+from das_server.door.connections import Connections, open_door
+from das_server.limits import MAX_BACKLOG_BYTES, WAITING_IN, WAITING_OUT
+from tests.support.zmtp import RawClient
+
+LINUX = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system says nothing of connections")
+MOST = 4
+
+
+class Door:
+    """A front door that answers every message with itself, as often as `turn` is called."""
+
+    def __init__(self):
+        self._context = zmq.Context()
+        self.socket = open_door(self._context, "tcp://127.0.0.1:*")
+        self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.connections = Connections(self.socket, most=MOST)
+
+    def turn(self, *, reads=True):
+        self.connections.look()
+        with contextlib.suppress(zmq.ZMQError):
+            while reads:
+                peer, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                self.connections.heard(frames)
+                self.socket.send_multipart([peer, *frames], zmq.NOBLOCK)
+
+    def turn_until(self, condition, *, reads=True):
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline
+            self.turn(reads=reads)
+            time.sleep(0.005)
+
+    def assert_serves(self):
+        """An honest client is answered."""
+        dealer = self._context.socket(zmq.DEALER)
+        dealer.connect(self.address)
+        dealer.send(b"hello")
+        self.turn_until(lambda: dealer.poll(0))
+        assert dealer.recv() == b"hello"
+        dealer.close(linger=0)
+
+    def close(self):
+        self.connections.close()
+        self.socket.close(linger=0)
+        self._context.term()  # waits for ever where something is still open
+
+
+@pytest.fixture
+def door():
+    door = Door()
+    yield door
+    door.close()
+
+
+def flood(client, frame, count):
+    """Send so many, from a thread → (thread, list that holds how many were sent)."""
+    sent = []
+
+    def run():
+        with contextlib.suppress(OSError):
+            for _ in range(count):
+                client.send(frame)
+                sent.append(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, sent
+
+
+@LINUX
+def test_message_without_an_end_is_cut(door):
+    client = RawClient(door.address)
+    thread, sent = flood(client, client.frame(bytes(MAX_FRAME_BYTES), more=True), 200)
+    door.turn_until(lambda: not thread.is_alive())
+    assert len(sent) * MAX_FRAME_BYTES < 4 * MAX_BACKLOG_BYTES < 200 * MAX_FRAME_BYTES and client.is_cut()
+    door.assert_serves()
+
+
+@LINUX
+def test_honest_flood_is_read_to_its_end_and_never_cut(door):
+    client = RawClient(door.address)
+    count = 2 * MAX_BACKLOG_BYTES // MAX_FRAME_BYTES
+    thread, sent = flood(client, client.frame(bytes(MAX_FRAME_BYTES)), count)
+    door.turn_until(lambda: not thread.is_alive())
+    door.turn()
+    assert len(sent) == count and len(door.connections) == 1
+
+
+def test_messages_that_are_not_read_wait_at_their_sender(door):
+    client = RawClient(door.address)
+    client.socket.settimeout(0.5)
+    _, sent = flood(client, client.frame(bytes(MAX_FRAME_BYTES)), 100)
+    door.turn_until(lambda: len(sent) > WAITING_IN, reads=False)
+    time.sleep(0.3)
+    assert len(sent) < 4 * WAITING_IN
+    door.assert_serves()
+
+
+def test_replies_that_are_not_read_are_not_kept(door):
+    client = RawClient(door.address)
+    client.send(client.frame(b"who am I"))
+    peer = door.socket.recv_multipart()[0]
+    with pytest.raises(zmq.Again):
+        for _ in range(4 * WAITING_OUT):
+            door.socket.send_multipart([peer, bytes(MAX_FRAME_BYTES)], zmq.NOBLOCK)
+    door.assert_serves()
+
+
+def test_frame_over_the_protocols_limit_ends_its_connection_and_one_at_it_does_not(door):
+    for size, is_cut in ((MAX_FRAME_BYTES, False), (MAX_FRAME_BYTES + FRAME_EXTRA_BYTES + 1, True)):
+        client = RawClient(door.address)
+        client.socket.settimeout(1.0 if not is_cut else 10.0)
+        flood(client, client.frame(bytes(size)), 1)[0].join()
+        assert client.is_cut() is is_cut
+        client.close()
+    door.assert_serves()
+
+
+def test_connection_more_than_the_most_is_ended(door):
+    honest = [RawClient(door.address) for _ in range(MOST)]
+    door.turn_until(lambda: len(door.connections) == MOST)
+    more = RawClient(door.address)
+    more.socket.settimeout(0.05)
+    door.turn_until(more.is_cut)
+    assert not any(one.socket.settimeout(0.05) or one.is_cut() for one in honest)
+    honest.pop().close()
+    door.turn_until(lambda: len(door.connections) == MOST - 1)
+    door.assert_serves()
+
+
+def test_half_handshake_is_ended(door):
+    client = RawClient(door.address, greet=False)
+    client.send(b"\xff")
+    assert client.is_cut()
+    door.assert_serves()

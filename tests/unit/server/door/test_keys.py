@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who is let in: real handshakes, with the client's own code on the other side."""
+
+import json
+import os
+import stat
+import time
+
+import pytest
+import zmq
+
+from das_blender_addon.client.client import DasClient, pair_with
+from das_blender_addon.client.keys import ServerKeys, keys_file, keys_for
+from das_blender_addon.errors import AuthenticationFailed, ServerUnreachable, SettingsError
+from das_blender_addon.protocol import messages as m
+from das_blender_addon.protocol.pairing import Pairing, read_pairing
+from das_server import cli
+from das_server.door.ask import Asker
+from das_server.store.keys import ADMINISTRATOR, PAIRING_S, KeyRing
+from tests.support.front_door import FrontDoor
+
+
+@pytest.fixture(autouse=True)
+def own_keys(monkeypatch, tmp_path):
+    monkeypatch.setenv("DAS_KEYS", str(tmp_path / "client" / "keys.json"))
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory):
+    with FrontDoor(tmp_path_factory.mktemp("locked"), locked=True) as door:
+        yield door
+
+
+def line(door, user="ada"):
+    return Pairing(door.address, door.keys.server_keys()[0], door.keys.pair(user)).line
+
+
+def ping(address, **options):
+    with DasClient(address, timeout_s=20, **options) as client:
+        return client.ping()
+
+
+def only_the_owner_reads(path):
+    return stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+
+
+def test_machine_is_paired_with_one_line_and_let_in_from_then_on(locked, tmp_path):
+    with pytest.raises(AuthenticationFailed, match="asks for a key.*das-server keys pair"):
+        ping(locked.address)
+    text = line(locked)
+    assert pair_with(text) == (locked.address, "ada")
+    ping(locked.address)
+    secret = keys_for(locked.address).secret
+    assert secret not in (locked.folder / "keys" / "allowed.json").read_text() and secret not in text
+    if os.name == "posix":
+        assert only_the_owner_reads(keys_file())
+        assert all(map(only_the_owner_reads, (locked.folder / "keys").iterdir()))
+    with pytest.raises(AuthenticationFailed, match="does not let in"):
+        pair_with(text)  # it was for one use
+    ping(locked.address)  # which has cost nothing
+
+
+def test_key_for_one_use_does_nothing_else_and_only_for_a_while(locked):
+    pairing = read_pairing(line(locked))
+    one_use = ServerKeys(pairing.server, zmq.curve_public(pairing.secret.encode()).decode(), pairing.secret)
+    with DasClient(locked.address, timeout_s=20, keys=one_use) as client:
+        client.hello()
+        with pytest.raises(AuthenticationFailed, match="only pairs"):
+            client.status()
+    later = KeyRing(locked.folder, clock=lambda: time.time() + PAIRING_S + 1)
+    assert later.find(one_use.public) is None and locked.keys.find(one_use.public) is not None
+    assert one_use.public not in {one.public for one in later.allowed()}
+
+
+def test_key_that_is_revoked_gets_no_further_not_even_where_it_is_connected(locked):
+    pair_with(line(locked, "eve"))
+    with DasClient(locked.address, timeout_s=20) as client:
+        client.ping()
+        assert cli.main(["keys", "revoke", "eve", "--state", str(locked.folder)]) == 0
+        with pytest.raises(AuthenticationFailed, match="any more"):
+            client.ping()
+    with pytest.raises(AuthenticationFailed, match="does not let in this machine's key"):
+        ping(locked.address)
+
+
+def test_server_with_another_key_is_not_trusted(locked, tmp_path):
+    pair_with(line(locked))
+    stored = json.loads(keys_file().read_text())
+    stored[locked.address]["server"] = zmq.curve_keypair()[0].decode()
+    keys_file().write_text(json.dumps(stored))
+    with pytest.raises(AuthenticationFailed, match="another key than the one"):
+        ping(locked.address)
+
+
+def test_server_that_is_not_encrypted_is_not_taken_for_one_that_was(locked, tmp_path):
+    pair_with(line(locked))
+    with FrontDoor(tmp_path / "open") as unlocked:
+        with pytest.raises(AuthenticationFailed, match="another key than the one.* or none"):
+            ping(unlocked.address, keys=keys_for(locked.address))
+        ping(unlocked.address)
+
+
+def test_nobody_there_is_still_nobody_there():
+    with pytest.raises(ServerUnreachable), DasClient("tcp://127.0.0.1:9", timeout_s=0.5) as client:
+        client.ping()
+
+
+def test_commands_on_the_servers_machine_are_let_in(locked):
+    keys = locked.keys.admin_keys()
+    with Asker(locked.address, keys=keys) as asker:
+        assert isinstance(asker.ask(m.Status(0)), m.StatusReport)
+    assert locked.keys.find(keys[1]).user == ADMINISTRATOR
+
+
+def test_keys_are_made_paired_listed_and_revoked_by_commands(capsys, tmp_path):
+    state = ["--state", str(tmp_path)]
+    assert cli.main(["keys", "pair", "ada", "--address", "gpu:5599", *state]) == SettingsError.exit_code
+    assert "das-server keys create" in capsys.readouterr().err
+    assert cli.main(["keys", "create", *state]) == 0
+    public = capsys.readouterr().out.split()[-1]
+    assert cli.main(["keys", "create", *state]) == 0 and capsys.readouterr().out.split()[-1] == public
+    assert cli.main(["keys", "pair", "ada", "--address", "[::1]:5599", *state]) == 0
+    pairing = read_pairing(capsys.readouterr().out)
+    assert (pairing.address, pairing.server) == ("tcp://[::1]:5599", public)
+    assert cli.main(["keys", "list", *state]) == 0
+    listed = capsys.readouterr().out
+    assert "ada · " in listed and "for one use until" in listed and pairing.secret not in listed
+    assert cli.main(["keys", "revoke", "nobody", *state]) == SettingsError.exit_code
+    assert cli.main(["keys", "revoke", "ada", *state]) == 0
+    assert KeyRing(tmp_path).find(zmq.curve_public(pairing.secret.encode()).decode()) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "das-pair:", "das-pair:gpu:5599:00:00", "http://gpu:5599", "das-pair:gpu:x:" + "0" * 64]
+)
+def test_line_that_is_none_is_refused_without_repeating_it(text):
+    with pytest.raises(SettingsError, match="das-server keys pair prints"):
+        read_pairing(text)
+
+
+def test_line_survives_breaks_of_an_email(locked):
+    text = line(locked)
+    assert read_pairing(f"  {text[:40]}\n{text[40:]} ") == read_pairing(text)
+    assert read_pairing(text).line == text
