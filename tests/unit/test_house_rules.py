@@ -54,7 +54,7 @@ ADDON_LAYERS = {
     "scene": 3, "footage": 3,
     "shot": 4,
     "child": 5, "local_server": 5,
-    "take": 6,
+    "take": 6, "staging": 6,
     "jobs": 7,
     "api": 8, "engine": 8, "ui": 8, "doctor": 8,
     "command_line": 9,
