@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import take_words, vary
+from . import footage_words, take_words, vary
 
 OVERRIDES = {
     # flag: (environment variable, help)
@@ -56,7 +56,10 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
         if word == "batch":
             command.add_argument("table", help="CSV: a column file and columns named as flags of render, a row each")
             command.set_defaults(file=None)
-        _add_file(command, of_table=word == "batch")
+        if word in footage_words.COMMANDS:
+            footage_words.add_arguments(command, word)
+        else:
+            _add_file(command, of_table=word == "batch")
         if word == "takes":
             take_words.add_names(command)
         if word in ("preview", "render"):
@@ -81,11 +84,18 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
         command.add_argument(
             "--online-mode", action="store_true", help="permit servers on other machines, as Blender's own flag does"
         )
-        for flag, (variable, words) in OVERRIDES.items():
-            alone = {"nargs": "?", "const": "1"} if flag in SWITCHES else {}
-            metavar = flag[2:].upper().replace("-", "_")
-            command.add_argument(flag, dest=variable, metavar=metavar, help=f"{words} ({variable})", **alone)
+        _add_settings(command, word)
     return whole
+
+
+def _add_settings(command: argparse.ArgumentParser, word: str) -> None:
+    for flag, (variable, words) in OVERRIDES.items():
+        if word in footage_words.COMMANDS and flag in footage_words.OWN_FLAGS:
+            command.set_defaults(**{variable: None})
+            continue
+        alone = {"nargs": "?", "const": "1"} if flag in SWITCHES else {}
+        metavar = flag[2:].upper().replace("-", "_")
+        command.add_argument(flag, dest=variable, metavar=metavar, help=f"{words} ({variable})", **alone)
 
 
 def _add_file(command: argparse.ArgumentParser, *, of_table: bool = False) -> None:
