@@ -146,8 +146,10 @@ def _finished(stage: Stage, places: _Places, arguments, voice: Voice, should_sto
         told["blend"] = places.blend
         words.append(f"the shot of {arguments.count} frames in {places.blend}")
     if places.output is not None and arguments.tracking_only:
-        told["tracking"] = _track(scene, places.output, voice, should_stop)
+        told["tracking"], unseen = _track(scene, places.output, voice, should_stop)
+        told["unseen"] = [round(float(share), 4) for share in unseen]
         words.append(f"the tracking video of {arguments.count} frames in {told['tracking']}")
+        words.append(f"up to {unseen.max():.1%} of a frame is not in the picture")
     elif places.output is not None:
         told |= _render(scene, places.output, voice, should_stop)
         words.append(f"{len(told['frames'])} frames in {places.output}")
@@ -155,7 +157,9 @@ def _finished(stage: Stage, places: _Places, arguments, voice: Voice, should_sto
     return 0
 
 
-def _track(scene, output: Path, voice: Voice, should_stop) -> Path:
+def _track(scene, output: Path, voice: Voice, should_stop) -> tuple[Path, np.ndarray]:
+    """(the file, share of each frame that shows nothing of the first one)."""
+
     def progress(done: int, of: int) -> None:
         voice.status(drive.Status("exporting", "Tracking the shot", done / of))
 
@@ -168,7 +172,7 @@ def _track(scene, output: Path, voice: Voice, should_stop) -> Path:
         visible=tracking.first_frame_visible,
     )
     write_whole(output / TRACKING, arrays.getvalue())
-    return output / TRACKING
+    return output / TRACKING, 1.0 - tracking.first_frame_visible.mean(axis=(1, 2))
 
 
 def _render(scene, output: Path, voice: Voice, should_stop) -> dict:

@@ -53,7 +53,7 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
     """
     source = read_picture(wish.picture)
     shape = source.pixels.shape[:2]
-    masks = {name: read_mask(words, shape) for name, words in wish.masks.items()}
+    masks = _masks(wish.masks, shape)
     if wish.folder is not None and is_plate(wish.folder):
         return _kept(wish, source.pixels, masks), source.notes
     lens = wish.lens_mm or source.lens_mm
@@ -74,6 +74,23 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
     if wish.folder is not None:
         save_plate(plate, wish.folder)
     return plate, source.notes
+
+
+def _masks(wanted: Mapping[str, str], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The masks, none of which has a pixel of another."""
+    masks, taken = {}, np.zeros(shape, bool)
+    for name, words in wanted.items():
+        masks[name] = read_mask(words, shape)
+        if (masks[name] & taken).any():
+            raise SettingsError(
+                f"The mask {words} has pixels that another one has, too; let each pixel be of one thing.", field="mask"
+            )
+        taken |= masks[name]
+    if masks and taken.all():
+        raise SettingsError(
+            "The masks together are the whole picture, and nothing is left to stand still; leave one out.", field="mask"
+        )
+    return masks
 
 
 def _kept(wish: PlateWish, pixels: np.ndarray, masks: dict[str, np.ndarray]) -> Plate:

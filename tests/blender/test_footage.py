@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A picture becomes a scene: by the menu, a script and the commands; what cannot be used is said in one sentence."""
 
-import io
 import json
 
 import bpy
 import numpy as np
 import pytest
 from mathutils import Matrix
-from PIL import Image
 
 from das_blender_addon import api, commands
 from das_blender_addon.errors import FirstFrameError, SettingsError
 from das_blender_addon.footage.paths import camera_path
 from das_blender_addon.protocol.png import decode_png, encode_png
+from tests.support.picture_files import grey16_png, print_jpeg_head, with_exif
 from tests.support.scenes import add_camera, key
 
 WIDTH, HEIGHT = 96, 64
@@ -64,6 +63,24 @@ def test_script_makes_a_scene_whose_first_frame_is_the_picture(picture, tmp_path
     assert len(scene.objects) == 2 and stage.notes == ()
     with pytest.raises(SettingsError, match="no 'lense'"):
         api.import_plate(picture, lense=3)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("size", [None, (64, 64), (40, 96), (120, 32)])
+def test_shot_of_any_shape_lies_inside_the_picture(scene, tmp_path, turned, size):
+    shown = pixels().swapaxes(0, 1) if turned else pixels()
+    (tmp_path / "street.png").write_bytes(encode_png(np.ascontiguousarray(shown)))
+    stage = api.import_plate(tmp_path / "street.png", lens_mm=24.0, size=size, every=2)
+    tracking = api.export_tracking(stage.scene, frames=[1])
+    assert tracking.coverage.all()
+    width, height = stage.plate.size
+    wide, high = size or (width, height)
+    scale = min(width / wide, height / high)
+    focal = stage.plate.focal_px / scale  # in pixels of the shot, which touches two sides of the picture
+    lens = stage.camera.data
+    assert lens.sensor_fit == ("HORIZONTAL" if wide / high >= width / height else "VERTICAL")
+    across, sensor = (wide, lens.sensor_width) if lens.sensor_fit == "HORIZONTAL" else (high, lens.sensor_height)
+    assert lens.lens / sensor * across == pytest.approx(focal)
 
 
 def test_plate_shines_with_the_colours_of_the_picture(picture):
@@ -137,6 +154,9 @@ def test_tracking_only_needs_no_server(picture, tmp_path, capsys):
     with np.load(done["tracking"]) as arrays:
         found = {name: (arrays[name].shape, arrays[name].dtype.name) for name in arrays.files}
         assert arrays["visible"][0].all()
+        unseen = 1.0 - arrays["visible"].mean(axis=(1, 2))
+    np.testing.assert_allclose(done["unseen"], unseen, atol=1e-4)
+    assert done["unseen"][0] == 0.0
     assert found == {
         "video": ((3, 32, 48, 3), "uint8"),
         "first_frame_xy": ((3, 32, 48, 2), "float32"),
@@ -186,20 +206,20 @@ def test_take_begins_with_the_users_own_picture(picture, server, tmp_path, capsy
     np.testing.assert_array_equal(frames[0], pixels())
 
 
-def jpeg(orientation: int = 1, lens: int = 0, mode: str = "RGB") -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    if lens:
-        exif.get_ifd(0x8769)[0xA405] = lens
-    file = io.BytesIO()
-    smooth = np.linspace(0, 255, HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3).astype(np.uint8)
-    Image.fromarray(smooth).convert(mode).save(file, "JPEG", exif=exif, quality=95)
-    return file.getvalue()
+def jpeg(path) -> bytes:
+    """A smooth picture, dark at the top left, written by Blender."""
+    smooth = np.linspace(0.0, 1.0, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)[::-1]
+    image = bpy.data.images.new("smooth", WIDTH, HEIGHT)
+    image.pixels.foreach_set(np.repeat(smooth[..., None], 4, axis=2).astype(np.float32).ravel())
+    image.file_format = "JPEG"
+    image.save(filepath=str(path))
+    bpy.data.images.remove(image)
+    return path.read_bytes()
 
 
 def test_pictures_of_other_formats_are_brought_to_8_bit_rgb_and_that_is_said(scene, tmp_path):
     turned = tmp_path / "phone.jpg"
-    turned.write_bytes(jpeg(6, 26))
+    turned.write_bytes(with_exif(jpeg(tmp_path / "upright.jpg"), 6, 26))
     stage = api.import_plate(turned)
     assert stage.plate.size == (HEIGHT, WIDTH) and stage.plate.lens_mm == 26.0 and "turned upright" in stage.notes[0]
     assert stage.plate.picture[0, -1].mean() < 20.0 < 235.0 < stage.plate.picture[-1, 0].mean()
@@ -210,7 +230,7 @@ def test_pictures_of_other_formats_are_brought_to_8_bit_rgb_and_that_is_said(sce
     assert "transparent" in stage.notes[0] and (stage.plate.picture[:, 50:] == 0).all()
     deep = tmp_path / "deep.png"
     grey = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
-    Image.fromarray(grey).save(deep)
+    deep.write_bytes(grey16_png(grey))
     stage = api.import_plate(deep, lens_mm=30)
     assert "more than 8 bits" in stage.notes[0]
     np.testing.assert_allclose(stage.plate.picture[..., 1], grey / 257.0, atol=1.0)
@@ -218,7 +238,7 @@ def test_pictures_of_other_formats_are_brought_to_8_bit_rgb_and_that_is_said(sce
 
 def test_what_cannot_be_used_is_refused_before_any_scene_is_made(picture, tmp_path, capsys):
     (tmp_path / "black.png").write_bytes(encode_png(np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
-    (tmp_path / "print.jpg").write_bytes(jpeg(mode="CMYK"))
+    (tmp_path / "print.jpg").write_bytes(print_jpeg_head())
     (tmp_path / "words.png").write_bytes(b"no picture")
     np.save(tmp_path / "small.npy", depth()[:10])
     save, metric = ["--save", tmp_path / "s.blend"], ["--depth-kind", "metric"]
@@ -239,6 +259,7 @@ def test_what_cannot_be_used_is_refused_before_any_scene_is_made(picture, tmp_pa
         (["move", picture, "--mask", "box:0,0,96,64", *known], SettingsError, "whole picture"),
         (["move", picture, "--mask", "box:0,0,9,9", "--over", "60", *known], SettingsError, "frame 1 to 60"),
         (["plate", picture, "--lens", 30], SettingsError, "--save"),
+        (["plate", picture, *known, "--mask", "box:0,0,9,9", "--mask", "box:8,8,9,9"], SettingsError, "another one"),
         (["plate", picture, *known, "--frames", 0], SettingsError, "at least 1"),
     ):
         status, said = refused(*words, capsys=capsys)

@@ -3,8 +3,6 @@
 
 import json
 import math
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -15,20 +13,11 @@ from das_blender_addon.footage.masks import read_mask
 from das_blender_addon.footage.plane import plane_plate
 from das_blender_addon.footage.plate import Plate, check_colours, is_plate, load_plate, save_plate
 from das_blender_addon.protocol.png import encode_png
+from tests.support.picture_files import grey16_png
 
 SHAPE = (20, 30)
 DEPTH = np.linspace(1.0, 4.0, 600).reshape(SHAPE).astype(np.float32)
 PICTURE = np.random.default_rng(0).integers(0, 255, (*SHAPE, 3), np.uint8)
-
-
-def grey16(values: np.ndarray) -> bytes:
-    """A 16-bit grey PNG, written from the specification; its rows use all five filters' simplest, none."""
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 0, 0, 0, 0)),
-             (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]  # fmt: skip
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
-    )
 
 
 def test_plate_comes_back_from_its_folder(tmp_path):
@@ -64,7 +53,7 @@ def test_depth_of_every_kind_means_what_is_said_of_it(tmp_path):
     np.save(tmp_path / "i.npy", 1.0 / DEPTH)
     (tmp_path / "i.npy.json").write_text(json.dumps({"kind": "inverse", "scale": 2.0}))
     np.savez(tmp_path / "z.npz", depth=DEPTH, mask=DEPTH < 3.0, kind="metric")
-    (tmp_path / "p.png").write_bytes(grey16(np.rint(DEPTH * 1000)))
+    (tmp_path / "p.png").write_bytes(grey16_png(np.rint(DEPTH * 1000)))
     np.testing.assert_array_equal(read_depth(tmp_path / "d.npy", SHAPE, kind="metric")[0], DEPTH)
     np.testing.assert_allclose(read_depth(tmp_path / "d.npy", SHAPE, kind="metric", scale=0.5)[0], DEPTH / 2)
     relative = read_depth(tmp_path / "d.npy", SHAPE, kind="relative")[0]
@@ -96,7 +85,7 @@ def test_what_is_no_distance_is_sky(tmp_path):
         ("d.npy", np.zeros(SHAPE), {"kind": "metric"}, "no depth anywhere"),
         ("d.npy", DEPTH, {"kind": "metric", "scale": -1.0}, "number above 0"),
         ("d.npy", b"nothing", {"kind": "metric"}, "cannot be read"),
-        ("d.png", grey16(DEPTH), {"kind": "metric"}, "how many metres"),
+        ("d.png", grey16_png(DEPTH), {"kind": "metric"}, "how many metres"),
         ("d.png", encode_png(PICTURE), {"kind": "relative"}, "16-bit grey PNG"),
         ("d.exr", b"v/1", {"kind": "metric"}, "give one of .npy, .npz, .png"),
         ("", None, {"kind": "metric"}, "no depth file"),
