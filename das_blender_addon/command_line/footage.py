@@ -186,7 +186,7 @@ def _render(scene, output: Path, voice: Voice, should_stop) -> dict:
 
 def _save(file: Path) -> None:
     try:
-        bpy.ops.wm.save_as_mainfile(filepath=os.fspath(file))
+        bpy.ops.wm.save_as_mainfile(filepath=os.fspath(file), compress=True)
     except RuntimeError as error:
         raise StorageError(f"{file} cannot be written ({str(error).strip()}).") from error
 

@@ -64,12 +64,15 @@ def path_of_file(path: Path, num_frames: int) -> np.ndarray:
     """
     if not path.is_file():
         raise SettingsError(f"There is no file {path} with a camera path.", field="path")
+    if bpy.data.filepath and os.path.realpath(bpy.data.filepath) == os.path.realpath(path):
+        # Blender cannot read the open file a second time; 4.2 crashes.
+        raise SettingsError(f"{path} is the open file; open another one, or none, to follow its camera.", field="path")
     before, window = set(bpy.data.user_map()), bpy.context.window
     shown = window.scene if window is not None else None
     try:
         with bpy.data.libraries.load(os.fspath(path), link=False) as (source, target):
             target.scenes = list(source.scenes)
-    except (OSError, RuntimeError, ValueError) as error:  # ValueError: it is the open file
+    except (OSError, RuntimeError) as error:
         raise SettingsError(f"{path} cannot be opened for its camera: {str(error).strip()}", field="path") from error
     try:
         scenes = [scene for scene in target.scenes if scene is not None and scene.camera is not None]

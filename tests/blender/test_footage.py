@@ -136,7 +136,7 @@ def test_camera_of_another_file_is_followed_from_its_first_frame(picture, tmp_pa
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "path.blend"))
     words = ["camera", picture, "--path", tmp_path / "path.blend", "--lens", 30, "--frames", 5]
     status, said = refused(*words, "--save", tmp_path / "shot.blend", capsys=capsys)
-    assert status == SettingsError.exit_code and "current blend file" in said
+    assert status == SettingsError.exit_code and "is the open file" in said
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
     das(*words, "--save", tmp_path / "shot.blend", capsys=capsys)
     (scene,) = bpy.data.scenes
