@@ -22,7 +22,7 @@ def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
     command.add_argument("picture", help="a picture of any format that Blender reads")
     command.add_argument(
         "--depth", default="plane", metavar="FILE|plane",
-        help="a depth file (.npy, .npz, 16-bit .png) of the picture's size, or plane: a level ground and a wall",
+        help="a depth file (.npy, .npz, .exr, 16-bit .png) of the picture's size, or plane: a level ground and a wall",
     )  # fmt: skip
     command.add_argument(
         "--depth-kind", choices=KINDS, default="", help="what the file's values mean, where it does not say so itself"

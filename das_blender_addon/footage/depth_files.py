@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Depth that another program wrote: NPY, NPZ (``depth``, perhaps ``mask`` and ``kind``) or a 16-bit grey PNG.
+"""Depth that another program wrote: NPY, NPZ (``depth``, perhaps ``mask`` and ``kind``) or a 16-bit grey PNG; of other
+kinds of files whoever asks has read the values.
 
 What the values mean is said by whoever asks, by a side-car ``<file>.json`` beside the file ({"kind": "inverse",
 "scale": 1.0}) or by the NPZ itself; never guessed:
@@ -31,14 +32,18 @@ FARTHEST = 1000.0
 
 
 def read_depth(
-    path: Path, shape: tuple[int, int], *, kind: str = "", scale: float = 0.0
+    path: Path, shape: tuple[int, int], *, kind: str = "", scale: float = 0.0, values: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(depth f32 [H,W] in Blender units, valid bool [H,W]) of the file ``path`` for a picture of ``shape`` (H, W).
 
-    ``kind`` "" and ``scale`` 0: as the side-car or the file says.  Raises `SettingsError`: a file that cannot be read,
+    ``kind`` "" and ``scale`` 0: as the side-car or the file says.  ``values`` [H,W]: what the file holds, None to read
+    it here.  Raises `SettingsError`: a file that cannot be read,
     has another size, holds no depth, or of which nobody says what it means.
     """
-    values, mask, own_kind = _values(path)
+    if values is None:
+        values, mask, own_kind = _values(path)
+    else:
+        mask, own_kind = np.ones(values.shape, bool), ""
     said = _side_car(path)
     kind, scale = kind or said.get("kind", "") or own_kind, scale or said.get("scale", 0.0)
     if kind not in KINDS:
@@ -83,7 +88,8 @@ def _values(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise SettingsError(
-            f"The depth file {path} is of no kind that can be read; give one of {', '.join(ENDINGS)}.", field="depth"
+            f"The depth file {path} is of no kind that can be read; give one of {', '.join(ENDINGS)}, .exr.",
+            field="depth",
         )
     if not path.is_file():
         raise SettingsError(f"There is no depth file {path}.", field="depth")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..errors import SettingsError
 from .filling import fill_harmonic, nearest_label
 from .mesh import PlateMesh, mesh_of_depth
 from .plate import Plate
@@ -42,7 +43,10 @@ class Layers:
 
 
 def layers_of(plate: Plate, every: int = 1) -> Layers:
-    """The meshes of ``plate``, one quad for each ``every`` × ``every`` pixels."""
+    """The meshes of ``plate``, one quad for each ``every`` × ``every`` pixels.
+
+    Raises `SettingsError` where a mask is thinner than they are.
+    """
     shown = plate.valid
     known_farthest = float(plate.depth[shown].max()) if shown.any() else 1.0
     sky_depth = SKY_TIMES * known_farthest
@@ -55,7 +59,12 @@ def layers_of(plate: Plate, every: int = 1) -> Layers:
         parts.append(Layer(SKY, mesh_of_depth(far, ~behind.valid, focal, every), bool(plate.masks)))
     for name, mask in plate.masks.items():
         depth = np.where(plate.valid, plate.depth, sky_depth)
-        parts.append(Layer(name, mesh_of_depth(depth, mask, focal, every), False))
+        mesh = mesh_of_depth(depth, mask, focal, every)
+        if not len(mesh.quads):
+            raise SettingsError(
+                f"The mask of {name!r} falls between quads of {every}×{every} pixels; take smaller ones.", field="every"
+            )
+        parts.append(Layer(name, mesh, False))
     filled = np.any(list(plate.masks.values()), axis=0) if plate.masks else np.zeros(shown.shape, bool)
     return Layers(tuple(parts), background, filled, sky_depth if not shown.all() else known_farthest)
 

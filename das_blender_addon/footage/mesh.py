@@ -13,6 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import SettingsError
+
+MOST_QUADS = 2_000_000
+"""More than these no Blender edits with pleasure."""
 CUT_SHARE = 0.04
 """Neighbours whose 1/depth differs by more than this share of the larger lie on two surfaces, unless it goes on so."""
 CUT_ALWAYS_SHARE = 0.3
@@ -32,6 +36,21 @@ class PlateMesh:
     vertices: np.ndarray
     quads: np.ndarray
     pixels: np.ndarray
+
+
+def check_quads(size: tuple[int, int], every: int) -> None:
+    """Raise `SettingsError` where the mesh of a picture of ``size`` (width, height) would be too large."""
+    if _quads(size, every) > MOST_QUADS:
+        enough = next(more for more in range(every, max(size) + 1) if _quads(size, more) <= MOST_QUADS)
+        raise SettingsError(
+            f"The mesh of {size[0]}×{size[1]} pixels would have {_quads(size, every)} quads, and {MOST_QUADS} are the "
+            f"most; let each be {enough}×{enough} pixels (--every {enough}).",
+            field="every",
+        )
+
+
+def _quads(size: tuple[int, int], every: int) -> int:
+    return -(-size[0] // every) * -(-size[1] // every)
 
 
 def mesh_of_depth(depth: np.ndarray, present: np.ndarray, focal: float, every: int = 1) -> PlateMesh:

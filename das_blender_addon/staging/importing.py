@@ -13,9 +13,10 @@ import numpy as np
 from ..errors import SettingsError
 from ..footage.depth_files import read_depth
 from ..footage.masks import read_mask
+from ..footage.mesh import check_quads
 from ..footage.plane import WALL_DISTANCE, plane_plate
 from ..footage.plate import EYE_HEIGHT, Plate, check_lens, is_plate, load_plate, save_plate
-from .picture import read_picture
+from .picture import EXR, read_picture, values_of_exr
 from .stage import Stage, stage_plate
 
 PLANE = "plane"
@@ -69,7 +70,9 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
             source.pixels, lens, horizon=wish.horizon, eye_height=wish.eye_height, wall=wish.wall, masks=masks
         )
     else:
-        depth, valid = read_depth(Path(wish.depth), shape, kind=wish.depth_kind, scale=wish.depth_scale)
+        file = Path(wish.depth)
+        values = values_of_exr(file) if file.suffix.lower() == EXR else None
+        depth, valid = read_depth(file, shape, kind=wish.depth_kind, scale=wish.depth_scale, values=values)
         plate = Plate(source.pixels, depth, valid, lens, masks, wish.eye_height, 0.0, f"the file {wish.depth}")
     if wish.folder is not None:
         save_plate(plate, wish.folder)
@@ -114,6 +117,7 @@ def import_picture(
         if value < 1:
             raise SettingsError(f"The {what} are {value}; give at least 1.", field=field_name)
     plate, notes = plate_of(wish)
+    check_quads(plate.size, every)
     stage = stage_plate(plate, wish.picture.stem, size=size, num_frames=num_frames, every=every)
     (width, height), shown = plate.size, size or plate.size
     if shown != plate.size:

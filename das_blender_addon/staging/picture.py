@@ -11,12 +11,13 @@ import bpy
 import numpy as np
 
 from ..child.fitting import pixels_of
-from ..errors import FirstFrameError
+from ..errors import FirstFrameError, SettingsError
 from ..footage.plate import check_colours
 from ..footage.tags import tags_of, upright
 from ..protocol.png import MAX_PIXELS, decode_png, has_transparency
 from ..shot.picture_bytes import bytes_of_picture
 
+EXR = ".exr"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -52,6 +53,31 @@ def read_picture(path: Path) -> SourcePicture:
         notes.append(f"{name} was turned upright, as its camera says, to {pixels.shape[1]}×{pixels.shape[0]} pixels.")
     check_colours(pixels, name)
     return SourcePicture(pixels, tags.lens_mm, tuple(notes))
+
+
+def values_of_exr(path: Path) -> np.ndarray:
+    """[H,W] f64, rows top-down: the first channel of the OpenEXR file ``path``, as it is.  Raises `SettingsError`."""
+    name = f"The depth file {path}"
+    if not path.is_file():
+        raise SettingsError(f"There is no depth file {path}.", field="depth")
+    try:
+        image = bpy.data.images.load(os.fspath(path), check_existing=False)
+    except RuntimeError as error:
+        raise SettingsError(f"{name} cannot be read.", field="depth") from error
+    try:
+        if image.type == "MULTILAYER":
+            raise SettingsError(f"{name} has layers; save its depth alone, as a plain .exr or a .npy.", field="depth")
+        image.colorspace_settings.is_data = True
+        (width, height), channels = image.size, image.channels
+        values = np.empty(width * height * channels, np.float32)
+        image.pixels.foreach_get(values)
+    except RuntimeError as error:
+        raise SettingsError(f"{name} cannot be read.", field="depth") from error
+    finally:
+        bpy.data.images.remove(image)
+    if not values.size:
+        raise SettingsError(f"{name} cannot be read.", field="depth")
+    return values.reshape(height, width, channels)[::-1, :, 0].astype(np.float64)
 
 
 def _read_by_blender(path: Path, name: str, notes: list[str]) -> np.ndarray:

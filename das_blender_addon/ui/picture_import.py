@@ -29,8 +29,8 @@ class DAS_OT_import_picture(bpy.types.Operator):
     filter_folder: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
     depth: StringProperty(
         name="Depth",
-        description="Depth file of the picture's size (.npy, .npz or a 16-bit .png); empty for a level ground and a "
-        "wall",
+        description="Depth file of the picture's size (.npy, .npz, .exr or a 16-bit .png); empty for a level ground "
+        "and a wall",
         subtype="FILE_PATH",
         options={"SKIP_SAVE"},
     )

@@ -16,6 +16,8 @@ from tests.support.picture_files import grey16_png, print_jpeg_head, with_exif
 from tests.support.scenes import add_camera, key
 
 WIDTH, HEIGHT = 96, 64
+HALF = 1e-3
+"""Blender writes some EXR files in half floats, 11 bits."""
 NEAR = 1e-5
 """Blender keeps transforms as float32."""
 
@@ -167,10 +169,12 @@ def test_tracking_only_needs_no_server(picture, tmp_path, capsys):
 def test_thing_moves_over_the_background_behind_it(picture, tmp_path, capsys):
     words = ["move", picture, "--mask", "box:30,24,30,20", "--by", "1,0.5,0.2", "--rotate", "0,0,30", "--scale", 1.5]
     words += ["--over", "2-4", "--lens", 30, "--frames", 5, "--depth", tmp_path / "depth.npy", "--depth-kind", "metric"]
+    words += ["--camera", "truck:0.05"]
     das(*words, "--tracking-only", "--output", tmp_path, "--save", tmp_path / "shot.blend", capsys=capsys)
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     scene = bpy.context.scene
     thing = scene.objects["Thing"]
+    assert scene.camera.animation_data is not None
     places = np.array([vertex.co for vertex in thing.data.vertices])
     np.testing.assert_allclose(np.median(places, axis=0), 0.0, atol=NEAR)
     scene.frame_set(1)
@@ -234,6 +238,24 @@ def test_pictures_of_other_formats_are_brought_to_8_bit_rgb_and_that_is_said(sce
     stage = api.import_plate(deep, lens_mm=30)
     assert "more than 8 bits" in stage.notes[0]
     np.testing.assert_allclose(stage.plate.picture[..., 1], grey / 257.0, atol=1.0)
+
+
+def test_depth_of_an_exr_is_read_as_it_is(picture, tmp_path):
+    values = depth() * 1000.0
+    values[0, :4] = [0.0, np.inf, -1.0, 30000.0]
+    image = bpy.data.images.new("depth", WIDTH, HEIGHT, float_buffer=True, is_data=True)
+    image.pixels.foreach_set(np.repeat(values[::-1, :, None], 4, axis=2).ravel())
+    image.file_format = "OPEN_EXR"
+    image.save(filepath=str(tmp_path / "depth.exr"))
+    bpy.data.images.remove(image)
+    known = {"depth_kind": "metric", "depth_scale": 0.001, "lens_mm": 30}
+    plate = api.import_plate(picture, depth=tmp_path / "depth.exr", **known).plate
+    assert not plate.valid[0, :3].any() and plate.valid[0, 3:].all() and plate.valid[1:].all()
+    np.testing.assert_allclose(plate.depth[1:], depth()[1:], rtol=HALF)
+    (tmp_path / "no.exr").write_bytes(b"no picture")
+    for name, said in (("no.exr", "cannot be read"), ("none.exr", "no depth file")):
+        with pytest.raises(SettingsError, match=said):
+            api.import_plate(picture, depth=tmp_path / name, **known)
 
 
 def test_what_cannot_be_used_is_refused_before_any_scene_is_made(picture, tmp_path, capsys):

@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
+from das_blender_addon.errors import SettingsError
 from das_blender_addon.footage.layers import BACKGROUND, SKY, layers_of
-from das_blender_addon.footage.mesh import mesh_of_depth
+from das_blender_addon.footage.mesh import check_quads, mesh_of_depth
 from das_blender_addon.footage.plate import Plate
 from das_blender_addon.tracking.projection import Pinhole
 from das_blender_addon.tracking.rasteriser import NO_TRIANGLE, rasterise
@@ -84,6 +85,19 @@ def test_pixel_of_its_own_is_a_quad_of_its_own():
     mesh = mesh_of_depth(depth, np.ones(depth.shape, bool), FOCAL)
     assert len(mesh.vertices) == (HEIGHT + 1) * (WIDTH + 1) + 4
     assert seen_depth(mesh)[10, 10] == pytest.approx(1.0) and len(mesh.quads) == HEIGHT * WIDTH
+
+
+def test_mesh_that_is_too_large_and_mask_that_is_too_thin_are_refused():
+    check_quads((720, 480), 1)
+    with pytest.raises(SettingsError, match="3840×2160 pixels would have 8294400 quads.*--every 3"):
+        check_quads((3840, 2160), 1)
+    check_quads((3840, 2160), 3)
+    line = np.zeros((HEIGHT, WIDTH), bool)
+    line[0] = True
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    plate = Plate(picture, floor(), np.ones(line.shape, bool), 35.0, {"line": line})
+    with pytest.raises(SettingsError, match="'line' falls between quads of 3×3"):
+        layers_of(plate, 3)
 
 
 def test_layers_are_things_background_and_sky_and_cover_the_picture():

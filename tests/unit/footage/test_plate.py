@@ -87,7 +87,7 @@ def test_what_is_no_distance_is_sky(tmp_path):
         ("d.npy", b"nothing", {"kind": "metric"}, "cannot be read"),
         ("d.png", grey16_png(DEPTH), {"kind": "metric"}, "how many metres"),
         ("d.png", encode_png(PICTURE), {"kind": "relative"}, "16-bit grey PNG"),
-        ("d.exr", b"v/1", {"kind": "metric"}, "give one of .npy, .npz, .png"),
+        ("d.tif", b"II*", {"kind": "metric"}, "give one of .npy, .npz, .png, .exr"),
         ("", None, {"kind": "metric"}, "no depth file"),
     ],
 )
