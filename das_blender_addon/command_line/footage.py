@@ -5,28 +5,34 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
 import numpy as np
 
+from ..child.scratch import Scratch
 from ..client.files import write_whole
 from ..errors import SettingsError, StorageError
 from ..footage.paths import camera_path
 from ..jobs import of_scene
 from ..jobs.scripting import export_tracking
+from ..jobs.sources import source_of
+from ..protocol.png import encode_png
+from ..scene.layers import render_layer
 from ..shot.settings import parse_size, resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..staging.importing import PLANE, PlateWish, import_picture
 from ..staging.motion import key_camera, key_thing, path_of_file
 from ..staging.stage import Stage
 from ..take import drive
+from ..take.movie import movie
 from .footage_words import span
 from .places import blend_file, check_cache, copy_frames, output_folder
 from .voice import Voice
 
-TRACKING = "tracking.npz"
+TRACKING, MOVIE = "tracking.npz", "tracking.mp4"
 THING = "Thing"
 
 
@@ -172,7 +178,21 @@ def _track(scene, output: Path, voice: Voice, should_stop) -> tuple[Path, np.nda
         visible=tracking.first_frame_visible,
     )
     write_whole(output / TRACKING, arrays.getvalue())
+    _watch(scene, tracking.video, output / MOVIE, voice, should_stop)
     return output / TRACKING, 1.0 - tracking.first_frame_visible.mean(axis=(1, 2))
+
+
+def _watch(scene, video: np.ndarray, movie_file: Path, voice: Voice, should_stop) -> None:
+    """``video`` [T,H,W,3] u8 as a movie to look at; the exact values are in the arrays."""
+    with ExitStack() as stack:
+        scratch = Scratch("clip")
+        stack.callback(scratch.cleanup)
+        frames = [Path(scratch.name) / f"{number:04d}.png" for number in range(len(video))]
+        for path, frame in zip(frames, video, strict=True):
+            write_whole(path, encode_png(frame))
+        source = source_of(scene, render_layer(scene).name)
+        recipe = movie(frames, movie_file, scene.render.fps, scene.render.fps_base, source)
+        drive.finish(recipe, on_status=voice.status, should_stop=should_stop)
 
 
 def _render(scene, output: Path, voice: Voice, should_stop) -> dict:

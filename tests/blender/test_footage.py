@@ -159,6 +159,8 @@ def test_tracking_only_needs_no_server(picture, tmp_path, capsys):
         unseen = 1.0 - arrays["visible"].mean(axis=(1, 2))
     np.testing.assert_allclose(done["unseen"], unseen, atol=1e-4)
     assert done["unseen"][0] == 0.0
+    clip = bpy.data.movieclips.load(str(tmp_path / "out" / "tracking.mp4"))
+    assert tuple(clip.size) == (48, 32) and clip.frame_duration == 3
     assert found == {
         "video": ((3, 32, 48, 3), "uint8"),
         "first_frame_xy": ((3, 32, 48, 2), "float32"),
