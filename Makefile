@@ -6,10 +6,11 @@ VENV := .venv/bin
 FIND_PYTHON = $(or $(shell for p in "$(PYTHON)" python3.11 python3.13 python3 /usr/bin/python3; do [ -n "$$p" ] && "$$p" -c "" 2>/dev/null && echo "$$p" && break; done),$(error no Python found on PATH: install Python 3.11 or 3.13))
 SETUP = $(FIND_PYTHON) scripts/setup_environment.py
 
-.PHONY: help setup setup-tests demo test test-binary lint bench extension preview-model preview-eval clean
+.PHONY: help setup setup-tests demo demo-footage test test-binary lint bench extension preview-model preview-eval clean
 
 help:
 	@echo "make demo           render the demo scene through Blender and the server into out/demo/"
+	@echo "make demo-footage   a picture with depth becomes three shots, into out/demo_footage/"
 	@echo "make test           all tests: unit, parity (also as on an old processor), e2e, and Blender 4.2, 4.5, 5.2"
 	@echo "make test-binary    the built extension in a real Blender: make test-binary BLENDER=/path/to/blender"
 	@echo "make lint           ruff"
@@ -27,6 +28,9 @@ setup-tests:
 
 demo: setup
 	@$(VENV)/python scripts/demo.py
+
+demo-footage: setup
+	@$(VENV)/python scripts/demo_footage.py
 
 test: setup-tests
 	@$(VENV)/python scripts/run_tests.py $(SUITES)
