@@ -56,7 +56,9 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
     shape = source.pixels.shape[:2]
     masks = _masks(wish.masks, shape)
     if wish.folder is not None and is_plate(wish.folder):
-        return _kept(wish, source.pixels, masks), source.notes
+        plate = _kept(wish, source.pixels, masks)
+        used = f"The plate kept in {wish.folder} is used: a lens of {plate.lens_mm:g} mm, depth from {plate.source}."
+        return plate, (*source.notes, used)
     lens = wish.lens_mm or source.lens_mm
     if not lens:
         raise SettingsError(

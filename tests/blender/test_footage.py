@@ -196,6 +196,8 @@ def test_plate_is_kept_and_used_again(picture, tmp_path, capsys):
     first = das("plate", picture, *known, *keep, capsys=capsys)
     again = das("plate", picture, *keep, capsys=capsys)
     assert first == again and "depth.npy" in again["depth"]
+    assert commands.main([*map(str, ["plate", picture, *keep, "--lens", 50])]) == 0
+    assert "is used: a lens of 30 mm" in capsys.readouterr().out
     other = tmp_path / "other.png"
     other.write_bytes(encode_png(255 - pixels()))
     status, said = refused("plate", other, *keep, capsys=capsys)
