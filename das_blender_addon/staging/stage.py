@@ -70,7 +70,7 @@ def _set_render(scene, size: tuple[int, int], num_frames: int, picture) -> None:
     render = scene.render
     render.engine = compat.ENGINE
     render.resolution_x, render.resolution_y = size
-    render.resolution_percentage = 100
+    render.resolution_percentage, render.dither_intensity = 100, 0.0  # the picture is shown as it is
     scene.frame_start, scene.frame_end = 1, num_frames
     with contextlib.suppress(TypeError):  # a configuration of colours without it
         scene.view_settings.view_transform = "Standard"

@@ -62,7 +62,8 @@ def test_script_makes_a_scene_whose_first_frame_is_the_picture(picture, tmp_path
     assert tracking.coverage.all() and tracking.first_frame_visible.mean() > 0.999
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
     np.testing.assert_allclose(tracking.first_frame_xy[1], np.stack([x, y], axis=-1), atol=1e-3)
-    assert len(scene.objects) == 2 and stage.notes == ()
+    assert len(scene.objects) == 2 and stage.notes == () and scene.view_settings.view_transform == "Standard"
+    assert [finding.words for finding in api.check_shot(scene).findings if "look" in finding.remedy.lower()] == []
     with pytest.raises(SettingsError, match="no 'lense'"):
         api.import_plate(picture, lense=3)
 
