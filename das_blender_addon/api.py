@@ -7,6 +7,7 @@
     take = api.render_take(scene, server="localhost", seed=7)   # everything; blocks
     api.add_to_sequencer(take, scene)
     api.export_dataset(scene, "clips", lossless=True)           # a clip to train on; no server needed
+    stage = api.import_plate("street.jpg", lens_mm=26)          # a picture as a scene: stage.scene, stage.camera
 
 `render_take` drives the recipe that the operators and the render engine drive (`take.recipes`).  Its stations can be
 called one by one: `server_capabilities` → `plan_shot` → `export_shot` → `ensure_first_frame` → `take_request` →
@@ -35,12 +36,15 @@ from .shot.plan import ShotPlan
 from .shot.scene_shot import plan_shot
 from .shot.shot_folder import shot_folder
 from .shot.tracked import ShotTracking, shot_from_geometry
+from .staging.importing import import_plate
+from .staging.stage import Stage
 from .take.cache import Take, TakeRequest, TakeSettings, find_take, load_take, take_request
 
 __all__ = [
     "FirstFrame",
     "ShotPlan",
     "ShotTracking",
+    "Stage",
     "Take",
     "TakeRequest",
     "TakeSettings",
@@ -53,6 +57,7 @@ __all__ = [
     "find_take",
     "first_frame_path",
     "first_frame_state",
+    "import_plate",
     "key_pictures",
     "load_take",
     "plan_shot",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``blender --command das doctor|check|preview|keys|render|batch|vary|takes|dataset|pair …``;
-``python -m das_blender_addon …`` does the same with Blender as a module.
+"""The command line: ``blender --command das doctor|check|preview|keys|render|batch|vary|takes|dataset|plate|camera|
+move|pair …``; ``python -m das_blender_addon …`` does the same with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `shot.settings.resolve_settings`).  What
 cannot work is refused before any work begins, where that can be known.  A failure ends with one sentence on stderr and
@@ -22,6 +22,7 @@ from .client.client import pair_with
 from .command_line.arguments import ROW_FLAGS, ROW_SWITCHES, overrides, parser
 from .command_line.batch import read_rows, run_rows
 from .command_line.file import chosen_scene, open_file
+from .command_line.footage import camera, move, plate
 from .command_line.places import blend_file, check_cache, copy_frames, output_folder, save_blend
 from .command_line.take_words import settle_names
 from .command_line.takes import takes
@@ -250,7 +251,10 @@ def _where(frames) -> str:
     return f"{len(frames)} frame{'s' if len(frames) > 1 else ''} in {frames[0].parent}"
 
 
-COMMANDS = {run.__name__: run for run in (doctor, check, preview, keys, render, batch, vary, takes, dataset, pair)}
+COMMANDS = {
+    run.__name__: run
+    for run in (doctor, check, preview, keys, render, batch, vary, takes, dataset, plate, camera, move, pair)
+}
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def fitted_picture(request: dict) -> tuple[np.ndarray, list[str]]:
     `FirstFrameError`.
     """
     image, name = _image(request)
-    pixels = _pixels(image, name)
+    pixels = pixels_of(image, name)
     width, height = request["size"]
     notes = []
     is_transparent, keeps_alpha = bool((pixels[..., 3] < 1.0).any()), bool(request.get("keep_alpha"))
@@ -88,8 +88,10 @@ def _image(request: dict):
         raise _unreadable(f"The first frame {path}") from error
 
 
-def _pixels(image, name: str) -> np.ndarray:
-    """[H,W,4] f32, top-down, straight alpha, sRGB values (0 to 1)."""
+def pixels_of(image, name: str) -> np.ndarray:
+    """The image data block as [H,W,4] f32, top-down, straight alpha, sRGB values (0 to 1); ``name`` begins what is said
+    of it.  Raises `FirstFrameError`.
+    """
     width, height = image.size
     if not width or not height:
         raise _unreadable(name)

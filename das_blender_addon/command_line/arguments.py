@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import take_words, vary
+from . import footage_words, take_words, vary
 
 OVERRIDES = {
     # flag: (environment variable, help)
@@ -59,6 +59,8 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
         if word == "pair":
             command.add_argument("line", help="the whole line, which begins with das-pair:")
             command.set_defaults(file=None, scene="", strict=False, scripts=None)
+        elif word in footage_words.COMMANDS:
+            footage_words.add_arguments(command, word)
         else:
             _add_file(command, of_table=word == "batch")
         if word == "takes":
@@ -85,11 +87,18 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
         command.add_argument(
             "--online-mode", action="store_true", help="permit servers on other machines, as Blender's own flag does"
         )
-        for flag, (variable, words) in OVERRIDES.items():
-            alone = {"nargs": "?", "const": "1"} if flag in SWITCHES else {}
-            metavar = flag[2:].upper().replace("-", "_")
-            command.add_argument(flag, dest=variable, metavar=metavar, help=f"{words} ({variable})", **alone)
+        _add_settings(command, word)
     return whole
+
+
+def _add_settings(command: argparse.ArgumentParser, word: str) -> None:
+    for flag, (variable, words) in OVERRIDES.items():
+        if word in footage_words.COMMANDS and flag in footage_words.OWN_FLAGS:
+            command.set_defaults(**{variable: None})
+            continue
+        alone = {"nargs": "?", "const": "1"} if flag in SWITCHES else {}
+        metavar = flag[2:].upper().replace("-", "_")
+        command.add_argument(flag, dest=variable, metavar=metavar, help=f"{words} ({variable})", **alone)
 
 
 def _add_file(command: argparse.ArgumentParser, *, of_table: bool = False) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import DasError, ProtocolError, SettingsError
 from .frames import blob_sha
 
-__all__ = ["MAX_PIXELS", "blob_sha", "decode_png", "decode_png_with_alpha", "encode_png"]
+__all__ = ["MAX_PIXELS", "blob_sha", "decode_grey16", "decode_png", "decode_png_with_alpha", "encode_png"]
 
 MAX_PIXELS = 1 << 26
 """Largest image that `decode_png` reads, pixels (8192 × 8192)."""
@@ -82,6 +82,19 @@ def decode_png_with_alpha(
     return np.concatenate([rgb, alpha[..., None]], axis=2)
 
 
+def decode_grey16(
+    data: bytes | bytearray | memoryview, *, name: str = "The image", error: type[DasError] = ProtocolError
+) -> np.ndarray:
+    """The values of a PNG with one channel of 16 bits as ``[H,W]`` uint16, rows top-down; errors as `decode_png`."""
+    try:
+        pixels, colour, _, _ = _read(memoryview(data).cast("B"), bits=16)
+        if colour != 0:
+            raise _Unreadable(f"it is no grey image but of colour type {colour}")
+    except _Unreadable as why:
+        raise error(f"{name} cannot be read: {why}; save it as a 16-bit grey PNG.") from why
+    return np.ascontiguousarray(pixels).view(">u2")[..., 0].astype(np.uint16)
+
+
 def has_transparency(data: bytes | bytearray | memoryview) -> bool:
     """Whether some pixel of a PNG that `decode_png` reads is not opaque."""
     alpha = alpha_of_png(data)
@@ -116,8 +129,10 @@ def _decode(data: memoryview) -> np.ndarray:
     return np.ascontiguousarray(rgb)
 
 
-def _read(data: memoryview) -> tuple[np.ndarray, int, np.ndarray | None, np.ndarray | None]:
-    """(pixels [H,W,C], colour type, palette, what the chunk tRNS holds) of a PNG."""
+def _read(data: memoryview, bits: int = 8) -> tuple[np.ndarray, int, np.ndarray | None, np.ndarray | None]:
+    """(pixels [H,W,C], colour type, palette, what the chunk tRNS holds) of a PNG with ``bits`` per channel: of 16 each
+    channel is two bytes, the high one first.
+    """
     # 1. header
     chunks = _chunks(data)
     kind, body = next(chunks)
@@ -126,7 +141,7 @@ def _read(data: memoryview) -> tuple[np.ndarray, int, np.ndarray | None, np.ndar
     width, height, depth, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", body)
     if not (width and height) or width * height > MAX_PIXELS:
         raise _Unreadable(f"its size {width}×{height} is not between 1 and {MAX_PIXELS} pixels")
-    if depth != 8 or colour not in _CHANNELS or compression or filtering:
+    if depth != bits or colour not in _CHANNELS or compression or filtering:
         raise _Unreadable(f"it has {depth} bits per channel in colour type {colour}")
     if interlace:
         raise _Unreadable("it is interlaced")
@@ -144,7 +159,7 @@ def _read(data: memoryview) -> tuple[np.ndarray, int, np.ndarray | None, np.ndar
         elif not kind[0] & 0x20:
             raise _Unreadable(f"it has a chunk of an unknown kind {bytes(kind)!r}")
     # 3. rows
-    channels = _CHANNELS[colour]
+    channels = _CHANNELS[colour] * bits // 8
     rows = _inflate(packed, height * (1 + width * channels)).reshape(height, 1 + width * channels)
     pixels = _unfilter(rows[:, 0], rows[:, 1:].reshape(height, width, channels))
     return pixels, colour, palette, transparency

@@ -24,7 +24,7 @@ from tests.support.imports import (
 
 ADDON = ROOT / "das_blender_addon"
 SERVER = ROOT / "das_server"
-ROOMS_WITHOUT_BPY = ("protocol", "tracking", "client", "take")
+ROOMS_WITHOUT_BPY = ("protocol", "tracking", "client", "footage", "take")
 BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "imbuf", "addon_utils", "bpy_extras"}
 TORCH_MODULES = {"torch", "diffusers", "transformers", "accelerate"}
 ROOMS_WITHOUT_TORCH = ("config", "door", "store")
@@ -52,10 +52,10 @@ ADDON_LAYERS = {
     "errors": 0, "compat": 0, "local_server_guard": 0, "local_server_files": 0,
     "protocol": 1, "tracking": 1,
     "client": 2,
-    "scene": 3,
+    "scene": 3, "footage": 3,
     "shot": 4,
     "child": 5, "local_server": 5,
-    "take": 6,
+    "take": 6, "staging": 6,
     "jobs": 7,
     "api": 8, "engine": 8, "ui": 8, "doctor": 8,
     "command_line": 9,

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The words of ``das plate``, ``das camera`` and ``das move``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import SettingsError
+from ..footage.depth_files import KINDS
+from ..footage.plane import WALL_DISTANCE
+from ..footage.plate import EYE_HEIGHT
+
+COMMANDS = ("plate", "camera", "move")
+OWN_FLAGS = ("--frames", "--windows", "--first-frame")
+"""Flags of settings that these commands have in a meaning of their own, or not at all."""
+NUM_FRAMES = 49
+
+
+def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
+    """What ``das word`` takes besides the flags of settings."""
+    command.set_defaults(file="", scene="", strict=False, scripts=None, tracking_only=False, path="")
+    command.add_argument("picture", help="a picture of any format that Blender reads")
+    command.add_argument(
+        "--depth", default="plane", metavar="FILE|plane",
+        help="a depth file (.npy, .npz, .exr, 16-bit .png) of the picture's size, or plane: a level ground and a wall",
+    )  # fmt: skip
+    command.add_argument(
+        "--depth-kind", choices=KINDS, default="", help="what the file's values mean, where it does not say so itself"
+    )
+    command.add_argument("--depth-scale", type=float, default=0.0, help="metres (or units) that one of its values is")
+    command.add_argument(
+        "--lens", type=float, default=0.0, metavar="MM",
+        help="length of the lens for a sensor 36 mm long; without it, as the picture's file says",
+    )  # fmt: skip
+    command.add_argument("--horizon", type=float, default=0.5, help="of plane: its height, 0 at the top to 1")
+    command.add_argument("--wall", type=float, default=WALL_DISTANCE, help="of plane: metres to the wall, 0 for none")
+    command.add_argument("--eye-height", type=float, default=EYE_HEIGHT, help="metres of the camera above the ground")
+    command.add_argument("--every", type=int, default=1, metavar="N", help="a quad of the mesh for each N×N pixels")
+    command.add_argument("--plate", default="", metavar="FOLDER", help="keep the plate there, and use it again")
+    command.add_argument("--frames", dest="count", type=int, default=NUM_FRAMES, metavar="N", help="frames of the shot")
+    command.add_argument("--save", default="", metavar="SHOT.blend", help="write the scene, to be edited and rendered")
+    if word == "plate":
+        command.add_argument("--mask", action="append", default=[], help="a thing that becomes an object of its own")
+        return
+    command.add_argument("--output", default="", help="folder of the frames, and of tracking.npz")
+    command.add_argument(
+        "--tracking-only", action="store_true", help="only the tracking video and its positions, without a server"
+    )
+    command.add_argument(
+        "--path" if word == "camera" else "--camera", dest="path", default="", required=word == "camera",
+        help="orbit:30, dolly:1.5, truck:1, crane:1, pan:20, tilt:10, roll:5, joined by ; or the published text "
+        "(trans, rot, spiral), or a .blend whose scene's camera moves so",
+    )  # fmt: skip
+    if word == "move":
+        command.add_argument("--mask", required=True, metavar="FILE|box:x,y,w,h", help="the thing that moves")
+        command.add_argument(
+            "--by", type=_three, default=(0.0, 0.0, 0.0), metavar="X,Y,Z",
+            help="metres to the right, away, up; a negative one is written --by=-1,0,0",
+        )  # fmt: skip
+        command.add_argument("--rotate", type=_three, default=(0.0, 0.0, 0.0), metavar="X,Y,Z", help="degrees")
+        command.add_argument("--scale", type=float, default=1.0)
+        command.add_argument(
+            "--over", default="", metavar="FRAMES", help="the last frame of the motion, or first-last; the whole shot"
+        )
+
+
+def span(words: str, count: int) -> tuple[int, int]:
+    """(first, last) frame of a motion in a shot of ``count`` frames from 1 on.  Raises `SettingsError`."""
+    first, dash, last = words.partition("-")
+    try:
+        start, end = (int(first), int(last)) if dash else (1, int(first or count))
+    except ValueError as error:
+        raise SettingsError(f"--over {words!r} cannot be read; write 25 or 10-25.", field="over") from error
+    if not 1 <= start < end <= count:
+        raise SettingsError(
+            f"The motion goes from frame {start} to {end} and the shot from 1 to {count}; it begins before it ends, "
+            "inside of the shot.",
+            field="over",
+        )
+    return start, end
+
+
+def _three(words: str) -> tuple[float, float, float]:
+    x, y, z = (float(number) for number in words.split(","))
+    return x, y, z

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A plate's layers: each masked thing, the background with what the things hide filled in, and the sky."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import SettingsError
+from .filling import fill_harmonic, nearest_label
+from .mesh import PlateMesh, mesh_of_depth
+from .plate import Plate
+
+SKY_TIMES = 100.0
+"""The sky is this many times as far away as the farthest surface."""
+BEHIND = 0.999
+"""What is filled in behind a thing is farther away than it: at most this share of its 1/depth."""
+BACKGROUND, SKY = "Plate", "Sky"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """``name``: `BACKGROUND`, `SKY` or the mask's.  ``mesh``: optical space.  ``is_filled``: it shows
+    `Layers.background`, not the plate's picture.
+    """
+
+    name: str
+    mesh: PlateMesh
+    is_filled: bool
+
+
+@dataclass(frozen=True)
+class Layers:
+    """``parts``: the background first.  ``background`` u8 [H,W,3]: the picture with the things painted out.
+    ``filled`` bool [H,W]: where.  ``farthest``: Blender units along the view axis.
+    """
+
+    parts: tuple[Layer, ...]
+    background: np.ndarray
+    filled: np.ndarray
+    farthest: float
+
+
+def layers_of(plate: Plate, every: int = 1) -> Layers:
+    """The meshes of ``plate``, one quad for each ``every`` × ``every`` pixels.
+
+    Raises `SettingsError` where a mask is thinner than they are.
+    """
+    shown = plate.valid
+    known_farthest = float(plate.depth[shown].max()) if shown.any() else 1.0
+    sky_depth = SKY_TIMES * known_farthest
+    behind, background = _background(plate)
+    parts, focal = [], plate.focal_px
+    if behind.valid.any():
+        parts.append(Layer(BACKGROUND, mesh_of_depth(behind.depth, behind.valid, focal, every), bool(plate.masks)))
+    if not behind.valid.all():
+        far = np.full(plate.depth.shape, sky_depth, np.float32)
+        parts.append(Layer(SKY, mesh_of_depth(far, ~behind.valid, focal, every), bool(plate.masks)))
+    for name, mask in plate.masks.items():
+        depth = np.where(plate.valid, plate.depth, sky_depth)
+        mesh = mesh_of_depth(depth, mask, focal, every)
+        if not len(mesh.quads):
+            raise SettingsError(
+                f"The mask of {name!r} falls between quads of {every}×{every} pixels; take smaller ones.", field="every"
+            )
+        parts.append(Layer(name, mesh, False))
+    filled = np.any(list(plate.masks.values()), axis=0) if plate.masks else np.zeros(shown.shape, bool)
+    return Layers(tuple(parts), background, filled, sky_depth if not shown.all() else known_farthest)
+
+
+def _background(plate: Plate) -> tuple[Plate, np.ndarray]:
+    """(the plate behind its masks, its picture with them painted out)."""
+    if not plate.masks:
+        return plate, plate.picture
+    hole = np.any(list(plate.masks.values()), axis=0)
+    around = ~hole
+    surface = nearest_label(plate.valid, hole)
+    inverse = np.where(plate.valid, 1.0 / np.where(plate.valid, plate.depth, 1.0), 0.0)
+    filled = fill_harmonic(inverse[..., None], around & plate.valid, hole)[..., 0]
+    filled = np.where(hole & plate.valid, np.minimum(filled, BEHIND * inverse), filled)
+    valid = np.where(hole, surface & (filled > 0.0), plate.valid)
+    depth = np.where(valid, 1.0 / np.where(filled > 0.0, filled, 1.0), 0.0).astype(np.float32)
+    # The pixels round a mask are mixed with the thing's own: what is painted begins one pixel farther out.
+    wide = _widened(hole)
+    painted = fill_harmonic(plate.picture.astype(np.float64), ~wide, wide) if not wide.all() else plate.picture
+    picture = np.where(hole[..., None], np.rint(np.clip(painted, 0.0, 255.0)), plate.picture).astype(np.uint8)
+    return replace(plate, depth=depth, valid=valid, masks={}), picture
+
+
+def _widened(mask: np.ndarray) -> np.ndarray:
+    framed = np.pad(mask, 1)
+    height, width = mask.shape
+    return np.any([framed[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A picture and what is known of it → a plate → a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from ..errors import SettingsError
+from ..footage.depth_files import read_depth
+from ..footage.masks import read_mask
+from ..footage.mesh import check_quads
+from ..footage.plane import WALL_DISTANCE, plane_plate
+from ..footage.plate import EYE_HEIGHT, Plate, check_lens, is_plate, load_plate, save_plate
+from .picture import EXR, read_picture, values_of_exr
+from .stage import Stage, stage_plate
+
+PLANE = "plane"
+"""In the place of a depth file: a ground and a wall."""
+
+
+@dataclass(frozen=True)
+class PlateWish:
+    """What a plate is made from.
+
+    ``picture``: a file.  ``depth``: `PLANE`, or a depth file, of which ``depth_kind`` and ``depth_scale`` say what it
+    means ("" and 0: itself or its side-car, see `footage.depth_files`).  ``lens_mm``: of a 36 mm sensor along the
+    longer side; 0 for what the picture's file says.  ``masks``: name → words of `footage.masks.read_mask`.
+    ``horizon``, ``wall``: of the plane, see `footage.plane`; ``eye_height``: of the camera above z = 0.  ``folder``:
+    where the plate is kept and found again; None for nowhere.
+    """
+
+    picture: Path
+    depth: str = PLANE
+    depth_kind: str = ""
+    depth_scale: float = 0.0
+    lens_mm: float = 0.0
+    masks: Mapping[str, str] = field(default_factory=dict)
+    horizon: float = 0.5
+    eye_height: float = EYE_HEIGHT
+    wall: float = WALL_DISTANCE
+    folder: Path | None = None
+
+
+def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
+    """(the plate, what its user should know in sentences); one that was kept in the wish's folder is that of the same
+    picture, and only its masks are made anew.
+
+    Raises `FirstFrameError` (the picture), `SettingsError` (all else), `StorageError` (the folder).
+    """
+    source = read_picture(wish.picture)
+    shape = source.pixels.shape[:2]
+    masks = _masks(wish.masks, shape)
+    if wish.folder is not None and is_plate(wish.folder):
+        plate = _kept(wish, source.pixels, masks)
+        used = f"The plate kept in {wish.folder} is used: a lens of {plate.lens_mm:g} mm, depth from {plate.source}."
+        return plate, (*source.notes, used)
+    lens = wish.lens_mm or source.lens_mm
+    if not lens:
+        raise SettingsError(
+            f"The lens of the picture {wish.picture} is not known: its file does not say it; give its length for a "
+            "sensor of 36 mm with --lens (35 is common, phones have about 26).",
+            field="lens",
+        )
+    check_lens(lens)
+    if wish.depth == PLANE:
+        plate = plane_plate(
+            source.pixels, lens, horizon=wish.horizon, eye_height=wish.eye_height, wall=wish.wall, masks=masks
+        )
+    else:
+        file = Path(wish.depth)
+        values = values_of_exr(file) if file.suffix.lower() == EXR else None
+        depth, valid = read_depth(file, shape, kind=wish.depth_kind, scale=wish.depth_scale, values=values)
+        plate = Plate(source.pixels, depth, valid, lens, masks, wish.eye_height, 0.0, f"the file {wish.depth}")
+    if wish.folder is not None:
+        save_plate(plate, wish.folder)
+    return plate, source.notes
+
+
+def _masks(wanted: Mapping[str, str], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The masks, none of which has a pixel of another."""
+    masks, taken = {}, np.zeros(shape, bool)
+    for name, words in wanted.items():
+        masks[name] = read_mask(words, shape)
+        if (masks[name] & taken).any():
+            raise SettingsError(
+                f"The mask {words} has pixels that another one has, too; let each pixel be of one thing.", field="mask"
+            )
+        taken |= masks[name]
+    if masks and taken.all():
+        raise SettingsError(
+            "The masks together are the whole picture, and nothing is left to stand still; leave one out.", field="mask"
+        )
+    return masks
+
+
+def _kept(wish: PlateWish, pixels: np.ndarray, masks: dict[str, np.ndarray]) -> Plate:
+    plate = load_plate(wish.folder)
+    if not np.array_equal(plate.picture, pixels):
+        raise SettingsError(
+            f"The plate in {wish.folder} is of another picture than {wish.picture}; name another folder.",
+            field="plate",
+        )
+    chosen = masks or plate.masks
+    return Plate(
+        pixels, plate.depth, plate.valid, plate.lens_mm, chosen, plate.eye_height, plate.pitch_degrees, plate.source
+    )
+
+
+def import_picture(
+    wish: PlateWish, *, size: tuple[int, int] | None = None, num_frames: int = 49, every: int = 1
+) -> Stage:
+    """`plate_of`, then `stage.stage_plate`, with what is to know of both; errors as `plate_of`."""
+    for value, what, field_name in ((num_frames, "frames of a shot", "frames"), (every, "pixels of a quad", "every")):
+        if value < 1:
+            raise SettingsError(f"The {what} are {value}; give at least 1.", field=field_name)
+    plate, notes = plate_of(wish)
+    check_quads(plate.size, every)
+    stage = stage_plate(plate, wish.picture.stem, size=size, num_frames=num_frames, every=every)
+    (width, height), shown = plate.size, size or plate.size
+    if shown != plate.size:
+        fitted = f"The picture has {width}×{height} pixels and the shot {shown[0]}×{shown[1]}; it is fitted to it."
+        notes = (*notes, fitted)
+    return replace(stage, notes=notes)
+
+
+def import_plate(
+    picture: str | Path,
+    *,
+    depth: str | Path = PLANE,
+    size: tuple[int, int] | None = None,
+    num_frames: int = 49,
+    every: int = 1,
+    **known,
+) -> Stage:
+    """The picture of the file ``picture`` as a new scene: `Stage` with ``.scene``, ``.camera``, ``.things`` (mask →
+    object), ``.plate`` and ``.notes``.
+
+    ``depth``: "plane" or a depth file.  ``size`` (width, height): the render's; None for the picture's.
+    ``num_frames``: of the shot, from frame 1 on.  ``every``: pixels along the side of a quad of the meshes.  ``known``:
+    the other fields of `PlateWish` (``lens_mm``, ``masks``, ``depth_kind``, …).
+
+    Raises `FirstFrameError` (no picture that can be used), `SettingsError` (depth, lens, mask, a field that does not
+    exist), `StorageError`.
+    """
+    names = {one.name for one in fields(PlateWish)} - {"picture", "depth"}
+    unknown = sorted(set(known) - names)
+    if unknown:
+        raise SettingsError(f"There is no {unknown[0]!r}; there are {', '.join(sorted(names))}.", field=unknown[0])
+    wish = PlateWish(Path(bpy.path.abspath(str(picture))), str(depth), **known)
+    return import_picture(wish, size=size, num_frames=num_frames, every=every)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""File › Import › Picture as Scene: a picture becomes a scene of its own that a camera can move through."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, StringProperty
+
+from ..errors import DasError
+from ..footage.plane import WALL_DISTANCE
+from ..footage.plate import EYE_HEIGHT, LONGEST_LENS
+from ..staging.importing import PLANE, import_plate
+from .words import register_classes, said, unregister_classes
+
+NOT_SAID = "AUTO"
+
+
+class DAS_OT_import_picture(bpy.types.Operator):
+    bl_idname = "das.import_picture"
+    bl_label = "Import Picture as Scene"
+    bl_description = (
+        "Make a scene of a picture: a camera with its lens, its surfaces as a mesh, and the picture itself as the "
+        "first frame of the shot"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    filepath: StringProperty(name="Picture", description="The picture", subtype="FILE_PATH", options={"SKIP_SAVE"})
+    filter_image: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+    depth: StringProperty(
+        name="Depth",
+        description="Depth file of the picture's size (.npy, .npz, .exr or a 16-bit .png); empty for a level ground "
+        "and a wall",
+        subtype="FILE_PATH",
+        options={"SKIP_SAVE"},
+    )
+    depth_kind: EnumProperty(
+        name="Its Values",
+        description="What the values of the depth file mean",
+        items=(
+            (NOT_SAID, "As the File Says", "As the file itself or its side-car says", 0),
+            ("metric", "Metric", "Distances along the view axis in metres, times the scale", 1),
+            ("relative", "Relative", "Distances without a unit", 2),
+            ("inverse", "Inverse", "1 divided by the distance, without a unit", 3),
+        ),
+        default=NOT_SAID,
+    )
+    depth_scale: FloatProperty(
+        name="Scale", description="Metres that one of its values is; 0 for 1, or as its side-car says", min=0.0
+    )
+    lens: FloatProperty(
+        name="Lens",
+        description="Length of the lens in mm for a sensor 36 mm long; 0 as the picture's file says",
+        min=0.0,
+        max=LONGEST_LENS,
+    )
+    horizon: FloatProperty(
+        name="Horizon",
+        description="Without a depth file: the horizon's height in the picture, 0 at its top, 1 at its bottom",
+        default=0.5,
+        soft_min=0.0,
+        soft_max=1.0,
+    )
+    wall: FloatProperty(
+        name="Wall",
+        description="Without a depth file: distance of the wall, 0 for none",
+        default=WALL_DISTANCE,
+        min=0.0,
+    )
+    eye_height: FloatProperty(
+        name="Eye Height", description="Height of the camera above the ground", default=EYE_HEIGHT, min=0.001
+    )
+    num_frames: IntProperty(name="Frames", description="Frames of the shot", default=49, min=1, max=10_000)
+    every: IntProperty(
+        name="Pixels per Quad",
+        description="Pixels of the picture along the side of a quad of the mesh",
+        default=1,
+        min=1,
+    )
+
+    def invoke(self, context, event):
+        """Ask for the picture first."""
+        if self.filepath:
+            return self.execute(context)
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context):
+        """Make the scene and show it."""
+        try:
+            stage = import_plate(
+                self.filepath,
+                depth=bpy.path.abspath(self.depth) if self.depth else PLANE,
+                depth_kind="" if self.depth_kind == NOT_SAID else self.depth_kind,
+                depth_scale=self.depth_scale,
+                lens_mm=self.lens,
+                horizon=self.horizon,
+                wall=self.wall,
+                eye_height=self.eye_height,
+                num_frames=self.num_frames,
+                every=self.every,
+            )
+        except DasError as error:
+            self.report({"ERROR"}, error.message)
+            return {"CANCELLED"}
+        if context.window is not None:
+            context.window.scene = stage.scene
+        for note in stage.notes:
+            self.report({"INFO"}, note)
+        self.report({"INFO"}, said("{name} is a scene now", name=stage.scene.name))
+        return {"FINISHED"}
+
+    def draw(self, context):
+        """Beside the list of files, and to adjust afterwards."""
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        for name in ("lens", "depth"):
+            layout.prop(self, name)
+        for name in ("depth_kind", "depth_scale") if self.depth else ("horizon", "wall"):
+            layout.prop(self, name)
+        for name in ("eye_height", "num_frames", "every"):
+            layout.prop(self, name)
+
+
+def draw_entry(menu, _context) -> None:
+    """The entry in File › Import."""
+    menu.layout.operator(DAS_OT_import_picture.bl_idname, text="Picture as Scene (Diffusion as Shader)")
+
+
+def register():
+    """Register the operator and its entry in File › Import."""
+    register_classes([DAS_OT_import_picture])
+    bpy.types.TOPBAR_MT_file_import.append(draw_entry)
+
+
+def unregister():
+    """Undo `register`."""
+    bpy.types.TOPBAR_MT_file_import.remove(draw_entry)
+    unregister_classes([DAS_OT_import_picture])
