@@ -214,6 +214,13 @@ def test_many_points_cover_what_cycles_covers(stage, tmp_path):
     assert_covers(stage, tmp_path, HAIR_AND_POINTS)
 
 
+def test_hair_and_points_cover_what_an_orthographic_camera_sees(stage, tmp_path):
+    stage.camera.data.type, stage.camera.data.ortho_scale = "ORTHO", 5.0
+    add_hair_curves(stage, 20)
+    add_points(stage)
+    assert_covers(stage, tmp_path, HAIR_AND_POINTS)
+
+
 def test_points_keep_their_places_and_hide_what_is_behind_them(stage):
     points = add_points(stage, cells=1, radius=0.4)
     key(points, "location", {1: (0.0, 0.0, 0.0), 5: (1.0, 0.0, 0.0)})

@@ -282,3 +282,23 @@ def test_cut_outs_and_notes_come_from_a_child_as_they_are(stage):
     for name, values in arrays.items():
         np.testing.assert_array_equal(values, own_arrays[name])
     assert 0.05 < coverage.mean() < 0.6
+
+
+def test_cut_out_whose_topology_changes_is_cut_out_in_every_frame(stage, tmp_path):
+    card = add_card(stage)
+    material = add_material("Leaf")
+    tree, texture, principled, output = nodes_of(material)
+    texture.image = add_image()
+    by_alpha(tree, texture, principled, output)
+    card.data.materials.append(material)
+    build = card.modifiers.new("Build", "BUILD")
+    build.frame_start, build.frame_duration = 1, 9
+    add_cube(stage, "Behind", size=0.8, location=(0.0, 0.0, -1.0))
+    geometry = exported(stage, (4, 7), SIZE)
+    assert geometry.changes is not None and geometry.cut is not None
+    video = render_tracking_video(geometry)
+    harden(material)
+    for index, frame in enumerate((4, 7)):
+        stage.frame_set(frame)
+        truth = in_cycles(stage, tmp_path) > 127
+        assert agreement(video.coverage[index], truth) >= CUT_OUTS
