@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import pytest
 
-from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.protocol.png import decode_png, decode_png_with_alpha
+
+pytestmark = pytest.mark.any_blender  # the script needs the server's environment, which has one Blender
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISE_LEVELS = 20
@@ -41,7 +43,7 @@ def test_clips_are_of_their_number_and_made_once(tmp_path):
         video, tracking = (pictures[Path(f"{kind}/scene_000{number}/0001.png")] for kind in ("videos", "tracking"))
         assert video.shape == tracking.shape == (32, 48, 3)
         assert video.std() > 5 and tracking.any(axis=2).mean() > 0.2
-        carried = np.asarray(Image.open(first / "carried" / f"scene_000{number}" / "0001.png"))
+        carried = decode_png_with_alpha((first / "carried" / f"scene_000{number}" / "0001.png").read_bytes())
         assert carried.shape == (32, 48, 4) and set(np.unique(carried[..., 3])) <= {0, 255}
         seen = carried[..., 3] > 0
         assert seen.any()
