@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import socket
+from urllib.parse import urlsplit
+
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
@@ -15,12 +18,30 @@ OTHER_KEY = "has another key than the one that this machine was paired with, or 
 SOME_TIMES = 3
 
 
-class Handshake:
-    """Of ``socket``, before it connects.  ``address``, ``has_key``: for the sentence."""
+def speaks_zmtp(address: str, timeout_s: float = 0.5) -> bool:
+    """Whether whoever accepts connections at ``address`` (tcp://host:port) greets as ZeroMQ does (ZMTP 3.1, section
+    "Greeting": 0xFF, eight bytes, 0x7F); a web server, say, does not.
+    """
+    parts = urlsplit(address)
+    try:
+        with socket.create_connection((parts.hostname, parts.port), timeout_s) as connection:
+            greeting = b""
+            while len(greeting) < 10:
+                piece = connection.recv(10 - len(greeting))
+                if not piece:
+                    return False
+                greeting += piece
+    except (OSError, ValueError):
+        return False
+    return greeting[0] == 0xFF and greeting[9] == 0x7F
 
-    def __init__(self, socket: zmq.Socket, address: str, *, has_key: bool):
-        self._socket = socket
-        self._monitor = socket.get_monitor_socket(_FAILURES | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+class Handshake:
+    """Of the socket ``client``, before it connects.  ``address``, ``has_key``: for the sentence."""
+
+    def __init__(self, client: zmq.Socket, address: str, *, has_key: bool):
+        self._socket = client
+        self._monitor = client.get_monitor_socket(_FAILURES | zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self._address = address
         self._has_key = has_key
         self._broken_off = 0
@@ -42,12 +63,11 @@ class Handshake:
                     raise self._refused(OTHER_KEY)
 
     def why_nobody(self) -> AuthenticationFailed | None:
-        """What may be said of a server that never answered, but broke off every handshake."""
-        if self._broken_off < SOME_TIMES:
+        """What may be said of a server that never answered, but broke off every handshake; None for what is no server.
+        """
+        if self._broken_off < SOME_TIMES or not speaks_zmtp(self._address):
             return None
-        return self._refused(
-            "breaks off every connection: perhaps it asks for a key, has no room, or is something else"
-        )
+        return self._refused("breaks off every connection: perhaps it asks for a key, or has no room")
 
     def close(self) -> None:
         """Watch no more."""
