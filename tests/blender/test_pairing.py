@@ -25,9 +25,18 @@ def line(door):
     return Pairing(door.address, door.keys.server_keys()[0], door.keys.pair("ada")).line
 
 
-def test_operator_pairs_and_says_what_is_wrong(addon, locked):
+@pytest.fixture
+def preferences(addon):
+    """The extension's, as they were afterwards."""
+    found = bpy.context.preferences.addons["das_blender_addon"].preferences
+    before = found.server
+    yield found
+    found.server = before
+
+
+def test_operator_pairs_and_says_what_is_wrong(preferences, locked):
     text = line(locked)
-    assert bpy.ops.das.pair(line=text) == {"FINISHED"}
+    assert bpy.ops.das.pair(line=text) == {"FINISHED"} and preferences.server == locked.address
     with DasClient(locked.address, timeout_s=20) as client:
         client.ping()
     with pytest.raises(RuntimeError, match="does not let in"):
