@@ -5,9 +5,11 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 
 from das_blender_addon.footage.tags import PictureTags, tags_of, upright
+
+pytest.importorskip("PIL", reason="Pillow, which writes the files, is in the server's environment only")
+from PIL import Image, ImageOps  # noqa: E402
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
