@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import zmq
 
 from ..errors import DasError, SettingsError
+from ..protocol.identity import platform_folder
 from ..protocol.pairing import read_pairing
 from .address import normalise_address
 
@@ -34,14 +34,7 @@ def keys_file() -> Path:
     """``DAS_KEYS``, or a file in the platform's folder for user configuration."""
     if os.environ.get("DAS_KEYS"):
         return Path(os.environ["DAS_KEYS"])
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA") or home / "AppData" / "Roaming")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
-    return base / "das" / FILE
+    return platform_folder("APPDATA", "AppData/Roaming", "XDG_CONFIG_HOME", ".config") / FILE
 
 
 def keys_for(address: str) -> ServerKeys | None:

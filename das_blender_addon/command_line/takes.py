@@ -16,8 +16,9 @@ from ..take import drive
 from ..take.cache import load_take
 from ..take.cleaning import size_in_words
 from ..take.comparing import compare_takes, write_sheet
-from ..take.library import TakeEntry, delete_take, differences, find_entry, set_star, takes_of
+from ..take.library import TakeEntry, check_deletable, delete_take, differences, find_entry, set_star, takes_of
 from ..take.movie import SUFFIX, movie
+from ..ui.cache_page import used_takes
 from .places import copy_frames, output_folder
 from .voice import Voice
 
@@ -120,12 +121,7 @@ def _delete(scene, entries, chosen, arguments, voice: Voice, should_stop) -> int
     (entry,) = chosen
     if not arguments.takes:
         raise SettingsError("das takes delete deletes what is named, and no take is named.", field="take")
-    if entry.starred:
-        raise SettingsError(
-            f"The take {entry.key[:8]} is starred and is not deleted; take its star away first (das takes star … "
-            "--unstar).",
-            field="take",
-        )
+    check_deletable(entry, used_takes())
     freed = delete_take(entry)
     voice.result(f"{entry.key[:8]} deleted, {size_in_words(freed)} freed", key=entry.key, freed_bytes=freed)
     return 0

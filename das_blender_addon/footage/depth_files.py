@@ -107,7 +107,8 @@ def _values(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
                 kind = str(loaded["kind"]) if "kind" in loaded.files else ""
         values = np.squeeze(values).astype(np.float64)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"The depth file {path} cannot be read ({error}).", field="depth") from error
+        reason = "it holds no array of numbers" if "pickle" in str(error) else error
+        raise SettingsError(f"The depth file {path} cannot be read ({reason}).", field="depth") from error
     mask = np.ones(values.shape, bool) if mask is None else np.squeeze(mask)
     if mask.shape != values.shape:
         raise SettingsError(f"In the depth file {path} the mask is not of the depth's size.", field="depth")

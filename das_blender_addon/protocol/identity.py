@@ -17,14 +17,21 @@ def token_file() -> Path:
     """``DAS_TOKEN``, or a file in the platform's folder for user data."""
     if os.environ.get("DAS_TOKEN"):
         return Path(os.environ["DAS_TOKEN"])
+    return platform_folder("LOCALAPPDATA", "AppData/Local", "XDG_DATA_HOME", ".local/share") / "token"
+
+
+def platform_folder(windows: str, windows_default: str, xdg: str, xdg_default: str) -> Path:
+    """Our folder among those of the user's programs: below the one that the variable ``windows`` or ``xdg`` names, or
+    its default below the user's home.
+    """
     home = Path.home()
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        base = Path(os.environ.get(windows) or home / windows_default)
     elif sys.platform == "darwin":
         base = home / "Library" / "Application Support"
     else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return base / "das" / "token"
+        base = Path(os.environ.get(xdg) or home / xdg_default)
+    return base / "das"
 
 
 def user_token() -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,10 +151,10 @@ def differences(before: TakeEntry, after: TakeEntry) -> list[tuple[str, object, 
 
 
 def _told(value, name: str):
-    if name == "frame_numbers" and value:
+    if name == "frame_numbers" and isinstance(value, list) and value:
         return f"{value[0]} to {value[-1]}"
-    if name == "key_pictures" and value:
-        return [(picture["frame"], picture["sha256"][:8]) for picture in value]
+    if name == "key_pictures" and isinstance(value, list):
+        return [tuple(picture.values()) if isinstance(picture, dict) else picture for picture in value]
     return value
 
 
@@ -177,6 +177,14 @@ def set_star(entry: TakeEntry, starred: bool) -> None:
             mark.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{mark} cannot be written: {error.strerror}.") from error
+
+
+def check_deletable(entry: TakeEntry, used: Collection[str]) -> None:
+    """Raise `SettingsError` for a take that is starred, or on a strip of the open file: ``used`` are their keys."""
+    if entry.starred:
+        raise SettingsError(f"The take {entry.key[:8]} is starred and is not deleted; take its star away first.")
+    if entry.key in used:
+        raise SettingsError(f"The take {entry.key[:8]} is on a strip of the file; remove the strip first.")
 
 
 def delete_take(entry: TakeEntry) -> int:

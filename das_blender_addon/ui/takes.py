@@ -7,16 +7,16 @@ from pathlib import Path
 
 import bpy
 from bpy.app.handlers import persistent
-from bpy.props import EnumProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 
-from ..errors import DasError
+from ..errors import DasError, SettingsError
 from ..jobs.scripting import add_to_sequencer
 from ..jobs.sources import source_of
 from ..scene.colours import read_as_srgb
 from ..scene.layers import render_layer
 from ..take.cleaning import size_in_words
 from ..take.comparing import MODES, compare_takes, write_sheet
-from ..take.library import TakeEntry, delete_take, differences, set_star, settings_of
+from ..take.library import TakeEntry, check_deletable, delete_take, differences, set_star, settings_of
 from ..take.movie import SUFFIX, movie
 from .cache_page import used_takes
 from .drawing import say, thumbnail
@@ -78,7 +78,10 @@ class DAS_OT_use_take_settings(TakeOperator, bpy.types.Operator):
 
     def act(self, context, entry):
         for name, value in settings_of(entry).items():
-            setattr(context.scene.das, name, value)
+            try:
+                setattr(context.scene.das, name, value)
+            except (TypeError, ValueError, OverflowError) as error:  # of another release, or written by hand
+                raise SettingsError(f"The take has {value!r} as {name}, which is no setting: {error}") from error
         return said("The settings of the take of {when}", when=entry.when)
 
 
@@ -109,6 +112,7 @@ class DAS_OT_delete_take(TakeOperator, bpy.types.Operator):
         )
 
     def act(self, context, entry):
+        check_deletable(entry, used_takes())
         return said("{size} freed", size=size_in_words(delete_take(entry)))
 
 
@@ -204,6 +208,7 @@ class DAS_OT_take_movie(JobOperator, bpy.types.Operator):
     bl_label = "Movie…"
     bl_description = "Write the chosen take as a movie that any player shows"
     filepath: StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
+    check_existing: BoolProperty(default=True, options={"HIDDEN"})
     filter_glob: StringProperty(default=f"*{SUFFIX}", options={"HIDDEN"})
 
     @classmethod

@@ -68,6 +68,16 @@ def test_take_on_a_strip_is_not_cleaned_up(shelf):
     choose(2)
     assert bpy.ops.das.take_to_sequencer() == {"FINISHED"}
     assert bpy.ops.das.clean_up_takes() == {"FINISHED"} and listed() == [2]
+    with pytest.raises(RuntimeError, match="on a strip of the file"):
+        bpy.ops.das.delete_take()
+
+
+def test_take_of_settings_that_are_none_is_told(shelf, shot_scene):
+    written_take(shelf, "odd", seed=8, made=9000.0, tracking_range="sideways")
+    listed()
+    choose(8)
+    with pytest.raises(RuntimeError, match="'sideways' as tracking_range"):
+        bpy.ops.das.use_take_settings()
 
 
 def test_open_sheet_and_compare_show_pictures(shelf):

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.shot.plan import ShotPlan
 from das_blender_addon.shot.tracked import ShotTracking, shot_from_geometry
+from das_blender_addon.take.cache import TakeRequest, TakeSettings, take_request
 from das_blender_addon.tracking.geometry import CameraPath, GeometrySequence
 
 DEPTH = 10.0
@@ -48,6 +51,15 @@ def wall(
 def wall_shot(plan: ShotPlan, **wall_options) -> ShotTracking:
     """`wall` as ``plan`` has it."""
     return shot_from_geometry(wall(plan.render_size, plan.frames, **wall_options), plan)
+
+
+def request_of_shot(made: ShotTracking, folder: Path, settings: TakeSettings) -> TakeRequest:
+    """`take_request` of the shot ``made`` in ``folder``, with a `pattern` of its own for every key picture."""
+    paths = []
+    for number, key in enumerate(made.plan.keys):
+        paths.append(folder / f"{key}_{made.plan.picture_size[0]}.png")
+        paths[-1].write_bytes(encode_png(pattern(made.plan.picture_size, seed=number)))
+    return take_request(made, paths[0], settings, folder / "shot", keys=paths[1:])
 
 
 def pattern(size: tuple[int, int], *, channels: int = 3, seed: int = 1) -> np.ndarray:

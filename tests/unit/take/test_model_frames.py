@@ -12,13 +12,13 @@ from das_blender_addon.errors import JobCancelled, SettingsError
 from das_blender_addon.protocol.messages import Cancel
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.plan import plan, plan_with_keys
-from das_blender_addon.take.cache import TakeSettings, find_take, take_request
+from das_blender_addon.take.cache import TakeSettings, find_take
 from das_blender_addon.take.detail import Detail, KeyPicture
 from das_blender_addon.take.run import run_part, run_take
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
 from tests.support.running import Running, wait_for
-from tests.support.shots import DEPTH, pattern, wall, wall_shot
+from tests.support.shots import DEPTH, pattern, request_of_shot, wall, wall_shot
 from tests.unit.take.test_take_in_windows import array_of, input_of, levels
 
 SETTINGS = TakeSettings(prompt="a vase", seed=7)
@@ -43,15 +43,7 @@ def shot(num_frames=7, every=3, keys=(), size=(WIDTH, HEIGHT), step=0.0, **optio
 def request_of(tmp_path):
     """`take_request` of a shot with pictures of its own."""
 
-    def make(made=None):
-        made = made or shot()
-        paths = []
-        for number, key in enumerate(made.plan.keys):
-            paths.append(tmp_path / f"{key}_{made.plan.picture_size[0]}.png")
-            paths[-1].write_bytes(encode_png(pattern(made.plan.picture_size, seed=number)))
-        return take_request(made, paths[0], SETTINGS, tmp_path / "shot", keys=paths[1:])
-
-    return make
+    return lambda made=None: request_of_shot(made or shot(), tmp_path, SETTINGS)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from das_blender_addon.take.run import MOST_JOBS, run_take
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
 from tests.support.running import Running, wait_for
-from tests.support.shots import pattern, wall_shot
+from tests.support.shots import pattern, request_of_shot, wall_shot
 
 SETTINGS = TakeSettings(prompt="a vase", seed=7)
 LEVELS = [0, 10, 10, 10, 10, 10, 20]
@@ -38,15 +38,7 @@ def shot(num_frames=7, keys=(), size=(WIDTH, HEIGHT), **options):
 def request_of(tmp_path):
     """`take_request` of a shot with pictures of its own."""
 
-    def make(made=None):
-        made = made or shot()
-        paths = []
-        for number, key in enumerate(made.plan.keys):
-            paths.append(tmp_path / f"{key}_{made.plan.picture_size[0]}.png")
-            paths[-1].write_bytes(encode_png(pattern(made.plan.picture_size, seed=number)))
-        return take_request(made, paths[0], SETTINGS, tmp_path / "shot", keys=paths[1:])
-
-    return make
+    return lambda made=None: request_of_shot(made or shot(), tmp_path, SETTINGS)
 
 
 @pytest.fixture
