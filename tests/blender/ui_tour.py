@@ -140,7 +140,7 @@ def tour():
     scene.das.seed = 42
 
     # 7. Every take of the shot, and what is to be known of it.
-    yield from tour_of_takes(scene, sys.modules[__name__])
+    yield from tour_of_takes(scene, SimpleNamespace(**globals()))
 
     # 8. The strip.
     call("add_to_sequencer")
