@@ -120,6 +120,7 @@ def tour():
     with bpy.context.temp_override(window=manager.windows[0]):
         bpy.ops.render.render("INVOKE_DEFAULT")
     yield from until(lambda: bpy.app.is_job_running("RENDER"), "F12 did not start")
+    yield from settle(5)  # Blender itself first reads the scene on the render's thread, for any engine
     added = 0
     while bpy.app.is_job_running("RENDER"):  # its user goes on working
         if added < 3:

@@ -26,26 +26,28 @@ def tour_of_takes(scene, steps):
     yield from show_only(steps, properties, "")
 
 
-_hidden = []
+_hidden, _opened = [], []
 
 
 def show_only(steps, properties, name: str):
-    """Of our sub-panels only the panel ``name``, open; all of them again for ""."""
-    for panel in _hidden:
-        bpy.utils.register_class(panel)
-    _hidden.clear()
+    """Of our sub-panels only the panel ``name``, open; all of them as they were for ""."""
+    while _opened:
+        bpy.utils.unregister_class(_opened.pop())
+    while _hidden:
+        bpy.utils.register_class(_hidden.pop())
     if name:
-        for panel in [getattr(bpy.types, other, None) for other in OTHERS if other != name]:
+        shown = getattr(bpy.types, name)
+        for panel in [getattr(bpy.types, other, None) for other in reversed(OTHERS)]:
             if panel is not None:
                 bpy.utils.unregister_class(panel)
                 _hidden.append(panel)
-    shown = getattr(bpy.types, name, None)
-    if shown is not None and "DEFAULT_CLOSED" in getattr(shown, "bl_options", set()):
-        bpy.utils.unregister_class(shown)
-        shown.bl_options = set()
-        bpy.utils.register_class(shown)
-    properties.tag_redraw()
-    yield from steps.settle(40)
+        # Blender keeps for every name whether it is open: one by another name is as it is first shown.
+        opened = type(f"{name}_opened", (shown,), {"bl_idname": f"{name}_opened", "bl_options": set()})
+        bpy.utils.register_class(opened)
+        _opened.append(opened)
+    for _ in range(20):
+        properties.tag_redraw()
+        yield from steps.settle(4)
 
 
 OTHERS = (
