@@ -36,6 +36,7 @@ from .jobs.sources import owner_of
 from .jobs.training_clip import clip_request, export_clip
 from .protocol.pairing import read_pairing
 from .scene.lacking import check_complete
+from .shot.findings import NOTE
 from .shot.machine import check_online_access
 from .shot.scene_keys import key_states, with_frames
 from .shot.settings import resolve_settings
@@ -120,8 +121,11 @@ def preview(scene, arguments, voice: Voice, should_stop) -> int:
     settings = resolve_settings(scene)
     output = output_folder(arguments.output, "The frames")
     check_cache(settings.cache_folder)
-    files = drive.finish(of_scene.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
-    frames = copy_frames(zip(settings.frames, files, strict=True), output)
+    made = drive.finish(of_scene.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
+    frames = copy_frames(zip(settings.frames, made.files, strict=True), output)
+    for finding in made.report.findings:
+        if finding.level != NOTE:
+            voice.finding(finding)
     voice.result(_where(frames), frames=frames)
     return 0
 

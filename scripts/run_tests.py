@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -68,12 +69,15 @@ class Result:
 
 @dataclass
 class Running:
-    """A run that has been started, and the folder of its report and its output."""
+    """A run that has been started, and the folder of its report and its output; ``processor_s``: what it and the
+    processes that it waited for have used, once it has ended.
+    """
 
     run: Run
     scratch: Path
     process: subprocess.Popen
     began: float
+    processor_s: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -163,10 +167,18 @@ def counted(running: Running, status: int) -> Result:
     return Result(status, passed, max(failed, 1 if status else 0))
 
 
+def processor_time_of_children() -> float:
+    """Seconds that all processes have used that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def ended(running: Running) -> Result | None:
     """The result of a run that has ended or takes too long, None while it runs."""
+    before = processor_time_of_children()
     status = running.process.poll()
     if status is not None:
+        running.processor_s = processor_time_of_children() - before
         return counted(running, status)
     if running.seconds < LIMIT_S:
         return None
@@ -195,7 +207,8 @@ def execute(runs: list[Run], arguments: list[str], at_once: int) -> Iterator[tup
                         continue
                     active.remove(running)
                     if quiet:
-                        print(f"\n━━ {running.run.name} ({running.seconds:.0f} s)", flush=True)
+                        times = f"{running.seconds:.0f} s, of which the processor {running.processor_s:.0f} s"
+                        print(f"\n━━ {running.run.name} ({times})", flush=True)
                     print((running.scratch / "output").read_text(errors="replace"), end="", flush=True)
                     yield running.run, result
                 time.sleep(0.2)

@@ -26,7 +26,7 @@ from ..shot.resolved import KeyChoice, ResolvedSettings
 from ..shot.scene_findings import findings_of_scene
 from ..shot.server_consent import check_server
 from ..shot.shot_folder import shot_folder
-from ..take import check_recipe, key_recipes, recipes
+from ..take import check_recipe, key_recipes, preview_recipe, recipes
 from ..take.drive import Recipe
 from ..take.reporter import OnEvent
 from . import unchanged
@@ -148,10 +148,20 @@ def carried_key(scene, settings: ResolvedSettings, frame: int, *, in_child: bool
     return key_recipes.carried_key(facts, settings, source, frame)
 
 
-def tracking_preview(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
-    """The tracking video of the shot as PNG files; returns their paths."""
+def tracking_preview(
+    scene,
+    settings: ResolvedSettings,
+    *,
+    on_files: Callable[[list[Path]], None] | None = None,
+    in_child: bool | None = None,
+) -> Recipe:
+    """The tracking video of the shot as PNG files, and what is to be known of the shot; returns a
+    `preview_recipe.Preview`.  ``on_files`` gets the files before the shot is looked at.
+    """
     facts = facts_of(scene, settings)
-    return recipes.tracking_preview(facts, settings, source_of(scene, facts.view_layer, in_child=in_child))
+    known = findings_of_scene(scene, settings.frames[-1])
+    source = source_of(scene, facts.view_layer, in_child=in_child)
+    return preview_recipe.tracking_preview(facts, settings, source, known=known, on_files=on_files)
 
 
 def checked_shot(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:

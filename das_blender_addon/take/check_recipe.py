@@ -10,12 +10,13 @@ from ..errors import DasError, JobCancelled
 from ..shot.findings import Finding, ShotReport, findings_of_curves, findings_of_notes, refusal, sorted_findings
 from ..shot.plan import ShotPlan
 from ..shot.resolved import ResolvedSettings
+from ..tracking.geometry import GeometrySequence
 from ..tracking.shot_curves import shot_curves
 from .cache import TakeSettings, job_spec
 from .drive import Recipe, in_thread
 from .recipes import plan_shot, with_key_frames
 from .reporter import Reporter
-from .source import SceneFacts, Source
+from .source import Report, SceneFacts, Source
 
 SPANS = {"exporting": (0.0, 0.7), "key pictures": (0.7, 0.8)}
 
@@ -35,18 +36,32 @@ def checked(
         findings.append(refusal(error))
     try:
         geometry = yield from source.export(settings.frames, facts.render_size, report)
-        findings += findings_of_notes(geometry.notes)
-        keys = [settings.frames.index(choice.frame) for choice in settings.key_pictures or ()]
-        if planned is not None:
-            planned = yield from with_key_frames(planned, geometry, settings, report)
-            keys = list(planned.keys)
-        curves = yield from in_thread(lambda stop, _say: shot_curves(geometry, keys, should_stop=stop))
+        return (yield from report_of(geometry, planned, settings, findings, report))
     except JobCancelled:
         raise
     except DasError as error:
         return ShotReport(sorted_findings([*findings, refusal(error)]))
     finally:
         source.close()
+
+
+def report_of(
+    geometry: GeometrySequence,
+    planned: ShotPlan | None,
+    settings: ResolvedSettings,
+    known: Sequence[Finding],
+    report: Report,
+) -> Recipe:
+    """What ``geometry``, the shot's, tells beside what is ``known``; returns a `ShotReport`.
+
+    ``planned``: what would be sent, None where that is not known.  Raises `SceneError`, `JobCancelled`.
+    """
+    findings = [*known, *findings_of_notes(geometry.notes)]
+    keys = [settings.frames.index(choice.frame) for choice in settings.key_pictures or ()]
+    if planned is not None:
+        planned = yield from with_key_frames(planned, geometry, settings, report)
+        keys = list(planned.keys)
+    curves = yield from in_thread(lambda stop, _say: shot_curves(geometry, keys, should_stop=stop))
     frames = tuple(settings.frames[index] for index in curves.frame_indices)
     height, every = (None, 1) if planned is None else (planned.model_size[1], planned.every)
     found = findings_of_curves(curves, frames, height, every)

@@ -15,18 +15,15 @@ from dataclasses import replace
 from ..client import known_servers
 from ..client.capability_note import keep_capabilities, kept_capabilities
 from ..client.client import DasClient
-from ..client.files import write_whole
 from ..client.take import Log, Progress
 from ..errors import (
     DasError,
-    ModelError,
     ServerUnreachable,
     SettingsError,
     TransportError,
     TransportTimeout,
 )
 from ..protocol.messages import Capabilities
-from ..protocol.png import encode_png
 from ..shot import plan as plans
 from ..shot.picture_size import own_picture_size
 from ..shot.plan import ShotPlan, plan_with_keys
@@ -172,36 +169,6 @@ def first_frame_again(facts: SceneFacts, settings: ResolvedSettings, source: Sou
         source.close()
 
 
-def tracking_preview(facts: SceneFacts, settings: ResolvedSettings, source: Source) -> Recipe:
-    """The tracking video of the shot as PNG files; asks no server.  Returns their paths.
-
-    Where the server has already said what the model makes, it is the video that would be sent, at the model's size
-    and framing; else the shot's own picture at the render size.
-    """
-    report, folder = Reporter(), facts.folder / "tracking_preview"
-    planned = _known_plan(facts, settings)
-    try:
-        geometry = yield from source.export(settings.frames, facts.render_size, report)
-        for note in geometry.notes:
-            yield report(Log(note.sentence))
-        if planned is not None:
-            geometry = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
-
-        def draw(should_stop, say):
-            tracking = render_tracking_video(geometry, progress=counting("tracking", say), should_stop=should_stop)
-            check_in_view(tracking)
-            files = [folder / f"{index + 1:04d}.png" for index in range(len(tracking.frames))]
-            for stale in set(folder.glob("*.png")) - set(files):
-                stale.unlink()
-            for file, frame in zip(files, tracking.video, strict=True):
-                write_whole(file, encode_png(frame))
-            return files
-
-        return (yield from in_thread(draw, report))
-    finally:
-        source.close()
-
-
 def plan_shot(
     facts: SceneFacts, settings: ResolvedSettings, capabilities: Capabilities, *, again: bool = False
 ) -> ShotPlan:
@@ -225,16 +192,6 @@ def plan_shot(
         model_frames_every=settings.model_frames_every,
         frames_per_second=facts.frames_per_second,
     )
-
-
-def _known_plan(facts: SceneFacts, settings: ResolvedSettings) -> ShotPlan | None:
-    """What would be sent, as far as the server was asked; None where it was not, or the shot does not fit the model."""
-    capabilities = known_servers.known_capabilities(settings.server)
-    try:
-        return plan_shot(facts, settings, capabilities) if capabilities is not None else None
-    except (ModelError, SettingsError) as error:
-        LOGGER.info("the preview is drawn at the render's size: %s", error.message)
-        return None
 
 
 # ── Their stations ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -23,6 +23,7 @@ from ..take import drive, recent
 from . import saving, session
 from .images import load_sequence, show_image
 from .job_report import redraw_status, report_end
+from .last_check import keep_report, words_of_report
 from .words import said, translated
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
@@ -207,17 +208,25 @@ class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
         return no_camera(context.scene)
 
     def make_recipe(self, scene):
-        return of_scene.tracking_preview(scene, resolve_settings(scene))
+        settings, file = resolve_settings(scene), session.files_opened()
+
+        def show(files):
+            if session.files_opened() == file:
+                image = load_sequence("DAS Tracking", files)
+                read_as_srgb(image)
+                show_image(image, len(files), settings.frames[0])
+
+        return of_scene.tracking_preview(scene, settings, on_files=show)
 
     @classmethod
-    def finished(cls, scene, files):
-        image = load_sequence("DAS Tracking", files)
-        read_as_srgb(image)
-        show_image(image, len(files), resolve_settings(scene).frames[0])
+    def finished(cls, scene, made):
+        keep_report(scene, made.report)
 
     @classmethod
-    def words(cls, files):
-        return said("Tracking video of {count} frames in {folder}", count=len(files), folder=files[0].parent)
+    def words(cls, made):
+        where = said("Tracking video of {count} frames in {folder}", count=len(made.files), folder=made.files[0].parent)
+        found = words_of_report(made.report)
+        return said("{where}. {found}", where=where, found=found) if found else where
 
 
 class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):

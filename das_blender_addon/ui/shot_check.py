@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import bpy
 
 from ..jobs import of_scene
-from ..shot.findings import ERROR, WARNING, ShotReport
+from ..shot.findings import ERROR, WARNING
 from ..shot.settings import resolve_settings
 from .drawing import say, thumbnail
 from .job_operators import JobOperator, redraw
-from .key_plot import keep_picture, plot
+from .last_check import forget_reports, keep_report, last_plot, last_report, words_of_report
 from .panel import RenderPanel
 from .words import register_classes, said, unregister_classes
 
@@ -23,23 +21,6 @@ REMEDIES = {
     "shot.new": ("das.suggest_key_pictures", "LIGHT"),
 }
 """The code of a finding → the operator that helps, and its icon."""
-
-_reports: dict[str, ShotReport] = {}
-"""The name of a scene of the open file → its last report in this session."""
-_plot: Path | None = None
-
-
-def last_report(scene) -> ShotReport | None:
-    """What *Check Shot* found last, None where nobody asked."""
-    return _reports.get(scene.name)
-
-
-@bpy.app.handlers.persistent
-def _forget(*_) -> None:
-    """Another file is opened."""
-    global _plot
-    _reports.clear()
-    _plot = None
 
 
 class DAS_OT_check_shot(JobOperator, bpy.types.Operator):
@@ -55,19 +36,12 @@ class DAS_OT_check_shot(JobOperator, bpy.types.Operator):
 
     @classmethod
     def finished(cls, scene, report):
-        global _plot
-        _reports[scene.name] = report
-        if report.curves is not None:
-            curves = report.curves
-            _plot = keep_picture("check", plot(report.frames, curves.covered, curves.unseen))
+        keep_report(scene, report)
         redraw()
 
     @classmethod
     def words(cls, report):
-        counts = [sum(finding.level == level for finding in report.findings) for level in (ERROR, WARNING)]
-        if not any(counts):
-            return said("Nothing speaks against the shot")
-        return said("{errors} errors, {warnings} warnings: see Shot Check", errors=counts[0], warnings=counts[1])
+        return words_of_report(report) or said("Nothing speaks against the shot")
 
 
 class DAS_OT_go_to_finding(bpy.types.Operator):
@@ -113,7 +87,7 @@ class DAS_PT_shot_check(RenderPanel, bpy.types.Panel):
             say(layout, "Nothing to say", "CHECKMARK")
         for index, finding in enumerate(report.findings):
             _draw_finding(layout, index, finding)
-        icon = thumbnail(_plot) if report.curves is not None else None
+        icon = thumbnail(last_plot()) if report.curves is not None else None
         if icon is not None:
             layout.template_icon(icon_value=icon, scale=PLOT_SCALE)
             say(layout, "Share of each frame that is tracked in grey, that no key picture shows in orange")
@@ -143,11 +117,11 @@ CLASSES = (DAS_OT_check_shot, DAS_OT_go_to_finding, DAS_PT_shot_check)
 def register():
     """Register buttons and panel."""
     register_classes(CLASSES)
-    bpy.app.handlers.load_post.append(_forget)
+    bpy.app.handlers.load_post.append(forget_reports)
 
 
 def unregister():
     """Undo `register`."""
-    _forget()
-    bpy.app.handlers.load_post.remove(_forget)
+    forget_reports()
+    bpy.app.handlers.load_post.remove(forget_reports)
     unregister_classes(CLASSES)

@@ -8,7 +8,10 @@ import pytest
 
 from das_blender_addon import api, commands
 from das_blender_addon.errors import SceneError
-from das_blender_addon.ui import shot_check
+from das_blender_addon.jobs import of_scene
+from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.take import drive
+from das_blender_addon.ui.last_check import last_report
 from tests.support.scenes import add_cube, link
 
 
@@ -83,7 +86,7 @@ def test_panel_keeps_the_report_and_shows_what_it_is_about(shot_scene):
     other = add_cube(shot_scene, "Hole", location=(0.0, 3.0, 0.0))
     other.is_holdout = True
     assert bpy.ops.das.check_shot() == {"FINISHED"}
-    report = shot_check.last_report(shot_scene)
+    report = last_report(shot_scene)
     places = {finding.code: place for place, finding in enumerate(report.findings)}
     assert bpy.ops.das.go_to_finding(index=places["scene.holdout"]) == {"FINISHED"}
     assert bpy.context.view_layer.objects.active == other and other.select_get()
@@ -91,4 +94,36 @@ def test_panel_keeps_the_report_and_shows_what_it_is_about(shot_scene):
     assert shot_scene.frame_current == report.findings[places["shot.bare"]].frame
     assert bpy.ops.das.go_to_finding(index=999) == {"CANCELLED"}
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
-    assert shot_check.last_report(bpy.context.scene) is None
+    assert last_report(bpy.context.scene) is None
+
+
+def test_preview_shows_its_pictures_first_and_then_says_what_the_check_says(shot_scene):
+    other = add_cube(shot_scene, "Hole", location=(0.0, 3.0, 0.0))
+    other.is_holdout = True
+    came = []
+    recipe = of_scene.tracking_preview(shot_scene, resolve_settings(shot_scene), on_files=came.append)
+    stages = []
+
+    def note(status):
+        stages.append((status.stage, len(came)))
+
+    made = drive.finish(recipe, on_status=note)
+    assert came == [made.files] and all(file.is_file() for file in made.files)
+    assert stages[-1] == ("checking", 1), "the pictures wait for the report"
+    checked = api.check_shot(shot_scene)
+    assert made.report.findings == checked.findings
+    assert made.report.curves.covered.tolist() == checked.curves.covered.tolist()
+
+    assert bpy.ops.das.preview_tracking() == {"FINISHED"}
+    assert last_report(shot_scene).findings == checked.findings
+    assert "see Shot Check" in bpy.context.window_manager.das.job_line
+
+
+def test_preview_command_says_what_speaks_against_the_shot(shot_scene, capsys):
+    bpy.data.objects["Cube"].is_holdout = True
+    add_cube(shot_scene, "Other")
+    link(shot_scene, "Smoke", bpy.data.volumes.new("Smoke"))
+    assert commands.main(["preview", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    told = {line["code"]: line["level"] for line in lines if line["event"] == "finding"}
+    assert told["scene.volume"] == "warning" and "note" not in told.values()
