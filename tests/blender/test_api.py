@@ -262,6 +262,7 @@ def test_render_take_refuses_a_setting_that_does_not_exist(shot):
         api.render_take(shot, stepz=3)
 
 
+@pytest.mark.any_blender
 def test_render_take_says_that_nobody_answers(shot, tmp_path):
     with pytest.raises(ServerUnreachable):
         api.render_take(shot, server="tcp://127.0.0.1:9", folder=tmp_path)

@@ -133,6 +133,7 @@ def test_second_clip_is_appended_as_videos_of_another_size(clip_scene, tmp_path)
         assert difference < VIDEO_TOLERANCE
 
 
+@pytest.mark.any_blender
 def test_training_reads_the_exported_clip_exactly(clip_scene, tmp_path):
     """In an environment without torch the reader itself, in one with it the package that trains."""
     clip = api.export_dataset(clip_scene, tmp_path, name="red", caption=" a red cube ", lossless=True)
@@ -269,6 +270,7 @@ def test_command_exports_and_ends_with_the_code_of_its_error(clip_scene, tmp_pat
     assert commands.main(["dataset"]) == 2
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_export_that_is_killed_lists_nothing(clip_scene, tmp_path, number):
     api.export_dataset(clip_scene, tmp_path / "data", name="one", frames=[1], lossless=True)

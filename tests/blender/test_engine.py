@@ -340,6 +340,7 @@ def running_jobs(status: dict) -> list:
     return [job for job in status["jobs"] if job["state"] in ("QUEUED", "RUNNING")]
 
 
+@pytest.mark.any_blender
 def test_server_that_dies_for_good_fails_the_render(shot, tmp_path, monkeypatch):
     monkeypatch.setenv("DAS_TIMEOUT_S", "3")
     with running_server(tmp_path / "server") as server:

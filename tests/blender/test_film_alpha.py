@@ -52,6 +52,7 @@ def over(rgba: np.ndarray, level: float) -> np.ndarray:
     return rgba[..., :3] * alpha + level * (1.0 - alpha)
 
 
+@pytest.mark.any_blender
 def test_alpha_and_edges_are_cycles_own(large_shot, tmp_path):
     out = tmp_path / "out"
     assert commands.main(["render", "--cache", str(tmp_path / "cache"), "--output", str(out)]) == 0
@@ -81,6 +82,7 @@ def test_coverage_pass_has_the_renders_size(large_shot, tmp_path):
     assert alpha_of_png(take.frames[0].read_bytes()) is None
 
 
+@pytest.mark.any_blender
 def test_film_of_a_take_counts(large_shot, tmp_path):
     """The same frames with another film are another take, and nothing has to be asked of the server."""
     large_shot.das.cache_folder, large_shot.frame_end = str(tmp_path), 2

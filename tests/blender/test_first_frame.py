@@ -214,6 +214,7 @@ def test_first_frame_painted_for_another_frame_is_not_used_and_a_note_says_so(sh
     assert ensure(shot_scene, tmp_path, shot_of(shot_scene)).png == PAINTED
 
 
+@pytest.mark.any_blender
 def test_first_frames_of_two_windows_made_at_once_are_not_mixed_up(shot_scene, tmp_path):
     """Both are rendered before either is sent, as by two processes of a farm with one cache."""
     alone = {}
@@ -236,6 +237,7 @@ def test_first_frames_of_two_windows_made_at_once_are_not_mixed_up(shot_scene, t
         assert request.job.first_frame_png == alone[frames]
 
 
+@pytest.mark.any_blender
 def test_first_frame_that_another_process_renders_is_waited_for(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     alone = ensure(shot_scene, tmp_path / "alone", shot)

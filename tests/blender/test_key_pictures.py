@@ -277,6 +277,7 @@ def test_part_of_the_windows_that_makes_no_sense_is_one_sentence(turn_scene, sai
         resolve_settings(turn_scene, {"DAS_WINDOWS": said})
 
 
+@pytest.mark.any_blender
 def test_command_makes_parts_of_the_windows_and_the_whole_finds_them(turn_scene, server, tmp_path, capsys):
     turn_scene.das.server = ""
     turn_scene.frame_end, turn_scene.das.key_mode, turn_scene.das.size = 52, "FIRST", "48x48"

@@ -40,6 +40,7 @@ def pictures(paths) -> np.ndarray:
     return np.stack([decode_png(path.read_bytes()) for path in paths]).astype(float)
 
 
+@pytest.mark.any_blender
 def test_long_shot_is_one_take_without_a_jump_where_windows_meet(long_shot, tmp_path):
     take = api.render_take(long_shot)
     assert take.frame_numbers == tuple(range(1, LAST_FRAME + 1)) and take.report["num_frames"] == 49
@@ -58,6 +59,7 @@ def test_long_shot_is_one_take_without_a_jump_where_windows_meet(long_shot, tmp_
     assert len(list(take.folder.parent.iterdir())) == 1, "the engine has made another take"
 
 
+@pytest.mark.any_blender
 def test_longer_shot_uses_the_windows_that_were_made(long_shot):
     """The first window is the same, so its frames are not rendered again."""
     first = api.render_take(long_shot)

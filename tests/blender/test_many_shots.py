@@ -10,6 +10,8 @@ from das_blender_addon import commands
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.png import decode_png
 
+pytestmark = pytest.mark.any_blender  # which takes are made of a table: Blender only opens the files
+
 
 def lines_of(capsys):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]

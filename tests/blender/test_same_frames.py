@@ -200,6 +200,7 @@ def test_job_of_a_window_gives_what_the_command_gives(files, by_commands, asked,
     assert len(made) == 4 * LAST + 1 and made == takes(by_commands, name, files)
 
 
+@pytest.mark.any_blender
 def test_parts_that_are_made_at_once_give_what_the_command_gives(files, by_commands, asked, monkeypatch):
     monkeypatch.setenv("DAS_FRAMES", f"1-{LAST}")
     words = [str(asked / "out"), *map(str, files.values())]
