@@ -32,12 +32,14 @@ from .ui import (
     take_overlay,
     takes,
     timeline,
+    tracking_choices,
     variations,
 )
 
 MODULES = (
     preferences,
     properties,
+    tracking_choices,
     local_server,
     unchanged,
     engine,

@@ -98,15 +98,17 @@ class GeometryExport:
             + [part + np.int32(start) for part, start in zip(own, starts, strict=False)]
         )
         epochs = self._slots.epochs(sequence, starts, firsts)
+        roles = np.repeat(np.array([slot.role for slot in chosen], np.uint8), [len(part) for part in own])
+        roles = roles if roles.any() else None
         cameras, frames, notes = join_cameras(self._cameras), tuple(self._frames), self._contents.notes
         if self._spool is not None:
-            return self._spool.finish(triangles, order, cameras, frames, self._appearance, notes, cut, epochs)
+            return self._spool.finish(triangles, order, cameras, frames, self._appearance, notes, cut, epochs, roles)
         vertices = np.full((len(frames), self._slots.num_vertices, 3), np.nan, dtype=np.float32)
         for one, (block, spans) in zip(vertices, self._blocks, strict=True):
             one[np.concatenate([np.zeros(0, np.int64), *(np.arange(*span) for span in spans)])] = block
             one[:] = one[order]
         changes = None if epochs is None else Changes(epochs, tuple(self._arrays))
-        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance, notes, cut, changes)
+        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance, notes, cut, changes, roles)
 
     def _keep(self, array: np.ndarray) -> int:
         self._arrays.append(array)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import SceneError
+from ..tracking.geometry import TRACKED
+from .choices import IGNORE, ROLES, Choices
 from .content.reading import Contents
 from .content.surfaces import Look
 from .guides import guided
@@ -51,7 +53,7 @@ class Placement:
     ``name``: (parent, object, particle system), "" where there is none.  ``rows`` [K] i64: their places in the order of
     the depsgraph.  ``numbers`` [K,8] i32: Blender's persistent ids, 0 where they mean nothing.  ``matrices`` [K,3,4]
     f32: world from local.  ``is_stable``: an instance keeps its numbers whatever becomes of others.  ``look``: what
-    the materials leave of the mesh, None for all of it.
+    the materials leave of the mesh, None for all of it.  ``role``: see `tracking.geometry`.
     """
 
     name: tuple[str, str, str]
@@ -60,6 +62,7 @@ class Placement:
     matrices: np.ndarray
     is_stable: bool
     look: Look | None = None
+    role: int = TRACKED
 
 
 @dataclass
@@ -115,18 +118,21 @@ def read_meshes(depsgraph, contents: Contents) -> tuple[list[Mesh], dict[str, Me
 
 @dataclass(frozen=True)
 class _Origin:
-    """Of instances of one kind: their ``name`` (see `Placement`), and whether their numbers mean something."""
+    """Of instances of one kind: their ``name`` and ``role`` (see `Placement`), and whether their numbers mean
+    something.
+    """
 
     name: tuple[str, str, str]
     has_numbers: bool
     is_stable: bool
+    role: int
 
 
 class _Reading:
     """What one frame holds.  ``found``: for each kind of instances its origin, mesh and look, None for no mesh."""
 
     def __init__(self, depsgraph, contents: Contents):
-        self._objects, self._contents = _Objects(depsgraph), contents
+        self._objects, self._contents = _Objects(depsgraph, contents.note), contents
         self._origins: list[_Origin | None] = []
         self._counts: Counter = Counter()
         self.meshes: dict[int, Mesh] = {}
@@ -166,7 +172,7 @@ class _Reading:
             faces = shape.faces
             topology = Topology(faces.num_vertices, faces.num_faces, faces.corners, faces.triangles)
             row = np.array([numbers or (0,) * NUMBERS], np.int32)
-            placement = Placement(own[:3], np.array([place]), row, IN_WORLD, origin.is_stable)
+            placement = Placement(own[:3], np.array([place]), row, IN_WORLD, origin.is_stable, role=origin.role)
             self.others.append(Mesh(shape.positions, topology, placements=[placement]))
 
 
@@ -187,7 +193,8 @@ def _place(depsgraph, found: list, which: np.ndarray) -> None:
             origin, mesh, look = kind
             rows = order[bounds[number] : bounds[number + 1]]
             own = numbers[rows] if origin.has_numbers else np.zeros((len(rows), NUMBERS), np.int32)
-            mesh.placements.append(Placement(origin.name, rows, own, matrices[rows], origin.is_stable, look))
+            is_stable, role = origin.is_stable, origin.role
+            mesh.placements.append(Placement(origin.name, rows, own, matrices[rows], is_stable, look, role))
 
 
 def _origin(instance, shape, objects: _Objects) -> _Origin | None:
@@ -195,7 +202,7 @@ def _origin(instance, shape, objects: _Objects) -> _Origin | None:
     if not instance.is_instance:
         source = objects(shape)
         seen = source.is_seen and source.renders and not source.is_pattern
-        return _Origin(("", source.name, ""), False, True) if seen else None
+        return _Origin(("", source.name, ""), False, True, source.role) if seen else None
     source, parent = objects(instance.instance_object), objects(instance.parent)
     particles = instance.particle_system
     if not (source.is_seen and parent.is_seen and parent.renders):
@@ -207,7 +214,8 @@ def _origin(instance, shape, objects: _Objects) -> _Origin | None:
     # A collection's numbers count visible objects only and shift when one is hidden; the names do not.
     of_collection = parent.instances == "COLLECTION"
     name = (parent.name, source.name, particles.name if particles else "")
-    return _Origin(name, not of_collection, of_collection or particles is not None)
+    role = source.role or parent.role
+    return _Origin(name, not of_collection, of_collection or particles is not None, role)
 
 
 def _hides_with_source(parent: _Object, particles) -> bool:
@@ -226,7 +234,7 @@ class _Object:
     """What must be known of an object; asked once per frame and object.
 
     ``is_seen``: the camera would see it if it renders.  ``renders``: it is not hidden for rendering.  ``instances``:
-    its ``instance_type``.
+    its ``instance_type``.  ``role``: of its triangles.
     """
 
     name: str
@@ -234,6 +242,7 @@ class _Object:
     renders: bool
     is_pattern: bool
     instances: str
+    role: int
 
 
 class _Objects:
@@ -243,8 +252,9 @@ class _Objects:
     rendering.  Holdouts cut a hole into the picture: they show no surface.
     """
 
-    def __init__(self, depsgraph):
+    def __init__(self, depsgraph, note):
         self._layer = depsgraph.view_layer
+        self._choices = Choices(depsgraph.scene, note)
         self._is_render = depsgraph.mode == "RENDER"
         self._known: dict[int, _Object] = {}
 
@@ -252,12 +262,14 @@ class _Objects:
         pointer = shape.as_pointer()
         known = self._known.get(pointer)
         if known is None:
+            choice = self._choices.of(shape)
             known = self._known[pointer] = _Object(
                 name=shape.name_full,
-                is_seen=self._is_seen(shape),
+                is_seen=choice != IGNORE and self._is_seen(shape),
                 renders=self._is_render or not shape.hide_render,
                 is_pattern=shape.parent is not None and shape.parent.instance_type in PATTERN_INSTANCERS,
                 instances=shape.instance_type,
+                role=ROLES.get(choice, TRACKED),
             )
         return known
 

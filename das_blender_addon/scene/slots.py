@@ -14,6 +14,7 @@ import numpy as np
 
 from ..tracking import changes as at
 from ..tracking.changes import COLUMNS, NONE, combined
+from ..tracking.geometry import TRACKED
 from .content.surfaces import Look
 from .fine import Fine, cut
 from .instances import Mesh, Topology
@@ -46,7 +47,7 @@ class Slot:
     """``start``: its first vertex.  ``serial``: whose it is; ``epoch``: which of that one's epochs.
 
     ``first``, ``last``: the frames of its life; ``before``, ``after``: the slots of its neighbours; ``link_before``,
-    ``link_after``: numbers in `Changes.arrays`.  ``look``: what its materials leave of it.
+    ``link_after``: numbers in `Changes.arrays`.  ``look``: what its materials leave of it.  ``role``: of its triangles.
     """
 
     start: int
@@ -60,6 +61,7 @@ class Slot:
     link_before: int = NONE
     link_after: int = NONE
     look: Look | None = None
+    role: int = TRACKED
 
     @property
     def end(self) -> int:
@@ -112,6 +114,7 @@ class Slots:
             self._current = grown
         slots, own = self._current[serials], None
         looks = [placement.look for placement in mesh.placements for _ in placement.rows] if mesh.has_look else None
+        roles = [placement.role for placement in mesh.placements for _ in placement.rows]
         shapes = np.where(slots == NONE, NONE, self._shape_numbers[slots])
         for number in np.unique(shapes).tolist():
             members = np.flatnonzero(shapes == number)
@@ -125,6 +128,7 @@ class Slots:
                 slots[member] = self._new_slot(int(serials[member]), own, int(slots[member]), links, frame, before)
                 if looks is not None:
                     self.all[slots[member]].look = looks[member]
+                self.all[slots[member]].role = roles[member]
             self._current[serials] = slots
             self._let_go(number)
         return self._starts[slots]

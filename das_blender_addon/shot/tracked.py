@@ -208,6 +208,7 @@ def geometry_digest(geometry: GeometrySequence) -> str:
         cameras.clip_end,
         *(geometry.cut.arrays().values() if geometry.cut is not None else ()),
         *(() if cameras.virtual_distance is None else (cameras.virtual_distance,)),
+        *(() if geometry.roles is None else (geometry.roles,)),
     )
     for array in arrays:
         digest.update(np.ascontiguousarray(array))

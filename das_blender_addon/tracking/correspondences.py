@@ -98,7 +98,7 @@ def _frames(geometry, keys, wanted, background, check) -> Iterator[FrameCorrespo
     views = []
     for key in keys:
         camera, surface = pinhole_at(cameras, key), surfaces.at(key)
-        points = camera.optical_points(surfaces.points(surface, key))
+        points = surfaces.optical(surface, key, camera)
         views.append(_view(points, surface, camera, check))
     shape = cameras.height, cameras.width
     edges = np.stack([outlines(view.inverse_depth.reshape(shape)) for view in views])
@@ -108,7 +108,7 @@ def _frames(geometry, keys, wanted, background, check) -> Iterator[FrameCorrespo
             surface = surfaces.at(index)
             key_points = _key_points(surfaces, surface, keys, views)
         camera = pinhole_at(cameras, index)
-        points = camera.optical_points(surfaces.points(surface, index))
+        points = surfaces.optical(surface, index, camera)
         yield _frame(index, camera, points, surface, keys, key_points, views, edges, background, check)
 
 
@@ -116,7 +116,7 @@ def _key_points(surfaces: DrawnSurfaces, surface: Drawn, keys, views: list[First
     """[N,3·K] f64: where the points of ``surface`` are in the key frames, in the optical spaces of their cameras."""
     found = None
     for number, (key, view) in enumerate(zip(keys, views, strict=True)):
-        points = view.camera.optical_points(surfaces.points(surface, key))
+        points = surfaces.known(surface, key, view.camera)
         if found is None:
             found = np.empty((len(points), 3 * len(keys)))
         found[:, 3 * number : 3 * number + 3] = points

@@ -33,7 +33,7 @@ def coverage(
     camera = pinhole_at(geometry.cameras, index)
     surfaces = DrawnSurfaces(geometry)
     surface = surfaces.at(index)
-    points = camera.optical_points(surfaces.points(surface, index))
+    points = surfaces.optical(surface, index, camera)
     centres = _covered(points, surface, camera, check)
     whole = np.where(centres, np.uint8(255), np.uint8(0))
     if not smooth:

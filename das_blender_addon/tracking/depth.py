@@ -19,7 +19,7 @@ def depth(geometry: GeometrySequence, index: int) -> np.ndarray:
     camera = pinhole_at(geometry.cameras, index)
     surfaces = DrawnSurfaces(geometry)
     surface = surfaces.at(index)
-    points = camera.optical_points(surfaces.points(surface, index))
+    points = surfaces.optical(surface, index, camera)
     pixels, seen = seen_surfaces(points, surface.triangles, camera, cut=surface.cut)
     found = np.full(camera.height * camera.width, np.inf, np.float32)
     found[pixels] = interpolate_on_surface(pixels, seen, surface.triangles, points, points[:, 2:], camera)[:, 0]

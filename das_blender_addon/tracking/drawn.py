@@ -15,18 +15,26 @@ import numpy as np
 from . import changes as at
 from .changes import NONE, combined
 from .cut_outs import CutOuts
-from .geometry import GeometrySequence
+from .geometry import BACKGROUND, SILHOUETTE, GeometrySequence
+from .projection import Pinhole
 
 
 @dataclass(frozen=True)
 class Drawn:
     """The surface of one frame: ``triangles`` [M,3] i32 over its points; ``cut``: those of them that have holes, None
-    where none has; ``epochs``: those that it draws.
+    where none has; ``epochs``: those that it draws; ``roles`` [M] u8: of its triangles, None where all are tracked.
     """
 
     triangles: np.ndarray
     cut: CutOuts | None = None
     epochs: tuple[int, ...] = ()
+    roles: np.ndarray | None = None
+
+    def vertices_of(self, role: int) -> np.ndarray:
+        """[n] i32: the points of the triangles that have the ``role``."""
+        if self.roles is None:
+            return np.zeros(0, np.int32)
+        return np.unique(self.triangles[self.roles == role])
 
 
 class DrawnSurfaces:
@@ -37,7 +45,7 @@ class DrawnSurfaces:
         self._last: Drawn | None = None
         self._followed: dict[tuple[int, int], np.ndarray] = {}
         if self._changes is None:
-            self._last = Drawn(geometry.triangles, geometry.cut)
+            self._last = Drawn(geometry.triangles, geometry.cut, roles=geometry.roles)
         else:
             self._find_constant()
 
@@ -49,7 +57,8 @@ class DrawnSurfaces:
         alive = (epochs[:, at.FIRST] <= frame) & (frame <= epochs[:, at.LAST])
         numbers = tuple(np.flatnonzero(alive).tolist())
         if self._last is None or self._last.epochs != numbers:
-            self._last = Drawn(*self._triangles(numbers), numbers)
+            triangles, of_shot = self._triangles(numbers)
+            self._last = Drawn(triangles, self._cut(of_shot), numbers, self._roles(numbers, of_shot))
         return self._last
 
     def points(self, surface: Drawn, index: int) -> np.ndarray:
@@ -61,6 +70,24 @@ class DrawnSurfaces:
         parts = [_rows(self._geometry.vertices, index, self._constant)]
         parts += [self._points_of(number, index, surface) for number in surface.epochs]
         return np.concatenate(parts)
+
+    def optical(self, surface: Drawn, index: int, camera: Pinhole) -> np.ndarray:
+        """[N,3] f64: `points` in the optical space of ``camera``, the frame's, as they are drawn there: backgrounds lie
+        behind everything.
+        """
+        points = camera.optical_points(self.points(surface, index))
+        background = surface.vertices_of(BACKGROUND)
+        if len(background):
+            points[background] = camera.pushed_away(points[background])
+        return points
+
+    def known(self, surface: Drawn, index: int, camera: Pinhole) -> np.ndarray:
+        """`optical`, NaN for points that nobody knows from one frame to another: those of silhouettes."""
+        points = self.optical(surface, index, camera)
+        silhouette = surface.vertices_of(SILHOUETTE)
+        if len(silhouette):
+            points[silhouette] = np.nan
+        return points
 
     def _find_constant(self) -> None:
         """Vertices and triangles that no epoch has."""
@@ -75,8 +102,10 @@ class DrawnSurfaces:
         self._constant_triangles = places[geometry.triangles[triangles]]
         self._constant_numbers = np.flatnonzero(triangles)
 
-    def _triangles(self, numbers: tuple[int, ...]) -> tuple[np.ndarray, CutOuts | None]:
-        """Triangles of the constant meshes and of the epochs ``numbers``, and those that have holes."""
+    def _triangles(self, numbers: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Triangles of the constant meshes and of the epochs ``numbers``, and [M] which of the shot's each is, `NONE`
+        for none of it.
+        """
         parts, offset, of_shot = [self._constant_triangles], len(self._constant), [self._constant_numbers]
         for number in numbers:
             epoch = self._changes.epochs[number]
@@ -89,7 +118,23 @@ class DrawnSurfaces:
                 own, count = self._changes.arrays[epoch[at.FINE]], len(self._changes.arrays[epoch[at.FINE] + 1])
             parts.append(own + np.int32(offset))
             offset += count
-        return np.concatenate(parts), self._cut(np.concatenate(of_shot))
+        return np.concatenate(parts), np.concatenate(of_shot)
+
+    def _roles(self, numbers: tuple[int, ...], of_shot: np.ndarray) -> np.ndarray | None:
+        """Those of the triangles ``of_shot`` [M]; finer ones have that of their epoch."""
+        roles = self._geometry.roles
+        if roles is None:
+            return None
+        found = roles[of_shot]
+        place = len(self._constant_numbers)
+        for number in numbers:
+            epoch = self._changes.epochs[number]
+            is_fine = epoch[at.FINE] != NONE
+            count = len(self._changes.arrays[epoch[at.FINE]]) if is_fine else int(epoch[at.NUM_TRIANGLES])
+            if is_fine and epoch[at.NUM_TRIANGLES]:
+                found[place : place + count] = roles[epoch[at.TRIANGLES]]
+            place += count
+        return found
 
     def _cut(self, of_shot: np.ndarray) -> CutOuts | None:
         """The triangles with holes among those that are number ``of_shot`` [M] of the shot, `NONE` for none of it."""

@@ -10,6 +10,10 @@ import numpy as np
 from .changes import Changes
 from .cut_outs import CutOuts
 
+TRACKED, SILHOUETTE, BACKGROUND = 0, 1, 2
+"""Roles of triangles: their points are tracked; they hide what is behind them, and nobody knows their points from one
+frame to another; they are tracked and drawn behind everything else, as if they were far away."""
+
 
 @dataclass(frozen=True)
 class CameraPath:
@@ -67,6 +71,7 @@ class GeometrySequence:
     ``frames``: the T Blender frame numbers, increasing; the first is the first frame.  ``appearance``: digest of what
     else decides how the first frame looks, "" where nobody asked.  ``notes``: what renders and is not tracked, or not
     as it renders.  ``cut``: the triangles that have holes, None where none has.
+    ``roles`` [M] u8: what each triangle is for, None where all are `TRACKED`.
     ``changes``: which vertices and triangles belong to meshes whose topology changes, None where none does; such
     vertices are NaN outside their epoch's life, and `drawn.DrawnSurfaces` follows them beyond it.
     """
@@ -79,6 +84,7 @@ class GeometrySequence:
     notes: tuple[Note, ...] = ()
     cut: CutOuts | None = None
     changes: Changes | None = None
+    roles: np.ndarray | None = None
 
     @property
     def num_frames(self) -> int:

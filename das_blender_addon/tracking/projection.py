@@ -19,6 +19,11 @@ from .geometry import CameraPath
 #: A camera's near plane is never closer than this, Blender units: keeps 1 / depth finite in float32.
 SMALLEST_CLIP_START = 1e-9
 
+#: Depths from here on are those of backgrounds: no other vertex is so far away, and no far plane cuts them.
+BEYOND = 1e16
+_PUSH = 1e20
+_PUSH_STEP = 1e10
+
 _OPTICAL_FROM_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -48,6 +53,12 @@ class Pinhole:
         """World ``points`` [N,3] f32/f64 → optical space [N,3] f64.  Non-finite points stay non-finite."""
         with np.errstate(invalid="ignore", over="ignore"):
             return points.astype(np.float64) @ self.optical_from_world[:3, :3].T + self.optical_from_world[:3, 3]
+
+    def pushed_away(self, points: np.ndarray) -> np.ndarray:
+        """Optical ``points`` [N,3] f64 where the camera sees the same, `BEYOND` everything, in their order of depth."""
+        if not self.is_orthographic:
+            return points * _PUSH
+        return points * (1.0, 1.0, _PUSH_STEP) + (0.0, 0.0, _PUSH)
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Optical ``points`` [P,3] f64 → pixels [P,2] f64 (x, y); NaN for points that do not lie in front."""

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .clipping import clip_triangles
-from .projection import Pinhole
+from .projection import BEYOND, Pinhole
 
 #: Buffer value of a pixel that sees no surface.
 NO_TRIANGLE = -1
@@ -84,9 +84,9 @@ def draw(
     """
     buffer = _Buffer(keys, beyond)
     x, y, inverse_depth, drawable, finite = _snapped(points, camera)
-    end = _end(points, finite)
+    ends = _ends(points, finite)
     if camera.is_orthographic:
-        inverse_depth = end - points[:, 2]
+        inverse_depth = _nearness(points[:, 2], ends)
     for start in range(0, len(triangles) if which is None else len(which), _TRIANGLES_PER_CHUNK):
         if check is not None:
             check()
@@ -99,7 +99,7 @@ def draw(
             owners = numbers
         else:
             crossing = np.flatnonzero(~whole & finite[a] & finite[b] & finite[c])
-            _draw_clipped(buffer, points, chunk, crossing, numbers, camera, end)
+            _draw_clipped(buffer, points, chunk, crossing, numbers, camera, ends)
             kept = np.flatnonzero(whole)
             owners = numbers[kept]
             a, b, c = a[kept], b[kept], c[kept]
@@ -131,15 +131,27 @@ def _snapped(points: np.ndarray, camera: Pinhole):
     return x, y, inverse_depth, drawable, finite
 
 
-def _end(points: np.ndarray, finite: np.ndarray) -> float:
-    """The depth of the farthest of the ``finite`` points."""
-    return float(points[finite, 2].max()) if finite.any() else 0.0
+def _ends(points: np.ndarray, finite: np.ndarray) -> tuple[float, float]:
+    """The depths of the farthest of the ``finite`` points that are no background's, and of those; 0 for none."""
+    depth = points[finite, 2]
+    end = float(depth.max(initial=0.0))
+    if end < BEYOND:
+        return end, 0.0
+    return float(depth[depth < BEYOND].max(initial=0.0)), end
 
 
-def _draw_clipped(buffer, points, chunk, crossing, numbers, camera, end) -> None:
+def _nearness(depth: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
+    """Of points that an orthographic camera sees, see `_ends`: linear in ``depth``, that of backgrounds the least."""
+    end, last = ends
+    if not last:
+        return end - depth
+    return np.where(depth >= BEYOND, 0.5 * (1.0 - depth / last), end + 1.0 - depth)
+
+
+def _draw_clipped(buffer, points, chunk, crossing, numbers, camera, ends) -> None:
     """Cut the triangles ``chunk[crossing]`` at the near plane and the guard band, then draw what is left.
 
-    ``end``: the depth of the farthest point.
+    ``ends``: see `_ends`.
     """
     if not crossing.size:
         return
@@ -153,7 +165,7 @@ def _draw_clipped(buffer, points, chunk, crossing, numbers, camera, end) -> None
         pixel = camera.principal_px[axis] + camera.focal_px[axis] * across
         snapped.append(np.rint(np.clip(pixel, -_GUARD_PX, _GUARD_PX) * _SUBPIXEL).astype(np.int32).reshape(-1, 3).T)
     columns = np.arange(len(corners)).reshape(-1, 3).T
-    nearness = end - depth if camera.is_orthographic else 1.0 / depth
+    nearness = _nearness(depth, ends) if camera.is_orthographic else 1.0 / depth
     _draw(buffer, tuple(snapped[0]), tuple(snapped[1]), nearness, tuple(columns), owners, camera)
 
 

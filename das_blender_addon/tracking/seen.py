@@ -11,7 +11,7 @@ from ..errors import SceneError
 from .cut_outs import CutOuts
 from .geometry import GeometrySequence
 from .peeling import nearest_uncut
-from .projection import Pinhole
+from .projection import BEYOND, Pinhole
 from .rasteriser import NO_TRIANGLE, rasterise
 from .surface import interpolate_on_surface
 
@@ -46,7 +46,7 @@ def _within_clip_end(pixels, triangle_index, triangles, points, camera) -> np.nd
     if not pixels.size or not (depth > camera.clip_end).any():
         return pixels
     surface = interpolate_on_surface(pixels, triangle_index[pixels], triangles, points, depth[:, None], camera)[:, 0]
-    return pixels[surface <= camera.clip_end]
+    return pixels[(surface <= camera.clip_end) | (surface >= BEYOND)]
 
 
 def check_geometry(geometry: GeometrySequence) -> None:

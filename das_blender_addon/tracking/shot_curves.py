@@ -90,7 +90,7 @@ class _Seen:
         self._camera = pinhole_at(geometry.cameras, index)
         self._surfaces = DrawnSurfaces(geometry)
         self._surface = surface = self._surfaces.at(index)
-        self._points = self._camera.optical_points(self._surfaces.points(surface, index))
+        self._points = self._surfaces.optical(surface, index, self._camera)
         seen = seen_surfaces(self._points, surface.triangles, self._camera, check, surface.cut)
         self.pixels, self._triangles = seen
         self.depth = self._on_surface(self._points)[:, 2]
@@ -98,7 +98,7 @@ class _Seen:
     def moved_to(self, index: int) -> np.ndarray:
         """[P] how far the points that are there in the frame ``index``, too, move in the picture, in its heights."""
         there = pinhole_at(self._geometry.cameras, index)
-        moved = there.project(self._on_surface(there.optical_points(self._surfaces.points(self._surface, index))))
+        moved = there.project(self._on_surface(self._surfaces.known(self._surface, index, there)))
         row, column = np.divmod(self.pixels, self._camera.width)
         distance = np.hypot(moved[:, 0] - (column + 0.5), moved[:, 1] - (row + 0.5))
         return distance[np.isfinite(distance)] / self._camera.height

@@ -153,6 +153,7 @@ class SpoolWriter:
         notes: tuple[Note, ...] = (),
         cut: CutOuts | None = None,
         epochs: np.ndarray | None = None,
+        roles: np.ndarray | None = None,
     ) -> GeometrySequence:
         """All frames are there.  ``order`` [N] i64: see `SpooledVertices`; ``epochs``: see `Changes`, whose arrays were
         kept, None for no changes; the others: of `GeometrySequence`.
@@ -181,6 +182,7 @@ class SpoolWriter:
                     **{name: getattr(cameras, name) for name in _CAMERA_ARRAYS},
                     **({} if cameras.virtual_distance is None else {"virtual_distance": cameras.virtual_distance}),
                     **changes,
+                    **({} if roles is None else {"roles": roles}),
                 )
             part.replace(self.folder / GEOMETRY)
         except OSError as error:
@@ -227,5 +229,6 @@ def open_spool(folder: Path) -> GeometrySequence:
         raise StorageError(f"The exported geometry in {folder} cannot be read ({error}); start again.") from error
     frames = tuple(int(frame) for frame in said["frames"])
     return GeometrySequence(
-        said["triangles"], vertices, cameras, frames, str(said["appearance"]), notes, cut, changes
+        said["triangles"], vertices, cameras, frames, str(said["appearance"]), notes, cut, changes,
+        said.get("roles"),
     )

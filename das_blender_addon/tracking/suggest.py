@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import JobCancelled, SettingsError
 from .correspondences import shows_sky, sky_places
 from .drawn import DrawnSurfaces
-from .geometry import CameraPath, GeometrySequence
+from .geometry import SILHOUETTE, CameraPath, GeometrySequence
 from .projection import Pinhole, pinhole_at
 from .seen import check_geometry, seen_surfaces
 from .surface import corner_weights, interpolate_on_surface
@@ -135,14 +135,15 @@ class _Shot:
         self.geometry, self.frames, self._check = geometry, frames, check
         self._surfaces = DrawnSurfaces(geometry)
         self._pixels, self._triangles, self._weights = [], [], []
-        self._sky = []
+        self._sky, self._silhouette = [], []
         for index in frames:
             camera = pinhole_at(geometry.cameras, index)
             surface = self._surfaces.at(index)
-            points = camera.optical_points(self._surfaces.points(surface, index))
+            points = self._surfaces.optical(surface, index, camera)
             pixels, seen = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
             self._pixels.append(pixels)
             self._triangles.append(surface.triangles[seen])
+            self._silhouette.append(None if surface.roles is None else surface.roles[seen] == SILHOUETTE)
             self._weights.append(corner_weights(pixels, seen, surface.triangles, points, camera))
             bare = np.ones(camera.width * camera.height, dtype=bool)
             bare[pixels] = False
@@ -158,23 +159,26 @@ class _Shot:
         geometry, place = self.geometry, self.frames.index(key)
         camera = pinhole_at(geometry.cameras, key)
         surfaces, surface = self._surfaces, self._surfaces.at(key)
-        points = camera.optical_points(surfaces.points(surface, key))
+        points = surfaces.optical(surface, key, camera)
         pixels, triangles = self._pixels[place], self._triangles[place]
         own = np.arange(len(triangles))
         depth = interpolate_on_surface(pixels, own, triangles, points, points, camera)[:, 2]
         view = FirstView.of(pixels, depth, triangles, points, camera)
         parts = []
-        for index, seen, weights, sky in zip(self.frames, self._triangles, self._weights, self._sky, strict=True):
+        of_frames = zip(self.frames, self._triangles, self._weights, self._silhouette, self._sky, strict=True)
+        points = surfaces.known(surface, key, camera)
+        for index, seen, weights, silhouette, sky in of_frames:
             if surfaces.at(index) is not surface:
                 surface = surfaces.at(index)
-                points = camera.optical_points(surfaces.points(surface, key))
+                points = surfaces.known(surface, key, camera)
             for start in range(0, len(seen), _POINTS_PER_PIECE):
                 piece = slice(start, start + _POINTS_PER_PIECE)
                 corners = seen[piece].T
                 there = [points.take(corner, axis=0) * weight[:, None]
                          for corner, weight in zip(corners, weights[:, piece], strict=True)]
                 there = there[0] + there[1] + there[2]
-                parts.append(view.shows(camera.project(there), there[:, 2]))
+                shown = view.shows(camera.project(there), there[:, 2])
+                parts.append(shown if silhouette is None else shown | silhouette[piece])  # no picture would show it
             parts.append(self._sky_shown(sky, pinhole_at(geometry.cameras, index), view))
         return np.concatenate(parts)
 

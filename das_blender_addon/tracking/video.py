@@ -59,22 +59,25 @@ def render_tracking_video(
         camera = pinhole_at(cameras, index)
         if surfaces.at(index) is not surface:
             surface = surfaces.at(index)
-            first_points = first_camera.optical_points(surfaces.points(surface, 0))
-        points = first_points if index == 0 else camera.optical_points(surfaces.points(surface, index))
+            first_points = surfaces.known(surface, 0, first_camera)
+        points = surfaces.optical(surface, index, camera)
         pixels, seen = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
         check()
         # 2. Where was that surface point in the first frame?
         place = interpolate_on_surface(pixels, seen, surface.triangles, points, first_points, camera)
         xy, depth = first_camera.project(place), place[:, 2]
         if first_view is None:
-            first_view = FirstView.of(pixels, depth, surface.triangles[seen], first_points, first_camera)
+            drawn = depth
+            if surface.roles is not None:
+                drawn = interpolate_on_surface(pixels, seen, surface.triangles, points, points, camera)[:, 2]
+            first_view = FirstView.of(pixels, drawn, surface.triangles[seen], points, first_camera)
             if depth_range is None:
-                if not pixels.size:
+                if not np.isfinite(depth).any():
                     raise SceneError(
                         f"No surface is in view in the first frame (frame {geometry.frames[0]}): "
                         "point the camera at the subject or start the shot at a frame that shows it."
                     )
-                depth_range = measure_inverse_depth_range(depth)
+                depth_range = measure_inverse_depth_range(depth[np.isfinite(depth)])
         check()
         # 3. Colours and correspondences.
         coverage[index].reshape(-1)[pixels] = True

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .colours import in_first_frame
-from .projection import Pinhole
+from .projection import BEYOND, Pinhole
 
 #: A point counts as seen when it lies behind the surface drawn there by no more than this share of its depth: far above
 #: the rounding of float64 interpolation, below the thickness of anything modelled to hide something.
@@ -71,7 +71,7 @@ class FirstView:
         """
         width, height = self.camera.width, self.camera.height
         visible = in_first_frame(xy, width, height)
-        visible &= (depth >= self.camera.clip_start) & (depth <= self.camera.clip_end)
+        visible &= (depth >= self.camera.clip_start) & ((depth <= self.camera.clip_end) | (depth >= BEYOND))
         inside = np.flatnonzero(visible)
         x, y = xy[inside, 0], xy[inside, 1]
         column = np.minimum(x.astype(np.int64), width - 1)

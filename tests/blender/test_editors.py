@@ -6,7 +6,7 @@ import bpy
 import pytest
 
 from das_blender_addon import compat
-from das_blender_addon.ui import key_pictures, panels, shot_check, takes
+from das_blender_addon.ui import key_pictures, panels, shot_check, takes, tracking_choices
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_senseless_panels_are_those_of_other_engines_as_before(startup_scene):
 
 
 def test_panels_are_as_before_when_disabled(startup_scene):
-    ours = (*panels.CLASSES, *key_pictures.CLASSES, *shot_check.CLASSES, *takes.CLASSES)
+    ours = (*panels.CLASSES, *key_pictures.CLASSES, *shot_check.CLASSES, *takes.CLASSES, *tracking_choices.CLASSES)
     mixed = {panel.__name__ for panel in ours}
     while_enabled = {name: set(panel.COMPAT_ENGINES) for name, panel in panels_by_name().items()}
     addon_utils.disable("das_blender_addon")

@@ -43,7 +43,7 @@ class Contents:
         self._read: dict[tuple, object] = {}
         self._notes: set[Note] = set()
         self._scene = self._layer = None
-        self.looks = Looks(self._note)
+        self.looks = Looks(self.note)
         self._eye: Eye | None = None
         self._untracked: frozenset[str] = frozenset()
 
@@ -68,7 +68,7 @@ class Contents:
         """All that there is of an instance: (``key`` or one of its own, the same in every frame; what is drawn)."""
         shape = instance.object
         if shape.type in self._untracked:
-            self._note(shape.name, *UNTRACKED[shape.type])
+            self.note(shape.name, *UNTRACKED[shape.type])
             return
         rows = np.array(instance.matrix_world, np.float32)[:3]
         if shape.type in KINDS:
@@ -99,7 +99,8 @@ class Contents:
         """
         return self.looks.of(name, shape, mesh, self._layer)
 
-    def _note(self, name: str, code: str, words: str) -> None:
+    def note(self, name: str, code: str, words: str) -> None:
+        """Say that the object ``name`` is not tracked, or not as it renders: see `Note`."""
         self._notes.add(Note(name, code, words))
 
     def _once(self, key: tuple, read):
