@@ -34,7 +34,7 @@ _SKIPPED = frozenset(
     # What no picture shows, or what is read elsewhere.
     """rna_type animation_data node_preview grease_pencil edit_text pixels render_slots bindings packed_file
     packed_files device tile_size use_auto_tile texture_limit samples taa_samples interface_items interface view_center
-    feature_set threads grids das tracking nodes links lineart texture_paint_images texture_paint_slots paint_active_slot
+    feature_set threads grids tracking nodes links lineart texture_paint_images texture_paint_slots paint_active_slot
     paint_clone_slot line_color line_priority color_tag default_group_node_width description""".split()
 )
 _SKIPPED_PREFIXES = tuple("show_ display preview use_preview debug_ bl_ is_ bake viewport active_".split())

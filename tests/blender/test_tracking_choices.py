@@ -135,11 +135,11 @@ def test_choice_survives_the_file_and_its_panels_draw(scene, two_cubes, tmp_path
 
 def test_choice_changes_the_tracking_and_not_how_the_first_frame_looks(scene, two_cubes):
     near, _, _ = two_cubes
+    group = bpy.data.collections.new("Group")
+    scene.collection.children.link(group)
     bpy.context.view_layer.update()
     digest = lambda: appearance_digest(bpy.context.evaluated_depsgraph_get())  # noqa: E731
     before = digest()
-    group = bpy.data.collections.new("Group")
-    scene.collection.children.link(group)
     for owner in (near, group):
         owner.das.tracking = "SILHOUETTE"
     assert digest() == before
