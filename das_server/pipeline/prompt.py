@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,12 +172,10 @@ def default_prompt_cache() -> Path:
 @contextlib.contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Inside, the libraries' loaders draw no bars on stderr."""
-    import diffusers.utils.logging as of_diffusers
-    import transformers.utils.logging as of_transformers
-
     restore = []
-    for library in (of_diffusers, of_transformers):
-        if library.is_progress_bar_enabled():
+    for name in ("diffusers.utils.logging", "transformers.utils.logging"):
+        library = sys.modules.get(name)  # one that is not imported draws nothing
+        if library is not None and library.is_progress_bar_enabled():
             library.disable_progress_bar()
             restore.append(library.enable_progress_bar)
     try:

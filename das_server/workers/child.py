@@ -38,7 +38,7 @@ from das_server.store.blobs import BlobStore
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
 from das_server.workers import wire
 from das_server.workers.link import Link
-from das_server.workers.machine import free_memory, num_cores, peak_memory_bytes, set_up_torch
+from das_server.workers.machine import free_memory, import_all, num_cores, peak_memory_bytes, set_up_torch
 from das_server.workers.stage_times import StageTimes
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class Worker:
     def run_forever(self) -> None:
         """Prepare torch, say so, then obey; never returns."""
         try:
-            about = set_up_torch(self._device, self._threads)
+            compiler = self._acceleration["compile_blocks"]
+            import_all(compiler=compiler)
+            about = set_up_torch(self._device, self._threads, compiler=compiler)
         except Exception as error:  # a broken installation or a device that is not there: say so, there is no other way
             _log.exception("torch is not usable on %s", self._device)
             problem = f"torch is not usable on {self._device}: {type(error).__name__}: {_first_line(error)}"

@@ -10,21 +10,34 @@ from pathlib import Path
 from typing import Any
 
 from das_server import __version__
+from das_server.workers.lean import lean_imports
 
 
-def set_up_torch(device: str, threads: int) -> dict[str, Any]:
-    """Make torch reproducible and find the device → {device, device_label, versions}.
+def import_all(*, compiler: bool) -> None:
+    """Import all that a job needs, which takes seconds.  ``compiler``: blocks may be compiled."""
+    import torch  # noqa: F401 — first, so that the rest finds it
+
+    with lean_imports(compiler=compiler):
+        import diffusers
+
+        from das_server.pipeline import loading  # noqa: F401 — and with it the pipeline
+    diffusers.utils.logging.disable_progress_bar()
+
+
+def set_up_torch(device: str, threads: int, *, compiler: bool) -> dict[str, Any]:
+    """Make torch reproducible, and its ``compiler`` where that may be used, and find the device → {device,
+    device_label, versions}.
 
     The number of threads is part of what decides the last bits on a CPU, so it is fixed and reported.
     """
     import diffusers
     import torch
-    import transformers
 
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if compiler:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:
+        torch.set_deterministic_debug_mode("warn")  # the same for all but the compiler, which it does not import
     torch.utils.deterministic.fill_uninitialized_memory = False  # or every new tensor would be written twice
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
