@@ -25,7 +25,7 @@ NAME_HELP = {
 }
 SERVE_FLAGS = (
     "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "float8", "log_level",
-    "keep_s", "curve", "admins",
+    "spares", "keep_s", "curve", "admins",
 )  # fmt: skip
 
 
@@ -68,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--float8", action="store_true", default=None, help="their linears in float8: faster, lossy (default: do not)"
+    )
+    serve.add_argument(
+        "--spares",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="keep a process beside each worker that takes its place when it dies (default: do)",
     )
     serve.add_argument(
         "--curve",

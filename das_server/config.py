@@ -37,6 +37,7 @@ class ServerConfig:
     "cpu", "cuda:0", …). ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
     model is laid out in memory. ``attention_backend``: the attention kernel on CUDA, one of `ATTENTION_BACKENDS`.
     ``compile``: compile the transformer's blocks. ``float8``: compute their linears in float8.
+    ``spares``: keep a process beside each worker that takes its place when it dies.
     ``admins``: users who may see, cancel and requeue everybody's jobs.
     ``keep_s``: how long finished jobs and unused blobs stay on disk.
     ``min_free_bytes``: disk space that uploads must leave. ``max_attempts``: how many workers a job may lose.
@@ -52,6 +53,7 @@ class ServerConfig:
     profile: str = "auto"
     attention_backend: str = "auto"
     compile: bool = False
+    spares: bool = True
     float8: bool = False
     curve: bool = False
     admins: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ _home = Path(tempfile.mkdtemp(prefix="das-home-"))
 
 for _variable in [name for name in os.environ if name.startswith("DAS_") and name != "DAS_SERVER_PYTHON"]:
     del os.environ[_variable]
+os.environ["DAS_SERVER_SPARES"] = "no"  # a test waits for none
 for _variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
     os.environ[_variable] = str(_home / _variable.lower())
 

@@ -136,6 +136,7 @@ def _workers(context: zmq.Context, config: ServerConfig) -> LocalWorkers:
         cancel_grace_s=config.cancel_grace_s,
         heartbeat_timeout_s=config.heartbeat_timeout_s,
         stall_timeout_s=config.stall_timeout_s,
+        spares=config.spares,
     )
 
 

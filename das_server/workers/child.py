@@ -342,6 +342,15 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
+def wait_as_spare(*, compiler: bool) -> str:
+    """Import what a job needs, then wait for the routing id as which the process goes on; without one it ends."""
+    import_all(compiler=compiler)
+    routing_id = sys.stdin.readline().strip()
+    if not routing_id:
+        os._exit(0)
+    return routing_id
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Connect, then run jobs until the server ends."""
     parser = argparse.ArgumentParser(prog="das_server.workers.child")
@@ -354,6 +363,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--attention-backend", required=True)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--float8", action="store_true")
+    parser.add_argument("--spare", action="store_true")
     parser.add_argument("--parent", required=True, type=int)
     parser.add_argument("--log-level", required=True)
     options = parser.parse_args(arguments)
@@ -362,7 +372,8 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = options.routing_id.partition(".")[0]
     logging.basicConfig(level=options.log_level, format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s")
-    link = Link(options.address, options.routing_id, os.environ[wire.TOKEN_VARIABLE], parent=options.parent)
+    routing_id = wait_as_spare(compiler=options.compile) if options.spare else options.routing_id
+    link = Link(options.address, routing_id, os.environ[wire.TOKEN_VARIABLE], parent=options.parent)
     link.start()
     Worker(
         link,

@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +33,8 @@ from das_server.workers.base import (
 )
 from das_server.workers.devices import find_devices
 from das_server.workers.sockets import SocketFolder
+from das_server.workers.spares import Spares
+from das_server.workers.spawn import Spawner
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class _Process:
 
 
 class LocalWorkers(Workers):
-    """One child process per device.  ``socket`` is for the caller's poller: readable means that there is `news`."""
+    """One child process per device, and, with ``spares``, one beside it that takes its place when it dies.  ``socket``
+    is for the caller's poller: readable means that there is `news`."""
 
     def __init__(
         self,
@@ -106,29 +108,33 @@ class LocalWorkers(Workers):
         cancel_grace_s: float = 15.0,
         heartbeat_timeout_s: float = 30.0,
         stall_timeout_s: float = 3600.0,
+        spares: bool = True,
+        spare_after_s: float = 5.0,
     ):
-        self._state = state
         self._model = model
-        self._arguments = ["--threads", str(threads), "--profile", profile, "--attention-backend", attention_backend]
-        self._arguments += ["--compile"] if compile_blocks else []
-        self._arguments += ["--float8"] if float8 else []
+        arguments = ["--threads", str(threads), "--profile", profile, "--attention-backend", attention_backend]
+        arguments += ["--compile"] if compile_blocks else []
+        arguments += ["--float8"] if float8 else []
         self._cancel_grace_s = cancel_grace_s
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._token = secrets.token_hex(16)
+        self._has_spares = spares
         self._news: list[WorkNews] = []
         self._folder: SocketFolder | None = None
         self._processes = [_Process(f"worker-{i}", *one) for i, one in enumerate(find_devices(devices))]
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._address = self._bind()
+        self._spawner = Spawner(self._bind(state), self._token, state, tuple(arguments))
+        self._spares = Spares(self._start_spare, after_s=spare_after_s)
 
     def start(self) -> None:
         for one in self._processes:
             self._spawn(one)
 
     def stop(self) -> None:
+        self._spares.stop()
         running = [one.process for one in self._processes if one.process and one.process.poll() is None]
         for process in running:
             process.terminate()
@@ -174,6 +180,8 @@ class LocalWorkers(Workers):
                 self._look_after(one, now)
             except Exception:  # a defect of ours must cost no more than this worker
                 _log.exception("%s cannot be looked after", one.name)
+        if self._has_spares:
+            self._spares.look_after([one.name for one in self._processes if one.process and one.settled])
         news, self._news = self._news, []
         return news
 
@@ -198,33 +206,11 @@ class LocalWorkers(Workers):
         one.state = "starting" if one.failed_starts < BROKEN_AFTER_STARTS else "broken"
         one.heard_s = time.monotonic()
         one.about, one.heartbeat, one.doom, one.settled = {}, {}, "", False
-        package_root = str(Path(__file__).resolve().parents[2])
-        inherited = os.environ.get("PYTHONPATH")
-        environment = os.environ | one.environment | {wire.TOKEN_VARIABLE: self._token}
-        environment["PYTHONPATH"] = package_root + (os.pathsep + inherited if inherited else "")
-        # -P: where the server was started in a folder with another copy of it, that one would run.
-        command = [sys.executable, "-P", "-m", "das_server.workers.child", "--address", self._address]
-        command += [
-            "--routing-id",
-            one.routing_id.decode(),
-            "--device",
-            one.device,
-            "--state",
-            str(self._state),
-            *self._arguments,
-        ]
-        command += [
-            "--parent",
-            str(os.getpid()),
-            "--log-level",
-            logging.getLevelName(logging.getLogger().getEffectiveLevel()),
-        ]
-        # A group of its own: Ctrl-C in a terminal is for the server alone, which then ends its workers.
-        group = {"process_group": 0} if os.name == "posix" else {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        routing_id = one.routing_id.decode()
         try:
-            one.process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **group
-            )
+            one.process = self._spares.take(one.name, routing_id)
+            if one.process is None:
+                one.process = self._spawner.start(routing_id, one.device, one.environment)
         except OSError as error:  # no process or file left for now
             one.failed_forks, one.generation = one.failed_forks + 1, one.generation - 1
             one.problem = f"The process of {one.name} cannot be started: {error.strerror or error}; it is tried again."
@@ -234,6 +220,10 @@ class LocalWorkers(Workers):
         one.problem = "" if one.failed_forks else one.problem
         one.failed_forks = 0
         _log.info("%s for %s is process %s", one.name, one.device, one.process.pid)
+
+    def _start_spare(self, name: str) -> subprocess.Popen:
+        one = next(one for one in self._processes if one.name == name)
+        return self._spawner.start(f"{name}.spare", one.device, one.environment, is_spare=True)
 
     def _judge(self, one: _Process, now: float) -> None:
         """Kill a worker that is silent, stalled or disobedient; the next look finds it dead."""
@@ -283,11 +273,11 @@ class LocalWorkers(Workers):
 
     # ── Talking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _bind(self) -> str:
+    def _bind(self, state: Path) -> str:
         if os.name == "nt":
             self.socket.bind("tcp://127.0.0.1:*")
             return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        path = self._state / "workers.ipc"
+        path = state / "workers.ipc"
         if len(os.fsencode(path)) > 100:  # the longest name that every platform gives a local socket
             self._folder = SocketFolder()
             path = self._folder.path / "workers.ipc"

@@ -153,12 +153,13 @@ def server_python() -> str:
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of a test's server: one thread, no settings of the user who runs the tests."""
+    """The environment of a test's server: one thread, no spare workers, no settings of the user who runs the tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DAS_SERVER_")}
     for name in ("PYTHONPATH", "PYTHONHOME"):  # those of another Python would be in the way
         inherited.pop(name, None)
     return inherited | {
         "DAS_SERVER_THREADS": "1",
+        "DAS_SERVER_SPARES": "no",
         "OMP_NUM_THREADS": "1",
         "XDG_CONFIG_HOME": str(ROOT / "tests" / "no-config"),
     }

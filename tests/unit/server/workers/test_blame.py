@@ -218,7 +218,7 @@ class Pool:
             self._dealer.close(linger=0)
         self._dealer = self._context.socket(zmq.DEALER)
         self._dealer.setsockopt(zmq.ROUTING_ID, one.routing_id)
-        self._dealer.connect(self.workers._address)
+        self._dealer.connect(self.workers._spawner.address)
 
     def say(self, kind, **fields):
         """A word of the worker, and its effect."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Finding devices, and the words between server and worker."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -77,7 +78,7 @@ def test_words_that_cannot_be_understood_cost_no_other_word(tmp_path, caplog):
     one.heard_s = time.monotonic()
     dealer = context.socket(zmq.DEALER)
     dealer.setsockopt(zmq.ROUTING_ID, one.routing_id)
-    dealer.connect(workers._address)
+    dealer.connect(workers._spawner.address)
     try:
         for message in ({"kind": "ready"}, {"kind": "problem"}, {"kind": "problem", "message": "It is hot."}):
             dealer.send_multipart(wire.pack(workers._token, message))
@@ -99,7 +100,8 @@ def test_worker_is_of_the_servers_own_copy_whatever_lies_in_the_folder_where_it_
     monkeypatch.chdir(tmp_path)
     context = zmq.Context()
     workers = LocalWorkers(context, tmp_path, devices=("cpu",))
-    workers._arguments.append("--nosuch")  # the true one says so and ends
+    arguments = (*workers._spawner.arguments, "--nosuch")
+    workers._spawner = dataclasses.replace(workers._spawner, arguments=arguments)  # the true one says so and ends
     try:
         workers.start()
         assert workers._processes[0].process.wait(60) == 2

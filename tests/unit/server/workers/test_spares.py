@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Processes that wait to take a worker's place: who gets one, and that none stays."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import zmq
+
+from das_server.workers.local import LocalWorkers
+from das_server.workers.spares import ROOM_BYTES, SHORT_BYTES, Spares
+from tests.support.wire import kill, wait_for_death
+
+ECHO = "import sys; print(sys.stdin.readline(), end='')"
+WORKER = "worker-0"
+
+
+class Machine:
+    """Cheap processes in the place of spares, and as much free memory as a test likes."""
+
+    def __init__(self, **options):
+        self.started: list[subprocess.Popen] = []
+        self.free_bytes = ROOM_BYTES
+        self.spares = Spares(self._start, after_s=0.0, free_bytes=lambda: self.free_bytes, **options)
+
+    def _start(self, name: str) -> subprocess.Popen:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.started.append(subprocess.Popen([sys.executable, "-c", ECHO], **pipes))
+        return self.started[-1]
+
+
+@pytest.fixture
+def machine():
+    machine = Machine()
+    yield machine
+    machine.spares.stop()
+    for process in machine.started:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def test_spare_is_for_a_worker_that_works_and_goes_on_under_its_name(machine):
+    machine.spares.look_after([])
+    assert machine.spares.take(WORKER, "worker-0.2") is None
+    machine.spares.look_after([WORKER])
+    machine.spares.look_after([WORKER])
+    assert len(machine.started) == 1
+    taken = machine.spares.take(WORKER, "worker-0.2")
+    assert taken is machine.started[0] and taken.stdout.read() == b"worker-0.2\n"
+    assert machine.spares.take(WORKER, "worker-0.3") is None
+
+
+def test_no_spare_where_memory_is_short_and_one_that_waits_ends(machine):
+    machine.free_bytes = ROOM_BYTES - 1
+    machine.spares.look_after([WORKER])
+    assert not machine.started
+    machine.free_bytes = ROOM_BYTES
+    machine.spares.look_after([WORKER])
+    machine.free_bytes = SHORT_BYTES
+    machine.spares.look_after([WORKER])
+    assert machine.started[0].poll() is None
+    machine.free_bytes = SHORT_BYTES - 1
+    machine.spares.look_after([WORKER])
+    assert machine.started[0].poll() is not None and not machine.spares.pids()
+
+
+def test_spare_that_ended_is_given_to_nobody_nor_replaced_at_once(machine):
+    machine.spares.look_after([WORKER])
+    machine.started[0].kill()
+    machine.started[0].wait()
+    assert machine.spares.take(WORKER, "worker-0.2") is None
+    machine.spares.look_after([WORKER])
+    machine.started[1].kill()
+    machine.started[1].wait()
+    machine.spares.look_after([WORKER])
+    assert len(machine.started) == 2 and not machine.spares.pids()
+
+
+def test_spare_that_cannot_be_started_costs_nothing(tmp_path):
+    def refuse(name: str) -> subprocess.Popen:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    spares = Spares(refuse, after_s=0.0, free_bytes=lambda: ROOM_BYTES)
+    spares.look_after([WORKER])
+    assert not spares.pids()
+
+
+def test_spare_takes_the_place_of_a_worker_that_is_killed_and_ends_with_the_server(tmp_path):
+    context = zmq.Context()
+    workers = LocalWorkers(context, tmp_path, devices=("cpu",), model="das-preview", threads=1, spare_after_s=0.0)
+
+    def wait_until_ready() -> int:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            workers.news()
+            (status,) = workers.status()
+            if status.state == "ready" and status.model:
+                return status.pid
+            workers.socket.poll(100)
+        raise AssertionError(f"no worker is ready: {workers.status()}")
+
+    try:
+        workers.start()
+        first = wait_until_ready()
+        workers.news()
+        spare = workers._spares.pids()[WORKER]
+        kill(first)
+        assert wait_for_death(first)
+        workers.news()
+        assert wait_until_ready() == spare
+        workers._spares._look_at_s = 0.0
+        workers.news()
+        last = workers._spares.pids()[WORKER]
+        assert last not in (first, spare)
+    finally:
+        workers.stop()
+        context.term()
+    assert wait_for_death(spare) and wait_for_death(last)
