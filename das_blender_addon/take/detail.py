@@ -25,6 +25,7 @@ from ..tracking.correspondences import FrameCorrespondences, correspondences
 from ..tracking.fine_detail import over_model
 from ..tracking.framing import seen_part
 from ..tracking.geometry import GeometrySequence
+from ..tracking.relighting import Relighting, relighting
 from ..tracking.resampling import resize_lanczos
 
 PAINTED_SHARE = 0.25
@@ -132,7 +133,7 @@ class Detail:
             take(shown.index, resize_lanczos(shown.composed.picture, (0, 0, *fine.model_size), (width, height)))
 
         done = _Counter(len(plan.between), progress)
-        for _ in _each(seen, plan.made, enlarged, plan.between, finish, should_stop, neighbours=1):
+        for _ in _each(seen, plan.made, enlarged, plan.between, finish, should_stop, neighbours=1, is_relit=False):
             done.count()
 
     def carry_one(self, index: int, *, should_stop: Callable[[], bool] | None = None) -> np.ndarray:
@@ -298,35 +299,40 @@ def _each(
     finish: Callable[[_Shown], Any],
     should_stop: Callable[[], bool] | None,
     neighbours: int = NEIGHBOURS,
+    is_relit: bool = True,
 ) -> Iterator[Any]:
     """What ``finish`` gives for each of ``indices``, in their order; it runs in several threads.  ``picture_of(key)``
-    is asked when the first frame beside that key is at hand.
+    is asked when the first frame beside that key is at hand.  ``is_relit``: shadows move with what casts them.
     """
     stopped = threading.Event()
 
     def stop() -> bool:
         return stopped.is_set() or (should_stop is not None and should_stop())
 
-    def work(frame: FrameCorrespondences, composer: Composer) -> Any:
+    def work(frame: FrameCorrespondences, composer: Composer, light: Relighting | None) -> Any:
         if stop():
             raise JobCancelled("The take was cancelled.")
-        shown = _Shown(frame.index, composer.compose(frame), (1.0 / frame.depth).astype(np.float32))
+        composed = composer.compose(frame, light=None if light is None else light.at(frame))
+        shown = _Shown(frame.index, composed, (1.0 / frame.depth).astype(np.float32))
         return finish(shown)
 
     waiting: list[Future] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
         try:
             for around, group in groupby(indices, lambda index: keys_around(keys, index, neighbours)):
-                composer = Composer([picture_of(keys[number]) for number in around])
+                pictures = [picture_of(keys[number]) for number in around]
+                composer = Composer(pictures)
+                places = [keys[number] for number in around]
+                light = relighting(geometry, places, pictures, stop) if is_relit else None
                 frames = correspondences(
                     geometry,
-                    [keys[number] for number in around],
+                    places,
                     frame_indices=list(group),
                     background=True,
                     should_stop=stop,
                 )
                 for frame in frames:  # the next one is searched for while the last ones are composed
-                    waiting.append(pool.submit(work, frame, composer))
+                    waiting.append(pool.submit(work, frame, composer, light))
                     if len(waiting) > THREADS:
                         yield waiting.pop(0).result()
             while waiting:

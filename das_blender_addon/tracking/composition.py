@@ -14,8 +14,8 @@ What no key shows is filled: see `filling`.
 Measured (`tests/bench/bench_key_pictures.py`, 384×256, keys at 1, 25 and 49, frames between, against Cycles): orbits of
 40° 36.4 to 43.9 dB, one of 90° 34.9, the demo scene 30.3, moving shadows 31.5, things that cross 29.3.  The belief that
 is needed inside a surface (0.55 or 0.8) was chosen on two orbits of 40°, one of 90°, the demo, a skinned tube and
-crossing things; the other constants are set by reasoning, not by measurement.  What is left: a shadow that moves is
-seen faintly at both keys' places while one passes over into the other.
+crossing things; the other constants are set by reasoning, not by measurement.  All without `relighting`, which changes
+the keys' light to that of the frame where it is known: without it a shadow that moves is seen at both keys' places.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..errors import SettingsError
 from .correspondences import FrameCorrespondences, outlines
 from .filling import clear_outlines, fill_holes, soften
 from .pyramid import MOST_TAPS, Pyramid
+from .relighting import FrameLight
 
 #: How much a key's pixel at an outline is believed, and how much is needed: inside a surface, and at an outline.
 OUTLINE_BELIEF = 0.2
@@ -73,8 +74,12 @@ class Composer:
         self._lock = threading.Lock()
         _check_pictures(self._pictures)
 
-    def compose(self, frame: FrameCorrespondences, fill: np.ndarray | None = None) -> Composed:
+    def compose(
+        self, frame: FrameCorrespondences, fill: np.ndarray | None = None, light: FrameLight | None = None
+    ) -> Composed:
         """The picture of ``frame``; ``fill`` [H,W,3], of the pictures' type, is shown where no key knows better.
+
+        ``light``: how the light of the key pictures changes until then; None for nothing.
 
         All frames must come from one `correspondences`.  A frame at a key returns that picture as it is, where it is
         painted.  Raises `SettingsError` when the sizes do not fit together.
@@ -96,7 +101,7 @@ class Composer:
         rows = max(2, self._tile // width // 2 * 2)  # even: footprints are measured at every second pixel
         for top in range(0, height, rows):
             part = slice(top, min(top + rows, height))
-            self._compose_rows(frame, part, in_time, rims, at_outline, picture, known, trust)
+            self._compose_rows(frame, part, in_time, rims, at_outline, picture, known, trust, light)
         own = frame.key_indices.index(frame.index) if frame.index in frame.key_indices else None
         if own is not None:
             painted = _painted(self._pictures[own])
@@ -110,7 +115,7 @@ class Composer:
             result[painted] = self._pictures[own][..., :3][painted]
         return Composed(result, known)
 
-    def _compose_rows(self, frame, part, in_time, rims, at_outline, picture, known, trust) -> None:
+    def _compose_rows(self, frame, part, in_time, rims, at_outline, picture, known, trust, light) -> None:
         shape = frame.coverage[part].shape
         count = shape[0] * shape[1]
         needed = np.where(at_outline[part], np.float32(_NEEDED_AT_OUTLINE), np.float32(_NEEDED_INSIDE)).reshape(-1)
@@ -126,6 +131,7 @@ class Composer:
         total = np.zeros((count, 4), dtype=np.float32)
         plain = np.zeros(count, dtype=np.float32)
         left = None
+        lit = None if light is None else light.rows(part)
         # First the two keys beside the frame, then, where these do not tell, all others.
         near = in_time > DISTANT_KEY
         for group in (np.flatnonzero(near), np.flatnonzero(~near & (in_time > 0.0))):
@@ -140,7 +146,7 @@ class Composer:
                 chosen = np.flatnonzero(worth if left is None else worth & left)
                 if chosen.size:
                     self._add(total, plain, chosen, frame.xy[number][part], footprints[number], weights[number], needed,
-                              number)
+                              number, None if lit is None else lit.of(number))
             left = total[:, 3] <= 0.0
             if not left.any():
                 break
@@ -151,7 +157,7 @@ class Composer:
             picture[part][..., channel] = (total[:, channel] / believed).reshape(shape)
         known[part] = done.reshape(shape)
 
-    def _add(self, total, plain, chosen, xy, footprint, weights, needed, number) -> None:
+    def _add(self, total, plain, chosen, xy, footprint, weights, needed, number, lit) -> None:
         """Add ``chosen`` pixels of key ``number``, weighted, to ``total`` [P,4], and their weights to ``plain``."""
         pyramid = self._pyramids[number]
         places = np.ascontiguousarray(xy).view(np.complex64).reshape(-1).take(chosen)
@@ -168,6 +174,10 @@ class Composer:
             ).view(np.complex128)
         belief = found[3::4] * np.float32(1.0 / pyramid.full_belief)
         own = weights.take(chosen)
+        if lit is not None:
+            change = lit.view(np.complex128).take(chosen).view(np.float32)
+            found *= change
+            own *= change[3::4]
         own[belief < needed.take(chosen)] = 0.0
         found[3::4] = 1.0
         found *= np.repeat(own * belief, 4)

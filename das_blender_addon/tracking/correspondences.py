@@ -11,7 +11,7 @@ Frames come one after the other: in memory are the views of the K key frames and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class FrameCorrespondences:
     ``visible`` [K,H,W] bool: it lies inside the key picture and nothing hides it there.
     ``coverage`` [H,W] bool: the frame sees a surface.  ``depth`` [H,W] f32: how far away, Blender units; inf where
     there is none.  ``key_edges`` [K,H,W] bool: in the key picture, pixels at an outline, which show two surfaces mixed;
-    the same array for all frames.
+    the same array for all frames.  ``key_inverse_depth``: K [H,W] f64, how far away what the key picture sees is,
+    1/Blender units, 0 for nothing; the same for all frames.
     """
 
     index: int
@@ -49,6 +50,7 @@ class FrameCorrespondences:
     coverage: np.ndarray
     depth: np.ndarray
     key_edges: np.ndarray
+    key_inverse_depth: Sequence[np.ndarray] = ()
 
 
 def correspondences(
@@ -102,6 +104,7 @@ def _frames(geometry, keys, wanted, background, check) -> Iterator[FrameCorrespo
         views.append(_view(points, surface, camera, check))
     shape = cameras.height, cameras.width
     edges = np.stack([outlines(view.inverse_depth.reshape(shape)) for view in views])
+    inverse_depths = tuple(view.inverse_depth.reshape(shape) for view in views)
     surface = key_points = None
     for index in wanted:
         if surfaces.at(index) is not surface:
@@ -109,7 +112,8 @@ def _frames(geometry, keys, wanted, background, check) -> Iterator[FrameCorrespo
             key_points = _key_points(surfaces, surface, keys, views)
         camera = pinhole_at(cameras, index)
         points = surfaces.optical(surface, index, camera)
-        yield _frame(index, camera, points, surface, keys, key_points, views, edges, background, check)
+        frame = _frame(index, camera, points, surface, keys, key_points, views, edges, background, check)
+        yield replace(frame, key_inverse_depth=inverse_depths)
 
 
 def _key_points(surfaces: DrawnSurfaces, surface: Drawn, keys, views: list[FirstView]) -> np.ndarray:

@@ -67,7 +67,7 @@ class DrawnSurfaces:
         """
         if self._changes is None:
             return self._geometry.vertices[index]
-        parts = [_rows(self._geometry.vertices, index, self._constant)]
+        parts = [rows_of(self._geometry.vertices, index, self._constant)]
         parts += [self._points_of(number, index, surface) for number in surface.epochs]
         return np.concatenate(parts)
 
@@ -180,7 +180,7 @@ class DrawnSurfaces:
 
     def _own_points(self, epoch: np.ndarray, index: int) -> np.ndarray:
         ids = np.arange(epoch[at.START], epoch[at.START] + epoch[at.COUNT])
-        vertices = _rows(self._geometry.vertices, index, ids)
+        vertices = rows_of(self._geometry.vertices, index, ids)
         if epoch[at.FINE] == NONE:
             return vertices
         arrays, fine = self._changes.arrays, int(epoch[at.FINE])
@@ -192,6 +192,6 @@ class DrawnSurfaces:
         return len(self._changes.arrays[epoch[at.FINE] + 1])
 
 
-def _rows(vertices, index: int, ids: np.ndarray) -> np.ndarray:
+def rows_of(vertices, index: int, ids: np.ndarray) -> np.ndarray:
     """[n,3] f32: the vertices ``ids`` [n] of the frame ``index``."""
     return vertices[index][ids] if isinstance(vertices, np.ndarray) else vertices.rows(index, ids)

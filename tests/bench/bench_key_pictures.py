@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from das_blender_addon.tracking.composition import Composer
 from das_blender_addon.tracking.correspondences import correspondences
+from das_blender_addon.tracking.relighting import relighting
 from das_blender_addon.tracking.suggest import suggest_key_frames
 from tests.support.key_shots import RENDERED, SHOTS, SIZES, load_geometry, picture_path
 
@@ -64,16 +65,18 @@ def measure(folder: Path, size, keys, sheets: Path) -> None:
     frames = [frame for frame in RENDERED if frame not in keys and picture_path(folder, size, frame).exists()]
     if not frames or not all(picture_path(folder, size, key).exists() for key in keys):
         return
-    composer = Composer([read(folder, size, key) for key in keys])
+    pictures, geometry = [read(folder, size, key) for key in keys], load_geometry(folder, size)
+    composer, light = Composer(pictures), relighting(geometry, [key - 1 for key in keys], pictures)
     found, rows = [], []
     shared = correspondences(
-        load_geometry(folder, size),
+        geometry,
         [key - 1 for key in keys],
         frame_indices=[frame - 1 for frame in frames],
         background=True,
     )
     for frame in shared:
-        composed, truth = composer.compose(frame), read(folder, size, frame.index + 1)
+        composed = composer.compose(frame, light=light and light.at(frame))
+        truth = read(folder, size, frame.index + 1)
         picture = composed.picture
         found.append((psnr(picture, truth), ssim(picture, truth), composed.known.mean()))
         marked = np.where(composed.known[..., None], picture, (255, 0, 255)).astype(np.uint8)
@@ -93,22 +96,27 @@ def time_frames(folder: Path, size) -> None:
     """Print processor time per frame with three keys, and of preparing them; the pictures are enlarged ones."""
     small = SIZES[0]
     pictures = [Image.fromarray(read(folder, small, key)) for key in KEYS[-1]]
-    composer = Composer([np.asarray(picture.resize(size, Image.Resampling.LANCZOS)) for picture in pictures])
-    frames = correspondences(
-        load_geometry(folder, size), [key - 1 for key in KEYS[-1]], frame_indices=(12, 12, 36), background=True
-    )
+    pictures = [np.asarray(picture.resize(size, Image.Resampling.LANCZOS)) for picture in pictures]
+    keys, geometry, composer = [key - 1 for key in KEYS[-1]], load_geometry(folder, size), Composer(pictures)
+    start = time.process_time()
+    light = relighting(geometry, keys, pictures)
+    told = time.process_time() - start
+    frames = correspondences(geometry, keys, frame_indices=(12, 12, 36), background=True)
     spent = []
     for _ in range(3):
         start = time.process_time()
         frame = next(frames)
         middle = time.process_time()
-        composer.compose(frame)
-        spent.append((middle - start, time.process_time() - middle))
-    (first_search, first_compose), *rest = spent
-    search, compose = np.min(rest, axis=0)
+        change = light and light.at(frame)
+        lit = time.process_time()
+        composer.compose(frame, light=change)
+        spent.append((middle - start, time.process_time() - lit, lit - middle))
+    (first_search, first_compose, _), *rest = spent
+    search, compose, lit = np.min(rest, axis=0)
     print(
-        f"{folder.name:14} {size[0]}x{size[1]} 3 keys, a frame: correspondences {search:.3f} s, "
-        f"composition {compose:.3f} s (the first, with preparation: {first_search:.2f} and {first_compose:.2f} s)",
+        f"{folder.name:14} {size[0]}x{size[1]} 3 keys, a frame: correspondences {search:.3f} s, light {lit:.3f} s, "
+        f"composition {compose:.3f} s (the first, with preparation: {first_search:.2f} and {first_compose:.2f} s; the "
+        f"light of the shot, once: {told:.2f} s)",
         flush=True,
     )
 

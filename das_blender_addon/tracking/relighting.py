@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Key pictures relit for the frames between them: a shadow lies where the thing that casts it is, not half at the place
+of each key picture.
+
+The light of a shot is told from its key pictures (`light`).  A surface point that a key picture shows had one light
+there and has another one in the frame; the key's colour is multiplied with the ratio of both.  The ratio is measured at
+every few pixels of the frame and, because a surface has its own, joined between them along planes in depth.  At the
+rim of a shadow the ratio is not exact, and a thin line is left: there a key picture counts little, and the other one,
+whose shadow lies elsewhere, shows the surface.
+
+Measured against Cycles at 384×256, frames between keys at 1, 25 and 49 (at 1 and 49), dB: the demo scene 30.17 to 33.67
+(27.74 to 31.08), a hard shadow 31.46 to 37.97 (28.74 to 38.04), things that cross 29.30 to 32.80 (25.19 to 27.39).
+Where only the camera moves every byte stays.  Of the constants: a hard shadow's SSIM is 0.979, 0.980, 0.982, 0.983 and
+0.984 with an `EDGE` of 100, 0.4, 0.2, 0.1 and 0.05; with half the `PLACES` it and the demo lose 0.1 to 0.7 dB, with
+twice as many they change by −0.1 to 0.5, at twice the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from .correspondences import FrameCorrespondences, correspondences
+from .geometry import GeometrySequence
+from .light import Casters, Compared, Light, ShadowMaps, fitted, places_and_normals
+from .projection import pinhole_at
+from .resampling import resize_lanczos
+from .suggest import small_cameras
+
+#: Places in a frame at which light is measured, about, and pixels from one to the next, at least.
+PLACES, LEAST_STEP = 12000, 2
+#: Longer side of the pictures that light is told from, pixels; points that are compared of two of them; and how dark
+#: linear light, of 1, is too dark to compare.
+FITTED_SIDE, FITTED_POINTS, DARKEST = 192, 4000, 0.02
+#: Share of the differences between key pictures that light must explain, to be believed.  Measured: 0.15 to 0.84 where
+#: relighting brings 2 to 9 dB, 0.07 where it costs 0.2 (a lamp moves), 0.00 where pictures do not differ in light.
+LEAST_EXPLAINED = 0.1
+#: Linear light is this power of what is stored in 8 bits.
+GAMMA = 2.2
+#: Most times that light changes, and the change, as a share, that is seen.
+MOST, SEEN = 3.0, 0.004
+#: Difference in 1/depth, as a share, that counts half as much as none.
+_SAME_PLANE = 0.01
+_SAME_SURFACE = 0.1
+#: How much a key picture's light varies around a place, natural logarithms, where it is worth half: at the rim of a
+#: shadow, which lies elsewhere in the frame.
+EDGE = 0.07
+
+
+class Relighting:
+    """Of the key pictures at the frames ``keys`` (0-based) of a shot; `relighting` makes it.
+
+    Several threads may ask at a time.
+    """
+
+    def __init__(self, geometry: GeometrySequence, keys: Sequence[int], casters: Casters, light: Light, gamma: float):
+        self._geometry, self._keys, self._casters, self._light = geometry, tuple(keys), casters, light
+        self._gamma = gamma
+        self._at_keys = [self._maps(key) for key in self._keys]
+
+    @property
+    def light(self) -> Light:
+        """What was told from the key pictures."""
+        return self._light
+
+    def _maps(self, index: int) -> ShadowMaps:
+        return ShadowMaps(self._casters.points(self._geometry, index), self._light.directions)
+
+    def at(self, frame: FrameCorrespondences) -> FrameLight:
+        """How the key pictures' light changes until ``frame``, of `correspondences` with the same keys."""
+        height, width = frame.coverage.shape
+        step = max(LEAST_STEP, round((height * width / PLACES) ** 0.5))
+        rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
+        inverse = np.where(frame.coverage, 1.0 / frame.depth, 0.0).astype(np.float32)
+        grid_inverse = inverse[rows[:, None], columns[None]]
+        there = np.flatnonzero(grid_inverse.reshape(-1) > 0.0)
+        row, column = rows[there // len(columns)], columns[there % len(columns)]
+        places, normals = places_and_normals(inverse, row, column, pinhole_at(self._geometry.cameras, frame.index))
+        now = self._light.on(self._maps(frame.index), places, normals)
+        shape = len(rows), len(columns)
+        ratios = np.ones((len(self._keys), *shape, 4), np.float32)
+        shown = np.zeros(len(there), bool)
+        for number, distance in self._nearest_first(frame.index):
+            visible = frame.visible[number, row, column]
+            seen = np.flatnonzero(visible & ~shown if distance > 1.0 else visible)
+            shown |= visible
+            x, y = frame.xy[number, row[seen], column[seen]].T
+            before, good = self._of_key(number, frame, y.astype(np.int64), x.astype(np.int64))
+            place, ratio = there[seen[good]], now[seen[good]] / before
+            values, known = np.ones((len(rows) * len(columns), 4), np.float32), np.zeros(len(rows) * len(columns), bool)
+            values[place, :3], values[place, 3] = np.clip(ratio, 1.0 / MOST, MOST), before.mean(axis=1)
+            known[place] = True
+            ratios[number] = _smooth(values.reshape(*shape, 4), known.reshape(shape), grid_inverse, self._gamma)
+        return FrameLight(ratios, grid_inverse, inverse, step, *_slopes(grid_inverse, step))
+
+    def _nearest_first(self, index: int) -> list[tuple[int, float]]:
+        """The keys' numbers, and how far away they are from the frame ``index``, in keys.
+
+        What a nearer one shows needs none that is farther away than 1.
+        """
+        place = float(np.interp(index, self._keys, range(len(self._keys))))
+        return sorted(((number, abs(number - place)) for number in range(len(self._keys))), key=lambda one: one[1])
+
+    def _of_key(self, number: int, frame: FrameCorrespondences, row: np.ndarray, column: np.ndarray):
+        """The light [G,3] f32 that the key picture ``number`` shows at its pixels ``row``, ``column`` [P], and which of
+        them [G], those inside one surface, that is.
+        """
+        inverse = frame.key_inverse_depth[number]
+        row, column = np.clip(row, 0, len(inverse) - 1), np.clip(column, 0, inverse.shape[1] - 1)
+        good = np.flatnonzero((inverse[row, column] > 0.0) & ~frame.key_edges[number, row, column])
+        camera = pinhole_at(self._geometry.cameras, self._keys[number])
+        places, normals = places_and_normals(inverse, row[good], column[good], camera)
+        return self._light.on(self._at_keys[number], places, normals), good
+
+
+def relighting(
+    geometry: GeometrySequence,
+    keys: Sequence[int],
+    pictures: Sequence[np.ndarray],
+    should_stop: Callable[[], bool] | None = None,
+) -> Relighting | None:
+    """Of the key ``pictures`` [H,W,3 or 4] (u8, or f32 linear light) at the frames ``keys`` (0-based, increasing); None
+    where nothing moves between them, where the topology of a mesh changes, or where light does not explain how the
+    pictures differ.
+
+    Raises `JobCancelled` when ``should_stop`` says so.
+    """
+    if len(keys) < 2 or geometry.changes is not None:
+        return None
+    casters = Casters.of(geometry, keys)
+    if casters is None:
+        return None
+    gamma = GAMMA if pictures[0].dtype == np.uint8 else 1.0
+    cameras = geometry.cameras
+    width = round(cameras.width * FITTED_SIDE / max(cameras.width, cameras.height))
+    small = replace(geometry, cameras=small_cameras(cameras, width))
+    size, compared = (small.cameras.width, small.cameras.height), []
+    for number, frame in enumerate(correspondences(small, keys, frame_indices=keys[:-1], should_stop=should_stop)):
+        pair = [_smaller(picture, size, gamma) for picture in pictures[number : number + 2]]
+        compared.append(_compared(small, frame, number, pair, casters))
+    compared = [pair for pair in compared if len(pair.before)]
+    if not compared:
+        return None
+    light = fitted(compared)
+    if light.explained < LEAST_EXPLAINED:
+        return None
+    return Relighting(geometry, keys, casters, light, gamma)
+
+
+def _compared(geometry, frame: FrameCorrespondences, number: int, pair, casters: Casters) -> Compared:
+    """Points that the key ``number``, which ``frame`` is, and the next one show; ``pair``: [h,w,3] f32 of both."""
+    keys, inverse, edges = frame.key_indices[number : number + 2], frame.key_inverse_depth, frame.key_edges
+    row, column = np.nonzero(frame.visible[number + 1] & frame.coverage & ~edges[number])
+    x, y = frame.xy[number + 1, row, column].T
+    places = (row, column), (y.astype(np.int64), x.astype(np.int64))
+    colours = [picture[place] for picture, place in zip(pair, places, strict=True)]
+    good = (inverse[number + 1][places[1]] > 0.0) & ~edges[number + 1][places[1]]
+    good &= np.minimum(*colours).min(axis=1) > DARKEST
+    good = np.flatnonzero(good)
+    good = good[:: max(1, len(good) // FITTED_POINTS)]
+    moments = []
+    for index, depth, (row, column) in zip(keys, inverse[number : number + 2], places, strict=True):
+        seen = places_and_normals(depth, row[good], column[good], pinhole_at(geometry.cameras, index))
+        moments.append((casters.points(geometry, index), *seen))
+    return Compared(colours[0][good], colours[1][good], tuple(moments))
+
+
+def _smaller(picture: np.ndarray, size: tuple[int, int], gamma: float) -> np.ndarray:
+    """[h,w,3] f32: linear light, 0 where nothing is painted."""
+    height, width = picture.shape[:2]
+    if picture.dtype == np.uint8:
+        small = resize_lanczos(np.ascontiguousarray(picture[..., :3]), (0, 0, width, height), size) / np.float32(255.0)
+    else:
+        small = picture[..., :3][_middles(height, size[1])[:, None], _middles(width, size[0])]
+    small = np.maximum(small, 0.0).astype(np.float32) ** np.float32(gamma)
+    if picture.shape[2] == 4:
+        alpha = picture[..., 3][_middles(height, size[1])[:, None], _middles(width, size[0])]
+        small[alpha < (255 if picture.dtype == np.uint8 else 1.0)] = 0.0
+    return small
+
+
+def _middles(length: int, count: int) -> np.ndarray:
+    return ((np.arange(count) + 0.5) / count * length).astype(np.int64)
+
+
+def _smooth(values: np.ndarray, known: np.ndarray, inverse: np.ndarray, gamma: float) -> np.ndarray:
+    """[h,w,4] f32: ratios of stored colours, and what they are worth, of ``values`` [h,w,4] f32: the ratios of light,
+    and the light in the key picture; where they are ``known`` [h,w] bool.
+
+    Evened out over 3×3 places of one surface; where they are not known, what is known around.  ``inverse`` [h,w] f32:
+    1/depth.
+    """
+    logarithms = np.log(values)
+    values = np.where(known[..., None], np.stack([*np.moveaxis(logarithms, 2, 0), known, known], 2), 0.0)
+    values = values.astype(np.float32)
+    values[..., 5] *= values[..., 3] ** 2
+    total, around = np.zeros_like(values), np.zeros_like(values)
+    framed, depths = np.pad(values, ((1, 1), (1, 1), (0, 0))), np.pad(inverse, 1)
+    height, width = known.shape
+    for down in range(3):
+        for right in range(3):
+            there = framed[down : down + height, right : right + width]
+            other = depths[down : down + height, right : right + width]
+            same = np.abs(other - inverse) <= _SAME_SURFACE * np.maximum(other, inverse)
+            weight = np.float32((2 - abs(down - 1)) * (2 - abs(right - 1)))
+            around += there
+            total += there * np.where(same, weight, np.float32(0.0))[..., None]
+    found = np.where(known[..., None], total, around)
+    found /= np.maximum(found[..., 4:5], np.float32(1e-6))
+    spread = np.maximum(found[..., 5] - found[..., 3] ** 2, 0.0)
+    worth = 1.0 / (1.0 + spread / np.float32(EDGE**2))
+    return np.concatenate([np.exp(found[..., :3] / np.float32(gamma)), worth[..., None]], axis=2)
+
+
+@dataclass(frozen=True)
+class FrameLight:
+    """``ratios`` [K,h,w,3] f32: what the stored colour of each key picture is multiplied with, at every ``step``-th
+    pixel of a frame, where 1/depth is ``grid_inverse`` [h,w] and changes by ``slope_x``, ``slope_y`` [h,w] a pixel;
+    ``inverse`` [H,W] f32: of all pixels, 0 for the sky.
+    """
+
+    ratios: np.ndarray
+    grid_inverse: np.ndarray
+    inverse: np.ndarray
+    step: int
+    slope_x: np.ndarray
+    slope_y: np.ndarray
+
+    @cached_property
+    def _changed(self) -> np.ndarray:
+        """[h,w] bool: light changes at a place, the next one on its right or below, or beside that."""
+        changed = np.abs(self.ratios - 1.0).max(axis=0).max(axis=2) > SEEN
+        changed[:-1] |= changed[1:]
+        changed[:, :-1] |= changed[:, 1:]
+        return changed
+
+    def rows(self, part: slice) -> RowsLight:
+        """Of the frame's rows ``part``."""
+        width, (height, count) = self.inverse.shape[1], self.grid_inverse.shape
+        step, start = self.step, self.step // 2
+        upper, down = _between(np.arange(part.start, min(part.stop, len(self.inverse))), start, step, height)
+        left, right = _between(np.arange(width), start, step, count)
+        pixels = np.flatnonzero(self._changed[upper[:, None], left[None]].reshape(-1))
+        if not pixels.size:
+            return RowsLight(self.ratios, 0, pixels, (), ())
+        row, column = np.divmod(pixels, width)
+        first = (upper * count)[row] + left[column]
+        down, right = down[row], right[column]
+        here = self.inverse[part].reshape(-1)[pixels]
+        offset_x, offset_y = right * step, down * step
+        places, weights, total = [], [], np.zeros(len(pixels), np.float32)
+        for below in (0, 1):
+            for beside in (0, 1):
+                place = first + (below * count if height > 1 else 0) + (beside if count > 1 else 0)
+                told = self.grid_inverse.take(place)
+                told += self.slope_x.take(place) * (offset_x - beside * step)
+                told += self.slope_y.take(place) * (offset_y - below * step)
+                off = (told - here) / (np.maximum(np.abs(told), here) * np.float32(_SAME_PLANE) + np.float32(1e-12))
+                weight = (right if beside else 1.0 - right) * (down if below else 1.0 - down) + np.float32(1e-4)
+                weight /= (1.0 + off * off) ** 2
+                places.append(place)
+                weights.append(weight)
+                total += weight
+        total = np.where(here > 0.0, 1.0 / np.maximum(total, 1e-20), 0.0).astype(np.float32)
+        return RowsLight(self.ratios, len(self.inverse[part]) * width, pixels, places, [w * total for w in weights])
+
+
+def _slopes(values: np.ndarray, step: int) -> list[np.ndarray]:
+    """[h,w] f32, twice: how ``values`` [h,w], ``step`` pixels apart, change per pixel along x and y; of both sides that
+    where they change less.
+    """
+    found = []
+    for axis in (1, 0):
+        change = np.diff(values, axis=axis) / np.float32(step)
+        ahead, behind = (np.concatenate(part, axis=axis) for part in _with_ends(change, axis))
+        found.append(np.where(np.abs(ahead) <= np.abs(behind), ahead, behind))
+    return found
+
+
+def _with_ends(change: np.ndarray, axis: int):
+    if not change.shape[axis]:
+        nothing = np.zeros_like(change, shape=[max(1, count) for count in change.shape])
+        return [nothing], [nothing]
+    return [change, change.take([-1], axis)], [change.take([0], axis), change]
+
+
+@dataclass(frozen=True)
+class RowsLight:
+    """Of some rows of a frame: the flat ``pixels`` [P] of ``count`` whose light changes, and how the ratios [K,h,w,3]
+    at four ``places`` [P] are weighed there.
+    """
+
+    ratios: np.ndarray
+    count: int
+    pixels: np.ndarray
+    places: Sequence[np.ndarray]
+    weights: Sequence[np.ndarray]
+
+    def of(self, number: int) -> np.ndarray | None:
+        """[count,4] f32: what colours of the key picture ``number`` are multiplied with, the fourth 1; None for 1."""
+        if not self.pixels.size:
+            return None
+        packed = (self.ratios[number] - 1.0).view(np.complex128).reshape(-1)
+        total = np.zeros((len(self.pixels), 4), np.float32)
+        for place, weight in zip(self.places, self.weights, strict=True):
+            total += packed.take(place).view(np.float32).reshape(-1, 4) * weight[:, None]
+        found = np.ones((self.count, 4), np.float32)
+        found[self.pixels] += total
+        return found
+
+
+def _between(pixels: np.ndarray, start: int, step: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The last of ``count`` places, ``step`` apart from ``start`` on, before each of the ``pixels``, and the share of
+    the way to the next.
+    """
+    position = np.clip((pixels - start) / step, 0.0, count - 1.0)
+    floor = np.minimum(position.astype(np.int64), max(count - 2, 0))
+    return floor, (position - floor).astype(np.float32)
