@@ -12,6 +12,7 @@ from das_blender_addon.take.detail import PAINTED_SHARE, Detail, KeyPicture, enl
 from das_blender_addon.tracking.resampling import resize_lanczos
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.shots import pattern, wall
+from tests.unit.tracking import test_relighting as relit
 
 MODEL_SIZE = (96, 64)
 """See `model_capability`."""
@@ -296,6 +297,16 @@ def test_transparent_place_is_carried_from_another_key_at_the_models_size():
 
 
 # ── Their sizes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_shadows_of_a_shot_lie_where_they_belong():
+    geometry = relit.shot()
+    made = planned(relit.FRAMES, (relit.WIDTH, relit.HEIGHT), relit.KEYS)
+    pictures = [relit.rendered(geometry, key)[0] for key in relit.KEYS]
+    detail = Detail(geometry, made, [KeyPicture(key, one, b"") for key, one in zip(relit.KEYS, pictures, strict=True)])
+
+    ground = np.s_[relit.HEIGHT // 3 :]  # below the sky
+    np.testing.assert_array_equal(detail.carry_one(2)[ground][..., :3], relit.between(geometry, pictures)[ground])
 
 
 def test_shrinking_keeps_colours_beside_transparent_places():
