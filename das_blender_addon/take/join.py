@@ -8,6 +8,8 @@ place takes them from one clip, and changes over at a moment of its own.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 DETAIL_PX = 6
@@ -29,12 +31,18 @@ def passed_over(before: np.ndarray, after: np.ndarray, share: float) -> np.ndarr
     return np.rint(np.clip(low + detail, 0.0, 255.0)).astype(np.uint8)
 
 
+@lru_cache(maxsize=2)
 def _moments(height: int, width: int) -> np.ndarray:
-    """[H,W] f32 in (0, 1): when each place changes over, smooth over `PATCH_PX`; the same for every frame."""
+    """[H,W] f32 in (0, 1): when each place changes over, smooth over `PATCH_PX`; the same for every frame.
+
+    As much changes over in each frame: between patches moments of the middle are the most, so they are spread out.
+    """
     rows, columns = -(-height // PATCH_PX) + 2, -(-width // PATCH_PX) + 2
     order = np.random.default_rng(0).permutation(rows * columns).reshape(rows, columns)
-    coarse = (order + 0.5) / order.size
-    return _between(_between(coarse, height).T, width).T.astype(np.float32)
+    smooth = _between(_between(order.astype(np.float64), height).T, width).T
+    moments = np.empty(smooth.size, np.float32)
+    moments[np.argsort(smooth, axis=None, kind="stable")] = (np.arange(smooth.size) + 0.5) / smooth.size
+    return moments.reshape(smooth.shape)
 
 
 def _between(coarse: np.ndarray, length: int) -> np.ndarray:
