@@ -108,9 +108,8 @@ def measure_press() -> None:
         for name in ("first (the child starts)", "second", "third"):
             began = time.perf_counter()
             shown = []
-            recipe = of_scene.tracking_preview(
-                scene, resolve_settings(scene), in_child=True, on_files=lambda _: shown.append(time.perf_counter())
-            )
+            note = lambda _, shown=shown: shown.append(time.perf_counter())  # noqa: E731
+            recipe = of_scene.tracking_preview(scene, resolve_settings(scene), in_child=True, on_files=note)
             pressed = time.perf_counter() - began
             drive.finish(recipe)
             whole = time.perf_counter() - began

@@ -72,8 +72,12 @@ def tour():
         pressed = time.monotonic()
         call("preview_tracking")
         returned = time.monotonic()
-        yield from until(lambda: manager.das.job_state != "RUNNING", "the tracking preview did not end")
+        yield from until(
+            lambda: manager.das.job_state != "RUNNING" or "speaks against" in manager.das.job_line,
+            "the tracking preview did not come",
+        )
         took, stood_still = time.monotonic() - pressed, returned - pressed
+        yield from until(lambda: manager.das.job_state != "RUNNING", "the shot's report did not come")
         note(f"{time_of} preview: {took:.2f} s, the window stood still {stood_still:.2f} s")
     check(recorded_session(scene) == session_before, "the preview has changed the session")
     check(manager.das.job_state == "DONE", manager.das.job_line)
