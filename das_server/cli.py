@@ -25,7 +25,7 @@ NAME_HELP = {
 }
 SERVE_FLAGS = (
     "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "float8", "log_level",
-    "spares", "keep_s", "curve", "admins",
+    "spares", "keep_s", "curve", "admins", "max_running",
 )  # fmt: skip
 
 
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="let in only those with a key on 127.0.0.1, too (default: do not)",
     )
     serve.add_argument("--admins", metavar="LIST", help="users who may see and cancel everybody's jobs (default none)")
+    serve.add_argument("--max-running", metavar="N", help="jobs of one user that may run at once (default: any number)")
     serve.add_argument("--keep-s", metavar="SECONDS", help="how long finished jobs stay on disk (default 24 hours)")
     serve.add_argument("--log-level", choices=LOG_LEVELS, help=f"(default {ServerConfig.log_level})")
     serve.add_argument("--config", metavar="FILE", type=Path, help="TOML file with the same names")

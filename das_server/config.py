@@ -39,6 +39,7 @@ class ServerConfig:
     ``compile``: compile the transformer's blocks. ``float8``: compute their linears in float8.
     ``spares``: keep a process beside each worker that takes its place when it dies.
     ``admins``: users who may see, cancel and requeue everybody's jobs.
+    ``max_running``: jobs of one user that may run at once, 0 for any number.
     ``keep_s``: how long finished jobs and unused blobs stay on disk.
     ``min_free_bytes``: disk space that uploads must leave. ``max_attempts``: how many workers a job may lose.
     ``cancel_grace_s``: how long a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after
@@ -62,6 +63,7 @@ class ServerConfig:
     min_free_bytes: int = 256 * MEBIBYTE
     keep_s: float = 24 * 3600.0
     max_attempts: int = 3
+    max_running: int = 0
     cancel_grace_s: float = 15.0
     heartbeat_timeout_s: float = 30.0
     stall_timeout_s: float = 3600.0
@@ -211,7 +213,7 @@ def _check(config: ServerConfig) -> None:
         if not re.fullmatch(r"auto|cpu|cuda:\d+", device):
             raise SettingsError(f"devices names {device!r} but takes auto, cpu, cuda:0, cuda:1 ….", field="devices")
     lowest = {"threads": 0, "max_blob_bytes": 1, "min_free_bytes": 0, "keep_s": 0.0, "max_attempts": 1}
-    lowest |= {"cancel_grace_s": 0.0, "heartbeat_timeout_s": 1.0, "stall_timeout_s": 1.0}
+    lowest |= {"max_running": 0, "cancel_grace_s": 0.0, "heartbeat_timeout_s": 1.0, "stall_timeout_s": 1.0}
     for name, least in lowest.items():
         value = getattr(config, name)
         if not value >= least or value == float("inf"):

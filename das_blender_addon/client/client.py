@@ -43,13 +43,14 @@ class DasClient(Connection):
         inputs: list[messages.JobInput],
         *,
         again: bool = False,
+        priority: int = messages.BATCH,
         should_stop: ShouldStop | None = None,
     ) -> messages.Accepted | messages.Need:
         """Ask for a job.  `Need` names blobs to upload first; asking again with the same id is harmless.
 
         `Accepted.job` is the id to go on with.  ``again``: its results are gone, and it is to be rendered once more.
         """
-        request = messages.Submit(0, job, spec, inputs, self.requester, self.lease_s, again)
+        request = messages.Submit(0, job, spec, inputs, self.requester, self.lease_s, again, priority)
         return self._request(request, messages.Accepted, messages.Need, should_stop=should_stop)
 
     def attach(self, job: str, after: int = 0, *, should_stop: ShouldStop | None = None) -> messages.Attached:

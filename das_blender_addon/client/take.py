@@ -24,7 +24,7 @@ from ..errors import (
     error_from_code,
 )
 from ..protocol import codec
-from ..protocol.messages import PROGRESS_STAGES, Artefact, Event, JobInput, Need
+from ..protocol.messages import BATCH, PROGRESS_STAGES, Artefact, Event, JobInput, Need
 from .client import DasClient
 from .connection import POLL_S, ShouldStop
 from .files import holds, write_whole
@@ -59,15 +59,18 @@ _SPANS = {
 
 @dataclass(frozen=True)
 class Progress:
-    """``step`` of ``of`` in ``stage``: "uploading", "queued", one of `PROGRESS_STAGES`, or "downloading".
+    """``step`` of ``of`` in ``stage``: "uploading", "queued" (``step``: jobs before this one), one of
+    `PROGRESS_STAGES`, or "downloading".
 
-    ``fraction``: of the whole take, 0 … 1.
+    ``fraction``: of the whole take, 0 … 1.  ``eta_s``: about how long until the job starts, where it waits, else until
+    the server has made it, seconds; None where the server does not say.
     """
 
     stage: str
     step: int
     of: int
     fraction: float
+    eta_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ def run_job(
     should_stop: ShouldStop | None = None,
     job_id: str | None = None,
     lease_s: float = 0.0,
+    priority: int = BATCH,
     timeout_s: float = 30.0,
     poll_s: float = POLL_S,
     leaves_running: Callable[[], bool] = lambda: False,
@@ -137,10 +141,12 @@ def run_job(
     says that somebody else goes on with it, and `JobCancelled` is raised; the job ends when no call wants it, with
     ``lease_s`` also so long after the death of the last one.
 
+    ``priority``: `INTERACTIVE` for somebody who waits at a screen, whose jobs go before those of `BATCH`.
+
     Raises `SettingsError` for arrays that do not fit ``request.spec``, any `TransportError`, and whatever the job
     failed of.
     """
-    run = _Run(request, Path(frames_folder), on_event, should_stop, job_id or uuid.uuid4().hex)
+    run = _Run(request, Path(frames_folder), on_event, should_stop, job_id or uuid.uuid4().hex, priority)
     with DasClient(
         address,
         timeout_s=timeout_s,
@@ -184,8 +190,10 @@ class _Run:
         on_event: OnEvent | None,
         should_stop: ShouldStop | None,
         job_id: str,
+        priority: int,
     ):
         self.request = request
+        self.priority = priority
         self.folder = folder
         self.on_event = on_event
         self.should_stop = should_stop
@@ -193,6 +201,7 @@ class _Run:
         self.job_id = job_id
         self.submitted = False
         self.over = False
+        self.position = 0
         self.start = time.monotonic()
         self.timings: dict[str, float] = {}
 
@@ -200,9 +209,9 @@ class _Run:
         if self.on_event is not None:
             self.on_event(event)
 
-    def progress(self, stage: str, step: int, of: int) -> None:
+    def progress(self, stage: str, step: int, of: int, eta_s: float | None = None) -> None:
         low, high = _SPANS.get(stage, (0.0, 0.0))
-        self.tell(Progress(stage, step, of, low + (high - low) * min(1.0, step / of if of > 0 else 1.0)))
+        self.tell(Progress(stage, step, of, low + (high - low) * min(1.0, step / of if of > 0 else 1.0), eta_s))
 
     def mark(self, name: str) -> None:
         self.timings.setdefault(name, time.monotonic() - self.start)
@@ -213,7 +222,8 @@ class _Run:
         """Submit the job, uploading what the server says it lacks, and follow it."""
         for _ in range(_SUBMIT_ROUNDS):
             self.submitted, self.over = True, False  # from here on it may be there, even when no answer arrives
-            answer = client.submit(self.asked, self.request.spec, inputs, again=again, should_stop=self.should_stop)
+            about = {"again": again, "priority": self.priority, "should_stop": self.should_stop}
+            answer = client.submit(self.asked, self.request.spec, inputs, **about)
             if not isinstance(answer, Need):
                 self.job_id = answer.job
                 log.info("job %s accepted as %s, queue position %s", self.asked, answer.job, answer.queue_position)
@@ -271,16 +281,17 @@ class _Run:
         """Tell the user of one event; raises what the job failed of."""
         fields = event.fields
         if event.kind == "QUEUED":
-            self.progress("queued", 0, 0)
-            if fields["position"]:
+            self.progress("queued", fields["position"], 0, fields.get("eta_s"))
+            if fields["position"] and fields["position"] != self.position:
                 self.tell(Log(f"Waiting in the queue; jobs before this one: {fields['position']}."))
+            self.position = fields["position"]
         elif event.kind == "WAITING":
             self.tell(Log(fields["message"]))
         elif event.kind == "STARTED":
             self.tell(Log(f"Started on {fields['device']} (worker {fields['worker']}, attempt {fields['attempt']})."))
         elif event.kind == "PROGRESS" and fields["stage"] in PROGRESS_STAGES:
             self.mark("first_progress")
-            self.progress(fields["stage"], fields["step"], fields["of"])
+            self.progress(fields["stage"], fields["step"], fields["of"], fields.get("eta_s"))
         elif event.kind == "PREVIEW":
             self.show_preview(client, fields)
         elif event.kind == "RETRY":

@@ -32,6 +32,7 @@ OVERRIDES = {
     "--new-first-frame": ("DAS_NEW_FIRST_FRAME", "1 renders the first frame anew although one is there"),
     "--anew": ("DAS_ANEW", "1 renders the take anew although a finished one is there"),
     "--windows": ("DAS_WINDOWS", "2/5 renders only the second of five parts of the shot's windows into the cache"),
+    "--priority": ("DAS_PRIORITY", "interactive before batch, in the server's queue; without it, batch"),
     "--cache": ("DAS_CACHE", "folder for first frames and takes"),
 }
 SWITCHES = ("--new-first-frame", "--anew")

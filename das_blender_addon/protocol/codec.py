@@ -22,7 +22,7 @@ import msgpack
 from ..errors import MessageTooLarge, ProtocolError
 from . import messages
 from .kinds import MAX_ITEMS, MAX_NAME, MAX_NUMBER, MAX_TEXT, Kind, kind_of
-from .messages import CHUNK_BYTES, EVENT_FIELDS, MAX_HEADER_BYTES, MAX_NESTING, MESSAGES, WITH_BLOB
+from .messages import CHUNK_BYTES, EVENT_FIELDS, EVENT_MAY_HAVE, MAX_HEADER_BYTES, MAX_NESTING, MESSAGES, WITH_BLOB
 
 Frame = bytes | bytearray | memoryview
 
@@ -252,6 +252,9 @@ def _check_event(event: dict[str, Any], where: str) -> None:
                 f"The event {kind} lacks its field {name!r}; use the same release on both sides.", field=where
             )
         _read(fields[name], hint, f"{where}.{kind}.{name}")
+    for name, hint in EVENT_MAY_HAVE.get(kind, {}).items():
+        if name in fields:
+            _read(fields[name], hint, f"{where}.{kind}.{name}")
 
 
 # ── Bytes ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -80,8 +80,10 @@ RequesterId = Annotated[
     ),
 ]
 Lease = Annotated[float, Kind("lease", 0, MAX_LEASE_S)]
+Priority = Annotated[int, Kind("priority", 0, 9)]
 
-ALL = (Request, Version, Count, SizeBytes, Amount, Seed, Weight, Seconds, Lease, Text, Name, Sha, JobId, RequesterId)
+ALL = (Request, Version, Count, SizeBytes, Amount, Seed, Weight, Seconds, Lease, Priority)
+ALL += (Text, Name, Sha, JobId, RequesterId)
 
 
 def kind_of(hint: Any) -> Kind | None:

@@ -19,6 +19,7 @@ from .kinds import (
     JobId,
     Lease,
     Name,
+    Priority,
     Request,
     RequesterId,
     Seconds,
@@ -59,6 +60,9 @@ HEARTBEAT_S = 2.0
 
 MIN_LEASE_S = 3.0
 """Shortest lease of a requester, seconds."""
+
+BATCH, INTERACTIVE = 0, 1
+"""Priorities: nobody waits for the job at a screen; somebody does (and so above)."""
 
 
 # ── What a job is made of ───────────────────────────────────────────────────────────────────────────────────────────
@@ -219,7 +223,8 @@ class Submit:
     """Ask for a job under the client's own id.  Idempotent.  Reply: `Accepted`, `Need` or `Failure`.
 
     ``requester``: who asks, by an id of the client's choice.  ``lease_s``: one that says nothing of the job for so long
-    counts as withdrawn; 0: never.  ``again``: the results are gone.
+    counts as withdrawn; 0: never.  ``again``: the results are gone.  ``priority``: `BATCH`, or above it where somebody
+    waits at a screen.
     """
 
     request: Request
@@ -229,6 +234,7 @@ class Submit:
     requester: RequesterId = ""
     lease_s: Lease = 0.0
     again: bool = False
+    priority: Priority = 0
 
 
 @dataclass(frozen=True)
@@ -448,6 +454,9 @@ EVENT_FIELDS: dict[str, dict[str, Any]] = {
     "CANCELLED": {},
 }
 """Kind → its fields and their types; an `Artefact` stands here for its plain dict (`codec.to_plain`)."""
+
+EVENT_MAY_HAVE: dict[str, dict[str, Any]] = {"QUEUED": {"eta_s": Seconds}, "PROGRESS": {"eta_s": Seconds}}
+"""Fields that may be left out: about how long until the job starts (QUEUED), or is done (PROGRESS)."""
 
 PROGRESS_STAGES = ("loading", "encoding", "denoising", "decoding", "composing", "saving")
 """Stages of PROGRESS, in order."""

@@ -6,7 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..protocol.messages import BATCH, INTERACTIVE
+
 MAX_SEED, MAX_GUIDANCE = 2**31 - 1, 50.0
+PRIORITIES = {"batch": BATCH, "interactive": INTERACTIVE}
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class ResolvedSettings:
     for none.
     ``model_frames_every``: of so many frames the model makes one, 0: as its own frame rate says.
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
-    ``part`` (number from 1 on, of how many): only these windows of it.
+    ``part`` (number from 1 on, of how many): only these windows of it.  ``priority``: a key of `PRIORITIES`, "" for
+    that of who asks.
     """
 
     server: str
@@ -59,6 +63,11 @@ class ResolvedSettings:
     anew: bool = False
     part: tuple[int, int] | None = None
     model_frames_every: int = 0
+    priority: str = ""
+
+    def priority_for(self, *, in_window: bool) -> int:
+        """What a server is told: jobs of a window go before others, unless something else is chosen."""
+        return PRIORITIES.get(self.priority, INTERACTIVE if in_window else BATCH)
 
     @property
     def first(self) -> KeyChoice:

@@ -17,7 +17,7 @@ from ..errors import SettingsError
 from ..protocol.kinds import MAX_TEXT
 from . import machine as machines
 from .plan import FINE
-from .resolved import MAX_GUIDANCE, MAX_SEED, KeyChoice, ResolvedSettings
+from .resolved import MAX_GUIDANCE, MAX_SEED, PRIORITIES, KeyChoice, ResolvedSettings
 from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
 from .windows import MOST_EVERY
@@ -51,6 +51,7 @@ ENVIRONMENT = (
     "DAS_NEW_FIRST_FRAME",
     "DAS_ANEW",
     "DAS_WINDOWS",
+    "DAS_PRIORITY",
 )
 """Every environment variable that overrides a setting."""
 
@@ -96,6 +97,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         anew=_switch(environment, "DAS_ANEW", False),
         part=_part(environment.get("DAS_WINDOWS", "")),
         model_frames_every=_every(environment, settings.model_frames_every),
+        priority=_priority(environment.get("DAS_PRIORITY", "")),
     )
 
 
@@ -274,6 +276,16 @@ def _detail(environment, otherwise: str) -> bool | str | None:
         raise SettingsError(
             f"DAS_COMPOSE is {_short(environment['DAS_COMPOSE'])}; use auto, 1 or whole, fine, 0.", field="DAS_COMPOSE"
         ) from None
+
+
+def _priority(text: str) -> str:
+    name = text.strip().lower()
+    if name and name not in PRIORITIES:
+        raise SettingsError(
+            f"DAS_PRIORITY is {_short(text)}; use interactive, batch, or nothing, for interactive in a window only.",
+            field="DAS_PRIORITY",
+        )
+    return name
 
 
 def _switch(environment, name: str, otherwise: bool | None) -> bool | None:

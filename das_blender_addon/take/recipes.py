@@ -109,6 +109,7 @@ def take(
         # 5. The jobs and their frames.
         shot = replace(shot, timings=clock.seconds)
         chosen = TakeSettings.from_resolved(settings)
+        priority = settings.priority_for(in_window=facts.in_window)
 
         def make(should_stop, say):
             request = take_request(shot, pictures[0], chosen, facts.folder, keys=pictures[1:])
@@ -121,6 +122,7 @@ def take(
                     settings.part,
                     on_event=say,
                     should_stop=should_stop,
+                    priority=priority,
                     timeout_s=settings.timeout_s,
                 )
                 return FinishedPart(windows, len(request.plan.windows), facts.folder)
@@ -130,6 +132,7 @@ def take(
                 on_event=say,
                 should_stop=should_stop,
                 anew=settings.anew,
+                priority=priority,
                 timeout_s=settings.timeout_s,
             )
             keep_capabilities(facts.folder, capabilities)

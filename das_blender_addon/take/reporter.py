@@ -30,6 +30,15 @@ def counting(stage: str, say: OnEvent) -> Callable[[int, int], None]:
     return lambda done, of: say(Progress(stage, done, of, done / of if of else 1.0))
 
 
+def about(seconds: float) -> str:
+    """A duration in words, as roughly as it is known."""
+    if seconds < 50:
+        return f"about {max(5, 5 * round(seconds / 5))} s"
+    if seconds < 5400:
+        return f"about {max(1, round(seconds / 60))} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
 class Clock:
     """Seconds per station."""
 
@@ -89,6 +98,14 @@ class Reporter:
 
     def _words(self, event: Progress) -> str:
         words = self.WORDS.get(event.stage, event.stage.capitalize())
+        if event.stage == "queued":
+            before = f", {event.step} before this one" if event.step else ""
+            return words + before + (f", starts in {about(event.eta_s)}" if event.eta_s is not None else "")
+        if event.eta_s is not None:
+            return f"{self._counted(words, event)}, {about(event.eta_s)} left"
+        return self._counted(words, event)
+
+    def _counted(self, words: str, event: Progress) -> str:
         if event.of <= 1:
             return words
         if event.stage in ("exporting", "rendering"):

@@ -22,6 +22,7 @@ from ..client.files import write_whole
 from ..client.leases import Requester
 from ..client.take import JobOutcome, JobRequest, Log, OnEvent, Preview, Progress, run_job
 from ..errors import JobCancelled, SettingsError, StorageError
+from ..protocol.messages import BATCH
 from ..protocol.png import blob_sha, decode_png, encode_png
 from ..shot.plan import ShotPlan
 from ..shot.windows import owners
@@ -54,6 +55,7 @@ def run_take(
     should_stop: Callable[[], bool] | None = None,
     anew: bool = False,
     lease_s: float = 0.0,
+    priority: int = BATCH,
     timeout_s: float = 30.0,
 ) -> Take:
     """Find the take of ``request`` or have ``server`` make it; blocks, needs no Blender, any thread.
@@ -63,7 +65,7 @@ def run_take(
     have it made although it is there, by jobs of its own; the new one takes the old one's place when it is whole.
     ``on_event`` gets the events of `client.take.run_job`, from several threads where the shot has several windows, one
     at a time.  ``should_stop`` is asked as often as `run_job` asks it, and between two frames of what follows.
-    ``lease_s``: see `run_job`.  Raises whatever `run_job` raises, `JobCancelled`, and `StorageError`.
+    ``lease_s``, ``priority``: see `run_job`.  Raises whatever `run_job` raises, `JobCancelled`, and `StorageError`.
     """
     others_wait: list[Callable[[], bool]] = []
 
@@ -76,6 +78,7 @@ def run_take(
             should_stop=stop,
             job_id=job_id,
             lease_s=lease_s,
+            priority=priority,
             timeout_s=timeout_s,
             # Whoever leads next goes on with the job; so does the server when this Blender only leaves.
             leaves_running=lambda: is_leaving() or any(wait() for wait in others_wait),
@@ -112,6 +115,7 @@ def run_part(
     *,
     on_event: Callable[[object], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    priority: int = BATCH,
     timeout_s: float = 30.0,
 ) -> range:
     """Have ``server`` make the windows of ``part`` (number from 1 on, of how many) of the take of ``request``, for
@@ -135,7 +139,7 @@ def run_part(
     def run(job: JobRequest, folder: Path, job_id: str, tell: OnEvent, stop: Callable[[], bool]) -> JobOutcome:
         return run_job(
             server, job, folder, on_event=tell, should_stop=stop, job_id=job_id, timeout_s=timeout_s,
-            leaves_running=is_leaving,
+            priority=priority, leaves_running=is_leaving,
         )  # fmt: skip
 
     _Making(request, run, on_event, should_stop).windows(numbers)

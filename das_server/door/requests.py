@@ -191,13 +191,14 @@ class Requests:
             lease_s=message.lease_s,
             anew=anew,
             owner=peer.caller.owner,
+            priority=message.priority,
         )
         self._dispatcher.heard_of(job.job, message.requester, message.lease_s)
         if not duplicate:
             _log.info("job %s: accepted, %s with %s at %s×%s", job.job, spec.task, spec.model, spec.width, spec.height)
             if anew:
                 _log.info("job %s: it is %s once more, which was %s", job.job, message.job, known.state.value)
-        return messages.Accepted(message.request, job.job, duplicate, self._store.queue_position(job)), None
+        return messages.Accepted(message.request, job.job, duplicate, self._dispatcher.outlook(job)[0]), None
 
     def _is_to_run_once_more(self, known: Job, message: messages.Submit) -> bool:
         """Whether a job that is over is made anew for this requester, and not handed out as it ended."""
@@ -335,7 +336,9 @@ class Requests:
             "seed": job.spec.seed,
         }
         about |= {"attempt": job.attempt, "created_s": job.created_s, "changed_s": job.changed_s}
-        about |= {"queue_position": self._store.queue_position(job), "acknowledged": job.acknowledged}
+        position, eta_s = self._dispatcher.outlook(job)
+        about |= {"queue_position": position, "eta_s": eta_s, "acknowledged": job.acknowledged}
+        about |= {"priority": "interactive" if job.priority > messages.BATCH else "batch"}
         about |= {"requesters": self._store.num_wanting(job.job)}
         if progress:
             about |= {name: progress.fields.get(name) for name in ("stage", "step", "of", "elapsed_s")}

@@ -79,7 +79,13 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             if model.installed:
                 revisions.learn(model.name)
         dispatcher = Dispatcher(
-            store, blobs, workers, max_attempts=config.max_attempts, speed=speed, check_weights=revisions.check
+            store,
+            blobs,
+            workers,
+            max_attempts=config.max_attempts,
+            max_running=config.max_running,
+            speed=speed,
+            check_weights=revisions.check,
         )
         endpoint = Endpoint(
             door,

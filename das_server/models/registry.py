@@ -206,6 +206,11 @@ def model_spec(name: str, models_folder: Path | None = None) -> ModelSpec:
     return specs[name]
 
 
+def is_for_any_device(name: str) -> bool:
+    """Whether a model is so small that a CPU beside a GPU is one for it, too."""
+    return any(spec.name == name and spec.embedded for spec in _SPECS)
+
+
 def place_for(name: str, models_folder: Path | None = None) -> tuple[Path, bool]:
     """(Where a model is to be put, whether the name is one of its own).  Raises `ModelError` for a name that cannot be
     used."""

@@ -49,8 +49,8 @@ class Job:
 
     ``losses``: how often its worker or its server died of it, perhaps, since it last got further than ever before;
     ``furthest``: how far that was, see `how_far`; ``suspect``: a server died while it ran.
-    ``owner``: whose it is, "" for everybody's.  ``problem``: why what is stored cannot be read; the job then has an
-    empty request, and cannot run.
+    ``owner``: whose it is, "" for everybody's.  ``priority``: above `BATCH`, somebody waits at a screen.  ``problem``:
+    why what is stored cannot be read; the job then has an empty request, and cannot run.
     """
 
     number: int
@@ -68,6 +68,7 @@ class Job:
     suspect: bool = False
     problem: str = ""
     owner: str = ""
+    priority: int = 0
 
 
 NO_SPEC = JobSpec("", "", "", "", 0, 0, 0.0, 0, 0, 0, 0)
@@ -103,6 +104,7 @@ def job_from_row(row: sqlite3.Row) -> Job:
         suspect=bool(row["suspect"]) if "suspect" in row.keys() else False,
         problem=problem,
         owner=row["owner"] if "owner" in row.keys() else "",
+        priority=row["priority"] if "priority" in row.keys() else 0,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sqlite3
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator
@@ -46,6 +47,8 @@ class JobStore(StoredJobs):
     def __init__(self, folder: Path, *, max_jobs: int = MAX_JOBS):
         super().__init__(folder)
         self.max_jobs = max_jobs
+        self.touched: set[str] = set()
+        """Jobs that may have begun to wait, or ceased to, since somebody emptied this."""
         self._sent_bytes: dict[str, int] = {}
         self._lived = LivedClock(folder / "lived.json")
 
@@ -65,11 +68,13 @@ class JobStore(StoredJobs):
         lease_s: float = 0.0,
         anew: bool = False,
         owner: str = "",
+        priority: int = 0,
     ) -> tuple[Job, bool]:
         """Store a new job with its QUEUED event, wanted by ``requester`` → (job, whether it was already there).
 
         The same id with the same request is a duplicate, which the requester joins; with another it is a `JobRejected`.
         ``anew``: if it is there, it runs once more, under an id of the server's own; so does one of another ``owner``.
+        A job has the highest ``priority`` of those who asked for it.
         """
         if not JOB_ID_PATTERN.fullmatch(job):
             raise JobRejected(f"The job id {job[:80]!r} is not 32 lower-case hex digits.", field="job")
@@ -80,16 +85,31 @@ class JobStore(StoredJobs):
                 raise JobRejected(f"The job {job} is already there with another request; use a new id.", field="job")
             if row is not None and not anew:
                 self._requesters.join(row["job"], requester, lease_s)
+                self._raise_priority(row, priority)
                 return job_from_row(row), True
             self._check_number_of_jobs(owner)
             run = job if self.find(job) is None else uuid.uuid4().hex
-            self._insert(run, job, digest, spec, inputs, owner)
+            self._insert(run, job, digest, spec, inputs, owner, priority)
             self._requesters.join(run, requester, lease_s)
         return self.get(run), False
 
-    def _insert(self, job: str, asked: str, digest: str, spec: JobSpec, inputs: list[JobInput], owner: str) -> None:
+    def _raise_priority(self, row: sqlite3.Row, priority: int) -> None:
+        if priority > row["priority"]:
+            self._db.execute("UPDATE jobs SET priority = ? WHERE job = ?", (priority, row["job"]))
+            self.touched.add(row["job"])
+
+    def _insert(
+        self,
+        job: str,
+        asked: str,
+        digest: str,
+        spec: JobSpec,
+        inputs: list[JobInput],
+        owner: str,
+        priority: int,
+    ) -> None:
         stored = (to_json(asdict(spec)), to_json([asdict(one) for one in inputs]))
-        self._insert_row(job, asked, digest, *stored, inputs, owner)
+        self._insert_row(job, asked, digest, *stored, inputs, owner, priority)
 
     def _insert_row(
         self,
@@ -100,12 +120,14 @@ class JobStore(StoredJobs):
         inputs_json: str,
         inputs: Iterable[JobInput],
         owner: str,
+        priority: int,
     ) -> None:
+        self.touched.add(job)
         now = time.time()
         number = self._db.execute(
-            "INSERT INTO jobs (job, asked, digest, spec, inputs, state, created_s, changed_s, owner) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (job, asked, digest, spec_json, inputs_json, JobState.QUEUED.value, now, now, owner),
+            "INSERT INTO jobs (job, asked, digest, spec, inputs, state, created_s, changed_s, owner, "
+            "priority) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (job, asked, digest, spec_json, inputs_json, JobState.QUEUED.value, now, now, owner, priority),
         ).lastrowid
         self._keep_blobs(job, {one.sha for one in inputs}, is_input=True)
         self._append_event(job, "QUEUED", {"position": self._count_before(number)})
@@ -126,7 +148,8 @@ class JobStore(StoredJobs):
             if old.problem:
                 raise JobRejected(f"{old.problem} It cannot be made once more.", field="job")
             run = uuid.uuid4().hex
-            self._insert_row(run, row["asked"], row["digest"], row["spec"], row["inputs"], old.inputs, old.owner)
+            stored = (row["spec"], row["inputs"], old.inputs)
+            self._insert_row(run, row["asked"], row["digest"], *stored, old.owner, old.priority)
             self._requesters.join(run, "", 0.0)
         return self.get(run)
 
@@ -188,6 +211,11 @@ class JobStore(StoredJobs):
                 after = row["number"]
         return after
 
+    def tell_one_waiting(self, job: str, message: str) -> None:
+        """Append a WAITING event to a waiting job."""
+        with self._transaction():
+            self._append_event(job, "WAITING", {"message": message})
+
     # ── Going through its life ──────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, job: str, *, worker: str, device: str) -> Job:
@@ -202,6 +230,14 @@ class JobStore(StoredJobs):
         """Append a PROGRESS event, which a loss of power may take away again."""
         with self._transaction(durable=False):
             return self._append_event(job, "PROGRESS", fields)
+
+    def tell_places(self, places: Iterable[tuple[str, int, float | None]]) -> None:
+        """Append a QUEUED event to each waiting job of (job, how many are before it, seconds until it starts, None
+        where that is not known), which a loss of power may take away again."""
+        with self._transaction(durable=False):
+            for job, position, eta_s in places:
+                fields = {"position": position} | ({} if eta_s is None else {"eta_s": eta_s})
+                self._append_event(job, "QUEUED", fields)
 
     def preview(self, job: str, step: int, artefact: Artefact) -> Event:
         """Append a PREVIEW event and keep its blob."""
@@ -344,6 +380,7 @@ class JobStore(StoredJobs):
 
     def _set_aside(self, job: Job) -> None:
         _log.error("job %s is set aside: %s", job.job, job.problem)
+        self.touched.add(job.job)
         with self._transaction():
             sql = "UPDATE jobs SET state = 'FAILED', changed_s = ?, lived_s = ? WHERE job = ?"
             self._db.execute(sql, (time.time(), self._lived.now(), job.job))
@@ -354,6 +391,7 @@ class JobStore(StoredJobs):
             raise ValueError(
                 f"job {current.job}: {current.state.value} → {state.value} is not a step of the state machine"
             )
+        self.touched.add(current.job)
         columns_sql = "".join(f", {name} = ?" for name in columns)
         self._db.execute(
             f"UPDATE jobs SET state = ?, changed_s = ?, lived_s = ?{columns_sql} WHERE job = ?",

@@ -92,6 +92,11 @@ class StoredJobs:
             )
             return [job_from_row(row) for row in rows]
 
+    def queued_jobs(self) -> list[str]:
+        """All that wait."""
+        with self._errors():
+            return [row["job"] for row in self._db.execute("SELECT job FROM jobs WHERE state = 'QUEUED'")]
+
     def listed(
         self,
         states: Sequence[str] = (),

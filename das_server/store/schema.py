@@ -5,7 +5,8 @@ Schema 1: release 0.1.  Schema 2: the digest of a request leaves out settings at
 with one setting more knows the requests of an earlier one again.  Schema 3: several requesters may want one job, and a
 job that ended may run once more under an id of the server's own (``asked``: the id that clients use); what is known of
 a job's part in the deaths of workers and servers (``furthest``, ``suspect``).  Schema 4: a job has an ``owner``, and so
-has a blob: whoever has sent it; ``lived_s``: when a job changed last, by `LivedClock`.
+has a blob: whoever has sent it; ``lived_s``: when a job changed last, by `LivedClock`.  Schema 5: a job has a
+``priority``.
 
 A step of `MIGRATIONS` may change tables and the JSON in them; it leaves fields that it does not know, and jobs that
 cannot be read, as they are.  A file of a newer release is refused and not touched.
@@ -27,7 +28,7 @@ from das_server.store.requesters import CANCELLED, HAS, WANTS
 
 _log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _MAGIC = b"SQLite format 3\0"
 _VERSION_AT = slice(60, 64)
@@ -70,7 +71,8 @@ CREATE TABLE jobs (
     furthest INTEGER NOT NULL DEFAULT -1,
     suspect INTEGER NOT NULL DEFAULT 0,
     owner TEXT NOT NULL DEFAULT '',
-    lived_s REAL NOT NULL DEFAULT 0
+    lived_s REAL NOT NULL DEFAULT 0,
+    priority INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_by_state ON jobs (state, number);
 CREATE TABLE events (
@@ -220,10 +222,16 @@ def _let_jobs_have_owners(db: sqlite3.Connection) -> None:
     db.execute(_JOBS_BY_OWNER)
 
 
+def _let_jobs_have_priorities(db: sqlite3.Connection) -> None:
+    """Nobody waits at a screen for those of an older release, as far as is known."""
+    db.execute("ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0")
+
+
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
     1: _leave_defaults_out_of_digests,
     2: _let_several_want_one_job,
     3: _let_jobs_have_owners,
+    4: _let_jobs_have_priorities,
 }
 """Schema → what makes it the next one."""
 

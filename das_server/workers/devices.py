@@ -8,8 +8,10 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 
 from das_blender_addon.errors import SettingsError
+from das_server.models.registry import is_for_any_device, model_specs
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,15 @@ def find_devices(names: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
         else:
             found.append((name, {}))
     return found
+
+
+def model_to_load(model: str, device: str, devices: Iterable[str]) -> str:
+    """What the worker on ``device`` loads at its start, where ``model`` is the default: a CPU beside a GPU gets no jobs
+    of a model that asks for one, and loads the one that it gets."""
+    beside_gpu = device == "cpu" and any(one.startswith("cuda") for one in devices)
+    if not model or not beside_gpu or is_for_any_device(model):
+        return model
+    return next(name for name in model_specs() if is_for_any_device(name))
 
 
 def _gpu_environment(gpu: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from das_server.workers.base import (
     WorkRetried,
 )
 from das_server.workers.health import Health
+from das_server.workers.scheduling import Scheduling
 from das_server.workers.speed import SpeedRecord
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Dispatcher:
     """Moves jobs through their states.
 
     ``max_attempts``: how many workers a job may lose before it fails.  ``speed`` is told of every finished job.
+    ``max_running``: jobs of one owner that may run at once, 0 for any number.
     ``check_weights(model, revision)``: the fingerprint of the weights that a job means, or `ModelError`.
     """
 
@@ -52,6 +54,7 @@ class Dispatcher:
         workers: Workers,
         *,
         max_attempts: int = 3,
+        max_running: int = 0,
         speed: SpeedRecord | None = None,
         check_weights: Callable[[str, str], str] = lambda model, revision: "",
     ):
@@ -65,6 +68,7 @@ class Dispatcher:
         self._told = ("", 0)
         self._health = Health()
         self._where: dict[str, str] = {}
+        self._scheduling = Scheduling(store, limit=max_running, alone=self._runs_alone)
         self._unsaved: list[WorkNews] = []
         self._save_again_s = 0.0
 
@@ -108,6 +112,7 @@ class Dispatcher:
         try:
             self._give_out()
             self._tell_why_they_wait()
+            self._scheduling.tell(self.worker_status())
         except StorageError as error:
             _log.error("no job can start: %s", error.message)
 
@@ -116,6 +121,11 @@ class Dispatcher:
         cancelled now, a running one within its step; nothing happens to one that is over."""
         self._leases.drop(job, requester)
         return self._stop_unwanted(self._store.request_cancel(job, requester, everybody=everybody))
+
+    def outlook(self, job: Job) -> tuple[int, float | None]:
+        """(how many jobs start before it, about how many seconds until it starts or, where it runs, is done: None where
+        that is not known); (0, None) for one that is over."""
+        return self._scheduling.outlook(job)
 
     def worker_status(self) -> list[WorkerStatus]:
         """All workers, with what is known of the health of their devices."""
@@ -153,7 +163,7 @@ class Dispatcher:
             _log.info("job %s: late news of attempt %s ignored", news.job, news.attempt)
             return
         if isinstance(news, WorkProgressed):
-            self._store.progress(job.job, news.fields)
+            self._store.progress(job.job, self._scheduling.progressed(job, news.fields))
         elif isinstance(news, WorkPreviewed):
             self._store.preview(job.job, news.step, news.artefact)
         elif isinstance(news, WorkRetried):
@@ -190,6 +200,7 @@ class Dispatcher:
             self._retry(job, f"{len(missing)} results vanished from the server's disk.")
         else:
             self._store.finish(job.job, list(news.artefacts), news.report)
+            self._scheduling.finished(job, news.report)
             if self._speed is not None:
                 self._speed.note(job.spec, news.report)
 
@@ -234,17 +245,13 @@ class Dispatcher:
             _log.exception("job %s cannot be set aside", job)
 
     def _give_out(self) -> None:
-        able = [one.name for one in self.worker_status() if one.state not in ("broken", "set aside", "stopped")]
-        for worker in self._workers.free():
-            if worker.name not in able:
-                continue
-            avoided = self._health.to_avoid(worker.name, able)
-            job = self._store.next_queued(but=self._health.rather_later(worker.name)) or self._store.next_queued(
-                but=avoided
-            )
-            if job is None or not self._may_run_now(job):
-                continue
-            self._give(job, worker)
+        free = {one.name: one for one in self._workers.free()}
+        while free:
+            found = self._scheduling.next_start(self.worker_status(), free, self._health)
+            if found is None:
+                return
+            job, worker = found
+            self._give(job, free.pop(worker))
 
     def _give(self, job: Job, worker: WorkerStatus) -> None:
         try:
@@ -260,14 +267,10 @@ class Dispatcher:
             _log.exception("job %s cannot be given to %s", job.job, worker.name)
             self._set_aside(job.job, error)
 
-    def _may_run_now(self, job: Job) -> bool:
-        """Whether it is no danger to others: one that may have taken down servers runs alone, so that no other job is
-        taken for it, nor with it."""
-        running = self._store.in_states(JobState.RUNNING)
-        return not running or not any(map(self._runs_alone, [job, *running]))
-
-    def _runs_alone(self, job: Job) -> bool:
-        return job.suspect and job.losses >= self._max_attempts - 1
+    def _runs_alone(self, losses: int) -> bool:
+        """Whether a job under which a server died, and with so many losses, is a danger to others, and would be taken
+        for it."""
+        return losses > 0 and losses >= self._max_attempts - 1
 
     def _tell_why_they_wait(self) -> None:
         """Where no worker can work, every waiting job says so once, with the reason; they go on when one can."""

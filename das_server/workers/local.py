@@ -31,7 +31,7 @@ from das_server.workers.base import (
     WorkProgressed,
     WorkRetried,
 )
-from das_server.workers.devices import find_devices
+from das_server.workers.devices import find_devices, model_to_load
 from das_server.workers.sockets import SocketFolder
 from das_server.workers.spares import Spares
 from das_server.workers.spawn import Spawner
@@ -311,8 +311,8 @@ class LocalWorkers(Workers):
     def _hear(self, one: _Process, message: dict[str, Any]) -> None:
         kind = message["kind"]
         if kind == "hello":
-            if self._model:
-                self._send(one, {"kind": "load", "model": self._model})
+            if model := model_to_load(self._model, one.device, [other.device for other in self._processes]):
+                self._send(one, {"kind": "load", "model": model})
         elif kind == "heartbeat":
             one.heartbeat = message
             one.begun = one.begun or bool(one.order and message.get("job") == one.order.job)

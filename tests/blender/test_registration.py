@@ -11,6 +11,7 @@ import pytest
 
 from das_blender_addon.child import scratch
 from das_blender_addon.errors import SettingsError
+from das_blender_addon.protocol.messages import INTERACTIVE
 from das_blender_addon.shot import machine
 from das_blender_addon.shot import settings as shot_settings
 from das_blender_addon.ui import key_pictures, panels, shot_check, takes, tracking_choices
@@ -162,6 +163,7 @@ def test_environment_overrides_every_setting(scene):
             "DAS_FIRST_FRAME_ENGINE": "workbench",
             "DAS_FIRST_FRAME_SAMPLES": "8",
             "DAS_CACHE": "/scratch/das",
+            "DAS_PRIORITY": "Interactive",
         },
     )
     assert (settings.timeout_s, settings.model, settings.prompt, settings.negative_prompt) == (
@@ -175,12 +177,14 @@ def test_environment_overrides_every_setting(scene):
     assert settings.first_frame_engine == "WORKBENCH" and settings.first_frame_samples == 8
     assert settings.tracking_range == "unit" and settings.compose is False
     assert settings.model_frames_every == 3
+    assert settings.priority_for(in_window=False) == INTERACTIVE
     assert settings.cache_folder == Path("/scratch/das")
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("DAS_PRIORITY", "urgent"),
         ("DAS_SEED", "seven"),
         ("DAS_SEED", "-1"),
         ("DAS_STEPS", "2.5"),

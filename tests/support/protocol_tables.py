@@ -25,7 +25,7 @@ PARTS = (
     messages.Capabilities,
 )
 LIMITS = ("CHUNK_BYTES", "FETCH_CREDIT", "MAX_HEADER_BYTES", "MAX_NESTING", "DEFAULT_PORT", "HEARTBEAT_S")
-LIMITS += ("MIN_LEASE_S", "MAX_FRAME_BYTES", "FRAME_EXTRA_BYTES")
+LIMITS += ("MIN_LEASE_S", "MAX_FRAME_BYTES", "FRAME_EXTRA_BYTES", "BATCH", "INTERACTIVE")
 KIND_LIMITS = ("MAX_ITEMS", "MAX_TEXT", "MAX_NAME")
 _MARKED = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.S)
 
@@ -94,7 +94,9 @@ def _field_table(cls: type) -> str:
 def _event_table() -> str:
     rows = []
     for kind in messages.EVENT_KINDS:
-        fields = ", ".join(f"`{name}` {_kind(hint)}" for name, hint in messages.EVENT_FIELDS[kind].items())
+        named = [f"`{name}` {_kind(hint)}" for name, hint in messages.EVENT_FIELDS[kind].items()]
+        more = messages.EVENT_MAY_HAVE.get(kind, {}).items()
+        fields = ", ".join(named + [f"`{name}` {_kind(hint)} (may be left out)" for name, hint in more])
         rows.append((f"`{kind}`", fields or "none", "yes" if kind in messages.FINAL_EVENT_KINDS else ""))
     return _rows(("Kind", "Fields", "Last"), rows)
 

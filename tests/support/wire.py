@@ -33,8 +33,9 @@ class Finished:
 
     @property
     def kinds(self) -> list[str]:
-        """Kinds of the events, PROGRESS and PREVIEW left out."""
-        return [event.kind for event in self.events if event.kind not in ("PROGRESS", "PREVIEW")]
+        """Kinds of the events, PROGRESS, PREVIEW and places in the queue that were told again left out."""
+        told = [event for event in self.events if event.kind != "QUEUED" or event.seq == 1]
+        return [event.kind for event in told if event.kind not in ("PROGRESS", "PREVIEW")]
 
     @property
     def frame_shas(self) -> list[str]:

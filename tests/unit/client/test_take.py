@@ -83,6 +83,24 @@ def test_job_brings_its_frames(peer, tmp_path):
     assert "Started on cpu (worker w0, attempt 1)." in texts
 
 
+def test_priority_is_told_and_place_and_time_are_heard(peer, tmp_path):
+    def on_request(message):
+        if isinstance(message, m.Attach) and not told:
+            told.append(message)
+            peer.add_event(message.job, "QUEUED", {"position": 1, "eta_s": 90.0})
+            peer.add_event(message.job, "QUEUED", {"position": 0, "eta_s": 20.0})
+            peer.run_job(message.job)
+
+    told, seen, peer.on_request = [], [], on_request
+    run_job(peer.address, request(), tmp_path, on_event=seen.append, priority=m.INTERACTIVE, timeout_s=5.0)
+    assert [one.priority for one in peer.jobs.values()] == [m.INTERACTIVE]
+    queued = [(event.step, event.eta_s) for event in seen if isinstance(event, Progress) and event.stage == "queued"]
+    assert queued[-3:] == [(1, None), (1, 90.0), (0, 20.0)]
+    assert [event.text for event in seen if isinstance(event, Log) and "queue" in event.text] == [
+        "Waiting in the queue; jobs before this one: 1."
+    ]
+
+
 def test_inputs_arrive_as_they_were(peer, tmp_path):
     sent = request()
     run_job(peer.address, sent, tmp_path, timeout_s=5.0)

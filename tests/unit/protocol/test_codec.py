@@ -204,7 +204,8 @@ def hints_in(hint):
 
 def test_every_value_on_the_wire_has_bounds():
     fields = [hint for cls in m.MESSAGES.values() for hint in hints_in(cls)]
-    fields += [inner for hints in m.EVENT_FIELDS.values() for hint in hints.values() for inner in hints_in(hint)]
+    for kinds_of_events in (m.EVENT_FIELDS, m.EVENT_MAY_HAVE):
+        fields += [inner for hints in kinds_of_events.values() for hint in hints.values() for inner in hints_in(hint)]
     assert not {hint for hint in fields if hint in (int, float, str)}
     used = {hint for hint in fields if kinds.kind_of(hint)}
     assert used == set(kinds.ALL)

@@ -129,7 +129,7 @@ def test_job_list_of_schema_2_gets_one_requester_for_each_job(tmp_path):
     assert version(path) == 2 and [one.role for one in inputs] == ["tracking_video", "first_frame", "first_frame_xy"]
     store = JobStore(tmp_path)
     assert rows(path, "requesters") == [(job, "", state, 0.0) for job, state in zip(jobs, REQUESTERS_OF_2, strict=True)]
-    assert [row[:-5] for row in rows(path, "jobs")] == before["jobs"] and rows(path, "events") == before["events"]
+    assert [row[:-6] for row in rows(path, "jobs")] == before["jobs"] and rows(path, "events") == before["events"]
     assert rows(path, "job_blobs") == before["job_blobs"]
     for job in jobs:
         assert store.submit(job, spec, inputs)[1]
