@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from das_blender_addon.errors import DasError
 from das_server import __version__
-from das_server.cli_jobs import add_jobs_parser, words_of_job
+from das_server.cli_jobs import add_jobs_parser
 from das_server.cli_keys import add_keys_parser
+from das_server.cli_status import add_drain_parser, add_status_parser
 from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, ServerConfig, build_config
 
 NAME_HELP = {
@@ -25,7 +24,7 @@ NAME_HELP = {
 }
 SERVE_FLAGS = (
     "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "float8", "log_level",
-    "spares", "keep_s", "curve", "admins", "max_running",
+    "spares", "keep_s", "keep_unfetched_s", "max_kept_bytes", "drain_s", "curve", "admins", "max_running",
 )  # fmt: skip
 
 
@@ -83,15 +82,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--admins", metavar="LIST", help="users who may see and cancel everybody's jobs (default none)")
     serve.add_argument("--max-running", metavar="N", help="jobs of one user that may run at once (default: any number)")
-    serve.add_argument("--keep-s", metavar="SECONDS", help="how long finished jobs stay on disk (default 24 hours)")
+    serve.add_argument("--keep-s", metavar="SECONDS", help="how long jobs that are over stay (default 24 hours)")
+    serve.add_argument(
+        "--keep-unfetched-s", metavar="SECONDS", help="the same for results that somebody wants (default: for ever)"
+    )
+    serve.add_argument("--max-kept-bytes", metavar="N", help="bytes above which unused files go sooner (default none)")
+    serve.add_argument("--drain-s", metavar="SECONDS", help="time of running jobs to finish on SIGTERM (default 10)")
     serve.add_argument("--log-level", choices=LOG_LEVELS, help=f"(default {ServerConfig.log_level})")
     serve.add_argument("--config", metavar="FILE", type=Path, help="TOML file with the same names")
     serve.set_defaults(command=_serve)
 
-    status = commands.add_parser("status", help="show a running server's jobs and workers")
-    status.add_argument("--server", metavar="ADDRESS", help=f"(default {ServerConfig.bind})")
-    status.add_argument("--json", action="store_true", help="print JSON")
-    status.set_defaults(command=_status)
+    add_status_parser(commands.add_parser("status", help="show a running server's jobs and workers"))
+
+    add_drain_parser(commands.add_parser("drain", help="end a running server when its jobs are done"))
 
     add_jobs_parser(commands.add_parser("jobs", help="list, show, cancel and requeue a running server's jobs"))
 
@@ -143,24 +146,6 @@ def _serve(options: argparse.Namespace) -> None:
         )
 
     serve(config, on_ready=say_ready)
-
-
-def _status(options: argparse.Namespace) -> None:
-    from das_server.door.ask import ask_status
-
-    config = build_config({"bind": options.server}, check_address=False)
-    report = ask_status(config)
-    if options.json:
-        print(json.dumps(asdict(report), indent=2))
-        return
-    print(f"server {report.server_id[:8]} at {config.bind}, up {report.uptime_s:.0f} s")
-    for worker in report.workers:
-        device = worker["device_label"] or worker["device"]
-        words = [worker["name"], worker["state"], device, worker["model"] and f"model {worker['model']}"]
-        words += [worker["job"] and f"job {worker['job'][:8]}", worker["problem"]]
-        print("  " + " · ".join(word for word in words if word))
-    for job in report.jobs:
-        print("  " + words_of_job(job))
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from das_blender_addon.errors import DasError, JobRejected
 from das_blender_addon.protocol import messages
-from das_server.config import ServerConfig, build_config
+from das_server.cli_status import add_server_flag
+from das_server.config import client_config
 
 if TYPE_CHECKING:
     from das_server.door.ask import Asker
@@ -35,7 +36,7 @@ def add_jobs_parser(jobs: argparse.ArgumentParser) -> None:
     for action, count in ((show, None), (cancel, "+"), (requeue, "*")):
         action.add_argument("job", nargs=count, help="a job's id, or its first characters")
     for action in (listing, show, cancel, requeue):
-        action.add_argument("--server", metavar="ADDRESS", help=f"(default {ServerConfig.bind})")
+        add_server_flag(action)
     for action in (listing, show):
         action.add_argument("--json", action="store_true", help="print JSON")
 
@@ -104,7 +105,7 @@ def _requeue(options: argparse.Namespace) -> int:
 def _asker(options: argparse.Namespace) -> Asker:
     from das_server.door.ask import asker_for
 
-    return asker_for(build_config({"bind": options.server}, check_address=False))
+    return asker_for(client_config(options.server))
 
 
 def _find(asker: Asker, prefix: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from das_blender_addon.errors import AuthenticationFailed, SettingsError
 from das_blender_addon.protocol.kinds import MAX_SIZE_BYTES
+from das_blender_addon.protocol.messages import DEFAULT_PORT
 
 DEFAULT_BIND = "tcp://127.0.0.1:5599"
 ENVIRONMENT_PREFIX = "DAS_SERVER_"
@@ -40,7 +41,9 @@ class ServerConfig:
     ``spares``: keep a process beside each worker that takes its place when it dies.
     ``admins``: users who may see, cancel and requeue everybody's jobs.
     ``max_running``: jobs of one user that may run at once, 0 for any number.
-    ``keep_s``: how long finished jobs and unused blobs stay on disk.
+    ``keep_s``: how long jobs that are over and unused blobs stay on disk; results that somebody still wants stay for
+    ``keep_unfetched_s``, 0 for as long as it takes. ``max_kept_bytes``: blobs above which unused ones go sooner, 0 for
+    any number. ``drain_s``: how long running jobs may take to finish after SIGTERM, before they are broken off.
     ``min_free_bytes``: disk space that uploads must leave. ``max_attempts``: how many workers a job may lose.
     ``cancel_grace_s``: how long a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after
     which a worker counts as lost. ``stall_timeout_s``: the same for a job without progress.
@@ -62,6 +65,9 @@ class ServerConfig:
     max_blob_bytes: int = 512 * MEBIBYTE
     min_free_bytes: int = 256 * MEBIBYTE
     keep_s: float = 24 * 3600.0
+    keep_unfetched_s: float = 0.0
+    max_kept_bytes: int = 0
+    drain_s: float = 10.0
     max_attempts: int = 3
     max_running: int = 0
     cancel_grace_s: float = 15.0
@@ -100,6 +106,17 @@ def build_config(
         _check_address(config)
     _check(config)
     return config
+
+
+def client_config(server: str | None, environment: Mapping[str, str] | None = None) -> ServerConfig:
+    """For commands that ask a server: ``bind`` is the one named, else that of ``DAS_SERVER``, as for Blender, else the
+    one that `build_config` finds.  Raises `SettingsError`."""
+    environment = os.environ if environment is None else environment
+    named = re.sub(r"^(tcp|https?)://", "", environment.get("DAS_SERVER", "").strip().rstrip("/"), flags=re.I)
+    if server is None and named:
+        server = f"tcp://{named}" + ("" if re.search(r"[^:\]]:\d+$|\]:\d+$", named) else f":{DEFAULT_PORT}")
+        split_address(server, field="DAS_SERVER")
+    return build_config({"bind": server}, environment=environment, check_address=False)
 
 
 def default_state_folder(environment: Mapping[str, str] | None = None) -> Path:
@@ -213,7 +230,8 @@ def _check(config: ServerConfig) -> None:
         if not re.fullmatch(r"auto|cpu|cuda:\d+", device):
             raise SettingsError(f"devices names {device!r} but takes auto, cpu, cuda:0, cuda:1 ….", field="devices")
     lowest = {"threads": 0, "max_blob_bytes": 1, "min_free_bytes": 0, "keep_s": 0.0, "max_attempts": 1}
-    lowest |= {"max_running": 0, "cancel_grace_s": 0.0, "heartbeat_timeout_s": 1.0, "stall_timeout_s": 1.0}
+    lowest |= {"keep_unfetched_s": 0.0, "max_kept_bytes": 0, "drain_s": 0.0, "max_running": 0}
+    lowest |= {"cancel_grace_s": 0.0, "heartbeat_timeout_s": 1.0, "stall_timeout_s": 1.0}
     for name, least in lowest.items():
         value = getattr(config, name)
         if not value >= least or value == float("inf"):

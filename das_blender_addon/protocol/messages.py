@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .kinds import (
+    MAX_SECONDS,
     Amount,
     Count,
     JobId,
@@ -357,6 +358,7 @@ class StatusReport:
     uptime_s: Seconds
     jobs: list[dict[str, Any]]
     workers: list[dict[str, Any]]
+    totals: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -395,6 +397,26 @@ class Requeued:
     request: Request
     job: JobId
     run: JobId
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Begin no job any more, and end the server when those that run are done.  For administrators.  Reply: `Draining`.
+
+    ``within_s``: jobs that take longer are broken off at a checkpoint, and go on when the server runs again.
+    """
+
+    request: Request
+    within_s: Seconds = MAX_SECONDS
+
+
+@dataclass(frozen=True)
+class Draining:
+    """``running``: jobs that the server ends before it does; ``waiting``: those that wait until it runs again."""
+
+    request: Request
+    running: Count
+    waiting: Count
 
 
 @dataclass(frozen=True)
@@ -468,6 +490,7 @@ MESSAGES: dict[str, type] = {
     "FETCH": Fetch, "CHUNK": Chunk, "CANCEL": Cancel, "CANCELLING": Cancelling, "ACK": Ack, "ACKED": Acked,
     "PING": Ping, "PONG": Pong, "STATUS": Status, "STATUS_REPORT": StatusReport,
     "LIST_JOBS": ListJobs, "JOB_LIST": JobList, "REQUEUE": Requeue, "REQUEUED": Requeued,
+    "DRAIN": Drain, "DRAINING": Draining,
     "PAIR": Pair, "PAIRED": Paired, "FAILURE": Failure,
 }  # fmt: skip
 """Wire name ⇄ class."""

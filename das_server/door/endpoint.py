@@ -19,6 +19,7 @@ from das_blender_addon.protocol.kinds import Name, fitting
 from das_server.door.beside import Beside
 from das_server.door.callers import Callers, Peer
 from das_server.door.connections import Connections
+from das_server.door.draining import Drain
 from das_server.door.gate import Gate
 from das_server.door.requests import Models, Requests
 from das_server.limits import MAX_FLYING, MAX_SENT_BYTES
@@ -61,6 +62,7 @@ class Endpoint:
         keys: KeyRing | None = None,
         callers: Callers | None = None,
         max_sent_bytes: int = MAX_SENT_BYTES,
+        drain: Drain | None = None,
     ):
         self.has_told_all = True
         self._socket = socket
@@ -84,6 +86,7 @@ class Endpoint:
             speed=speed,
             keys=keys,
             max_sent_bytes=max_sent_bytes,
+            drain=drain,
         )
 
     def receive(self) -> None:

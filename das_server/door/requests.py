@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from das_blender_addon.errors import (
@@ -30,6 +30,8 @@ from das_blender_addon.protocol.messages import (
 )
 from das_server import __version__
 from das_server.door.callers import Caller, Peer
+from das_server.door.draining import Drain
+from das_server.door.overview import Overview
 from das_server.limits import MAX_SENT_BYTES
 from das_server.store.blobs import BlobStore, no_blob
 from das_server.store.job import Job, JobState
@@ -43,12 +45,8 @@ from das_server.workers.speed import SpeedRecord
 
 _log = logging.getLogger(__name__)
 
-STATUS_JOBS = 50
 Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 MOST_LISTED = 500
-MOST_SAID = 400
-"""Characters of a job's last message in lists."""
-
 Models = Callable[[], dict[str, ModelCapability]]
 Reply = tuple[Any, bytes | None]
 """A message, and the blob that goes with it."""
@@ -72,8 +70,11 @@ class Requests:
         speed: SpeedRecord | None = None,
         keys: KeyRing | None = None,
         max_sent_bytes: int = MAX_SENT_BYTES,
+        drain: Drain | None = None,
     ):
         self._keys = keys
+        self._drain = drain or Drain()
+        self._overview = Overview(store, dispatcher, self._drain)
         self._max_sent_bytes = max_sent_bytes
         self._store = store
         self._blobs = blobs
@@ -98,6 +99,7 @@ class Requests:
             messages.Status: self._status,
             messages.ListJobs: self._list_jobs,
             messages.Requeue: self._requeue,
+            messages.Drain: self._begin_drain,
         }
 
     @staticmethod
@@ -255,19 +257,14 @@ class Requests:
         return messages.Acked(message.request, message.job), None
 
     def _status(self, peer: Peer, message: messages.Status, blob: None):
-        jobs = [self._describe(job) for job in self._store.listed(limit=STATUS_JOBS, owner=peer.caller.sees)]
-        workers = [asdict(one) for one in self._dispatcher.worker_status()]
-        for one in workers:
-            found = self._store.find(one["job"]) if one["job"] else None
-            if found is not None and not peer.caller.may(found.owner):
-                one["job"] = ""
         uptime_s = time.monotonic() - self._started_s
-        return messages.StatusReport(message.request, self._server_id, uptime_s, jobs, workers), None
+        about = self._overview.all_of(peer.caller)
+        return messages.StatusReport(message.request, self._server_id, uptime_s, *about), None
 
     def _list_jobs(self, peer: Peer, message: messages.ListJobs, blob: None):
         limit = min(message.limit, MOST_LISTED)
         jobs = self._store.listed(message.states, message.prefix, message.before, limit, peer.caller.sees)
-        return messages.JobList(message.request, [self._describe(job) for job in jobs]), None
+        return messages.JobList(message.request, [self._overview.of(job) for job in jobs]), None
 
     def _requeue(self, peer: Peer, message: messages.Requeue, blob: None):
         gone = [one.role for one in self._get(peer, message.job).inputs if self._blobs.size_bytes(one.sha) is None]
@@ -280,6 +277,15 @@ class Requests:
         run = self._store.run_again(message.job)
         _log.info("job %s: it is %s once more, on request", run.job, message.job)
         return messages.Requeued(message.request, message.job, run.job), None
+
+    def _begin_drain(self, peer: Peer, message: messages.Drain, blob: None):
+        if not peer.caller.is_admin:
+            raise JobRejected(
+                "Only the user who runs the server, and those named by its --admins, may drain it.", field="server"
+            )
+        self._drain.begin(message.within_s)
+        counts = self._store.counts()
+        return messages.Draining(message.request, counts.get("RUNNING", 0), counts.get("QUEUED", 0)), None
 
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -323,30 +329,6 @@ class Requests:
                     f"The input {one.role} is said to have {one.size_bytes} bytes but has {size}.", field=one.role
                 )
         return missing
-
-    def _describe(self, job: Job) -> dict[str, Any]:
-        progress = self._store.last_event(job.job, "PROGRESS")
-        last = self._store.last_event(job.job)
-        about = {
-            "job": job.job,
-            "number": job.number,
-            "state": job.state.value,
-            "task": job.spec.task,
-            "model": job.spec.model,
-            "seed": job.spec.seed,
-        }
-        about |= {"attempt": job.attempt, "created_s": job.created_s, "changed_s": job.changed_s}
-        position, eta_s = self._dispatcher.outlook(job)
-        about |= {"queue_position": position, "eta_s": eta_s, "acknowledged": job.acknowledged}
-        about |= {"priority": "interactive" if job.priority > messages.BATCH else "batch"}
-        about |= {"requesters": self._store.num_wanting(job.job)}
-        if progress:
-            about |= {name: progress.fields.get(name) for name in ("stage", "step", "of", "elapsed_s")}
-        if last and last.kind in ("FAILED", "RETRY", "WAITING"):
-            about |= {name: str(last.fields.get(name, ""))[:MOST_SAID] for name in ("code", "message")}
-        if job.problem:
-            about |= {"problem": job.problem[:MOST_SAID]}
-        return about
 
 
 def _check_lease(lease_s: float) -> None:

@@ -21,6 +21,7 @@ from das_server.door.beside import Beside
 from das_server.door.callers import Callers
 from das_server.door.collect import Collector
 from das_server.door.connections import Connections, open_door
+from das_server.door.draining import REASON, Drain
 from das_server.door.endpoint import Endpoint
 from das_server.door.gate import Gate
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
@@ -47,7 +48,8 @@ TELL_AGAIN_S = 60.0
 
 
 def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: threading.Event | None = None) -> None:
-    """Run until SIGINT, SIGTERM or ``stop``.  ``on_ready`` is told the address that clients can connect to.
+    """Run until SIGINT or ``stop``, or, after SIGTERM or DRAIN, until running jobs have had their time.  ``on_ready``
+    is told the address that clients can connect to.
 
     Raises `SettingsError` (address or state folder in use), `ModelError` (no such model), `StorageError`.
     """
@@ -87,6 +89,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             speed=speed,
             check_weights=revisions.check,
         )
+        drain = Drain()
         endpoint = Endpoint(
             door,
             store,
@@ -102,15 +105,24 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             gate=gate,
             keys=keys,
             callers=Callers(config.admins),
+            drain=drain,
         )
+        ending = _Ending(drain, dispatcher, store, stop, config.drain_s)
         life = Life(config.state)
         try:
             dispatcher.recover(life.last)
             workers.start()
-            _stop_on_signals(stop)
+            ending.listen_to_signals()
             on_ready(door.getsockopt_string(zmq.LAST_ENDPOINT))
-            collector = Collector(store, blobs, beside, keep_s=config.keep_s)
-            _loop(endpoint, dispatcher, collector, gate, [door, workers.socket, beside.bell], stop)
+            collector = Collector(
+                store,
+                blobs,
+                beside,
+                keep_s=config.keep_s,
+                keep_unfetched_s=config.keep_unfetched_s,
+                max_kept_bytes=config.max_kept_bytes,
+            )
+            _loop(endpoint, dispatcher, collector, gate, [door, workers.socket, beside.bell], ending)
             life.note_end()
         except BaseException as error:
             life.note_end(error)
@@ -160,17 +172,48 @@ def _loop(
     collector: Collector,
     gate: Gate | None,
     sockets: list[zmq.Socket | socket.socket],
-    stop: threading.Event,
+    ending: _Ending,
 ) -> None:
     poller = zmq.Poller()
     for one in [*sockets, gate.socket] if gate else sockets:
         poller.register(one, zmq.POLLIN)
     turn = (endpoint.receive, endpoint.deliver, endpoint.look_at_connections, dispatcher.tick, endpoint.tell_followers)
     steps = [Guarded(step) for step in (*turn, collector.step, *([gate.answer] if gate else []))]
-    while not stop.is_set():
+    while not ending.is_now():
         poller.poll(TICK_MS if endpoint.has_told_all else UNTOLD_MS)
         for step in steps:
             step()
+
+
+class _Ending:
+    """When the loop ends: at once (``stop``), or when ``drain`` is over."""
+
+    def __init__(self, drain: Drain, dispatcher: Dispatcher, store: JobStore, stop: threading.Event, drain_s: float):
+        self._drain, self._dispatcher, self._store = drain, dispatcher, store
+        self._stop, self._drain_s, self._told = stop, drain_s, False
+        self._terminated = 0
+
+    def listen_to_signals(self) -> None:
+        """SIGINT ends the server at once, and so does a second SIGTERM; the first drains it."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, lambda *_: self._stop.set())
+            signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, *_: object) -> None:
+        self._terminated += 1
+        if self._terminated > 1:
+            self._stop.set()
+
+    def is_now(self) -> bool:
+        """Asked once in every turn."""
+        if self._stop.is_set():
+            return True
+        if self._terminated and not self._drain.is_on:
+            self._drain.begin(self._drain_s)
+        if self._drain.is_on and not self._told:
+            self._told = True
+            self._dispatcher.give_out_no_more(REASON)
+        return self._drain.is_on and self._drain.is_over(self._store.counts().get("RUNNING", 0))
 
 
 class Guarded:
@@ -191,10 +234,3 @@ class Guarded:
             if failure != self._told or time.monotonic() >= self._tell_again_s:
                 _log.exception("a step of the server failed; it goes on")
                 self._told, self._tell_again_s = failure, time.monotonic() + TELL_AGAIN_S
-
-
-def _stop_on_signals(stop: threading.Event) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,19 @@ EVERY_S = 20.0
 
 class Checkpoint:
     """One file at ``path``.  ``about``: all that decides the clip beside the pipeline's own settings, in JSON's kinds;
-    a file of anything else is not used.  A disk that refuses costs the checkpoint, not the clip."""
+    a file of anything else is not used.  A disk that refuses costs the checkpoint, not the clip.  Where ``is_last()``,
+    a checkpoint is due after every step, and ``then()`` follows it."""
 
-    def __init__(self, path: Path, about: dict[str, Any], *, every_s: float = EVERY_S):
+    def __init__(
+        self,
+        path: Path,
+        about: dict[str, Any],
+        *,
+        every_s: float = EVERY_S,
+        is_last: Callable[[], bool] = lambda: False,
+        then: Callable[[], None] = lambda: None,
+    ):
+        self._is_last, self._then = is_last, then
         self._path = path
         self._about = about
         self._every_s = every_s
@@ -60,7 +71,8 @@ class Checkpoint:
 
     def note(self, step: int, latents: torch.Tensor, x0: torch.Tensor, generator: torch.Generator) -> None:
         """So many steps are done; saved when the last time was long enough ago."""
-        if time.monotonic() - self._saved_s < self._every_s:
+        is_last = self._is_last()
+        if time.monotonic() - self._saved_s < self._every_s and not is_last:
             return
         tensors = {"latents": latents.contiguous(), "x0": x0.contiguous(), "generator": generator.get_state()}
         part = self._path.with_suffix(".part")
@@ -71,6 +83,8 @@ class Checkpoint:
         except (OSError, SafetensorError) as error:
             log.warning("the checkpoint %s is not saved: %s", self._path, error)
         self._saved_s = time.monotonic()
+        if is_last:
+            self._then()
 
     def remove(self) -> None:
         """The clip is made, or nobody wants it."""

@@ -12,6 +12,7 @@ One thread uploads, reads and collects; another may look, use and delete meanwhi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -45,6 +46,8 @@ class BlobStore:
         self._min_free_bytes = min_free_bytes
         self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}
         self._deleting = threading.Lock()
+        self.full = ""
+        """Why no upload is taken for now."""
         with storage_errors(f"the folder {folder}"):
             self._blobs.mkdir(parents=True, exist_ok=True)
             self._incoming.mkdir(parents=True, exist_ok=True)
@@ -198,6 +201,15 @@ class BlobStore:
             _delete_old(path, before_s)
         return [path.name for path in self._blobs.glob("??/*") if _is_old(path, before_s)]
 
+    def kept(self) -> list[tuple[float, str, int]]:
+        """(Unix time of its last use, SHA, size in bytes) of every blob, those that were used longest ago first."""
+        found = []
+        for path in self._blobs.glob("??/*"):
+            with contextlib.suppress(OSError):  # deleted meanwhile
+                stat = path.stat()
+                found.append((stat.st_mtime, path.name, stat.st_size))
+        return sorted(found)
+
     def delete_old(self, shas: Iterable[str], *, older_than_s: float, now: float | None = None) -> int:
         """Delete those of ``shas`` that nobody used meanwhile → how many."""
         before_s = (time.time() if now is None else now) - older_than_s
@@ -212,6 +224,8 @@ class BlobStore:
         return self._incoming / f"{sha}{name}.part"
 
     def _check_space(self, wanted_bytes: int) -> None:
+        if self.full:
+            raise StorageError(self.full)
         free = shutil.disk_usage(self._incoming).free
         if free - wanted_bytes < self._min_free_bytes:
             raise StorageError(

@@ -33,7 +33,7 @@ from das_server.store.job import (
 )
 from das_server.store.lived import LivedClock
 from das_server.store.reading import StoredJobs
-from das_server.store.requesters import CANCELLED, HAS, LAPSED
+from das_server.store.requesters import CANCELLED, HAS, LAPSED, WANTS
 
 _log = logging.getLogger(__name__)
 
@@ -356,15 +356,22 @@ class JobStore(StoredJobs):
         self._db.execute("UPDATE jobs SET acknowledged = 1 WHERE job = ?", (job,))
         return [sha for sha in shas if not self.is_referenced(sha)]
 
-    def forget_old(self, *, keep_s: float, later_s: float = 0.0, limit: int = -1) -> list[str]:
-        """Remove finished jobs that changed last more than ``keep_s`` of servers' time ago, with events and references,
-        at most ``limit`` of them (-1: all) → their ids.  ``later_s``: as if so much more time had passed."""
-        before_s = self._lived.now() + later_s - keep_s
+    def forget_old(
+        self, *, keep_s: float, keep_unfetched_s: float = 0.0, later_s: float = 0.0, limit: int = -1
+    ) -> list[str]:
+        """Remove jobs that are over and changed last more than ``keep_s`` of servers' time ago, with events and
+        references, at most ``limit`` of them (-1: all) → their ids.  Results that somebody still wants stay for
+        ``keep_unfetched_s``, 0: for ever.  ``later_s``: as if so much more time had passed."""
+        now = self._lived.now() + later_s
+        before_s = now - max(keep_s, keep_unfetched_s) if keep_unfetched_s else -1.0
         self._lived.save()
         with self._transaction():
             final = tuple(state.value for state in FINAL_STATES)
             rows = self._db.execute(
-                "SELECT job FROM jobs WHERE state IN (?, ?, ?) AND lived_s <= ? LIMIT ?", (*final, before_s, limit)
+                "SELECT job FROM jobs WHERE state IN (?, ?, ?) AND lived_s <= ? AND (state != 'DONE' OR lived_s <= ? "
+                "OR NOT EXISTS (SELECT 1 FROM requesters WHERE requesters.job = jobs.job AND requesters.state = ?)) "
+                "LIMIT ?",
+                (*final, now - keep_s, before_s, WANTS, limit),
             ).fetchall()
             self._db.executemany("DELETE FROM jobs WHERE job = ?", [(row["job"],) for row in rows])
         return [row["job"] for row in rows]

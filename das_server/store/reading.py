@@ -92,6 +92,21 @@ class StoredJobs:
             )
             return [job_from_row(row) for row in rows]
 
+    def counts(self, owner: str | None = None) -> dict[str, int]:
+        """State → how many jobs are in it; ``owner``: this one's and everybody's only."""
+        sql = "SELECT state, count(*) FROM jobs WHERE ? IS NULL OR owner IN ('', ?) GROUP BY state"
+        with self._errors():
+            return dict(map(tuple, self._db.execute(sql, (owner, owner))))
+
+    def num_unfetched(self, owner: str | None = None) -> int:
+        """How many jobs are done and somebody still wants their results; ``owner`` as above."""
+        sql = (
+            "SELECT count(DISTINCT jobs.job) FROM jobs JOIN requesters USING (job) WHERE jobs.state = 'DONE' "
+            "AND requesters.state = 'wants' AND (? IS NULL OR owner IN ('', ?))"
+        )
+        with self._errors():
+            return self._db.execute(sql, (owner, owner)).fetchone()[0]
+
     def queued_jobs(self) -> list[str]:
         """All that wait."""
         with self._errors():

@@ -286,7 +286,8 @@ class Worker:
 
             about = {name: order[name] for name in ("spec", "inputs")} | {"versions": self._versions}
             about |= {"weights": self._weights, "threads": self._threads, "device": self._device_label}
-            self._checkpoint = Checkpoint(self._checkpoints / f"{order['job']}.safetensors", about)
+            path, ends = self._checkpoints / f"{order['job']}.safetensors", self._link.ends
+            self._checkpoint = Checkpoint(path, about, is_last=ends.is_set, then=lambda: os._exit(0))
             return self._checkpoint
 
         return TaskContext(
@@ -351,6 +352,13 @@ def wait_as_spare(*, compiler: bool) -> str:
     return routing_id
 
 
+def end_soon(link: Link) -> None:
+    """The server ends: so does this process, now, or after the next step and its checkpoint."""
+    link.ends.set()
+    if not link.has_job:
+        os._exit(0)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Connect, then run jobs until the server ends."""
     parser = argparse.ArgumentParser(prog="das_server.workers.child")
@@ -374,6 +382,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=options.log_level, format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s")
     routing_id = wait_as_spare(compiler=options.compile) if options.spare else options.routing_id
     link = Link(options.address, routing_id, os.environ[wire.TOKEN_VARIABLE], parent=options.parent)
+    signal.signal(signal.SIGTERM, lambda *_: end_soon(link))
     link.start()
     Worker(
         link,

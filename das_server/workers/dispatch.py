@@ -66,6 +66,7 @@ class Dispatcher:
         self.check_weights = check_weights
         self._leases = Leases(store.leases())
         self._told = ("", 0)
+        self._ends_because = ""
         self._health = Health()
         self._where: dict[str, str] = {}
         self._scheduling = Scheduling(store, limit=max_running, alone=self._runs_alone)
@@ -121,6 +122,14 @@ class Dispatcher:
         cancelled now, a running one within its step; nothing happens to one that is over."""
         self._leases.drop(job, requester)
         return self._stop_unwanted(self._store.request_cancel(job, requester, everybody=everybody))
+
+    def give_out_no_more(self, reason: str) -> None:
+        """No job starts any more; those that wait are told why: "The job waits, because the server …"."""
+        self._ends_because = reason
+
+    def first_waiting(self, limit: int) -> list[str]:
+        """The jobs that start next, as far as is known."""
+        return self._scheduling.first_waiting(limit)
 
     def outlook(self, job: Job) -> tuple[int, float | None]:
         """(how many jobs start before it, about how many seconds until it starts or, where it runs, is done: None where
@@ -245,7 +254,7 @@ class Dispatcher:
             _log.exception("job %s cannot be set aside", job)
 
     def _give_out(self) -> None:
-        free = {one.name: one for one in self._workers.free()}
+        free = {} if self._ends_because else {one.name: one for one in self._workers.free()}
         while free:
             found = self._scheduling.next_start(self.worker_status(), free, self._health)
             if found is None:
@@ -275,15 +284,20 @@ class Dispatcher:
     def _tell_why_they_wait(self) -> None:
         """Where no worker can work, every waiting job says so once, with the reason; they go on when one can."""
         statuses = self.worker_status()
-        if not statuses or any(one.state not in ("broken", "set aside") for one in statuses):
+        if self._ends_because:
+            self._tell_once(self._ends_because, f"The job waits, because the server ends: {self._ends_because}")
+        elif not statuses or any(one.state not in ("broken", "set aside") for one in statuses):
             self._told = ("", 0)
-            return
-        (told, after), reason = self._told, statuses[0].problem
-        if _without_numbers(reason) != _without_numbers(told):
-            after = 0
-            _log.error("no worker can work, and the jobs wait: %s", reason)
-        message = fitting(f"The job waits, because no worker of this server can work: {reason}")
-        self._told = (reason, self._store.tell_waiting(message, after=after))
+        else:
+            reason = statuses[0].problem
+            if _without_numbers(reason) != _without_numbers(self._told[0]):
+                _log.error("no worker can work, and the jobs wait: %s", reason)
+            self._tell_once(reason, f"The job waits, because no worker of this server can work: {reason}")
+
+    def _tell_once(self, reason: str, message: str) -> None:
+        told, after = self._told
+        after = after if _without_numbers(reason) == _without_numbers(told) else 0
+        self._told = (reason, self._store.tell_waiting(fitting(message), after=after))
 
 
 def _without_numbers(text: str) -> str:

@@ -45,6 +45,8 @@ class Link:
         self._words: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._bell, self._bell_end = socket.socketpair()
         self._lock = threading.Lock()
+        self.ends = threading.Event()
+        """The process is to end after the next step."""
         self._state = "starting"
         self._waiting: dict[str, dict[str, Any]] = {}
         self._current: dict[str, Any] = {}
@@ -93,6 +95,11 @@ class Link:
                 self._steps, self._stage, self._moved_s = [], "", time.monotonic()
             self._state = "busy"
             return order
+
+    @property
+    def has_job(self) -> bool:
+        """Whether a job is being worked on."""
+        return bool(self._current)
 
     def is_cancelled(self, job: str) -> bool:
         """Whether the server has asked for the end of this job."""

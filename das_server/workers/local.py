@@ -55,7 +55,7 @@ TAKE_UP_S = 10.0
 """How long a worker may say that it has nothing to do after it was given a job."""
 
 STOP_S = 2.0
-"""How long a worker may take to end before it is killed."""
+"""How long a worker may take to save a checkpoint and end before it is killed; longer where its steps are."""
 
 
 @dataclass
@@ -138,7 +138,8 @@ class LocalWorkers(Workers):
         running = [one.process for one in self._processes if one.process and one.process.poll() is None]
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + STOP_S
+        steps_s = max((one.heartbeat.get("step_s", 0.0) for one in self._processes if one.order), default=0.0)
+        deadline = time.monotonic() + max(STOP_S, CANCELLED_STEPS * steps_s)
         for process in running:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))

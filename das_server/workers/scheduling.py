@@ -159,6 +159,10 @@ class Scheduling:
             return 0, None
         return self._outlook.get(job.job, (self._store.queue_position(job), None))
 
+    def first_waiting(self, limit: int) -> list[str]:
+        """See `Dispatcher.first_waiting`."""
+        return list(itertools.islice(self._outlook, limit))
+
     # ── What those who wait are told ────────────────────────────────────────────────────────────────────────────────
 
     def tell(self, statuses: Sequence[WorkerStatus]) -> None:

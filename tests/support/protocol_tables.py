@@ -26,7 +26,7 @@ PARTS = (
 )
 LIMITS = ("CHUNK_BYTES", "FETCH_CREDIT", "MAX_HEADER_BYTES", "MAX_NESTING", "DEFAULT_PORT", "HEARTBEAT_S")
 LIMITS += ("MIN_LEASE_S", "MAX_FRAME_BYTES", "FRAME_EXTRA_BYTES", "BATCH", "INTERACTIVE")
-KIND_LIMITS = ("MAX_ITEMS", "MAX_TEXT", "MAX_NAME")
+KIND_LIMITS = ("MAX_ITEMS", "MAX_TEXT", "MAX_NAME", "MAX_SECONDS")
 _MARKED = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.S)
 
 
@@ -58,7 +58,7 @@ def names_in(page: str) -> list[str]:
 
 def _limit_table() -> str:
     rows = [(f"`{name}`", f"{getattr(messages, name):.12g}") for name in LIMITS]
-    return _rows(("Name", "Value"), rows + [(f"`{name}`", str(getattr(kinds, name))) for name in KIND_LIMITS])
+    return _rows(("Name", "Value"), rows + [(f"`{name}`", f"{getattr(kinds, name):.12g}") for name in KIND_LIMITS])
 
 
 def _kind_table() -> str:

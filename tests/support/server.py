@@ -86,6 +86,10 @@ class ServerProcess:
         self._process.kill()
         self._process.wait(STOP_S)
 
+    def wait(self) -> int:
+        """Wait until it ends by itself; returns its exit status."""
+        return self._process.wait(STOP_S)
+
     def interrupt(self) -> int:
         """Ctrl-C; returns its exit status."""
         return self._end(signal.SIGINT)

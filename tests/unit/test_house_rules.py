@@ -38,9 +38,10 @@ SERVER_LAYERS = {
     "tasks": 4, "training": 4,
     "workers": 5,
     "door": 6,
-    "cli_jobs": 7, "cli_keys": 7,
-    "cli": 8,
-    "__main__": 9,
+    "cli_status": 7, "cli_keys": 7,
+    "cli_jobs": 8,
+    "cli": 9,
+    "__main__": 10,
 }  # fmt: skip
 ANY_FAMILY = {
     "base", "memory", "host_memory", "placement", "acceleration", "precision", "device_errors", "kernel_notes",
@@ -67,7 +68,7 @@ LAYERS = [(SERVER, SERVER_LAYERS), (ADDON, ADDON_LAYERS)]
 """Packages whose rooms are in order."""
 
 PRINTING = {ADDON / "command_line" / "voice.py", ADDON / "__main__.py", SERVER / "cli.py", SERVER / "cli_jobs.py"}
-PRINTING |= {SERVER / "cli_keys.py", SERVER / "__main__.py"}
+PRINTING |= {SERVER / "cli_keys.py", SERVER / "cli_status.py", SERVER / "__main__.py"}
 
 
 def relative(path) -> str:

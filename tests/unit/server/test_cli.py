@@ -55,6 +55,7 @@ def test_models_path_names_one_or_all(capsys, tmp_path):
         (["serve", "--config", "/no/such.toml"], 13, "/no/such.toml"),
         (["serve", "--model", "das-huge"], 50, "das-preview"),
         (["status", "--server", "here"], 13, "tcp://HOST:PORT"),
+        (["drain", "--server", "tcp://127.0.0.1:1"], 31, "No server answers at tcp://127.0.0.1:1"),
         (["train", "/no/such.toml"], 50, "/no/such.toml"),
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import zmq
 
+from das_blender_addon.errors import StorageError
 from das_blender_addon.protocol import codec
 from das_blender_addon.protocol import messages as m
 from das_server.door.beside import Beside
@@ -174,3 +175,34 @@ def test_old_jobs_and_blobs_are_collected_in_steps_and_those_in_use_stay(house):
         time.sleep(0.01)
     assert all(house.store.find(job) is None for job in over)
     assert house.blobs.read(sha) == b"kept" and house.blobs.size_bytes(gone) is None
+
+
+def settled(house, collector, is_so):
+    """Let ``collector`` work until ``is_so()``."""
+    deadline = time.monotonic() + 20
+    while not is_so() and time.monotonic() < deadline:
+        collector.step()
+        house.endpoint.deliver()
+        time.sleep(0.01)
+    assert is_so()
+
+
+def test_unused_blobs_go_sooner_where_there_are_too_many_and_what_is_needed_stays(house):
+    needed, _ = house.blobs.add(b"n" * 100)
+    house.store.submit(job_id(), job_spec(), [replace(job_inputs(job_spec())[0][0], sha=needed)])
+    oldest, older, young = (house.blobs.add(letter * 100)[0] for letter in (b"a", b"b", b"c"))
+    for number, sha in enumerate((needed, oldest, older)):
+        os.utime(house.blobs.path(sha), (1000 + number, 1000 + number))
+    about = {"keep_s": 1e10, "max_kept_bytes": 300}
+    collector = Collector(house.store, house.blobs, house.beside, **about)
+    settled(house, collector, lambda: house.blobs.size_bytes(oldest) is None)
+    assert all(house.blobs.size_bytes(sha) == 100 for sha in (needed, older, young)) and not house.blobs.full
+
+    collector = Collector(house.store, house.blobs, house.beside, **about | {"max_kept_bytes": 150})
+    settled(house, collector, lambda: house.blobs.full and house.blobs.size_bytes(older) is None)
+    assert house.blobs.size_bytes(needed) == house.blobs.size_bytes(young) == 100  # used just now
+    with pytest.raises(StorageError, match="more than its limit of 0 MiB"):
+        house.blobs.put("0" * 64, 10, 0, b"x")
+    house.blobs.delete(young)
+    collector = Collector(house.store, house.blobs, house.beside, **about | {"max_kept_bytes": 150})
+    settled(house, collector, lambda: not house.blobs.full)

@@ -206,11 +206,34 @@ def test_old_finished_jobs_are_forgotten_and_others_stay(store):
     old, waiting = submit(store), submit(store)
     start(store, old)
     store.finish(old, [FRAME], {})
+    store.request_cancel(old, lapsed=True)  # nobody waits for it any more
     assert store.forget_old(keep_s=3600) == []
     assert store.forget_old(keep_s=3600, later_s=3601) == [old]
     assert store.find(old) is None and store.events(old) == []
     assert FRAME.sha not in store.referenced_blobs()
     assert store.get(waiting).state is JobState.QUEUED
+
+
+def test_results_that_somebody_wants_stay_until_they_are_fetched(store):
+    failed, wanted = submit(store), submit(store)
+    for job in (failed, wanted):
+        start(store, job)
+    store.fail(failed, code="job", message="No.")
+    store.finish(wanted, [FRAME], {})
+    assert store.forget_old(keep_s=3600, later_s=1e7) == [failed]
+    assert store.forget_old(keep_s=3600, keep_unfetched_s=2e7, later_s=1e7) == []
+    assert FRAME.sha in store.referenced_blobs()
+    store.acknowledge(wanted)
+    assert store.forget_old(keep_s=3600, later_s=3000) == []  # not before its time
+    assert store.forget_old(keep_s=3600, later_s=3601) == [wanted]
+
+
+def test_results_that_nobody_fetches_go_when_their_own_time_is_over(store):
+    job = submit(store)
+    start(store, job)
+    store.finish(job, [FRAME], {})
+    assert store.forget_old(keep_s=3600, keep_unfetched_s=9000, later_s=8999) == []
+    assert store.forget_old(keep_s=3600, keep_unfetched_s=9000, later_s=9001) == [job]
 
 
 def test_store_says_disk_is_full_and_keeps_nothing_half(store):

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``das-server status`` shows, and which server the commands ask."""
+
+import json
+
+import pytest
+
+from das_blender_addon.errors import SettingsError
+from das_blender_addon.protocol.messages import StatusReport
+from das_server import cli
+from das_server.cli_status import duration, table, words_of_report
+from das_server.config import client_config
+from das_server.store.jobs import JobStore
+from tests.support.front_door import FrontDoor
+from tests.support.jobs import job_id, job_inputs, job_spec
+
+JOB = {"job": "ab" * 16, "state": "RUNNING", "model": "das-preview", "priority": "batch", "created_s": 1000.0}
+JOB |= {"queue_position": 0, "eta_s": 95.0, "stage": "denoising", "step": 3, "of": 50}
+WORKER = {
+    "name": "worker-0",
+    "state": "busy",
+    "device": "cpu",
+    "device_label": "CPU, 2 threads",
+    "model": "das-preview",
+}
+WORKER |= {"model": "das-preview", "job": "ab" * 16, "memory_bytes": 3 << 20, "step_s": 0.25, "problem": ""}
+
+
+def test_status_is_a_table_that_fits_what_is_in_it():
+    waits = JOB | {"job": "cd" * 16, "state": "QUEUED", "queue_position": 3, "eta_s": None, "message": "It\nwaits."}
+    totals = {"running": 1, "waiting": 1, "unfetched": 0, "draining": True}
+    report = StatusReport(1, "f" * 32, 3725.0, [JOB, waits], [WORKER], totals)
+    assert words_of_report(report, "tcp://127.0.0.1:5599", 1060.0) == [
+        "server ffffffff at tcp://127.0.0.1:5599 · up 1:02:05 · 1 running, 1 waiting · it is being drained",
+        "",
+        "WORKER    STATE  DEVICE          MODEL        JOB       MEMORY  STEP",
+        "worker-0  busy   CPU, 2 threads  das-preview  abababab  3 MiB   0.25 s",
+        "",
+        "JOB       STATE    PLACE  ETA   DONE            KIND   MODEL        AGE   SAYS",
+        "abababab  RUNNING         1:35  denoising 3/50  batch  das-preview  1:00",
+        "cdcdcdcd  QUEUED   3                            batch  das-preview  1:00  It waits.",
+    ]
+
+
+def test_long_words_are_cut_and_times_are_short():
+    assert table(("A", "B"), [("x" * 100, None)]) == ["A", "x" * 59 + "…"]
+    assert [duration(seconds) for seconds in (None, 0, 59.6, 3600)] == ["", "0:00", "1:00", "1:00:00"]
+
+
+@pytest.mark.parametrize(
+    ("named", "address"),
+    [
+        ("", "tcp://127.0.0.1:7000"),
+        ("tcp://127.0.0.1:6001", "tcp://127.0.0.1:6001"),
+        ("gpu:6001", "tcp://gpu:6001"),
+        ("gpu", "tcp://gpu:5599"),
+        ("http://[::1]/", "tcp://[::1]:5599"),
+        ("[::1]:6001", "tcp://[::1]:6001"),
+    ],
+)
+def test_commands_ask_the_server_that_blender_asks(named, address, tmp_path):
+    environment = {"DAS_SERVER": named, "DAS_SERVER_BIND": "tcp://127.0.0.1:7000", "HOME": str(tmp_path)}
+    assert client_config(None, environment).bind == address
+    assert client_config("tcp://127.0.0.1:6002", environment).bind == "tcp://127.0.0.1:6002"
+
+
+def test_variable_that_names_no_server_is_refused():
+    with pytest.raises(SettingsError, match="tcp://HOST:PORT"):
+        client_config(None, {"DAS_SERVER": "gpu:0"})
+
+
+def test_status_and_jobs_go_by_the_environment_and_running_jobs_come_first(tmp_path, monkeypatch, capsys):
+    store = JobStore(tmp_path)
+    done, running, waiting, newest = (job_id() for _ in range(4))
+    for job in (done, running, waiting, newest):
+        store.submit(job, job_spec(), job_inputs(job_spec())[0])
+    for job in (done, running, newest):
+        store.start(job, worker="worker-0", device="cpu")
+    store.finish(done, [], {})
+    store.fail(newest, code="job", message="No.")
+    store.close()
+    with FrontDoor(tmp_path) as door:
+        monkeypatch.setenv("DAS_SERVER", door.address)
+        assert cli.main(["jobs", "list"]) == 0 and len(capsys.readouterr().out.splitlines()) == 4
+        assert cli.main(["status", "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert [job["job"] for job in report["jobs"]] == [running, waiting, newest, done]
+        assert [report["totals"][name] for name in ("running", "waiting", "done", "failed", "unfetched")] == [1] * 5
+        assert cli.main(["status"]) == 0 and running[:8] in capsys.readouterr().out
