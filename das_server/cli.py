@@ -24,7 +24,7 @@ NAME_HELP = {
 }
 SERVE_FLAGS = (
     "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "float8", "log_level",
-    "spares", "keep_s", "keep_unfetched_s", "max_kept_bytes", "drain_s", "curve", "admins", "max_running",
+    "spares", "keep_s", "keep_unfetched_s", "max_kept_bytes", "drain_s", "curve", "admins", "max_running", "metrics",
 )  # fmt: skip
 
 
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--admins", metavar="LIST", help="users who may see and cancel everybody's jobs (default none)")
     serve.add_argument("--max-running", metavar="N", help="jobs of one user that may run at once (default: any number)")
+    serve.add_argument("--metrics", metavar="PORT", help="numbers for Prometheus at 127.0.0.1:PORT (default none)")
     serve.add_argument("--keep-s", metavar="SECONDS", help="how long jobs that are over stay (default 24 hours)")
     serve.add_argument(
         "--keep-unfetched-s", metavar="SECONDS", help="the same for results that somebody wants (default: for ever)"

@@ -44,6 +44,7 @@ class ServerConfig:
     ``keep_s``: how long jobs that are over and unused blobs stay on disk; results that somebody still wants stay for
     ``keep_unfetched_s``, 0 for as long as it takes. ``max_kept_bytes``: blobs above which unused ones go sooner, 0 for
     any number. ``drain_s``: how long running jobs may take to finish after SIGTERM, before they are broken off.
+    ``metrics``: port of 127.0.0.1 at which Prometheus finds numbers, 0 for none.
     ``min_free_bytes``: disk space that uploads must leave. ``max_attempts``: how many workers a job may lose.
     ``cancel_grace_s``: how long a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after
     which a worker counts as lost. ``stall_timeout_s``: the same for a job without progress.
@@ -68,6 +69,7 @@ class ServerConfig:
     keep_unfetched_s: float = 0.0
     max_kept_bytes: int = 0
     drain_s: float = 10.0
+    metrics: int = 0
     max_attempts: int = 3
     max_running: int = 0
     cancel_grace_s: float = 15.0
@@ -230,12 +232,14 @@ def _check(config: ServerConfig) -> None:
         if not re.fullmatch(r"auto|cpu|cuda:\d+", device):
             raise SettingsError(f"devices names {device!r} but takes auto, cpu, cuda:0, cuda:1 ….", field="devices")
     lowest = {"threads": 0, "max_blob_bytes": 1, "min_free_bytes": 0, "keep_s": 0.0, "max_attempts": 1}
-    lowest |= {"keep_unfetched_s": 0.0, "max_kept_bytes": 0, "drain_s": 0.0, "max_running": 0}
+    lowest |= {"metrics": 0, "keep_unfetched_s": 0.0, "max_kept_bytes": 0, "drain_s": 0.0, "max_running": 0}
     lowest |= {"cancel_grace_s": 0.0, "heartbeat_timeout_s": 1.0, "stall_timeout_s": 1.0}
     for name, least in lowest.items():
         value = getattr(config, name)
         if not value >= least or value == float("inf"):
             raise SettingsError(f"{name} is {value} but must be a finite number of at least {least}.", field=name)
+    if config.metrics > 65535:
+        raise SettingsError(f"metrics is {config.metrics} but must be a port, at most 65535.", field="metrics")
     if config.max_blob_bytes > MAX_SIZE_BYTES:
         raise SettingsError(
             f"max_blob_bytes is {config.max_blob_bytes} but must be at most {MAX_SIZE_BYTES}.", field="max_blob_bytes"

@@ -9,16 +9,13 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import zmq
 
 from ..errors import DasError, SettingsError
-from ..protocol.identity import platform_folder
+from ..protocol.identity import keys_file
 from ..protocol.pairing import read_pairing
 from .address import normalise_address
-
-FILE = "keys.json"
 
 
 @dataclass(frozen=True)
@@ -28,13 +25,6 @@ class ServerKeys:
     server: str
     public: str
     secret: str
-
-
-def keys_file() -> Path:
-    """``DAS_KEYS``, or a file in the platform's folder for user configuration."""
-    if os.environ.get("DAS_KEYS"):
-        return Path(os.environ["DAS_KEYS"])
-    return platform_folder("APPDATA", "AppData/Roaming", "XDG_CONFIG_HOME", ".config") / FILE
 
 
 def keys_for(address: str) -> ServerKeys | None:

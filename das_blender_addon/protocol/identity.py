@@ -20,6 +20,13 @@ def token_file() -> Path:
     return platform_folder("LOCALAPPDATA", "AppData/Local", "XDG_DATA_HOME", ".local/share") / "token"
 
 
+def keys_file() -> Path:
+    """``DAS_KEYS``, or a file in the platform's folder for user configuration: this machine's keys, by address."""
+    if os.environ.get("DAS_KEYS"):
+        return Path(os.environ["DAS_KEYS"])
+    return platform_folder("APPDATA", "AppData/Roaming", "XDG_CONFIG_HOME", ".config") / "keys.json"
+
+
 def platform_folder(windows: str, windows_default: str, xdg: str, xdg_default: str) -> Path:
     """Our folder among those of the user's programs: below the one that the variable ``windows`` or ``xdg`` names, or
     its default below the user's home.

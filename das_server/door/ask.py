@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from typing import Any, Self
 
 import zmq
 
-from das_blender_addon.errors import ServerUnreachable, error_from_code
+from das_blender_addon.errors import ServerUnreachable, SettingsError, error_from_code
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode
-from das_blender_addon.protocol.identity import routing_id, user_token
+from das_blender_addon.protocol.identity import keys_file, routing_id, user_token
 from das_server.config import ServerConfig, is_loopback, needs_keys, split_address
 from das_server.store.keys import KeyRing
 
@@ -91,8 +92,22 @@ class Asker:
 
 
 def asker_for(config: ServerConfig) -> Asker:
-    """For the server at ``config.bind``, with the keys in ``config.state`` where it lets in nobody without."""
-    return Asker(config.bind, keys=KeyRing(config.state).admin_keys() if needs_keys(config) else None)
+    """For the server at ``config.bind``, with the keys that this machine was paired with, or those in ``config.state``
+    where it lets in nobody without; on its own machine the other way round."""
+    admin = KeyRing(config.state).admin_keys() if needs_keys(config) else None
+    is_here = is_loopback(split_address(config.bind)[0])
+    return Asker(config.bind, keys=admin if admin and is_here else paired_keys(config.bind) or admin)
+
+
+def paired_keys(address: str) -> tuple[str, str, str] | None:
+    """(the server's public key, public, secret) with which this machine was paired with the server at ``address``."""
+    try:
+        about = json.loads(keys_file().read_text(encoding="utf-8")).get(address)
+        return None if about is None else (about["server"], about["public"], about["secret"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(f"The keys in {keys_file()} cannot be read: {error}.", field="server") from error
 
 
 def ask_status(config: ServerConfig) -> messages.StatusReport:

@@ -89,6 +89,10 @@ class Endpoint:
             drain=drain,
         )
 
+    def totals(self) -> dict[str, Any]:
+        """How many jobs there are of each kind, and more, as in a status."""
+        return self._requests.totals()
+
     def receive(self) -> None:
         """Answer the requests that have come, up to `REQUESTS_PER_TURN` of them."""
         for _ in range(REQUESTS_PER_TURN):

@@ -102,6 +102,10 @@ class Requests:
             messages.Drain: self._begin_drain,
         }
 
+    def totals(self) -> dict[str, Any]:
+        """As in a status, of everybody's jobs."""
+        return self._overview.totals(None)
+
     @staticmethod
     def waits_for_the_disk(message: Any) -> bool:
         """Whether what `work` gives may be called from another thread, and should: it is about blobs only."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -34,6 +36,9 @@ from das_server.store.state_lock import lock_state
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
 from das_server.workers.speed import SpeedRecord
+
+if TYPE_CHECKING:
+    from das_server.door.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -108,21 +113,24 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             drain=drain,
         )
         ending = _Ending(drain, dispatcher, store, stop, config.drain_s)
+        collector = Collector(
+            store,
+            blobs,
+            beside,
+            keep_s=config.keep_s,
+            keep_unfetched_s=config.keep_unfetched_s,
+            max_kept_bytes=config.max_kept_bytes,
+        )
+        metrics = _metrics(config.metrics, store, dispatcher, endpoint, collector) if config.metrics else None
         life = Life(config.state)
         try:
             dispatcher.recover(life.last)
             workers.start()
             ending.listen_to_signals()
             on_ready(door.getsockopt_string(zmq.LAST_ENDPOINT))
-            collector = Collector(
-                store,
-                blobs,
-                beside,
-                keep_s=config.keep_s,
-                keep_unfetched_s=config.keep_unfetched_s,
-                max_kept_bytes=config.max_kept_bytes,
-            )
-            _loop(endpoint, dispatcher, collector, gate, [door, workers.socket, beside.bell], ending)
+            more = [collector.step, *([gate.answer] if gate else []), *([metrics.step] if metrics else [])]
+            with metrics.server if metrics else contextlib.nullcontext():
+                _loop(endpoint, dispatcher, more, gate, [door, workers.socket, beside.bell], ending)
             life.note_end()
         except BaseException as error:
             life.note_end(error)
@@ -158,6 +166,14 @@ def _workers(context: zmq.Context, config: ServerConfig) -> LocalWorkers:
     )
 
 
+def _metrics(port: int, store: JobStore, dispatcher: Dispatcher, endpoint: Endpoint, collector: Collector) -> Metrics:
+    from das_server.door.metrics import Metrics  # nobody else needs its library
+
+    metrics = Metrics(port, store, dispatcher.worker_status, endpoint.totals, lambda: collector.kept_bytes)
+    _log.info("metrics are at %s/metrics", metrics.server.address)
+    return metrics
+
+
 def known_models(revisions: Revisions | None = None) -> dict[str, ModelCapability]:
     """Every model of the table by name, with whether its weights are there now, and which they are."""
     models = capabilities_of_models()
@@ -169,7 +185,7 @@ def known_models(revisions: Revisions | None = None) -> dict[str, ModelCapabilit
 def _loop(
     endpoint: Endpoint,
     dispatcher: Dispatcher,
-    collector: Collector,
+    more: list[Callable[[], None]],
     gate: Gate | None,
     sockets: list[zmq.Socket | socket.socket],
     ending: _Ending,
@@ -178,7 +194,7 @@ def _loop(
     for one in [*sockets, gate.socket] if gate else sockets:
         poller.register(one, zmq.POLLIN)
     turn = (endpoint.receive, endpoint.deliver, endpoint.look_at_connections, dispatcher.tick, endpoint.tell_followers)
-    steps = [Guarded(step) for step in (*turn, collector.step, *([gate.answer] if gate else []))]
+    steps = [Guarded(step) for step in (*turn, *more)]
     while not ending.is_now():
         poller.poll(TICK_MS if endpoint.has_told_all else UNTOLD_MS)
         for step in steps:

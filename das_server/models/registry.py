@@ -206,6 +206,11 @@ def model_spec(name: str, models_folder: Path | None = None) -> ModelSpec:
     return specs[name]
 
 
+def table_names() -> set[str]:
+    """The models that everybody knows, without those with a name of their own."""
+    return {spec.name for spec in _SPECS}
+
+
 def is_for_any_device(name: str) -> bool:
     """Whether a model is so small that a CPU beside a GPU is one for it, too."""
     return any(spec.name == name and spec.embedded for spec in _SPECS)

@@ -7,6 +7,7 @@ SQLite in WAL mode with full flushes: what a method returned from is on disk.  O
 
 from __future__ import annotations
 
+import collections
 import logging
 import re
 import sqlite3
@@ -49,6 +50,8 @@ class JobStore(StoredJobs):
         self.max_jobs = max_jobs
         self.touched: set[str] = set()
         """Jobs that may have begun to wait, or ceased to, since somebody emptied this."""
+        self.steps: collections.deque[tuple[Job, JobState, float]] = collections.deque(maxlen=1000)
+        """The last steps of jobs, for whoever counts them: (as it was, what it became, when, Unix time)."""
         self._sent_bytes: dict[str, int] = {}
         self._lived = LivedClock(folder / "lived.json")
 
@@ -399,6 +402,7 @@ class JobStore(StoredJobs):
                 f"job {current.job}: {current.state.value} → {state.value} is not a step of the state machine"
             )
         self.touched.add(current.job)
+        self.steps.append((current, state, time.time()))
         columns_sql = "".join(f", {name} = ?" for name in columns)
         self._db.execute(
             f"UPDATE jobs SET state = ?, changed_s = ?, lived_s = ?{columns_sql} WHERE job = ?",

@@ -11,11 +11,12 @@ import zmq
 
 from das_blender_addon.client.client import DasClient, pair_with
 from das_blender_addon.client.keys import ServerKeys, keys_file, keys_for
-from das_blender_addon.errors import AuthenticationFailed, ServerUnreachable, SettingsError
+from das_blender_addon.errors import AuthenticationFailed, JobRejected, ServerUnreachable, SettingsError
 from das_blender_addon.protocol import messages as m
 from das_blender_addon.protocol.pairing import Pairing, read_pairing
 from das_server import cli
-from das_server.door.ask import Asker
+from das_server.config import client_config
+from das_server.door.ask import Asker, asker_for
 from das_server.store.keys import ADMINISTRATOR, PAIRING_S, KeyRing
 from tests.support.front_door import FrontDoor
 
@@ -58,6 +59,15 @@ def test_machine_is_paired_with_one_line_and_let_in_from_then_on(locked, tmp_pat
     with pytest.raises(AuthenticationFailed, match="does not let in"):
         pair_with(text)  # it was for one use
     ping(locked.address)  # which has cost nothing
+
+
+def test_commands_on_a_paired_machine_ask_with_its_keys(locked, tmp_path, monkeypatch):
+    pair_with(line(locked))
+    monkeypatch.setenv("DAS_SERVER_STATE", str(tmp_path / "no state here"))
+    with asker_for(client_config(locked.address)) as asker:
+        with pytest.raises(JobRejected, match="--admins"):
+            asker.ask(m.Drain(0))
+        assert asker.ask(m.Status(0)).totals["draining"] is False
 
 
 def test_key_for_one_use_does_nothing_else_and_only_for_a_while(locked):
