@@ -15,6 +15,7 @@ from das_server import __version__
 from das_server.cli_jobs import add_jobs_parser
 from das_server.cli_keys import add_keys_parser
 from das_server.cli_status import add_drain_parser, add_status_parser
+from das_server.cli_web import add_web_parser
 from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, ServerConfig, build_config
 
 NAME_HELP = {
@@ -98,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     add_drain_parser(commands.add_parser("drain", help="end a running server when its jobs are done"))
 
     add_jobs_parser(commands.add_parser("jobs", help="list, show, cancel and requeue a running server's jobs"))
+
+    add_web_parser(commands.add_parser("web", help="a page about a running server, for your browser on this machine"))
 
     add_keys_parser(commands.add_parser("keys", help="let in users from other machines"))
 

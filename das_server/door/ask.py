@@ -29,6 +29,7 @@ class Asker:
         self._address = address
         self._timeout_s = timeout_s
         self._number = 0
+        self._blob = b""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -60,6 +61,11 @@ class Asker:
             raise error_from_code(reply.code, reply.message, field=reply.field)
         return reply
 
+    def ask_blob(self, request: Any) -> bytes:
+        """The blob that comes with the answer to ``request``."""
+        self.ask(request)
+        return self._blob
+
     def jobs(self, states: list[str] = (), prefix: str = "", most: int = 10_000) -> Iterator[dict[str, Any]]:
         """Jobs in these states, newest first."""
         before = 0
@@ -88,7 +94,9 @@ class Asker:
     def _receive(self) -> Any:
         if not self._socket.poll(self._timeout_s * 1000):
             raise ServerUnreachable(f"No server answers at {self._address}; start one with das-server serve.")
-        return decode(self._socket.recv_multipart())[0]
+        message, blob = decode(self._socket.recv_multipart())
+        self._blob = b"" if blob is None else bytes(blob)
+        return message
 
 
 def asker_for(config: ServerConfig) -> Asker:

@@ -27,7 +27,7 @@ SERVER = ROOT / "das_server"
 ROOMS_WITHOUT_BPY = ("protocol", "tracking", "client", "footage", "take")
 BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "imbuf", "addon_utils", "bpy_extras"}
 TORCH_MODULES = {"torch", "diffusers", "transformers", "accelerate"}
-ROOMS_WITHOUT_TORCH = ("config", "door", "store")
+ROOMS_WITHOUT_TORCH = ("config", "door", "store", "web")
 
 SERVER_LAYERS = {
     # room: its height; imports go to the same room or to lower ones only, whenever they happen
@@ -38,8 +38,8 @@ SERVER_LAYERS = {
     "tasks": 4, "training": 4,
     "workers": 5,
     "door": 6,
-    "cli_status": 7, "cli_keys": 7,
-    "cli_jobs": 8,
+    "web": 7, "cli_status": 7, "cli_keys": 7,
+    "cli_jobs": 8, "cli_web": 8,
     "cli": 9,
     "__main__": 10,
 }  # fmt: skip
@@ -68,7 +68,7 @@ LAYERS = [(SERVER, SERVER_LAYERS), (ADDON, ADDON_LAYERS)]
 """Packages whose rooms are in order."""
 
 PRINTING = {ADDON / "command_line" / "voice.py", ADDON / "__main__.py", SERVER / "cli.py", SERVER / "cli_jobs.py"}
-PRINTING |= {SERVER / "cli_keys.py", SERVER / "cli_status.py", SERVER / "__main__.py"}
+PRINTING |= {SERVER / "cli_keys.py", SERVER / "cli_status.py", SERVER / "cli_web.py", SERVER / "__main__.py"}
 
 
 def relative(path) -> str:

@@ -13,7 +13,7 @@ from das_server.config import ENVIRONMENT_PREFIX, ServerConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-COMMAND = re.compile(r"das-server ((?:serve|status|doctor|models|train|version)\b[^`\n]*)")
+COMMAND = re.compile(r"das-server ((?:serve|status|drain|web|doctor|models|train|version)\b[^`\n]*)")
 
 
 def server_commands():
