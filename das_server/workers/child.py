@@ -109,6 +109,8 @@ class Worker:
                 self._warm_up(order["model"])
             else:
                 self._run(order)
+                if self._link.ends.is_set():
+                    self._link.end("", 0)
 
     def _warm_up(self, model: str) -> None:
         with self._link.state("loading"):
@@ -287,7 +289,7 @@ class Worker:
             about = {name: order[name] for name in ("spec", "inputs")} | {"versions": self._versions}
             about |= {"weights": self._weights, "threads": self._threads, "device": self._device_label}
             path, ends = self._checkpoints / f"{order['job']}.safetensors", self._link.ends
-            self._checkpoint = Checkpoint(path, about, is_last=ends.is_set, then=lambda: os._exit(0))
+            self._checkpoint = Checkpoint(path, about, is_last=ends.is_set, then=end_as_asked)
             return self._checkpoint
 
         return TaskContext(
@@ -353,10 +355,16 @@ def wait_as_spare(*, compiler: bool) -> str:
 
 
 def end_soon(link: Link) -> None:
-    """The server ends: so does this process, now, or after the next step and its checkpoint."""
+    """Somebody asks this process to end: it does, now, or after the next step and its checkpoint."""
     link.ends.set()
     if not link.has_job:
-        os._exit(0)
+        end_as_asked()
+
+
+def end_as_asked() -> None:
+    """End of SIGTERM, as a process that does not listen to it: whoever sees that knows that the job has no part."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> None:

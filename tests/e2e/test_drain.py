@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A server that is asked to end while it works: jobs finish, or go on from a checkpoint that was made for it."""
 
+import os
+import signal
+
 import pytest
 
 from das_blender_addon.client.client import DasClient
@@ -8,6 +11,7 @@ from tests.support.server import IMPATIENT, run_das_server, running_server
 from tests.support.wire import follow, is_step, submit, wait_for_death, whole_story
 
 LONG = {"num_inference_steps": 20, "seed": 41}
+GOES_ON = "the clip goes on after step"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def test_terminated_server_saves_a_checkpoint_and_its_job_goes_on_there(server):
         server.start()
         finished = whole_story(server.address, job)
     assert finished.kinds == ["QUEUED", "STARTED", "RETRY", "STARTED", "DONE"]
-    assert finished.frame_shas == expected and "the clip goes on after step" in server.log
+    assert finished.frame_shas == expected and GOES_ON in server.log
 
 
 def test_drained_server_finishes_what_runs_and_begins_nothing_else(server):
@@ -44,3 +48,15 @@ def test_drained_server_finishes_what_runs_and_begins_nothing_else(server):
         told = whole_story(server.address, waiting)
     assert told.kinds == ["QUEUED", "WAITING", "STARTED", "DONE"]
     assert "it is being stopped" in next(one for one in told.events if one.kind == "WAITING").fields["message"]
+
+
+def test_worker_that_somebody_ends_saves_a_checkpoint_and_it_is_held_against_no_job(server):
+    before = server.log.count(GOES_ON)
+    with DasClient(server.address, timeout_s=60) as client:
+        job = submit(client, num_inference_steps=10, seed=44)
+        follow(client, job, until=is_step)
+        os.kill(server.status()["workers"][0]["pid"], signal.SIGTERM)
+        finished = follow(client, job)
+    assert finished.kinds == ["QUEUED", "STARTED", "RETRY", "STARTED", "DONE"]
+    assert "was killed by SIGTERM" in next(one for one in finished.events if one.kind == "RETRY").fields["message"]
+    assert server.log.count(GOES_ON) == before + 1
