@@ -57,6 +57,7 @@ SYSTEM_LIBRARIES = {
     "libgomp.so.1": "libgomp1",
 }
 MESA = "libgl1-mesa-dri"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def say(text: str) -> None:
@@ -105,6 +106,16 @@ def ensure_system_libraries() -> None:
         missing.append(MESA)
     if missing:
         apt_install(missing, "Blender")
+
+
+def ensure_browser() -> None:
+    """See to it that the server's page can be tried in a browser; where that cannot be, its test is left out."""
+    if any(map(shutil.which, BROWSERS)):
+        return
+    try:
+        apt_install(["chromium"], "the tests of the server's page")
+    except SystemExit as error:
+        say(f"NOT TESTED HERE: the server's page in a browser ({error})")
 
 
 # ── interpreters ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,6 +263,7 @@ def main_environment() -> list[Environment]:
 
 def blender_environments() -> list[Environment]:
     """One environment per tested Blender that .venv does not hold; a missing Python stops the set-up in CI only."""
+    ensure_browser()
     _, main_version = main_python()
     environments = []
     for blender, (bpy, version, extra) in BLENDERS.items():
