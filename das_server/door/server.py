@@ -130,7 +130,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             on_ready(door.getsockopt_string(zmq.LAST_ENDPOINT))
             more = [collector.step, *([gate.answer] if gate else []), *([metrics.step] if metrics else [])]
             with metrics.server if metrics else contextlib.nullcontext():
-                _loop(endpoint, dispatcher, more, gate, [door, workers.socket, beside.bell], ending)
+                _loop(endpoint, dispatcher, more, gate, [door, *workers.bells(), beside.bell], ending)
             life.note_end()
         except BaseException as error:
             life.note_end(error)

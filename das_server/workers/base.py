@@ -141,6 +141,15 @@ class Workers(ABC):
     def news(self) -> list[WorkNews]:
         """What happened since the last call, in order; also looks after workers that died or fell silent."""
 
+    def bells(self) -> list[Any]:
+        """What the caller may wait for: files or sockets that can be read when there may be `news`."""
+        return []
+
+    def held(self) -> dict[str, str]:
+        """Jobs that live on with a worker from before this server's start, by id → the worker, to which they must be
+        given with `run`, and go on there, or which is to `cancel` them.  Such a worker is not `free`."""
+        return {}
+
     @abstractmethod
     def status(self) -> list[WorkerStatus]:
         """All workers."""

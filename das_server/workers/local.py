@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import signal
 import subprocess
@@ -32,7 +31,8 @@ from das_server.workers.base import (
     WorkRetried,
 )
 from das_server.workers.devices import find_devices, model_to_load
-from das_server.workers.sockets import SocketFolder
+from das_server.workers.patience import CANCELLED_STEPS, Patience
+from das_server.workers.sockets import bind_local
 from das_server.workers.spares import Spares
 from das_server.workers.spawn import Spawner
 
@@ -42,18 +42,6 @@ BROKEN_AFTER_STARTS = 3
 """Deaths in a row before a worker had loaded the default model, after which it counts as broken."""
 
 LONGEST_PAUSE_S = 30.0
-CANCELLED_STEPS = 3.0
-"""A worker that was asked to stop has at least this many of its own median steps for that."""
-
-STALLED_STEPS = 20.0
-"""A job stalls when it does not move for this many of its own median steps …"""
-
-SHORTEST_STALL_S = 120.0
-"""… but not sooner than this."""
-
-TAKE_UP_S = 10.0
-"""How long a worker may say that it has nothing to do after it was given a job."""
-
 STOP_S = 2.0
 """How long a worker may take to save a checkpoint and end before it is killed; longer where its steps are."""
 
@@ -90,8 +78,7 @@ class _Process:
 
 
 class LocalWorkers(Workers):
-    """One child process per device, and, with ``spares``, one beside it that takes its place when it dies.  ``socket``
-    is for the caller's poller: readable means that there is `news`."""
+    """One child process per device, and, with ``spares``, one beside it that takes its place when it dies."""
 
     def __init__(
         self,
@@ -115,18 +102,16 @@ class LocalWorkers(Workers):
         arguments = ["--threads", str(threads), "--profile", profile, "--attention-backend", attention_backend]
         arguments += ["--compile"] if compile_blocks else []
         arguments += ["--float8"] if float8 else []
-        self._cancel_grace_s = cancel_grace_s
-        self._heartbeat_timeout_s = heartbeat_timeout_s
-        self._stall_timeout_s = stall_timeout_s
+        self._patience = Patience(cancel_grace_s, heartbeat_timeout_s, stall_timeout_s)
         self._token = secrets.token_hex(16)
         self._has_spares = spares
         self._news: list[WorkNews] = []
-        self._folder: SocketFolder | None = None
         self._processes = [_Process(f"worker-{i}", *one) for i, one in enumerate(find_devices(devices))]
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._spawner = Spawner(self._bind(state), self._token, state, tuple(arguments))
+        address, self._folder = bind_local(self.socket, state / "workers.ipc")
+        self._spawner = Spawner(address, self._token, state, tuple(arguments))
         self._spares = Spares(self._start_spare, after_s=spare_after_s)
 
     def start(self) -> None:
@@ -169,7 +154,7 @@ class LocalWorkers(Workers):
     def cancel(self, job: str) -> None:
         for one in self._processes:
             if one.order and one.order.job == job and one.cancel_deadline_s == float("inf"):
-                one.grace_s = max(self._cancel_grace_s, CANCELLED_STEPS * one.heartbeat.get("step_s", 0.0))
+                one.grace_s = self._patience.grace_s(one.heartbeat)
                 one.cancel_deadline_s = time.monotonic() + one.grace_s
                 self._send(one, {"kind": "cancel", "job": job})
 
@@ -185,6 +170,9 @@ class LocalWorkers(Workers):
             self._spares.look_after([one.name for one in self._processes if one.process and one.settled])
         news, self._news = self._news, []
         return news
+
+    def bells(self) -> list[Any]:
+        return [self.socket]
 
     def status(self) -> list[WorkerStatus]:
         return [self._status_of(one) for one in self._processes]
@@ -230,21 +218,15 @@ class LocalWorkers(Workers):
         """Kill a worker that is silent, stalled or disobedient; the next look finds it dead."""
         if one.doom:
             return
-        beat = one.heartbeat
-        since, step_s = beat.get("since_progress_s", 0.0), beat.get("step_s", 0.0)
-        stall_s = (
-            max(SHORTEST_STALL_S, STALLED_STEPS * step_s)
-            if step_s and beat.get("stage") == "denoising"
-            else float("inf")
+        wrong = self._patience.what_is_wrong(
+            one.heartbeat,
+            silent_s=now - one.heard_s,
+            ordered_s=now - one.ordered_s if one.order else None,
+            cancelled_s=now - one.cancel_deadline_s + one.grace_s,
+            grace_s=one.grace_s,
         )
-        if now - one.heard_s > self._heartbeat_timeout_s:
-            self._doom(one, f"was silent for {self._heartbeat_timeout_s:.0f} s")
-        elif one.order and beat.get("state") == "ready" and now - one.ordered_s > TAKE_UP_S:
-            self._doom(one, "did not take up its job")
-        elif one.order and now > one.cancel_deadline_s:
-            self._doom(one, f"did not stop within {one.grace_s:g} s of being asked to")
-        elif one.order and since > min(stall_s, self._stall_timeout_s):
-            self._doom(one, f"made no progress for {since:.0f} s")
+        if wrong:
+            self._doom(one, wrong)
 
     def _doom(self, one: _Process, reason: str) -> None:
         _log.warning("%s (process %s) %s and is killed", one.name, one.process.pid, reason)
@@ -273,18 +255,6 @@ class LocalWorkers(Workers):
         one.start_at_s = time.monotonic() + (0.0 if got_there else min(0.25 * 2**one.failed_starts, LONGEST_PAUSE_S))
 
     # ── Talking ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _bind(self, state: Path) -> str:
-        if os.name == "nt":
-            self.socket.bind("tcp://127.0.0.1:*")
-            return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        path = state / "workers.ipc"
-        if len(os.fsencode(path)) > 100:  # the longest name that every platform gives a local socket
-            self._folder = SocketFolder()
-            path = self._folder.path / "workers.ipc"
-        self.socket.bind(f"ipc://{path}")
-        path.chmod(0o600)
-        return f"ipc://{path}"
 
     def _send(self, one: _Process, message: dict[str, Any]) -> None:
         try:

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from das_server import __version__
 from das_server.workers.lean import lean_imports
+
+PR_SET_PDEATHSIG = 1
 
 
 def import_all(*, compiler: bool) -> None:
@@ -78,3 +82,17 @@ def peak_memory_bytes() -> int:
 
 def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent ends; who needs that elsewhere looks whether it lives."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.name == "posix" and os.getppid() != parent:  # it ended before the request was made
+        os._exit(0)
+
+
+def end_as_asked() -> None:
+    """End of SIGTERM, as a process that does not listen to it: whoever sees that knows that the job has no part."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)

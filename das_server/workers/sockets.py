@@ -15,10 +15,15 @@ import time
 from pathlib import Path
 from typing import IO
 
+import zmq
+
 _log = logging.getLogger(__name__)
 
 PREFIX = "das-server-"
 LOCK = "lock"
+LONGEST_NAME = 100
+"""The longest name that every platform gives a local socket."""
+
 YOUNG_S = 60.0
 """A folder without a lock is left alone for so long: its server may be about to make one."""
 
@@ -36,6 +41,21 @@ class SocketFolder:
         """Remove it."""
         self._lock.close()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def bind_local(socket: zmq.Socket, path: Path) -> tuple[str, SocketFolder | None]:
+    """Bind to ``path`` for this user only, or to one in a folder of its own where that is too long → (the address,
+    that folder).  Systems without local sockets use a loopback port."""
+    if os.name == "nt":
+        socket.bind("tcp://127.0.0.1:*")
+        return socket.getsockopt_string(zmq.LAST_ENDPOINT), None
+    folder = None
+    if len(os.fsencode(path)) > LONGEST_NAME:
+        folder = SocketFolder()
+        path = folder.path / path.name
+    socket.bind(f"ipc://{path}")
+    path.chmod(0o600)
+    return f"ipc://{path}", folder
 
 
 def sweep() -> None:

@@ -14,8 +14,8 @@ from das_blender_addon.errors import OutOfMemory
 from das_server.pipeline import acceleration, placement
 from das_server.store.blobs import BlobStore
 from das_server.tasks import base
-from das_server.workers.child import Worker
 from das_server.workers.link import Link
+from das_server.workers.runner import Worker
 from tests.support.jobs import job_id, job_spec
 
 BROKEN = "CUDA error: an illegal memory access was encountered"

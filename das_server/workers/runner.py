@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs one job after another on one device with torch, whoever carries the words between it and the server."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from das_blender_addon.errors import DasError, JobCancelled, JobError, ModelError, OutOfMemory
+from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
+from das_blender_addon.protocol.png import encode_png
+from das_server import media
+from das_server.models.registry import model_path
+from das_server.models.revision import fingerprint
+from das_server.pipeline.device_errors import (
+    is_device_lost,
+    is_out_of_device_memory,
+    is_out_of_host_memory,
+    is_out_of_memory,
+    is_refusal,
+)
+from das_server.store.blobs import BlobStore
+from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
+from das_server.workers import wire
+from das_server.workers.machine import (
+    end_as_asked,
+    free_memory,
+    import_all,
+    num_cores,
+    peak_memory_bytes,
+    set_up_torch,
+)
+from das_server.workers.stage_times import StageTimes
+from das_server.workers.talk import Talk
+
+if TYPE_CHECKING:
+    from das_server.pipeline.base import Pipeline
+    from das_server.pipeline.resume import Checkpoint
+
+_log = logging.getLogger(__name__)
+
+NO_TORCH_STATUS = 69
+CONTEXT_IS_DEAD_STATUS = 70
+"""Exit status after an error that leaves the GPU unusable for this process."""
+
+MAX_SMALLER_PROFILES = 2
+"""How often one attempt at a job begins anew for want of memory: from resident to group_offload."""
+
+
+class Worker:
+    """Runs one job after another; keeps one pipeline loaded."""
+
+    def __init__(
+        self,
+        link: Talk,
+        state: Path,
+        *,
+        device: str,
+        threads: int,
+        profile: str,
+        attention_backend: str = "auto",
+        compile_blocks: bool = False,
+        float8: bool = False,
+    ):
+        self._link = link
+        self._blobs = BlobStore(state)
+        self._scratch = state / "scratch" / link.name
+        self._device = device
+        self._threads = threads or num_cores()
+        self._profile = profile
+        self._acceleration: dict[str, Any] = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
+        self._acceleration |= {"float8": float8, "kernel_notes": state / "kernel_notes"}
+        self._device_label = device
+        self._versions: dict[str, str] = {}
+        self._pipeline: Pipeline | None = None
+        self._model = ""
+        self._weights = ""
+        self._planned, self._short = "", 0
+        """The profile that was planned for the model, and the memory in which it did not suffice."""
+        self._checkpoints = state / "checkpoints"
+        self._checkpoint: Checkpoint | None = None
+
+    def run_forever(self) -> None:
+        """Prepare torch, say so, then obey; never returns."""
+        try:
+            compiler = self._acceleration["compile_blocks"]
+            import_all(compiler=compiler)
+            about = set_up_torch(self._device, self._threads, compiler=compiler)
+        except Exception as error:  # a broken installation or a device that is not there: say so, there is no other way
+            _log.exception("torch is not usable on %s", self._device)
+            problem = f"torch is not usable on {self._device}: {type(error).__name__}: {_first_line(error)}"
+            self._link.end(problem, NO_TORCH_STATUS)
+        self._device = about["device"]
+        self._versions = about["versions"]
+        self._device_label = about["device_label"]
+        self._link.say("ready", **about, state="ready")
+        while True:
+            order = self._link.next_order()
+            if order["kind"] == "load":
+                self._warm_up(order["model"])
+            else:
+                self._run(order)
+                if self._link.ends.is_set():
+                    self._link.end("", 0)
+
+    def _warm_up(self, model: str) -> None:
+        with self._link.state("loading"):
+            self._link.model = model
+            try:
+                self._load(model)
+            except DasError as error:
+                _log.error("the model %s is not loaded: %s", model, error.message)
+                self._link.say("problem", message=error.message)
+            except Exception as error:  # whatever a model's files do, the worker stays and says so
+                _log.exception("the model %s is not loaded", model)
+                if is_device_lost(error):
+                    os._exit(CONTEXT_IS_DEAD_STATUS)
+                reason = f"{type(error).__name__}: {error}"
+                self._link.say("problem", message=f"The model {model} cannot be loaded: {reason}")
+            self._link.model = self._model
+
+    def _load(self, model: str) -> Pipeline:
+        weights = fingerprint(model_path(model))
+        if self._pipeline is not None and (self._model, self._weights) == (model, weights):
+            self._use_planned_profile_again()
+            return self._pipeline
+        from das_server.pipeline.loading import load_pipeline
+
+        self._pipeline, self._model = None, ""
+        free_memory()  # two large models do not fit
+        started = time.monotonic()
+        self._pipeline = load_pipeline(model, device=self._device, profile=self._profile, **self._acceleration)
+        self._model = self._link.model = model
+        self._planned, self._short = self._pipeline.profile, 0
+        self._weights = weights if fingerprint(model_path(model)) == weights else ""  # if replaced meanwhile, once more
+        _log.info("the model %s is loaded on %s after %.1f s", model, self._device, time.monotonic() - started)
+        return self._pipeline
+
+    def _run(self, order: dict[str, Any]) -> None:
+        job = order["job"]
+        _log.info("job %s: attempt %s starts on %s", job, order["attempt"], self._device)
+        try:
+            artefacts, report = self._work_within_memory(order)
+        except DasError as error:
+            _log.info("job %s: %s: %s", job, error.code, error.message)
+            self._link.fail(order, error)
+        except Exception as error:
+            _log.exception("job %s: unexpected error", job)
+            if is_device_lost(error):
+                self._note_what_broke(error)
+                os._exit(CONTEXT_IS_DEAD_STATUS)
+            failure = _error_of(error, self._device_label)
+            if not (is_out_of_memory(error) or is_refusal(error)):  # nobody knows what it has left behind in here
+                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._link.end(failure.message, wire.UNEXPECTED_STATUS)
+            self._link.fail(order, failure)
+        else:
+            self._link.finish(order, [dataclasses.asdict(one) for one in artefacts], report)
+            _log.info("job %s: done", job)
+        finally:  # not where the process ends, whose job then goes on from its checkpoint
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            if self._checkpoint is not None:
+                self._checkpoint.remove()
+                self._checkpoint = None
+
+    def _note_what_broke(self, error: Exception) -> None:
+        """Let the next process do without the attention kernel under which the device broke."""
+        if self._pipeline is not None:
+            from das_server.pipeline.acceleration import note_broken_device
+
+            note_broken_device(self._pipeline.acceleration, error)
+
+    def _work_within_memory(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
+        """`_work`; where the memory does not suffice, again with a smaller memory profile, which stays."""
+        for _ in range(MAX_SMALLER_PROFILES):
+            try:
+                return self._work(order)
+            except Exception as error:
+                if self._pipeline is None or not self._can_profile_help(error):
+                    raise
+                _log.warning("job %s: %s: %s", order["job"], type(error).__name__, _first_line(error))
+                problem = error.with_traceback(None)  # which holds the tensors of this attempt
+                problem.__context__ = problem.__cause__ = None
+            self._use_smaller_profile(order, problem)
+        return self._work(order)
+
+    def _can_profile_help(self, error: Exception) -> bool:
+        """Whether a smaller memory profile might help: where the device has memory of its own, it frees that only."""
+        on_gpu = self._device.startswith("cuda")
+        return is_out_of_device_memory(error) if on_gpu else is_out_of_memory(error)
+
+    def _use_smaller_profile(self, order: dict[str, Any], problem: Exception) -> None:
+        """Tell of the next smaller profile and use it.  Raises ``problem`` when none is left."""
+        from das_server.pipeline.placement import room_for_model, smaller_profile
+
+        free_memory()
+        smaller = smaller_profile(self._pipeline, problem)
+        if not smaller:
+            raise problem
+        self._short = room_for_model(self._pipeline)
+        before = self._pipeline.profile
+        message = f"The memory does not suffice with the profile {before}; once more with {smaller}, which is slower."
+        _log.warning("job %s: %s", order["job"], message)
+        self._link.retry(order, OutOfMemory.code, message)  # before the move, which may take long
+        self._move_to(smaller)
+        lasting = f"The memory did not suffice for the profile {self._planned}: {smaller} is used until there is more."
+        self._link.say("problem", message=lasting)
+
+    def _use_planned_profile_again(self) -> None:
+        """Take back what `_use_smaller_profile` did, where there is more memory now."""
+        from das_server.pipeline.placement import has_room_again
+
+        if self._pipeline.profile != self._planned and has_room_again(self._pipeline, self._planned, self._short):
+            _log.info("the profile %s is used again: there is more memory now", self._planned)
+            self._move_to(self._planned)
+            self._link.say("problem", message="")
+
+    def _move_to(self, profile: str) -> None:
+        try:
+            self._pipeline.use_profile(profile)
+        except Exception:
+            self._pipeline, self._model = None, ""  # half of it may be elsewhere
+            raise
+        free_memory()
+
+    def _work(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
+        # 1. What is wanted, and whether it still is.
+        spec = JobSpec(**order["spec"])
+        about = [JobInput(**one) for one in order["inputs"]]
+        inputs = {one.role: LoadedInput(one, self._blobs.read_whole(one.sha)) for one in about}
+        times = StageTimes()
+        context = self._context(order, times)
+        if context.should_stop():
+            raise JobCancelled("The job was cancelled.")
+
+        # 2. Pixels.
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        result = task_module(spec.task).run(spec, inputs, context)
+
+        # 3. Files, all of them on disk before the job is done.
+        artefacts = self._save(result, context)
+        timings_s = times.finish()
+        about = {
+            "model": spec.model,
+            "seed": spec.seed,
+            "settings": dataclasses.asdict(spec),
+            "device": self._device_label,
+        }
+        about |= {"threads": self._threads, "versions": self._versions, "timings_s": timings_s}
+        about |= {"memory_profile": getattr(self._pipeline, "profile", self._profile)}
+        about |= {"peak_memory_bytes": peak_memory_bytes()}
+        return artefacts, about | result.report
+
+    def _context(self, order: dict[str, Any], times: StageTimes) -> TaskContext:
+        def emit_progress(stage: str, step: int, of: int) -> None:
+            times.enter(stage)
+            fields = {"stage": stage, "step": step, "of": of, "elapsed_s": round(times.elapsed_s, 3)}
+            self._link.progress(order, fields)
+
+        def emit_preview(step: int, frames: np.ndarray) -> None:
+            sha, size_bytes = self._blobs.add(media.preview_jpeg(frames))
+            artefact = Artefact(role="preview", sha=sha, size_bytes=size_bytes, media="image/jpeg")
+            self._link.preview(order, step, dataclasses.asdict(artefact))
+
+        def pipeline(model: str) -> Pipeline:
+            if (self._model, self._weights) != (model, fingerprint(model_path(model))):
+                emit_progress("loading", 0, 1)
+            loaded = self._load(model)
+            if order["weights"] and order["weights"] != self._weights:
+                raise ModelError(
+                    f"The weights of {model} were replaced when this job was about to start; render again to use the "
+                    "new ones.",
+                    field="model",
+                )
+            return loaded
+
+        def checkpoint() -> Checkpoint:
+            from das_server.pipeline.resume import Checkpoint
+
+            about = {name: order[name] for name in ("spec", "inputs")} | {"versions": self._versions}
+            about |= {"weights": self._weights, "threads": self._threads, "device": self._device_label}
+            path, ends = self._checkpoints / f"{order['job']}.safetensors", self._link.ends
+            self._checkpoint = Checkpoint(path, about, is_last=ends.is_set, then=end_as_asked)
+            return self._checkpoint
+
+        return TaskContext(
+            emit_progress=emit_progress,
+            emit_preview=emit_preview,
+            should_stop=lambda: self._link.is_cancelled(order["job"]),
+            pipeline=pipeline,
+            scratch=self._scratch,
+            checkpoint=checkpoint,
+        )
+
+    def _save(self, result: TaskResult, context: TaskContext) -> list[Artefact]:
+        def save(index: int) -> Artefact:
+            sha, size_bytes = self._blobs.add(encode_png(result.frames[index]))
+            return Artefact(role="frame", sha=sha, size_bytes=size_bytes, media="image/png", index=index)
+
+        artefacts = []
+        count = len(result.frames)
+        context.emit_progress("saving", 0, count)
+        with ThreadPoolExecutor(max_workers=min(4, self._threads)) as pool:
+            for artefact in pool.map(save, range(count)):
+                artefacts.append(artefact)
+                if len(artefacts) % 8 == 0 or len(artefacts) == count:
+                    context.emit_progress("saving", len(artefacts), count)
+                if context.should_stop():
+                    pool.shutdown(cancel_futures=True)
+                    raise JobCancelled("The job was cancelled.")
+        return artefacts
+
+
+def _error_of(error: Exception, device_label: str) -> DasError:
+    """The error as one of the tree."""
+    if isinstance(error, DasError):
+        return error
+    if is_out_of_memory(error):
+        place = "this machine" if is_out_of_host_memory(error) else device_label
+        return OutOfMemory(
+            f"The job does not fit the memory of {place}; use fewer or smaller frames, or a smaller memory profile."
+        )
+    name = type(error).__name__
+    return JobError(f"The job failed with {name}: {_first_line(error)}; the server's log has the details.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else "no message"
