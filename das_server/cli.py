@@ -24,8 +24,9 @@ NAME_HELP = {
     "add": "das-cogvideox-5b, or a name of your own for a model that you have trained",
 }
 SERVE_FLAGS = (
-    "bind", "state", "model", "devices", "threads", "profile", "attention_backend", "compile", "float8", "log_level",
-    "spares", "keep_s", "keep_unfetched_s", "max_kept_bytes", "drain_s", "curve", "admins", "max_running", "metrics",
+    "bind", "state", "model", "devices", "workers", "min_workers", "max_workers", "threads", "profile",
+    "attention_backend", "compile", "float8", "log_level", "spares", "keep_s", "keep_unfetched_s", "max_kept_bytes",
+    "drain_s", "curve", "admins", "max_running", "metrics",
 )  # fmt: skip
 
 
@@ -56,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--model", metavar="NAME", help=f"default model, loaded at start (default {ServerConfig.model})")
     serve.add_argument("--devices", metavar="LIST", help="one worker each, such as cuda:0,cuda:1 or cpu (default auto)")
+    serve.add_argument(
+        "--workers", metavar="WHERE", help="local, ray or ray://HOST:PORT, a cluster (default local; see the guide)"
+    )
+    serve.add_argument("--min-workers", metavar="N", help="workers of a cluster that are kept warm (default 1)")
+    serve.add_argument("--max-workers", metavar="N", help="and the most of them (default: one on every device)")
     serve.add_argument("--threads", metavar="N", help="torch threads of a worker (default: the number of cores)")
     serve.add_argument(
         "--profile", metavar="NAME", help="memory profile of the model (default auto; see das-server doctor)"

@@ -24,6 +24,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 ATTENTION_BACKENDS = ("auto", "native", "cudnn")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 MEBIBYTE = 1 << 20
+LOCAL = "local"
 SERVER_KEY = Path("keys", "server.json")
 """In the state folder: the server's own key pair."""
 
@@ -54,6 +55,9 @@ class ServerConfig:
     state: Path = Path()
     model: str = "das-preview"
     devices: tuple[str, ...] = ("auto",)
+    workers: str = LOCAL
+    min_workers: int = 1
+    max_workers: int = 0
     threads: int = 0
     profile: str = "auto"
     attention_backend: str = "auto"
@@ -233,6 +237,7 @@ def _check(config: ServerConfig) -> None:
             raise SettingsError(f"devices names {device!r} but takes auto, cpu, cuda:0, cuda:1 ….", field="devices")
     lowest = {"threads": 0, "max_blob_bytes": 1, "min_free_bytes": 0, "keep_s": 0.0, "max_attempts": 1}
     lowest |= {"metrics": 0, "keep_unfetched_s": 0.0, "max_kept_bytes": 0, "drain_s": 0.0, "max_running": 0}
+    lowest |= {"min_workers": 0, "max_workers": 0}
     lowest |= {"cancel_grace_s": 0.0, "heartbeat_timeout_s": 1.0, "stall_timeout_s": 1.0}
     for name, least in lowest.items():
         value = getattr(config, name)
@@ -240,7 +245,21 @@ def _check(config: ServerConfig) -> None:
             raise SettingsError(f"{name} is {value} but must be a finite number of at least {least}.", field=name)
     if config.metrics > 65535:
         raise SettingsError(f"metrics is {config.metrics} but must be a port, at most 65535.", field="metrics")
+    _check_workers(config)
     if config.max_blob_bytes > MAX_SIZE_BYTES:
         raise SettingsError(
             f"max_blob_bytes is {config.max_blob_bytes} but must be at most {MAX_SIZE_BYTES}.", field="max_blob_bytes"
+        )
+
+
+def _check_workers(config: ServerConfig) -> None:
+    if config.workers == LOCAL and (config.min_workers, config.max_workers) != (1, 0):
+        raise SettingsError(
+            "min_workers and max_workers are for a cluster (--workers ray); otherwise each device has one worker.",
+            field="max_workers",
+        )
+    if 0 < config.max_workers < config.min_workers:
+        raise SettingsError(
+            f"max_workers is {config.max_workers} but must be at least min_workers, {config.min_workers}, or 0.",
+            field="max_workers",
         )

@@ -8,17 +8,18 @@ import logging
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import zmq
 
 from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability
-from das_server.config import ServerConfig, needs_keys
+from das_server.config import LOCAL, ServerConfig, needs_keys
 from das_server.door.beside import Beside
 from das_server.door.callers import Callers
 from das_server.door.collect import Collector
@@ -27,14 +28,17 @@ from das_server.door.draining import REASON, Drain
 from das_server.door.endpoint import Endpoint
 from das_server.door.gate import Gate
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
-from das_server.models.revision import Revisions
+from das_server.models.revision import QUICK_BYTES, Revisions
 from das_server.store.blobs import BlobStore
 from das_server.store.endings import Life
 from das_server.store.jobs import JobStore
 from das_server.store.keys import KeyRing
 from das_server.store.state_lock import lock_state
+from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
+from das_server.workers.patience import Patience
+from das_server.workers.ray import RayWorkers, cluster_address
 from das_server.workers.speed import SpeedRecord
 
 if TYPE_CHECKING:
@@ -60,6 +64,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
     """
     # 1. What must be right before anything starts.
     stop = stop or threading.Event()
+    if config.workers != LOCAL:
+        cluster_address(config.workers)
     model_spec(config.model)
     if not is_installed(model_path(config.model)):
         raise ModelError(
@@ -79,12 +85,12 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
         gate = Gate(context, keys) if needs_keys(config) else None
         door = open_door(context, config.bind, gate)
         connections, beside = Connections(door), Beside()
-        workers = _workers(context, config)
         speed = SpeedRecord(config.state)
         revisions = Revisions(config.state)
         for model in known_models().values():
-            if model.installed:
-                revisions.learn(model.name)
+            if model.installed:  # other machines compare content, so that all of it must be known
+                revisions.learn(model.name, at_most=QUICK_BYTES if config.workers == LOCAL else sys.maxsize)
+        workers = _workers(context, config, store, revisions)
         dispatcher = Dispatcher(
             store,
             blobs,
@@ -148,21 +154,30 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             store.close()
 
 
-def _workers(context: zmq.Context, config: ServerConfig) -> LocalWorkers:
-    return LocalWorkers(
+def _workers(context: zmq.Context, config: ServerConfig, store: JobStore, revisions: Revisions) -> Workers:
+    patience = Patience(config.cancel_grace_s, config.heartbeat_timeout_s, config.stall_timeout_s)
+    about = {
+        "threads": config.threads,
+        "profile": config.profile,
+        "attention_backend": config.attention_backend,
+        "compile_blocks": config.compile,
+        "float8": config.float8,
+    }
+    if config.workers == LOCAL:
+        about |= asdict(patience) | {"spares": config.spares}
+        return LocalWorkers(context, config.state, devices=config.devices, model=config.model, **about)
+    return RayWorkers(
         context,
         config.state,
+        address=cluster_address(config.workers),
         devices=config.devices,
         model=config.model,
-        threads=config.threads,
-        profile=config.profile,
-        attention_backend=config.attention_backend,
-        compile_blocks=config.compile,
-        float8=config.float8,
-        cancel_grace_s=config.cancel_grace_s,
-        heartbeat_timeout_s=config.heartbeat_timeout_s,
-        stall_timeout_s=config.stall_timeout_s,
-        spares=config.spares,
+        fewest=config.min_workers,
+        most=config.max_workers,
+        waiting=store.num_waiting,
+        models=lambda: {name: one.revision for name, one in known_models(revisions).items() if one.installed},
+        patience=patience,
+        **about,
     )
 
 

@@ -28,8 +28,9 @@ EVERY_S = 20.0
 
 class Checkpoint:
     """One file at ``path``.  ``about``: all that decides the clip beside the pipeline's own settings, in JSON's kinds;
-    a file of anything else is not used.  A disk that refuses costs the checkpoint, not the clip.  Where ``is_last()``,
-    a checkpoint is due after every step, and ``then()`` follows it."""
+    a file of anything else is not used.  ``on_saved`` is told each time that it is there.  A disk that refuses costs
+    the checkpoint, not the clip.  Where ``is_last()``, a checkpoint is due after every step, and ``then()`` follows it.
+    """
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Checkpoint:
         about: dict[str, Any],
         *,
         every_s: float = EVERY_S,
+        on_saved: Callable[[Path], None] = lambda path: None,
         is_last: Callable[[], bool] = lambda: False,
         then: Callable[[], None] = lambda: None,
     ):
@@ -44,6 +46,7 @@ class Checkpoint:
         self._path = path
         self._about = about
         self._every_s = every_s
+        self._on_saved = on_saved
         self._key = ""
         self._saved_s = time.monotonic()
 
@@ -80,6 +83,7 @@ class Checkpoint:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, part, metadata={"key": self._key, "step": str(step)})
             os.replace(part, self._path)
+            self._on_saved(self._path)
         except (OSError, SafetensorError) as error:
             log.warning("the checkpoint %s is not saved: %s", self._path, error)
         self._saved_s = time.monotonic()

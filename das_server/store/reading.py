@@ -133,6 +133,16 @@ class StoredJobs:
         """How many waiting jobs are ahead; 0 for the next one and for one that runs or is over."""
         return self._count_before(job.number) if job.state is JobState.QUEUED else 0
 
+    def num_waiting(self, limit: int = 1000) -> dict[str, int]:
+        """How many of the first ``limit`` waiting jobs are for each model."""
+        sql = (
+            "SELECT json_extract(spec, '$.model') AS model, count(*) AS number FROM (SELECT spec FROM jobs WHERE state "
+            "= 'QUEUED' AND json_valid(spec) ORDER BY number LIMIT ?) GROUP BY model"
+        )
+        with self._errors():
+            rows = self._db.execute(sql, (limit,)).fetchall()
+        return {row["model"]: row["number"] for row in rows if isinstance(row["model"], str)}
+
     def oldest_running_s(self) -> float:
         """When the oldest running attempt began (Unix time); infinity if none runs."""
         with self._errors():

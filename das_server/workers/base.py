@@ -95,7 +95,8 @@ class WorkerStatus:
 
     ``state``: "starting", "loading" (a model), "ready", "busy", "stopped" or "broken" (keeps dying, see ``problem``).
     ``device``: what it was asked for, until it knows better ("cuda:0").  ``device_label``: in words.  ``step_s``:
-    median duration of a step; ``since_progress_s``: time since the running job last moved.
+    median duration of a step; ``since_progress_s``: time since the running job last moved.  ``lacks``: models that it
+    cannot run where others can.
     """
 
     name: str
@@ -111,6 +112,7 @@ class WorkerStatus:
     since_progress_s: float = 0.0
     memory_bytes: int = 0
     problem: str = ""
+    lacks: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
 

@@ -254,6 +254,8 @@ class Dispatcher:
             _log.exception("job %s cannot be set aside", job)
 
     def _give_out(self) -> None:
+        if not self._ends_because:
+            self._give_to_holders()
         free = {} if self._ends_because else {one.name: one for one in self._workers.free()}
         while free:
             found = self._scheduling.next_start(self.worker_status(), free, self._health)
@@ -261,6 +263,17 @@ class Dispatcher:
                 return
             job, worker = found
             self._give(job, free.pop(worker))
+
+    def _give_to_holders(self) -> None:
+        """Jobs that have outlived the last server go on where they are; those that nobody wants any more end."""
+        held = self._workers.held()
+        workers = {one.name: one for one in self.worker_status()} if held else {}
+        for name, worker in held.items():
+            job = self._store.find(name)
+            if job is None or job.state is not JobState.QUEUED or worker not in workers:
+                self._workers.cancel(name)
+            else:
+                self._give(job, workers[worker])
 
     def _give(self, job: Job, worker: WorkerStatus) -> None:
         try:

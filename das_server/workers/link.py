@@ -9,6 +9,7 @@ import queue
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -25,8 +26,7 @@ LINGER_MS = 1000
 
 
 class Link(Talk):
-    """The talk over ``address`` as ``routing_id``, with the secret ``token``, as long as the process ``parent`` lives.
-    """
+    """Over ``address`` as ``routing_id``, with the secret ``token``, as long as the process ``parent`` lives."""
 
     def __init__(self, address: str, routing_id: str, token: str, *, parent: int):
         super().__init__(routing_id.partition(".")[0])
@@ -49,6 +49,9 @@ class Link(Talk):
         self.say("problem", message=problem)
         self.say("end", status=status)
         threading.Event().wait()
+
+    def note_checkpoint(self, order: dict[str, Any], path: Path) -> None:
+        """The server shares the disk."""
 
     # ── The socket's thread ─────────────────────────────────────────────────────────────────────────────────────────
 

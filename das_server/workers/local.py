@@ -15,20 +15,14 @@ from typing import Any
 import zmq
 
 from das_blender_addon.errors import JobCancelled
-from das_blender_addon.protocol.messages import Artefact
 from das_server.store.endings import oom_kills, was_ended_by_others
 from das_server.workers import wire
 from das_server.workers.base import (
-    WorkDone,
     Workers,
     WorkerStatus,
-    WorkFailed,
     WorkLost,
     WorkNews,
     WorkOrder,
-    WorkPreviewed,
-    WorkProgressed,
-    WorkRetried,
 )
 from das_server.workers.devices import find_devices, model_to_load
 from das_server.workers.patience import CANCELLED_STEPS, Patience
@@ -311,24 +305,15 @@ class LocalWorkers(Workers):
         one.settled, one.failed_starts = True, 0
 
     def _hear_of_work(self, one: _Process, message: dict[str, Any]) -> None:
-        kind, job, attempt = message["kind"], message["job"], message["attempt"]
+        kind = message["kind"]
         one.begun = one.begun or kind != "progress" or message["fields"].get("stage") != "loading"
-        if kind == "progress":
-            self._news.append(WorkProgressed(job, attempt, message["fields"]))
+        news = wire.news_of(message)
+        if news is not None:
+            self._news.append(news)
+        if kind not in ("done", "failed"):
             return
-        if kind == "preview":
-            self._news.append(WorkPreviewed(job, attempt, message["step"], Artefact(**message["artefact"])))
-            return
-        if kind == "retry":
-            self._news.append(WorkRetried(job, attempt, message["code"], message["message"]))
-            return
-        if kind == "done":
-            artefacts = tuple(Artefact(**item) for item in message["artefacts"])
-            self._news.append(WorkDone(job, attempt, artefacts, message["report"]))
-        elif kind == "failed":
-            if message["code"] == JobCancelled.code:
-                _log.info("job %s: %s stopped as asked", job, one.name)
-            self._news.append(WorkFailed(job, attempt, message["code"], message["message"], message["field"]))
+        if kind == "failed" and message["code"] == JobCancelled.code:
+            _log.info("job %s: %s stopped as asked", one.order.job, one.name)
         one.order, one.cancel_deadline_s = None, float("inf")
         one.state = "ready"
 

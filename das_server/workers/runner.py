@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,12 @@ MAX_SMALLER_PROFILES = 2
 
 
 class Worker:
-    """Runs one job after another; keeps one pipeline loaded."""
+    """Runs one job after another; keeps one pipeline loaded.
+
+    ``state``: the folder of its blobs and checkpoints, the server's own where they share a disk.  ``kernel_notes``: see
+    `acceleration`.  ``check_weights(model, revision)``: where they share none, raises `ModelError` unless the weights
+    here are those.
+    """
 
     def __init__(
         self,
@@ -69,6 +75,8 @@ class Worker:
         attention_backend: str = "auto",
         compile_blocks: bool = False,
         float8: bool = False,
+        kernel_notes: Path | None = None,
+        check_weights: Callable[[str, str], None] = lambda model, revision: None,
     ):
         self._link = link
         self._blobs = BlobStore(state)
@@ -77,7 +85,8 @@ class Worker:
         self._threads = threads or num_cores()
         self._profile = profile
         self._acceleration: dict[str, Any] = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
-        self._acceleration |= {"float8": float8, "kernel_notes": state / "kernel_notes"}
+        self._acceleration |= {"float8": float8, "kernel_notes": kernel_notes or state / "kernel_notes"}
+        self._check_weights = check_weights
         self._device_label = device
         self._versions: dict[str, str] = {}
         self._pipeline: Pipeline | None = None
@@ -273,6 +282,7 @@ class Worker:
         def pipeline(model: str) -> Pipeline:
             if (self._model, self._weights) != (model, fingerprint(model_path(model))):
                 emit_progress("loading", 0, 1)
+            self._check_weights(model, order["spec"].get("model_revision", ""))
             loaded = self._load(model)
             if order["weights"] and order["weights"] != self._weights:
                 raise ModelError(
@@ -288,7 +298,13 @@ class Worker:
             about = {name: order[name] for name in ("spec", "inputs")} | {"versions": self._versions}
             about |= {"weights": self._weights, "threads": self._threads, "device": self._device_label}
             path, ends = self._checkpoints / f"{order['job']}.safetensors", self._link.ends
-            self._checkpoint = Checkpoint(path, about, is_last=ends.is_set, then=end_as_asked)
+            self._checkpoint = Checkpoint(
+                path,
+                about,
+                on_saved=lambda path: self._link.note_checkpoint(order, path),
+                is_last=ends.is_set,
+                then=end_as_asked,
+            )
             return self._checkpoint
 
         return TaskContext(

@@ -33,7 +33,8 @@ LOOK = 200
 @dataclass(frozen=True)
 class Place:
     """One worker and its device.  ``model``: what it has loaded, "" for none.  ``is_able``: it can work at all.
-    ``free_in_s``: 0 for one that is free, else an estimate, infinity where there is none.
+    ``free_in_s``: 0 for one that is free, else an estimate, infinity where there is none.  ``lacks``: models that it
+    cannot run.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Place:
     model: str = ""
     is_able: bool = True
     free_in_s: float = 0.0
+    lacks: Collection[str] = ()
 
 
 @dataclass
@@ -73,6 +75,10 @@ class Rules:
     avoided: Collection[tuple[str, str]] = ()
     later: Collection[tuple[str, str]] = ()
     alone: Callable[[WaitingJob], bool] = lambda job: False
+
+    def takes(self, model: str, place: Place) -> bool:
+        """Whether jobs of this model can run there."""
+        return model not in place.lacks and self.runs_on(model, place.is_gpu)
 
 
 def in_turn(
@@ -146,14 +152,14 @@ def next_start(
 
 def _place_for(job: WaitingJob, free: Iterable[Place], able: Iterable[Place], rules: Rules) -> Place | None:
     """The best of the ``free`` places, None where there is none, or a better one is soon."""
-    usable = [place for place in free if rules.runs_on(job.model, place.is_gpu)]
+    usable = [place for place in free if rules.takes(job.model, place)]
     if not usable:
         return None
     best = min(usable, key=lambda place: (place.model != job.model, bool(place.model), not place.is_gpu))
     if best.model in ("", job.model):
         return best
     soon = [place for place in able if 0 < place.free_in_s <= WORTH_WAITING_S and place.model == job.model]
-    return None if any(rules.runs_on(job.model, place.is_gpu) for place in soon) else best
+    return None if any(rules.takes(job.model, place) for place in soon) else best
 
 
 def forecast(
@@ -169,7 +175,7 @@ def forecast(
     free_in = {place.name: place.free_in_s for place in places if place.is_able}
     found = []
     for job in jobs:
-        usable = [one for one in places if one.name in free_in and rules.runs_on(job.model, one.is_gpu)]
+        usable = [one for one in places if one.name in free_in and rules.takes(job.model, one)]
         if not usable:
             found.append((job, math.inf))
             continue

@@ -22,6 +22,7 @@ from das_server.workers.pace import Pace
 from das_server.workers.schedule import LOOK, Place, Rules, Turns, forecast, in_turn, next_start
 
 UNABLE = ("broken", "set aside", "stopped")
+NOWHERE = "none of the workers has it, with the weights that are asked for and enough memory."
 TELL_EVERY_S = 2.0
 """Pause between two looks whether waiting jobs have another place."""
 
@@ -82,7 +83,8 @@ class Scheduling:
         self._waiting.look()
         if not len(self._waiting):
             return None
-        seen = (self._waiting.changes, [(one.name, one.state, one.model, one.name in free) for one in statuses])
+        looks = [(one.name, one.state, one.model, one.lacks, one.name in free) for one in statuses]
+        seen = (self._waiting.changes, looks)
         if seen == self._nothing[0] and self._clock() < self._nothing[1]:
             return None
         running = self._store.in_states(JobState.RUNNING)
@@ -124,6 +126,7 @@ class Scheduling:
                 model=one.model,
                 is_able=one.state not in UNABLE,
                 free_in_s=0.0 if one.name in free else busy.get(one.name, math.inf),
+                lacks=one.lacks,
             )
             for one in statuses
         ]
@@ -210,11 +213,11 @@ class Scheduling:
     ) -> None:
         """Tell jobs whose devices cannot work, while others can, why they wait; once."""
         for job in jobs:
-            own = [i for i, place in enumerate(places) if rules.runs_on(job.model, place.is_gpu)]
-            if not own or any(places[i].is_able for i in own):
+            own = [i for i, place in enumerate(places) if rules.takes(job.model, place)]
+            if any(places[i].is_able for i in own):
                 self._stuck.pop(job.job, None)
             elif job.job not in self._stuck:
-                self._stuck[job.job] = problem = statuses[own[0]].problem
+                self._stuck[job.job] = problem = statuses[own[0]].problem if own else NOWHERE
                 message = f"The job waits, because no device for the model {job.model} can work: {problem}"
                 self._store.tell_one_waiting(job.job, fitting(message))
 

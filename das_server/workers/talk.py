@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from das_blender_addon.errors import DasError, JobCancelled
@@ -41,6 +42,10 @@ class Talk(ABC):
     @abstractmethod
     def say(self, kind: str, **fields: Any) -> None:
         """Send a message.  From any thread."""
+
+    @abstractmethod
+    def note_checkpoint(self, order: dict[str, Any], path: Path) -> None:
+        """A checkpoint of the job is there."""
 
     @abstractmethod
     def end(self, problem: str, status: int) -> None:

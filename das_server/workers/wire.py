@@ -20,6 +20,17 @@ from typing import Any
 
 import msgpack
 
+from das_blender_addon.protocol.messages import Artefact
+from das_server.workers.base import (
+    WorkDone,
+    WorkFailed,
+    WorkLost,
+    WorkNews,
+    WorkPreviewed,
+    WorkProgressed,
+    WorkRetried,
+)
+
 TOKEN_VARIABLE = "DAS_WORKER_TOKEN"
 HEARTBEAT_S = 1.0
 UNEXPECTED_STATUS = 71
@@ -40,3 +51,21 @@ def unpack(token: str, frames: list[bytes]) -> dict[str, Any] | None:
     except (ValueError, msgpack.UnpackException):
         return None
     return message if isinstance(message, dict) and isinstance(message.get("kind"), str) else None
+
+
+def news_of(message: dict[str, Any]) -> WorkNews | None:
+    """What a message says of a job; None for one that says nothing of one."""
+    kind, about = message["kind"], (message.get("job"), message.get("attempt"))
+    if kind == "progress":
+        return WorkProgressed(*about, message["fields"])
+    if kind == "preview":
+        return WorkPreviewed(*about, message["step"], Artefact(**message["artefact"]))
+    if kind == "retry":
+        return WorkRetried(*about, message["code"], message["message"])
+    if kind == "done":
+        return WorkDone(*about, tuple(Artefact(**item) for item in message["artefacts"]), message["report"])
+    if kind == "failed":
+        return WorkFailed(*about, message["code"], message["message"], message["field"])
+    if kind == "lost":
+        return WorkLost(*about, message["reason"], message["begun"], message["by_others"])
+    return None

@@ -61,6 +61,18 @@ def test_config_reads_switches(tmp_path, value, on):
     assert build_config({"float8": value}, environment={}, file=file).float8 is on
 
 
+@pytest.mark.parametrize("values", [{"max_workers": 4}, {"min_workers": 2}, {"min_workers": 0}])
+def test_config_has_numbers_of_workers_for_a_cluster_only(values):
+    with pytest.raises(SettingsError, match="are for a cluster"):
+        build_config(values, environment={})
+    assert build_config(values | {"workers": "ray"}, environment={}).workers == "ray"
+
+
+def test_config_refuses_fewer_workers_at_most_than_at_least():
+    with pytest.raises(SettingsError, match="max_workers is 2 but must be at least min_workers, 3"):
+        build_config({"workers": "ray", "min_workers": 3, "max_workers": 2}, environment={})
+
+
 @pytest.mark.parametrize(
     "address",
     ["tcp://0.0.0.0:5599", "tcp://192.168.1.4:5599", "tcp://*:5599", "tcp://example.org:1", "tcp://[::]:5599"],

@@ -304,3 +304,13 @@ def test_state_folder_that_cannot_be_made_is_named(tmp_path, blocker):
     (tmp_path / blocker).write_text("")
     with pytest.raises(StorageError, match=str(os.fspath(tmp_path / blocker))):
         lock_state(tmp_path / blocker / "state")
+
+
+def test_waiting_jobs_are_counted_by_model(store):
+    running = submit(store, seed=1)
+    for seed in (2, 3):
+        submit(store, seed=seed)
+    submit(store, model="another")
+    start(store, running)
+    assert store.num_waiting() == {"das-preview": 2, "another": 1}
+    assert sum(store.num_waiting(limit=2).values()) == 2
