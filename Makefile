@@ -8,12 +8,15 @@ FIND_PYTHON = $(or $(shell for p in "$(PYTHON)" python3.11 python3.13 python3 /u
 FIND_TORCH = $(or $(shell for want in "assert torch.cuda.is_available()" pass; do for p in "$(PYTHON)" python3 python $(VENV)/python; do [ -n "$$p" ] && "$$p" -c "import torch, diffusers, transformers; $$want" 2>/dev/null && echo "$$p" && break 2; done; done),$(error no Python with torch, diffusers and transformers found: name one with PYTHON=))
 SETUP = $(FIND_PYTHON) scripts/setup_environment.py
 
-.PHONY: help setup setup-tests demo demo-footage test test-binary lint bench bench-gpu extension preview-model preview-eval clean
+ADD_RAY = $(VENV)/python -m pip install -q --disable-pip-version-check -c scripts/constraints.txt -e '.[cluster]'
+
+.PHONY: help setup setup-tests demo demo-footage test test-cluster test-binary lint bench bench-gpu extension preview-model preview-eval clean
 
 help:
 	@echo "make demo           render the demo scene through Blender and the server into out/demo/"
 	@echo "make demo-footage   a picture with depth becomes three shots, into out/demo_footage/"
 	@echo "make test           all tests: unit, parity (also as on an old processor), e2e, and Blender 4.2, 4.5, 5.2"
+	@echo "make test-cluster   the tests that need Ray, which is added to .venv for them"
 	@echo "make test-binary    the built extension in a real Blender: make test-binary BLENDER=/path/to/blender"
 	@echo "make lint           ruff"
 	@echo "make bench          printed measurements (nothing asserts)"
@@ -37,6 +40,10 @@ demo-footage: setup
 
 test: setup-tests
 	@$(VENV)/python scripts/run_tests.py $(SUITES)
+
+test-cluster: setup
+	@$(ADD_RAY)
+	@$(VENV)/python -m pytest -q tests/e2e/test_kinds_of_workers.py
 
 test-binary: setup
 	@$(VENV)/python scripts/run_tests.py binary

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Workers of this machine and workers of a Ray cluster: the same tests for both, then what only a cluster can do.
 
-One cluster of two nodes serves all tests.  Without Ray (pip extra ``cluster``) those of it are skipped.
+One cluster of two nodes serves all tests.  Without Ray those of it are skipped.
 """
 
 import functools
@@ -11,13 +11,15 @@ import signal
 
 import pytest
 
+from das_blender_addon.client.client import DasClient
 from das_blender_addon.errors import JobCancelled, StorageError
 from das_server.workers.base import WorkFailed, WorkLost
-from tests.support.wire import is_alive, wait_for_death
+from tests.support.server import IMPATIENT, running_server
+from tests.support.wire import follow, is_alive, is_step, submit, wait_for_death, whole_story
 from tests.support.workers import Crowd, family, listening_addresses, local_workers, ray_workers
 
 NEEDS_RAY = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[cluster]'"
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: make test-cluster"
 )
 JOB = {"num_inference_steps": 20, "seed": 41}
 LONG = {"num_inference_steps": 100, "seed": 42, "num_frames": 25, "kept_frames": 25, "width": 192, "height": 128}
@@ -187,3 +189,21 @@ def test_cluster_of_one_machine_has_no_port_for_others_and_ends_with_its_server(
     assert all(wait_for_death(pid) for pid in pids), [pid for pid in pids if is_alive(pid)]
 
 
+
+
+@NEEDS_RAY
+def test_server_that_was_killed_finds_its_job_in_the_cluster_and_renders_no_step_twice(tmp_path, cluster):
+    flags = ("--workers", f"ray://{cluster.address}", "--max-workers", "1")
+    with running_server(tmp_path / "state", *flags, environment=IMPATIENT) as server:
+        with DasClient(server.address, timeout_s=60) as client:
+            job = submit(client, **LONG | {"num_inference_steps": 40})
+            follow(client, job, until=is_step)
+            worker = server.status()["workers"][0]["pid"]
+            server.kill()
+            server.start()
+            finished = whole_story(server.address, job)
+        assert finished.kinds == ["QUEUED", "STARTED", "RETRY", "STARTED", "DONE"]
+        steps = [event.fields["step"] for event in finished.events if is_step(event)]
+        assert steps == sorted(set(steps))  # those that were done while nobody listened are not told
+        assert server.status()["workers"][0]["pid"] == worker
+        os.kill(worker, signal.SIGKILL)  # it would wait for its server for minutes
