@@ -29,7 +29,7 @@ ENDS = (WorkDone, WorkFailed, WorkLost)
 
 def local_workers(context: zmq.Context, state: Path) -> Workers:
     """One worker process of this machine."""
-    return LocalWorkers(context, state, devices=("cpu",), model=MODEL, **ABOUT)
+    return LocalWorkers(context, state, devices=("cpu",), model=MODEL, spares=False, **ABOUT)
 
 
 def ray_workers(context: zmq.Context, state: Path, address: str, **options: Any) -> Workers:
