@@ -79,9 +79,10 @@ def decode_array(blob: bytes | bytearray | memoryview, dtype: str, shape: Sequen
             f"The shape {list(shape)!r} is not a list of at most 8 sizes; send the array's own shape.", field="shape"
         )
     size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if size_bytes > MAX_ARRAY_BYTES:
+    counted_bytes = math.prod(max(1, n) for n in shape) * np.dtype(dtype).itemsize  # as numpy bounds it
+    if counted_bytes > MAX_ARRAY_BYTES:
         raise ProtocolError(
-            f"The shape {list(shape)} of {dtype} has {size_bytes} bytes; at most {MAX_ARRAY_BYTES} are read: send a "
+            f"The shape {list(shape)} of {dtype} has {counted_bytes} bytes; at most {MAX_ARRAY_BYTES} are read: send a "
             "smaller array.",
             field="shape",
         )

@@ -21,7 +21,8 @@ STORM_S, LIMIT_S = (7200.0, 14400.0) if IS_LONG else (10.0, 300.0)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody knows who killed a process")
 def test_every_job_is_made_once_and_right_whatever_is_killed(tmp_path):
     with running_server(tmp_path / "state", environment={"DAS_SERVER_SPARES": "yes"}) as server:
-        soak = Soak(server, tmp_path, num_jobs=NUM_JOBS, patience_s=ATTEMPT_S if IS_LONG else 1.0)
+        pace = {"patience_s": ATTEMPT_S, "longest_pause_s": 8.0} if IS_LONG else {"patience_s": 1.0}
+        soak = Soak(server, tmp_path, num_jobs=NUM_JOBS, **pace)
         outcome = soak.run(storm_s=STORM_S, limit_s=LIMIT_S)
         print(outcome)
         logs = "\n".join(path.read_text() for path in tmp_path.glob("client-*/log.txt"))

@@ -27,7 +27,6 @@ NUM_KINDS = 3
 """Different jobs, made once in peace: what their frames have to be."""
 
 STEPS = 10
-LONGEST_PAUSE_S = 1.5
 MISHAPS = {"worker killed": 5, "client killed": 4, "network cut": 4, "server killed": 2}
 """What happens, and how often in relation."""
 
@@ -62,7 +61,8 @@ class Outcome:
 
 class Soak:
     """``num_jobs`` jobs of ``num_clients`` clients on ``server``, which runs; everything happens by ``seed``.
-    ``patience_s``: how long an answer may take before a client asks on another connection."""
+    ``patience_s``: how long an answer may take before a client asks on another connection; ``longest_pause_s``: between
+    two mishaps."""
 
     def __init__(
         self,
@@ -73,9 +73,10 @@ class Soak:
         num_clients: int = 8,
         seed: int = 12,
         patience_s: float = ATTEMPT_S,
+        longest_pause_s: float = 1.5,
     ):
         self._server, self._folder = server, folder
-        self._patience_s = patience_s
+        self._patience_s, self._longest_pause_s = patience_s, longest_pause_s
         self._random = random.Random(seed)
         self._proxy = Proxy(int(server.address.rpartition(":")[2]))
         self._jobs = [
@@ -96,7 +97,7 @@ class Soak:
                 (folder / "jobs.json").write_text(json.dumps(self._jobs[number :: len(self._folders)]))
                 self._start_client(folder)
             while time.monotonic() - began < storm_s and not self._is_over():
-                time.sleep(self._random.uniform(0.1, LONGEST_PAUSE_S))
+                time.sleep(self._random.uniform(0.1, self._longest_pause_s))
                 self._mishap()
             while time.monotonic() - began < limit_s and not self._is_over():
                 time.sleep(0.1)

@@ -101,6 +101,7 @@ def test_bomb_is_not_unpacked_beyond_the_shape(codec):
         (("uint8", [1] * 9, "raw"), "shape"),
         (("uint8", [1 << 30], "raw"), "does not hold"),
         *((("uint8", [1 << 40, 1 << 40], codec), "at most 68719476736 are read") for codec in frames.CODECS),
+        (("bool", [0, 1, 10, 1 << 63], "raw"), "at most 68719476736 are read"),
         (("float32", [1 << 50], "zlib"), "at most 68719476736 are read"),
     ],
     ids=str,
