@@ -181,7 +181,7 @@ class Requests:
         _check_lease(message.lease_s)
         spec, inputs = message.spec, message.inputs
         known = self._store.run_of(message.job, message.requester, peer.caller.owner)
-        anew = known is not None and self._is_to_run_once_more(known, message)
+        anew = known is not None and self._is_to_run_once_more(known, message, peer.caller.owner)
         if known is None or anew:
             task = task_module(spec.task)
             task.check(spec, inputs, self._model(spec.model))
@@ -206,10 +206,10 @@ class Requests:
                 _log.info("job %s: it is %s once more, which was %s", job.job, message.job, known.state.value)
         return messages.Accepted(message.request, job.job, duplicate, self._dispatcher.outlook(job)[0]), None
 
-    def _is_to_run_once_more(self, known: Job, message: messages.Submit) -> bool:
+    def _is_to_run_once_more(self, known: Job, message: messages.Submit, owner: str) -> bool:
         """Whether a job that is over is made anew for this requester, and not handed out as it ended."""
         requester = message.requester
-        if not requester or not known.state.is_final or self._store.wants_no_more(message.job, requester):
+        if not requester or not known.state.is_final or self._store.wants_no_more(message.job, requester, owner):
             return False
         if known.state is JobState.DONE:
             return message.again and self._are_results_gone(known)

@@ -57,10 +57,10 @@ class StoredJobs:
             row = self._run_row(asked, requester, owner)
         return None if row is None else job_from_row(row)
 
-    def wants_no_more(self, asked: str, requester: str) -> bool:
-        """Whether the requester has cancelled a run of the job ``asked`` for."""
+    def wants_no_more(self, asked: str, requester: str, owner: str = "") -> bool:
+        """Whether the requester of this owner has cancelled a run of the job ``asked`` for."""
         with self._errors():
-            return self._requesters.cancelled_run(asked, requester) is not None
+            return self._requesters.cancelled_run(asked, requester, owner) is not None
 
     def has_requester(self, job: str, requester: str) -> bool:
         """Whether the requester ever asked for this job."""
@@ -193,7 +193,7 @@ class StoredJobs:
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run_row(self, asked: str, requester: str, owner: str) -> sqlite3.Row | None:
-        run = self._requesters.cancelled_run(asked, requester) if requester else asked
+        run = self._requesters.cancelled_run(asked, requester, owner) if requester else asked
         if run is not None:
             row = self._db.execute("SELECT * FROM jobs WHERE job = ?", (run,)).fetchone()
             if row is None or row["owner"] in ("", owner):

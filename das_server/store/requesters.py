@@ -57,13 +57,13 @@ class Requesters:
         sql = "SELECT count(*) FROM requesters WHERE job = ? AND state = ?"
         return self._db.execute(sql, (job, state)).fetchone()[0]
 
-    def cancelled_run(self, asked: str, requester: str) -> str | None:
-        """The run of the job ``asked`` for that this requester cancelled."""
+    def cancelled_run(self, asked: str, requester: str, owner: str) -> str | None:
+        """The run of the job ``asked`` for that this requester of this owner cancelled."""
         sql = (
             "SELECT jobs.job FROM jobs JOIN requesters USING (job) WHERE asked = ? AND requester = ? "
-            "AND requesters.state = ? ORDER BY number DESC LIMIT 1"
+            "AND requesters.state = ? AND owner IN ('', ?) ORDER BY number DESC LIMIT 1"
         )
-        row = self._db.execute(sql, (asked, requester, CANCELLED)).fetchone()
+        row = self._db.execute(sql, (asked, requester, CANCELLED, owner)).fetchone()
         return None if row is None else row[0]
 
     def latest_run(self, asked: str, requester: str, owner: str | None) -> str | None:

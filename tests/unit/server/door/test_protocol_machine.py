@@ -35,7 +35,8 @@ blobs = st.sampled_from(sorted(BLOBS))
 
 
 class Door(RuleBasedStateMachine):
-    """The model: which owner has which blobs whole; of every job of an owner its state and who wants it."""
+    """The model: which owner has which blobs whole; of every job of an owner its newest run, whether that is over and
+    who wants it; and who has left which run, for good."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +49,7 @@ class Door(RuleBasedStateMachine):
         self.wants: dict[tuple[int, int], dict[str, str]] = {}
         self.over: dict[tuple[int, int], bool] = {}
         self.runs: dict[tuple[int, int], str] = {}
-        self.seen: dict[tuple[int, int], list[tuple[int, str]]] = {}
+        self.left: dict[tuple[int, int, str], str] = {}
 
     @initialize()
     def open(self):
@@ -126,7 +127,8 @@ class Door(RuleBasedStateMachine):
         client.requester = who
         answer = client.submit(NAMES[job], job_spec(seed=job), INPUTS)
         wants = self.wants.get(key, {})
-        is_anew = key in self.runs and self.over[key] and wants.get(who) is None
+        has_left = self.left.get((*key, who))
+        is_anew = key in self.runs and self.over[key] and has_left is None
         if (key not in self.runs or is_anew) and self.has[owner] != set(BLOBS):
             reached["need"] += 1
             assert isinstance(answer, m.Need) and set(answer.shas) == set(BLOBS) - self.has[owner]
@@ -135,11 +137,11 @@ class Door(RuleBasedStateMachine):
         if key not in self.runs or is_anew:
             reached["anew" if is_anew else "accepted"] += 1
             assert not answer.duplicate and answer.job not in self.runs.values()
-            self.runs[key], self.over[key], self.wants[key], self.seen[key] = answer.job, False, {who: "wants"}, []
+            self.runs[key], self.over[key], self.wants[key] = answer.job, False, {who: "wants"}
         else:
             reached["duplicate"] += 1
-            assert answer.duplicate and answer.job == self.runs[key]
-            if wants.get(who) != "cancelled":
+            assert answer.duplicate and answer.job == (has_left or self.runs[key])
+            if has_left is None:
                 wants[who] = "wants"
 
     @rule(owner=owners, job=jobs)
@@ -150,16 +152,16 @@ class Door(RuleBasedStateMachine):
                 self.clients[owner].submit(NAMES[job], job_spec(seed=job, prompt="another"), INPUTS)
 
     @precondition(lambda self: self.runs)
-    @rule(data=st.data(), who=requesters, times=st.integers(1, 2))
-    def cancel(self, data, who, times):
+    @rule(data=st.data(), who=st.lists(requesters, min_size=1, max_size=3))
+    def cancel(self, data, who):
         key = data.draw(st.sampled_from(sorted(self.runs)))
         client, wants = self.clients[key[0]], self.wants[key]
-        client.requester = WHO[who]
-        for _ in range(times):
+        for client.requester in (WHO[one] for one in who):
             reached["cancel"] += 1
             answer = client.cancel(self.runs[key])
-            if not self.over[key] and wants.get(WHO[who]) == "wants":
-                wants[WHO[who]] = "cancelled"
+            if not self.over[key] and wants.get(client.requester) == "wants":
+                wants[client.requester] = "cancelled"
+                self.left[*key, client.requester] = self.runs[key]
             self.over[key] = self.over[key] or "wants" not in wants.values()
             assert answer.state == ("CANCELLED" if self.over[key] else "QUEUED")
 
@@ -192,10 +194,11 @@ class Door(RuleBasedStateMachine):
             assert kinds.get(1, "QUEUED") == "QUEUED" and kinds.get(2, "CANCELLED") == "CANCELLED"
 
     @precondition(lambda self: self.runs)
-    @rule(owner=owners, data=st.data())
-    def acknowledge(self, owner, data):
+    @rule(data=st.data(), is_theirs=st.sampled_from((True, True, False)))
+    def acknowledge(self, data, is_theirs):
         over = [key for key in self.runs if self.over[key]]
         key = data.draw(st.sampled_from(sorted(over or self.runs)))
+        owner = key[0] if is_theirs else 1 - key[0]
         client = self.clients[owner]
         client.requester = ""
         if key[0] == owner and self.over[key]:
@@ -237,4 +240,4 @@ class TestDoor(Door.TestCase):
     def runTest(self):
         super().runTest()
         words = ("need", "accepted", "duplicate", "anew", "cancel", "not theirs", "events", "acknowledged")
-        assert all(reached[word] > 1 for word in words), reached
+        assert all(reached[word] for word in words), reached

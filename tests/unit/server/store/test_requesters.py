@@ -129,3 +129,15 @@ def test_requesters_survive_the_end_of_their_server(tmp_path):
     store = JobStore(tmp_path)
     assert store.num_wanting(job) == 1 and store.wants_no_more(job, ADA) and store.leases() == [(job, BEN, 7.5)]
     store.close()
+
+
+def test_who_cancels_for_one_owner_cancels_nothing_of_another(store):
+    """Both have chosen the same ids."""
+    asked, spec = job_id(), job_spec()
+    first, _ = store.submit(asked, spec, [], requester=ADA, owner="user:ada")
+    second, _ = store.submit(asked, spec, [], requester=ADA, owner="user:ben")
+    third, _ = store.submit(asked, spec, [], requester=BEN, owner="user:ben")
+    store.request_cancel(first.job, ADA)
+    assert third.job == second.job != first.job
+    assert store.wants_no_more(asked, ADA, "user:ada") and not store.wants_no_more(asked, ADA, "user:ben")
+    assert store.run_of(asked, ADA, "user:ben").job == second.job
