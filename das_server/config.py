@@ -46,7 +46,8 @@ class ServerConfig:
     ``keep_unfetched_s``, 0 for as long as it takes. ``max_kept_bytes``: blobs above which unused ones go sooner, 0 for
     any number. ``drain_s``: how long running jobs may take to finish after SIGTERM, before they are broken off.
     ``metrics``: port of 127.0.0.1 at which Prometheus finds numbers, 0 for none.
-    ``min_free_bytes``: disk space that uploads must leave. ``max_attempts``: how many workers a job may lose.
+    ``min_free_bytes``: disk space that uploads must leave; jobs wait where less than a quarter of it is free.
+    ``max_attempts``: how many workers a job may lose.
     ``cancel_grace_s``: how long a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after
     which a worker counts as lost. ``stall_timeout_s``: the same for a job without progress.
     """

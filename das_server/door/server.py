@@ -39,6 +39,7 @@ from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
 from das_server.workers.patience import Patience
 from das_server.workers.ray import RayWorkers, cluster_address
+from das_server.workers.room import Room
 from das_server.workers.speed import SpeedRecord
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             workers,
             max_attempts=config.max_attempts,
             max_running=config.max_running,
+            room=Room(config.state, config.min_free_bytes // 4),
             speed=speed,
             check_weights=revisions.check,
         )

@@ -31,6 +31,9 @@ from das_server.limits import MAX_UPLOADS
 
 _log = logging.getLogger(__name__)
 
+DISK = "disk"
+"""Field of the error where a disk is full: what failed of that may be tried again when it has room."""
+
 SHA_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
@@ -292,13 +295,13 @@ def no_blob(sha: str) -> StorageError:
 
 @contextmanager
 def storage_errors(thing: str) -> Iterator[None]:
-    """Turn an `OSError` into a `StorageError` that names ``thing``."""
+    """Turn an `OSError` into a `StorageError` that names ``thing``, with the field `DISK` where that is full."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         reason = "its disk is full" if full else str(error.strerror or error)
-        raise StorageError(f"The server cannot write {thing}: {reason}.") from error
+        raise StorageError(f"The server cannot write {thing}: {reason}.", field=DISK if full else None) from error
 
 
 def _hash_file(path: Path) -> hashlib._Hash:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from das_blender_addon.errors import JobCancelled, JobError, JobRejected, ModelError, StorageError, WorkerLost
 from das_blender_addon.protocol.kinds import Name, fitting
-from das_server.store.blobs import BlobStore
+from das_server.store.blobs import DISK, BlobStore
 from das_server.store.endings import Ending
 from das_server.store.jobs import Job, JobState, JobStore
 from das_server.store.requesters import Leases
@@ -26,6 +26,7 @@ from das_server.workers.base import (
     WorkRetried,
 )
 from das_server.workers.health import Health
+from das_server.workers.room import Room
 from das_server.workers.scheduling import Scheduling
 from das_server.workers.speed import SpeedRecord
 
@@ -44,6 +45,7 @@ class Dispatcher:
 
     ``max_attempts``: how many workers a job may lose before it fails.  ``speed`` is told of every finished job.
     ``max_running``: jobs of one owner that may run at once, 0 for any number.
+    ``room``: that the disk has for results; without it, no job starts.
     ``check_weights(model, revision)``: the fingerprint of the weights that a job means, or `ModelError`.
     """
 
@@ -55,6 +57,7 @@ class Dispatcher:
         *,
         max_attempts: int = 3,
         max_running: int = 0,
+        room: Room | None = None,
         speed: SpeedRecord | None = None,
         check_weights: Callable[[str, str], str] = lambda model, revision: "",
     ):
@@ -63,6 +66,7 @@ class Dispatcher:
         self._workers = workers
         self._max_attempts = max_attempts
         self._speed = speed
+        self._room = room
         self.check_weights = check_weights
         self._leases = Leases(store.leases())
         self._told = ("", 0)
@@ -218,6 +222,10 @@ class Dispatcher:
             self._wanted_again(job)
         elif news.code == JobCancelled.code:  # nobody asked for it: that was forgotten with an earlier server
             self._store.cancel(job.job)
+        elif self._room is not None and (news.code, news.field) == (StorageError.code, DISK):
+            self._room.note_full(news.message)
+            message = fitting(f"{news.message} The job starts again when there is room.")
+            self._store.requeue(job.job, code=news.code, message=message, lost=False)
         else:
             message, field = fitting(news.message), fitting(news.field, Name)
             self._store.fail(job.job, code=news.code, message=message, field=field)
@@ -256,7 +264,7 @@ class Dispatcher:
     def _give_out(self) -> None:
         if not self._ends_because:
             self._give_to_holders()
-        free = {} if self._ends_because else {one.name: one for one in self._workers.free()}
+        free = {} if self._ends_because or self._no_room() else {one.name: one for one in self._workers.free()}
         while free:
             found = self._scheduling.next_start(self.worker_status(), free, self._health)
             if found is None:
@@ -274,6 +282,9 @@ class Dispatcher:
                 self._workers.cancel(name)
             else:
                 self._give(job, workers[worker])
+
+    def _no_room(self) -> str:
+        return self._room.problem() if self._room is not None else ""
 
     def _give(self, job: Job, worker: WorkerStatus) -> None:
         try:
@@ -295,10 +306,13 @@ class Dispatcher:
         return losses > 0 and losses >= self._max_attempts - 1
 
     def _tell_why_they_wait(self) -> None:
-        """Where no worker can work, every waiting job says so once, with the reason; they go on when one can."""
+        """Where no worker can work, or what one makes has no room, every waiting job says so once, with the reason; it
+        goes on when that is over."""
         statuses = self.worker_status()
         if self._ends_because:
             self._tell_once(self._ends_because, f"The job waits, because the server ends: {self._ends_because}")
+        elif self._no_room():
+            self._tell_once(self._no_room(), f"The job waits. {self._no_room()}")
         elif not statuses or any(one.state not in ("broken", "set aside") for one in statuses):
             self._told = ("", 0)
         else:

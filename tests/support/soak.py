@@ -30,7 +30,7 @@ STEPS = 10
 MISHAPS = {"worker killed": 5, "client killed": 4, "network cut": 4, "server killed": 2}
 """What happens, and how often in relation."""
 
-LIFE = re.compile(r"Q(S[pv]*R)*S[pv]*D")
+LIFE = re.compile(r"Q+(S[pv]*RQ*)*S[pv]*D")
 LETTERS = {"QUEUED": "Q", "STARTED": "S", "RETRY": "R", "PROGRESS": "p", "PREVIEW": "v", "DONE": "D", "WAITING": ""}
 
 

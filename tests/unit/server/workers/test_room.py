@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A full disk: jobs wait with the reason, and go on when there is room."""
+
+import errno
+
+import pytest
+
+from das_blender_addon.errors import StorageError
+from das_server.store.blobs import DISK, BlobStore, storage_errors
+from das_server.store.jobs import JobState, JobStore
+from das_server.workers.base import WorkFailed
+from das_server.workers.dispatch import Dispatcher
+from das_server.workers.room import LOOK_EVERY_S, PAUSE_S, Room
+from tests.unit.server.workers.test_dispatch import ScriptedWorkers, submitted
+
+LEAST = 100 << 20
+
+
+class Disk:
+    """As full as a test likes, at a time that it likes."""
+
+    def __init__(self, folder):
+        self.free, self.now = LEAST, 0.0
+        self.store, self.workers = JobStore(folder), ScriptedWorkers()
+        self.room = Room(folder, LEAST, free_bytes=lambda: self.free, clock=lambda: self.now)
+        self.dispatcher = Dispatcher(self.store, BlobStore(folder), self.workers, room=self.room)
+
+    def tick(self, later_s: float = LOOK_EVERY_S) -> None:
+        self.now += later_s
+        self.dispatcher.tick()
+
+
+def kinds(store: JobStore, job: str) -> list[str]:
+    """Of its events, but for those that say its place."""
+    first, *others = [event.kind for event in store.events(job)]
+    return [first, *(kind for kind in others if kind != "QUEUED")]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    disk = Disk(tmp_path)
+    yield disk
+    disk.store.close()
+
+
+def test_jobs_wait_where_the_disk_is_full_and_are_told_so_once(disk):
+    disk.free = LEAST - 1
+    job = submitted(disk.store)
+    for _ in range(3):
+        disk.tick()
+        disk.free -= 2 << 20
+    assert disk.workers.order is None and kinds(disk.store, job) == ["QUEUED", "WAITING"]
+    assert "is full: 99 MiB are free, and 100 needed" in disk.store.last_event(job, "WAITING").fields["message"]
+    disk.free = LEAST
+    disk.tick()
+    assert disk.workers.order.job == job
+    assert kinds(disk.store, job) == ["QUEUED", "WAITING", "STARTED"]
+
+
+def test_job_whose_results_have_no_room_starts_again_when_there_is_some(disk):
+    """Also where a quota is full and the disk is not."""
+    job = submitted(disk.store)
+    for attempt in range(1, 6):  # more often than a job may lose its worker
+        disk.tick(PAUSE_S)
+        assert disk.workers.order.job == job
+        reason = "The server cannot write the blob ab: its disk is full."
+        disk.workers.waiting = [WorkFailed(job, attempt, StorageError.code, reason, DISK)]
+        disk.tick()
+        assert disk.workers.order is None and disk.store.get(job).state is JobState.QUEUED
+        disk.tick(PAUSE_S - 2 * LOOK_EVERY_S)
+        assert disk.workers.order is None
+    assert kinds(disk.store, job)[-3:] == ["STARTED", "RETRY", "WAITING"]
+    assert disk.store.get(job).losses == 0
+
+
+def test_job_that_fails_of_another_disk_error_fails(disk):
+    job = submitted(disk.store)
+    disk.tick()
+    disk.workers.waiting = [WorkFailed(job, 1, StorageError.code, "The stored blob ab is damaged.", "sha")]
+    disk.tick()
+    assert disk.store.get(job).state is JobState.FAILED
+
+
+@pytest.mark.parametrize(("number", "field"), [(errno.ENOSPC, DISK), (errno.EDQUOT, DISK), (errno.EIO, None)])
+def test_error_says_whether_the_disk_is_full(number, field):
+    with pytest.raises(StorageError) as caught, storage_errors("a blob"):
+        raise OSError(number, "no")
+    assert caught.value.field == field
+
+
+def test_disk_that_does_not_answer_is_no_room(tmp_path):
+    assert "does not answer" in Room(tmp_path / "gone").problem()
