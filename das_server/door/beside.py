@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work that may wait for a disk, done beside the loop by one thread, in the order in which it was given."""
+"""Work that may wait for a disk, done beside the loop: by one thread for blobs and one for the job list, each in the
+order in which it was given."""
 
 from __future__ import annotations
 
@@ -8,10 +9,14 @@ import logging
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 _log = logging.getLogger(__name__)
+
+LANES = BLOBS, JOBS = "blobs", "jobs"
+"""Of what one lane waits for, the other does not."""
 
 Work = Callable[[], Any]
 Then = Callable[[Any, Exception | None], None]
@@ -25,14 +30,18 @@ class Beside:
         self.bell, self._rope = socket.socketpair()
         self.bell.setblocking(False)
         self._rope.setblocking(False)
-        self._given: queue.SimpleQueue[tuple[Work, Then] | None] = queue.SimpleQueue()
+        self._given = {lane: queue.SimpleQueue() for lane in LANES}
         self._done: collections.deque[tuple[Then, Any, Exception | None]] = collections.deque()
-        self._thread = threading.Thread(target=self._run, name="beside", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=(given,), name=f"beside, {lane}", daemon=True)
+            for lane, given in self._given.items()
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def do(self, work: Work, then: Then) -> None:
-        """Have ``work`` done in the thread, and ``then`` told of it in the caller's, by `deliver`."""
-        self._given.put((work, then))
+    def do(self, work: Work, then: Then, *, lane: str = BLOBS) -> None:
+        """Have ``work`` done in the thread of that lane, and ``then`` told of it in the caller's, by `deliver`."""
+        self._given[lane].put((work, then))
 
     def deliver(self) -> None:
         """Tell what is done by now."""
@@ -49,16 +58,19 @@ class Beside:
                 _log.exception("what was done beside the loop cannot be told")
 
     def close(self, wait_s: float = 5.0) -> None:
-        """End when all that was given is done, or leave a thread that hangs to the end of the process."""
-        self._given.put(None)
-        self._thread.join(wait_s)
-        if not self._thread.is_alive():
+        """End when all that was given is done, or leave threads that hang to the end of the process."""
+        for given in self._given.values():
+            given.put(None)
+        until = time.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
             self.bell.close()
             self._rope.close()
 
-    def _run(self) -> None:
-        while (given := self._given.get()) is not None:
-            work, then = given
+    def _run(self, given: queue.SimpleQueue[tuple[Work, Then] | None]) -> None:
+        while (one := given.get()) is not None:
+            work, then = one
             try:
                 done = (then, work(), None)
             except Exception as error:  # it is told

@@ -16,12 +16,12 @@ from das_blender_addon.errors import DasError, JobRejected, ProtocolError
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode, request_of
 from das_blender_addon.protocol.kinds import Name, fitting
-from das_server.door.beside import Beside
+from das_server.door.beside import JOBS, Beside
 from das_server.door.callers import Callers, Peer
 from das_server.door.connections import Connections
 from das_server.door.draining import Drain
 from das_server.door.gate import Gate
-from das_server.door.requests import Models, Requests
+from das_server.door.requests import Models, Reply, Requests
 from das_server.limits import MAX_FLYING, MAX_SENT_BYTES
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
@@ -36,6 +36,9 @@ REQUESTS_PER_TURN = 64
 """Requests answered before the workers are looked at again."""
 
 LOOK_EVERY_S = 0.2
+
+PROMISES = (messages.Submit, messages.Cancel, messages.Ack, messages.Requeue)
+"""Requests whose reply says that something is kept."""
 
 
 class Endpoint:
@@ -68,6 +71,7 @@ class Endpoint:
         self._socket = socket
         self._connections = connections
         self._look_at_s = 0.0
+        self._keeps = False
         self._beside = beside or Beside()
         self._gate = gate
         self._callers = callers or Callers()
@@ -109,10 +113,21 @@ class Endpoint:
         self._beside.deliver()
 
     def look_at_connections(self) -> None:
-        """See to connections that hold more than their share, every `LOOK_EVERY_S`."""
-        if self._connections is not None and time.monotonic() >= self._look_at_s:
-            self._look_at_s = time.monotonic() + LOOK_EVERY_S
+        """See to connections that hold more than their share, and that what nobody was promised comes to the disk, too,
+        every `LOOK_EVERY_S`."""
+        if time.monotonic() < self._look_at_s:
+            return
+        self._look_at_s = time.monotonic() + LOOK_EVERY_S
+        if self._store.log.is_behind and not self._keeps:
+            self._keeps = True
+            self._beside.do(self._store.log.flush, self._kept, lane=JOBS)
+        if self._connections is not None:
             self._connections.look()
+
+    def _kept(self, _: None, error: Exception | None) -> None:
+        self._keeps = False
+        if error is not None:
+            _log.error("the job list is not on disk: %s", error)
 
     def tell_followers(self) -> None:
         """Send every event that an attached client has not had; one that cannot be sent now comes next time."""
@@ -155,8 +170,12 @@ class Endpoint:
             who = Peer(peer, caller)
             if self._requests.waits_for_the_disk(message):
                 self._answer_beside(who, message, blob)
+                return
+            reply = self._requests.answer(who, message, blob)
+            if isinstance(message, PROMISES) and self._store.log.is_behind:
+                self._send_once_kept(peer, message.request, reply)
             else:
-                self._send(peer, *self._requests.answer(who, message, blob))
+                self._send(peer, *reply)
         except Exception as error:  # among them a reply that cannot be written
             self._refuse(peer, request_of(frames), error)
 
@@ -179,6 +198,17 @@ class Endpoint:
 
         self._beside.do(self._requests.work(who, message, blob), then)
         self._flying[peer] += 1
+
+    def _send_once_kept(self, peer: bytes, request: int, reply: Reply) -> None:
+        """Send a reply that is a promise, when what it promises is on disk."""
+
+        def then(_: None, error: Exception | None) -> None:
+            if error is not None:
+                self._refuse(peer, request, error)
+            else:
+                self._send(peer, *reply)
+
+        self._beside.do(self._store.log.flush, then, lane=JOBS)
 
     def _refuse(self, peer: bytes, request: int, error: Exception) -> None:
         if not isinstance(error, DasError):  # a defect of ours must not end the server for everybody

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Jobs on disk: the one state machine (`job`), their numbered events, and the blobs that they keep alive.
 
-SQLite in WAL mode with full flushes: what a method returned from is on disk.  One thread, one process:
-`state_lock` sees to that.
+SQLite in WAL mode: what a method returned from outlives this process, and, once ``log.flush`` has returned, a loss of
+power.  One thread, one process: `state_lock` sees to that; only ``log.flush`` is for any thread.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from das_server.store.job import (
 from das_server.store.lived import LivedClock
 from das_server.store.reading import StoredJobs
 from das_server.store.requesters import CANCELLED, HAS, LAPSED, WANTS
+from das_server.store.write_ahead import WriteAheadLog
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class JobStore(StoredJobs):
         """Jobs that may have begun to wait, or ceased to, since somebody emptied this."""
         self.steps: collections.deque[tuple[Job, JobState, float]] = collections.deque(maxlen=1000)
         """The last steps of jobs, for whoever counts them: (as it was, what it became, when, Unix time)."""
+        with self._errors():
+            self.log = WriteAheadLog(self._path, self._db)
         self._sent_bytes: dict[str, int] = {}
         self._lived = LivedClock(folder / "lived.json")
 
@@ -422,11 +425,13 @@ class JobStore(StoredJobs):
     @contextmanager
     def _transaction(self, *, durable: bool = True) -> Iterator[None]:
         with self._errors():
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            before = self._db.total_changes
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
+                if durable and self._db.total_changes != before:
+                    self.log.note_commit()
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
