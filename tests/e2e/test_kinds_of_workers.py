@@ -63,6 +63,27 @@ def expected(local):
     return local.pixels(local.end(order))
 
 
+# ── A whole server, before others have the devices of the cluster ───────────────────────────────────────────────────
+
+
+@NEEDS_RAY
+def test_server_that_was_killed_finds_its_job_in_the_cluster_and_renders_no_step_twice(tmp_path, cluster):
+    flags = ("--workers", f"ray://{cluster.address}", "--max-workers", "1")
+    with running_server(tmp_path / "state", *flags, environment=IMPATIENT) as server:
+        with DasClient(server.address, timeout_s=60) as client:
+            job = submit(client, **LONG | {"num_inference_steps": 40})
+            follow(client, job, until=is_step)
+            worker = server.status()["workers"][0]["pid"]
+            server.kill()
+            server.start()
+            finished = whole_story(server.address, job)
+        assert finished.kinds == ["QUEUED", "STARTED", "RETRY", "STARTED", "DONE"]
+        steps = [event.fields["step"] for event in finished.events if is_step(event)]
+        assert steps == sorted(set(steps))  # those that were done while nobody listened are not told
+        assert server.status()["workers"][0]["pid"] == worker
+        os.kill(worker, signal.SIGKILL)  # it would wait for its server for minutes
+
+
 # ── Both kinds ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -187,23 +208,3 @@ def test_cluster_of_one_machine_has_no_port_for_others_and_ends_with_its_server(
         addresses = listening_addresses(pids)
         assert addresses and addresses <= LOOPBACK
     assert all(wait_for_death(pid) for pid in pids), [pid for pid in pids if is_alive(pid)]
-
-
-
-
-@NEEDS_RAY
-def test_server_that_was_killed_finds_its_job_in_the_cluster_and_renders_no_step_twice(tmp_path, cluster):
-    flags = ("--workers", f"ray://{cluster.address}", "--max-workers", "1")
-    with running_server(tmp_path / "state", *flags, environment=IMPATIENT) as server:
-        with DasClient(server.address, timeout_s=60) as client:
-            job = submit(client, **LONG | {"num_inference_steps": 40})
-            follow(client, job, until=is_step)
-            worker = server.status()["workers"][0]["pid"]
-            server.kill()
-            server.start()
-            finished = whole_story(server.address, job)
-        assert finished.kinds == ["QUEUED", "STARTED", "RETRY", "STARTED", "DONE"]
-        steps = [event.fields["step"] for event in finished.events if is_step(event)]
-        assert steps == sorted(set(steps))  # those that were done while nobody listened are not told
-        assert server.status()["workers"][0]["pid"] == worker
-        os.kill(worker, signal.SIGKILL)  # it would wait for its server for minutes
