@@ -36,8 +36,8 @@ NAMESPACE = "ray_namespace"
 DEMAND_S = 1.0
 """How often the workers' side is told what waits."""
 
-BRIDGE_SILENCE_S = 90.0
-"""How long the bridge may say nothing: Ray makes it wait for a node that does not answer."""
+BRIDGE_SILENCE_S = 180.0
+"""How long the bridge may say nothing: Ray makes it wait for nodes and workers that do not answer."""
 
 LONGEST_PAUSE_S = 30.0
 STOP_S = 5.0

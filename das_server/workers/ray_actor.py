@@ -117,10 +117,11 @@ class KeptTalk(Talk):
 
 
 class WorkerActor:
-    """The actor's class.  ``options``: those of `runner.Worker`; "log_level"."""
+    """The actor's class.  ``place``: a `Place` as a map, for a server that comes later; ``options``: those of
+    `runner.Worker`, "log_level" and "stall_timeout_s"."""
 
-    def __init__(self, name: str, options: dict[str, Any]):
-        options = dict(options)
+    def __init__(self, place: dict[str, Any], options: dict[str, Any]):
+        self._place, options, name = place, dict(options), place["name"]
         logging.basicConfig(
             level=options.pop("log_level"), format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s"
         )
@@ -136,7 +137,7 @@ class WorkerActor:
         """Who this is, what it holds, and what it has said that still counts."""
         job, attempt = self._talk.held()
         about = {"pid": os.getpid(), "version": __version__, "job": job, "attempt": attempt}
-        return about | {"lasting": list(self._talk.lasting.values())}
+        return about | {"place": self._place, "lasting": list(self._talk.lasting.values())}
 
     def hear(self, after: int, wait_s: float) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:
         """See `KeptTalk.listen`."""

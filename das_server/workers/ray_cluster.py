@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def start_actor(place: Place, options: dict[str, Any]) -> Any:
         num_cpus=place.num_cpus,
         scheduling_strategy=_on(place.node_id),
     )
-    return actor.remote(place.name, options | {"device": "cuda:0" if place.is_gpu else "cpu"})
+    return actor.remote(asdict(place), options | {"device": "cuda:0" if place.is_gpu else "cpu"})
 
 
 def actors() -> dict[str, Any]:

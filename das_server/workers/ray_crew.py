@@ -18,7 +18,7 @@ from das_server.store.blobs import BlobStore
 from das_server.workers import ray_cluster
 from das_server.workers.patience import Patience
 from das_server.workers.ray_member import Member
-from das_server.workers.ray_places import Node, lacking, places_of, to_end, to_start
+from das_server.workers.ray_places import Node, Place, lacking, places_of, to_end, to_start
 
 _log = logging.getLogger(__name__)
 
@@ -88,20 +88,19 @@ class Crew:
                 self._meet_node(node, ray_cluster.wait_for(facts, max(1.0, deadline - time.monotonic())))
             except Exception as error:  # whatever Ray raises; the others may do
                 self._pass_over(node, error)
-        places = {place.name: place for place in places_of(self._nodes.values(), self.options.devices)}
         answers = [(name, actor, actor.about.remote()) for name, actor in ray_cluster.actors().items()]
-        deadline = time.monotonic() + ANSWER_S
+        deadline = time.monotonic() + 2 * ANSWER_S
         for name, actor, answer in answers:
             try:
                 about = ray_cluster.wait_for(answer, max(1.0, deadline - time.monotonic()))
-            except Exception as error:
+            except Exception as error:  # whatever Ray raises
                 _log.warning("the worker %s does not answer and is ended: %s", name, error)
                 ray_cluster.kill(actor)
                 continue
-            if name not in places or about["version"] != __version__:
+            if about["version"] != __version__:
                 ray_cluster.kill(actor)
                 continue
-            member = self.members[name] = Member(places[name], actor, pid=about["pid"])
+            member = self.members[name] = Member(Place(**about["place"]), actor, pid=about["pid"])
             for word in about["lasting"]:
                 member.hear_word(word)
             if about["job"]:
