@@ -5,6 +5,7 @@ import dataclasses
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,6 +106,23 @@ def test_worker_is_of_the_servers_own_copy_whatever_lies_in_the_folder_where_it_
     try:
         workers.start()
         assert workers._processes[0].process.wait(60) == 2
+    finally:
+        workers.stop()
+        context.term()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the environment of another process")
+@pytest.mark.parametrize(("said", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_a_worker_sleep_while_they_wait_unless_told_otherwise(tmp_path, monkeypatch, said, expected):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", said)
+    context = zmq.Context()
+    workers = LocalWorkers(context, tmp_path, devices=("cpu",))
+    try:
+        workers.start()
+        environment = Path(f"/proc/{workers._processes[0].process.pid}/environ").read_bytes().split(b"\0")
+        assert f"OMP_WAIT_POLICY={expected}".encode() in environment
     finally:
         workers.stop()
         context.term()
