@@ -20,13 +20,14 @@ import numpy as np
 
 from ..errors import JobCancelled, SettingsError
 from ..shot.plan import ShotPlan
-from ..tracking.composition import NEIGHBOURS, Composed, Composer, keys_around, painted_over
-from ..tracking.correspondences import FrameCorrespondences, correspondences
+from ..tracking.composition import NEIGHBOURS, Composer, Gathered, PreparedPictures, keys_around
+from ..tracking.correspondences import FrameCorrespondences, KeyViews, correspondences
 from ..tracking.fine_detail import over_model
 from ..tracking.framing import seen_part
 from ..tracking.geometry import GeometrySequence
 from ..tracking.relighting import Relighting, relighting
 from ..tracking.resampling import resize_lanczos
+from .freed_memory import give_back_freed_memory
 
 PAINTED_SHARE = 0.25
 """How much of a hole is painted by a model that completes a carried video; the rest continues the surroundings.
@@ -39,8 +40,12 @@ BETWEEN_SCALE = 2
 model has made itself, which would be seen as a pulse: in an orbit they have 0.81 of its sharpness, at 2 all of it."""
 AHEAD_BYTES = 256 << 20
 """What frames may take in memory that are composed while the model still paints."""
+AHEAD_PIXEL_BYTES = 20
+"""What a pixel of them takes: its colour in float32, its depth, masks and outlines."""
 THREADS = 2
 """Frames that are composed at a time; numpy works on one core."""
+FRAMES_TO_TRIM = 8
+"""Frames after which freed memory is given back."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Detail:
             )
         self._geometry, self.plan, self.pictures = geometry, plan, tuple(pictures)
         self._ahead: dict[int, _Shown] = {}
+        self._prepared: _Prepared | None = None
 
     def carried(
         self,
@@ -93,7 +99,7 @@ class Detail:
         A frame that comes several times is made once.  Raises `JobCancelled`.
         """
         width, height = self.plan.model_size
-        seen = replace(self._geometry, cameras=self.plan.framing.overscan(self._geometry.cameras))
+        seen = _Prepared(replace(self._geometry, cameras=self.plan.framing.overscan(self._geometry.cameras)))
         pictures = {picture.index: for_model(picture.pixels, self.plan) for picture in self.pictures}
         wanted = sorted(set(indices))
         made = np.empty((len(wanted), height, width, 4), np.uint8)
@@ -124,13 +130,14 @@ class Detail:
             model_size=(BETWEEN_SCALE * width, BETWEEN_SCALE * height),
             crop=tuple(BETWEEN_SCALE * side for side in plan.framing.crop),
         )
-        seen = replace(self._geometry, cameras=fine.overscan(self._geometry.cameras))
+        seen = _Prepared(replace(self._geometry, cameras=fine.overscan(self._geometry.cameras)))
 
         def enlarged(index: int) -> np.ndarray:
             return resize_lanczos(made(index), (0, 0, width, height), fine.model_size)
 
         def finish(shown: _Shown) -> None:
-            take(shown.index, resize_lanczos(shown.composed.picture, (0, 0, *fine.model_size), (width, height)))
+            picture = shown.gathered.filled().picture
+            take(shown.index, resize_lanczos(picture, (0, 0, *fine.model_size), (width, height)))
 
         done = _Counter(len(plan.between), progress)
         for _ in _each(seen, plan.made, enlarged, plan.between, finish, should_stop, neighbours=1, is_relit=False):
@@ -155,7 +162,7 @@ class Detail:
         size, as soon as it is there.
         """
         width, height = self.plan.picture_size
-        most = AHEAD_BYTES // (width * height * 8)
+        most = AHEAD_BYTES // (width * height * AHEAD_PIXEL_BYTES)
         wanted = [index for index in indices if index not in self._ahead][: max(0, most - len(self._ahead))]
         left, top, right, bottom = (int(side) for side in self.plan.pictures.crop)
         is_told = False
@@ -163,7 +170,7 @@ class Detail:
             for shown in self._shown(wanted, lambda shown: shown, should_stop):
                 self._ahead[shown.index] = shown
                 if not is_told and shown.index not in self.plan.keys:
-                    show(np.ascontiguousarray(shown.composed.picture[top:bottom, left:right]))
+                    show(np.ascontiguousarray(shown.gathered.filled().picture[top:bottom, left:right]))
                     is_told = True
 
     def compose(
@@ -192,14 +199,14 @@ class Detail:
         pixel = plan.picture_size[0] / (box[2] - box[0])
 
         def finish(shown: _Shown) -> None:
-            whole = shown.composed.picture
+            gathered, painting = shown.gathered, None
+            if plan.fine_only or not gathered.known.all():
+                painting = enlarge(painted(shown.index), box, plan.picture_size)
             if plan.fine_only:
-                painting = enlarge(painted(shown.index), box, plan.picture_size)
-                whole = over_model(shown.composed, shown.inverse_depth, painting, pixel)
-            elif not shown.composed.known.all():
-                painting = enlarge(painted(shown.index), box, plan.picture_size)
-                whole = painted_over(shown.composed, shown.inverse_depth, painting, share)
-            seen = shown.inverse_depth > 0.0
+                whole = over_model(gathered.filled(), gathered.inverse_depth, painting, pixel)
+            else:
+                whole = gathered.filled(painting, share).picture
+            seen = gathered.inverse_depth > 0.0
             take(shown.index, *(np.ascontiguousarray(part[top:bottom, left:right]) for part in (whole, seen)))
 
         there = [self._ahead.pop(index) for index in indices if index in self._ahead]
@@ -214,25 +221,26 @@ class Detail:
         self, indices: Sequence[int], finish: Callable[[_Shown], Any], should_stop: Callable[[], bool] | None
     ) -> Iterator[Any]:
         """What ``finish`` makes of what the key pictures show of each of the frames ``indices``, at their size."""
-        seen = replace(self._geometry, cameras=self.plan.pictures.overscan(self._geometry.cameras))
+        if self._prepared is None:
+            cameras = self.plan.pictures.overscan(self._geometry.cameras)
+            self._prepared = _Prepared(replace(self._geometry, cameras=cameras))
         pictures = {picture.index: picture.pixels for picture in self.pictures}
-        return _each(seen, self.plan.keys, pictures.__getitem__, indices, finish, should_stop)
+        return _each(self._prepared, self.plan.keys, pictures.__getitem__, indices, finish, should_stop)
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the key pictures show of the frame ``index``.  ``inverse_depth`` [H,W] f32: 1/Blender units, 0 for the sky.
-    """
+    """What the key pictures show of the frame ``index``."""
 
     index: int
-    composed: Composed
-    inverse_depth: np.ndarray
+    gathered: Gathered
 
 
 def _with_alpha(shown: _Shown) -> np.ndarray:
     """[H,W,4] u8, alpha 0 where no key picture shows what the pixel sees."""
-    alpha = np.where(shown.composed.known, np.uint8(255), np.uint8(0))
-    return np.concatenate([shown.composed.picture, alpha[..., None]], axis=2)
+    composed = shown.gathered.filled()
+    alpha = np.where(composed.known, np.uint8(255), np.uint8(0))
+    return np.concatenate([composed.picture, alpha[..., None]], axis=2)
 
 
 def _unless(should_stop: Callable[[], bool] | None, work: Callable[[_Shown], Any]) -> Callable[[_Shown], Any]:
@@ -291,8 +299,22 @@ class _Counter:
             self._progress(self._done, self._total)
 
 
+class _Prepared:
+    """``geometry`` at one size, and of the key pictures around the frame at hand all that is found out once."""
+
+    def __init__(self, geometry: GeometrySequence):
+        self.geometry, self.views, self.pictures = geometry, KeyViews(geometry), PreparedPictures()
+        self._lit: tuple[list[int], Relighting | None] | None = None
+
+    def light(self, places: list[int], pictures: Sequence[np.ndarray], stop: Callable[[], bool]) -> Relighting | None:
+        """Of the ``pictures`` at the frames ``places``, see `relighting`."""
+        if self._lit is None or self._lit[0] != places:
+            self._lit = places, relighting(self.geometry, places, pictures, stop)
+        return self._lit[1]
+
+
 def _each(
-    geometry: GeometrySequence,
+    prepared: _Prepared,
     keys: Sequence[int],
     picture_of: Callable[[int], np.ndarray],
     indices: Sequence[int],
@@ -312,26 +334,30 @@ def _each(
     def work(frame: FrameCorrespondences, composer: Composer, light: Relighting | None) -> Any:
         if stop():
             raise JobCancelled("The take was cancelled.")
-        composed = composer.compose(frame, light=None if light is None else light.at(frame))
-        shown = _Shown(frame.index, composed, (1.0 / frame.depth).astype(np.float32))
-        return finish(shown)
+        return finish(_Shown(frame.index, composer.gather(frame, None if light is None else light.at(frame))))
 
     waiting: list[Future] = []
+    count = 0
     with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
         try:
             for around, group in groupby(indices, lambda index: keys_around(keys, index, neighbours)):
                 pictures = [picture_of(keys[number]) for number in around]
-                composer = Composer(pictures)
                 places = [keys[number] for number in around]
-                light = relighting(geometry, places, pictures, stop) if is_relit else None
+                composer = Composer(pictures, prepared=prepared.pictures)
+                light = prepared.light(places, pictures, stop) if is_relit else None
                 frames = correspondences(
-                    geometry,
+                    prepared.geometry,
                     places,
                     frame_indices=list(group),
                     background=True,
+                    beside_only=True,
+                    views=prepared.views,
                     should_stop=stop,
                 )
                 for frame in frames:  # the next one is searched for while the last ones are composed
+                    count += 1
+                    if count % FRAMES_TO_TRIM == 0:
+                        give_back_freed_memory()
                     waiting.append(pool.submit(work, frame, composer, light))
                     if len(waiting) > THREADS:
                         yield waiting.pop(0).result()

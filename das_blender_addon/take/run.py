@@ -42,6 +42,8 @@ MOST_JOBS = 4
 JOBS_SHARE, CARRYING_SHARE = 0.6, 0.08
 """Guesses: the part of a take's progress that its jobs are, where frames are composed afterwards, and the part of a job
 before it is sent."""
+FIRST_LOOK_S = 1.0
+"""How long jobs wait for the first composed frame to be shown, where they need the processor to be prepared."""
 WAIT_S = 0.2
 """Seconds between two looks at the lease of somebody who makes the same take."""
 LEASE_DIGITS, JOB_ID_DIGITS = 16, 32
@@ -186,25 +188,29 @@ class _Making:
 
     @contextmanager
     def _composing_ahead(self) -> Iterator[None]:
-        """While the model paints, frames are composed as far as the key pictures tell: of a small model, which mostly
-        works on the same processor, only one to look at (all of them: 21 s instead of 18 for 49 frames on two cores).
-        """
+        """While the model paints, frames are composed as far as the key pictures tell."""
         if not self._plan.keeps_detail:
             yield
             return
-        over = threading.Event()
+        over, shown = threading.Event(), threading.Event()
+
+        def show(frame: np.ndarray) -> None:
+            self._tell.event(Preview(0, encode_png(frame), "image/png"))
+            shown.set()
+
         half = len(self._plan.frames) // 2  # a frame from there tells more than the second one
         indices = [*range(half, len(self._plan.frames)), *range(half)]
-        if self._plan.reads_carried:
-            indices = [index for index in indices if index not in self._plan.keys][:1]
         with ThreadPoolExecutor(1, thread_name_prefix="das ahead") as pool:
             ahead = pool.submit(
                 self._request.detail.compose_ahead,
                 indices,
                 lambda: over.is_set() or self._should_stop(),
-                lambda frame: self._tell.event(Preview(0, encode_png(frame), "image/png")),
+                show,
             )
+            ahead.add_done_callback(lambda _: shown.set())
             try:
+                if self._plan.reads_carried:
+                    shown.wait(FIRST_LOOK_S)
                 yield
             finally:
                 over.set()

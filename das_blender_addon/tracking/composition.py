@@ -23,19 +23,23 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import SettingsError
-from .correspondences import FrameCorrespondences, outlines
+from .correspondences import KEYS_AT_A_TIME, FrameCorrespondences, outlines
 from .filling import clear_outlines, fill_holes, soften
-from .pyramid import MOST_TAPS, Pyramid
-from .relighting import FrameLight
+from .footprint import Footprint, footprint_at, footprint_of
+from .pyramid import Pyramid
+from .relighting import FrameLight, RowsLight
+from .rims import FEATHER_PX, RISE, around, rims_of
 
 #: How much a key's pixel at an outline is believed, and how much is needed: inside a surface, and at an outline.
 OUTLINE_BELIEF = 0.2
 _NEEDED_INSIDE, _NEEDED_AT_OUTLINE = 0.55, 0.1
+_NEEDED = np.float32(_NEEDED_AT_OUTLINE), np.float32(_NEEDED_INSIDE)
 #: Weight of a key that neither comes just before nor just after the frame, before its distance in time.
 DISTANT_KEY = 1e-3
 #: Weights below this share of all are not looked up.
@@ -43,13 +47,6 @@ _LEAST_SHARE = 0.004
 #: Key pictures before a frame, and after it, that it is composed from: others are too far away in time to know better.
 #: Of a model's own frames it is one.
 NEIGHBOURS = 2
-#: Width in pixels over which a key's weight rises from the rim of what it shows.
-FEATHER_PX = 4
-_LEAST_AT_RIM = 0.05
-#: Smallest resolution, in key pixels per pixel, that still gets a weight.
-_LEAST_RESOLUTION = 0.05
-#: Footprints up to this many key pixels are looked up in the sharpest level.
-_SHARP_FOOTPRINT = 1.2
 _PIXELS_PER_TILE = 1 << 16
 
 
@@ -61,23 +58,95 @@ class Composed:
     known: np.ndarray
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """What the key pictures show of one frame, its holes not yet filled.
+
+    ``picture`` [H,W,3] f32; ``known`` [H,W] bool; ``inverse_depth`` [H,W] f32: 1/Blender units, 0 for the sky;
+    ``outline``, ``mixed`` [P]: flat pixels at an outline, and those among them that may show two surfaces; ``own``
+    [H,W,3 or 4]: the picture of the frame itself, where there is one, of the pictures' ``dtype``.
+    """
+
+    picture: np.ndarray
+    known: np.ndarray
+    inverse_depth: np.ndarray
+    outline: np.ndarray
+    mixed: np.ndarray
+    own: np.ndarray | None
+    dtype: np.dtype
+
+    def filled(self, fill: np.ndarray | None = None, share: float = 1.0) -> Composed:
+        """The frame.  Where no key picture knows better it shows the ``share`` (0 to 1) of ``fill`` [H,W,3], its tone
+        matched to the surroundings, and for the rest continues these; all of it where none knows anything.
+        """
+        picture = self.picture.copy()
+        share = share if self.known.any() else 1.0  # else there is nothing to continue
+        painting = None
+        if fill is not None and share > 0.0:
+            # What continues the surroundings is linear in the colours: both parts are filled at once.
+            painting = fill.astype(np.float32)
+            painting *= np.float32(share)
+        fill_holes(picture, self.known, self.inverse_depth, painting)
+        if self.own is None:
+            clear_outlines(picture, self.mixed, self.inverse_depth)
+            soften(picture, self.outline)
+        result = _stored(picture, self.dtype)
+        if self.own is not None:
+            painted = _painted(self.own)
+            result[painted] = self.own[..., :3][painted]
+        return Composed(result, self.known)
+
+
+class PreparedPictures:
+    """The key pictures of one shot, at one size, prepared for look-ups: each once, however many composers use it."""
+
+    def __init__(self) -> None:
+        self._pyramids: dict[int, Pyramid] = {}
+        self._lock = threading.Lock()
+
+    def of(self, keys: Sequence[int], pictures: Sequence[np.ndarray], edges: np.ndarray) -> list[Pyramid]:
+        """Those of the frames ``keys``, with ``pictures`` and ``edges`` as of `FrameCorrespondences`; of other frames
+        nothing is kept.
+        """
+        with self._lock:
+            self._pyramids = {key: self._pyramids[key] for key in keys if key in self._pyramids}
+            asked = zip(keys, pictures, edges, strict=True)
+            missing = [one for one in asked if one[0] not in self._pyramids]
+            with ThreadPoolExecutor(KEYS_AT_A_TIME, thread_name_prefix="das pyramids") as pool:
+                made = pool.map(lambda one: (one[0], _prepared(*one[1:])), missing)
+                self._pyramids |= made
+            return [self._pyramids[key] for key in keys]
+
+
 class Composer:
     """Composes frames from K ``pictures`` [H,W,3 or 4] of one size, u8 or f32 (linear light), alpha 0 = not painted.
 
-    Several threads may compose at a time.
+    Several threads may compose at a time.  ``prepared``: shared with other composers of the same shot and size.
     """
 
-    def __init__(self, pictures: Sequence[np.ndarray], *, pixels_per_tile: int = _PIXELS_PER_TILE):
+    def __init__(
+        self,
+        pictures: Sequence[np.ndarray],
+        *,
+        prepared: PreparedPictures | None = None,
+        pixels_per_tile: int = _PIXELS_PER_TILE,
+    ):
         self._pictures = [np.asarray(picture) for picture in pictures]
         self._tile = max(1, int(pixels_per_tile))
+        self._prepared = prepared or PreparedPictures()
         self._pyramids: list[Pyramid] | None = None
         self._lock = threading.Lock()
         _check_pictures(self._pictures)
 
     def compose(
-        self, frame: FrameCorrespondences, fill: np.ndarray | None = None, light: FrameLight | None = None
+        self,
+        frame: FrameCorrespondences,
+        fill: np.ndarray | None = None,
+        share: float = 1.0,
+        light: FrameLight | None = None,
     ) -> Composed:
-        """The picture of ``frame``; ``fill`` [H,W,3], of the pictures' type, is shown where no key knows better.
+        """The picture of ``frame``; the ``share`` of ``fill`` [H,W,3], of the pictures' type, is shown where no key
+        knows better, see `Gathered.filled`.
 
         ``light``: how the light of the key pictures changes until then; None for nothing.
 
@@ -85,107 +154,113 @@ class Composer:
         painted.  Raises `SettingsError` when the sizes do not fit together.
         """
         self._check_frame(frame, fill)
-        with self._lock:
-            if self._pyramids is None:
-                self._pyramids = [
-                    _prepared(picture, edges) for picture, edges in zip(self._pictures, frame.key_edges, strict=True)
-                ]
+        return self.gather(frame, light).filled(fill, share)
+
+    def gather(self, frame: FrameCorrespondences, light: FrameLight | None = None) -> Gathered:
+        """What the key pictures show of ``frame``; as `compose`."""
+        self._check_frame(frame, None)
+        own = frame.key_indices.index(frame.index) if frame.index in frame.key_indices else None
         height, width = frame.coverage.shape
         picture = np.zeros((height, width, 3), dtype=np.float32)
         known = np.zeros((height, width), dtype=bool)
-        trust = np.zeros((height, width), dtype=np.float32)
         inverse_depth = (1.0 / frame.depth).astype(np.float32)
-        at_outline = outlines(inverse_depth)
-        rims = [_rims(visible) for visible in frame.visible]
+        outline = mixed = np.zeros(0, np.int64)
+        painted = None if own is None else _painted(self._pictures[own])
+        if painted is None or not painted.all():
+            with self._lock:
+                if self._pyramids is None:
+                    self._pyramids = self._prepared.of(frame.key_indices, self._pictures, frame.key_edges)
+            at_outline = outlines(inverse_depth).reshape(-1)
+            trust = np.zeros(height * width, dtype=np.float32)
+            self._look_up(frame, at_outline, light, picture, known, trust)
+            outline = np.flatnonzero(at_outline)
+            mixed = outline[known.reshape(-1)[outline] & (trust[outline] < _NEEDED_INSIDE)]
+        if painted is not None:
+            picture[painted], known = self._pictures[own][..., :3][painted], known | painted
+        return Gathered(
+            picture, known, inverse_depth, outline, mixed, None if own is None else self._pictures[own],
+            self._pictures[0].dtype,
+        )
+
+    def _look_up(self, frame: FrameCorrespondences, at_outline, light, picture, known, trust) -> None:
+        """Enter what the key pictures show into ``picture``, ``known`` and ``trust`` [H·W]: how far that is believed.
+
+        First the two keys beside the frame, then, where these do not tell, all others.
+        """
+        height, width = frame.coverage.shape
         in_time = time_weights(frame.index, frame.key_indices)
+        near = in_time > DISTANT_KEY
+        beside, others = np.flatnonzero(near), np.flatnonzero(~near & (in_time > 0.0))
+        rims = {number: rims_of(frame.visible[number]).reshape(-1) for number in beside}
         rows = max(2, self._tile // width // 2 * 2)  # even: footprints are measured at every second pixel
         for top in range(0, height, rows):
             part = slice(top, min(top + rows, height))
-            self._compose_rows(frame, part, in_time, rims, at_outline, picture, known, trust, light)
-        own = frame.key_indices.index(frame.index) if frame.index in frame.key_indices else None
-        if own is not None:
-            painted = _painted(self._pictures[own])
-            picture[painted], known = self._pictures[own][..., :3][painted], known | painted
-        fill_holes(picture, known, inverse_depth, None if fill is None else fill.astype(np.float32))
-        if own is None:
-            clear_outlines(picture, known & at_outline & (trust < _NEEDED_INSIDE), inverse_depth)
-            soften(picture, np.flatnonzero(at_outline))
-        result = _stored(picture, self._pictures[0].dtype)
-        if own is not None:
-            result[painted] = self._pictures[own][..., :3][painted]
-        return Composed(result, known)
+            pixels = slice(part.start * width, part.stop * width)
+            count = pixels.stop - pixels.start
+            lit = None if light is None else light.rows(part)
+            total, plain = np.zeros((count, 4), np.float32), np.zeros(count, np.float32)
+            tile = _Tile(frame, pixels.start, np.where(at_outline[pixels], *_NEEDED), lit, total, plain)
+            seen = [number for number in beside if rims[number][pixels].any()]
+            found = {number: footprint_of(frame.xy[number], part) for number in seen}
+            self._add_all(tile, np.arange(count), found, {
+                number: in_time[number] * RISE.take(rims[number][pixels]) * found[number].resolution_squared
+                for number in seen
+            })
+            left = np.flatnonzero(tile.total[:, 3] <= 0.0)
+            if left.size and others.size:
+                rims_left = _rims_of_others(frame, others, part, left)
+                found = {number: footprint_at(frame.xy[number], pixels.start + left) for number in rims_left}
+                self._add_all(tile, left, found, {
+                    number: in_time[number] * RISE.take(rim) * found[number].resolution_squared
+                    for number, rim in rims_left.items()
+                })
+            done = tile.total[:, 3] > 0.0
+            believed = np.where(done, tile.total[:, 3], np.float32(1.0))
+            trust[pixels] = believed / np.where(done, tile.plain, np.float32(np.inf))
+            for channel in range(3):
+                np.divide(tile.total[:, channel], believed, out=picture.reshape(-1, 3)[pixels, channel])
+            known.reshape(-1)[pixels] = done
 
-    def _compose_rows(self, frame, part, in_time, rims, at_outline, picture, known, trust, light) -> None:
-        shape = frame.coverage[part].shape
-        count = shape[0] * shape[1]
-        needed = np.where(at_outline[part], np.float32(_NEEDED_AT_OUTLINE), np.float32(_NEEDED_INSIDE)).reshape(-1)
-        footprints, weights = {}, np.zeros((len(in_time), count), dtype=np.float32)
+    def _add_all(self, tile: _Tile, pixels, footprints, weights) -> None:
+        """Add ``pixels`` [P] of the ``tile`` from the key pictures that have ``footprints`` and ``weights`` there."""
+        if not weights:
+            return
+        least = sum(weights.values()) * np.float32(_LEAST_SHARE)
+        for number, footprint in footprints.items():
+            chosen = np.flatnonzero(weights[number] > least)
+            if chosen.size:
+                self._add(tile, pixels[chosen], chosen, footprint, weights[number], number)
 
-        def weigh(number: int) -> None:
-            rim = rims[number][part].reshape(-1)
-            if rim.any():
-                footprints[number] = _footprint(frame.xy[number], part)
-                weights[number] = _RISE.take(rim) * footprints[number].resolution_squared
-                weights[number] *= in_time[number]
-
-        total = np.zeros((count, 4), dtype=np.float32)
-        plain = np.zeros(count, dtype=np.float32)
-        left = None
-        lit = None if light is None else light.rows(part)
-        # First the two keys beside the frame, then, where these do not tell, all others.
-        near = in_time > DISTANT_KEY
-        for group in (np.flatnonzero(near), np.flatnonzero(~near & (in_time > 0.0))):
-            for number in group:
-                weigh(number)
-            sums = weights[group].sum(axis=0)
-            sums *= np.float32(_LEAST_SHARE)
-            for number in group:
-                if number not in footprints:
-                    continue
-                worth = weights[number] > sums
-                chosen = np.flatnonzero(worth if left is None else worth & left)
-                if chosen.size:
-                    self._add(total, plain, chosen, frame.xy[number][part], footprints[number], weights[number], needed,
-                              number, None if lit is None else lit.of(number))
-            left = total[:, 3] <= 0.0
-            if not left.any():
-                break
-        done = ~left
-        believed = np.where(done, total[:, 3], np.float32(1.0))
-        trust[part] = (believed / np.where(done, plain, np.float32(np.inf))).reshape(shape)
-        for channel in range(3):
-            picture[part][..., channel] = (total[:, channel] / believed).reshape(shape)
-        known[part] = done.reshape(shape)
-
-    def _add(self, total, plain, chosen, xy, footprint, weights, needed, number, lit) -> None:
-        """Add ``chosen`` pixels of key ``number``, weighted, to ``total`` [P,4], and their weights to ``plain``."""
+    def _add(self, tile: _Tile, at: np.ndarray, chosen, footprint: Footprint, weights, number: int) -> None:
+        """Add the pixels ``at`` [P] of the ``tile``, those that are ``chosen`` [P] of ``footprint`` and ``weights``."""
         pyramid = self._pyramids[number]
-        places = np.ascontiguousarray(xy).view(np.complex64).reshape(-1).take(chosen)
+        places = tile.frame.xy[number].view(np.complex64).reshape(-1).take(at + tile.start)
         x, y = places.real.copy(), places.imag.copy()
         scaled = np.flatnonzero(footprint.scaled.take(chosen))
         found = pyramid.look_up(x, y, 0)
         if scaled.size:
-            at = chosen[scaled]
-            step = footprint.step.take(at)
+            long = chosen[scaled]
+            step = footprint.step.take(long)
             packed = found.view(np.complex128)
             packed[scaled] = pyramid.look_up_scaled(
-                x[scaled], y[scaled], footprint.level.take(at), step.real.copy(), step.imag.copy(),
-                footprint.taps.take(at),
+                x[scaled], y[scaled], footprint.level.take(long), step.real.copy(), step.imag.copy(),
+                footprint.taps.take(long),
             ).view(np.complex128)
         belief = found[3::4] * np.float32(1.0 / pyramid.full_belief)
         own = weights.take(chosen)
+        lit = None if tile.light is None else tile.light.of(number)
         if lit is not None:
-            change = lit.view(np.complex128).take(chosen).view(np.float32)
+            change = lit.view(np.complex128).take(at).view(np.float32)
             found *= change
             own *= change[3::4]
-        own[belief < needed.take(chosen)] = 0.0
+        own[belief < tile.needed.take(at)] = 0.0
         found[3::4] = 1.0
         found *= np.repeat(own * belief, 4)
         # Four floats at a time, which numpy moves as one number.
-        packed = total.view(np.complex128).reshape(-1)
-        found += packed.take(chosen).view(np.float32)
-        packed[chosen] = found.view(np.complex128)
-        plain[chosen] += own
+        packed = tile.total.view(np.complex128).reshape(-1)
+        found += packed.take(at).view(np.float32)
+        packed[at] = found.view(np.complex128)
+        tile.plain[at] += own
 
     def _check_frame(self, frame: FrameCorrespondences, fill) -> None:
         shape = frame.coverage.shape
@@ -205,25 +280,6 @@ class Composer:
                 f"The fill must be [H,W,3] {self._pictures[0].dtype} as the key pictures and is {list(fill.shape)} "
                 f"{fill.dtype}."
             )
-
-
-def painted_over(
-    composed: Composed, inverse_depth: np.ndarray, painting: np.ndarray, share: float = 1.0
-) -> np.ndarray:
-    """[H,W,3] u8: ``composed`` with the ``share`` (0 to 1) of ``painting`` [H,W,3] u8, its tone matched to the
-    surroundings, where no key picture knows better; all of it where none knows anything.
-
-    ``inverse_depth`` [H,W] f32: 1/Blender units, 0 for the sky.
-    """
-    holes = ~composed.known
-    share = share if composed.known.any() else 1.0  # else there is nothing to continue
-    if share <= 0.0 or not holes.any():
-        return composed.picture
-    picture = composed.picture.astype(np.float32)
-    continued = picture[holes]
-    fill_holes(picture, composed.known, inverse_depth, painting.astype(np.float32))
-    picture[holes] = continued + np.float32(share) * (picture[holes] - continued)
-    return _stored(picture, np.dtype(np.uint8))
 
 
 def keys_around(keys: Sequence[int], index: int, neighbours: int = NEIGHBOURS) -> tuple[int, ...]:
@@ -250,99 +306,34 @@ def time_weights(index: int, key_indices: Sequence[int]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Footprint:
-    """What of a key picture the pixels [P] cover: ``resolution_squared`` f32, that of the narrow way in key pixels per
-    pixel, at most 1.
-
-    ``scaled`` bool: more than one look-up is needed, ``taps`` of them at ``level`` f32 along ``step`` c64 (x + iy), the
-    long way in key pixels.
+class _Tile:
+    """Some rows of ``frame``, [P] pixels from the flat one ``start`` on: how much belief is ``needed`` [P], how their
+    ``light`` changes; ``total`` [P,4]: colours times weights and belief; ``plain`` [P]: weights alone.
     """
 
-    resolution_squared: np.ndarray
-    scaled: np.ndarray
-    level: np.ndarray
-    taps: np.ndarray
-    step: np.ndarray
+    frame: FrameCorrespondences
+    start: int
+    needed: np.ndarray
+    light: RowsLight | None
+    total: np.ndarray
+    plain: np.ndarray
 
 
-def _footprint(xy: np.ndarray, part: slice) -> _Footprint:
-    """Of the rows ``part`` of ``xy`` [H,W,2], measured at every second pixel of every second row.
-
-    Of the two differences to the neighbours on an axis the shorter counts: the other may lead to another surface.
+def _rims_of_others(frame: FrameCorrespondences, numbers, part: slice, left) -> dict[int, np.ndarray]:
+    """[P] u8: `rims_of` at the pixels ``left`` [P] of the rows ``part``, of those of the ``numbers`` that show some.
     """
-    height, width = xy.shape[:2]
-    rows = np.arange(part.start, part.stop, 2)
-    places = xy.view(np.complex64)[..., 0]
-    middle = places[rows, ::2]
-    beside = np.concatenate([places[rows, 1::2], np.full((len(rows), width % 2), np.nan, np.complex64)], axis=1)
-    before = np.concatenate([np.full((len(rows), 1), np.nan, np.complex64), beside[:, :-1]], axis=1)
-    across = _shorter(middle - before, beside - middle)
-    above, below = (np.full(middle.shape, np.nan, np.complex64) for _ in range(2))
-    there = np.flatnonzero(rows > 0)
-    above[there] = places[rows[there] - 1, ::2]
-    there = np.flatnonzero(rows + 1 < height)
-    below[there] = places[rows[there] + 1, ::2]
-    down = _shorter(middle - above, below - middle)
-    length_across, length_down = _square(across), _square(down)
-    area = np.abs(across.real * down.imag - across.imag * down.real)
-    wide = length_across >= length_down
-    long = np.sqrt(np.where(wide, length_across, length_down))
-    step = np.where(wide, across, down)
-    lost = ~np.isfinite(long) | ~np.isfinite(area)
-    long[lost], area[lost], step[lost] = 1.0, 1.0, 0.0
-    narrow = np.minimum(area / np.maximum(long, np.float32(1e-6)), long)
-    taps = np.clip(np.ceil(long / np.maximum(narrow, 1.0) - np.float32(0.5)), 1, MOST_TAPS)
-    size = np.maximum(narrow, long / taps)
-    level = np.where(size > _SHARP_FOOTPRINT, np.log2(np.maximum(size, 1.0)), np.float32(0.0))
-    resolution = np.clip(narrow, _LEAST_RESOLUTION, 1.0)
-
-    def everywhere(values: np.ndarray) -> np.ndarray:
-        doubled = np.repeat(np.repeat(values, 2, axis=0), 2, axis=1)
-        return np.ascontiguousarray(doubled[: part.stop - part.start, :width]).reshape(-1)
-
-    scaled = (level > 0.0) | (taps > 1)
-    if not scaled.any():
-        nothing = np.zeros(0, dtype=np.float32)
-        return _Footprint(everywhere(resolution * resolution), everywhere(scaled), nothing, nothing, nothing)
-    return _Footprint(
-        everywhere(resolution * resolution), everywhere(scaled), everywhere(level), everywhere(taps.astype(np.int8)),
-        everywhere(step),
-    )
-
-
-def _shorter(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Of two c64 arrays the shorter number, or that which is not NaN."""
-    other = _square(second)
-    return np.where((_square(first) <= other) | np.isnan(other), first, second)
-
-
-def _square(values: np.ndarray) -> np.ndarray:
-    return values.real * values.real + values.imag * values.imag
-
-
-def _rims(visible: np.ndarray) -> np.ndarray:
-    """[H,W] u8: 0 where not ``visible`` [H,W], else how many of the pixels around are, for `_RISE`."""
-    count = visible.astype(np.uint8)
-    for axis in (0, 1):
-        padded = np.pad(count, [(FEATHER_PX, FEATHER_PX) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
-        length = count.shape[axis]
-        total = np.zeros_like(count)
-        for shift in range(2 * FEATHER_PX + 1):
-            total += padded[shift : shift + length] if axis == 0 else padded[:, shift : shift + length]
-        count = total
-    count *= visible
-    return count
-
-
-def _rise() -> np.ndarray:
-    """[256] f32: the weight that goes with a count of `_rims`, from the rim of what is visible to 1 inside."""
-    half = (2 * FEATHER_PX + 1) ** 2 / 2.0
-    rise = np.clip((np.arange(256) - half) / half, _LEAST_AT_RIM, 1.0)
-    rise[0] = 0.0
-    return rise.astype(np.float32)
-
-
-_RISE = _rise()
+    height, width = frame.coverage.shape
+    rows = slice(max(0, part.start - FEATHER_PX), min(height, part.stop + FEATHER_PX))
+    wanted = np.zeros((height, width), bool)
+    wanted.reshape(-1)[part.start * width + left] = True
+    wanted[rows] = around(wanted[rows]) > 0
+    found = {}
+    for number in numbers:
+        frame.follow(number, wanted)
+        rims = rims_of(frame.visible[number, rows])[part.start - rows.start :].reshape(-1).take(left)
+        if rims.any():
+            found[int(number)] = rims
+    return found
 
 
 def _prepared(picture: np.ndarray, edges: np.ndarray) -> Pyramid:

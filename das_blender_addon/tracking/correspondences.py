@@ -10,8 +10,10 @@ Frames come one after the other: in memory are the views of the K key frames and
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,11 +22,14 @@ from .colours import in_first_frame
 from .drawn import Drawn, DrawnSurfaces
 from .geometry import GeometrySequence
 from .projection import Pinhole, pinhole_at
+from .rasteriser import NO_TRIANGLE
 from .seen import check_geometry, seen_surfaces
 from .surface import interpolate_on_surface
 from .visibility import SAME_SURFACE_SHARE, FirstView
 
 _PIXELS_PER_PIECE = 1 << 16
+#: Key pictures that are prepared at a time: numpy works on one core.
+KEYS_AT_A_TIME = 2
 #: Cosine of the angle up to which two orthographic cameras look in one direction: a hundredth of a degree.
 SAME_DIRECTION = 1.0 - 1.5e-8
 
@@ -39,8 +44,8 @@ class FrameCorrespondences:
     ``visible`` [K,H,W] bool: it lies inside the key picture and nothing hides it there.
     ``coverage`` [H,W] bool: the frame sees a surface.  ``depth`` [H,W] f32: how far away, Blender units; inf where
     there is none.  ``key_edges`` [K,H,W] bool: in the key picture, pixels at an outline, which show two surfaces mixed;
-    the same array for all frames.  ``key_inverse_depth``: K [H,W] f64, how far away what the key picture sees is,
-    1/Blender units, 0 for nothing; the same for all frames.
+    the same array for all frames.  ``key_inverse_depth``: K [H,W] f32, how far away what the key picture sees is,
+    1/Blender units, 0 for nothing; the same for all frames.  ``enter``: see `follow`.
     """
 
     index: int
@@ -51,6 +56,39 @@ class FrameCorrespondences:
     depth: np.ndarray
     key_edges: np.ndarray
     key_inverse_depth: Sequence[np.ndarray] = ()
+    enter: Callable[[int, np.ndarray], None] = lambda _number, _wanted: None
+
+    def follow(self, number: int, wanted: np.ndarray) -> None:
+        """Enter ``xy`` and ``visible`` of the key ``number`` where they are ``wanted`` [H,W] bool, for frames of which
+        only the keys beside them were followed.
+        """
+        self.enter(number, wanted)
+
+
+class KeyViews:
+    """What key frames of ``geometry`` show, each looked at once for several `correspondences` of it.
+
+    Of keys that are not asked for any more nothing is kept.
+    """
+
+    def __init__(self, geometry: GeometrySequence):
+        self.geometry, self._lock = geometry, threading.Lock()
+        self._views: dict[int, tuple[FirstView, np.ndarray]] = {}
+
+    def of(
+        self, keys: Sequence[int], surfaces: DrawnSurfaces, check: Callable[[], None]
+    ) -> list[tuple[FirstView, np.ndarray]]:
+        """For each of the ``keys`` what it shows, and its outlines [H,W] bool."""
+        with self._lock:
+            self._views = {key: self._views[key] for key in keys if key in self._views}
+            missing = [key for key in keys if key not in self._views]
+            asked = []
+            for key in missing:
+                camera, surface = pinhole_at(self.geometry.cameras, key), surfaces.at(key)
+                asked.append((surfaces.optical(surface, key, camera), surface, camera, check))
+            with ThreadPoolExecutor(KEYS_AT_A_TIME, thread_name_prefix="das views") as pool:
+                self._views |= zip(missing, pool.map(lambda one: _view(*one), asked), strict=True)
+            return [self._views[key] for key in keys]
 
 
 def correspondences(
@@ -59,12 +97,16 @@ def correspondences(
     *,
     frame_indices: Sequence[int] | None = None,
     background: bool = False,
+    beside_only: bool = False,
+    views: KeyViews | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Iterator[FrameCorrespondences]:
     """Every frame of ``geometry``, at the size of its cameras, compared with the key frames ``key_indices`` (0-based).
 
     ``frame_indices``: which frames, and in which order; None for all.  ``background``: follow the sky, too, as if it
-    were infinitely far away; without, it has no place anywhere.  ``should_stop()`` is asked many times per frame.
+    were infinitely far away; without, it has no place anywhere.  ``beside_only``: only the keys just before and after
+    a frame are followed, the others where `FrameCorrespondences.follow` is asked to.  ``views``: of ``geometry``, to
+    be shared.  ``should_stop()`` is asked many times per frame.
 
     Raises `SettingsError` for a frame that the shot does not have, `SceneError` when the arrays do not fit together,
     `JobCancelled` when ``should_stop`` says so.
@@ -76,7 +118,7 @@ def correspondences(
         if should_stop is not None and should_stop():
             raise JobCancelled("The search for correspondences was cancelled.")
 
-    return _frames(geometry, keys, wanted, background, check)
+    return _frames(geometry, keys, wanted, background, beside_only, views or KeyViews(geometry), check)
 
 
 def _checked(geometry, key_indices, frame_indices) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -95,25 +137,27 @@ def _checked(geometry, key_indices, frame_indices) -> tuple[tuple[int, ...], tup
     return keys, wanted
 
 
-def _frames(geometry, keys, wanted, background, check) -> Iterator[FrameCorrespondences]:
-    cameras, surfaces = geometry.cameras, DrawnSurfaces(geometry)
-    views = []
-    for key in keys:
-        camera, surface = pinhole_at(cameras, key), surfaces.at(key)
-        points = surfaces.optical(surface, key, camera)
-        views.append(_view(points, surface, camera, check))
-    shape = cameras.height, cameras.width
-    edges = np.stack([outlines(view.inverse_depth.reshape(shape)) for view in views])
-    inverse_depths = tuple(view.inverse_depth.reshape(shape) for view in views)
+def _frames(geometry, keys, wanted, background, beside_only, shared, check) -> Iterator[FrameCorrespondences]:
+    surfaces = DrawnSurfaces(geometry)
+    views, edges = zip(*shared.of(keys, surfaces, check), strict=True)
+    edges = np.stack(edges)
     surface = key_points = None
     for index in wanted:
         if surfaces.at(index) is not surface:
             surface = surfaces.at(index)
             key_points = _key_points(surfaces, surface, keys, views)
-        camera = pinhole_at(cameras, index)
+        camera = pinhole_at(geometry.cameras, index)
         points = surfaces.optical(surface, index, camera)
-        frame = _frame(index, camera, points, surface, keys, key_points, views, edges, background, check)
-        yield replace(frame, key_inverse_depth=inverse_depths)
+        follower = _Follower(camera, points, surface.triangles, key_points, views, background)
+        numbers = beside(index, keys) if beside_only else range(len(keys))
+        yield _frame(index, keys, follower, numbers, surface.cut, edges, check)
+
+
+def beside(index: int, keys: Sequence[int]) -> tuple[int, ...]:
+    """Which of ``keys`` come just before and just after the frame ``index``; that at it alone, where there is one."""
+    before = max((key for key in keys if key <= index), default=None)
+    after = min((key for key in keys if key >= index), default=None)
+    return tuple(number for number, key in enumerate(keys) if key in (before, after))
 
 
 def _key_points(surfaces: DrawnSurfaces, surface: Drawn, keys, views: list[FirstView]) -> np.ndarray:
@@ -127,48 +171,103 @@ def _key_points(surfaces: DrawnSurfaces, surface: Drawn, keys, views: list[First
     return found
 
 
-def _view(points, surface: Drawn, camera, check) -> FirstView:
-    """What the key frame shows, prepared for questions about points."""
+def _view(points, surface: Drawn, camera, check) -> tuple[FirstView, np.ndarray]:
+    """What the key frame shows, prepared for questions about points, and its outlines [H,W] bool."""
     triangles = surface.triangles
     pixels, seen = seen_surfaces(points, triangles, camera, check, surface.cut)
     depth = interpolate_on_surface(pixels, seen, triangles, points, points, camera)[:, 2]
-    return FirstView.of(pixels, depth, triangles[seen], points, camera)
+    view = FirstView.of(pixels, depth, seen, triangles, points, camera)
+    return view, outlines(view.inverse_depth.reshape(camera.height, camera.width))
 
 
-def _frame(
-    index, camera, points, surface, keys, key_points, views, edges, background, check
-) -> FrameCorrespondences:
-    triangles, height, width = surface.triangles, camera.height, camera.width
-    pixels, seen = seen_surfaces(points, triangles, camera, check, surface.cut)
+@dataclass(frozen=True)
+class _Follower:
+    """Finds where what the pixels of one frame see lies in the key pictures.
+
+    ``points`` [N,3], ``key_points`` [N,3·K] f64: the corners of ``triangles`` in the optical spaces of ``camera`` and
+    of the ``views``.
+    """
+
+    camera: Pinhole
+    points: np.ndarray
+    triangles: np.ndarray
+    key_points: np.ndarray
+    views: Sequence[FirstView]
+    background: bool
+
+    def follow(self, numbers: Sequence[int], pixels, seen, xy, visible, depth=None) -> None:
+        """Enter the keys ``numbers`` into ``xy`` [K,H·W] c64 and ``visible`` [K,H·W] at flat ``pixels`` [P] that have
+        ``seen`` [P] triangles, and how far away these are into ``depth`` [H·W].
+        """
+        columns = [self.key_points[:, 3 * number : 3 * number + 3] for number in numbers]
+        attributes = np.concatenate([*columns, *(() if depth is None else (self.points[:, 2:],))], axis=1)
+        # In pieces that stay in the processor's cache, for all key pictures while the triangles' weights are at hand.
+        for start in range(0, len(pixels), _PIXELS_PER_PIECE):
+            piece = pixels[start : start + _PIXELS_PER_PIECE]
+            triangle = seen[start : start + _PIXELS_PER_PIECE]
+            place = interpolate_on_surface(piece, triangle, self.triangles, self.points, attributes, self.camera)
+            if depth is not None:
+                depth[piece] = place[:, -1]
+            for at, number in enumerate(numbers):
+                there, view = place[:, 3 * at : 3 * at + 3], self.views[number]
+                found = view.camera.project(there)
+                xy[number, piece] = _as_complex(found)
+                visible[number, piece] = view.shows(found, there[:, 2])
+
+    def follow_sky(self, numbers: Sequence[int], pixels, xy, visible) -> None:
+        """Enter where the directions of the ``pixels`` [P] without a surface lie in the key pictures."""
+        for start in range(0, len(pixels), _PIXELS_PER_PIECE):
+            piece = pixels[start : start + _PIXELS_PER_PIECE]
+            for number in numbers:
+                found = sky_places(piece, self.camera, self.views[number].camera)
+                xy[number, piece] = _as_complex(found)
+                visible[number, piece] = shows_sky(self.views[number], found)
+
+
+def _as_complex(xy: np.ndarray) -> np.ndarray:
+    """[P] c64, x + iy, of ``xy`` [P,2]: numpy moves it as one number."""
+    found = np.empty((len(xy), 2), np.float32)
+    found[...] = xy
+    return found.view(np.complex64)[:, 0]
+
+
+def _frame(index, keys, follower: _Follower, numbers, cut, edges, check) -> FrameCorrespondences:
+    camera, triangles = follower.camera, follower.triangles
+    pixels, seen = seen_surfaces(follower.points, triangles, camera, check, cut)
     check()
-    xy = np.full((len(keys), height * width, 2), np.nan, dtype=np.float32)
-    visible = np.zeros((len(keys), height * width), dtype=bool)
-    depth = np.full(height * width, np.inf, dtype=np.float32)
-    attributes = np.concatenate([key_points, points[:, 2:]], axis=1)
-    # In pieces that stay in the processor's cache, for all key pictures while the triangles' weights are at hand.
-    for start in range(0, len(pixels), _PIXELS_PER_PIECE):
-        piece = pixels[start : start + _PIXELS_PER_PIECE]
-        triangle = seen[start : start + _PIXELS_PER_PIECE]
-        place = interpolate_on_surface(piece, triangle, triangles, points, attributes, camera)
-        depth[piece] = place[:, -1]
-        for number, view in enumerate(views):
-            there = place[:, 3 * number : 3 * number + 3]
-            found = view.camera.project(there)
-            xy[number, piece] = found
-            visible[number, piece] = view.shows(found, there[:, 2])
-        check()
-    coverage = np.zeros(height * width, dtype=bool)
-    coverage[pixels] = True
-    if background:
-        _follow_sky(np.flatnonzero(~coverage), camera, views, xy, visible)
+    count, shape = camera.height * camera.width, (camera.height, camera.width)
+    xy = np.full((len(keys), count, 2), np.nan, dtype=np.float32)
+    places = xy.view(np.complex64)[..., 0]
+    visible = np.zeros((len(keys), count), dtype=bool)
+    depth = np.full(count, np.inf, dtype=np.float32)
+    follower.follow(numbers, pixels, seen, places, visible, depth)
+    check()
+    surface = np.full(count, NO_TRIANGLE, np.int32)
+    surface[pixels] = seen
+    if follower.background:
+        follower.follow_sky(numbers, np.flatnonzero(surface == NO_TRIANGLE), places, visible)
+    done = set(numbers)
+
+    def enter(number: int, wanted: np.ndarray) -> None:
+        if number in done:
+            return
+        asked = np.flatnonzero(wanted)
+        seen = surface.take(asked)
+        there = np.flatnonzero(seen != NO_TRIANGLE)
+        follower.follow([number], asked[there], seen[there], places, visible)
+        if follower.background:
+            follower.follow_sky([number], asked[seen == NO_TRIANGLE], places, visible)
+
     return FrameCorrespondences(
         index,
         keys,
-        xy.reshape(len(keys), height, width, 2),
-        visible.reshape(len(keys), height, width),
-        coverage.reshape(height, width),
-        depth.reshape(height, width),
+        xy.reshape(len(keys), *shape, 2),
+        visible.reshape(len(keys), *shape),
+        (surface != NO_TRIANGLE).reshape(shape),
+        depth.reshape(shape),
         edges,
+        tuple(view.inverse_depth.reshape(shape) for view in follower.views),
+        enter,
     )
 
 
@@ -191,16 +290,6 @@ def outlines(inverse_depth: np.ndarray) -> np.ndarray:
             mark[0] |= bent[0] & (np.abs(step[0]) > np.abs(step[1]))
             mark[-1] |= bent[-1] & (np.abs(step[-1]) > np.abs(step[-2]))
     return found
-
-
-def _follow_sky(pixels: np.ndarray, camera: Pinhole, views: list[FirstView], xy, visible) -> None:
-    """Enter where the directions of the ``pixels`` [P] without a surface lie in the key pictures."""
-    for start in range(0, len(pixels), _PIXELS_PER_PIECE):
-        piece = pixels[start : start + _PIXELS_PER_PIECE]
-        for number, view in enumerate(views):
-            found = sky_places(piece, camera, view.camera)
-            xy[number, piece] = found
-            visible[number, piece] = shows_sky(view, found)
 
 
 def sky_places(pixels: np.ndarray, camera: Pinhole, other: Pinhole) -> np.ndarray:

@@ -87,7 +87,7 @@ class _Grid:
 
     def layer(self, pixels: np.ndarray) -> np.ndarray:
         """Layers [P] f32 of flat ``pixels``: 0…LAYERS−1 from far to near, LAYERS for the sky."""
-        inverse = self.inverse_depth[pixels]
+        inverse = self.inverse_depth.take(pixels)
         near = np.log2(np.maximum(inverse, self.low) / self.low) / self.octaves * (_LAYERS - 1)
         return np.where(inverse > 0.0, np.minimum(near, _LAYERS - 1), _LAYERS).astype(np.float32)
 
@@ -100,24 +100,24 @@ class _Grid:
         pixels = np.flatnonzero(some.reshape(-1))
         if not pixels.size:
             pixels = np.flatnonzero(known.reshape(-1))
-        values = picture.reshape(-1, 3)[pixels]
+        values = [picture[..., channel].reshape(-1).take(pixels) for channel in range(3)]
         if painting is not None:
-            values = values - painting.reshape(-1, 3)[pixels]
+            for channel in range(3):
+                values[channel] -= painting[..., channel].reshape(-1).take(pixels)
         layer = self.layer(pixels)
-        lower = np.floor(layer).astype(np.int64)
+        lower = layer.astype(np.int64)
         share = (layer - lower).astype(np.float64)
         row, column = np.divmod(pixels, width)
         cell = (row // self.cell) * self.columns + column // self.cell
-        size = (_LAYERS + 1) * self.rows * self.columns
-        sums = np.zeros((4, size))
-        for index, weight in ((lower, 1.0 - share), (np.minimum(lower + 1, _LAYERS), share)):
-            place = index * (self.rows * self.columns) + cell
-            for channel in range(3):
-                sums[channel] += np.bincount(place, weight * values[:, channel], size)
-            sums[3] += np.bincount(place, weight, size)
-        sums[:, sums[3] < 1e-3] = 0.0
-        sums /= np.maximum(sums[3], 1.0)
-        sums = sums.astype(np.float32).reshape(4, _LAYERS + 1, self.rows, self.columns)
+        layer_cells = self.rows * self.columns
+        place = np.concatenate([lower * layer_cells + cell, np.minimum(lower + 1, _LAYERS) * layer_cells + cell])
+        weight = np.concatenate([1.0 - share, share])
+        sums = np.empty((4, (_LAYERS + 1) * layer_cells), np.float32)
+        for channel in range(3):
+            sums[channel] = np.bincount(place, weight * np.tile(values[channel], 2), sums.shape[1])
+        sums[3] = np.bincount(place, weight, sums.shape[1])
+        sums *= np.where(sums[3] < 1e-3, np.float32(0.0), np.float32(1.0) / np.maximum(sums[3], np.float32(1.0)))
+        sums = sums.reshape(4, _LAYERS + 1, self.rows, self.columns)
         return np.ascontiguousarray(np.moveaxis(_pull_push(sums), 0, -1))
 
     def read(self, spread: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -147,19 +147,24 @@ def _pull_push(sums: np.ndarray) -> np.ndarray:
         levels.append(_halved(levels[-1]))
     filled = _across_layers(levels[-1])
     for level in reversed(levels[:-1]):
-        below = _enlarged(filled, level.shape[2:])
-        filled = level[:3] + (1.0 - level[3]) * below
+        filled = _enlarged(filled, level.shape[2:])
+        filled *= np.float32(1.0) - level[3]
+        filled += level[:3]
     return filled
 
 
 def _halved(sums: np.ndarray) -> np.ndarray:
     height, width = sums.shape[2:]
-    padded = np.pad(sums, ((0, 0), (0, 0), (0, height % 2), (0, width % 2)))
-    total = padded[:, :, ::2, ::2] + padded[:, :, 1::2, ::2] + padded[:, :, ::2, 1::2] + padded[:, :, 1::2, 1::2]
+    total = sums[:, :, ::2, ::2].copy()
+    total[:, :, : height // 2] += sums[:, :, 1::2, ::2]
+    total[:, :, :, : width // 2] += sums[:, :, ::2, 1::2]
+    total[:, :, : height // 2, : width // 2] += sums[:, :, 1::2, 1::2]
     leaked = total.copy()
-    leaked[:, 1:-1] += _LEAK * total[:, :-2]  # between surfaces only: the sky, the last layer, keeps to itself
-    leaked[:, :-2] += _LEAK * total[:, 1:-1]
-    return leaked / np.maximum(leaked[3], 1.0)
+    leaking = total[:, :-1] * np.float32(_LEAK)
+    leaked[:, 1:-1] += leaking[:, :-1]  # between surfaces only: the sky, the last layer, keeps to itself
+    leaked[:, :-2] += leaking[:, 1:]
+    leaked /= np.maximum(leaked[3], np.float32(1.0))
+    return leaked
 
 
 def _across_layers(sums: np.ndarray) -> np.ndarray:
@@ -174,24 +179,33 @@ def _across_layers(sums: np.ndarray) -> np.ndarray:
 def _enlarged(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """[3,Z,h,w] at twice the size (cut to ``shape``), linear between the cells' centres."""
     for axis, count in ((2, shape[0]), (3, shape[1])):
-        before = np.concatenate([values.take([0], axis), values.take(range(values.shape[axis] - 1), axis)], axis)
-        after = np.concatenate([values.take(range(1, values.shape[axis]), axis), values.take([-1], axis)], axis)
-        both = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
-        values = both.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :]).take(range(count), axis)
+        near, far = np.float32(0.75) * values, np.float32(0.25) * values
+        larger = np.empty((*values.shape[:axis], count, *values.shape[axis + 1 :]), values.dtype)
+        ways = (np.moveaxis(array, axis, 0) for array in (near, far, larger))
+        near, far, places = ways
+        np.add(near[0], far[0], out=places[0])
+        np.add(near[1 : (count + 1) // 2], far[: (count - 1) // 2], out=places[2::2])
+        odd = places[1::2]
+        inside = min(len(odd), len(near) - 1)
+        np.add(near[:inside], far[1 : inside + 1], out=odd[:inside])
+        if inside < len(odd):
+            np.add(near[-1], far[-1], out=odd[-1])
+        values = larger
     return values
 
 
-def clear_outlines(picture: np.ndarray, mixed: np.ndarray, inverse_depth: np.ndarray) -> None:
-    """Keep ``mixed`` [H,W] bool pixels of ``picture`` [H,W,3] f32 within the colours that are around them now.
+def clear_outlines(picture: np.ndarray, places: np.ndarray, inverse_depth: np.ndarray) -> None:
+    """Keep the flat pixels ``places`` [P] of ``picture`` [H,W,3] f32 within the colours that are around them now.
 
     Such a pixel shows its surface mixed with what was behind it in a key picture.  Where that is still behind it, the
     mixture is right, and lies between the clean colours of both surfaces; a colour from elsewhere does not.  A pixel
     without a clean pixel of its own surface nearby, on a thin thing, stays as it is.
     """
-    height, width = mixed.shape
-    places = np.flatnonzero(mixed.reshape(-1))
+    height, width = inverse_depth.shape
     row, column = np.divmod(places, width)
-    flat, unclean, inverse = picture.reshape(-1, 3), mixed.reshape(-1), inverse_depth.reshape(-1)
+    flat, inverse = picture.reshape(-1, 3), inverse_depth.reshape(-1)
+    unclean = np.zeros(len(inverse), dtype=bool)
+    unclean[places] = True
     low = np.full((len(places), 3), np.inf, dtype=np.float32)
     high = np.full((len(places), 3), -np.inf, dtype=np.float32)
     own = np.zeros(len(places), dtype=bool)

@@ -84,6 +84,9 @@ class Relighting:
         ratios = np.ones((len(self._keys), *shape, 4), np.float32)
         shown = np.zeros(len(there), bool)
         for number, distance in self._nearest_first(frame.index):
+            wanted = np.zeros((height, width), bool)
+            wanted[row, column] = ~shown if distance > 1.0 else True
+            frame.follow(number, wanted)
             visible = frame.visible[number, row, column]
             seen = np.flatnonzero(visible & ~shown if distance > 1.0 else visible)
             shown |= visible

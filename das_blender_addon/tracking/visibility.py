@@ -26,43 +26,47 @@ NEARLY_NOTHING = 1e-9
 
 @dataclass(frozen=True)
 class FirstView:
-    """The first frame's surfaces, one per pixel [H·W], prepared for questions about points.
+    """The first frame's surfaces, one per pixel, prepared for questions about points.
 
-    ``inverse_depth`` f64 at the pixel's centre, 0 where there is none; ``gradient_x``, ``gradient_y``: its change per
-    pixel along the triangle (the depth's change, where the camera is orthographic: what is linear in the picture);
-    ``triangle_end``: 1/depth at the triangle's farthest corner; ``surface_end``: the smallest 1/depth of the same
-    surface in 3×3 pixels.
+    ``planes`` [H·W,4] f32: 1/depth at the pixel's centre, 0 where there is none; its change per pixel along the
+    triangle, in x and y (the depth's change, where the camera is orthographic: what is linear in the picture); 1/depth
+    at the triangle's farthest corner.  ``surface_end`` [H·W] f32: the smallest 1/depth of the same surface in 3×3
+    pixels.
     """
 
-    inverse_depth: np.ndarray
-    gradient_x: np.ndarray
-    gradient_y: np.ndarray
-    triangle_end: np.ndarray
+    planes: np.ndarray
     surface_end: np.ndarray
     camera: Pinhole
 
+    @property
+    def inverse_depth(self) -> np.ndarray:
+        """[H·W] f32: 1/depth at the pixels' centres, 0 where there is none."""
+        return self.planes[:, 0]
+
     @classmethod
     def of(
-        cls, pixels: np.ndarray, depth: np.ndarray, triangles: np.ndarray, points: np.ndarray, camera: Pinhole
+        cls,
+        pixels: np.ndarray,
+        depth: np.ndarray,
+        seen: np.ndarray,
+        triangles: np.ndarray,
+        points: np.ndarray,
+        camera: Pinhole,
     ) -> FirstView:
-        """Build it from the first frame's visible ``pixels`` [P], their ``depth`` [P] and ``triangles`` [P,3].
+        """Build it from the first frame's visible ``pixels`` [P], their ``depth`` [P] and the ``triangles`` [M,3] that
+        they have ``seen`` [P].
 
         ``points`` [N,3] f64: the vertices in the first camera's optical space.
         """
-        a, b, c = (points.take(corner, axis=0) for corner in triangles.T)
-        normal = np.cross(b - a, c - a)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # A plane n·p = d is seen along the ray r at depth d / (n·r): 1/depth is linear in the picture.
-            per_pixel = -normal[:, 2] if camera.is_orthographic else np.einsum("pk,pk->p", normal, a)
-            gradient = normal[:, :2] / (per_pixel[:, None] * np.array(camera.focal_px))
-        gradient[~np.isfinite(gradient).all(axis=1)] = 0.0
-        ends = np.stack([a[:, 2], b[:, 2], c[:, 2]])
-        farthest = np.where((ends > 0.0).all(axis=0), ends.max(axis=0), np.inf)
-        layers = np.zeros((4, camera.height * camera.width))
-        layers[:, pixels] = 1.0 / depth, gradient[:, 0], gradient[:, 1], 1.0 / farthest
-        inverse_depth, gradient_x, gradient_y, triangle_end = layers
-        surface_end = _surface_end(inverse_depth.reshape(camera.height, camera.width)).reshape(-1)
-        return cls(inverse_depth, gradient_x, gradient_y, triangle_end, surface_end, camera)
+        numbers = np.flatnonzero(np.bincount(seen, minlength=len(triangles)))
+        places = np.empty(len(triangles), np.int32)
+        places[numbers] = np.arange(len(numbers), dtype=np.int32)
+        of_pixels = _planes_of(triangles[numbers], points, camera).take(places.take(seen), axis=0)
+        of_pixels[:, 0] = 1.0 / depth
+        planes = np.zeros((camera.height * camera.width, 4), np.float32)
+        planes.view(np.complex128)[pixels] = of_pixels.view(np.complex128)  # four floats at a time
+        inverse_depth = np.ascontiguousarray(planes[:, 0]).reshape(camera.height, camera.width)
+        return cls(planes, _surface_end(inverse_depth).reshape(-1), camera)
 
     def shows(self, xy: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """[P] bool: the point was inside the first frame and nothing hid it there.
@@ -73,28 +77,46 @@ class FirstView:
         visible = in_first_frame(xy, width, height)
         visible &= (depth >= self.camera.clip_start) & ((depth <= self.camera.clip_end) | (depth >= BEYOND))
         inside = np.flatnonzero(visible)
-        x, y = xy[inside, 0], xy[inside, 1]
-        column = np.minimum(x.astype(np.int64), width - 1)
-        row = np.minimum(y.astype(np.int64), height - 1)
-        pixel = row * width + column
-        surface = self.inverse_depth[pixel]
-        change = self.gradient_x[pixel] * (x - column - 0.5)
-        change += self.gradient_y[pixel] * (y - row - 0.5)
+        x, y, depth = xy[:, 0].take(inside), xy[:, 1].take(inside), depth.take(inside)
+        column = np.minimum(x.astype(np.int32), width - 1)
+        row = np.minimum(y.astype(np.int32), height - 1)
+        pixel = row.astype(np.int64) * width + column
+        x -= column
+        y -= row
+        found = self.planes.view(np.complex128).reshape(-1).take(pixel).view(np.float32).reshape(-1, 4)
+        surface = found[:, 0]
+        change = found[:, 1] * (x - 0.5).astype(np.float32)
+        change += found[:, 2] * (y - 0.5).astype(np.float32)
         if self.camera.is_orthographic:
-            change = np.maximum(1.0 + change * surface, NEARLY_NOTHING)
-            surface /= change  # 1 / (depth + change of depth)
+            surface = surface / np.maximum(1.0 + change * surface, NEARLY_NOTHING)  # 1 / (depth + change of depth)
         else:
-            surface += change
-        surface = np.minimum(np.maximum(surface, self.triangle_end[pixel]), self.surface_end[pixel])
-        visible[inside] = surface * depth[inside] <= 1.0 + VISIBLE_DEPTH_SHARE
+            surface = surface + change
+        surface = np.minimum(np.maximum(surface, found[:, 3]), self.surface_end.take(pixel))
+        visible[inside] = surface * depth <= 1.0 + VISIBLE_DEPTH_SHARE
         return visible
+
+
+def _planes_of(triangles: np.ndarray, points: np.ndarray, camera: Pinhole) -> np.ndarray:
+    """[M,4] f32: what `FirstView.planes` holds of a pixel that sees one of the ``triangles`` [M,3], but the first."""
+    a, b, c = (points.take(corner, axis=0) for corner in triangles.T)
+    normal = np.cross(b - a, c - a)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # A plane n·p = d is seen along the ray r at depth d / (n·r): 1/depth is linear in the picture.
+        per_pixel = -normal[:, 2] if camera.is_orthographic else np.einsum("pk,pk->p", normal, a)
+        gradient = (normal[:, :2] / (per_pixel[:, None] * np.array(camera.focal_px))).astype(np.float32)
+    gradient[~np.isfinite(gradient).all(axis=1)] = 0.0
+    ends = np.stack([a[:, 2], b[:, 2], c[:, 2]])
+    farthest = np.where((ends > 0.0).all(axis=0), ends.max(axis=0), np.inf)
+    planes = np.zeros((len(triangles), 4), np.float32)
+    planes[:, 1:3], planes[:, 3] = gradient, 1.0 / farthest
+    return planes
 
 
 def _surface_end(inverse_depth: np.ndarray) -> np.ndarray:
     """The smallest 1/depth in 3×3 pixels of the middle one's surface, [H,W]; 0 where there is none."""
     framed = np.pad(inverse_depth, 1)
     smallest = inverse_depth.copy()
-    least = inverse_depth / (1.0 + SAME_SURFACE_SHARE)
+    least = inverse_depth / np.float32(1.0 + SAME_SURFACE_SHARE)
     height, width = inverse_depth.shape
     for step_y in range(3):
         for step_x in range(3):

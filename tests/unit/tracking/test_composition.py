@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import SettingsError
-from das_blender_addon.tracking.composition import Composer, painted_over, time_weights
-from das_blender_addon.tracking.correspondences import correspondences
+from das_blender_addon.tracking.composition import Composer, PreparedPictures, time_weights
+from das_blender_addon.tracking.correspondences import KeyViews, beside, correspondences
 from tests.support.geometry import box, camera_path, look_at, sequence
 from tests.unit.tracking.test_correspondences import moving_shot
 
@@ -160,14 +160,13 @@ def test_fill_shows_its_details_in_the_tone_of_the_surroundings():
 def test_part_of_a_fill_leaves_the_rest_to_the_surroundings(share):
     frames, picture, hidden = _uncovered()
     fill = (flat(60).astype(int) + np.random.default_rng(0).integers(-20, 21, (HEIGHT, WIDTH, 3))).astype(np.uint8)
-    composed = Composer([picture]).compose(frames[1])
-    inverse_depth = (1 / frames[1].depth).astype(np.float32)
+    gathered = Composer([picture]).gather(frames[1])
 
-    whole = painted_over(composed, inverse_depth, fill).astype(float)
-    made = painted_over(composed, inverse_depth, fill, share).astype(float)
-    continued = composed.picture.astype(float)
+    whole, made, continued = (
+        gathered.filled(*how).picture.astype(float) for how in ((fill,), (fill, share), ())
+    )
 
-    np.testing.assert_array_equal(whole, Composer([picture]).compose(frames[1], fill).picture)
+    np.testing.assert_array_equal(made, Composer([picture]).compose(frames[1], fill, share).picture)
     np.testing.assert_allclose(made, continued + share * (whole - continued), atol=2 * ROUNDING_LEVELS)
     assert np.abs(whole - continued)[hidden].max() > 10
 
@@ -178,9 +177,9 @@ def test_part_of_a_fill_is_all_of_it_where_nothing_is_known(share):
     frame = list(correspondences(geometry, [0]))[1]
     frame = replace(frame, visible=np.zeros_like(frame.visible))
 
-    composed = Composer([flat(10)]).compose(frame)
+    composed = Composer([flat(10)]).compose(frame, noise(5), share)
 
-    np.testing.assert_array_equal(painted_over(composed, 1 / frame.depth, noise(5), share), noise(5))
+    np.testing.assert_array_equal(composed.picture, noise(5))
 
 
 def test_fill_alone_is_left_where_nothing_is_known_at_all():
@@ -299,6 +298,37 @@ def test_tiles_give_the_same_bytes_as_the_whole_and_so_does_repetition():
     for one, other, third in zip(whole, tiled, again, strict=True):
         assert one.picture.tobytes() == other.picture.tobytes() == third.picture.tobytes()
         np.testing.assert_array_equal(one.known, other.known)
+
+
+def test_keys_that_are_followed_only_where_they_are_needed_give_the_same_bytes():
+    keys, geometry = [0, 3, 6, 8], moving_shot(9)
+    pictures, views = [noise(key) for key in keys], KeyViews(geometry)
+    whole = list(correspondences(geometry, keys, background=True))
+    partly = list(correspondences(geometry, keys, background=True, beside_only=True, views=views))
+
+    for all_of_it, part in zip(whole, partly, strict=True):
+        assert part.visible.sum() < all_of_it.visible.sum()
+        made, expected = (Composer(pictures).compose(frame) for frame in (part, all_of_it))
+        assert made.picture.tobytes() == expected.picture.tobytes()
+        np.testing.assert_array_equal(made.known, expected.known)
+    assert any(part.visible[number].any() for part in partly for number in range(4)
+               if number not in beside(part.index, keys))
+
+
+def test_pictures_of_keys_in_common_are_prepared_once_and_others_let_go():
+    keys, geometry, prepared = [0, 3, 6], moving_shot(9), PreparedPictures()
+    frames = {numbers: list(correspondences(geometry, [keys[number] for number in numbers], frame_indices=[4]))
+              for numbers in ((0, 1), (1, 2))}
+    pictures = [noise(key) for key in keys]
+    held = []
+    for numbers, (frame,) in frames.items():
+        own = [pictures[number] for number in numbers]
+        made = Composer(own, prepared=prepared).compose(frame)
+        assert made.picture.tobytes() == Composer(own).compose(frame).picture.tobytes()
+        held.append(dict(zip(frame.key_indices, prepared.of(frame.key_indices, own, frame.key_edges), strict=True)))
+    assert held[0][3] is held[1][3]
+    again = prepared.of((0, 3), pictures[:2], frames[0, 1][0].key_edges)
+    assert again[0] is not held[0][0] and again[1] is held[0][3]
 
 
 def test_working_memory_is_bounded_by_the_tile():

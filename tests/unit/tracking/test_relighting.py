@@ -136,3 +136,14 @@ def test_frame_at_a_key_stays_that_picture():
     pictures = [rendered(geometry, key)[0] for key in KEYS]
 
     assert between(geometry, pictures, index=4).tobytes() == pictures[1].tobytes()
+
+
+def test_light_of_keys_that_are_followed_only_where_they_are_needed_is_the_same():
+    geometry, keys = shot(), [2, 3, 4]
+    pictures = [rendered(geometry, key)[0] for key in keys]
+    light, made = relighting(geometry, keys, pictures), []
+    for beside_only in (False, True):
+        frames = correspondences(geometry, keys, frame_indices=[0], background=True, beside_only=beside_only)
+        made.append(light.at(next(frames)).ratios)
+    assert (made[0][1:] != 1.0).any()  # of keys that are not beside the frame
+    np.testing.assert_array_equal(*made)
