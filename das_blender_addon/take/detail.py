@@ -44,8 +44,8 @@ AHEAD_PIXEL_BYTES = 20
 """What a pixel of them takes: its colour in float32, its depth, masks and outlines."""
 THREADS = 2
 """Frames that are composed at a time; numpy works on one core."""
-FRAMES_TO_TRIM = 8
-"""Frames after which freed memory is given back."""
+PIXELS_TO_TRIM = 8 << 20
+"""Composed pixels after which freed memory is given back: 8 frames of 1280×854."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,12 @@ class Detail:
         wanted = [index for index in indices if index not in self._ahead][: max(0, most - len(self._ahead))]
         left, top, right, bottom = (int(side) for side in self.plan.pictures.crop)
         is_told = False
+
+        def keep(shown: _Shown) -> _Shown:  # at once: whoever stops this loses none that is made
+            return self._ahead.setdefault(shown.index, shown)
+
         with suppress(JobCancelled):
-            for shown in self._shown(wanted, lambda shown: shown, should_stop):
-                self._ahead[shown.index] = shown
+            for shown in self._shown(wanted, keep, should_stop):
                 if not is_told and shown.index not in self.plan.keys:
                     show(np.ascontiguousarray(shown.gathered.filled().picture[top:bottom, left:right]))
                     is_told = True
@@ -209,12 +212,12 @@ class Detail:
             seen = gathered.inverse_depth > 0.0
             take(shown.index, *(np.ascontiguousarray(part[top:bottom, left:right]) for part in (whole, seen)))
 
-        there = [self._ahead.pop(index) for index in indices if index in self._ahead]
+        held = [index for index in indices if index in self._ahead]
         with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
-            for _ in pool.map(_unless(should_stop, finish), there):
+            for _ in pool.map(_unless(should_stop, lambda index: finish(self._ahead.pop(index))), held):
                 done.count()
-        held = {shown.index for shown in there}
-        for _ in self._shown([index for index in indices if index not in held], finish, should_stop):
+        rest = set(indices) - set(held)
+        for _ in self._shown([index for index in indices if index in rest], finish, should_stop):
             done.count()
 
     def _shown(
@@ -243,11 +246,11 @@ def _with_alpha(shown: _Shown) -> np.ndarray:
     return np.concatenate([composed.picture, alpha[..., None]], axis=2)
 
 
-def _unless(should_stop: Callable[[], bool] | None, work: Callable[[_Shown], Any]) -> Callable[[_Shown], Any]:
-    def run(shown: _Shown) -> Any:
+def _unless(should_stop: Callable[[], bool] | None, work: Callable[[int], Any]) -> Callable[[int], Any]:
+    def run(index: int) -> Any:
         if should_stop is not None and should_stop():
             raise JobCancelled("The take was cancelled.")
-        return work(shown)
+        return work(index)
 
     return run
 
@@ -331,18 +334,20 @@ def _each(
     def stop() -> bool:
         return stopped.is_set() or (should_stop is not None and should_stop())
 
-    def work(frame: FrameCorrespondences, composer: Composer, light: Relighting | None) -> Any:
+    def work(frame: FrameCorrespondences, composer: Composer, light: Relighting | None, whole: set[int]) -> Any:
         if stop():
             raise JobCancelled("The take was cancelled.")
-        return finish(_Shown(frame.index, composer.gather(frame, None if light is None else light.at(frame))))
+        lit = None if light is None or frame.index in whole else light.at(frame)
+        return finish(_Shown(frame.index, composer.gather(frame, lit)))
 
     waiting: list[Future] = []
-    count = 0
+    pixels = 0
     with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
         try:
             for around, group in groupby(indices, lambda index: keys_around(keys, index, neighbours)):
                 pictures = [picture_of(keys[number]) for number in around]
                 places = [keys[number] for number in around]
+                whole = {key for key, picture in zip(places, pictures, strict=True) if picture.shape[2] == 3}
                 composer = Composer(pictures, prepared=prepared.pictures)
                 light = prepared.light(places, pictures, stop) if is_relit else None
                 frames = correspondences(
@@ -355,10 +360,11 @@ def _each(
                     should_stop=stop,
                 )
                 for frame in frames:  # the next one is searched for while the last ones are composed
-                    count += 1
-                    if count % FRAMES_TO_TRIM == 0:
+                    pixels += frame.coverage.size
+                    if pixels >= PIXELS_TO_TRIM:
+                        pixels = 0
                         give_back_freed_memory()
-                    waiting.append(pool.submit(work, frame, composer, light))
+                    waiting.append(pool.submit(work, frame, composer, light, whole))
                     if len(waiting) > THREADS:
                         yield waiting.pop(0).result()
             while waiting:

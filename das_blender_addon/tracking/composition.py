@@ -284,7 +284,7 @@ class Composer:
 
 def keys_around(keys: Sequence[int], index: int, neighbours: int = NEIGHBOURS) -> tuple[int, ...]:
     """Places in ``keys`` (increasing) of those that the frame ``index`` is composed from."""
-    before = bisect_right(keys, index)
+    before = bisect_right(keys, index) - (len(keys) > 1 and index == keys[-1])  # with the frames before it
     return tuple(range(max(0, before - neighbours), min(len(keys), before + neighbours)))
 
 

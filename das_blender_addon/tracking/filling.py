@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .projection import BEYOND
+
 #: Cells along the picture's longer side, at most, and layers of depth; the sky is one more.
 _MOST_CELLS = 180
 _SMALLEST_CELL_PX = 4
@@ -80,7 +82,7 @@ class _Grid:
         self.cell = cell or max(_SMALLEST_CELL_PX, -(-max(height, width) // _MOST_CELLS))
         self.rows, self.columns = -(-height // self.cell), -(-width // self.cell)
         self.width = width
-        surface = inverse_depth[inverse_depth > 0.0]
+        surface = inverse_depth[inverse_depth > 1.0 / BEYOND]  # backgrounds are in the farthest layer
         low, high = (float(surface.min()), float(surface.max())) if surface.size else (1.0, 1.0)
         self.low, self.octaves = low, max(np.log2(high / low), 1e-6)
         self.inverse_depth = inverse_depth.reshape(-1)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .drawn import rows_of
-from .geometry import GeometrySequence
+from .geometry import BACKGROUND, GeometrySequence
 from .projection import Pinhole
 
 #: Points on what moves that stand for it.
@@ -70,7 +70,7 @@ class Casters:
     def of(cls, geometry: GeometrySequence, indices: Sequence[int]) -> Casters | None:
         """What moves between the frames ``indices`` (0-based, increasing) and half-way between them; None for nothing.
 
-        Spread evenly over its surface.  Triangles with holes cast nothing.
+        Spread evenly over its surface.  Triangles with holes and backgrounds cast nothing.
         """
         asked = sorted({*indices, *((a + b) // 2 for a, b in zip(indices, indices[1:], strict=False))})
         first = np.asarray(geometry.vertices[asked[0]])
@@ -83,6 +83,8 @@ class Casters:
         chosen = moved[geometry.triangles].any(axis=1) & there[geometry.triangles].all(axis=1)
         if geometry.cut is not None:
             chosen[geometry.cut.triangles] = False
+        if geometry.roles is not None:
+            chosen &= geometry.roles != BACKGROUND
         triangles = geometry.triangles[chosen]
         if not len(triangles):
             return None
@@ -127,10 +129,16 @@ class ShadowMaps:
 
     def light(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """[D,P] f32: the light that falls on ``points`` [P,3] f32 with ``normals`` [P,3] from each direction."""
-        found = np.maximum(self.directions @ normals.T, 0.0)
+        # Sums of our own: a product of matrices that small costs its library more to share out than to calculate.
+        found = np.empty((len(self.directions), len(points)), np.float32)
+        across, along, up = np.ascontiguousarray(normals.T, np.float32)
         places = np.ascontiguousarray(((points - self._middle) * self._per_cell).T)
         middle = np.float32(CELLS / 2 + 1)
         for light, nearest, axes in zip(found, self._nearest, self._axes, strict=True):
+            np.multiply(across, axes[0, 2], out=light)
+            light += along * axes[1, 2]
+            light += up * axes[2, 2]
+            np.maximum(light, 0.0, out=light)
             x, y, height = axes.T @ places
             x += middle
             y += middle
@@ -155,7 +163,7 @@ class Light:
 
     def on(self, maps: ShadowMaps, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """[P,3] f32: the light that ``points`` [P,3] with ``normals`` [P,3] have; more than nothing."""
-        return maps.light(points, normals).T @ self.strengths + self.ambient
+        return np.einsum("dp,dc->pc", maps.light(points, normals), self.strengths) + self.ambient
 
 
 @dataclass(frozen=True)
@@ -262,7 +270,7 @@ def _not_negative(squares: np.ndarray, aim: np.ndarray, start: np.ndarray | None
     rate = 1.0 / np.linalg.norm(squares, 2)
     ahead, pace = found, 1.0
     for _ in range(_STEPS):
-        moved = ahead - rate * (squares @ ahead - aim)
+        moved = ahead - rate * (np.einsum("ij,j->i", squares, ahead) - aim)
         order = np.sort(moved)[::-1]
         excess = (np.cumsum(order) - 1.0) / np.arange(1, count + 1)
         moved = np.maximum(moved - excess[np.flatnonzero(order > excess)[-1]], 0.0)

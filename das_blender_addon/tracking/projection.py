@@ -23,6 +23,8 @@ SMALLEST_CLIP_START = 1e-9
 BEYOND = 1e16
 _PUSH = 1e20
 _PUSH_STEP = 1e10
+_POINTS_PER_PIECE = 1 << 14
+"""Larger products are shared out over all cores by numpy's library, whose threads then spin while they wait."""
 
 _OPTICAL_FROM_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -51,8 +53,14 @@ class Pinhole:
 
     def optical_points(self, points: np.ndarray) -> np.ndarray:
         """World ``points`` [N,3] f32/f64 → optical space [N,3] f64.  Non-finite points stay non-finite."""
+        turn, shift = self.optical_from_world[:3, :3].T, self.optical_from_world[:3, 3]
+        found = np.empty((len(points), 3))
         with np.errstate(invalid="ignore", over="ignore"):
-            return points.astype(np.float64) @ self.optical_from_world[:3, :3].T + self.optical_from_world[:3, 3]
+            for start in range(0, len(points), _POINTS_PER_PIECE):
+                piece = slice(start, start + _POINTS_PER_PIECE)
+                np.matmul(points[piece].astype(np.float64), turn, out=found[piece])
+                found[piece] += shift
+        return found
 
     def pushed_away(self, points: np.ndarray) -> np.ndarray:
         """Optical ``points`` [N,3] f64 where the camera sees the same, `BEYOND` everything, in their order of depth."""

@@ -158,7 +158,8 @@ def _compared(geometry, frame: FrameCorrespondences, number: int, pair, casters:
     keys, inverse, edges = frame.key_indices[number : number + 2], frame.key_inverse_depth, frame.key_edges
     row, column = np.nonzero(frame.visible[number + 1] & frame.coverage & ~edges[number])
     x, y = frame.xy[number + 1, row, column].T
-    places = (row, column), (y.astype(np.int64), x.astype(np.int64))
+    height, width = frame.coverage.shape  # a place on the picture's border belongs to its last pixel
+    places = (row, column), (np.minimum(y.astype(np.int64), height - 1), np.minimum(x.astype(np.int64), width - 1))
     colours = [picture[place] for picture, place in zip(pair, places, strict=True)]
     good = (inverse[number + 1][places[1]] > 0.0) & ~edges[number + 1][places[1]]
     good &= np.minimum(*colours).min(axis=1) > DARKEST

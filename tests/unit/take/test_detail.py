@@ -138,7 +138,7 @@ def test_frames_are_composed_from_the_key_pictures_around_them_only():
 
 @pytest.mark.parametrize(
     ("index", "around"),
-    [(3, (0, 1, 2)), (4, (0, 1, 2, 3)), (7, (0, 1, 2, 3)), (8, (1, 2, 3, 4)), (16, (3, 4)), (20, (3, 4))],
+    [(3, (0, 1, 2)), (4, (0, 1, 2, 3)), (7, (0, 1, 2, 3)), (8, (1, 2, 3, 4)), (16, (2, 3, 4)), (20, (3, 4))],
 )
 def test_two_keys_before_and_two_after_count(index, around):
     keys = (0, 4, 8, 12, 16)

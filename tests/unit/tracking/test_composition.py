@@ -10,6 +10,7 @@ import pytest
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.tracking.composition import Composer, PreparedPictures, time_weights
 from das_blender_addon.tracking.correspondences import KeyViews, beside, correspondences
+from das_blender_addon.tracking.filling import fill_holes
 from tests.support.geometry import box, camera_path, look_at, sequence
 from tests.unit.tracking.test_correspondences import moving_shot
 
@@ -138,6 +139,21 @@ def test_hidden_wall_is_filled_with_wall():
 
     assert not composed.known[hidden].any()
     assert np.abs(composed.picture.astype(int) - 130).max() <= ROUNDING_LEVELS
+
+
+def test_background_in_view_mixes_no_surfaces_of_a_fill():
+    """A hole in the far wall, blue, beside a near thing, red: what fills it is the wall, whatever is behind both."""
+    inverse = np.full((64, 96), 0.1, np.float32)
+    inverse[:, :40] = 0.5
+    picture = np.zeros((64, 96, 3), np.float32)
+    picture[:, :40, 0] = picture[:, 40:, 2] = 250.0
+    known = np.ones((64, 96), bool)
+    known[20:44, 42:60] = False
+    plain, behind = picture.copy(), picture.copy()
+    fill_holes(plain, known, inverse)
+    inverse[:4] = 1e-20
+    fill_holes(behind, known, inverse)
+    np.testing.assert_allclose(behind[20:44, 42:60], plain[20:44, 42:60], atol=8.0)
 
 
 def test_fill_shows_its_details_in_the_tone_of_the_surroundings():

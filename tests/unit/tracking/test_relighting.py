@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shadows of what moves lie where it is: a sphere over a floor in the light of one sun, its shadow known by formula."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from das_blender_addon.tracking.composition import Composer
 from das_blender_addon.tracking.correspondences import correspondences
+from das_blender_addon.tracking.geometry import BACKGROUND
+from das_blender_addon.tracking.light import Casters
 from das_blender_addon.tracking.projection import pinhole_at
 from das_blender_addon.tracking.relighting import GAMMA, relighting
 from tests.support.geometry import camera_path, ground, look_at, sequence, sphere
@@ -147,3 +151,26 @@ def test_light_of_keys_that_are_followed_only_where_they_are_needed_is_the_same(
         made.append(light.at(next(frames)).ratios)
     assert (made[0][1:] != 1.0).any()  # of keys that are not beside the frame
     np.testing.assert_array_equal(*made)
+
+
+def test_camera_that_pans_by_half_a_pixel_puts_places_on_the_pictures_border():
+    """Seen without perspective all of the floor moves by the same half: its last column lies exactly on the border."""
+    geometry = shot()
+    matrices = geometry.cameras.camera_from_world.copy()
+    matrices[-1, 0, 3] += 0.5 / 40.0
+    flat = replace(
+        geometry.cameras, camera_from_world=matrices, focal_px=np.full((FRAMES, 2), 40.0),
+        virtual_distance=np.full(FRAMES, 5.0),
+    )  # fmt: skip
+    pictures = [rendered(geometry, key)[0] for key in KEYS]
+
+    relighting(replace(geometry, cameras=flat), KEYS, pictures)  # whatever it finds
+
+
+def test_background_casts_no_shadow():
+    geometry = shot()
+    roles = np.zeros(len(geometry.triangles), np.uint8)
+
+    assert Casters.of(replace(geometry, roles=roles), KEYS) is not None
+    roles[:] = BACKGROUND
+    assert Casters.of(replace(geometry, roles=roles), KEYS) is None
