@@ -13,9 +13,9 @@ from das_blender_addon.client.connection import ATTEMPT_S
 from tests.support.server import running_server
 from tests.support.soak import Soak, problems_of
 
-NUM_JOBS = int(os.environ.get("SOAK_JOBS", "16"))
+NUM_JOBS = int(os.environ.get("SOAK_JOBS", "12"))
 IS_LONG = NUM_JOBS >= 100
-STORM_S, LIMIT_S = (7200.0, 14400.0) if IS_LONG else (10.0, 300.0)
+STORM_S, LIMIT_S = (7200.0, 14400.0) if IS_LONG else (8.0, 300.0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody knows who killed a process")
