@@ -195,6 +195,19 @@ class DAS_OT_test_connection(JobOperator, bpy.types.Operator):
         return known_servers.words_of_server(welcome)
 
 
+def shown_preview(scene, *, in_child: bool | None = None):
+    """The recipe of *Preview Tracking*, which shows its pictures as soon as they are there, unless another file is."""
+    settings, file = resolve_settings(scene), session.files_opened()
+
+    def show(files):
+        if session.files_opened() == file:
+            image = load_sequence("DAS Tracking", files)
+            read_as_srgb(image)
+            show_image(image, len(files), settings.frames[0])
+
+    return of_scene.tracking_preview(scene, settings, on_files=show, in_child=in_child)
+
+
 class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
     bl_idname = "das.preview_tracking"
     bl_label = "Preview Tracking"
@@ -208,15 +221,7 @@ class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
         return no_camera(context.scene)
 
     def make_recipe(self, scene):
-        settings, file = resolve_settings(scene), session.files_opened()
-
-        def show(files):
-            if session.files_opened() == file:
-                image = load_sequence("DAS Tracking", files)
-                read_as_srgb(image)
-                show_image(image, len(files), settings.frames[0])
-
-        return of_scene.tracking_preview(scene, settings, on_files=show)
+        return shown_preview(scene)
 
     @classmethod
     def finished(cls, scene, made):

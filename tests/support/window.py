@@ -34,7 +34,7 @@ def shown():
 
 
 def recipe_of(name: str, scene, folder: Path) -> Recipe:
-    """The recipe of one of `JOBS`, as a window makes it.  ``folder``: for training clips."""
+    """The recipe of one of `JOBS`, as a window makes it, without what shows its pictures.  ``folder``: for training clips."""
     settings = resolve_settings(scene)
     if name == "clip":
         request = clip_request(scene, settings, folder, caption="a cube", lossless=True)
@@ -50,6 +50,8 @@ def recipe_of(name: str, scene, folder: Path) -> Recipe:
 def press(name: str, scene, folder: Path | None = None) -> session.SessionJob:
     """Start one of `JOBS` as a click on its button does."""
     ensure_shot_id(scene)
+    if name == "preview":
+        return start_as_in_window(JOBS[name], job_operators.shown_preview(scene, in_child=True))
     return start_as_in_window(JOBS[name], recipe_of(name, scene, folder or Path()))
 
 
