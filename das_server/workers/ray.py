@@ -111,6 +111,7 @@ class RayWorkers(Workers):
         self._statuses: dict[str, WorkerStatus] = {}
         self._orders: dict[str, WorkOrder] = {}
         self._held: dict[str, str] | None = None
+        self._cancelled: set[str] = set()
         self._news: list[WorkNews] = []
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 1000)
@@ -156,7 +157,10 @@ class RayWorkers(Workers):
 
     def cancel(self, job: str) -> None:
         is_let_go = (self._held or {}).pop(job, None) is not None
-        self._send({"kind": "let_go" if is_let_go else "cancel", "job": job})
+        if any(order.job == job for order in self._orders.values()):
+            self._cancelled.add(job)
+        if self._is_met:  # or it is said when the cluster is met again
+            self._send({"kind": "let_go" if is_let_go else "cancel", "job": job})
 
     def news(self) -> list[WorkNews]:
         self._drain()
@@ -267,10 +271,13 @@ class RayWorkers(Workers):
                 return
             self._news.append(news)
             if kind in ("done", "failed", "lost"):
-                del self._orders[message["worker"]]
+                self._end_order(message["worker"])
                 one = self._statuses.get(message["worker"])
                 if one is not None:
                     self._statuses[one.name] = replace(one, state="ready" if kind != "lost" else "starting", job="")
+
+    def _end_order(self, worker: str) -> None:
+        self._cancelled.discard(self._orders.pop(worker).job)
 
     def _hear_status(self, message: dict[str, Any]) -> None:
         told = [WorkerStatus(**one | {"lacks": tuple(one["lacks"])}) for one in message["workers"]]
@@ -281,15 +288,24 @@ class RayWorkers(Workers):
         self._is_met, self._tell_at_s = True, 0.0
         if self._held is None:  # the first word of the cluster since this server started
             self._held = {one.job: one.name for one in told if one.job}
-            return
+        else:
+            self._meet_again(told)
+
+    def _meet_again(self, told: list[WorkerStatus]) -> None:
+        """Say again what whoever talked with the cluster before has taken along: orders, then what is not wanted."""
         for name, order in list(self._orders.items()):
             one = self._statuses.get(name)
             if one is not None and one.job == order.job:
                 self._send_order(name, order)  # it goes on
             else:
-                del self._orders[name]
+                self._end_order(name)
                 reason = f"The worker {name} was lost while nobody talked with the cluster."
                 self._news.append(WorkLost(order.job, order.attempt, reason, by_others=True))
+        for job in self._cancelled:
+            self._send({"kind": "cancel", "job": job})
+        for one in told:  # a worker keeps its last result until its next job
+            if one.job and one.name not in self._orders and one.job not in (self._held or {}):
+                self._send({"kind": "let_go", "job": one.job})
 
 
 def _namespace(state: Path) -> str:

@@ -145,16 +145,20 @@ class Crew:
     def cancel(self, job: str) -> None:
         """Ask for the end of a job."""
         for one in self.members.values():
-            if one.job == job and one.cancelled_s == float("inf"):
-                one.cancelled_s, one.grace_s = time.monotonic(), self.options.patience.grace_s(one.beat)
-                self._tell(one, {"kind": "cancel", "job": job})
+            if one.job == job:
+                self._cancel(one)
 
     def let_go(self, job: str) -> None:
-        """Nobody wants what is left of a job of an earlier server."""
+        """Nobody wants what is left of a job of an earlier server where nobody has claimed it."""
         for one in self.members.values():
-            if one.job == job:
+            if one.job == job and one.is_held:
                 one.is_held, one.is_let_go = False, True
-        self.cancel(job)
+                self._cancel(one)
+
+    def _cancel(self, one: Member) -> None:
+        if one.cancelled_s == float("inf"):
+            one.cancelled_s, one.grace_s = time.monotonic(), self.options.patience.grace_s(one.beat)
+            self._tell(one, {"kind": "cancel", "job": one.job})
 
     def turn(self) -> None:
         """Take in what has come, and look after everybody once in `LOOK_S`."""

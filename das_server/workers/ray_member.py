@@ -53,6 +53,7 @@ class Member:
         """It has a job from now on."""
         self.begun = self.begun and self.job == job
         self.job, self.attempt, self.ordered_s = job, attempt, time.monotonic()
+        self.cancelled_s = float("inf")
         self.is_held = self.is_let_go = False
         self.state, self.beat = "busy", {}
 
