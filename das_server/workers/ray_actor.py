@@ -18,11 +18,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from das_blender_addon.errors import JobCancelled, ModelError
+from das_blender_addon.errors import DasError, JobCancelled, ModelError, StorageError
 from das_server import __version__
 from das_server.config import default_state_folder
 from das_server.models.revision import Revisions
-from das_server.store.blobs import BlobStore
+from das_server.store.blobs import DISK, BlobStore, storage_errors
+from das_server.workers.devices import SLEEPING_THREADS
 from das_server.workers.sockets import SocketFolder
 from das_server.workers.talk import Talk
 
@@ -57,7 +58,7 @@ class KeptTalk(Talk):
             self._number += 1
             word = {"kind": kind, **fields}
             self._words.append((self._number, word))
-            if kind == "done" or (kind == "failed" and fields["code"] != JobCancelled.code):
+            if kind == "done" or (kind == "failed" and not _may_end_otherwise(fields)):
                 self._result = word
             if kind in ("ready", "problem"):
                 self.lasting[kind] = word
@@ -78,9 +79,13 @@ class KeptTalk(Talk):
 
     def hear(self, message: dict[str, Any]) -> None:
         if message["kind"] == "run":
-            with self._said:
-                self._attempt, self._result = (message["job"], message["attempt"]), {}
+            self.forget_result(message)
         super().hear(message)
+
+    def forget_result(self, order: dict[str, Any]) -> None:
+        """From now on only this order counts."""
+        with self._said:
+            self._attempt, self._result = (order["job"], order["attempt"]), {}
 
     def listen(self, after: int, wait_s: float) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:
         """(how the worker stands, what it said since number ``after``), once there is something or after a while."""
@@ -116,6 +121,11 @@ class KeptTalk(Talk):
         return message | {"attempt": attempt} if job and message.get("job") == job else message
 
 
+def _may_end_otherwise(failed: dict[str, Any]) -> bool:
+    """Whether another attempt may succeed where this one was cancelled or found a disk full."""
+    return failed["code"] == JobCancelled.code or (failed["code"], failed["field"]) == (StorageError.code, DISK)
+
+
 class WorkerActor:
     """The actor's class.  ``place``: a `Place` as a map, for a server that comes later; ``options``: those of
     `runner.Worker`, "log_level" and "stall_timeout_s"."""
@@ -125,7 +135,8 @@ class WorkerActor:
         logging.basicConfig(
             level=options.pop("log_level"), format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s"
         )
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        for variable, value in {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **SLEEPING_THREADS}.items():
+            os.environ.setdefault(variable, value)
         self._folder = SocketFolder()  # swept by the next one, if this process is killed
         self._blobs = BlobStore(self._folder.path)
         self._talk = KeptTalk(name)
@@ -152,7 +163,12 @@ class WorkerActor:
                 return True
             if message["is_there"]:
                 return False
-            self._unpack(message, contents)
+            self._talk.forget_result(message)  # its blobs make room
+            try:
+                self._unpack(message, contents)
+            except DasError as error:
+                self._talk.fail(message, error)
+                return True
         self._talk.hear(message)
         return True
 
@@ -161,16 +177,17 @@ class WorkerActor:
         return [self._blobs.read_whole(sha) for sha in shas]
 
     def _unpack(self, message: dict[str, Any], contents: tuple[bytes, ...]) -> None:
-        for folder in ("blobs", "checkpoints"):
-            for path in (self._folder.path / folder).glob("*"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        count = len(contents) - int(message["has_checkpoint"])
-        for content in contents[:count]:
-            self._blobs.add(content)
-        if message["has_checkpoint"]:
-            path = self._folder.path / "checkpoints" / f"{message['job']}.safetensors"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(contents[-1])
+        with storage_errors(f"what the job needs on the node {socket.gethostname()}"):
+            for folder in ("blobs", "checkpoints"):
+                for path in (self._folder.path / folder).glob("*"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            count = len(contents) - int(message["has_checkpoint"])
+            for content in contents[:count]:
+                self._blobs.add(content)
+            if message["has_checkpoint"]:
+                path = self._folder.path / "checkpoints" / f"{message['job']}.safetensors"
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(contents[-1])
 
     def _work(self, options: dict[str, Any]) -> None:
         try:

@@ -17,7 +17,7 @@ from das_server import __version__
 from das_server.store.blobs import BlobStore
 from das_server.workers import ray_cluster
 from das_server.workers.patience import Patience
-from das_server.workers.ray_member import Member
+from das_server.workers.ray_member import Deaths, Member
 from das_server.workers.ray_places import Node, Place, lacking, places_of, to_end, to_start
 
 _log = logging.getLogger(__name__)
@@ -34,16 +34,6 @@ FETCH_BYTES = 32 << 20
 
 BROKEN_AFTER_STARTS = 3
 LONGEST_PAUSE_S = 30.0
-
-
-@dataclass
-class _Deaths:
-    """What happened to the workers of one place."""
-
-    count: int = 0
-    failed_starts: int = 0
-    start_at_s: float = 0.0
-    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,7 @@ class Crew:
         self._blobs = BlobStore(self.state)
         self._nodes: dict[str, Node] = {}
         self._asked: dict[str, float] = {}  # when each node was asked last
-        self._deaths: dict[str, _Deaths] = {}
+        self._deaths: dict[str, Deaths] = {}
         self._demand: dict[str, int] = {}
         self._models: dict[str, str] | None = None
         self._inbox: queue.SimpleQueue[tuple[Callable[..., None], tuple]] = queue.SimpleQueue()
@@ -137,8 +127,7 @@ class Crew:
                     contents.append(path.read_bytes())
                     message["has_checkpoint"] = True
             except (DasError, OSError) as error:
-                code, text = getattr(error, "code", StorageError.code), getattr(error, "message", str(error))
-                self._say_failed(one, code, text)
+                self._say_failed(one, error if isinstance(error, DasError) else StorageError(str(error)))
                 return
         self._tell(one, message, *contents)
 
@@ -235,7 +224,7 @@ class Crew:
             most=self.options.most,
         )
         for place, model in starts:
-            restarts = self._deaths.setdefault(place.name, _Deaths()).count
+            restarts = self._deaths.setdefault(place.name, Deaths()).count
             actor = ray_cluster.start_actor(place, self.options.worker)
             one = Member(place, actor, model, lacking(place, self._models), restarts=restarts)
             self.members[place.name] = one
@@ -270,7 +259,7 @@ class Crew:
         if self.members.get(one.name) is not one:
             return
         del self.members[one.name]
-        deaths = self._deaths.setdefault(one.name, _Deaths())
+        deaths = self._deaths.setdefault(one.name, Deaths())
         got_there = one.settled or (bool(one.job) and one.begun)
         unexpected = one.problem and one.begun and not one.doom
         reason = f"The worker {one.name} {how}" + (f": {one.problem}" if unexpected else "")
@@ -370,8 +359,18 @@ class Crew:
             for content in future.result():
                 self._blobs.add(content)
         except StorageError as problem:
-            self._say_failed(one, problem.code, problem.message)
+            self._cannot_keep(one, problem)
         self._take_in(one)
+
+    def _cannot_keep(self, one: Member, problem: StorageError) -> None:
+        """What the first of its words tells of: a preview is not needed."""
+        number, word = one.words[0]
+        if word["kind"] == "preview":
+            _log.warning("job %s: a preview is not kept: %s", one.job, problem.message)
+            one.words.popleft()
+            one.after = number
+        else:
+            self._say_failed(one, problem)
 
     def _pass_on(self, one: Member, word: dict[str, Any]) -> None:
         self.say({"worker": one.name, **word})
@@ -379,9 +378,9 @@ class Crew:
             (self.state / "checkpoints" / f"{one.job}.safetensors").unlink(missing_ok=True)
             one.end_order()
 
-    def _say_failed(self, one: Member, code: str, message: str) -> None:
-        about = {"job": one.job, "attempt": one.attempt, "code": code, "message": message, "field": ""}
-        self._pass_on(one, {"kind": "failed", **about})
+    def _say_failed(self, one: Member, error: DasError) -> None:
+        about = {"code": error.code, "message": error.message, "field": error.field or ""}
+        self._pass_on(one, {"kind": "failed", "job": one.job, "attempt": one.attempt, **about})
 
     def _save_checkpoint(self, job: str, content: bytes) -> None:
         path = self.state / "checkpoints" / f"{job}.safetensors"

@@ -14,6 +14,16 @@ from das_server.workers.ray_places import Place
 
 
 @dataclass
+class Deaths:
+    """What happened to the workers of one place."""
+
+    count: int = 0
+    failed_starts: int = 0
+    start_at_s: float = 0.0
+    problem: str = ""
+
+
+@dataclass
 class Member:
     """``after``: number of the last word that was taken in; ``words``: those that came since, with their numbers.
     ``is_held``: its job is one of before, and whoever talks with the server has not been told what is to become of it.

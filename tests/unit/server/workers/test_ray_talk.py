@@ -6,9 +6,9 @@ import importlib.util
 
 import pytest
 
-from das_blender_addon.errors import JobCancelled, SettingsError
+from das_blender_addon.errors import JobCancelled, JobError, SettingsError, StorageError
 from das_server.pipeline import resume
-from das_server.store.blobs import BlobStore
+from das_server.store.blobs import DISK, BlobStore
 from das_server.workers import ray
 from das_server.workers.ray_actor import KeptTalk
 from das_server.workers.ray_member import Member
@@ -65,11 +65,20 @@ def test_job_under_way_goes_on_as_a_later_attempt():
     assert [(word["fields"]["step"], word["attempt"]) for word in words(talk)[-2:]] == [(1, 2), (2, 2)]
 
 
-def test_cancelled_job_leaves_nothing_to_take_over():
+@pytest.mark.parametrize(
+    ("error", "is_kept"),
+    [
+        (JobCancelled("The job was cancelled."), False),
+        (StorageError("The disk is full.", field=DISK), False),
+        (StorageError("An input is damaged."), True),
+        (JobError("The job failed."), True),
+    ],
+)
+def test_failure_is_kept_unless_another_attempt_may_succeed(error, is_kept):
     talk, job = KeptTalk("here"), job_id()
     talk.hear({"kind": "run", "job": job, "attempt": 1})
-    talk.fail(talk.next_order(), JobCancelled("The job was cancelled."))
-    assert talk.held() == ("", 0) and not talk.take_over(job, 2)
+    talk.fail(talk.next_order(), error)
+    assert talk.held() == ((job, 1) if is_kept else ("", 0)) and talk.take_over(job, 2) == is_kept
 
 
 def test_checkpoint_travels_as_bytes_and_another_node_goes_on_there_with_the_same_frames(tmp_path, monkeypatch):
