@@ -81,7 +81,7 @@ class Bridge:
                     return
                 self._hear(message)
             self._crew.turn()
-            status = {"workers": self._crew.statuses(), "problem": self._crew.problem}
+            status = {"workers": self._crew.statuses(), "problem": self._crew.nodes.problem}
             if status != said[0] or time.monotonic() - said[1] > STATUS_S:
                 self._say({"kind": "status", **status})
                 said = (status, time.monotonic())

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,12 +19,10 @@ from das_server.store.blobs import BlobStore
 from das_server.workers import ray_cluster
 from das_server.workers.patience import Patience
 from das_server.workers.ray_member import Deaths, Member
-from das_server.workers.ray_places import Node, Place, lacking, places_of, to_end, to_start
+from das_server.workers.ray_nodes import ANSWER_S, Nodes
+from das_server.workers.ray_places import Place, lacking, places_of, to_end, to_start
 
 _log = logging.getLogger(__name__)
-
-ANSWER_S = 30.0
-"""How long a node or a worker may take to say what it is."""
 
 LOOK_S = 1.0
 HEAR_S = 1.0
@@ -57,12 +56,10 @@ class Crew:
     say: Callable[[dict[str, Any]], None]
     ring: Callable[[], None]
     members: dict[str, Member] = field(default_factory=dict)
-    problem: str = ""
 
     def __post_init__(self) -> None:
         self._blobs = BlobStore(self.state)
-        self._nodes: dict[str, Node] = {}
-        self._asked: dict[str, float] = {}  # when each node was asked last
+        self.nodes = Nodes(self._await)
         self._deaths: dict[str, Deaths] = {}
         self._demand: dict[str, int] = {}
         self._models: dict[str, str] | None = None
@@ -71,13 +68,7 @@ class Crew:
 
     def join(self) -> None:
         """Find the nodes, and the workers that live on from before."""
-        told, deadline = ray_cluster.nodes(), time.monotonic() + ANSWER_S
-        for node, facts in [(node, ray_cluster.ask_node(node["NodeID"])) for node in told]:
-            self._asked[node["NodeID"]] = time.monotonic()
-            try:
-                self._meet_node(node, ray_cluster.wait_for(facts, max(1.0, deadline - time.monotonic())))
-            except Exception as error:  # whatever Ray raises; the others may do
-                self._pass_over(node, error)
+        self.nodes.join()
         answers = [(name, actor, actor.about.remote()) for name, actor in ray_cluster.actors().items()]
         deadline = time.monotonic() + 2 * ANSWER_S
         for name, actor, answer in answers:
@@ -163,7 +154,7 @@ class Crew:
 
     def statuses(self) -> list[dict[str, Any]]:
         """`WorkerStatus` of every worker, and of places where none can be started, as maps."""
-        places = {place.name: place for place in places_of(self._nodes.values(), self.options.devices)}
+        places = {place.name: place for place in places_of(self.nodes.known.values(), self.options.devices)}
         found = [one.status() for one in self.members.values()]
         for name, deaths in self._deaths.items():
             if name in places and name not in self.members and deaths.problem:
@@ -175,43 +166,23 @@ class Crew:
     # ── Nodes and workers ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _look(self) -> None:
-        told = {node["NodeID"]: node for node in ray_cluster.nodes()}
-        self._nodes = {name: node for name, node in self._nodes.items() if name in told}
-        self._asked = {name: when for name, when in self._asked.items() if name in told}
-        for name, node in told.items():
-            if name not in self._nodes and time.monotonic() - self._asked.get(name, -ANSWER_S) >= ANSWER_S:
-                self._asked[name] = time.monotonic()
-                self._await(ray_cluster.ask_node(name), self._node_said, node)
+        alive = self.nodes.look()
         now = time.monotonic()
         for one in list(self.members.values()):
-            if one.place.node_id not in told:
+            if one.place.node_id not in alive:
                 self._bury(one, "was lost with its node", by_others=True)
-            elif now >= one.ask_again_s:
+                continue
+            if one.unheard:
+                self._say_again(one)
+            if now >= one.ask_again_s:
                 self._ask(one)
             else:
                 self._judge(one, now)
         if self._models is not None:
             self._scale(now)
 
-    def _node_said(self, node: dict[str, Any], future: Future) -> None:
-        try:
-            self._meet_node(node, future.result())
-        except Exception as error:  # whatever Ray raises
-            self._pass_over(node, error)
-
-    def _meet_node(self, node: dict[str, Any], facts: dict[str, Any]) -> None:
-        if facts["version"] != __version__:
-            raise ValueError(f"it has release {facts['version']} and this server {__version__}")
-        self._nodes[node["NodeID"]] = ray_cluster.node_of(node, facts)
-        self.problem = ""
-
-    def _pass_over(self, node: dict[str, Any], error: Exception) -> None:
-        reason = str(error).strip().splitlines()[-1][:300] if str(error).strip() else type(error).__name__
-        self.problem = f"The node {node['NodeManagerHostname']} cannot be used: {reason}"
-        _log.error("%s", self.problem)
-
     def _scale(self, now: float) -> None:
-        places = places_of(self._nodes.values(), self.options.devices)
+        places = places_of(self.nodes.known.values(), self.options.devices)
         resting = [name for name, deaths in self._deaths.items() if now < deaths.start_at_s]
         starts = to_start(
             places,
@@ -290,8 +261,20 @@ class Crew:
         error = future.exception()
         if error is not None:
             self._cannot_reach(one, error)
+            one.unheard.append(message)
         elif not future.result() and one.job == message["job"]:  # what was there of the job has gone meanwhile
             self._give(one, message, is_there=False)
+
+    def _say_again(self, one: Member) -> None:
+        """What may not have come; a worker that has an order already goes on with it."""
+        unheard, one.unheard = one.unheard, []
+        for message in unheard:
+            if message["kind"] == "load":
+                self._tell(one, message)
+            elif message["kind"] == "run" and one.has(message):
+                self._give(one, message, is_there=message["is_there"])
+        if one.job and one.cancelled_s < float("inf"):
+            self._tell(one, {"kind": "cancel", "job": one.job})
 
     def _ask(self, one: Member) -> None:
         one.ask_again_s = float("inf")
@@ -307,20 +290,24 @@ class Crew:
     def _heard(self, one: Member, future: Future) -> None:
         error = future.exception()
         if error is not None:
-            self._cannot_reach(one, error)
+            self._ask_later(one, error)
             return
         beat, words = future.result()
         one.hear_beat(beat)
-        one.words.extend(words)
+        one.words = deque(word for word in words if word[0] > one.after)
         self._take_in(one)
 
     def _cannot_reach(self, one: Member, error: BaseException) -> None:
         """It is dead, or it may answer again: then it has as long as a silent one."""
         if ray_cluster.is_death(error):
-            self._bury(one, *ray_cluster.words_of(error)[:1], by_others=ray_cluster.words_of(error)[1])
-        elif one.ask_again_s == float("inf"):
-            _log.warning("%s does not answer for now: %s", one.name, str(error).splitlines()[0])
-            one.ask_again_s = time.monotonic() + LOOK_S
+            how, by_others = ray_cluster.words_of(error)
+            self._bury(one, how, by_others=by_others)
+        else:
+            _log.warning("%s does not answer for now: %s", one.name, str(error).partition("\n")[0])
+
+    def _ask_later(self, one: Member, error: BaseException) -> None:
+        self._cannot_reach(one, error)
+        one.ask_again_s = time.monotonic() + LOOK_S
 
     def _take_in(self, one: Member) -> None:
         """Its words in order; one that tells of blobs waits until these are here.  Then ask for more."""
@@ -352,7 +339,7 @@ class Crew:
     def _fetched(self, one: Member, future: Future) -> None:
         error = future.exception()
         if error is not None:
-            self._cannot_reach(one, error)
+            self._ask_later(one, error)
             return
         one.heard_s = time.monotonic()
         try:

@@ -26,6 +26,7 @@ class Deaths:
 @dataclass
 class Member:
     """``after``: number of the last word that was taken in; ``words``: those that came since, with their numbers.
+    ``unheard``: messages that it may not have got.
     ``is_held``: its job is one of before, and whoever talks with the server has not been told what is to become of it.
     """
 
@@ -43,6 +44,7 @@ class Member:
     settled: bool = False
     after: int = 0
     words: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
+    unheard: list[dict[str, Any]] = field(default_factory=list)
     heard_s: float = field(default_factory=time.monotonic)
     ordered_s: float = 0.0
     cancelled_s: float = float("inf")
@@ -66,6 +68,10 @@ class Member:
         self.cancelled_s = float("inf")
         self.is_held = self.is_let_go = False
         self.state, self.beat = "busy", {}
+
+    def has(self, order: dict[str, Any]) -> bool:
+        """Whether this is its job."""
+        return (self.job, self.attempt) == (order["job"], order["attempt"])
 
     def end_order(self) -> None:
         """Its job is over."""

@@ -13,6 +13,7 @@ import pytest
 
 from das_blender_addon.errors import StorageError
 from das_server.store.blobs import DISK
+from das_server.workers import ray_cluster, ray_nodes
 from das_server.workers.patience import Patience
 from das_server.workers.ray_actor import KeptTalk
 from das_server.workers.ray_crew import Crew, CrewOptions
@@ -34,13 +35,13 @@ class Call:
         return self
 
     def remote(self, *arguments):
-        self.answer = Future()
+        answer = Future()
         lost = self.lost.pop(0) if self.lost else None
         if lost is None:
-            self.answer.set_result(self._call(*arguments))
+            answer.set_result(self._call(*arguments))
         else:
-            self.answer.set_exception(lost)
-        return SimpleNamespace(future=lambda: self.answer)
+            answer.set_exception(lost)
+        return SimpleNamespace(future=lambda: answer)
 
 
 class Worker:
@@ -119,6 +120,81 @@ def turns(crew, one):
     crew.turn()
     assert asked == [one]
     del crew._ask
+
+
+def out_of_reach():
+    exceptions = pytest.importorskip("ray.exceptions", reason="its errors are Ray's")
+    return exceptions.ActorUnavailableError("The actor is temporarily unavailable", None)
+
+
+def test_order_and_cancel_that_got_lost_are_said_again(crew):
+    crew, worker, _ = crew
+    one, job = crew.members["a-0"], job_id()
+    worker.tell.lost = [out_of_reach(), out_of_reach(), None]
+    crew.run("a-0", JOB | {"job": job})
+    crew.turn()
+    crew.cancel(job)
+    crew.turn()
+    assert worker.told == [] and one.job == job
+    crew._say_again(one)
+    crew.turn()
+    assert worker.told == ["run", "cancel"] and one.unheard == []
+
+
+def test_order_that_is_no_longer_wanted_is_not_said_again(crew):
+    crew, worker, _ = crew
+    one = crew.members["a-0"]
+    worker.tell.lost = [out_of_reach()]
+    crew.run("a-0", JOB | {"job": job_id()})
+    crew.turn()
+    one.end_order()
+    crew._say_again(one)
+    assert worker.told == []
+
+
+def test_order_that_got_lost_starts_no_second_question_what_is_new(crew):
+    crew, worker, _ = crew
+    one = crew.members["a-0"]
+    one.ask_again_s = float("inf")  # a question is under way
+    worker.tell.lost = [out_of_reach()]
+    crew.run("a-0", JOB | {"job": job_id()})
+    crew.turn()
+    assert one.ask_again_s == float("inf")
+    worker.hear.lost = [out_of_reach()]
+    crew._await(worker.hear.remote(0, 0.0), crew._heard, one)
+    crew.turn()
+    assert one.ask_again_s < float("inf")
+
+
+def test_words_that_come_twice_are_taken_in_once(crew):
+    crew, worker, said = crew
+    one = crew.members["a-0"]
+    crew.run("a-0", JOB | {"job": job_id()})
+    worker.talk.retry(worker.talk.next_order(), "memory", "Once more.")
+    late = worker.hear.remote(0, 0.0)
+    turns(crew, one)
+    crew._ask = lambda one: None
+    crew._await(late, crew._heard, one)
+    crew.turn()
+    assert [word["kind"] for word in said].count("retry") == 1
+
+
+def test_node_that_has_not_answered_yet_is_not_asked_again(monkeypatch):
+    asked, said = [], []
+    node = {"NodeID": "n", "NodeManagerHostname": "slow"}
+    monkeypatch.setattr(ray_cluster, "nodes", lambda: [node])  # Ray's words
+    monkeypatch.setattr(ray_cluster, "ask_node", asked.append)
+    monkeypatch.setattr(ray_nodes, "ANSWER_S", 0.0)
+    nodes = ray_nodes.Nodes(lambda reference, call, *about: said.append((call, about)))
+    assert nodes.look() == nodes.look() == {"n"}
+    assert asked == ["n"]
+    failed = Future()
+    failed.set_exception(OSError("no disk"))
+    ((call, about),) = said
+    call(*about, failed)
+    assert nodes.problem == "The node slow cannot be used: no disk"
+    nodes.look()
+    assert asked == ["n", "n"]
 
 
 DISK_OF_A_NODE = """
