@@ -20,7 +20,7 @@ from das_server.workers import ray_cluster
 from das_server.workers.patience import Patience
 from das_server.workers.ray_member import Deaths, Member
 from das_server.workers.ray_nodes import ANSWER_S, Nodes
-from das_server.workers.ray_places import Place, lacking, places_of, to_end, to_start
+from das_server.workers.ray_places import Place, lacking, misplaced, places_of, to_end, to_start
 
 _log = logging.getLogger(__name__)
 
@@ -184,13 +184,15 @@ class Crew:
     def _scale(self, now: float) -> None:
         places = places_of(self.nodes.known.values(), self.options.devices)
         resting = [name for name, deaths in self._deaths.items() if now < deaths.start_at_s]
+        taken = {*self.members, *resting}
+        misfits = misplaced(places, taken, self._demand, models=self._models)
         starts = to_start(
             places,
-            {*self.members, *resting},
+            taken,
             self._demand,
             models=self._models,
             default=self.options.model,
-            num_busy=sum(bool(one.job) for one in self.members.values()),
+            num_busy=sum(bool(one.job) or one.name in misfits for one in self.members.values()),
             fewest=self.options.fewest,
             most=self.options.most,
         )
@@ -202,10 +204,18 @@ class Crew:
             _log.info("%s is started for %s", place.name, model)
             self._tell(one, {"kind": "load", "model": model})
             self._ask(one)
-        idle = {one.name: now - one.idle_since_s for one in self.members.values() if one.settled and not one.job}
-        ends = to_end(idle, num_workers=len(self.members), demand=self._demand, fewest=self.options.fewest)
+        without = [one for one in self.members.values() if not one.job]
+        ends = to_end(
+            {one.name: now - one.idle_since_s for one in without if one.settled},
+            num_workers=len(self.members),
+            num_waiting=sum(self._demand.values()),
+            fewest=self.options.fewest,
+            most=self.options.most,
+            misfits=misfits,
+            num_starting=sum(one.name not in misfits for one in without),
+        )
         for name in ends:
-            _log.info("%s has had nothing to do for long and is ended", name)
+            _log.info("%s has nothing to do and is ended", name)
             ray_cluster.kill(self.members.pop(name).actor)
 
     def _judge(self, one: Member, now: float) -> None:

@@ -100,7 +100,7 @@ def to_start(
     """(place, model that it loads) of workers to start now.
 
     ``taken``: names of places that have one; ``demand``: waiting jobs by model; ``models``: the server's, with
-    revisions; ``num_busy``: workers with a job.  ``most`` 0: as many as there are places.
+    revisions; ``num_busy``: workers with a job, or `misplaced`.  ``most`` 0: as many as there are places.
     """
     limit = min(most or len(places), len(places))
     wanted = min(max(fewest, num_busy + sum(demand.values())), limit)
@@ -126,9 +126,32 @@ def to_start(
     return started
 
 
-def to_end(idle_s: Mapping[str, float], *, num_workers: int, demand: Mapping[str, int], fewest: int) -> list[str]:
-    """Workers (by name, with the time that they have had nothing to do) that are to end, those longest idle first."""
-    if sum(demand.values()):
-        return []
-    longest = sorted((name for name, seconds in idle_s.items() if seconds > IDLE_S), key=idle_s.get, reverse=True)
-    return longest[: max(0, num_workers - fewest)]
+def misplaced(
+    places: Collection[Place], taken: Collection[str], demand: Mapping[str, int], *, models: Mapping[str, str]
+) -> set[str]:
+    """Names of places that have a worker which can run nothing of what waits, while an open place can."""
+    waiting = [(model, models.get(model, "")) for model, count in demand.items() if count > 0]
+    fitting = {place.name for place in places if any(fitness(place, *one) for one in waiting)}
+    return set(taken) - fitting if fitting - set(taken) else set()
+
+
+def to_end(
+    idle_s: Mapping[str, float],
+    *,
+    num_workers: int,
+    num_waiting: int,
+    fewest: int,
+    most: int = 0,
+    misfits: Collection[str] = (),
+    num_starting: int = 0,
+) -> list[str]:
+    """Workers (by name, with the time that they have had nothing to do) that are to end, those longest idle first.
+
+    While jobs wait none does but as many ``misfits`` (see `misplaced`) as keep workers for these jobs from starting;
+    ``num_starting``: workers without a job that are none.  ``most`` 0: there is no limit.
+    """
+    longest = sorted(idle_s, key=idle_s.get, reverse=True)
+    if not num_waiting:
+        return [name for name in longest if idle_s[name] > IDLE_S][: max(0, num_workers - fewest)]
+    num_wanted = num_waiting - num_starting - max(0, most - num_workers)
+    return [name for name in longest if name in misfits][: max(0, num_wanted)] if most else []

@@ -3,7 +3,7 @@
 
 import pytest
 
-from das_server.workers.ray_places import IDLE_S, Node, fitness, lacking, places_of, to_end, to_start
+from das_server.workers.ray_places import IDLE_S, Node, fitness, lacking, misplaced, places_of, to_end, to_start
 
 GIB = 1 << 30
 FULL, PREVIEW = "das-cogvideox-5b", "das-preview"
@@ -73,12 +73,34 @@ def test_workers_spread_over_nodes():
 
 
 @pytest.mark.parametrize(
-    ("idle", "demand", "ended"),
+    ("idle", "num_waiting", "ended"),
     [
-        ({"one": IDLE_S + 2, "two": IDLE_S + 1}, {}, ["one"]),
-        ({"one": IDLE_S - 1, "two": IDLE_S + 1}, {}, ["two"]),
-        ({"one": IDLE_S + 2, "two": IDLE_S + 1}, {PREVIEW: 1}, []),
+        ({"one": IDLE_S + 2, "two": IDLE_S + 1}, 0, ["one"]),
+        ({"one": IDLE_S - 1, "two": IDLE_S + 1}, 0, ["two"]),
+        ({"one": IDLE_S + 2, "two": IDLE_S + 1}, 1, []),
     ],
 )
-def test_worker_beyond_the_fewest_ends_after_a_while_without_work(idle, demand, ended):
-    assert to_end(idle, num_workers=2, demand=demand, fewest=1) == ended
+def test_worker_beyond_the_fewest_ends_after_a_while_without_work(idle, num_waiting, ended):
+    assert to_end(idle, num_workers=2, num_waiting=num_waiting, fewest=1, most=2) == ended
+
+
+def test_worker_that_can_run_nothing_of_what_waits_makes_way_for_one_that_can():
+    """Without a limit there is room for another; at the limit it ends, as soon as it has nothing to do."""
+    small, big = "small-cccccc-0", "big-aaaaaa-0"
+    misfits = misplaced(places_of([SMALL, H100]), {small}, {FULL: 1}, models=MODELS)
+    assert misfits == {small}
+    assert starts([SMALL, H100], taken={small}, demand={FULL: 1}, num_busy=len(misfits)) == [("big", FULL)]
+    assert starts([SMALL, H100], taken={small}, demand={FULL: 1}, num_busy=len(misfits), most=1) == []
+
+    def ends(num_waiting=1, num_starting=0, most=1):
+        return to_end(
+            {small: 1.0}, num_workers=1, num_waiting=num_waiting, fewest=1, most=most, misfits=misfits,
+            num_starting=num_starting,
+        )  # fmt: skip
+
+    assert ends() == [small]
+    assert ends(most=2) == ends(most=0) == []
+    assert ends(num_starting=1) == []
+    assert starts([SMALL, H100], demand={FULL: 1}, most=1) == [("big", FULL)]
+    assert misplaced(places_of([SMALL, H100]), {small, big}, {FULL: 1}, models=MODELS) == set()  # nowhere else to go
+    assert misplaced(places_of([SMALL, H100]), {small}, {FULL: 1, PREVIEW: 1}, models=MODELS) == set()
