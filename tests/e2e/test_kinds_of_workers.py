@@ -153,6 +153,17 @@ def test_job_goes_on_where_it_is_when_the_process_that_talks_with_ray_dies(ray, 
 
 
 @NEEDS_RAY
+def test_worker_that_has_finished_a_job_is_free_when_the_process_that_talks_with_ray_starts_anew(ray):
+    order = ray.order(**JOB)
+    worker = ray.give(order)
+    ray.end(order)
+    before = ray.workers._generation
+    ray.workers._process.kill()
+    ray.wait(lambda: ray.workers._generation > before and ray.workers._is_met, "another process that talks with Ray")
+    assert ray.ready(worker.name).pid == worker.pid
+
+
+@NEEDS_RAY
 def test_server_that_starts_anew_finds_its_workers_and_makes_nothing_twice(ray, expected):
     """A job that is under way goes on as the next attempt; one that was finished meanwhile is only handed over; one
     that nobody wants any more ends."""
