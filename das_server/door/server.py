@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import signal
 import socket
 import sys
 import threading
@@ -24,7 +23,7 @@ from das_server.door.beside import Beside
 from das_server.door.callers import Callers
 from das_server.door.collect import Collector
 from das_server.door.connections import Connections, open_door
-from das_server.door.draining import REASON, Drain
+from das_server.door.draining import Drain, Ending
 from das_server.door.endpoint import Endpoint
 from das_server.door.gate import Gate
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
@@ -120,7 +119,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             callers=Callers(config.admins),
             drain=drain,
         )
-        ending = _Ending(drain, dispatcher, store, stop, config.drain_s)
+        ending = Ending(drain, dispatcher.give_out_no_more, store, stop, config.drain_s)
         collector = Collector(
             store,
             blobs,
@@ -205,7 +204,7 @@ def _loop(
     more: list[Callable[[], None]],
     gate: Gate | None,
     sockets: list[zmq.Socket | socket.socket],
-    ending: _Ending,
+    ending: Ending,
 ) -> None:
     poller = zmq.Poller()
     for one in [*sockets, gate.socket] if gate else sockets:
@@ -216,37 +215,6 @@ def _loop(
         poller.poll(TICK_MS if endpoint.has_told_all else UNTOLD_MS)
         for step in steps:
             step()
-
-
-class _Ending:
-    """When the loop ends: at once (``stop``), or when ``drain`` is over."""
-
-    def __init__(self, drain: Drain, dispatcher: Dispatcher, store: JobStore, stop: threading.Event, drain_s: float):
-        self._drain, self._dispatcher, self._store = drain, dispatcher, store
-        self._stop, self._drain_s, self._told = stop, drain_s, False
-        self._terminated = 0
-
-    def listen_to_signals(self) -> None:
-        """SIGINT ends the server at once, and so does a second SIGTERM; the first drains it."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, lambda *_: self._stop.set())
-            signal.signal(signal.SIGTERM, self._terminate)
-
-    def _terminate(self, *_: object) -> None:
-        self._terminated += 1
-        if self._terminated > 1:
-            self._stop.set()
-
-    def is_now(self) -> bool:
-        """Asked once in every turn."""
-        if self._stop.is_set():
-            return True
-        if self._terminated and not self._drain.is_on:
-            self._drain.begin(self._drain_s)
-        if self._drain.is_on and not self._told:
-            self._told = True
-            self._dispatcher.give_out_no_more(REASON)
-        return self._drain.is_on and self._drain.is_over(self._store.counts().get("RUNNING", 0))
 
 
 class Guarded:
