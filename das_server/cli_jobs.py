@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from das_blender_addon.errors import DasError, JobRejected
 from das_blender_addon.protocol import messages
 from das_server.cli_status import add_server_flag
-from das_server.config import client_config
+from das_server.listening import client_config
 
 if TYPE_CHECKING:
     from das_server.door.ask import Asker
@@ -105,7 +105,7 @@ def _requeue(options: argparse.Namespace) -> int:
 def _asker(options: argparse.Namespace) -> Asker:
     from das_server.door.ask import asker_for
 
-    return asker_for(client_config(options.server))
+    return asker_for(client_config(options.server, state=options.state_folder))
 
 
 def _find(asker: Asker, prefix: str) -> dict[str, Any]:

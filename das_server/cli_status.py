@@ -13,7 +13,7 @@ from typing import Any
 
 from das_blender_addon.errors import ServerUnreachable
 from das_blender_addon.protocol import messages
-from das_server.config import ServerConfig, client_config
+from das_server.listening import client_config
 
 WATCH_S = 2.0
 WAIT_S = 0.5
@@ -42,8 +42,11 @@ def add_drain_parser(drain: argparse.ArgumentParser) -> None:
 
 
 def add_server_flag(parser: argparse.ArgumentParser) -> None:
-    """``--server``, for every command that asks one."""
-    parser.add_argument("--server", metavar="ADDRESS", help=f"(default DAS_SERVER, then {ServerConfig.bind})")
+    """``--server`` and ``--state-folder``, for every command that asks one."""
+    parser.add_argument(
+        "--server", metavar="ADDRESS", help="(default DAS_SERVER, then the one that runs with the state folder)"
+    )
+    parser.add_argument("--state-folder", metavar="FOLDER", help="of a server on this machine, its --state")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
@@ -118,7 +121,7 @@ def _row_of_job(job: dict[str, Any], now: float) -> tuple[Any, ...]:
 def _status(options: argparse.Namespace) -> None:
     from das_server.door.ask import ask_status
 
-    config = client_config(options.server)
+    config = client_config(options.server, state=options.state_folder)
     while True:
         try:
             report = ask_status(config)
@@ -141,7 +144,7 @@ def _status(options: argparse.Namespace) -> None:
 def _drain(options: argparse.Namespace) -> None:
     from das_server.door.ask import asker_for
 
-    config = client_config(options.server)
+    config = client_config(options.server, state=options.state_folder)
     with asker_for(config) as asker:
         within = {} if options.within is None else {"within_s": options.within}
         answer = asker.ask(messages.Drain(0, **within))

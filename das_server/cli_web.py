@@ -7,7 +7,7 @@ import argparse
 import threading
 
 from das_server.cli_status import add_server_flag
-from das_server.config import client_config
+from das_server.listening import client_config
 
 
 def add_web_parser(web: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_web_parser(web: argparse.ArgumentParser) -> None:
 def _web(options: argparse.Namespace) -> None:
     from das_server.web.site import Site
 
-    config = client_config(options.server)
+    config = client_config(options.server, state=options.state_folder)
     with Site(config, options.port) as site:
         print(f"The page about {config.bind} is at {site.url}", flush=True)
         print("Whoever has this line has your rights there. Ctrl-C ends it.", flush=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 from das_blender_addon.errors import AuthenticationFailed, SettingsError
 from das_blender_addon.protocol.kinds import MAX_SIZE_BYTES
-from das_blender_addon.protocol.messages import DEFAULT_PORT
 
 DEFAULT_BIND = "tcp://127.0.0.1:5599"
 ENVIRONMENT_PREFIX = "DAS_SERVER_"
@@ -113,17 +112,6 @@ def build_config(
         _check_address(config)
     _check(config)
     return config
-
-
-def client_config(server: str | None, environment: Mapping[str, str] | None = None) -> ServerConfig:
-    """For commands that ask a server: ``bind`` is the one named, else that of ``DAS_SERVER``, as for Blender, else the
-    one that `build_config` finds.  Raises `SettingsError`."""
-    environment = os.environ if environment is None else environment
-    named = re.sub(r"^(tcp|https?)://", "", environment.get("DAS_SERVER", "").strip().rstrip("/"), flags=re.I)
-    if server is None and named:
-        server = f"tcp://{named}" + ("" if re.search(r"[^:\]]:\d+$|\]:\d+$", named) else f":{DEFAULT_PORT}")
-        split_address(server, field="DAS_SERVER")
-    return build_config({"bind": server}, environment=environment, check_address=False)
 
 
 def default_state_folder(environment: Mapping[str, str] | None = None) -> Path:

@@ -18,6 +18,7 @@ import zmq
 
 from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability
+from das_server import listening
 from das_server.config import LOCAL, ServerConfig, needs_keys
 from das_server.door.beside import Beside
 from das_server.door.callers import Callers
@@ -134,9 +135,11 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             dispatcher.recover(life.last)
             workers.start()
             ending.listen_to_signals()
-            on_ready(door.getsockopt_string(zmq.LAST_ENDPOINT))
+            address = door.getsockopt_string(zmq.LAST_ENDPOINT)
             more = [collector.step, *([gate.answer] if gate else []), *([metrics.step] if metrics else [])]
-            with metrics.server if metrics else contextlib.nullcontext():
+            page = metrics.server if metrics else contextlib.nullcontext()
+            with page, listening.said_in(config.state, address, gate is not None):
+                on_ready(address)
                 _loop(endpoint, dispatcher, more, gate, [door, *workers.bells(), beside.bell], ending)
             life.note_end()
         except BaseException as error:

@@ -77,8 +77,12 @@ def test_server_starts_and_ends_as_it_is_told(command, tmp_path):
     try:
         line = process.stdout.readline()
         assert "listening on tcp://0.0.0.0:" in line and f"state {tmp_path}" in line
+        given = [] if "DAS_SERVER_STATE" in environment else ["--state-folder", str(tmp_path)]
+        asked = run_das_server("status", *given, environment=environment)
+        assert asked.returncode == 0 and asked.stdout.startswith("server "), asked.stderr
         process.send_signal(signal.SIGTERM)
         assert process.wait(float(settings_of_unit()["TimeoutStopSec"])) == 0
+        assert not (tmp_path / "listening.json").exists()
     finally:
         process.kill()
         process.wait()

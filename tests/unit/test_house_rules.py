@@ -27,13 +27,13 @@ SERVER = ROOT / "das_server"
 ROOMS_WITHOUT_BPY = ("protocol", "tracking", "client", "footage", "take")
 BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "imbuf", "addon_utils", "bpy_extras"}
 TORCH_MODULES = {"torch", "diffusers", "transformers", "accelerate"}
-ROOMS_WITHOUT_TORCH = ("config", "door", "store", "web")
+ROOMS_WITHOUT_TORCH = ("config", "door", "listening", "store", "web")
 
 SERVER_LAYERS = {
     # room: its height; imports go to the same room or to lower ones only, whenever they happen
     "": 0,  # the version
     "config": 1, "media": 1, "limits": 1,
-    "store": 2, "models": 2,
+    "store": 2, "models": 2, "listening": 2,
     "pipeline": 3,
     "tasks": 4, "training": 4,
     "workers": 5,

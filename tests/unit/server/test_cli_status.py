@@ -9,7 +9,7 @@ from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import StatusReport
 from das_server import cli
 from das_server.cli_status import duration, table, words_of_report
-from das_server.config import client_config
+from das_server.listening import client_config
 from das_server.store.jobs import JobStore
 from tests.support.front_door import FrontDoor
 from tests.support.jobs import job_id, job_inputs, job_spec

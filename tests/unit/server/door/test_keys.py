@@ -15,8 +15,9 @@ from das_blender_addon.errors import AuthenticationFailed, JobRejected, ServerUn
 from das_blender_addon.protocol import messages as m
 from das_blender_addon.protocol.pairing import Pairing, read_pairing
 from das_server import cli
-from das_server.config import client_config
+from das_server.config import DEFAULT_BIND
 from das_server.door.ask import Asker, asker_for
+from das_server.listening import FILE, client_config, said_in
 from das_server.store.keys import ADMINISTRATOR, PAIRING_S, KeyRing
 from tests.support.front_door import FrontDoor
 
@@ -68,6 +69,28 @@ def test_commands_on_a_paired_machine_ask_with_its_keys(locked, tmp_path, monkey
         with pytest.raises(JobRejected, match="--admins"):
             asker.ask(m.Drain(0))
         assert asker.ask(m.Status(0)).totals["draining"] is False
+
+
+def test_commands_on_the_servers_machine_find_it_and_its_keys_in_its_state_folder(locked, tmp_path, monkeypatch):
+    monkeypatch.setenv("DAS_SERVER", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    port = locked.address.rpartition(":")[2]
+    folder = str(locked.folder)
+    with said_in(locked.folder, f"tcp://0.0.0.0:{port}", True):
+        assert only_the_owner_reads(locked.folder / FILE)
+        for named in (None, locked.address, f"tcp://localhost:{port}"):
+            with asker_for(client_config(named, state=folder)) as asker:
+                assert asker.ask(m.Status(0)).totals["running"] == 0
+        assert client_config(None, state=folder).bind == locked.address
+        other = client_config("tcp://127.0.0.1:1", state=folder)  # as of a tunnel
+        assert (other.bind, other.curve) == ("tcp://127.0.0.1:1", False)
+    assert not (locked.folder / FILE).exists() and client_config(None, state=folder).bind == DEFAULT_BIND
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", '{"address": "nowhere", "keys": true}', '{"address": 7}'])
+def test_damaged_word_of_where_a_server_listens_is_passed_over(damaged, tmp_path):
+    (tmp_path / FILE).write_text(damaged)
+    assert client_config(None, {"HOME": str(tmp_path)}, state=str(tmp_path)).bind == DEFAULT_BIND
 
 
 def test_key_for_one_use_does_nothing_else_and_only_for_a_while(locked):

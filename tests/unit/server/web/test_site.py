@@ -11,7 +11,7 @@ import pytest
 from das_blender_addon.protocol.messages import Artefact
 from das_blender_addon.protocol.png import encode_png
 from das_server import media
-from das_server.config import client_config
+from das_server.listening import client_config
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
 from das_server.web.site import Site
