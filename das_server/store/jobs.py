@@ -153,6 +153,7 @@ class JobStore(StoredJobs):
                 )
             if old.problem:
                 raise JobRejected(f"{old.problem} It cannot be made once more.", field="job")
+            self._check_number_of_jobs(old.owner)
             run = uuid.uuid4().hex
             stored = (row["spec"], row["inputs"], old.inputs)
             self._insert_row(run, row["asked"], row["digest"], *stored, old.owner, old.priority)
@@ -230,7 +231,7 @@ class JobStore(StoredJobs):
             current = self.get(job)
             self._change_state(current, JobState.RUNNING, attempt=current.attempt + 1)
             self._append_event(job, "STARTED", {"worker": worker, "device": device, "attempt": current.attempt + 1})
-        return self.get(job)
+            return self.get(job)
 
     def progress(self, job: str, fields: dict[str, Any]) -> Event:
         """Append a PROGRESS event, which a loss of power may take away again."""

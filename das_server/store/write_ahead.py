@@ -26,6 +26,7 @@ class WriteAheadLog:
         self._written = self._flushed = 0
         db.execute("PRAGMA synchronous = NORMAL")  # no flush at a commit …
         db.execute("PRAGMA wal_autocheckpoint = 0")  # … nor now and then
+        db.execute(f"PRAGMA journal_size_limit = {LARGE_BYTES}")  # what begins anew is small, too
 
     @property
     def is_behind(self) -> bool:

@@ -19,6 +19,7 @@ from das_server.workers.base import (
     Workers,
     WorkerStatus,
     WorkFailed,
+    WorkLost,
     WorkNews,
     WorkOrder,
     WorkPreviewed,
@@ -290,15 +291,23 @@ class Dispatcher:
         try:
             weights = self.check_weights(job.spec.model, job.spec.model_revision)
             started = self._store.start(job.job, worker=worker.name, device=worker.device_label or worker.device)
-            self._where[job.job] = worker.name
-            self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs, weights))
         except StorageError:
             raise
         except ModelError as error:  # its model was removed, or has other weights
             self._store.fail(job.job, code=error.code, message=error.message, field=error.field or "")
+            return
         except Exception as error:  # as above
-            _log.exception("job %s cannot be given to %s", job.job, worker.name)
+            _log.exception("job %s cannot be started", job.job)
             self._set_aside(job.job, error)
+            return
+        self._where[job.job] = worker.name
+        try:
+            self._workers.run(worker.name, WorkOrder(job.job, started.attempt, job.spec, job.inputs, weights))
+        except Exception as error:  # the job has no part in that; it ends as an attempt that others broke off
+            _log.exception("job %s cannot be given to %s", job.job, worker.name)
+            reason = fitting(f"The job could not be given to {worker.name} ({type(error).__name__}: {error}).")
+            self._unsaved.append(WorkLost(job.job, started.attempt, reason, by_others=True))
+            self._save_again_s = time.monotonic() + SAVE_AGAIN_S
 
     def _runs_alone(self, losses: int) -> bool:
         """Whether a job under which a server died, and with so many losses, is a danger to others, and would be taken

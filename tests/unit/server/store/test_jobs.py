@@ -42,6 +42,36 @@ def start(store: JobStore, job: str):
     return store.start(job, worker="worker-0", device="cpu")
 
 
+def test_job_that_cannot_be_read_when_it_starts_does_not_start(tmp_path):
+    class Failing(JobStore):
+        """On a disk that fails as soon as the job runs."""
+
+        def get(self, job):
+            found = super().get(job)
+            if found.state is JobState.RUNNING:
+                raise StorageError("The job list cannot be read.")
+            return found
+
+    store = Failing(tmp_path)
+    job = submit(store)
+    with pytest.raises(StorageError):
+        start(store, job)
+    assert store.find(job).state is JobState.QUEUED and kinds(store, job) == ["QUEUED"]
+    store.close()
+
+
+def test_job_is_made_once_more_only_within_its_owners_number_of_jobs(tmp_path):
+    store = JobStore(tmp_path, max_jobs=1)
+    old = submit(store)
+    store.cancel(old)
+    waiting = submit(store)
+    with pytest.raises(JobRejected, match="1 jobs of yours"):
+        store.run_again(old)
+    store.cancel(waiting)
+    assert store.run_again(old).state is JobState.QUEUED
+    store.close()
+
+
 def kinds(store: JobStore, job: str) -> list[str]:
     return [event.kind for event in store.events(job)]
 

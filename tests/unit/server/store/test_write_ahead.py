@@ -57,6 +57,16 @@ def test_log_begins_anew_when_it_is_large(store, tmp_path):
     assert store.last_seq(job) == 2 + 2 * 40
 
 
+def test_log_that_was_large_once_is_small_again(store, tmp_path):
+    job = store.submit(job_id(), job_spec(), [])[0].job
+    store.start(job, worker="worker-0", device="cpu")
+    for length in (2 * LARGE_BYTES, 1):
+        store.progress(job, {"text": "x" * length})
+        store.retry(job, code="job.worker_lost", message="again")
+        store.log.flush()
+    assert (tmp_path / "jobs.sqlite3-wal").stat().st_size <= LARGE_BYTES
+
+
 def test_disk_that_refuses_is_told(store, monkeypatch):
     def refuse(_):
         raise OSError(5, "Input/output error")
