@@ -49,6 +49,7 @@ class Collector:
         self._keep_unfetched_s, self._max_kept_bytes = keep_unfetched_s, max_kept_bytes
         self._begin_at_s = time.monotonic()
         self._forgetting = False
+        self._before_s = float("-inf")
         self._old: list[str] = []
         self._unused: list[str] = []
         self._heavy: list[tuple[float, str, int]] = []
@@ -79,7 +80,8 @@ class Collector:
             _log.info("forgot %s old jobs", len(gone))
         if len(gone) < JOBS_AT_ONCE:
             self._forgetting = False
-            self._beside.do(lambda: self._blobs.old(older_than_s=self._keep_s), self._found)
+            self._before_s = before_s = self._store.unix_time_before(self._keep_s)
+            self._beside.do(lambda: self._blobs.old(before_s), self._found)
 
     def _found(self, shas: list[str] | None, error: Exception | None) -> None:
         if error is not None:
@@ -93,13 +95,13 @@ class Collector:
         self._unused += [sha for sha in some if not self._store.is_referenced(sha)]
         if not self._old:
             unused, self._unused = self._unused, []
-            self._delete(unused, self._keep_s)
+            self._delete(unused, self._before_s)
             self._weigh()
 
-    def _delete(self, unused: list[str], older_than_s: float) -> None:
+    def _delete(self, unused: list[str], before_s: float) -> None:
         if unused:
             self._store.disown_blobs(unused)
-            self._beside.do(lambda: self._blobs.delete_old(unused, older_than_s=older_than_s), self._deleted)
+            self._beside.do(lambda: self._blobs.delete_old(unused, before_s), self._deleted)
 
     def _deleted(self, count: int | None, error: Exception | None) -> None:
         if error is not None:
@@ -130,7 +132,7 @@ class Collector:
             if self._excess_bytes > 0 and not self._store.is_referenced(sha):
                 unused.append(sha)
                 self._excess_bytes -= size_bytes
-        self._delete(unused, IN_USE_S)
+        self._delete(unused, time.time() - IN_USE_S)
         if not self._heavy or self._excess_bytes <= 0:
             self._heavy = []
             self._note_excess()

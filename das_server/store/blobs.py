@@ -21,7 +21,6 @@ import re
 import secrets
 import shutil
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,9 +193,9 @@ class BlobStore:
         with self._deleting:
             return self.size_bytes(sha) if _touch(self.path(sha)) else None
 
-    def old(self, *, older_than_s: float, now: float | None = None) -> list[str]:
-        """SHAs of blobs that were used last so long ago; uploads and jobs' checkpoints that were are deleted."""
-        before_s = (time.time() if now is None else now) - older_than_s
+    def old(self, before_s: float) -> list[str]:
+        """SHAs of blobs that were used last before that Unix time; uploads and jobs' checkpoints that were are
+        deleted."""
         for path in self._incoming.glob("*.part"):
             if _delete_old(path, before_s):
                 self._hashes.pop(path.name, None)
@@ -213,9 +212,8 @@ class BlobStore:
                 found.append((stat.st_mtime, path.name, stat.st_size))
         return sorted(found)
 
-    def delete_old(self, shas: Iterable[str], *, older_than_s: float, now: float | None = None) -> int:
-        """Delete those of ``shas`` that nobody used meanwhile → how many."""
-        before_s = (time.time() if now is None else now) - older_than_s
+    def delete_old(self, shas: Iterable[str], before_s: float) -> int:
+        """Delete those of ``shas`` that nobody used since that Unix time → how many."""
         count = 0
         for sha in shas:
             with self._deleting:

@@ -383,6 +383,10 @@ class JobStore(StoredJobs):
             self._db.executemany("DELETE FROM jobs WHERE job = ?", [(row["job"],) for row in rows])
         return [row["job"] for row in rows]
 
+    def unix_time_before(self, seconds: float) -> float:
+        """As of `LivedClock`."""
+        return self._lived.unix_time_before(seconds)
+
     # ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_number_of_jobs(self, owner: str) -> None:

@@ -7,34 +7,55 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
+SEEN_SHARE = 1 / 200
+"""Of a lifetime, how often the machine's clock is looked at."""
+
 
 class LivedClock:
-    """Seconds, kept in ``path`` from one server to the next; what a killed one did not `save` is lost."""
+    """Seconds, kept in ``path`` from one server to the next; what a killed one did not `save` is lost.  ``clock``:
+    seconds that nobody sets; ``wall``: Unix time, which is set now and then."""
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._began_s = time.monotonic()
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time):
+        self._path, self._clock, self._wall = path, clock, wall
+        self._began_s = clock()
         self._before_s = 0.0
+        self._seen: list[tuple[float, float]] = []
+        """(seconds lived, Unix time) now and then, oldest first."""
         try:
-            self._before_s = max(0.0, float(json.loads(path.read_text(encoding="utf-8"))["lived_s"]))
+            about = json.loads(path.read_text(encoding="utf-8"))
+            self._before_s = max(0.0, float(about["lived_s"]))
+            self._seen = [(float(lived_s), float(unix_s)) for lived_s, unix_s in about.get("seen", [])]
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             _log.warning("%s cannot be read, so that finished jobs are kept longer: %s", path, error)
 
     def now(self) -> float:
         """Seconds that servers have run until now."""
-        return self._before_s + time.monotonic() - self._began_s
+        return self._before_s + self._clock() - self._began_s
+
+    def unix_time_before(self, seconds: float) -> float:
+        """A Unix time before that of whatever was touched in the last ``seconds``, both that passed and that servers ran,
+        however the machine's clock was set meanwhile; -inf as long as none is known."""
+        now, unix_s = self.now(), self._wall()
+        if not self._seen or now - self._seen[-1][0] >= seconds * SEEN_SHARE:
+            self._seen.append((now, unix_s))
+        old = [i for i, (lived_s, _) in enumerate(self._seen) if lived_s <= now - seconds]
+        if not old:
+            return float("-inf")
+        self._seen = self._seen[old[-1] :]
+        return min(unix_s - seconds, *(one for _, one in self._seen))
 
     def save(self) -> None:
         """Keep it for the next server; a disk that refuses only makes lifetimes longer."""
         part = self._path.with_suffix(".part")
         try:
-            part.write_text(json.dumps({"lived_s": self.now()}), encoding="utf-8")
+            part.write_text(json.dumps({"lived_s": self.now(), "seen": self._seen}), encoding="utf-8")
             os.replace(part, self._path)
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._path, error.strerror)

@@ -148,9 +148,9 @@ def test_collection_deletes_old_blobs_and_uploads_that_nobody_needs(tmp_path, bl
     unused, _ = blobs.add(b"unused")
     send(blobs, 0, 2000)
     later = time.time() + 100
-    assert blobs.old(older_than_s=200, now=later) == []
-    assert set(blobs.old(older_than_s=50, now=later)) == {kept, unused}
-    assert blobs.delete_old([unused], older_than_s=50, now=later) == 1
+    assert blobs.old(later - 200) == []
+    assert set(blobs.old(later - 50)) == {kept, unused}
+    assert blobs.delete_old([unused], later - 50) == 1
     assert files(tmp_path) == [kept]
     assert send(blobs, 0, len(CONTENT)) == len(CONTENT)
 
@@ -158,9 +158,9 @@ def test_collection_deletes_old_blobs_and_uploads_that_nobody_needs(tmp_path, bl
 def test_blob_that_is_used_meanwhile_is_not_collected(blobs):
     sha, _ = blobs.add(CONTENT)
     os.utime(blobs.path(sha), (1000, 1000))
-    assert blobs.old(older_than_s=3600) == [sha]
+    assert blobs.old(time.time() - 3600) == [sha]
     assert blobs.use(sha) == len(CONTENT) and blobs.use("0" * 64) is None
-    assert blobs.delete_old([sha], older_than_s=3600) == 0 and blobs.read(sha) == CONTENT
+    assert blobs.delete_old([sha], time.time() - 3600) == 0 and blobs.read(sha) == CONTENT
 
 
 def test_damaged_blob_is_found_set_aside_and_can_be_stored_again(tmp_path, blobs):
