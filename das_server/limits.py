@@ -25,6 +25,9 @@ MAX_BACKLOG_BYTES = 4 * WAITING_IN * MAX_FRAME_BYTES
 MAX_FLYING = 2 * FETCH_CREDIT
 """PUT and FETCH of one connection that may wait for the disk; one more is refused."""
 
+MAX_FOLLOWED = 512
+"""Jobs that one connection follows at once; one more is refused."""
+
 MAX_UPLOADS = 64
 """Uploads of one owner that are not at their end; the one that was touched last longest ago gives way to one more."""
 

@@ -20,12 +20,14 @@ from das_server.door.beside import JOBS, Beside
 from das_server.door.callers import Callers, Peer
 from das_server.door.connections import Connections
 from das_server.door.draining import Drain
+from das_server.door.followers import Followers
 from das_server.door.gate import Gate
 from das_server.door.requests import Models, Reply, Requests
 from das_server.limits import MAX_FLYING, MAX_SENT_BYTES
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
 from das_server.store.keys import KeyRing
+from das_server.store.reading import EVENTS_AT_ONCE
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.speed import SpeedRecord
@@ -77,13 +79,13 @@ class Endpoint:
         self._callers = callers or Callers()
         self._flying: collections.Counter[bytes] = collections.Counter()
         self._store = store
-        self._followers: dict[tuple[bytes, str], int] = {}
+        self._followers = Followers()
         self._requests = Requests(
             store,
             blobs,
             workers,
             dispatcher,
-            follow=self._follow,
+            follow=self._followers.follow,
             models=models,
             default_model=default_model,
             max_blob_bytes=max_blob_bytes,
@@ -106,6 +108,7 @@ class Endpoint:
                 return
             if self._connections is not None:
                 self._connections.heard(frames)
+            self._followers.heard(peer.bytes)
             self._answer(peer.bytes, frames)
 
     def deliver(self) -> None:
@@ -132,28 +135,35 @@ class Endpoint:
     def tell_followers(self) -> None:
         """Send every event that an attached client has not had; one that cannot be sent now comes next time."""
         self.has_told_all = True
-        for (peer, job), after in list(self._followers.items()):
+        self._followers.has_news(self._store.told)
+        self._store.told.clear()
+        for peer, job, after in self._followers.take_due():
             try:
                 self._tell(peer, job, after)
             except DasError as error:  # a disk that refuses, an event that cannot be written: its client asks again
                 _log.error("job %s: its events cannot be sent: %s", job, error.message)
-                self._followers.pop((peer, job), None)
+                self._followers.leave(peer, job)
             except Exception:  # a defect of ours must not end the server for everybody
                 _log.exception("job %s: its events cannot be sent", job)
-                self._followers.pop((peer, job), None)
-
-    def _follow(self, peer: bytes, job: str, after: int) -> None:
-        self._followers[peer, job] = after
+                self._followers.leave(peer, job)
 
     def _tell(self, peer: bytes, job: str, after: int) -> None:
-        for event in self._store.events(job, after=after):
-            if not self._send(peer, event):
-                self.has_told_all = (peer, job) not in self._followers and self.has_told_all
+        events = self._store.events(job, after=after)
+        for event in events:
+            is_sent = self._send(peer, event)
+            if not self._followers.follows(peer, job):  # it is gone
+                return
+            if not is_sent:
                 break
-            if (peer, job) in self._followers:
-                self._followers[peer, job] = event.seq
+            self._followers.was_told(peer, job, event.seq)
             if event.kind in messages.FINAL_EVENT_KINDS:
-                self._followers.pop((peer, job), None)
+                self._followers.leave(peer, job)
+                return
+        else:
+            if len(events) < EVENTS_AT_ONCE:
+                return
+        self._followers.put_off(peer, job)
+        self.has_told_all = False
 
     # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -231,8 +241,7 @@ class Endpoint:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            for follower in [one for one in self._followers if one[0] == peer]:
-                del self._followers[follower]
+            self._followers.drop(peer)
             return False
 
 

@@ -223,12 +223,12 @@ class Requests:
     def _attach(self, peer: Peer, message: messages.Attach, blob: None):
         _check_lease(message.lease_s)
         job = self._get(peer, message.job)
-        if message.requester:
-            self._store.join(job.job, message.requester, message.lease_s)
-            self._dispatcher.heard_of(job.job, message.requester, message.lease_s)
         last_seq = self._store.last_seq(job.job)
         if message.after < last_seq or not job.state.is_final:
             self._follow(peer.routing_id, job.job, message.after)
+        if message.requester:
+            self._store.join(job.job, message.requester, message.lease_s)
+            self._dispatcher.heard_of(job.job, message.requester, message.lease_s)
         return messages.Attached(message.request, job.job, last_seq), None
 
     def _fetch(self, owner: str, is_known: bool, message: messages.Fetch, blob: None):

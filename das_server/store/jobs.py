@@ -51,6 +51,8 @@ class JobStore(StoredJobs):
         self.max_jobs = max_jobs
         self.touched: set[str] = set()
         """Jobs that may have begun to wait, or ceased to, since somebody emptied this."""
+        self.told: set[str] = set()
+        """Jobs that have got events since somebody emptied this."""
         self.steps: collections.deque[tuple[Job, JobState, float]] = collections.deque(maxlen=1000)
         """The last steps of jobs, for whoever counts them: (as it was, what it became, when, Unix time)."""
         with self._errors():
@@ -418,6 +420,7 @@ class JobStore(StoredJobs):
         )
 
     def _append_event(self, job: str, kind: str, fields: dict[str, Any]) -> Event:
+        self.told.add(job)
         seq = self.last_seq(job) + 1
         event = Event(job=job, seq=seq, kind=kind, time_s=time.time(), fields=fields)
         self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (job, seq, kind, event.time_s, to_json(fields)))

@@ -40,8 +40,8 @@ class LivedClock:
         return self._before_s + self._clock() - self._began_s
 
     def unix_time_before(self, seconds: float) -> float:
-        """A Unix time before that of whatever was touched in the last ``seconds``, both that passed and that servers ran,
-        however the machine's clock was set meanwhile; -inf as long as none is known."""
+        """A Unix time before that of whatever was touched in the last ``seconds``, both of those that passed and of
+        those that servers ran, however the machine's clock was set meanwhile; -inf as long as none is known."""
         now, unix_s = self.now(), self._wall()
         if not self._seen or now - self._seen[-1][0] >= seconds * SEEN_SHARE:
             self._seen.append((now, unix_s))

@@ -14,6 +14,9 @@ from das_server.store.job import Job, JobState, event_from_row, job_from_row
 from das_server.store.requesters import Requesters
 from das_server.store.schema import open_or_replace_job_list
 
+EVENTS_AT_ONCE = 1000
+"""Events of a job that are read at once."""
+
 
 def no_job(job: str) -> JobRejected:
     """The server does not have the job, or not for whoever asks."""
@@ -149,7 +152,7 @@ class StoredJobs:
             began = self._db.execute("SELECT min(changed_s) FROM jobs WHERE state = 'RUNNING'").fetchone()[0]
         return float("inf") if began is None else began
 
-    def events(self, job: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+    def events(self, job: str, *, after: int = 0, limit: int = EVENTS_AT_ONCE) -> list[Event]:
         """Events with ``seq`` > ``after``, in order."""
         with self._errors():
             rows = self._db.execute(

@@ -8,16 +8,18 @@ from dataclasses import replace
 import pytest
 import zmq
 
-from das_blender_addon.errors import StorageError
+from das_blender_addon.errors import JobRejected, StorageError
 from das_blender_addon.protocol import codec
 from das_blender_addon.protocol import messages as m
 from das_server.door.beside import Beside
 from das_server.door.collect import Collector
 from das_server.door.endpoint import Endpoint
+from das_server.door.followers import Followers
 from das_server.door.server import Guarded, known_models
 from das_server.limits import MAX_FLYING
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
+from das_server.store.reading import EVENTS_AT_ONCE
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
 from tests.support.jobs import job_id, job_inputs, job_spec
@@ -100,6 +102,59 @@ def test_event_that_cannot_be_written_harms_no_other_follower(house, caplog):
     assert f"job {bad}: its events cannot be sent" in caplog.text
 
 
+def test_nothing_is_looked_up_for_followers_of_jobs_without_news(house):
+    jobs = [house.submitted() for _ in range(3)]
+    for number, job in enumerate(jobs):
+        assert house.ask(m.Attach(number, job, 1)) == m.Attached(number, job, 1)
+    house.endpoint.tell_followers()
+    asked = []
+    house.store._db.set_trace_callback(asked.append)
+    house.endpoint.tell_followers()
+    assert asked == []
+    house.store.tell_one_waiting(jobs[1], "It waits.")
+    asked.clear()
+    house.endpoint.tell_followers()
+    house.endpoint.tell_followers()
+    assert len(asked) == 1 and (house.heard().job, asked[0].count(jobs[1])) == (jobs[1], 1)
+
+
+def test_follower_with_a_long_past_is_told_all_of_it(house, monkeypatch):
+    job = house.submitted()
+    for step in range(EVENTS_AT_ONCE + 5):
+        house.store.progress(job, {"stage": "denoising", "step": step, "of": 2, "elapsed_s": 0.5})
+    house.ask(m.Attach(1, job, 0))
+    told = 0
+    while told < EVENTS_AT_ONCE + 6:
+        house.endpoint.tell_followers()
+        told = house.heard().seq
+    house.endpoint.tell_followers()
+    assert house.endpoint.has_told_all
+
+
+def test_one_job_more_than_a_peer_may_follow_is_refused_until_one_is_over():
+    followers = Followers(most=2)
+    for job in ("a", "b", "a"):
+        followers.follow(b"eve", job, 0)
+    with pytest.raises(JobRejected, match="2 jobs already"):
+        followers.follow(b"eve", "c", 0)
+    followers.follow(b"ada", "c", 0)
+    followers.leave(b"eve", "a")
+    followers.follow(b"eve", "c", 0)
+
+
+def test_followers_that_are_gone_are_forgotten():
+    followers = Followers(most_peers=3)
+    for peer in (b"1", b"2", b"3"):
+        followers.follow(peer, "a", 0)
+        followers.follow(peer, "b", 0)
+    followers.heard(b"1")
+    followers.follow(b"4", "a", 0)
+    assert len(followers) == 5 and followers.follows(b"1", "a") and not followers.follows(b"2", "a")
+    followers.take_due()
+    followers.has_news(["a"])
+    assert sorted(followers.take_due()) == [(b"1", "a", 0), (b"3", "a", 0), (b"4", "a", 0)]
+
+
 def test_job_list_that_cannot_be_read_does_not_end_the_front_door(house, caplog):
     job = house.submitted()
     house.ask(m.Attach(1, job, 1))
@@ -127,7 +182,7 @@ def test_step_that_fails_does_not_end_the_loop_and_is_told_once(caplog):
 
 def test_event_list_that_fails_in_any_way_harms_no_other_follower(house, caplog):
     bad, good = house.submitted(), house.submitted()
-    house.endpoint._followers[b"somebody", bad] = 1 << 63  # more than the job list takes: an OverflowError
+    house.endpoint._followers.follow(b"somebody", bad, 1 << 63)  # more than the job list takes: an OverflowError
     house.ask(m.Attach(1, good, 0))
     house.endpoint.tell_followers()
     assert house.heard().job == good
