@@ -34,7 +34,10 @@ def shown():
 
 
 def recipe_of(name: str, scene, folder: Path) -> Recipe:
-    """The recipe of one of `JOBS`, as a window makes it, without what shows its pictures.  ``folder``: for training clips."""
+    """The recipe of one of `JOBS`, as a window makes it, without what shows its pictures.
+
+    ``folder``: for training clips.
+    """
     settings = resolve_settings(scene)
     if name == "clip":
         request = clip_request(scene, settings, folder, caption="a cube", lossless=True)
