@@ -43,7 +43,7 @@ test: setup-tests
 
 test-cluster: setup
 	@$(ADD_RAY)
-	@$(VENV)/python -m pytest -q tests/e2e/test_kinds_of_workers.py
+	@$(VENV)/python -m pytest -q tests/e2e/test_kinds_of_workers.py tests/unit/server/workers/test_ray_crew.py
 
 test-binary: setup
 	@$(VENV)/python scripts/run_tests.py binary
