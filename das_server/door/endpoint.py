@@ -6,8 +6,10 @@ every handler ends within milliseconds.
 from __future__ import annotations
 
 import collections
+import functools
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -178,36 +180,47 @@ class Endpoint:
                 return
             caller = self._callers.of_key(key) if key is not None else self._callers.of_peer(peer)
             who = Peer(peer, caller)
+            look = self._requests.look_at_results(who, message)
             if self._requests.waits_for_the_disk(message):
-                self._answer_beside(who, message, blob)
-                return
-            reply = self._requests.answer(who, message, blob)
-            if isinstance(message, PROMISES) and self._store.log.is_behind:
-                self._send_once_kept(peer, message.request, reply)
+                work = self._requests.work(who, message, blob)
+                self._do_beside(who, message, work, lambda reply: self._note_and_send(who, message, reply))
+            elif look is not None:
+                answer = functools.partial(self._requests.answer, who, message, blob)
+                self._do_beside(who, message, look, lambda gone: self._reply(who, message, answer(results_gone=gone)))
             else:
-                self._send(peer, *reply)
+                self._reply(who, message, self._requests.answer(who, message, blob))
         except Exception as error:  # among them a reply that cannot be written
             self._refuse(peer, request_of(frames), error)
 
-    def _answer_beside(self, who: Peer, message: Any, blob: memoryview | None) -> None:
+    def _do_beside(self, who: Peer, message: Any, work: Callable[[], Any], go_on: Callable[[Any], None]) -> None:
+        """Go on with what ``work`` gives, which waits for the disk."""
         peer = who.routing_id
         if self._flying[peer] >= MAX_FLYING:
             raise JobRejected(f"More than {MAX_FLYING} pieces are in flight; wait for answers before sending more.")
 
-        def then(reply: Any, error: Exception | None) -> None:
+        def then(result: Any, error: Exception | None) -> None:
             self._flying[peer] -= 1
             if not self._flying[peer]:
                 del self._flying[peer]
             try:
                 if error is not None:
                     raise error
-                self._requests.note_reply(who, message, reply)
-                self._send(peer, *reply)
+                go_on(result)
             except Exception as problem:
                 self._refuse(peer, message.request, problem)
 
-        self._beside.do(self._requests.work(who, message, blob), then)
+        self._beside.do(work, then)
         self._flying[peer] += 1
+
+    def _note_and_send(self, who: Peer, message: Any, reply: Reply) -> None:
+        self._requests.note_reply(who, message, reply)
+        self._send(who.routing_id, *reply)
+
+    def _reply(self, who: Peer, message: Any, reply: Reply) -> None:
+        if isinstance(message, PROMISES) and self._store.log.is_behind:
+            self._send_once_kept(who.routing_id, message.request, reply)
+        else:
+            self._send(who.routing_id, *reply)
 
     def _send_once_kept(self, peer: bytes, request: int, reply: Reply) -> None:
         """Send a reply that is a promise, when what it promises is on disk."""

@@ -111,7 +111,9 @@ class Requests:
         """Whether what `work` gives may be called from another thread, and should: it is about blobs only."""
         return isinstance(message, messages.Put | messages.Fetch)
 
-    def work(self, peer: Peer, message: Any, blob: memoryview | None) -> Callable[[], Reply]:
+    def work(
+        self, peer: Peer, message: Any, blob: memoryview | None, *, results_gone: bool = False
+    ) -> Callable[[], Reply]:
         """What gives the reply to one request of ``peer``.  Raises what the request fails of, now or then."""
         handler = self._handlers.get(type(message))
         if handler is None:
@@ -122,11 +124,26 @@ class Requests:
             if isinstance(message, messages.Put) and not is_known:
                 self._check_share(owner, message.size_bytes)
             return lambda: handler(owner, is_known, message, blob)
+        if isinstance(message, messages.Submit):
+            return lambda: handler(peer, message, results_gone)
         return lambda: handler(peer, message, blob)
 
-    def answer(self, peer: Peer, message: Any, blob: memoryview | None) -> Reply:
-        """The reply to one request of ``peer``.  Raises what the request fails of."""
-        return self.work(peer, message, blob)()
+    def answer(self, peer: Peer, message: Any, blob: memoryview | None, *, results_gone: bool = False) -> Reply:
+        """The reply to one request of ``peer``; ``results_gone``: see `look_at_results`.  Raises what the request fails
+        of."""
+        return self.work(peer, message, blob, results_gone=results_gone)()
+
+    def look_at_results(self, peer: Peer, message: Any) -> Callable[[], bool] | None:
+        """Where `answer` goes by whether the results of an earlier run are there: what reads all of them → whether they
+        are gone, for another thread; `answer` is told."""
+        if not isinstance(message, messages.Submit) or not message.again or not message.requester:
+            return None
+        known = self._store.run_of(message.job, message.requester, peer.caller.owner)
+        if known is None or known.state is not JobState.DONE:
+            return None
+        done = self._store.last_event(known.job, "DONE")
+        frames = [one for one in done.fields["artefacts"] if one["role"] == "frame"] if done else []
+        return lambda: not frames or not all(self._blobs.is_whole(one["sha"], one["size_bytes"]) for one in frames)
 
     def note_reply(self, peer: Peer, message: Any, reply: Reply) -> None:
         """What waited for the disk is done."""
@@ -177,11 +194,11 @@ class Requests:
         received = self._blobs.put(message.sha, message.size_bytes, message.offset, blob, **about)
         return messages.Have(message.request, message.sha, received), None
 
-    def _submit(self, peer: Peer, message: messages.Submit, blob: None):
+    def _submit(self, peer: Peer, message: messages.Submit, results_gone: bool):
         _check_lease(message.lease_s)
         spec, inputs = message.spec, message.inputs
         known = self._store.run_of(message.job, message.requester, peer.caller.owner)
-        anew = known is not None and self._is_to_run_once_more(known, message, peer.caller.owner)
+        anew = known is not None and self._is_to_run_once_more(known, message, peer.caller.owner, results_gone)
         if known is None or anew:
             task = task_module(spec.task)
             task.check(spec, inputs, self._model(spec.model))
@@ -206,19 +223,14 @@ class Requests:
                 _log.info("job %s: it is %s once more, which was %s", job.job, message.job, known.state.value)
         return messages.Accepted(message.request, job.job, duplicate, self._dispatcher.outlook(job)[0]), None
 
-    def _is_to_run_once_more(self, known: Job, message: messages.Submit, owner: str) -> bool:
+    def _is_to_run_once_more(self, known: Job, message: messages.Submit, owner: str, results_gone: bool) -> bool:
         """Whether a job that is over is made anew for this requester, and not handed out as it ended."""
         requester = message.requester
         if not requester or not known.state.is_final or self._store.wants_no_more(message.job, requester, owner):
             return False
         if known.state is JobState.DONE:
-            return message.again and self._are_results_gone(known)
+            return message.again and results_gone
         return known.state is JobState.CANCELLED or not self._store.has_requester(known.job, requester)
-
-    def _are_results_gone(self, job: Job) -> bool:
-        done = self._store.last_event(job.job, "DONE")
-        frames = [one for one in done.fields["artefacts"] if one["role"] == "frame"] if done else []
-        return not frames or not all(self._blobs.is_whole(one["sha"], one["size_bytes"]) for one in frames)
 
     def _attach(self, peer: Peer, message: messages.Attach, blob: None):
         _check_lease(message.lease_s)

@@ -213,6 +213,25 @@ def test_disk_that_hangs_makes_nobody_else_wait(house):
     assert answered == set(range(1, MAX_FLYING + 1))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a file that hangs is a named pipe here")
+def test_results_that_are_looked_at_make_nobody_else_wait(house):
+    job, spec = job_id(), job_spec()
+    inputs, _ = job_inputs(spec)
+    house.store.submit(job, spec, inputs, requester="a" * 32)
+    house.store.start(job, worker="worker-0", device="cpu")
+    sha, size_bytes = house.blobs.add(b"a frame")
+    house.store.finish(job, [m.Artefact("frame", sha, size_bytes, "image/png")], {})
+    house.blobs.path(sha).unlink()
+    os.mkfifo(house.blobs.path(sha))  # opened for reading it hangs until somebody writes
+    house.send(m.Submit(1, job, spec, inputs, requester="b" * 32, again=True))
+    assert house.ask(m.Ping(2)) == m.Pong(2)
+    os.close(os.open(house.blobs.path(sha), os.O_WRONLY))  # and is no frame then
+    deadline = time.monotonic() + 20
+    while not house._dealer.poll(20) and time.monotonic() < deadline:
+        house.endpoint.deliver()
+    assert house.heard() == m.Need(1, job, [one.sha for one in inputs])
+
+
 def test_old_jobs_and_blobs_are_collected_in_steps_and_those_in_use_stay(house):
     sha, _ = house.blobs.add(b"kept")
     gone, _ = house.blobs.add(b"gone")
