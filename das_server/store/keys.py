@@ -10,10 +10,12 @@ Files are their owner's alone (0600) and replaced whole; a running server sees a
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,9 +23,11 @@ import zmq
 
 from das_blender_addon.errors import SettingsError, StorageError
 from das_server.config import SERVER_KEY
+from das_server.store.state_lock import lock_file
 
 FOLDER, SERVER, ALLOWED = SERVER_KEY.parent.name, SERVER_KEY.name, "allowed.json"
 ADMIN = "admin.json"
+LOCK = "lock"
 ADMINISTRATOR = "administrator"
 """The user that the commands on the server's own machine are."""
 
@@ -48,6 +52,17 @@ class AllowedKey:
         return self.until_s > 0
 
 
+def _one_at_a_time(method):
+    """Of the methods that change the list of a key ring, in whichever process: none writes over what another has."""
+
+    @functools.wraps(method)
+    def alone(self: KeyRing, *arguments: object):
+        with self._locked():
+            return method(self, *arguments)
+
+    return alone
+
+
 class KeyRing:
     """The keys of the server with this state folder; every method raises `StorageError` when the disk refuses."""
 
@@ -60,6 +75,7 @@ class KeyRing:
     def has_server_key(self) -> bool:
         return (self._folder / SERVER).is_file()
 
+    @_one_at_a_time
     def create(self) -> str:
         """Make the server's key pair unless it is there → its public key."""
         if not self.has_server_key():
@@ -96,6 +112,7 @@ class KeyRing:
         one = self._allowed.get(public)
         return None if one is None or (one.is_for_one_use and self._clock() >= one.until_s) else one
 
+    @_one_at_a_time
     def pair(self, user: str) -> str:
         """A key for one use by ``user`` → its secret."""
         if not user.isprintable() or not user.strip() or len(user) > 100:
@@ -105,6 +122,7 @@ class KeyRing:
         self._save([*self.allowed(), AllowedKey(public.decode(), user.strip(), "", now, now + PAIRING_S)])
         return secret.decode()
 
+    @_one_at_a_time
     def exchange(self, one_use: str, public: str, machine: str) -> AllowedKey:
         """Let ``public`` in for good in place of a key for one use, for the same user; once more is harmless."""
         known, new = self.find(one_use), self.find(public)
@@ -118,6 +136,7 @@ class KeyRing:
         self._save([*(one for one in self.allowed() if one.public != one_use), new])
         return new
 
+    @_one_at_a_time
     def revoke(self, name: str) -> list[AllowedKey]:
         """Let in no more: all keys of a user, or the one key that begins so (8 characters at least)."""
         gone = [one for one in self.allowed() if one.user == name or (len(name) >= 8 and one.public.startswith(name))]
@@ -127,6 +146,17 @@ class KeyRing:
         return gone
 
     # ── Files ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = os.fdopen(os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+            lock_file(file, wait=True)
+        except OSError as error:
+            raise StorageError(f"The keys in {self._folder} cannot be locked: {error.strerror}.") from error
+        with file:
+            yield
 
     def _reload(self) -> None:
         try:

@@ -36,7 +36,7 @@ def lock_state(folder: Path) -> IO[str]:
     except OSError as error:
         raise StorageError(f"The state folder {folder} cannot be written: {error.strerror}.") from error
     try:
-        _lock_file(file)
+        lock_file(file)
     except OSError as error:
         file.seek(0)
         owner = file.read(32).strip()
@@ -68,13 +68,15 @@ def _unescaped(mount: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount)
 
 
-def _lock_file(file: IO[str]) -> None:
+def lock_file(file: IO, *, wait: bool = False) -> None:
+    """Lock an open file until it is closed; raises `OSError` where another process has it, with ``wait`` only when that
+    takes long."""
     if os.name == "nt":
         import msvcrt
 
         file.seek(1 << 20)  # a byte far behind the process id, which stays readable
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
     else:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import zmq
@@ -18,7 +19,8 @@ from das_server import cli
 from das_server.config import DEFAULT_BIND
 from das_server.door.ask import Asker, asker_for
 from das_server.listening import FILE, client_config, said_in
-from das_server.store.keys import ADMINISTRATOR, PAIRING_S, KeyRing
+from das_server.store.keys import ADMINISTRATOR, LOCK, PAIRING_S, KeyRing
+from das_server.store.state_lock import lock_file
 from tests.support.front_door import FrontDoor
 
 
@@ -175,3 +177,16 @@ def test_line_survives_breaks_of_an_email(locked):
     text = line(locked)
     assert read_pairing(f"  {text[:40]}\n{text[40:]} ") == read_pairing(text)
     assert read_pairing(text).line == text
+
+
+def test_lists_that_are_changed_at_once_lose_nothing(tmp_path):
+    ring = KeyRing(tmp_path)
+    ring.create()
+    held = open(tmp_path / "keys" / LOCK, "r+b")  # noqa: SIM115
+    lock_file(held)
+    with ThreadPoolExecutor(8) as threads:
+        paired = [threads.submit(KeyRing(tmp_path).pair, f"user {number}") for number in range(8)]
+        assert not wait(paired, timeout=0.2).done
+        held.close()
+        assert all(one.result() for one in paired)
+    assert {one.user for one in ring.allowed()} == {ADMINISTRATOR, *(f"user {number}" for number in range(8))}
