@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +43,8 @@ class Metrics:
     ):
         self._store, self._workers, self._totals, self._kept_bytes = store, workers, totals, kept_bytes
         self._began_s, self._next_s = time.monotonic(), 0.0
+        self._labels: dict[str, str] = {}
+        """By the names of the workers that there are."""
         self._registry = registry = CollectorRegistry()
         kind = {"registry": registry}
         self._jobs = Gauge("das_jobs", "Jobs that the server has, by state", ["state"], **kind)
@@ -73,12 +77,32 @@ class Metrics:
         self._draining.set(totals["draining"])
         self._kept.set(self._kept_bytes())
         self._uptime.set(time.monotonic() - self._began_s)
-        for one in self._workers():
+        self._show(self._workers())
+
+    def _show(self, workers: list[WorkerStatus]) -> None:
+        names = {one.name for one in workers}
+        for gone in [name for name in self._labels if name not in names]:
+            label = self._labels.pop(gone)
             for state in WORKER_STATES:
-                self._states.labels(one.name, state).set(one.state == state)
-            self._restarts.labels(one.name).set(one.restarts)
-            self._memory.labels(one.name).set(one.memory_bytes)
-            self._step_s.labels(one.name).set(one.step_s)
+                self._states.remove(label, state)
+            for gauge in (self._restarts, self._memory, self._step_s):
+                gauge.remove(label)
+        for one in workers:
+            label = self._label(one.name)
+            for state in WORKER_STATES:
+                self._states.labels(label, state).set(one.state == state)
+            self._restarts.labels(label).set(one.restarts)
+            self._memory.labels(label).set(one.memory_bytes)
+            self._step_s.labels(label).set(one.step_s)
+
+    def _label(self, name: str) -> str:
+        """A worker's own name where that is only a number; one of a cluster has its machine's in it, and is counted."""
+        if name not in self._labels:
+            counted = (f"worker-{number}" for number in itertools.count(1))
+            taken = self._labels.values()
+            own = re.fullmatch(r"worker-\d+", name) and name not in taken
+            self._labels[name] = name if own else next(one for one in counted if one not in taken)
+        return self._labels[name]
 
     def _count(self, before: Job, after: JobState, now_s: float) -> None:
         model = before.spec.model if before.spec.model in table_names() else OWN

@@ -4,6 +4,7 @@
 import http.client
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,22 @@ def test_numbers_are_those_of_the_server(metrics):
     assert found["das_jobs", "waiting"] == 2 and found[("das_kept_bytes",)] == 7 and found[("das_draining",)] == 1
     assert found["das_worker_state", "busy", "worker-0"] == 1 and found["das_worker_state", "broken", "worker-0"] == 0
     assert not re.search("secret|ada|ben|paper|sentence", text)
+
+
+def test_workers_that_are_gone_are_not_shown_and_machines_not_named(tmp_path):
+    store = JobStore(tmp_path)
+    workers = [replace(WORKER, name=f"render-{number}.example.1a2b", memory_bytes=number) for number in (7, 8)]
+    made = Metrics(0, store, lambda: workers, lambda: TOTALS, lambda: 7)
+    with made.server:
+        made.step()
+        text = ask(made)[1]
+        assert 'das_worker_memory_bytes{worker="worker-2"} 8.0' in text and "render" not in text
+        del workers[0]
+        made._next_s = 0.0
+        made.step()
+        text = ask(made)[1]
+        assert 'das_worker_memory_bytes{worker="worker-2"} 8.0' in text and "worker-1" not in text
+    store.close()
 
 
 def test_pages_that_come_by_another_name_and_other_paths_get_nothing(metrics):
