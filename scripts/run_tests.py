@@ -36,6 +36,8 @@ LIMIT_S = 2700
 """A suite that takes longer hangs: it is killed and counts as failed."""
 MOST_AT_ONCE = 3
 """Each suite has servers and workers of its own, about 1.5 GB in all."""
+OF_NO_BLENDER = ("server", "test_house_rules.py", "test_run_tests.py")
+"""Unit tests that are not about what runs inside Blender."""
 OLD_PROCESSOR = {
     "ATEN_CPU_CAPABILITY": "default",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
@@ -118,7 +120,7 @@ def planned_runs(wanted: list[str]) -> list[Run]:
         extension_tests = tuple(
             f"tests/unit/{entry.name}"
             for entry in sorted((ROOT / "tests/unit").iterdir())
-            if entry.name not in ("server", "test_run_tests.py")
+            if entry.name not in OF_NO_BLENDER
             and (entry.is_dir() or entry.name.startswith("test_"))
             and entry.name != "__pycache__"
         )

@@ -102,6 +102,7 @@ def test_demo_scene_needs_no_active_object_of_the_context():
     assert len(bones.data.bones) == demo_scene.CREATURE_BONES and bones.mode == "OBJECT"
 
 
+@pytest.mark.any_blender
 def test_demo_file_names_no_server_and_works_with_a_local_one(scene, program, tmp_path):  # noqa: F811
     demo_in_blender.build_file(tmp_path, seed=42, size="96x64", compat=compat)
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "demo.blend"))

@@ -96,6 +96,7 @@ def test_single_frame_after_the_animation_comes_from_the_cache(shot):
     assert stamps == {path: path.stat().st_mtime_ns for folder in before for path in folder.rglob("*.*")}
 
 
+@pytest.mark.any_blender
 def test_complete_take_is_found_while_the_server_is_off(shot, tmp_path, monkeypatch):
     shot.das.cache_folder = str(tmp_path / "cache")
     with running_server(tmp_path / "server") as server:

@@ -69,6 +69,7 @@ def test_alpha_and_edges_are_cycles_own(large_shot, tmp_path):
         assert (found[found[..., 3] == 0] == 0).all()
 
 
+@pytest.mark.any_blender
 def test_coverage_pass_has_the_renders_size(large_shot, tmp_path):
     large_shot.render.film_transparent = False
     large_shot.das.cache_folder, large_shot.frame_end = str(tmp_path), 2
