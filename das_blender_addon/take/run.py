@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +21,17 @@ import numpy as np
 from ..client.files import write_whole
 from ..client.leases import Requester
 from ..client.take import JobOutcome, JobRequest, Log, OnEvent, Preview, Progress, run_job
-from ..errors import JobCancelled, SettingsError, StorageError
+from ..errors import JobCancelled, SettingsError
 from ..protocol.messages import BATCH
-from ..protocol.png import blob_sha, decode_png, encode_png
-from ..shot.plan import ShotPlan
+from ..protocol.png import encode_png
 from ..shot.windows import owners
 from ..tracking.coverage import coverage
 from ..tracking.framing import crop_and_resize
 from .anew import beside
-from .cache import LAYOUT, Take, TakeRequest, array_sha, find_take, job_key, take_of
+from .cache import Take, TakeRequest, find_take, job_key, take_of
 from .drive import is_leaving
 from .join import passed_over
+from .made import Made, bytes_of, description, frame_of, pixels
 from .shares import Shares, Turns
 from .window_store import kept_window, note_window
 
@@ -182,7 +182,7 @@ class _Making:
         timings["frames"] = time.perf_counter() - received
         timings.update({f"job.{name}": seconds for name, seconds in made[0].outcome.timings.items()})
         timings["take"] = time.perf_counter() - started
-        said = _description(request, made, self._names, timings)
+        said = description(request, made, self._names, timings)
         write_whole(request.folder / "take.json", json.dumps(said, indent=1, sort_keys=True).encode())
         return said
 
@@ -240,7 +240,7 @@ class _Making:
                 if not self._turns.wait_for(turns[: turns.index(chain[0])], stop):
                     raise JobCancelled("The take was cancelled.")
                 for number in chain:
-                    done.append(self._window(number, _frame_of(done[-1], number, self._plan) if done else b"", stop))
+                    done.append(self._window(number, frame_of(done[-1], number, self._plan) if done else b"", stop))
             except BaseException:
                 failed.set()
                 raise
@@ -293,14 +293,14 @@ class _Making:
         for place, index in enumerate(plan.made):
             _check_stop(self._should_stop)
             first, second, share = owners(windows, place)
-            png = _bytes_of(made[windows.index(first)], place - first.start)
+            png = bytes_of(made[windows.index(first)], place - first.start)
             if second is not None:
-                after = _bytes_of(made[windows.index(second)], place - second.start)
-                png = encode_png(passed_over(_pixels(png), _pixels(after), share))
+                after = bytes_of(made[windows.index(second)], place - second.start)
+                png = encode_png(passed_over(pixels(png), pixels(after), share))
             write_whole(folder / self._names[index], png)
         if plan.between:
             self._request.detail.between(
-                lambda index: _pixels(self._model_frame(index)),
+                lambda index: pixels(self._model_frame(index)),
                 lambda index, frame: write_whole(folder / self._names[index], encode_png(frame)),
                 progress=lambda done, _of: self._tell.composing(done, self._to_compose),
                 should_stop=self._should_stop,
@@ -322,7 +322,7 @@ class _Making:
         if self._plan.keeps_detail:
             request.detail.compose(
                 range(len(self._names)),
-                lambda index: _pixels(self._model_frame(index)),
+                lambda index: pixels(self._model_frame(index)),
                 keep,
                 progress=lambda done, _of: self._tell.composing(len(self._plan.between) + done, self._to_compose),
                 should_stop=self._should_stop,
@@ -333,7 +333,7 @@ class _Making:
             if framing.is_exact:
                 write_whole(request.folder / "frames" / name, self._model_frame(index))
             else:
-                keep(index, crop_and_resize(_pixels(self._model_frame(index))[None], framing)[0])
+                keep(index, crop_and_resize(pixels(self._model_frame(index))[None], framing)[0])
 
     def _write_alpha(self) -> None:
         geometry = self._request.shot.geometry
@@ -346,78 +346,6 @@ class _Making:
         write_whole(self._request.folder / "coverage" / self._names[index], encode_png(covered[..., None]))
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a server has made of a window: ``part`` of the take's folder holds it."""
-
-    number: int
-    part: str
-    key: str
-    job: JobRequest
-    outcome: JobOutcome
-
-
-def _frame_of(made: Made, number: int, plan: ShotPlan) -> bytes:
-    """The first frame of the window ``number`` as the window before made it."""
-    return _bytes_of(made, plan.windows[number].start - plan.windows[made.number].start)
-
-
-def _bytes_of(made: Made, place: int) -> bytes:
-    return made.outcome.frames[place].read_bytes()
-
-
-def _pixels(png: bytes) -> np.ndarray:
-    return decode_png(png, name="A frame of the model", error=StorageError)
-
-
 def _check_stop(should_stop: Callable[[], bool] | None) -> None:
     if should_stop is not None and should_stop():
         raise JobCancelled("The take was cancelled.")
-
-
-def _description(request: TakeRequest, made: list[Made], names: list[str], timings: dict[str, float]) -> dict:
-    plan, spec = request.plan, made[0].job.spec
-    parts = {one.part: [path.name for path in one.outcome.frames] for one in made}
-    parts |= {part: names for part in ("frames", "model", "tracking")}
-    if plan.keeps_detail or plan.transparent_film:
-        parts["coverage"] = names
-    kept = [f"{part}/{name}" for part, held in sorted(parts.items()) for name in held] + ["first_frame.png"]
-    files = {name: blob_sha((request.folder / name).read_bytes()) for name in kept}
-    return {
-        "layout": LAYOUT,
-        "key": request.key,
-        "job_key": request.job_key,
-        "job_id": made[0].outcome.job_id,
-        "frame_numbers": list(plan.frames),
-        "files": files,
-        "windows": [
-            {
-                "job_key": one.key,
-                "job_id": one.outcome.job_id,
-                "part": one.part,
-                "frames": [plan.frames[plan.made_in(plan.windows[one.number])[end]] for end in (0, -1)],
-                "report": one.outcome.report,
-            }
-            for one in made
-        ],
-        "report": {
-            **{name: value for name, value in asdict(spec).items() if name != "options"},
-            "options": spec.options,
-            "frame_numbers": list(plan.frames),
-            "render_size": list(plan.render_size),
-            "model_size": list(plan.model_size),
-            "crop": list(plan.framing.crop),
-            "notes": list(plan.notes),
-            "keep_detail": plan.keeps_detail,
-            "fine_detail_only": plan.fine_only,
-            "model_frames_every": plan.every,
-            "model_frame_numbers": [plan.frames[index] for index in plan.made],
-            "key_pictures": [
-                {"frame": plan.frames[picture.index], "sha256": blob_sha(picture.png)} for picture in request.pictures
-            ],
-            "first_frame_sha256": blob_sha(request.first_frame_png),
-            "tracking_video_sha256": array_sha(made[0].job.tracking_video),
-            "job": made[0].outcome.report,
-        },
-        "timings": timings,
-    }
