@@ -7,13 +7,15 @@ Bulk goes in pieces with at most `FETCH_CREDIT` of them in flight.  What happens
 from __future__ import annotations
 
 import collections
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
+
 from ..errors import DasError, MessageTooLarge, ProtocolError, StorageError
 from ..protocol import kinds, messages
+from ..protocol.digest import Digests
 from ..protocol.frames import blob_sha
 from ..protocol.messages import CHUNK_BYTES, FETCH_CREDIT
 from .connection import Connection, ShouldStop
@@ -160,7 +162,7 @@ class DasClient(Connection):
         size_bytes: int,
         on_progress: OnBytes | None = None,
         should_stop: ShouldStop | None = None,
-    ) -> bytes:
+    ) -> memoryview:
         """The blob ``sha`` of ``size_bytes``; see `fetch_each`."""
         return next(self.fetch_each([(sha, size_bytes)], on_progress, should_stop))
 
@@ -169,14 +171,27 @@ class DasClient(Connection):
         blobs: Iterable[tuple[str, int]],
         on_progress: OnBytes | None = None,
         should_stop: ShouldStop | None = None,
-    ) -> Iterator[bytes]:
+    ) -> Iterator[memoryview]:
         """Blobs, ``(sha, size_bytes)`` each, in order, each checked against its sha.
 
         The credit goes on from one blob to the next, so that a small one does not cost a round trip of its own.
         ``on_progress(received_bytes, size_bytes)`` counts all of them.  Raises `StorageError` when one arrives damaged
         twice.
         """
-        downloads = collections.deque(_Download(sha, size_bytes) for sha, size_bytes in blobs)
+        digests = Digests()
+        try:
+            yield from self._fetch_each(blobs, digests, on_progress, should_stop)
+        finally:
+            digests.close()
+
+    def _fetch_each(
+        self,
+        blobs: Iterable[tuple[str, int]],
+        digests: Digests,
+        on_progress: OnBytes | None,
+        should_stop: ShouldStop | None,
+    ) -> Iterator[memoryview]:
+        downloads = collections.deque(_Download(sha, size_bytes, digests) for sha, size_bytes in blobs)
         total, received = sum(one.size_bytes for one in downloads), 0
         waiting = collections.deque((one, offset) for one in downloads for offset in one.offsets())
         flying: dict[int, tuple[_Download, int]] = {}
@@ -233,11 +248,13 @@ def pair_with(line: str, *, timeout_s: float = 10.0) -> tuple[str, str]:
 class _Download:
     """A blob that is coming in pieces, hashed while the rest is on its way."""
 
-    def __init__(self, sha: str, size_bytes: int):
+    def __init__(self, sha: str, size_bytes: int, digests: Digests):
         self.sha = sha
         self.size_bytes = size_bytes
-        self._pieces: dict[int, memoryview] = {}
-        self._running, self._hashed = hashlib.sha256(), 0
+        self._content = memoryview(b"")
+        self._early: dict[int, memoryview] = {}
+        self._digests = digests
+        self._running, self._hashed = digests.begin(), 0
         self._was_damaged = False
 
     def offsets(self) -> range:
@@ -259,9 +276,11 @@ class _Download:
                 f"The server sent bytes {chunk.offset} to {chunk.offset + len(piece)} of {chunk.size_bytes} of a "
                 f"blob where {offset} onward of {self.size_bytes} was asked for; use the same release on both sides."
             )
-        self._pieces[offset] = piece
-        while self._hashed in self._pieces:
-            self._running.update(self._pieces[self._hashed])
+        if not self._content and self.size_bytes:
+            self._content = np.empty(self.size_bytes, np.uint8).data
+        self._early[offset] = piece
+        while (due := self._early.pop(self._hashed, None)) is not None:
+            self._running.update(due, self._content[self._hashed : self._hashed + len(due)])
             self._hashed += CHUNK_BYTES
 
     def is_whole(self) -> bool:
@@ -277,9 +296,9 @@ class _Download:
                 field="sha",
             )
         self._was_damaged = True
-        self._pieces, self._running, self._hashed = {}, hashlib.sha256(), 0
+        self._early, self._running, self._hashed = {}, self._digests.begin(), 0
         return self.offsets()
 
-    def content(self) -> bytes:
+    def content(self) -> memoryview:
         """All of it."""
-        return b"".join(self._pieces[offset] for offset in self.offsets())
+        return self._content.toreadonly()

@@ -314,7 +314,7 @@ class _Run:
             self.tell(Log(f"The preview of step {fields['step']} cannot be shown: {error.message}"))
             return
         self.mark("first_preview")
-        self.tell(Preview(fields["step"], image, artefact.media))
+        self.tell(Preview(fields["step"], bytes(image), artefact.media))
 
     def download(self, client: DasClient, done: Event, *, is_last_round: bool) -> JobOutcome | None:
         """Bring the frames to disk, each whole or not at all; those that are there already are kept.

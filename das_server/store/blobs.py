@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from das_blender_addon.errors import MessageTooLarge, ProtocolError, StorageError
+from das_blender_addon.protocol.digest import Digest, Digests
 from das_server.limits import MAX_UPLOADS
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ class BlobStore:
         self._checkpoints = folder / "checkpoints"
         self._max_blob_bytes = max_blob_bytes
         self._min_free_bytes = min_free_bytes
-        self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}
+        self._digests = Digests()
+        self._hashes: dict[str, tuple[int, Digest]] = {}
         self._deleting = threading.Lock()
         self.full = ""
         """Why no upload is taken for now."""
@@ -242,10 +244,10 @@ class BlobStore:
             self._forget_upload(min(open_ones, key=lambda one: one.stat().st_mtime))
 
     def _append(self, part: Path, received: int, piece: memoryview) -> None:
-        known, running = self._hashes.get(part.name, (0, hashlib.sha256()))
+        known, running = self._hashes.get(part.name) or (0, self._digests.begin())
         with storage_errors("an upload"):
             if known != received:
-                running = _hash_file(part)
+                running = self._hash_file(part)
             with open(part, "ab") as file:
                 try:
                     file.write(piece)
@@ -260,9 +262,9 @@ class BlobStore:
     def _finish(self, sha: str, part: Path, size_bytes: int) -> None:
         with storage_errors(f"the blob {sha[:12]}"):
             part.touch()
-            known, running = self._hashes.pop(part.name, (-1, hashlib.sha256()))
+            known, running = self._hashes.pop(part.name, None) or (-1, None)
             if known != size_bytes:
-                running = _hash_file(part)
+                running = self._hash_file(part)
             if running.hexdigest() != sha:
                 self._forget_upload(part)
                 raise ProtocolError(
@@ -278,6 +280,14 @@ class BlobStore:
         os.replace(part, path)
         _flush_folder(path.parent)
         _flush_folder(self._blobs)
+
+    def _hash_file(self, path: Path) -> Digest:
+        running = self._digests.begin()
+        if path.exists():
+            with open(path, "rb") as file:
+                while piece := file.read(1 << 20):
+                    running.update(piece)
+        return running
 
     def _forget_upload(self, part: Path) -> None:
         self._hashes.pop(part.name, None)
@@ -300,15 +310,6 @@ def storage_errors(thing: str) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         reason = "its disk is full" if full else str(error.strerror or error)
         raise StorageError(f"The server cannot write {thing}: {reason}.", field=DISK if full else None) from error
-
-
-def _hash_file(path: Path) -> hashlib._Hash:
-    running = hashlib.sha256()
-    if path.exists():
-        with open(path, "rb") as file:
-            while piece := file.read(1 << 20):
-                running.update(piece)
-    return running
 
 
 def _size_bytes(path: Path) -> int | None:

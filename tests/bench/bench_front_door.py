@@ -121,11 +121,12 @@ def bulk(address: str, folder: Path, keys: ServerKeys | None = None) -> None:
     up, down, sha, write, read = ([] for _ in range(5))
     with DasClient(address, timeout_s=60, keys=keys) as client:
         client.hello()
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
             blob = secrets.token_bytes(BULK_BYTES)
+            bare = folder / f"bare{number}"  # a new file, as the server writes one
             sha.append(rate(lambda blob=blob: hashlib.sha256(blob).digest()))
-            write.append(rate(lambda blob=blob: write_out(folder / "bare", blob)))
-            read.append(rate(lambda: (folder / "bare").read_bytes()))
+            write.append(rate(lambda blob=blob, bare=bare: write_out(bare, blob)))
+            read.append(rate(lambda bare=bare: bare.read_bytes()))
             name = hashlib.sha256(blob).hexdigest()
             up.append(rate(lambda blob=blob, name=name: client.upload(blob, name)))
             down.append(rate(lambda name=name: client.fetch(name, BULK_BYTES)))
