@@ -9,7 +9,7 @@ one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -42,6 +42,8 @@ AHEAD_BYTES = 256 << 20
 """What frames may take in memory that are composed while the model still paints."""
 AHEAD_PIXEL_BYTES = 20
 """What a pixel of them takes: its colour in float32, its depth, masks and outlines."""
+SMALL_STEP = 4
+"""Every how many pixels of the model's size light is measured: the model paints over it."""
 THREADS = 2
 """Frames that are composed at a time; numpy works on one core."""
 PIXELS_TO_TRIM = 8 << 20
@@ -99,7 +101,8 @@ class Detail:
         A frame that comes several times is made once.  Raises `JobCancelled`.
         """
         width, height = self.plan.model_size
-        seen = _Prepared(replace(self._geometry, cameras=self.plan.framing.overscan(self._geometry.cameras)))
+        cameras = self.plan.framing.overscan(self._geometry.cameras)
+        seen = _Prepared(replace(self._geometry, cameras=cameras), lit_as=self._at_render_size())
         pictures = {picture.index: for_model(picture.pixels, self.plan) for picture in self.pictures}
         wanted = sorted(set(indices))
         made = np.empty((len(wanted), height, width, 4), np.uint8)
@@ -140,7 +143,7 @@ class Detail:
             take(shown.index, resize_lanczos(picture, (0, 0, *fine.model_size), (width, height)))
 
         done = _Counter(len(plan.between), progress)
-        for _ in _each(seen, plan.made, enlarged, plan.between, finish, should_stop, neighbours=1, is_relit=False):
+        for _ in _each(seen, plan.made, enlarged, plan.between, finish, should_stop, neighbours=1):
             done.count()
 
     def carry_one(self, index: int, *, should_stop: Callable[[], bool] | None = None) -> np.ndarray:
@@ -224,11 +227,15 @@ class Detail:
         self, indices: Sequence[int], finish: Callable[[_Shown], Any], should_stop: Callable[[], bool] | None
     ) -> Iterator[Any]:
         """What ``finish`` makes of what the key pictures show of each of the frames ``indices``, at their size."""
+        prepared = self._at_render_size()
+        return _each(prepared, self.plan.keys, prepared.originals.__getitem__, indices, finish, should_stop)
+
+    def _at_render_size(self) -> _Prepared:
         if self._prepared is None:
             cameras = self.plan.pictures.overscan(self._geometry.cameras)
-            self._prepared = _Prepared(replace(self._geometry, cameras=cameras))
-        pictures = {picture.index: picture.pixels for picture in self.pictures}
-        return _each(self._prepared, self.plan.keys, pictures.__getitem__, indices, finish, should_stop)
+            originals = {picture.index: picture.pixels for picture in self.pictures}
+            self._prepared = _Prepared(replace(self._geometry, cameras=cameras), originals)
+        return self._prepared
 
 
 @dataclass(frozen=True)
@@ -303,16 +310,30 @@ class _Counter:
 
 
 class _Prepared:
-    """``geometry`` at one size, and of the key pictures around the frame at hand all that is found out once."""
+    """``geometry`` at one size, and of the key pictures around the frame at hand all that is found out once.
 
-    def __init__(self, geometry: GeometrySequence):
+    ``originals``: the key pictures that light is told from, by their frames; ``lit_as``: what has told it already.
+    """
+
+    def __init__(
+        self,
+        geometry: GeometrySequence,
+        originals: Mapping[int, np.ndarray] | None = None,
+        lit_as: _Prepared | None = None,
+    ):
         self.geometry, self.views, self.pictures = geometry, KeyViews(geometry), PreparedPictures()
+        self.originals, self._lit_as = originals, lit_as
         self._lit: tuple[list[int], Relighting | None] | None = None
 
-    def light(self, places: list[int], pictures: Sequence[np.ndarray], stop: Callable[[], bool]) -> Relighting | None:
-        """Of the ``pictures`` at the frames ``places``, see `relighting`."""
+    def light(self, places: list[int], stop: Callable[[], bool]) -> Relighting | None:
+        """Told from the key pictures at the frames ``places``, see `relighting`; None where nobody knows these."""
+        if self._lit_as is not None:
+            told = self._lit_as.light(places, stop)
+            return None if told is None else told.seen_by(self.geometry, SMALL_STEP)
+        if self.originals is None:
+            return None
         if self._lit is None or self._lit[0] != places:
-            self._lit = places, relighting(self.geometry, places, pictures, stop)
+            self._lit = places, relighting(self.geometry, places, [self.originals[key] for key in places], stop)
         return self._lit[1]
 
 
@@ -324,10 +345,9 @@ def _each(
     finish: Callable[[_Shown], Any],
     should_stop: Callable[[], bool] | None,
     neighbours: int = NEIGHBOURS,
-    is_relit: bool = True,
 ) -> Iterator[Any]:
     """What ``finish`` gives for each of ``indices``, in their order; it runs in several threads.  ``picture_of(key)``
-    is asked when the first frame beside that key is at hand.  ``is_relit``: shadows move with what casts them.
+    is asked when the first frame beside that key is at hand.
     """
     stopped = threading.Event()
 
@@ -349,7 +369,7 @@ def _each(
                 places = [keys[number] for number in around]
                 whole = {key for key, picture in zip(places, pictures, strict=True) if picture.shape[2] == 3}
                 composer = Composer(pictures, prepared=prepared.pictures)
-                light = prepared.light(places, pictures, stop) if is_relit else None
+                light = prepared.light(places, stop)
                 frames = correspondences(
                     prepared.geometry,
                     places,

@@ -18,6 +18,8 @@ twice as many they change by −0.1 to 0.5, at twice the time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -32,6 +34,8 @@ from .suggest import small_cameras
 
 #: Places in a frame at which light is measured, about, and pixels from one to the next, at least.
 PLACES, LEAST_STEP = 12000, 2
+#: Frames whose shadow maps are kept, 0.4 MB each: a window is looked at in two sizes.
+MAPS_KEPT = 64
 #: Longer side of the pictures that light is told from, pixels; points that are compared of two of them; and how dark
 #: linear light, of 1, is too dark to compare.
 FITTED_SIDE, FITTED_POINTS, DARKEST = 192, 4000, 0.02
@@ -58,7 +62,8 @@ class Relighting:
 
     def __init__(self, geometry: GeometrySequence, keys: Sequence[int], casters: Casters, light: Light, gamma: float):
         self._geometry, self._keys, self._casters, self._light = geometry, tuple(keys), casters, light
-        self._gamma = gamma
+        self._gamma, self._least_step = gamma, LEAST_STEP
+        self._known: dict[int, ShadowMaps] = {}
         self._at_keys = [self._maps(key) for key in self._keys]
 
     @property
@@ -66,13 +71,28 @@ class Relighting:
         """What was told from the key pictures."""
         return self._light
 
+    def seen_by(self, geometry: GeometrySequence, least_step: int) -> Relighting:
+        """The same light for the same shot in ``geometry``, whose cameras have another size; measured at every
+        ``least_step``-th pixel at most.
+        """
+        other = copy(self)
+        other._geometry, other._least_step = geometry, least_step
+        return other
+
     def _maps(self, index: int) -> ShadowMaps:
-        return ShadowMaps(self._casters.points(self._geometry, index), self._light.directions)
+        found = self._known.get(index)
+        if found is None:
+            found = ShadowMaps(self._casters.points(self._geometry, index), self._light.directions)
+            while len(self._known) >= MAPS_KEPT:
+                with suppress(KeyError):  # another thread was faster
+                    self._known.pop(next(iter(self._known)))
+            self._known[index] = found
+        return found
 
     def at(self, frame: FrameCorrespondences) -> FrameLight:
         """How the key pictures' light changes until ``frame``, of `correspondences` with the same keys."""
         height, width = frame.coverage.shape
-        step = max(LEAST_STEP, round((height * width / PLACES) ** 0.5))
+        step = max(self._least_step, round((height * width / PLACES) ** 0.5))
         rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
         inverse = np.where(frame.coverage, 1.0 / frame.depth, 0.0).astype(np.float32)
         grid_inverse = inverse[rows[:, None], columns[None]]
