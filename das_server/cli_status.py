@@ -9,17 +9,19 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from das_blender_addon.errors import ServerUnreachable
 from das_blender_addon.protocol import messages
+from das_server.door.ask import ask_status
 from das_server.listening import client_config
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
 
 WATCH_S = 2.0
 WAIT_S = 0.5
-CLEAR = "\x1b[H\x1b[J"
-"""Moves a terminal to its top left corner and clears the rest."""
-
 MOST_IN_A_CELL = 60
 
 
@@ -60,6 +62,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 def _cell(value: Any) -> str:
     words = "" if value is None else " ".join(str(value).split())
+    words = "".join(one if one.isprintable() else "·" for one in words)  # nobody's message controls this terminal
     return words if len(words) <= MOST_IN_A_CELL else words[: MOST_IN_A_CELL - 1] + "…"
 
 
@@ -72,32 +75,74 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def words_of_report(report: messages.StatusReport, address: str, now: float) -> list[str]:
-    """What ``das-server status`` prints."""
+def _about(report: messages.StatusReport, address: str) -> str:
     totals = report.totals
     counts = ", ".join(f"{totals[name]} {name}" for name in ("running", "waiting", "unfetched") if totals.get(name))
     about = [f"server {report.server_id[:8]} at {address}", f"up {duration(report.uptime_s)}", counts]
     about += ["it is being drained" if totals.get("draining") else ""]
-    lines = [" · ".join(word for word in about if word), ""]
-    lines += table(
-        ("WORKER", "STATE", "DEVICE", "MODEL", "JOB", "MEMORY", "STEP", "PROBLEM"),
-        [
-            (
-                one["name"],
-                one["state"],
-                one["device_label"] or one["device"],
-                one["model"],
-                one["job"][:8],
-                f"{one['memory_bytes'] >> 20} MiB" if one["memory_bytes"] else "",
-                f"{one['step_s']:.2f} s" if one["step_s"] else "",
-                one["problem"],
-            )
-            for one in report.workers
-        ],
-    )
+    return " · ".join(word for word in about if word)
+
+
+def words_of_report(report: messages.StatusReport, address: str, now: float) -> list[str]:
+    """What ``das-server status`` prints into a file or a pipe."""
+    lines = [_about(report, address), "", *table(_WORKER_HEADS, [_row_of_worker(one) for one in report.workers])]
     if report.jobs:
         lines += ["", *table(_JOB_HEADS, [_row_of_job(job, now) for job in report.jobs])]
     return lines
+
+
+def shown_report(report: messages.StatusReport, address: str, now: float, width: int) -> Group:
+    """What it shows in a terminal of ``width`` characters."""
+    from rich.console import Group
+    from rich.text import Text
+
+    shown = [Text(_about(report, address), style="bold"), Text()]
+    shown.append(_shown_table(_WORKER_HEADS, [_row_of_worker(one) for one in report.workers], width))
+    if report.jobs:
+        shown += [Text(), _shown_table(_JOB_HEADS, [_row_of_job(job, now) for job in report.jobs], width)]
+    return Group(*shown)
+
+
+def _shown_table(heads: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[_cell(value) for value in row] for row in rows]
+    wanted = [i for i in range(len(heads)) if width >= NARROW or heads[i] not in _ONLY_IF_WIDE]
+    kept = [i for i in wanted if any(row[i] for row in cells)]
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for i in kept:
+        if heads[i] in _SAYS:
+            made.add_column(heads[i], overflow="fold", min_width=16)
+        else:
+            made.add_column(heads[i], overflow="ellipsis", no_wrap=True)
+    for row in cells:
+        made.add_row(*(Text(row[i], style=_STYLES.get(row[i], "") if heads[i] == "STATE" else "") for i in kept))
+    return made
+
+
+_WORKER_HEADS = ("WORKER", "STATE", "DEVICE", "MODEL", "JOB", "MEMORY", "STEP", "PROBLEM")
+_SAYS = ("PROBLEM", "SAYS")
+"""Columns that a narrow terminal breaks into lines; it cuts the others."""
+
+NARROW = 100
+_ONLY_IF_WIDE = ("DEVICE", "MODEL", "MEMORY", "STEP", "KIND", "AGE")
+"""Columns that a terminal of fewer characters leaves out."""
+
+_STYLES = {"RUNNING": "green", "busy": "green", "FAILED": "red", "broken": "red", "CANCELLED": "dim", "DONE": "dim"}
+
+
+def _row_of_worker(one: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        one["name"],
+        one["state"],
+        one["device_label"] or one["device"],
+        one["model"],
+        one["job"][:8],
+        f"{one['memory_bytes'] >> 20} MiB" if one["memory_bytes"] else "",
+        f"{one['step_s']:.2f} s" if one["step_s"] else "",
+        one["problem"],
+    )
 
 
 _JOB_HEADS = ("JOB", "STATE", "PLACE", "ETA", "DONE", "KIND", "MODEL", "AGE", "SAYS")
@@ -119,8 +164,8 @@ def _row_of_job(job: dict[str, Any], now: float) -> tuple[Any, ...]:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from das_server.door.ask import ask_status
-
+    if options.watch is not None and sys.stdout.isatty() and not options.json:
+        _watch(options)
     config = client_config(options.server, state=options.state_folder)
     while True:
         try:
@@ -128,17 +173,36 @@ def _status(options: argparse.Namespace) -> None:
         except ServerUnreachable as error:
             if options.watch is None:
                 raise
-            print(f"{CLEAR if sys.stdout.isatty() else ''}{error.message}", flush=True)
+            print(error.message, flush=True)
         else:
             if options.json:
                 print(json.dumps(asdict(report), indent=None if options.watch else 2), flush=True)
+            elif sys.stdout.isatty():
+                from rich.console import Console
+
+                console = Console()
+                console.print(shown_report(report, config.bind, time.time(), console.width))
             else:
-                lines = words_of_report(report, config.bind, time.time())
-                clear = CLEAR if options.watch is not None and sys.stdout.isatty() else ""
-                print(clear + "\n".join(lines), flush=True)
+                print("\n".join(words_of_report(report, config.bind, time.time())), flush=True)
         if options.watch is None:
             return
         time.sleep(max(0.1, options.watch))
+
+
+def _watch(options: argparse.Namespace) -> NoReturn:
+    """In a terminal, in place, until Ctrl-C."""
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(), screen=True, auto_refresh=False) as live:
+        while True:
+            config = client_config(options.server, state=options.state_folder)
+            try:
+                shown = shown_report(ask_status(config), config.bind, time.time(), live.console.width)
+            except ServerUnreachable as error:
+                shown = error.message
+            live.update(shown, refresh=True)
+            time.sleep(max(0.1, options.watch))
 
 
 def _drain(options: argparse.Namespace) -> None:

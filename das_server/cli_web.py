@@ -18,9 +18,11 @@ def add_web_parser(web: argparse.ArgumentParser) -> None:
 
 
 def _web(options: argparse.Namespace) -> None:
+    from das_server.door.ask import ask_status
     from das_server.web.site import Site
 
     config = client_config(options.server, state=options.state_folder)
+    ask_status(config)  # a page about nobody is of no use: it says so at once, as every other command does
     with Site(config, options.port) as site:
         print(f"The page about {config.bind} is at {site.url}", flush=True)
         print("Whoever has this line has your rights there. Ctrl-C ends it.", flush=True)

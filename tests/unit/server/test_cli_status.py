@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What ``das-server status`` shows, and which server the commands ask."""
 
+import contextlib
+import io
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+from rich.console import Console
 
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import StatusReport
 from das_server import cli
-from das_server.cli_status import duration, table, words_of_report
+from das_server.cli_status import duration, shown_report, table, words_of_report
 from das_server.listening import client_config
 from das_server.store.jobs import JobStore
 from tests.support.front_door import FrontDoor
@@ -42,8 +51,49 @@ def test_status_is_a_table_that_fits_what_is_in_it():
     ]
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_in_a_terminal_the_table_is_as_wide_as_that(width):
+    said = "\x1b[2J[red]It[/red] waits for a worker that starts again in 12 s."
+    waits = JOB | {"job": "cd" * 16, "state": "QUEUED", "queue_position": 3, "eta_s": None, "message": said}
+    report = StatusReport(1, "f" * 32, 3725.0, [JOB, waits], [WORKER], {"running": 1})
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system="standard")
+    console.print(shown_report(report, "tcp://127.0.0.1:5599", 1060.0, width))
+    shown = console.file.getvalue()
+    assert "abababab" in shown and "\x1b[32mRUNNING" in shown and "\x1b[2J" not in shown
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert max(map(len, plain.splitlines())) <= width
+    assert "[red]It[/red]" in plain or width < 200
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals are asked differently there")
+def test_watch_shows_what_changes_until_it_is_stopped(tmp_path):
+    import pty
+
+    with FrontDoor(tmp_path) as door:
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "das_server", "status", "--watch", "0.1", "--server", door.address]
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30"}
+        process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
+        os.close(theirs)
+        shown, until = b"", time.monotonic() + 30
+        while shown.count(b"server ") < 3 and time.monotonic() < until:
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65536):
+                shown += piece
+        assert process.wait(30) == 130 and b"Traceback" not in shown and shown.count(b"server ") >= 3
+        os.close(ours)
+
+
+def test_page_about_a_server_that_is_not_there_is_refused(capsys):
+    assert cli.main(["web", "--server", "tcp://127.0.0.1:9"]) == 31
+    assert "No server answers" in capsys.readouterr().err
+
+
 def test_long_words_are_cut_and_times_are_short():
     assert table(("A", "B"), [("x" * 100, None)]) == ["A", "x" * 59 + "…"]
+    assert table(("A",), [("\x1b[2Jé\x07",)]) == ["A", "·[2Jé·"]
     assert [duration(seconds) for seconds in (None, 0, 59.6, 3600)] == ["", "0:00", "1:00", "1:00:00"]
 
 
