@@ -291,8 +291,8 @@ def set_image_output(scene, file_format: str = "PNG") -> None:
         settings.color_depth = "8"
 
 
-def set_video_output(scene) -> None:
-    """An H.264 movie in an MP4 file, perceptually lossless."""
+def set_video_output(scene, *, with_sound: bool = False) -> None:
+    """An H.264 movie in an MP4 file, perceptually lossless; its sound, if any, as AAC."""
     settings = scene.render.image_settings
     if hasattr(settings, "media_type"):
         settings.media_type = "VIDEO"
@@ -302,6 +302,7 @@ def set_video_output(scene) -> None:
     movie.format, movie.codec = "MPEG4", "H264"
     movie.constant_rate_factor, movie.ffmpeg_preset = "PERC_LOSSLESS", "GOOD"
     movie.gopsize = 12
+    movie.audio_codec = "AAC" if with_sound else "NONE"
 
 
 def placeholder(text: str) -> dict[str, str]:

@@ -142,6 +142,16 @@ class OpenCopy:
         )
         return output, done["notes"]
 
+    def sound(self, frames: tuple[int, int], should_stop: ShouldStop) -> Path | None:
+        """A WAV file of what is heard from the first to the last of ``frames``, there until `close`; None where Blender
+        cannot write it.  Raises `StorageError`, `SceneError`, `JobCancelled`.
+        """
+        output = self._copy.folder / "sound.wav"
+        request = {"task": "sound", "scene": self._copy.scene, "frames": list(frames), "output": str(output)}
+        failed = "The scene's sound could not be written"
+        done = self._ask(request, StorageError, failed, None, should_stop, can_stop=False)
+        return output if done["is_there"] else None
+
     def movies(self, request: dict, should_stop: ShouldStop, say: Say) -> None:
         """Encode movies, see `pictures.make_movies`.  The copy is no longer open then."""
         request = {"task": "movies", **request}

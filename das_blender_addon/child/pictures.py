@@ -238,7 +238,9 @@ def _own_scene(scene):
 
 
 def make_movies(request: dict, say: Callable) -> None:
-    """Encode each of ``request["movies"]``: its ``"frames"``, PNG files of one folder in order, into ``"output"``."""
+    """Encode each of ``request["movies"]``: its ``"frames"``, PNG files of one folder in order, into ``"output"``, with
+    the sound of the file ``"sound"``, where it has one.
+    """
     for index, movie in enumerate(request["movies"]):
         say(view=index, views=len(request["movies"]))
         scene = bpy.data.scenes.new("Movie")
@@ -249,6 +251,8 @@ def make_movies(request: dict, say: Callable) -> None:
         show_plain(scene)  # the pictures' own bytes
         scene.frame_start, scene.frame_end = 1, len(movie["frames"])
         sequencer.add_image_strip(scene, "frames", movie["frames"], frame_start=1)
-        compat.set_video_output(scene)
+        if movie.get("sound"):
+            sequencer.add_sound_strip(scene, "sound", movie["sound"], frame_start=1)
+        compat.set_video_output(scene, with_sound=bool(movie.get("sound")))
         render.filepath = movie["output"]
         bpy.ops.render.render(animation=True, scene=scene.name)

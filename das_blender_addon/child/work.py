@@ -23,6 +23,7 @@ from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.named import scene_named
 from ..scene.simulations import range_over
+from ..scene.sound import write_sound
 from ..scene.walk import step_simulations, walk_in_render
 from ..tracking.spool import SpoolWriter
 from .fitting import fitted_picture
@@ -106,7 +107,15 @@ def movies(request: dict, say, check_stop) -> dict:
     return {"memory": memory_bytes()}
 
 
-TASKS = {"open": open_copy, "export": export, "pictures": pictures, "fitted": fitted, "movies": movies}
+def sound(request: dict, say, check_stop) -> dict:
+    """Write what is heard at ``request["frames"]`` to ``"output"``, see `scene.sound.write_sound`."""
+    is_there = write_sound(_scene(request), request["frames"], Path(request["output"]))
+    return {"is_there": is_there, "memory": memory_bytes()}
+
+
+TASKS = {
+    "open": open_copy, "export": export, "pictures": pictures, "fitted": fitted, "sound": sound, "movies": movies
+}  # fmt: skip
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────

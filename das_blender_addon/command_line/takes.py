@@ -10,6 +10,7 @@ from ..child.scratch import Scratch
 from ..errors import SettingsError
 from ..jobs.sources import source_of
 from ..scene.layers import render_layer
+from ..scene.sound import heard_with
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..take import drive
@@ -90,7 +91,7 @@ def _compare(scene, entries, chosen, arguments, voice: Voice, should_stop) -> in
             folder = Path(stack.enter_context(Scratch("compare")).name)
         files = compare_takes(first, second, arguments.mode, folder, wipe=arguments.wipe, should_stop=should_stop)
         if target is not None:
-            files = _one_file(scene, files, target, voice, should_stop)
+            files = _one_file(scene, files, first.frame_numbers, target, voice, should_stop)
     voice.result(f"{len(files)} file{'s' if len(files) > 1 else ''} in {files[0].parent}", files=files)
     return 0
 
@@ -102,7 +103,7 @@ def _export(scene, entries, chosen, arguments, voice: Voice, should_stop) -> int
         raise SettingsError("das takes export needs --output: a folder, a .png or a .mp4.", field="output")
     take = entry.take
     if target is not None:
-        files = _one_file(scene, list(take.frames), target, voice, should_stop)
+        files = _one_file(scene, list(take.frames), take.frame_numbers, target, voice, should_stop)
     else:
         files = copy_frames(zip(take.frame_numbers, take.frames, strict=True), folder)
     voice.result(f"{len(files)} file{'s' if len(files) > 1 else ''} in {files[0].parent}", files=files, key=entry.key)
@@ -127,12 +128,13 @@ def _delete(scene, entries, chosen, arguments, voice: Voice, should_stop) -> int
     return 0
 
 
-def _one_file(scene, frames: list[Path], target: Path, voice: Voice, should_stop) -> list[Path]:
-    """``frames`` as the sheet or the movie ``target``."""
+def _one_file(scene, frames: list[Path], numbers, target: Path, voice: Voice, should_stop) -> list[Path]:
+    """``frames`` as the sheet or, with what is heard at their frame ``numbers``, the movie ``target``."""
     if target.suffix == ".png":
         return [write_sheet(frames, target)]
     source = source_of(scene, render_layer(scene).name)
-    recipe = movie(frames, target, scene.render.fps, scene.render.fps_base * scene.frame_step, source)
+    fps_base = scene.render.fps_base * scene.frame_step
+    recipe = movie(frames, target, scene.render.fps, fps_base, source, heard_with(scene, numbers))
     return [drive.finish(recipe, on_status=voice.status, should_stop=should_stop)]
 
 

@@ -140,6 +140,10 @@ class CopySource:
         """See `Source.fitted`."""
         return (yield from in_thread(lambda should_stop, _say: self._open.fitted(wanted, should_stop)))
 
+    def sound(self, frames: tuple[int, int]) -> Recipe:
+        """See `Source.sound`."""
+        return (yield from in_thread(lambda should_stop, _say: self._open.sound(frames, should_stop)))
+
     def movies(self, request: dict, report: Report) -> Recipe:
         """See `Source.movies`."""
         yield from in_thread(lambda should_stop, say: self._open.movies(request, should_stop, say), report)
@@ -191,6 +195,10 @@ class OwnSource:
     def fitted(self, wanted: dict) -> Recipe:
         """See `Source.fitted`."""
         return (yield from self._copied().fitted(wanted))
+
+    def sound(self, frames: tuple[int, int]) -> Recipe:
+        """See `Source.sound`."""
+        return (yield from self._copied().sound(frames))
 
     def movies(self, request: dict, report: Report) -> Recipe:
         """See `Source.movies`."""

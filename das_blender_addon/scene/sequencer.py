@@ -62,6 +62,12 @@ def add_strip(edit, name: str, frames: Sequence[Path], frame_start: int, propert
     return strip
 
 
+def add_sound_strip(edit, name: str, file: str, frame_start: int):
+    """Add the sound of ``file`` as a strip on the first channel above what lies there."""
+    channel = _channel_above(edit, frame_start, frame_start + 1)
+    return compat.strips(edit).new_sound(name, file, channel, frame_start)
+
+
 def add_image_strip(edit, name: str, frames: Sequence[Path], frame_start: int):
     """Add ``frames`` (image files in play order, all in one folder) as one strip on the first channel above what
     lies there.

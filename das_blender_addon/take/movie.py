@@ -15,9 +15,17 @@ from .source import Source
 SUFFIX = ".mp4"
 
 
-def movie(frames: Sequence[Path], output: Path, fps: int, fps_base: float, source: Source) -> Recipe:
+def movie(
+    frames: Sequence[Path],
+    output: Path,
+    fps: int,
+    fps_base: float,
+    source: Source,
+    heard: tuple[int, int] | None = None,
+) -> Recipe:
     """``frames`` (PNG files of one size) as H.264 at ``output``, ``fps`` / ``fps_base`` of them a second; an odd last
-    row or column is left out, as the format has none.  Returns ``output``.
+    row or column is left out, as the format has none.  ``heard``: with the scene's sound from the first to the last of
+    these frames of Blender's.  Returns ``output``.
 
     Raises `SettingsError` when a frame is narrower than two pixels, `StorageError`, `JobCancelled`.
     """
@@ -27,8 +35,15 @@ def movie(frames: Sequence[Path], output: Path, fps: int, fps_base: float, sourc
         if not width or not height:
             raise SettingsError("A movie needs frames of two pixels a side at least.")
         draft = output.with_name(f".{output.stem}.part{SUFFIX}")
+        sound = None if heard is None else (yield from source.sound(heard))
         request = {
-            "movies": [{"frames": [str(frame) for frame in frames], "output": str(draft)}],
+            "movies": [
+                {
+                    "frames": [str(frame) for frame in frames],
+                    "output": str(draft),
+                    "sound": None if sound is None else str(sound),
+                }
+            ],
             "size": [width, height],
             "fps": fps,
             "fps_base": fps_base,

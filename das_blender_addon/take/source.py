@@ -74,6 +74,14 @@ class Source(Protocol):
         """
         ...
 
+    def sound(self, frames: tuple[int, int]) -> Recipe:
+        """Returns a WAV file of what is heard from the first to the last of ``frames`` (Blender's numbers, both
+        included), there until `close`; None where nothing is.
+
+        Raises `StorageError`, `JobCancelled`.
+        """
+        ...
+
     def movies(self, request: dict, report: Report) -> Recipe:
         """Encodes pictures as movies, see `child.pictures.make_movies`; `Progress` is of "encoding video"."""
         ...

@@ -14,6 +14,7 @@ from ..jobs.scripting import add_to_sequencer
 from ..jobs.sources import source_of
 from ..scene.colours import read_as_srgb
 from ..scene.layers import render_layer
+from ..scene.sound import heard_with
 from ..take.cleaning import size_in_words
 from ..take.comparing import MODES, compare_takes, write_sheet
 from ..take.library import TakeEntry, check_deletable, delete_take, differences, set_star, settings_of
@@ -206,7 +207,7 @@ class DAS_OT_compare_takes(TakeOperator, bpy.types.Operator):
 class DAS_OT_take_movie(JobOperator, bpy.types.Operator):
     bl_idname = "das.take_movie"
     bl_label = "Movie…"
-    bl_description = "Write the chosen take as a movie that any player shows"
+    bl_description = "Write the chosen take, with the scene's sound, as a movie that any player shows"
     filepath: StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
     check_existing: BoolProperty(default=True, options={"HIDDEN"})
     filter_glob: StringProperty(default=f"*{SUFFIX}", options={"HIDDEN"})
@@ -229,7 +230,9 @@ class DAS_OT_take_movie(JobOperator, bpy.types.Operator):
         output = Path(bpy.path.ensure_ext(bpy.path.abspath(self.filepath), SUFFIX))
         fps_base = scene.render.fps_base * scene.frame_step
         source = source_of(scene, render_layer(scene).name)
-        return movie(chosen_take(bpy.context).take.frames, output, scene.render.fps, fps_base, source)
+        take = chosen_take(bpy.context).take
+        heard = heard_with(scene, take.frame_numbers)
+        return movie(take.frames, output, scene.render.fps, fps_base, source, heard)
 
     @classmethod
     def finished(cls, scene, path):

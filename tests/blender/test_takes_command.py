@@ -2,12 +2,13 @@
 """``das takes``: what lies in the cache of a shot, without a server."""
 
 import json
+import wave
 
 import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, commands
+from das_blender_addon import api, commands, compat
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.png import decode_png
 
@@ -61,6 +62,46 @@ def test_frames_sheet_movie_and_comparison(two_takes, tmp_path, capsys):
     same = decode_png((out / "difference" / "0001.png").read_bytes())
     assert np.abs(same.astype(int) - 128).max() == 0, "the first frame is the same picture"
     assert sorted(path.name for path in out.iterdir()) == ["difference", "frames", "sheet.png", "take.mp4"]
+
+
+def test_movie_has_the_sound_of_its_frames(two_takes, tmp_path, capsys):
+    scene, rate = bpy.context.scene, 48000
+    fps = scene.render.fps / scene.render.fps_base
+    loud = tmp_path / "loud.wav"
+    with wave.open(str(loud), "wb") as file:  # silence, but for the second frame of the take
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        samples = np.zeros(int(rate * 40 / fps), np.int16)
+        begin = int(rate * (scene.frame_start + 1 - 1) / fps)
+        samples[begin : begin + int(rate / fps)] = 20000 * np.sign(np.sin(np.arange(int(rate / fps)) * 0.3))
+        file.writeframes(samples.tobytes())
+    scene.sequence_editor_create()
+    strip = compat.strips(scene).new_sound("loud", str(loud), 1, 1)
+    movie = tmp_path / "out" / "take.mp4"
+    before = scene.frame_start, scene.frame_end
+    das("export", "2", "--output", str(movie), capsys=capsys)
+    assert (scene.frame_start, scene.frame_end) == before
+    first, second, third = loudness(movie, 3, tmp_path / "heard.wav")
+    assert second > 1000 and second > 4 * max(first, third)  # the codec shifts it by some milliseconds
+    strip.mute = True
+    das("export", "2", "--output", str(movie), capsys=capsys)
+    assert max(loudness(movie, 3, tmp_path / "heard.wav")) == 0
+
+
+def loudness(movie, count, output):
+    """Mean sample of what is heard in each frame of the movie, as Blender plays it."""
+    scene = bpy.data.scenes.new("Player")
+    scene.sequence_editor_create()
+    scene.frame_start, scene.frame_end = 1, count
+    scene.render.fps, scene.render.fps_base = bpy.context.scene.render.fps, bpy.context.scene.render.fps_base
+    try:
+        compat.strips(scene).new_sound("movie", str(movie), 1, 1)
+    except RuntimeError:  # it has no sound
+        return [0.0] * count
+    with bpy.context.temp_override(scene=scene):
+        bpy.ops.sound.mixdown(filepath=str(output), container="WAV", codec="PCM", format="S16")
+    with wave.open(str(output)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, file.getnchannels())
+    return [float(np.abs(part.astype(float)).mean()) for part in np.array_split(samples, count)]
 
 
 REFUSALS = (
