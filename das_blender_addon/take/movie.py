@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..client.take import Log
 from ..errors import SettingsError, StorageError
 from ..protocol.png import decode_png
 from .drive import Recipe
@@ -36,6 +37,8 @@ def movie(
             raise SettingsError("A movie needs frames of two pixels a side at least.")
         draft = output.with_name(f".{output.stem}.part{SUFFIX}")
         sound = None if heard is None else (yield from source.sound(heard))
+        if heard is not None and sound is None:
+            yield report(Log("This Blender cannot write sound: the movie is silent."))
         request = {
             "movies": [
                 {
