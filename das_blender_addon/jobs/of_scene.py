@@ -198,6 +198,7 @@ def plan_shot(scene, settings: ResolvedSettings, capabilities):
         picture_size=own_picture_size(folder, frame, owner, settings.first_frame_path),
         keep_detail=settings.compose,
         model_frames_every=settings.model_frames_every,
+        background=settings.background,
         keys=[one.frame for one in settings.key_pictures or ()],
     )
 

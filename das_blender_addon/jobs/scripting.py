@@ -25,7 +25,7 @@ from ..shot.findings import ShotReport
 from ..shot.first_frame import FirstFrameWish
 from ..shot.machine import check_online_access
 from ..shot.pictures import FirstFrame
-from ..shot.plan import ShotPlan, check_detail, check_every, check_frames
+from ..shot.plan import BLACK, ShotPlan, check_detail, check_every, check_frames, has_sky
 from ..shot.resolved import ResolvedSettings
 from ..shot.scene_keys import KeyState, key_states, with_frames
 from ..shot.scene_shot import check_size, shot_frames
@@ -55,6 +55,7 @@ def export_tracking(
     size: tuple[int, int] | None = None,
     step: Step | None = None,
     progress: OnProgress | None = None,
+    background: str = BLACK,
     should_stop: ShouldStop | None = None,
 ) -> TrackingVideo:
     """The 3D tracking video of ``scene`` as its own camera sees it; no server, no model.
@@ -64,17 +65,20 @@ def export_tracking(
     evaluated depsgraph, for callers inside a render; outside of one a Blender with a window exports a copy of the file
     in a child Blender, one without a window steps the scene inside a render and leaves it as it was found.
     ``progress(done, of)`` counts exported, then rasterised frames (``of`` is twice the number of frames).
+    ``background``: "black", or "sky" to track what no surface covers as infinitely far away.
 
     Gives a `TrackingVideo`: ``.video`` [T,H,W,3] u8, ``.coverage`` [T,H,W] bool, ``.first_frame_xy`` [T,H,W,2] f32 in
     pixels (NaN where there is none), ``.first_frame_visible`` [T,H,W] bool.
 
-    Raises `SceneError` (no camera, a panoramic camera, nothing in view), `SettingsError` (frames, size),
-    `JobCancelled`.
+    Raises `SceneError` (no camera, a panoramic camera, nothing in view), `SettingsError` (frames, size,
+    background), `JobCancelled`.
     """
     frames = check_frames(shot_frames(scene) if frames is None else frames)
     width, height = check_size(cameras.render_size(scene) if size is None else size)
+    sky = has_sky(background)
     with _exported(scene, frames, (width, height), step, _part(progress, 0, 2), should_stop) as geometry:
-        tracking = render_tracking_video(geometry, progress=_part(progress, 1, 2), should_stop=should_stop)
+        said = _part(progress, 1, 2)
+        tracking = render_tracking_video(geometry, sky=sky, progress=said, should_stop=should_stop)
     check_in_view(tracking)
     return tracking
 
@@ -196,7 +200,8 @@ def render_take(
     """Render the scene's shot as a take; blocks until every frame is on disk.
 
     ``server``: its address.  ``frames`` as in `export_tracking`.  ``folder``: the cache.  ``settings``: ``prompt``,
-    ``negative_prompt``, ``seed``, ``num_inference_steps``, ``guidance_scale``, ``tracking_range``, ``compose`` (keep
+    ``negative_prompt``, ``seed``, ``num_inference_steps``, ``guidance_scale``, ``tracking_range``, ``background``
+    (of the tracking video: "black" or "sky"), ``compose`` (keep
     the key pictures' detail: True, False, or "fine" for light and tone of the model), ``model_frames_every`` (of so
     many frames the model makes one; 0 or "auto": as its own frame rate says),
     ``key_pictures`` (Blender frames besides the first, or "auto"),
@@ -340,6 +345,8 @@ def _chosen_settings(scene, server, frames, folder, settings: dict):
         named["key_pictures"] = chosen_keys(named["key_pictures"], scene.das, shot)
     if "compose" in named:
         named["compose"] = None if named["compose"] == "auto" else check_detail(named["compose"])
+    if "background" in named:
+        has_sky(named["background"])
     if "model_frames_every" in named:
         every = named["model_frames_every"]
         named["model_frames_every"] = 0 if every == "auto" else check_every(every)

@@ -85,10 +85,16 @@ def findings_of_notes(notes: Sequence[Note]) -> Iterator[Finding]:
 
 
 def findings_of_curves(
-    curves: ShotCurves, frames: Sequence[int], model_height: int | None = None, every: int = 1
+    curves: ShotCurves,
+    frames: Sequence[int],
+    model_height: int | None = None,
+    every: int = 1,
+    *,
+    sky: bool = False,
 ) -> Iterator[Finding]:
     """What the look of a shot tells.  ``frames``: the Blender frames of ``curves``; ``model_height`` in pixels, where
     the model is known; ``every``: it makes every so manieth frame, so that points move farther from one to the next.
+    ``sky``: what has no surface is in the tracking video, too.
     """
     if curves.depth is None:
         yield Finding("shot.empty", NOTE, "The first frame shows no surface.", frame=frames[0])
@@ -101,12 +107,13 @@ def findings_of_curves(
         f"nearer than {middle:.3g}; what is nearer or farther keeps the colour of these ends.",
     )
     place = int(np.argmin(curves.covered))
-    if curves.covered[place] < BARE_SHARE:
+    if curves.covered[place] < BARE_SHARE and not sky:
         yield Finding(
             "shot.bare",
             WARNING,
             f"Only {curves.covered[place]:.0%} of frame {frames[place]} shows a tracked surface.",
-            "What has no surface is black in the tracking video: move the camera, or put something behind the subject.",
+            "What has no surface is black in the tracking video: move the camera, put something behind the subject, or "
+            "choose Sky as Background.",
             frame=frames[place],
         )
     place = int(np.argmax(curves.unseen))

@@ -18,6 +18,8 @@ from .windows import MOST_EVERY, Window, cut_into_windows, frames_every, made_fr
 
 CARRIED = "carried_video"
 """Input of models that are given what the key pictures show of every frame, and paint what is missing."""
+BLACK, SKY = "black", "sky"
+"""What the tracking video shows where there is no surface: nothing, or places at infinity (`tracking.sky`)."""
 FINE = "fine"
 """Of the key pictures' detail only what is finer than the model's pixels is kept; light and tone are the model's."""
 MOST_OVERSCAN = 3.0
@@ -38,7 +40,7 @@ class ShotPlan:
     ``pictures``: where the shot's picture lies in its key pictures; those have the render's density where detail is
     kept, else they are the model's pictures.  ``keys``: frames (0-based) of the key pictures, increasing, from 0 on.
     ``pixel_aspect``: (x, y) of the render's pixels.  ``transparent_film``: what no surface covers has alpha 0.
-    ``notes``: all of it in words, one sentence each.
+    ``sky``: the sky is in the tracking video.  ``notes``: all of it in words, one sentence each.
     """
 
     frames: tuple[int, ...]
@@ -57,6 +59,7 @@ class ShotPlan:
     model: ModelCapability
     notes: tuple[str, ...]
     transparent_film: bool = False
+    sky: bool = False
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -115,6 +118,7 @@ def plan(
     transparent_film: bool = False,
     model_frames_every: int = 0,
     frames_per_second: float = 0.0,
+    background: str = BLACK,
 ) -> ShotPlan:
     """Fit a shot to a model of a server: as few windows as hold it, the size nearest to its shape.
 
@@ -124,9 +128,10 @@ def plan(
     ``large_if_fast`` and where the server says that the model is fast there, the largest.  ``keep_detail`` None: with
     models that are made for it; `FINE`: see `ShotPlan.fine_only`.  ``model_frames_every`` 0: as is nearest to the
     frames per second that the model was trained at; ``frames_per_second``: of Blender's frames, 0 where that is not
-    known.
+    known.  ``background``: `BLACK` or `SKY`.
 
-    Raises `SettingsError` (unknown model, size that the model does not have, ``keep_detail``, ``model_frames_every``)
+    Raises `SettingsError` (unknown model, size that the model does not have, ``keep_detail``, ``model_frames_every``,
+    ``background``)
     and `ModelError` (its weights are not installed).
     """
     frames, keep_detail = check_frames(frames), check_detail(keep_detail)
@@ -160,6 +165,7 @@ def plan(
         keys=(0,),
         pixel_aspect=tuple(pixel_aspect),
         transparent_film=bool(transparent_film),
+        sky=has_sky(background),
         model=chosen,
         notes=(
             *_notes(
@@ -207,6 +213,13 @@ def check_detail(keep: bool | str | None) -> bool | str | None:
             field="compose",
         )
     return True if keep == "whole" else keep
+
+
+def has_sky(background: str) -> bool:
+    """Whether the sky is tracked with ``background``, `BLACK` or `SKY`.  Raises `SettingsError` for another one."""
+    if background not in (BLACK, SKY):
+        raise SettingsError(f"The background cannot be {background!r}; give {BLACK!r} or {SKY!r}.", field="background")
+    return background == SKY
 
 
 def check_every(every: int) -> int:

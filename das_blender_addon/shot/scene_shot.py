@@ -72,6 +72,7 @@ def plan_shot(
     picture_size: tuple[int, int] | None = None,
     keep_detail: bool | str | None = None,
     model_frames_every: int = 0,
+    background: str = plans.BLACK,
     keys: Sequence[int] = (),
 ) -> ShotPlan:
     """What will be sent for the scene's shot: frames, window, sizes, framing, and all of it in words (``.notes``).
@@ -80,8 +81,8 @@ def plan_shot(
     height): one that the model makes.  None: ``picture_size``, that of a first frame of the user's own, where the model
     makes it; else the one of its list nearest to the render's shape; in a Blender with a window, and where the server
     found itself fast, the largest of that shape.  In the background it is always the model's default, so that the
-    machines of a farm agree.  ``keep_detail``, ``model_frames_every``: see `plan.plan`.  ``keys``: Blender frames of
-    the key pictures besides the first frame.  Cheap: nothing is evaluated.
+    machines of a farm agree.  ``keep_detail``, ``model_frames_every``, ``background``: see `plan.plan`.  ``keys``:
+    Blender frames of the key pictures besides the first frame.  Cheap: nothing is evaluated.
 
     Raises `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not installed).
     """
@@ -105,6 +106,7 @@ def plan_shot(
         transparent_film=scene.render.film_transparent,
         model_frames_every=model_frames_every,
         frames_per_second=frames_per_second(scene),
+        background=background,
     )
     return plans.plan_with_keys(planned, [frames.index(key) for key in keys])
 

@@ -16,7 +16,7 @@ import bpy
 from ..errors import SettingsError
 from ..protocol.kinds import MAX_TEXT
 from . import machine as machines
-from .plan import FINE
+from .plan import BLACK, FINE, SKY
 from .resolved import MAX_GUIDANCE, MAX_SEED, PRIORITIES, KeyChoice, ResolvedSettings
 from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
@@ -40,6 +40,7 @@ ENVIRONMENT = (
     "DAS_GUIDANCE",
     "DAS_SIZE",
     "DAS_TRACKING_RANGE",
+    "DAS_BACKGROUND",
     "DAS_COMPOSE",
     "DAS_MODEL_FRAMES_EVERY",
     "DAS_KEY_PICTURES",
@@ -83,6 +84,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=MAX_GUIDANCE),
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
         tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
+        background=_background(environment.get("DAS_BACKGROUND", "") or settings.background),
         compose=_detail(environment, settings.compose),
         frames=frames,
         first_frame_path=_absolute(environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path),
@@ -181,6 +183,13 @@ def _tracking_range(text: str) -> str:
             f"DAS_TRACKING_RANGE is {text!r}; use AUTO, {' or '.join(TRACKING_RANGES)}.", field="tracking_range"
         )
     return "" if name == "auto" else name
+
+
+def _background(text: str) -> str:
+    name = text.strip().lower()
+    if name not in (BLACK, SKY):
+        raise SettingsError(f"DAS_BACKGROUND is {_short(text)}; use {BLACK} or {SKY}.", field="background")
+    return name
 
 
 def _part(text: str) -> tuple[int, int] | None:

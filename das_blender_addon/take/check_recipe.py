@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..client import known_servers
 from ..errors import DasError, JobCancelled
 from ..shot.findings import Finding, ShotReport, findings_of_curves, findings_of_notes, refusal, sorted_findings
-from ..shot.plan import ShotPlan
+from ..shot.plan import ShotPlan, has_sky
 from ..shot.resolved import ResolvedSettings
 from ..tracking.geometry import GeometrySequence
 from ..tracking.shot_curves import shot_curves
@@ -64,7 +64,8 @@ def report_of(
     curves = yield from in_thread(lambda stop, _say: shot_curves(geometry, keys, should_stop=stop))
     frames = tuple(settings.frames[index] for index in curves.frame_indices)
     height, every = (None, 1) if planned is None else (planned.model_size[1], planned.every)
-    found = findings_of_curves(curves, frames, height, every)
+    sky = has_sky(settings.background) if planned is None else planned.sky
+    found = findings_of_curves(curves, frames, height, every, sky=sky)
     if planned is None and settings.key_pictures is None:
         # Which model it will be, and so how many key pictures, nobody knows yet.
         found = (finding for finding in found if finding.code != "shot.new")

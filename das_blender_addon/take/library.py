@@ -27,6 +27,7 @@ SETTINGS = {
     "guidance_scale": "guidance",
     "model": "model",
     "tracking_range": "tracking_range",
+    "background": "background",
 }
 """Names in a take's report → names of a scene's settings."""
 COMPARED = (*SETTINGS, "model_size", "render_size", "keep_detail", "key_pictures", "frame_numbers")

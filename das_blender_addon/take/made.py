@@ -10,7 +10,7 @@ import numpy as np
 from ..client.take import JobOutcome, JobRequest
 from ..errors import StorageError
 from ..protocol.png import blob_sha, decode_png
-from ..shot.plan import ShotPlan
+from ..shot.plan import BLACK, SKY, ShotPlan
 from .cache import LAYOUT, TakeRequest, array_sha
 
 
@@ -74,6 +74,7 @@ def description(request: TakeRequest, made: list[Made], names: list[str], timing
             "model_size": list(plan.model_size),
             "crop": list(plan.framing.crop),
             "notes": list(plan.notes),
+            "background": SKY if plan.sky else BLACK,
             "keep_detail": plan.keeps_detail,
             "fine_detail_only": plan.fine_only,
             "model_frames_every": plan.every,

@@ -14,7 +14,7 @@ from ..client.take import Log
 from ..errors import DasError, JobCancelled, ModelError, SettingsError
 from ..protocol.png import encode_png
 from ..shot.findings import Finding, ShotReport, refusal, sorted_findings
-from ..shot.plan import ShotPlan
+from ..shot.plan import ShotPlan, has_sky
 from ..shot.resolved import ResolvedSettings
 from ..shot.tracked import check_in_view
 from ..tracking.video import render_tracking_video
@@ -56,12 +56,13 @@ def tracking_preview(
         geometry = yield from source.export(settings.frames, facts.render_size, report)
         for note in geometry.notes:
             yield report(Log(note.sentence))
-        seen = geometry
+        seen, sky = geometry, has_sky(settings.background)
         if planned is not None:
-            seen = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
+            seen, sky = replace(geometry, cameras=planned.framing.overscan(geometry.cameras)), planned.sky
 
         def draw(should_stop, say):
-            tracking = render_tracking_video(seen, progress=counting("tracking", say), should_stop=should_stop)
+            said = counting("tracking", say)
+            tracking = render_tracking_video(seen, sky=sky, progress=said, should_stop=should_stop)
             check_in_view(tracking)
             files = [folder / f"{index + 1:04d}.png" for index in range(len(tracking.frames))]
             for stale in set(folder.glob("*.png")) - set(files):

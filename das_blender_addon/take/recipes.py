@@ -194,6 +194,7 @@ def plan_shot(
         transparent_film=facts.transparent_film,
         model_frames_every=settings.model_frames_every,
         frames_per_second=facts.frames_per_second,
+        background=settings.background,
     )
 
 

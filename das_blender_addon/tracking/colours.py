@@ -6,6 +6,9 @@
 ``low`` and ``high`` are the 2nd and 98th percentile of 1/depth over the first frame's visible pixels, so near is bright
 and a few extreme pixels do not flatten the rest.  Depth is the distance along the view axis, as depth estimators and
 trackers give it, not the distance to the camera's centre.
+
+The sky, where it is tracked, is infinitely far away: its 1/depth is 0, below ``low`` of any surface, and so its blue is
+clipped to 0.  Its pixels do not count for the percentiles: surfaces have the same colours with and without it.
 """
 
 from __future__ import annotations

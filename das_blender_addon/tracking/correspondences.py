@@ -18,20 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import JobCancelled, SettingsError
-from .colours import in_first_frame
 from .drawn import Drawn, DrawnSurfaces
 from .geometry import GeometrySequence
 from .projection import Pinhole, pinhole_at
 from .rasteriser import NO_TRIANGLE
 from .seen import check_geometry, seen_surfaces
+from .sky import shows_sky, sky_places
 from .surface import interpolate_on_surface
 from .visibility import SAME_SURFACE_SHARE, FirstView
 
 _PIXELS_PER_PIECE = 1 << 16
 #: Key pictures that are prepared at a time: numpy works on one core.
 KEYS_AT_A_TIME = 2
-#: Cosine of the angle up to which two orthographic cameras look in one direction: a hundredth of a degree.
-SAME_DIRECTION = 1.0 - 1.5e-8
 
 
 @dataclass(frozen=True)
@@ -290,38 +288,3 @@ def outlines(inverse_depth: np.ndarray) -> np.ndarray:
             mark[0] |= bent[0] & (np.abs(step[0]) > np.abs(step[1]))
             mark[-1] |= bent[-1] & (np.abs(step[-1]) > np.abs(step[-2]))
     return found
-
-
-def sky_places(pixels: np.ndarray, camera: Pinhole, other: Pinhole) -> np.ndarray:
-    """[P,2] f64: where ``other`` sees the sky that ``camera`` sees at its flat ``pixels`` [P]; NaN for nowhere.
-
-    An orthographic camera sees one direction of the sky everywhere: the same as another one that looks there, at the
-    same place.
-    """
-    row, column = np.divmod(pixels, camera.width)
-    turn = other.optical_from_world[:3, :3] @ camera.optical_from_world[:3, :3].T
-    if other.is_orthographic:
-        if camera.is_orthographic and turn[2, 2] > SAME_DIRECTION:
-            return np.stack([column + 0.5, row + 0.5], axis=1)
-        return np.full((len(pixels), 2), np.nan)
-    rays = np.stack(
-        [
-            (column + 0.5 - camera.principal_px[0]) / camera.focal_px[0],
-            (row + 0.5 - camera.principal_px[1]) / camera.focal_px[1],
-            np.ones(len(pixels)),
-        ]
-    )
-    if camera.is_orthographic:
-        rays[:2] = 0.0
-    return other.project((turn @ rays).T)
-
-
-def shows_sky(view: FirstView, xy: np.ndarray) -> np.ndarray:
-    """[P] bool: the key picture sees no surface at ``xy`` [P,2]."""
-    width, height = view.camera.width, view.camera.height
-    shown = in_first_frame(xy, width, height)
-    inside = np.flatnonzero(shown)
-    column = np.minimum(xy[inside, 0].astype(np.int64), width - 1)
-    row = np.minimum(xy[inside, 1].astype(np.int64), height - 1)
-    shown[inside] = view.inverse_depth[row * width + column] == 0.0
-    return shown

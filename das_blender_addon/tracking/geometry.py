@@ -101,6 +101,7 @@ class TrackingVideo:
     ``first_frame_xy`` [T,H,W,2] f32: where that point lay in the first frame, pixels (may lie outside the picture);
     NaN where there is no surface or the point lay behind the first camera.
     ``first_frame_visible`` [T,H,W] bool: that point was inside the first frame and nothing hid it there.
+    Where the sky is tracked, its places count as such points, in all but ``coverage``.
     ``inverse_depth_range``: (low, high), the percentiles that the blue channel spans, 1/Blender units.
     ``frames``: the T Blender frame numbers.
     """

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import JobCancelled, SettingsError
-from .correspondences import shows_sky, sky_places
 from .drawn import DrawnSurfaces
 from .geometry import SILHOUETTE, CameraPath, GeometrySequence
 from .projection import Pinhole, pinhole_at
 from .seen import check_geometry, seen_surfaces
+from .sky import shows_sky, sky_places
 from .surface import corner_weights, interpolate_on_surface
 from .visibility import FirstView
 

@@ -18,6 +18,7 @@ from .drawn import DrawnSurfaces
 from .geometry import GeometrySequence, TrackingVideo
 from .projection import pinhole_at
 from .seen import check_geometry, seen_surfaces
+from .sky import shows_sky, sky_places
 from .surface import interpolate_on_surface
 from .visibility import FirstView
 
@@ -25,12 +26,14 @@ from .visibility import FirstView
 def render_tracking_video(
     geometry: GeometrySequence,
     *,
+    sky: bool = False,
     inverse_depth_range: tuple[float, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrackingVideo:
     """Render the tracking video of a shot with the cameras of ``geometry``, at their size.
 
+    ``sky``: what no surface covers is tracked, too, as infinitely far away, see `sky`; without, it is black.
     ``inverse_depth_range`` (low, high) in 1/Blender units replaces the percentiles of the first frame.
     ``progress(done, total)`` is called after every frame; ``should_stop()`` is asked many times per frame.
 
@@ -84,6 +87,13 @@ def render_tracking_video(
         video[index].reshape(-1, 3)[pixels] = tracking_colours(xy, depth, width, height, depth_range)
         first_frame_xy[index].reshape(-1, 2)[pixels] = xy
         first_frame_visible[index].reshape(-1)[pixels] = first_view.shows(xy, depth)
+        if sky:
+            bare = np.flatnonzero(~coverage[index].reshape(-1))
+            xy = sky_places(bare, camera, first_camera)
+            nowhere_near = np.full(len(bare), np.inf)
+            video[index].reshape(-1, 3)[bare] = tracking_colours(xy, nowhere_near, width, height, depth_range)
+            first_frame_xy[index].reshape(-1, 2)[bare] = xy
+            first_frame_visible[index].reshape(-1)[bare] = shows_sky(first_view, xy)
         if progress is not None:
             progress(index + 1, num_frames)
     low, high = depth_range

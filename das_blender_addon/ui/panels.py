@@ -130,6 +130,7 @@ class DAS_PT_window(RenderPanel, bpy.types.Panel):
             column.prop(settings, "shot_end")
         layout.prop(settings, "size")
         layout.prop(settings, "tracking_range")
+        layout.prop(settings, "background")
         layout.prop(settings, "compose")
         box = layout.box().column(align=True)
         box.scale_y = 0.85

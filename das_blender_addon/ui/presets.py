@@ -18,6 +18,7 @@ SETTINGS = (
     "model",
     "size",
     "tracking_range",
+    "background",
     "compose",
     "model_frames_every",
     "first_frame_engine",

@@ -130,6 +130,16 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         default="AUTO",
         options=set(),
     )
+    background: EnumProperty(
+        name="Background",
+        description="What the tracking video shows where there is no surface",
+        items=(
+            ("black", "Black", "Nothing, as in the published model's training", 0),
+            ("sky", "Sky", "Places at infinity, which keep still while the camera moves and turn when it turns", 1),
+        ),
+        default="black",
+        options=set(),
+    )
     compose: EnumProperty(
         name="Keep Key Picture Detail",
         description="Carry the key pictures' own pixels along wherever their surfaces are seen, at the render's size; "

@@ -156,6 +156,7 @@ def test_environment_overrides_every_setting(scene):
             "DAS_GUIDANCE": "6.5",
             "DAS_SIZE": "720x480",
             "DAS_TRACKING_RANGE": "Unit",
+            "DAS_BACKGROUND": "Sky",
             "DAS_COMPOSE": "0",
             "DAS_MODEL_FRAMES_EVERY": "3",
             "DAS_FRAMES": "3-9x3",
@@ -176,7 +177,7 @@ def test_environment_overrides_every_setting(scene):
     assert settings.frames == (3, 6, 9) and settings.first_frame_path == "/images/first.png"
     assert settings.first_frame_engine == "WORKBENCH" and settings.first_frame_samples == 8
     assert settings.tracking_range == "unit" and settings.compose is False
-    assert settings.model_frames_every == 3
+    assert settings.model_frames_every == 3 and settings.background == "sky"
     assert settings.priority_for(in_window=False) == INTERACTIVE
     assert settings.cache_folder == Path("/scratch/das")
 
@@ -192,6 +193,7 @@ def test_environment_overrides_every_setting(scene):
         ("DAS_SIZE", "720"),
         ("DAS_FRAMES", "1-"),
         ("DAS_TRACKING_RANGE", "wide"),
+        ("DAS_BACKGROUND", "blue"),
         ("DAS_COMPOSE", "perhaps"),
         ("DAS_FIRST_FRAME_ENGINE", "LUXCORE"),
         ("DAS_FIRST_FRAME_SAMPLES", "0"),

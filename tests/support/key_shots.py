@@ -3,7 +3,8 @@
 
 Written per shot: `<name>/<width>x<height>/f001.png …` (Cycles, the key frames and frames between them) and
 `<name>/geometry.npz` (what the exporter gives, cameras at the largest size).  The orbits are built here: textured
-things on a floor or in a room, a camera that goes round them; the others are the held-out scenes and the demo.
+things on a floor or in a room, a camera that goes round them; "outdoor" has more sky than ground, and clouds in it;
+the others are the held-out scenes and the demo.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ NUM_FRAMES = 49
 RENDERED = (1, 7, 13, 19, 25, 31, 37, 43, 49)
 SIZES = ((384, 256), (720, 480))
 SAMPLES = 24
-#: name → (kind, seed); "orbit40" and "orbit90" are built here, "demo" is the demo scene, the rest is held out.
+#: name → (kind, seed); "orbit…" and "outdoor" are built here, "demo" is the demo scene, the rest is held out.
 SHOTS = {
     "orbit40_a": ("orbit40", 1),
     "orbit40_b": ("orbit40", 2),
     "orbit40_c": ("orbit40", 3),
     "orbit90_a": ("orbit90", 4),
+    "outdoor_turn": ("outdoor", 5),
+    "outdoor_walk": ("outdoor", 6),
     "demo": ("demo", 0),
     "skinned": ("skinned", 0),
     "crossing": ("crossing", 2),
@@ -73,6 +76,40 @@ def build_orbit(seed: int, degrees: float, num_frames: int):
     return scene
 
 
+def build_outdoor(seed: int, num_frames: int):
+    """Things on a small floor under clouds: odd seeds turn the camera by 36°, even ones walk and turn by 20°."""
+    import bpy
+
+    from tests.support import held_out_scenes as scenes
+
+    scene = build_orbit(2 * seed + 1, 20.0, num_frames)  # odd: no room
+    rng = np.random.default_rng([seed, 815])
+    nodes, links = scene.world.node_tree.nodes, scene.world.node_tree.links
+    place, noise, ramp = (nodes.new(f"ShaderNode{kind}") for kind in ("TexCoord", "TexNoise", "ValToRGB"))
+    noise.inputs["Scale"].default_value, noise.inputs["Detail"].default_value = rng.uniform(5, 9), 4.0
+    ramp.color_ramp.elements[0].position, ramp.color_ramp.elements[1].position = 0.4, 0.65
+    ramp.color_ramp.elements[0].color = (0.12, 0.28, 0.75, 1.0)
+    ramp.color_ramp.elements[1].color = (0.95, 0.93, 0.9, 1.0)
+    links.new(place.outputs["Generated"], noise.inputs["Vector"])
+    links.new(noise.outputs["Fac"], ramp.inputs["Fac"])
+    background = next(node for node in nodes if node.type == "BACKGROUND")
+    links.new(ramp.outputs["Color"], background.inputs["Color"])
+    background.inputs["Strength"].default_value = 0.8
+    camera = scene.camera
+    camera.animation_data_clear()
+    camera.data.lens = 28.0
+    turn, walk = (radians(36.0), 0.0) if seed % 2 else (radians(20.0), 2.5)
+    for frame in range(1, num_frames + 1):
+        share = (frame - 1) / (num_frames - 1) - 0.5
+        camera.location = (walk * share, -6.5 + walk * share, 1.6)
+        camera.rotation_euler = (radians(97.0 + 6.0 * share), 0.0, -turn * share)
+        camera.keyframe_insert("location", frame=frame)
+        camera.keyframe_insert("rotation_euler", frame=frame)
+    for action in bpy.data.actions:
+        scenes._linear(action)
+    return scene
+
+
 def _walls(scene, rng, scenes) -> None:
     """Three textured walls behind and beside the things, open towards the camera."""
 
@@ -93,6 +130,8 @@ def build_shot(name: str):
     kind, seed = SHOTS[name]
     if kind.startswith("orbit4") or kind.startswith("orbit9"):
         scene = build_orbit(seed, float(kind[5:]), NUM_FRAMES)
+    elif kind == "outdoor":
+        scene = build_outdoor(seed, NUM_FRAMES)
     elif kind == "demo":
         from scripts.demo_scene import build_demo_scene
 

@@ -51,21 +51,22 @@ def read(folder: Path, frame: int) -> np.ndarray:
     return np.asarray(Image.open(picture_path(folder, SIZE, frame)).convert("RGB"))
 
 
-def planned(keys: Sequence[int]) -> ShotPlan:
+def planned(keys: Sequence[int], background: str = "") -> ShotPlan:
     """The plan of a shot for das-preview at its default size; `keys` are Blender frames."""
     model = next(one for one in capabilities_of_models() if one.name == "das-preview")
-    whole = plan(range(1, NUM_FRAMES + 1), SIZE, (1.0, 1.0), capabilities_of(model))
+    whole = plan(range(1, NUM_FRAMES + 1), SIZE, (1.0, 1.0), capabilities_of(model), background=background)
     return plan_with_keys(whole, [key - 1 for key in keys])
 
 
 def measure_shot(
-    folder: Path, pipeline, keys: Sequence[int], shares: Sequence[float] = SHARES, sheets: Path | None = None
+    folder: Path, pipeline, keys: Sequence[int], shares: Sequence[float] = SHARES, sheets: Path | None = None,
+    background: str = "",
 ) -> Iterator[Measured]:
     """The rendered frames of the shot in `folder` that are no key, once for each share; `pipeline` is a `DasPipeline`.
     `sheets`: a folder for a picture of the last frame: composed with the first and with the last share, and Cycles'."""
     from das_server.training.evaluate import psnr, ssim
 
-    made, geometry = planned(keys), load_geometry(folder, SIZE)
+    made, geometry = planned(keys, background), load_geometry(folder, SIZE)
     detail = Detail(geometry, made, [KeyPicture(key - 1, read(folder, key), b"") for key in keys])
     carried = detail.carried_with_alpha(range(NUM_FRAMES))
     holes, seen = carried[..., 3] == 0, np.ascontiguousarray(carried[..., :3])

@@ -57,6 +57,10 @@ def test_frame_that_stands_out_is_named(value, code, word):
     assert found.code == code and found.frame == 12 and word in found.words and "12" in found.words and found.remedy
 
 
+def test_bare_frame_stands_out_only_where_what_is_bare_is_black():
+    assert codes(findings_of_curves(curves(covered=0.1), FRAMES, 480, sky=True), "warning") == []
+
+
 @pytest.mark.parametrize("path, height, expected", [(0.001, 480, True), (0.01, 480, False), (0.001, None, False)])
 def test_shot_that_hardly_moves_depends_on_the_models_pixels(path, height, expected):
     assert ("shot.still" in codes(findings_of_curves(curves(path=path), FRAMES, height))) == expected
