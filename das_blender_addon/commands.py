@@ -36,7 +36,6 @@ from .jobs.sources import owner_of
 from .jobs.training_clip import clip_request, export_clip
 from .protocol.pairing import read_pairing
 from .scene.lacking import check_complete
-from .shot.findings import NOTE
 from .shot.machine import check_online_access
 from .shot.scene_keys import key_states, with_frames
 from .shot.settings import resolve_settings
@@ -123,9 +122,7 @@ def preview(scene, arguments, voice: Voice, should_stop) -> int:
     check_cache(settings.cache_folder)
     made = drive.finish(of_scene.tracking_preview(scene, settings), on_status=voice.status, should_stop=should_stop)
     frames = copy_frames(zip(settings.frames, made.files, strict=True), output)
-    for finding in made.report.findings:
-        if finding.level != NOTE:
-            voice.finding(finding)
+    voice.warnings(made.report)
     voice.result(_where(frames), frames=frames)
     return 0
 
@@ -138,7 +135,8 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
     settings = resolve_settings(scene)
     output, blend = output_folder(arguments.output, "The frames"), blend_file(arguments.blend)
     check_cache(settings.cache_folder, shot_folder(scene, settings.cache_folder))
-    made = drive.finish(of_scene.take(scene, settings), on_status=voice.status, should_stop=should_stop)
+    taking = of_scene.take(scene, settings, on_report=voice.warnings)
+    made = drive.finish(taking, on_status=voice.status, should_stop=should_stop)
     if isinstance(made, FinishedPart):
         voice.result(made.words, windows=[number + 1 for number in made.windows], of=made.of)
         return 0

@@ -10,6 +10,7 @@ from writing black frames.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import bpy
@@ -28,9 +29,11 @@ from .scene.layers import render_layer
 from .scene.simulations import ranging_over
 from .scene.walk import step_simulations
 from .scene.written import unwritten
+from .shot.findings import NOTE, ShotReport
 from .shot.settings import resolve_settings
 from .take import drive, recent
 from .take.finished import FinishedTake
+from .take.last_reports import keeping
 from .take.pixels import border, bottom_up, linear_from_srgb, read_frame
 from .tracking.coverage import straight_colours
 from .tracking.depth import depth
@@ -118,7 +121,9 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         if step is not None and not self.is_animation:
             _look_ahead(scene, settings, step, (self.resolution_x, self.resolution_y))
         made = drive.finish(
-            of_scene.take(scene, settings, step, view_layer=layer, should_stop=self.test_break),
+            of_scene.take(
+                scene, settings, step, view_layer=layer, on_report=_teller(scene), should_stop=self.test_break
+            ),
             on_status=show,
             should_stop=self.test_break,
             wait_s=drive.STOP_WAIT_S if bpy.app.background else 0.0,  # a window must not stand still
@@ -176,6 +181,19 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         export = GeometryExport(self.resolution_x, self.resolution_y)
         export.add(frame, depsgraph)
         return np.minimum(depth(export.finish(), 0), np.float32(FAR_AWAY))
+
+
+def _teller(scene) -> Callable[[ShotReport], None]:
+    """What a take of ``scene`` tells before its jobs: to the panel, or to the log where there is none."""
+    if not bpy.app.background:
+        return keeping(scene)
+
+    def log(report: ShotReport) -> None:
+        for finding in report.findings:
+            if finding.level != NOTE:
+                LOGGER.warning("%s %s", finding.words, finding.remedy)
+
+    return log
 
 
 def _look_ahead(scene, settings, step, size: tuple[int, int]) -> None:

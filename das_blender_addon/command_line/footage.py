@@ -198,7 +198,8 @@ def _watch(scene, video: np.ndarray, movie_file: Path, voice: Voice, should_stop
 def _render(scene, output: Path, voice: Voice, should_stop) -> dict:
     settings = resolve_settings(scene)
     check_cache(settings.cache_folder, shot_folder(scene, settings.cache_folder))
-    take = drive.finish(of_scene.take(scene, settings), on_status=voice.status, should_stop=should_stop).take
+    taking = of_scene.take(scene, settings, on_report=voice.warnings)
+    take = drive.finish(taking, on_status=voice.status, should_stop=should_stop).take
     frames = copy_frames(zip(settings.frames, take.frames, strict=True), output)
     told = {"frames": frames, "take": take.folder, "key": take.key}
     return told | {"first_frame": take.first_frame, "report": take.report}

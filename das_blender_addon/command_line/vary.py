@@ -34,7 +34,7 @@ def vary(scene, arguments, voice: Voice, should_stop) -> int:
     )
     sheet = _sheet(arguments.output)
     check_cache(settings.cache_folder, shot_folder(scene, settings.cache_folder))
-    take_of = partial(of_scene.only_take, scene)
+    take_of = partial(of_scene.only_take, scene, on_report=voice.warnings)
     made = drive.finish(varied(asked, take_of), on_status=voice.status, should_stop=should_stop)
     if sheet is not None:
         write_sheet([one.middle for one in made], sheet, most=MOST)

@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 from ..doctor import Check
 from ..errors import DasError
-from ..shot.findings import Finding
+from ..shot.findings import NOTE, Finding, ShotReport
 from ..take.drive import Status
 
 
@@ -26,6 +26,7 @@ class Voice:
         self.as_json = as_json
         self._last = ""
         self._is_heard = True
+        self._warned: set[Finding] = set()
 
     def status(self, status: Status) -> None:
         """A step of a running job; the same plain line is said once."""
@@ -67,6 +68,13 @@ class Voice:
         objects = f" ({', '.join(finding.objects)})" if finding.objects else ""
         remedy = f"\n         → {finding.remedy}" if finding.remedy else ""
         self._say(f"{finding.level:7}  {finding.words}{objects}{remedy}")
+
+    def warnings(self, report: ShotReport) -> None:
+        """What speaks against a shot that is about to be sent, each finding once."""
+        for finding in report.findings:
+            if finding.level != NOTE and finding not in self._warned:
+                self._warned.add(finding)
+                self.finding(finding)
 
     def error(self, error: BaseException, exit_code: int) -> None:
         """Why it failed, on stderr; as JSON on stdout."""

@@ -17,6 +17,7 @@ from ..child.fitting import check_picture
 from ..errors import FirstFrameError, SceneError
 from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
 from ..scene.layers import render_layer
+from ..scene.named import scene_named
 from ..shot import scene_shot
 from ..shot.findings import ShotReport, refusal, sorted_findings
 from ..shot.open_pictures import strokes_on
@@ -28,9 +29,14 @@ from ..shot.server_consent import check_server
 from ..shot.shot_folder import shot_folder
 from ..take import check_recipe, key_recipes, preview_recipe, recipes
 from ..take.drive import Recipe
+from ..take.recipes import OnReport
 from ..take.reporter import OnEvent
 from . import unchanged
+from .main_thread import on_main_thread
 from .sources import Step, facts_of, owner_of, picture_file, source_of
+
+OF_RENDERS = ("scene.colours", "scene.strips")
+"""Codes of findings about what Blender itself does with a take's frames, or instead of them."""
 
 
 def hello(scene, settings: ResolvedSettings) -> Recipe:
@@ -46,6 +52,7 @@ def take(
     *,
     view_layer: str = "",
     on_event: OnEvent | None = None,
+    on_report: OnReport | None = None,
     server_named: bool = False,
     in_child: bool | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -54,15 +61,20 @@ def take(
 
     ``step``: for callers inside a render of the scene.  ``view_layer`` "": the first one that renders.
     ``server_named``: a script has named the server; else a file alone must not have chosen it.
-    ``in_child``, ``should_stop``: see `source_of`.  Raises `FirstFrameError` where the user's own cannot be read.
+    ``on_event``, ``on_report``: see `recipes.take`.  ``in_child``, ``should_stop``: see `source_of`.  Raises
+    `FirstFrameError` where the user's own cannot be read.
     """
     check_one_view(scene)
     check_server(scene, settings.server, named=server_named)
     facts = facts_of(scene, settings, view_layer)
     settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
+    name, last = scene.name_full, settings.frames[-1]
+    known = on_main_thread(lambda: findings_of_scene(scene_named(name), last), should_stop)
+    if bpy.app.background:  # a take's files are its own there, whatever the scene's renders become
+        known = [finding for finding in known if finding.code not in OF_RENDERS]
     source = source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
-    return recipes.take(facts, settings, source, on_event=on_event)
+    return recipes.take(facts, settings, source, known=known, on_report=on_report, on_event=on_event)
 
 
 def check_first_frame(folder: Path, owner: Owner, settings: ResolvedSettings) -> None:
@@ -101,14 +113,16 @@ def _with_strokes(scene, settings: ResolvedSettings, view_layer: str) -> Resolve
     )
 
 
-def only_take(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
+def only_take(
+    scene, settings: ResolvedSettings, *, on_report: OnReport | None = None, in_child: bool | None = None
+) -> Recipe:
     """`take` where there is no render that wants its tracking video, too; returns the `Take`.  In a window one that
     comes later is answered at once.
     """
     keep = None
     if not bpy.app.background if in_child is None else in_child:
         keep = partial(unchanged.keep, unchanged.now(scene, render_layer(scene).name, settings))
-    return recipes.only_take(take(scene, replace(settings, part=None), in_child=in_child), keep)
+    return recipes.only_take(take(scene, replace(settings, part=None), on_report=on_report, in_child=in_child), keep)
 
 
 def first_frame_again(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:

@@ -194,6 +194,7 @@ def render_take(
     folder: str | Path | None = None,
     step: Step | None = None,
     on_event: Callable[[object], None] | None = None,
+    on_report: Callable[[ShotReport], None] | None = None,
     should_stop: ShouldStop | None = None,
     **settings,
 ) -> Take:
@@ -212,17 +213,18 @@ def render_take(
     (`properties`).
 
     ``on_event`` gets `client.take` events: `Progress` (``stage``, ``step``, ``of``, ``fraction`` of the whole take),
-    `Preview`, `Log`, `Silence`.  A take that is in the cache, whole and undamaged, is returned as it is (``.cached``),
-    also while no server answers.
+    `Preview`, `Log`, `Silence`.  ``on_report`` gets what `check_shot` would say of the shot, looked at in fewer frames,
+    before any job.  A take that is in the cache, whole and undamaged, is returned as it is (``.cached``), also while no
+    server answers.
 
     Gives a `Take`: ``.frames`` (PNGs at the render size), ``.model_frames``, ``.tracking_frames``, ``.first_frame``,
-    ``.report`` (what decided the pixels, what the server said), ``.timings`` (seconds per station, of its making).
+    ``.report`` (what decided the pixels, ``findings``, what the server said), ``.timings`` (seconds per station).
 
     Raises `SettingsError` (also for a setting that does not exist), `SceneError`, `FirstFrameError`, and what
     `client.take.run_job` raises: `TransportError`, `JobError`, `ModelError`.
     """
     chosen = replace(_chosen_settings(scene, server, frames, folder, settings), part=None)
-    recipe = of_scene.take(scene, chosen, step, on_event=on_event, server_named=server is not None)
+    recipe = of_scene.take(scene, chosen, step, on_event=on_event, on_report=on_report, server_named=server is not None)
     return finish(recipe, should_stop=should_stop).take
 
 

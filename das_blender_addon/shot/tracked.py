@@ -15,6 +15,7 @@ from ..tracking.drawn import DrawnSurfaces
 from ..tracking.framing import Framing
 from ..tracking.geometry import CameraPath, GeometrySequence, TrackingVideo
 from ..tracking.video import render_tracking_video
+from .findings import Finding
 from .plan import ShotPlan
 from .windows import owners
 
@@ -53,7 +54,7 @@ class ShotTracking:
     u8 [H,W,3], coverage bool [H,W].  ``views``: what the key pictures at ``plan.keys`` must show.  ``cameras``: those
     of the key pictures' frames, at ``plan.picture_size``.  ``geometry``: at ``plan.render_size``, for as long as its
     source is open; None where only the tracking videos count.  ``digest``: SHA-256 (hex) of it, else "".  ``timings``:
-    seconds per station.
+    seconds per station.  ``findings``: what was known of it before any job.
     """
 
     plan: ShotPlan
@@ -64,6 +65,7 @@ class ShotTracking:
     digest: str = ""
     timings: dict[str, float] = field(default_factory=dict)
     between: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def tracking(self) -> TrackingVideo:

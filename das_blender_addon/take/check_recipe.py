@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from ..client import known_servers
 from ..errors import DasError, JobCancelled
-from ..shot.findings import Finding, ShotReport, findings_of_curves, findings_of_notes, refusal, sorted_findings
-from ..shot.plan import ShotPlan, has_sky
+from ..shot.findings import Finding, ShotReport, refusal, sorted_findings
+from ..shot.plan import ShotPlan
 from ..shot.resolved import ResolvedSettings
 from ..tracking.geometry import GeometrySequence
-from ..tracking.shot_curves import shot_curves
 from .cache import TakeSettings, job_spec
-from .drive import Recipe, in_thread
+from .drive import Recipe
 from .recipes import plan_shot, with_key_frames
 from .reporter import Reporter
+from .shot_report import shot_report
 from .source import Report, SceneFacts, Source
 
 SPANS = {"exporting": (0.0, 0.7), "key pictures": (0.7, 0.8)}
@@ -52,25 +52,12 @@ def report_of(
     known: Sequence[Finding],
     report: Report,
 ) -> Recipe:
-    """What ``geometry``, the shot's, tells beside what is ``known``; returns a `ShotReport`.
-
-    ``planned``: what would be sent, None where that is not known.  Raises `SceneError`, `JobCancelled`.
+    """`shot_report` with the key pictures that a take would have.  ``planned``: what would be sent, None where that is
+    not known.
     """
-    findings = [*known, *findings_of_notes(geometry.notes)]
-    keys = [settings.frames.index(choice.frame) for choice in settings.key_pictures or ()]
     if planned is not None:
         planned = yield from with_key_frames(planned, geometry, settings, report)
-        keys = list(planned.keys)
-    curves = yield from in_thread(lambda stop, _say: shot_curves(geometry, keys, should_stop=stop))
-    frames = tuple(settings.frames[index] for index in curves.frame_indices)
-    height, every = (None, 1) if planned is None else (planned.model_size[1], planned.every)
-    sky = has_sky(settings.background) if planned is None else planned.sky
-    found = findings_of_curves(curves, frames, height, every, sky=sky)
-    if planned is None and settings.key_pictures is None:
-        # Which model it will be, and so how many key pictures, nobody knows yet.
-        found = (finding for finding in found if finding.code != "shot.new")
-    findings += found
-    return ShotReport(sorted_findings(findings), frames, curves, () if planned is None else planned.notes)
+    return (yield from shot_report(geometry, planned, settings, known))
 
 
 def _planned(facts: SceneFacts, settings: ResolvedSettings) -> ShotPlan | None:

@@ -74,6 +74,7 @@ def description(request: TakeRequest, made: list[Made], names: list[str], timing
             "model_size": list(plan.model_size),
             "crop": list(plan.framing.crop),
             "notes": list(plan.notes),
+            "findings": [asdict(finding) for finding in request.shot.findings],
             "background": SKY if plan.sky else BLACK,
             "keep_detail": plan.keeps_detail,
             "fine_detail_only": plan.fine_only,

@@ -25,6 +25,7 @@ from ..errors import (
 )
 from ..protocol.messages import Capabilities
 from ..shot import plan as plans
+from ..shot.findings import Finding, ShotReport
 from ..shot.picture_size import own_picture_size
 from ..shot.plan import ShotPlan, plan_with_keys
 from ..shot.resolved import ResolvedSettings
@@ -44,9 +45,11 @@ from .finished import FinishedPart, FinishedTake
 from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
 from .reporter import Clock, OnEvent, Reporter, counting
 from .run import run_part, run_take
+from .shot_report import FRAMES_BEFORE_TAKE, shot_report
 from .source import Report, SceneFacts, Source
 
 LOGGER = logging.getLogger(__name__)
+OnReport = Callable[[ShotReport], None]
 HELLO_TIMEOUT_S = 10.0
 """A server that does not say hello within this time is not there."""
 MOST_GAP = 24
@@ -72,12 +75,20 @@ def hello(settings: ResolvedSettings) -> Recipe:
 
 
 def take(
-    facts: SceneFacts, settings: ResolvedSettings, source: Source, *, on_event: OnEvent | None = None
+    facts: SceneFacts,
+    settings: ResolvedSettings,
+    source: Source,
+    *,
+    known: Sequence[Finding] = (),
+    on_report: OnReport | None = None,
+    on_event: OnEvent | None = None,
 ) -> Recipe:
     """The take of the shot.  Returns a `FinishedTake`; where only a part of its windows is asked for, a `FinishedPart`.
 
     ``on_event`` gets the events of all stations, `Progress` with the fraction of the whole take, on the thread that
-    drives the recipe.  While no server answers, a take that is complete is found nevertheless.
+    drives the recipe; ``on_report``, there too, what is to be known of the shot before it has cost time on a GPU,
+    with what the scene told, ``known``: of the take's own export, and in its report.  While no server
+    answers, a take that is complete is found nevertheless.
     """
     report, clock, began = Reporter(on_event), Clock(), time.time()
     try:
@@ -97,6 +108,10 @@ def take(
         clock.lap("export")
         planned = yield from with_key_frames(planned, geometry, settings, report)
         clock.lap("key_frames")
+        found = yield from shot_report(geometry, planned, settings, known, FRAMES_BEFORE_TAKE)
+        if on_report is not None:
+            on_report(found)
+        clock.lap("report")
         # 3. The tracking videos.
         shot = yield from _shot(geometry, planned, report)
         clock.lap("tracking")
@@ -107,7 +122,7 @@ def take(
         if shot.geometry is None:
             source.close()
         # 5. The jobs and their frames.
-        shot = replace(shot, timings=clock.seconds)
+        shot = replace(shot, timings=clock.seconds, findings=found.findings)
         chosen = TakeSettings.from_resolved(settings)
         priority = settings.priority_for(in_window=facts.in_window)
 

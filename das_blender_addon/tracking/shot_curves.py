@@ -13,7 +13,7 @@ from .drawn import DrawnSurfaces
 from .geometry import GeometrySequence
 from .projection import pinhole_at
 from .seen import seen_surfaces
-from .suggest import WIDTH_PX, small_cameras, suggest_key_frames
+from .suggest import MOST_FRAMES, WIDTH_PX, small_cameras, suggest_key_frames
 from .surface import interpolate_on_surface
 
 FAST_PERCENTILE = 95.0
@@ -44,15 +44,18 @@ def shot_curves(
     key_indices: Sequence[int] = (0,),
     *,
     width: int = WIDTH_PX,
+    most_frames: int = MOST_FRAMES,
     should_stop: Callable[[], bool] | None = None,
 ) -> ShotCurves:
     """Look at ``geometry``, whose cameras may have any picture size, in pictures ``width`` pixels wide.
 
-    ``key_indices``: frames (0-based) of the key pictures.  Raises `SceneError` when the arrays do not fit together,
-    `JobCancelled`.
+    ``key_indices``: frames (0-based) of the key pictures; at most ``most_frames`` others are looked at.  Raises
+    `SceneError` when the arrays do not fit together, `JobCancelled`.
     """
     keys = sorted({0, *key_indices})
-    seen_by_keys = suggest_key_frames(geometry, wanted=keys, most_keys=len(keys), width=width, should_stop=should_stop)
+    seen_by_keys = suggest_key_frames(
+        geometry, wanted=keys, most_keys=len(keys), width=width, most_frames=most_frames, should_stop=should_stop
+    )
 
     def check() -> None:
         if should_stop is not None and should_stop():

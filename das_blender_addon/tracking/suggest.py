@@ -50,14 +50,15 @@ def suggest_key_frames(
     most_unseen: float = MOST_UNSEEN,
     most_keys: int | None = None,
     width: int = WIDTH_PX,
+    most_frames: int = MOST_FRAMES,
     should_stop: Callable[[], bool] | None = None,
 ) -> Suggestion:
     """Find the fewest key frames of ``geometry``, whose cameras may have any picture size.
 
     ``wanted``: frames (0-based) that are key pictures already; the first frame always is one.  ``most_unseen``: the
     share of a picture, 0…1, that may be seen by none.  ``most_keys``: stop at so many.  ``width``: of the pictures that
-    are looked at.  Raises `SettingsError` for values that make no sense, `SceneError` when the arrays do not fit
-    together, `JobCancelled` when ``should_stop`` says so.
+    are looked at; ``most_frames``: of so many frames at most, and the wanted ones.  Raises `SettingsError` for values
+    that make no sense, `SceneError` when the arrays do not fit together, `JobCancelled` when ``should_stop`` says so.
     """
     check_geometry(geometry)
     count = geometry.num_frames
@@ -74,12 +75,14 @@ def suggest_key_frames(
         if should_stop is not None and should_stop():
             raise JobCancelled("The search for key pictures was cancelled.")
 
-    frames = sorted({*np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int).tolist(), *fixed})
+    frames = sorted({*np.linspace(0, count - 1, min(count, most_frames)).round().astype(int).tolist(), *fixed})
     shot = _Shot(replace(geometry, cameras=small_cameras(geometry.cameras, width)), frames, check)
-    spread = np.linspace(0, len(frames) - 1, min(len(frames), MOST_CANDIDATES)).round().astype(int)
+    most_keys = len(frames) if most_keys is None else most_keys
+    candidates = min(len(frames), MOST_CANDIDATES) if most_keys > len(fixed) else 0
+    spread = np.linspace(0, len(frames) - 1, candidates).round().astype(int)
     seen = {index: shot.seen_by(index) for index in sorted({*(frames[place] for place in spread), *fixed})}
     before = shot.unseen(np.logical_or.reduce([seen[index] for index in fixed]))
-    keys = _choose(shot, seen, fixed, most_unseen, len(frames) if most_keys is None else most_keys)
+    keys = _choose(shot, seen, fixed, most_unseen, most_keys)
     after = shot.unseen(np.logical_or.reduce([seen[index] for index in keys]))
     return Suggestion(tuple(sorted(keys)), tuple(frames), before, after)
 

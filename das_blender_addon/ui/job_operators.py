@@ -20,10 +20,11 @@ from ..shot.server_consent import question
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import ensure_shot_id, shot_folder
 from ..take import drive, recent
+from ..take.last_reports import keep_report, keeping
 from . import saving, session
 from .images import load_sequence, show_image
 from .job_report import redraw_status, report_end
-from .last_check import keep_report, words_of_report
+from .last_check import words_of_report
 from .words import said, translated
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
@@ -299,7 +300,8 @@ class DAS_OT_render_take(JobOperator, bpy.types.Operator):
 
     def make_recipe(self, scene):
         settings = resolve_settings(scene)
-        return of_scene.only_take(scene, replace(settings, anew=settings.anew or self.anew))
+        settings = replace(settings, anew=settings.anew or self.anew)
+        return of_scene.only_take(scene, settings, on_report=keeping(scene))
 
     @classmethod
     def finished(cls, scene, take):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is known of the shots of the open file since somebody checked or previewed them in this session."""
+"""What the panel shows of the last report of a shot (`take.last_reports`)."""
 
 from __future__ import annotations
 
@@ -8,30 +8,25 @@ from pathlib import Path
 from bpy.app.handlers import persistent
 
 from ..shot.findings import ERROR, WARNING, ShotReport
+from ..take import last_reports
 from .key_plot import keep_picture, plot
 from .words import said
 
-_reports: dict[str, ShotReport] = {}
-"""The name of a scene of the open file → its last report in this session."""
-_plot: Path | None = None
+_drawn: tuple[ShotReport, Path | None] | None = None
+"""The report whose curves were drawn last, and their picture."""
 
 
-def last_report(scene) -> ShotReport | None:
-    """What is known of the shot of ``scene``, None where nobody asked."""
-    return _reports.get(scene.name)
-
-
-def last_plot() -> Path | None:
-    """The picture of the last report's curves, None where there is none."""
-    return _plot
-
-
-def keep_report(scene, report: ShotReport) -> None:
-    """``report`` is what is known of the shot of ``scene`` now."""
-    global _plot
-    _reports[scene.name] = report
-    if report.curves is not None:
-        _plot = keep_picture("check", plot(report.frames, report.curves.covered, report.curves.unseen))
+def last_plot(scene) -> Path | None:
+    """The picture of the curves of the last report of ``scene``, drawn when it is asked for; None where there is none.
+    """
+    global _drawn
+    report = last_reports.last_report(scene)
+    if report is None or report.curves is None:
+        return None
+    if _drawn is None or _drawn[0] is not report:
+        curves = report.curves
+        _drawn = report, keep_picture("check", plot(report.frames, curves.covered, curves.unseen))
+    return _drawn[1]
 
 
 def words_of_report(report: ShotReport) -> str:
@@ -45,6 +40,6 @@ def words_of_report(report: ShotReport) -> str:
 @persistent
 def forget_reports(*_) -> None:
     """Another file is opened."""
-    global _plot
-    _reports.clear()
-    _plot = None
+    global _drawn
+    last_reports.forget_reports()
+    _drawn = None

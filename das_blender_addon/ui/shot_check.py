@@ -8,9 +8,10 @@ import bpy
 from ..jobs import of_scene
 from ..shot.findings import ERROR, WARNING
 from ..shot.settings import resolve_settings
+from ..take.last_reports import keep_report, last_report
 from .drawing import say, thumbnail
 from .job_operators import JobOperator, redraw
-from .last_check import forget_reports, keep_report, last_plot, last_report, words_of_report
+from .last_check import forget_reports, last_plot, words_of_report
 from .panel import RenderPanel
 from .words import register_classes, said, unregister_classes
 
@@ -87,7 +88,8 @@ class DAS_PT_shot_check(RenderPanel, bpy.types.Panel):
             say(layout, "Nothing to say", "CHECKMARK")
         for index, finding in enumerate(report.findings):
             _draw_finding(layout, index, finding)
-        icon = thumbnail(last_plot()) if report.curves is not None else None
+        plot = last_plot(context.scene)
+        icon = thumbnail(plot) if plot is not None else None
         if icon is not None:
             layout.template_icon(icon_value=icon, scale=PLOT_SCALE)
             say(layout, "Share of each frame that is tracked in grey, that no key picture shows in orange")

@@ -12,6 +12,7 @@ from ..scene.colours import read_as_srgb
 from ..shot.settings import resolve_settings
 from ..take import recent
 from ..take.comparing import write_sheet
+from ..take.last_reports import keeping
 from ..take.variations import MOST, combinations, parse_seeds, prompts_of, varied
 from .images import load_sequence, show_image
 from .job_operators import DAS_OT_render_take, JobOperator
@@ -61,7 +62,7 @@ class DAS_OT_variations(JobOperator, bpy.types.Operator):
         asked = combinations(
             settings, parse_seeds(self.seeds), self._prompts(), tuple(self.guidance)[: self.scales]
         )
-        return varied(asked, lambda one: of_scene.only_take(scene, one))
+        return varied(asked, lambda one: of_scene.only_take(scene, one, on_report=keeping(scene)))
 
     def _prompts(self) -> tuple[str, ...]:
         if not self.prompts:

@@ -11,7 +11,7 @@ from das_blender_addon.errors import SceneError
 from das_blender_addon.jobs import of_scene
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.take import drive
-from das_blender_addon.ui.last_check import last_report
+from das_blender_addon.take.last_reports import last_report
 from tests.support.scenes import add_cube, link
 
 
