@@ -23,6 +23,7 @@ from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspe
 from .content.eye import Eye
 from .content.reading import Contents
 from .identities import Identities
+from .in_view import InView
 from .instances import Mesh, read_meshes
 from .slots import Slots
 
@@ -46,6 +47,7 @@ class GeometryExport:
         self._contents = Contents()
         self._identities = Identities()
         self._slots = Slots(self._keep if spool is None else spool.keep)
+        self._in_view = InView()
         self._appearance = ""
 
     @property
@@ -65,6 +67,7 @@ class GeometryExport:
         self._frames.append(int(frame))
         self._contents.begin(Eye.of(self._cameras[-1]), scene, depsgraph.view_layer)
         meshes, guides = read_meshes(depsgraph, self._contents)
+        self._in_view.look(self._cameras[-1], meshes)
         placed = list(zip(meshes, self._identities.assign(meshes), strict=True))
         starts = self._slots.of(placed, guides, int(frame), before)
         spans = self._slots.spans()
@@ -100,7 +103,8 @@ class GeometryExport:
         epochs = self._slots.epochs(sequence, starts, firsts)
         roles = np.repeat(np.array([slot.role for slot in chosen], np.uint8), [len(part) for part in own])
         roles = roles if roles.any() else None
-        cameras, frames, notes = join_cameras(self._cameras), tuple(self._frames), self._contents.notes
+        cameras, frames = join_cameras(self._cameras), tuple(self._frames)
+        notes = tuple(sorted((*self._contents.notes, *self._in_view.notes)))
         if self._spool is not None:
             return self._spool.finish(triangles, order, cameras, frames, self._appearance, notes, cut, epochs, roles)
         vertices = np.full((len(frames), self._slots.num_vertices, 3), np.nan, dtype=np.float32)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DasError
-from ..tracking.geometry import Note
+from ..tracking.geometry import OFF_SCREEN, Note
 from ..tracking.shot_curves import ShotCurves
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -79,7 +79,18 @@ def sorted_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def findings_of_notes(notes: Sequence[Note]) -> Iterator[Finding]:
     """What renders and is not tracked, or not as it renders."""
-    for note in notes:
+    off_screen = tuple(note.name for note in notes if note.code == OFF_SCREEN)
+    if off_screen:
+        count = len(off_screen)
+        words = "1 object that renders never comes" if count == 1 else f"{count} objects that render never come"
+        yield Finding(
+            f"scene.{OFF_SCREEN}",
+            NOTE,
+            f"{words} into view in the shot.",
+            "Hide for rendering what shall not be seen: it costs time and memory.",
+            off_screen,
+        )
+    for note in (note for note in notes if note.code != OFF_SCREEN):
         level = NOTE if note.code in HARMLESS else WARNING
         yield Finding(f"scene.{note.code}", level, note.sentence, REMEDIES.get(note.code, ""), (note.name,))
 

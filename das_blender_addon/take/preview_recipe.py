@@ -17,6 +17,7 @@ from ..shot.findings import Finding, ShotReport, refusal, sorted_findings
 from ..shot.plan import ShotPlan, has_sky
 from ..shot.resolved import ResolvedSettings
 from ..shot.tracked import check_in_view
+from ..tracking.geometry import OFF_SCREEN
 from ..tracking.video import render_tracking_video
 from .check_recipe import report_of
 from .drive import Recipe, Status, in_thread
@@ -55,7 +56,8 @@ def tracking_preview(
     try:
         geometry = yield from source.export(settings.frames, facts.render_size, report)
         for note in geometry.notes:
-            yield report(Log(note.sentence))
+            if note.code != OFF_SCREEN:
+                yield report(Log(note.sentence))
         seen, sky = geometry, has_sky(settings.background)
         if planned is not None:
             seen, sky = replace(geometry, cameras=planned.framing.overscan(geometry.cameras)), planned.sky

@@ -36,7 +36,7 @@ from ..shot.tracked import (
     shot_from_geometry,
 )
 from ..shot.windows import cut_into_windows
-from ..tracking.geometry import GeometrySequence
+from ..tracking.geometry import OFF_SCREEN, GeometrySequence
 from ..tracking.suggest import suggest_key_frames
 from ..tracking.video import render_tracking_video
 from .cache import Take, TakeSettings, find_take, job_spec, take_request
@@ -252,7 +252,7 @@ def _note_simulated(planned: ShotPlan, source: Source, report: Reporter) -> Reci
 
 def _note_untracked(planned: ShotPlan, geometry: GeometrySequence, report: Reporter) -> Recipe:
     """``planned`` with the notes about what is not tracked as it renders."""
-    notes = [note.sentence for note in geometry.notes]
+    notes = [note.sentence for note in geometry.notes if note.code != OFF_SCREEN]
     for note in notes:
         yield report(Log(note))
     return replace(planned, notes=(*planned.notes, *notes))

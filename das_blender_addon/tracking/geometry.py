@@ -14,6 +14,9 @@ TRACKED, SILHOUETTE, BACKGROUND = 0, 1, 2
 """Roles of triangles: their points are tracked; they hide what is behind them, and nobody knows their points from one
 frame to another; they are tracked and drawn behind everything else, as if they were far away."""
 
+OFF_SCREEN = "off_screen"
+"""Code of a `Note` about an object that never comes into view."""
+
 
 @dataclass(frozen=True)
 class CameraPath:

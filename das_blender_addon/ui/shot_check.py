@@ -59,14 +59,16 @@ class DAS_OT_go_to_finding(bpy.types.Operator):
         finding = report.findings[self.index]
         if finding.frame is not None:
             context.scene.frame_set(finding.frame)
-        here = context.view_layer.objects
-        shapes = [here[name] for name in finding.objects if name in here]
+        here, wanted = context.view_layer.objects, set(finding.objects)
+        shapes = [shape for shape in here if shape.name_full in wanted or shape.name in wanted]
         if shapes:
             for other in context.selected_objects:
                 other.select_set(False)
             for shape in shapes:
                 shape.select_set(True)
             here.active = shapes[0]
+        elif finding.objects:
+            self.report({"WARNING"}, said("None of these objects is in this view layer"))
         return {"FINISHED"}
 
 
