@@ -18,9 +18,15 @@ from .choices import IGNORE, ROLES, Choices
 from .content.reading import Contents
 from .content.surfaces import Look
 from .guides import guided
+from .layers import is_aside
 
 PATTERN_INSTANCERS = ("VERTS", "FACES")
 """Instancers whose children are only the pattern of their instances."""
+CATCHER = (
+    "shadow_catcher",
+    "is a shadow catcher, of which only shadows render: it is not tracked, and what is behind it is tracked through it",
+)
+"""Code and words of a `tracking.geometry.Note`."""
 NUMBERS = 8
 """Of Blender's persistent id."""
 IN_WORLD = np.eye(3, 4, dtype=np.float32)[None]
@@ -201,11 +207,11 @@ def _origin(instance, shape, objects: _Objects) -> _Origin | None:
     """Where an instance comes from, None if it is not seen."""
     if not instance.is_instance:
         source = objects(shape)
-        seen = source.is_seen and source.renders and not source.is_pattern
+        seen = source.is_seen and source.renders and not source.is_pattern and not objects.is_hole(shape)
         return _Origin(("", source.name, ""), False, True, source.role) if seen else None
     source, parent = objects(instance.instance_object), objects(instance.parent)
     particles = instance.particle_system
-    if not (source.is_seen and parent.is_seen and parent.renders):
+    if not (source.is_seen and parent.is_seen and parent.renders) or objects.is_hole(instance.parent):
         return None
     if not source.renders and _hides_with_source(parent, particles):
         return None
@@ -249,37 +255,46 @@ class _Objects:
     """Objects by pointer.
 
     A render's own depsgraph holds only what renders; the one of the viewport may also hold what is hidden for
-    rendering.  Holdouts cut a hole into the picture: they show no surface.
+    rendering.  Of shadow catchers only shadows render: they are no surface.
     """
 
     def __init__(self, depsgraph, note):
         self._layer = depsgraph.view_layer
         self._choices = Choices(depsgraph.scene, note)
         self._is_render = depsgraph.mode == "RENDER"
-        self._known: dict[int, _Object] = {}
+        self._note, self._known, self._holes = note, {}, {}
 
     def __call__(self, shape) -> _Object:
         pointer = shape.as_pointer()
         known = self._known.get(pointer)
         if known is None:
             choice = self._choices.of(shape)
+            renders = self._is_render or not shape.hide_render
             known = self._known[pointer] = _Object(
                 name=shape.name_full,
-                is_seen=choice != IGNORE and self._is_seen(shape),
-                renders=self._is_render or not shape.hide_render,
+                is_seen=choice != IGNORE and shape.visible_camera and not (renders and self._is_catcher(shape)),
+                renders=renders,
                 is_pattern=shape.parent is not None and shape.parent.instance_type in PATTERN_INSTANCERS,
                 instances=shape.instance_type,
                 role=ROLES.get(choice, TRACKED),
             )
         return known
 
-    def _is_seen(self, shape) -> bool:
-        if not shape.visible_camera or shape.is_holdout:
-            return False
-        original = shape.original
-        if original.library is not None or original.name not in self._layer.objects:
-            return True
-        return not (original.holdout_get(view_layer=self._layer) or original.indirect_only_get(view_layer=self._layer))
+    def is_hole(self, shape) -> bool:
+        """Whether what the object ``shape`` shows, itself or its instances, cuts a hole into the picture (a holdout) or
+        is there for light only, in this view layer.
+
+        As in Cycles, of instances only the object that shows them is asked, not the one that they are instances of.
+        """
+        pointer = shape.as_pointer()
+        if pointer not in self._holes:
+            self._holes[pointer] = shape.is_holdout or is_aside(shape.original, self._layer)
+        return self._holes[pointer]
+
+    def _is_catcher(self, shape) -> bool:
+        if shape.is_shadow_catcher:
+            self._note(shape.name, *CATCHER)
+        return shape.is_shadow_catcher
 
 
 def _read_mesh(data, shape) -> Mesh:

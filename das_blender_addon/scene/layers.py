@@ -15,3 +15,13 @@ def render_layer(scene):
 def layer_apart(scene, view_layer: str) -> str:
     """The name ``view_layer`` where the scene has other layers too, whose pictures of one shot may differ; else ""."""
     return view_layer if len(scene.view_layers) > 1 else ""
+
+
+def is_aside(shape, layer) -> bool:
+    """Whether the object ``shape`` (original data) is a holdout or only indirect in the view ``layer``, by its
+    collections; False where it is not in it.
+    """
+    try:
+        return shape.holdout_get(view_layer=layer) or shape.indirect_only_get(view_layer=layer)
+    except RuntimeError:  # Blender's word for an object that is in no collection of the layer
+        return False

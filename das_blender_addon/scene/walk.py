@@ -46,6 +46,8 @@ def walk_in_render(scene, layer: str, frames: Sequence[int], visit: Visit) -> No
     frame, subframe = scene.frame_current, scene.frame_subframe
 
     def render(engine, depsgraph):
+        if depsgraph.view_layer.name != layer:
+            return
         try:
             for number in frames:
                 engine.frame_set(number, 0.0)
@@ -56,7 +58,7 @@ def walk_in_render(scene, layer: str, frames: Sequence[int], visit: Visit) -> No
         finally:
             engine.frame_set(frame, subframe)
 
-    with _walking_engine(render), _plain_render(scene, camera), guides_in(scene), _no_new_result():
+    with _walking_engine(render), _plain_render(scene, camera, layer), guides_in(scene), _no_new_result():
         try:
             render_scene(scene, layer=layer)
         except RuntimeError as error:
@@ -110,20 +112,28 @@ def _walking_engine(render: Callable) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_render(scene, camera) -> Iterator[None]:
-    """``scene`` rendered by DAS_WALK and by nothing else; as before on leaving."""
+def _plain_render(scene, camera, layer: str) -> Iterator[None]:
+    """``scene`` rendered by DAS_WALK and by nothing else, its view layer ``layer`` at most; as before on leaving.
+
+    The operator of a Blender without a window renders all layers, whichever it is told.
+    """
     wanted = {**PLAIN_RENDER, "engine": "DAS_WALK"}
     before = {name: getattr(scene.render, name) for name in wanted}
+    others = [other for other in scene.view_layers if other.use and other.name != layer]
     camera_before = scene.camera
     try:
         for name, value in wanted.items():
             setattr(scene.render, name, value)
+        for other in others:
+            other.use = False
         if scene.camera is None:  # its cameras are bound to markers only
             scene.camera = camera
         yield
     finally:
         for name, value in before.items():
             _set_back(scene.render, name, value)
+        for other in others:
+            other.use = True
         if scene.camera is not camera_before:
             scene.camera = camera_before
 

@@ -11,6 +11,7 @@ from ..scene.camera import active_camera, camera_from_blender, check_one_view, p
 from ..scene.colours import colour_warning
 from ..scene.drivers import check_drivers
 from ..scene.lacking import lacking
+from ..scene.layers import render_layer
 from ..scene.simulations import unbaked
 from .findings import NOTE, WARNING, Finding, refusal
 
@@ -74,6 +75,11 @@ def _of_pictures(scene) -> Iterator[Finding]:
         )
     if scene.render.use_motion_blur:
         yield Finding("scene.motion_blur", NOTE, "Motion blur does not show in the shot's pictures.")
-    holdouts = tuple(shape.name for shape in scene.objects if shape.is_holdout and not shape.hide_render)
+    layer = render_layer(scene)
+    holdouts = tuple(
+        shape.name
+        for shape in layer.objects
+        if not shape.hide_render and (shape.is_holdout or shape.holdout_get(view_layer=layer))
+    )
     if holdouts:
         yield Finding("scene.holdout", NOTE, "Holdouts cut holes into the tracking video.", objects=holdouts)

@@ -429,8 +429,30 @@ def test_walk_reads_a_scene_that_is_not_the_active_one(blank_scene):
     assert bpy.context.scene == blank_scene
 
 
+def test_walk_goes_through_the_layer_that_it_is_told(blank_scene):
+    """Others that render, too, are left out, and render afterwards as before."""
+    add_camera(blank_scene)
+    cube = add_cube(blank_scene)
+    blank_scene.view_layers.new("Other")
+    blank_scene.view_layers.new("Off").use = False
+    seen = []
+
+    def visit(frame, depsgraph):
+        seen.append((depsgraph.view_layer.name, frame, depsgraph.id_eval_get(cube).name))
+
+    for name in ("ViewLayer", "Other"):
+        walk_in_render(blank_scene, name, (1, 2), visit)
+        assert seen == [(name, 1, "Cube"), (name, 2, "Cube")]
+        assert [layer.use for layer in blank_scene.view_layers] == [True, True, False]
+        seen.clear()
+    with pytest.raises(SceneError, match="view layer 'Off' .* turn on its Use for Rendering"):
+        walk_in_render(blank_scene, "Off", (1,), lambda *_: None)
+    assert [layer.use for layer in blank_scene.view_layers] == [True, True, False]
+
+
 def test_walk_leaves_the_scene_as_it_was(blank_scene):
     visibility_scene(blank_scene)
+    blank_scene.view_layers.new("Other")
     cube = blank_scene.objects["Shown"]
     key(cube, "location", {1: (0, 0, 0), 9: (5, 5, 5)})
     cube.modifiers.new("Smooth", "SUBSURF").render_levels = 3
@@ -465,6 +487,7 @@ def describe_session(scene):
     collections = [layer.layer_collection, *layer.layer_collection.children]
     return {
         "frame": (scene.frame_current, scene.frame_subframe, scene.camera.name),
+        "layers": [(one.name, one.use) for one in scene.view_layers],
         "data": {
             kind: sorted(item.name for item in getattr(bpy.data, kind) if item.name != "Render Result")
             for kind in ("objects", "meshes", "materials", "cameras", "images", "collections", "scenes", "actions")

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from das_blender_addon import api, engine
+from das_blender_addon.jobs.sources import source_of
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.take import drive
 from tests.blender.test_engine import assert_render_fails, written
 from tests.blender.test_first_frame import glowing
 from tests.support.exr import read_exr
@@ -88,6 +90,24 @@ def test_each_layer_holds_a_take_of_its_own(layered):
         np.testing.assert_array_equal(combined(planes, name), frame_of(take))
     orange, green = (combined(planes, name).mean(axis=(0, 1)) for name in (FRONT, BACK))
     assert orange[0] > 2 * orange[1] and green[1] > 2 * green[0]
+
+
+def test_job_about_a_layer_has_its_geometry_and_no_other(layered):
+    """In a child Blender, as jobs of a window, and in this one."""
+    found = {}
+    for layer in (FRONT, BACK):
+        for in_child in (True, False):
+            source = source_of(layered, layer, in_child=in_child)
+            try:
+                geometry = drive.finish(source.export((1, 9), (96, 64), lambda *_: None))
+                assert geometry.frames == (1, 9)
+                found[layer, in_child] = [np.array(vertices) for vertices in geometry.vertices]
+            finally:
+                source.close()
+        np.testing.assert_array_equal(found[layer, True], found[layer, False])
+    centres = {layer: [vertices.mean(axis=0)[0] for vertices in found[layer, True]] for layer in (FRONT, BACK)}
+    np.testing.assert_allclose(centres[FRONT], [-1.5, 1.5], atol=1e-5)
+    np.testing.assert_allclose(centres[BACK], [1.5, -1.5], atol=1e-5)
 
 
 def test_layer_that_is_off_is_not_made(layered):
