@@ -97,6 +97,11 @@ def camera_from_blender(
     across = width if fit == "HORIZONTAL" else ratio * height
     focal_x, distance = lens.lens / sensor * across, None
     if lens.type == "ORTHO":
+        if not lens.ortho_scale > 0.0:
+            raise SceneError(
+                f"The camera {camera.name!r} has an orthographic scale of {lens.ortho_scale:g}{at_frame} and sees "
+                "nothing; set a larger one."
+            )
         focal_x = across / lens.ortho_scale
         distance = np.array([NORMAL_LENS * width / focal_x])
     return CameraPath(

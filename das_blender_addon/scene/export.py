@@ -47,7 +47,7 @@ class GeometryExport:
         self._contents = Contents()
         self._identities = Identities()
         self._slots = Slots(self._keep if spool is None else spool.keep)
-        self._in_view = InView()
+        self._in_view, self._lost = InView(), set()
         self._appearance = ""
 
     @property
@@ -76,7 +76,9 @@ class GeometryExport:
         shift = np.cumsum(lengths) - lengths - spans[:, 0]
         for mesh, of_mesh in zip(meshes, starts, strict=True):
             if mesh.topology.num_vertices:
-                _place(vertices, mesh, of_mesh + shift[np.searchsorted(spans[:, 0], of_mesh, side="right") - 1])
+                places = of_mesh + shift[np.searchsorted(spans[:, 0], of_mesh, side="right") - 1]
+                if not _place(vertices, mesh, places) and mesh.data is not None:
+                    self._note_lost(mesh, int(frame))
         if self._spool is not None:
             self._spool.add(vertices, spans)
         else:
@@ -114,13 +116,25 @@ class GeometryExport:
         changes = None if epochs is None else Changes(epochs, tuple(self._arrays))
         return GeometrySequence(triangles, vertices, cameras, frames, self._appearance, notes, cut, changes, roles)
 
+    def _note_lost(self, mesh: Mesh, frame: int) -> None:
+        """Vertices of ``mesh`` are nowhere in the ``frame``: say so once of each object that shows it."""
+        for name in {placement.name[1] for placement in mesh.placements} - self._lost:
+            self._lost.add(name)
+            self._contents.note(
+                name,
+                "no_number",
+                f"has points that are no numbers, or farther away than {FAR:g} units, first at frame {frame}: faces "
+                "that have them are not tracked there",
+            )
+
     def _keep(self, array: np.ndarray) -> int:
         self._arrays.append(array)
         return len(self._arrays) - 1
 
 
-def _place(vertices: np.ndarray, mesh: Mesh, starts: np.ndarray) -> None:
-    """Write the world-space vertices of every instance of ``mesh`` into ``vertices`` [N,3] at ``starts`` [K].
+def _place(vertices: np.ndarray, mesh: Mesh, starts: np.ndarray) -> bool:
+    """Write the world-space vertices of every instance of ``mesh`` into ``vertices`` [N,3] at ``starts`` [K]; returns
+    whether all of them are somewhere.
 
     A vertex that is nowhere, or farther than `FAR`, is absent, and so is every triangle that it has.
     """
@@ -130,9 +144,11 @@ def _place(vertices: np.ndarray, mesh: Mesh, starts: np.ndarray) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         for_each = mesh.positions @ linear.transpose(0, 2, 1)
         for_each += offsets[:, None, :]
-        if not (-FAR < for_each.min() and for_each.max() < FAR):
+        is_whole = bool(-FAR < for_each.min() and for_each.max() < FAR)
+        if not is_whole:
             for_each[~(np.abs(for_each) < FAR).all(axis=2)] = np.nan
     if len(starts) == 1:
         vertices[starts[0] : starts[0] + num_vertices] = for_each[0]
     else:
         vertices[starts[:, None] + np.arange(num_vertices)] = for_each
+    return is_whole

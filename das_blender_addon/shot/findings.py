@@ -26,6 +26,7 @@ move by a pixel of the model looks still to it."""
 HARMLESS = ("glass", "grease_pencil", "shadow_catcher", "ignored", "silhouette", "background")
 """Codes of `Note` about what is as somebody may expect it."""
 REMEDIES = {
+    "no_number": "Look for a modifier or driver that divides by 0 there.",
     "alpha": "Bake its alpha into an image on a UV map, or leave it solid.",
     "changing_alpha": "Hide the object for rendering where it shall not be, or leave it as it is.",
 }
