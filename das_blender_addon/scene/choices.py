@@ -20,6 +20,12 @@ WORDS = {
 """Choice → code and words of a `tracking.geometry.Note`."""
 
 
+def sees_through(shape) -> bool:
+    """Whether what is behind the transparent parts of an evaluated object is tracked, not their surface."""
+    settings = getattr(shape.original, "das", None)
+    return settings is not None and settings.transmission == "BEHIND"
+
+
 class Choices:
     """Those of one frame.  An object's own goes before those of its collections, of which the first by name counts."""
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How one object, or all of a collection, is tracked: `Object.das`, `Collection.das` and their panels."""
+"""How one object, or all of a collection, is tracked: `Object.das`, `Collection.das` and their panels.  What is seen
+through glass is a choice of objects only.
+"""
 
 from __future__ import annotations
 
@@ -45,23 +47,30 @@ class DAS_PG_tracking(bpy.types.PropertyGroup):
         default="TRACK",
         update=_chosen,
     )
+    transmission: EnumProperty(
+        name="Transmission",
+        description="What is tracked where a material of the object lets light through, as glass does",
+        items=(
+            ("SURFACE", "Surface", "The surface itself, with what is seen in it", 0),
+            ("BEHIND", "What Is Behind", "What is seen through it, as if it were not there", 1),
+        ),
+        default="SURFACE",
+        update=_chosen,
+    )
 
 
 class _TrackingPanel(RenderPanel):
     bl_label = "Diffusion as Shader"
     bl_options = {"DEFAULT_CLOSED"}
 
-    def draw(self, context):
-        layout = self.layout
-        layout.use_property_split = True
-        layout.use_property_decorate = False
-        layout.prop(getattr(context, self.bl_context).das, "tracking")
-
 
 class DAS_PT_object_tracking(_TrackingPanel, bpy.types.Panel):
-    """The choice for the active object."""
+    """The choices for the active object."""
 
     bl_context = "object"
+
+    def draw(self, context):
+        _draw(self.layout, context.object.das, "tracking", "transmission")
 
 
 class DAS_PT_collection_tracking(_TrackingPanel, bpy.types.Panel):
@@ -72,6 +81,16 @@ class DAS_PT_collection_tracking(_TrackingPanel, bpy.types.Panel):
     @classmethod
     def poll(cls, context):
         return super().poll(context) and context.collection != context.scene.collection
+
+    def draw(self, context):
+        _draw(self.layout, context.collection.das, "tracking")
+
+
+def _draw(layout, settings, *names: str) -> None:
+    layout.use_property_split = True
+    layout.use_property_decorate = False
+    for name in names:
+        layout.prop(settings, name)
 
 
 CLASSES = (DAS_PG_tracking, DAS_PT_object_tracking, DAS_PT_collection_tracking)

@@ -8,6 +8,7 @@ import pytest
 from das_blender_addon import api
 from das_blender_addon.scene.appearance import appearance_digest
 from das_blender_addon.ui import tracking_choices
+from tests.blender.test_panels import words
 from tests.support.scenes import add_camera, add_cube, add_grid, key
 
 SIZE = (48, 32)
@@ -143,3 +144,86 @@ def test_choice_changes_the_tracking_and_not_how_the_first_frame_looks(scene, tw
     for owner in (near, group):
         owner.das.tracking = "SILHOUETTE"
     assert digest() == before
+
+
+# ── What is seen through glass ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def glass(name="Glass", transmission=1.0):
+    material = bpy.data.materials.new(name)
+    if material.node_tree is None:  # always there since Blender 5.0
+        material.use_nodes = True
+    material.node_tree.nodes["Principled BSDF"].inputs["Transmission Weight"].default_value = transmission
+    return material
+
+
+def test_glass_is_its_surface_until_somebody_chooses_what_is_behind(scene, two_cubes):
+    near, far, _ = two_cubes
+    near.data.materials.append(glass())
+    surface, found = video(scene), named(scene)
+    assert found["scene.glass"].objects == ("Near",) and "Transmission" in found["scene.glass"].remedy
+    near.das.transmission = far.das.transmission = "BEHIND"  # of the far one nothing lets light through
+    behind, found = video(scene), named(scene)
+    assert (surface.video != behind.video).any() and "scene.glass" not in found
+    assert found["scene.see_through"].objects == ("Near",) and found["scene.see_through"].level == "note"
+    bpy.data.objects.remove(near)
+    np.testing.assert_array_equal(behind.video, video(scene).video)
+
+
+def test_choice_for_glass_is_each_objects_own_though_they_share_a_mesh(scene, two_cubes):
+    near, _, _ = two_cubes
+    near.data.materials.append(glass())
+    twin = bpy.data.objects.new("Twin", near.data)
+    scene.collection.objects.link(twin)
+    twin.location = (2.0, -2.0, 0.0)
+    whole = video(scene)
+    twin.das.transmission = "BEHIND"
+    one = video(scene)
+    twin.hide_render = True
+    np.testing.assert_array_equal(one.video, video(scene).video)
+    assert (one.video != whole.video).any() and named(scene)["scene.glass"].objects == ("Near",)
+
+
+def test_only_the_faces_of_glass_are_seen_through(scene, two_cubes):
+    """A cube whose front is glass: its back is tracked through it."""
+    near, far, wall = two_cubes
+    for other in (far, wall):
+        bpy.data.objects.remove(other)
+    frame = bpy.data.materials.new("Frame")
+    near.data.materials.append(frame)
+    near.data.materials.append(glass())
+    front = min(near.data.polygons, key=lambda face: face.center.y)
+    front.material_index = 1
+    surface = video(scene)
+    near.das.transmission = "BEHIND"
+    behind = video(scene)
+    np.testing.assert_array_equal(surface.coverage, behind.coverage)
+    assert surface.inverse_depth_range[1] > behind.inverse_depth_range[1], "the back is farther away"
+
+
+def test_instances_see_through_what_their_object_does(scene, two_cubes):
+    near, _, _ = two_cubes
+    near.data.materials.append(glass())
+    group = bpy.data.collections.new("Group")
+    scene.collection.objects.unlink(near)
+    empty = bpy.data.objects.new("Instances", None)
+    scene.collection.objects.link(empty)
+    without = video(scene)
+    group.objects.link(near)
+    empty.instance_type, empty.instance_collection = "COLLECTION", group
+    assert (video(scene).video != without.video).any()
+    near.das.transmission = "BEHIND"
+    np.testing.assert_array_equal(video(scene).video, without.video)
+
+
+def test_choice_for_glass_is_in_the_objects_panel_and_in_the_file(scene, two_cubes, tmp_path):
+    near, _, _ = two_cubes
+    bpy.context.view_layer.objects.active = near
+    scene.render.engine = "DAS"
+    shown = words(tracking_choices.DAS_PT_object_tracking)
+    assert "transmission" in shown and "tracking" in shown
+    near.das.transmission = "BEHIND"
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert bpy.data.objects["Near"].das.transmission == "BEHIND"
+    assert bpy.data.objects["Far"].das.transmission == "SURFACE"

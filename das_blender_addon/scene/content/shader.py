@@ -47,12 +47,13 @@ PROCEDURAL = Alpha(procedural=True)
 @dataclass(frozen=True)
 class Seen:
     """What a camera sees of a material.  ``is_volume``: it has a volume and no surface.  ``is_glass``: what is behind
-    it is seen through it.
+    it is seen through it; ``is_passed``: that is what counts.
     """
 
     alpha: Alpha
     is_volume: bool = False
     is_glass: bool = False
+    is_passed: bool = False
 
 
 def read_material(material) -> Seen:

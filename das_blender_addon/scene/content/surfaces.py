@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...tracking.cut_outs import AlphaPicture, CutOuts
+from ..choices import sees_through
 from .shader import HALF, Alpha, Seen, is_animated, read_material
 
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
@@ -20,6 +21,7 @@ _NO_SURFACE = {
         "is more transparent than opaque: it is not tracked, and what is behind it is tracked through it",
     ),
 }
+_PASSED = ("see_through", "lets light through: what is behind it is tracked through it, as was chosen")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Looks:
         """
         materials = _materials(shape, mesh.data, layer)
         seen = [self._read(material) for material in materials]
+        if sees_through(shape):
+            seen = [replace(one, is_passed=one.is_glass) for one in seen]
         if all(one == Seen(Alpha()) for one in seen):
             return None
         key = (name, mesh.topology.num_vertices, mesh.topology.num_faces, zlib.crc32(mesh.topology.corners))
@@ -136,7 +140,9 @@ class Looks:
         return self._seen[name]
 
     def _tell(self, shape, material, seen: Seen) -> None:
-        if _is_nothing(seen):
+        if seen.is_passed:
+            self._note(shape.name, *_PASSED)
+        elif _is_nothing(seen):
             code, words = _NO_SURFACE[seen.is_volume]
             self._note(shape.name, code, f"{words} where its material is {material.name!r}")
         elif seen.alpha.procedural:
@@ -176,7 +182,7 @@ def _solid(material) -> str:
 
 def _is_nothing(seen: Seen) -> bool:
     alpha = seen.alpha
-    return seen.is_volume or (not alpha.procedural and alpha.gain == 0.0 and alpha.bias < HALF)
+    return seen.is_volume or seen.is_passed or (not alpha.procedural and alpha.gain == 0.0 and alpha.bias < HALF)
 
 
 def _materials(shape, data, layer) -> list:
