@@ -23,6 +23,7 @@ from .. import compat
 from ..errors import SceneError, StorageError
 from ..scene.drivers import runs_scripts
 from ..scene.simulations import cache_folder_name, disk_cache_prefixes
+from ..shot.settings import stereo_view
 from .scratch import Scratch
 
 
@@ -31,6 +32,7 @@ class SceneCopy:
     """A file in a folder of its own, and what brings it to the state that the scene was in.
 
     ``images``, ``texts``: see `child.work.open_copy`.  ``use_scripts``: whether this Blender runs the file's scripts.
+    ``view``: of a stereoscopic scene.
     ``checks_drivers``: whether a driver that does not run is an error; not where its user sees the rig stand so.
     """
 
@@ -38,6 +40,7 @@ class SceneCopy:
     file: Path
     scene: str
     view_layer: str
+    view: str
     use_scripts: bool
     checks_drivers: bool
     working_space: str
@@ -99,6 +102,7 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
         file=file,
         scene=scene.name_full,
         view_layer=view_layer,
+        view=stereo_view(scene),
         use_scripts=use_scripts,
         checks_drivers=bpy.app.background or not (use_scripts or bpy.app.autoexec_fail),
         working_space=compat.working_space(),

@@ -32,6 +32,7 @@ class Copy(Protocol):
     folder: Path
     scene: str
     view_layer: str
+    view: str
     working_space: str
 
     def request(self) -> dict: ...
@@ -95,6 +96,7 @@ class OpenCopy:
             "task": "export",
             "scene": self._copy.scene,
             "view_layer": self._copy.view_layer,
+            "view": self._copy.view,
             "frames": list(frames),
             "size": list(size),
             "spool": str(spool),

@@ -67,7 +67,7 @@ def export(request: dict, say, check_stop) -> dict:
     scene, frames = _scene(request), request["frames"]
     _simulate(scene, frames, check_stop)
     spool = SpoolWriter(Path(request["spool"]))
-    builder = GeometryExport(*request["size"], spool=spool)
+    builder = GeometryExport(*request["size"], spool=spool, view=request["view"])
 
     def visit(frame: int, depsgraph) -> None:
         check_stop()

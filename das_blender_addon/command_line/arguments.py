@@ -22,6 +22,7 @@ OVERRIDES = {
     "--guidance": ("DAS_GUIDANCE", "guidance scale, 0 for the model's default"),
     "--size": ("DAS_SIZE", "the model's size: AUTO or WIDTHxHEIGHT"),
     "--tracking-range": ("DAS_TRACKING_RANGE", "AUTO, signed or unit"),
+    "--view": ("DAS_VIEW", "of a stereoscopic scene, by its name: left or right"),
     "--background": ("DAS_BACKGROUND", "of the tracking video where there is no surface: black or sky"),
     "--compose": ("DAS_COMPOSE", "key pictures' detail: 1 all of it, fine over the model's light and tone, 0 none"),
     "--model-frames-every": ("DAS_MODEL_FRAMES_EVERY", "auto, or 3: the model makes every third frame"),

@@ -15,9 +15,10 @@ import bpy
 
 from ..child.fitting import check_picture
 from ..errors import FirstFrameError, SceneError
-from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
+from ..scene.camera import active_camera, camera_from_blender, pixel_aspect, render_size
 from ..scene.layers import render_layer
 from ..scene.named import scene_named
+from ..scene.stereo import check_view
 from ..shot import scene_shot
 from ..shot.findings import ShotReport, refusal, sorted_findings
 from ..shot.open_pictures import strokes_on
@@ -26,6 +27,7 @@ from ..shot.pictures import Owner, painted_pictures
 from ..shot.resolved import KeyChoice, ResolvedSettings
 from ..shot.scene_findings import findings_of_scene
 from ..shot.server_consent import check_server
+from ..shot.settings import stereo_view
 from ..shot.shot_folder import shot_folder
 from ..take import check_recipe, key_recipes, preview_recipe, recipes
 from ..take.drive import Recipe
@@ -64,7 +66,7 @@ def take(
     ``on_event``, ``on_report``: see `recipes.take`.  ``in_child``, ``should_stop``: see `source_of`.  Raises
     `FirstFrameError` where the user's own cannot be read.
     """
-    check_one_view(scene)
+    check_view(scene, settings.view)
     check_server(scene, settings.server, named=server_named)
     facts = facts_of(scene, settings, view_layer)
     settings = _with_strokes(scene, settings, facts.view_layer)
@@ -222,7 +224,7 @@ def check_scene(scene):
 
     Raises `SceneError`: stereoscopy, no camera, or one that cannot be tracked.
     """
-    check_one_view(scene)
+    check_view(scene, stereo_view(scene))
     camera = active_camera(scene, scene.frame_current)
     camera_from_blender(camera, *render_size(scene), aspect=pixel_aspect(scene))
     return camera

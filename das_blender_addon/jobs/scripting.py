@@ -332,7 +332,7 @@ def _chosen_settings(scene, server, frames, folder, settings: dict):
     if not hasattr(scene, "das"):
         raise SettingsError("The extension is not enabled, so scenes have no settings; enable it or call register().")
     named = {_NAMES_IN_SETTINGS.get(name, name): value for name, value in settings.items() if value is not None}
-    known = {field.name for field in fields(ResolvedSettings)} - {"server", "frames", "cache_folder"}
+    known = {field.name for field in fields(ResolvedSettings)} - {"server", "frames", "cache_folder", "view"}
     unknown = sorted(set(named) - known)
     if unknown:
         offered = sorted({_name_for_callers(name) for name in known})

@@ -31,7 +31,7 @@ from ..scene.walk import step_simulations, walk_in_render
 from ..shot.pictures import Owner, first_frame_path
 from ..shot.resolved import KeyChoice, ResolvedSettings
 from ..shot.scene_shot import frames_per_second
-from ..shot.settings import resolve_settings
+from ..shot.settings import resolve_settings, stereo_view
 from ..shot.shot_folder import own_files, shot_folder, take_over_folder, this_file
 from ..take.drive import Recipe, in_thread, on_this_thread
 from ..take.source import Report, SceneFacts, Source
@@ -162,6 +162,7 @@ class OwnSource:
 
     def __init__(self, scene, view_layer: str, step: Step | None):
         self._scene, self._view_layer, self._step = scene, view_layer, step
+        self._view = stereo_view(scene)
         self._copy: CopySource | None = None
         self._spool: Scratch | None = None
         self._simulated: list[str] = []
@@ -170,7 +171,7 @@ class OwnSource:
         """See `Source.export`."""
         check_drivers(self._scene)
         spool = self._spool_writer()
-        builder = GeometryExport(*size, spool=spool)
+        builder = GeometryExport(*size, spool=spool, view=self._view)
         try:
             if self._step is not None:
                 # Whoever renders has stepped them before the render: nothing simulates inside of one.

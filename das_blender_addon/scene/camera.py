@@ -37,7 +37,10 @@ def pixel_aspect(scene) -> tuple[float, float]:
 def check_one_view(scene) -> None:
     """Raise `SceneError` when the scene renders several views."""
     if scene.render.use_multiview:
-        raise SceneError("Stereoscopy is on, and a take has one view only; turn off Output › Stereoscopy.")
+        raise SceneError(
+            "Stereoscopy is on, and Blender renders every view where a take has one view only: use Render Take or das "
+            "render, or turn off Output › Stereoscopy."
+        )
 
 
 def active_camera(scene, frame: int):

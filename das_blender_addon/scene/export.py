@@ -26,6 +26,7 @@ from .identities import Identities
 from .in_view import InView
 from .instances import Mesh, read_meshes
 from .slots import Slots
+from .stereo import camera_of_view, seen_by_eye
 
 FAR = 1e15
 """Blender units; modifiers that divide by 0 put vertices beyond it.  The square of a length below it is a number."""
@@ -37,8 +38,12 @@ class GeometryExport:
     Raises `SceneError` (no camera, a camera that cannot be tracked).
     """
 
-    def __init__(self, width: int, height: int, spool: SpoolWriter | None = None):
-        """For a picture of ``width`` × ``height`` pixels; the vertices go to ``spool``, or stay in memory."""
+    def __init__(self, width: int, height: int, spool: SpoolWriter | None = None, view: str = ""):
+        """For a picture of ``width`` × ``height`` pixels; the vertices go to ``spool``, or stay in memory.
+
+        ``view``: by its name, of a stereoscopic scene, "" of another one.
+        """
+        self._view = view
         self._width, self._height, self._spool = width, height, spool
         self._frames: list[int] = []
         self._cameras: list[CameraPath] = []
@@ -59,10 +64,9 @@ class GeometryExport:
         scene = depsgraph.scene
         if not self._frames:
             self._appearance = appearance_digest(depsgraph)
-        camera = active_camera(scene, frame).evaluated_get(depsgraph)
-        self._cameras.append(
-            camera_from_blender(camera, self._width, self._height, aspect=pixel_aspect(scene), frame=frame)
-        )
+        camera = camera_of_view(scene, active_camera(scene, frame), self._view).evaluated_get(depsgraph)
+        path = camera_from_blender(camera, self._width, self._height, aspect=pixel_aspect(scene), frame=frame)
+        self._cameras.append(seen_by_eye(path, scene, camera.data, self._view))
         before = self._frames[-1] if self._frames else None
         self._frames.append(int(frame))
         self._contents.begin(Eye.of(self._cameras[-1]), scene, depsgraph.view_layer)

@@ -36,7 +36,7 @@ class ResolvedSettings:
     detail.  ``key_pictures``: those besides the first frame, frames increasing; None for as many as the shot needs, ()
     for none.
     ``model_frames_every``: of so many frames the model makes one, 0: as its own frame rate says.
-    ``background``: of the tracking video, "black" or "sky".
+    ``background``: of the tracking video, "black" or "sky".  ``view``: of a stereoscopic scene, by its name.
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
     ``part`` (number from 1 on, of how many): only these windows of it.  ``priority``: a key of `PRIORITIES`, "" for
     that of who asks.
@@ -66,6 +66,7 @@ class ResolvedSettings:
     model_frames_every: int = 0
     priority: str = ""
     background: str = "black"
+    view: str = ""
 
     def priority_for(self, *, in_window: bool) -> int:
         """What a server is told: jobs of a window go before others, unless something else is chosen."""

@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterator
 
 from ..errors import DasError
 from ..scene import sequencer
-from ..scene.camera import active_camera, camera_from_blender, check_one_view, pixel_aspect, render_size
+from ..scene.camera import active_camera, camera_from_blender, pixel_aspect, render_size
 from ..scene.colours import colour_warning
 from ..scene.drivers import check_drivers
 from ..scene.lacking import lacking
 from ..scene.layers import render_layer
 from ..scene.simulations import unbaked
+from ..scene.stereo import check_view
 from .findings import NOTE, WARNING, Finding, refusal
+from .settings import stereo_view
 
 
 def findings_of_scene(scene, last: int) -> list[Finding]:
     """Of ``scene``, whose shot ends at the frame ``last``."""
     found: list[Finding] = []
-    for check in (check_one_view, _check_camera, check_drivers):
+    for check in (_check_view, _check_camera, check_drivers):
         found += _refused(lambda check=check: check(scene))
     found += _of_simulations(scene, last)
     found += [Finding("file.lacks", WARNING, f"{clause}.", "It may render, and look wrong.") for clause in lacking()]
@@ -45,6 +47,10 @@ def _refused(check: Callable[[], object]) -> list[Finding]:
     except DasError as error:
         return [refusal(error)]
     return []
+
+
+def _check_view(scene) -> None:
+    check_view(scene, stereo_view(scene))
 
 
 def _check_camera(scene) -> None:

@@ -41,6 +41,7 @@ ENVIRONMENT = (
     "DAS_SIZE",
     "DAS_TRACKING_RANGE",
     "DAS_BACKGROUND",
+    "DAS_VIEW",
     "DAS_COMPOSE",
     "DAS_MODEL_FRAMES_EVERY",
     "DAS_KEY_PICTURES",
@@ -84,6 +85,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=MAX_GUIDANCE),
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
         tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
+        view=stereo_view(scene, environment),
         background=_background(environment.get("DAS_BACKGROUND", "") or settings.background),
         compose=_detail(environment, settings.compose),
         frames=frames,
@@ -101,6 +103,15 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         model_frames_every=_every(environment, settings.model_frames_every),
         priority=_priority(environment.get("DAS_PRIORITY", "")),
     )
+
+
+def stereo_view(scene, environment=None) -> str:
+    """The name of the view that is taken of a stereoscopic scene, "" of another one."""
+    if not scene.render.use_multiview:
+        return ""
+    environment = os.environ if environment is None else environment
+    settings = getattr(scene, "das", None)
+    return environment.get("DAS_VIEW", "") or (settings.stereo_view if settings is not None else "")
 
 
 def parse_frames(text: str) -> tuple[int, ...]:

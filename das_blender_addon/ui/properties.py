@@ -130,6 +130,10 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         default="AUTO",
         options=set(),
     )
+    stereo_view: StringProperty(
+        name="View",
+        description="Which view of a stereoscopic scene is taken, by its name: left or right",
+    )
     background: EnumProperty(
         name="Background",
         description="What the tracking video shows where there is no surface",
