@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from das_blender_addon.errors import ServerUnreachable
 from das_blender_addon.protocol import messages
-from das_server.door.ask import ask_status
 from das_server.listening import client_config
 
 if TYPE_CHECKING:
@@ -166,6 +165,8 @@ def _row_of_job(job: dict[str, Any], now: float) -> tuple[Any, ...]:
 def _status(options: argparse.Namespace) -> None:
     if options.watch is not None and sys.stdout.isatty() and not options.json:
         _watch(options)
+    from das_server.door.ask import ask_status
+
     config = client_config(options.server, state=options.state_folder)
     while True:
         try:
@@ -193,6 +194,8 @@ def _watch(options: argparse.Namespace) -> NoReturn:
     """In a terminal, in place, until Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
+
+    from das_server.door.ask import ask_status
 
     with Live(console=Console(), screen=True, auto_refresh=False) as live:
         while True:
