@@ -96,7 +96,7 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobInput:
-    """An input blob by content: ``role`` "tracking_video", "first_frame" or "carried_video".
+    """An input blob by content: ``role`` "tracking_video", "first_frame" or "carried_video"; "clip" of `estimate`.
 
     ``media``: "image/png" or "array"; an array has ``dtype`` (numpy name), ``shape`` and ``codec`` ("raw", "zlib",
     "zstd", "delta-zlib", "delta-zstd": see `frames.py`).
@@ -113,13 +113,21 @@ class JobInput:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One result blob, PNG or JPEG by ``media``: ``role`` "frame" (``index`` in the window, 0 = first) or "preview"."""
+    """One result blob: ``role`` "frame" (``index`` in the window, 0 = first) or "preview", PNG or JPEG by ``media``.
+
+    Or ``role`` "array" and ``media`` "array": a result called ``name``, with ``dtype``, ``shape`` and ``codec`` as an
+    input's.
+    """
 
     role: Name
     sha: Sha
     size_bytes: SizeBytes
     media: Name
     index: Amount = 0
+    name: Name = ""
+    dtype: Name = ""
+    shape: list[Amount] = field(default_factory=list)
+    codec: Name = ""
 
 
 @dataclass(frozen=True)
@@ -169,14 +177,36 @@ class ModelCapability:
 
 
 @dataclass(frozen=True)
+class EstimatorCapability:
+    """What a server says of one estimator, which measures pictures and clips: of a ``kind``, in words in ``label``.
+
+    ``size_bytes``: of its weights, 0 for none (or not installed).  ``remedy``: where it is not ``installed``, what to
+    do, in a sentence.  ``gives``: names of the arrays that it makes.
+    """
+
+    name: Name
+    kind: Name
+    label: Name
+    licence: Name
+    installed: bool
+    size_bytes: SizeBytes = 0
+    remedy: Text = ""
+    gives: list[Name] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Capabilities:
-    """What a server can do: its default model, all models, codecs it decodes, limits in bytes, and devices in words."""
+    """What a server can do: its default model, all models, codecs it decodes, limits in bytes, and devices in words.
+
+    ``estimators``: all that it knows; of each kind, the first that is installed is the default.
+    """
 
     default_model: Name
     models: list[ModelCapability]
     codecs: list[Name]
     max_blob_bytes: SizeBytes
     devices: list[Name]
+    estimators: list[EstimatorCapability] = field(default_factory=list)
 
 
 # ── Requests (client → server) and their replies ────────────────────────────────────────────────────────────────────

@@ -24,7 +24,7 @@ from das_server.door.connections import Connections
 from das_server.door.draining import Drain
 from das_server.door.followers import Followers
 from das_server.door.gate import Gate
-from das_server.door.requests import Models, Reply, Requests
+from das_server.door.requests import Estimators, Models, Reply, Requests
 from das_server.limits import MAX_FLYING, MAX_SENT_BYTES
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
@@ -70,6 +70,7 @@ class Endpoint:
         callers: Callers | None = None,
         max_sent_bytes: int = MAX_SENT_BYTES,
         drain: Drain | None = None,
+        estimators: Estimators = dict,
     ):
         self.has_told_all = True
         self._socket = socket
@@ -95,6 +96,7 @@ class Endpoint:
             keys=keys,
             max_sent_bytes=max_sent_bytes,
             drain=drain,
+            estimators=estimators,
         )
 
     def totals(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from das_blender_addon.protocol.messages import (
     MIN_LEASE_S,
     PROTOCOL_VERSIONS,
     Capabilities,
+    EstimatorCapability,
     ModelCapability,
 )
 from das_server import __version__
@@ -48,6 +49,9 @@ _log = logging.getLogger(__name__)
 Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 MOST_LISTED = 500
 Models = Callable[[], dict[str, ModelCapability]]
+Estimators = Callable[[], dict[str, EstimatorCapability]]
+RESULTS = ("frame", "array")
+"""Roles of the artefacts that are a job's results."""
 Reply = tuple[Any, bytes | None]
 """A message, and the blob that goes with it."""
 
@@ -71,7 +75,9 @@ class Requests:
         keys: KeyRing | None = None,
         max_sent_bytes: int = MAX_SENT_BYTES,
         drain: Drain | None = None,
+        estimators: Estimators = dict,
     ):
+        self._estimators = estimators
         self._keys = keys
         self._drain = drain or Drain()
         self._overview = Overview(store, dispatcher, self._drain)
@@ -142,7 +148,7 @@ class Requests:
         if known is None or known.state is not JobState.DONE:
             return None
         done = self._store.last_event(known.job, "DONE")
-        frames = [one for one in done.fields["artefacts"] if one["role"] == "frame"] if done else []
+        frames = [one for one in done.fields["artefacts"] if one["role"] in RESULTS] if done else []
         return lambda: not frames or not all(self._blobs.is_whole(one["sha"], one["size_bytes"]) for one in frames)
 
     def note_reply(self, peer: Peer, message: Any, reply: Reply) -> None:
@@ -185,6 +191,7 @@ class Requests:
             codecs=list(CODECS),
             max_blob_bytes=self._max_blob_bytes,
             devices=devices,
+            estimators=list(self._estimators().values()),
         )
         server = f"das-server {__version__}"
         return messages.Welcome(message.request, common[0], self._server_id, server, capabilities), None
@@ -201,7 +208,8 @@ class Requests:
         anew = known is not None and self._is_to_run_once_more(known, message, peer.caller.owner, results_gone)
         if known is None or anew:
             task = task_module(spec.task)
-            task.check(spec, inputs, self._model(spec.model))
+            uses_estimator = getattr(task, "USES", "") == "estimator"
+            task.check(spec, inputs, (self._estimator if uses_estimator else self._model)(spec.model))
             self._dispatcher.check_weights(spec.model, spec.model_revision)
             missing = self._missing_blobs(inputs, peer.caller)
             if missing:
@@ -317,6 +325,17 @@ class Requests:
                 f"The model {name} is known but its weights are not installed; use one of {usable}.", field="model"
             )
         return models[name]
+
+    def _estimator(self, name: str) -> EstimatorCapability:
+        estimators = self._estimators()
+        if name not in estimators:
+            raise JobRejected(
+                f"The estimator {name[:80]!r} does not exist; this server knows {', '.join(estimators) or 'none'}.",
+                field="model",
+            )
+        if not estimators[name].installed:
+            raise JobRejected(estimators[name].remedy, field="model")
+        return estimators[name]
 
     def _check_share(self, owner: str, size_bytes: int) -> None:
         sent = self._store.sent_bytes(owner)

@@ -27,6 +27,7 @@ from das_server.door.connections import Connections, open_door
 from das_server.door.draining import Drain, Ending
 from das_server.door.endpoint import Endpoint
 from das_server.door.gate import Gate
+from das_server.models.estimators import capabilities_of_estimators
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
 from das_server.models.revision import QUICK_BYTES, Revisions
 from das_server.store.blobs import BlobStore
@@ -119,6 +120,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             keys=keys,
             callers=Callers(config.admins),
             drain=drain,
+            estimators=capabilities_of_estimators,
         )
         ending = Ending(drain, dispatcher.give_out_no_more, store, stop, config.drain_s)
         collector = Collector(
@@ -179,7 +181,7 @@ def _workers(context: zmq.Context, config: ServerConfig, store: JobStore, revisi
         fewest=config.min_workers,
         most=config.max_workers,
         waiting=store.num_waiting,
-        models=lambda: {name: one.revision for name, one in known_models(revisions).items() if one.installed},
+        models=lambda: _revisions_of_all(revisions),
         patience=patience,
         **about,
     )
@@ -199,6 +201,13 @@ def known_models(revisions: Revisions | None = None) -> dict[str, ModelCapabilit
     if revisions is not None:
         models = [replace(one, revision=revisions.of(one.name) if one.installed else "") for one in models]
     return {one.name: one for one in models}
+
+
+def _revisions_of_all(revisions: Revisions) -> dict[str, str]:
+    """What the server has, models and estimators, by name."""
+    models = {name: one.revision for name, one in known_models(revisions).items() if one.installed}
+    there = [one.name for one in capabilities_of_estimators().values() if one.installed]
+    return models | {name: revisions.of(name) for name in there}
 
 
 def _loop(

@@ -21,11 +21,12 @@ from pathlib import Path
 
 from das_blender_addon.errors import ModelError
 
+from .estimators import ABOUT_NAME, estimator_folder, estimator_specs
 from .registry import COMPONENTS, MANIFEST_NAME, model_path
 
 _log = logging.getLogger(__name__)
 
-DECIDING_SUFFIXES = (".json", ".safetensors", ".model", ".txt")
+DECIDING_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".onnx", ".pt")
 """Endings of the files of a checkpoint that have a say in the pixels."""
 
 QUICK_BYTES = 64 << 20
@@ -51,6 +52,12 @@ class _File:
         return [self.size_bytes, self.modified_ns, self.changed_ns, self.inode]
 
 
+def folder_of(name: str) -> Path:
+    """Where the weights of a model or an estimator are, or would have to be.  Raises `ModelError` for an unknown
+    name."""
+    return estimator_folder(name) if name in estimator_specs() else model_path(name)
+
+
 def fingerprint(folder: Path) -> str:
     """Digest of the looks of a checkpoint's files on this machine; "" where there are none."""
     return _fingerprint(_files(folder))
@@ -59,7 +66,7 @@ def fingerprint(folder: Path) -> str:
 class Revisions:
     """The revisions of the installed models.  ``state``: the folder in which digests are kept.  Thread-safe."""
 
-    def __init__(self, state: Path, *, folder_of: Callable[[str], Path] = model_path):
+    def __init__(self, state: Path, *, folder_of: Callable[[str], Path] = folder_of):
         self._cache = state / CACHE_NAME
         self._folder_of = folder_of
         self._lock = threading.Lock()
@@ -161,7 +168,10 @@ class Revisions:
 def _files(folder: Path) -> list[_File]:
     """The files of a checkpoint that decide pixels, sorted by name; one that vanishes meanwhile is left out."""
     paths = [folder / "model_index.json"]
-    for component in COMPONENTS:
+    is_estimator = (folder / ABOUT_NAME).is_file()
+    if is_estimator:
+        paths = [path for path in folder.rglob("*") if path.suffix in DECIDING_SUFFIXES and path.name != MANIFEST_NAME]
+    for component in () if is_estimator else COMPONENTS:
         try:
             paths += [path for path in (folder / component).iterdir() if path.suffix in DECIDING_SUFFIXES]
         except OSError:

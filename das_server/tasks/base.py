@@ -17,10 +17,14 @@ from das_blender_addon.protocol.frames import decode_array
 from das_blender_addon.protocol.messages import JobInput
 
 if TYPE_CHECKING:
+    from das_server.estimators.base import Estimator
     from das_server.pipeline.base import Pipeline
     from das_server.pipeline.resume import Checkpoint
 
-TASK_MODULES = {"mesh_to_video": "das_server.tasks.mesh_to_video"}
+TASK_MODULES = {
+    "mesh_to_video": "das_server.tasks.mesh_to_video",
+    "estimate": "das_server.tasks.estimate",
+}
 """Task name → module."""
 
 
@@ -41,8 +45,8 @@ class TaskContext:
     """What a task may ask of the worker that runs it.
 
     ``emit_progress(stage, step, of)``; ``emit_preview(step, frames)`` with u8 ``[T,H,W,3]``; ``should_stop()``;
-    ``pipeline(model)``: loaded once per worker; ``scratch``: a folder that is emptied after the job; ``checkpoint()``:
-    where an attempt that was lost goes on, for the pipeline's call.
+    ``pipeline(model)``, ``estimator(name)``: loaded once per worker; ``scratch``: a folder that is emptied after the
+    job; ``checkpoint()``: where an attempt that was lost goes on, for the pipeline's call.
     """
 
     emit_progress: Callable[[str, int, int], None]
@@ -51,14 +55,17 @@ class TaskContext:
     pipeline: Callable[[str], Pipeline]
     scratch: Path
     checkpoint: Callable[[], Checkpoint | None] = lambda: None
+    estimator: Callable[[str], Estimator] | None = None
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """``frames``: u8 ``[T,H,W,3]``, those the client wants.  ``report``: what decided them, in msgpack's own kinds."""
+    """``frames``: u8 ``[T,H,W,3]``, those the client wants, or ``arrays`` by name, of the wire's types.  ``report``:
+    what decided them, in msgpack's own kinds."""
 
-    frames: np.ndarray
+    frames: np.ndarray | None = None
     report: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def task_module(name: str) -> ModuleType:

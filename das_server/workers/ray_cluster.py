@@ -17,6 +17,7 @@ from typing import Any
 
 from das_server import __version__
 from das_server.config import is_loopback
+from das_server.models.estimators import capabilities_of_estimators
 from das_server.models.registry import is_installed, model_path, model_specs
 from das_server.workers.ray_actor import WorkerActor, revisions_of_this_node
 from das_server.workers.ray_places import Node, Place
@@ -75,6 +76,7 @@ def describe() -> dict[str, Any]:
     """Runs on a node: its name, release, the memory of its GPUs, and the revisions of the models there."""
     revisions = revisions_of_this_node()
     installed = [name for name in model_specs() if is_installed(model_path(name))]
+    installed += [one.name for one in capabilities_of_estimators().values() if one.installed]
     for name in installed:
         revisions.learn(name, at_most=sys.maxsize)
     models = {name: revisions.of(name) for name in installed}

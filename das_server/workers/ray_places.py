@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from das_server.models.estimators import is_without_weights
 from das_server.models.registry import BASE_OF_OWN_MODELS, model_specs
 
 PROFILES = ("resident", "drop_text_encoder", "group_offload")
@@ -70,7 +71,7 @@ def fitness(place: Place, model: str, revision: str = "") -> int:
     if model not in place.models or revision not in ("", place.models[model]):
         return 0
     spec = model_specs().get(model)
-    if spec is not None and spec.embedded:
+    if spec is not None and spec.embedded or is_without_weights(model):
         return 1
     if not place.is_gpu:
         return 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from das_blender_addon.errors import DasError, JobCancelled, JobError, ModelError, OutOfMemory
+from das_blender_addon.protocol.frames import encode_array
 from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
 from das_blender_addon.protocol.png import encode_png
 from das_server import media
@@ -31,6 +32,7 @@ from das_server.pipeline.device_errors import (
 from das_server.store.blobs import BlobStore
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
 from das_server.workers import wire
+from das_server.workers.estimator_shelf import EstimatorShelf
 from das_server.workers.machine import (
     end_as_asked,
     free_memory,
@@ -43,6 +45,7 @@ from das_server.workers.stage_times import StageTimes
 from das_server.workers.talk import Talk
 
 if TYPE_CHECKING:
+    from das_server.estimators.base import Estimator
     from das_server.pipeline.base import Pipeline
     from das_server.pipeline.resume import Checkpoint
 
@@ -92,6 +95,7 @@ class Worker:
         self._pipeline: Pipeline | None = None
         self._model = ""
         self._weights = ""
+        self._shelf = EstimatorShelf(self._make_room)
         self._planned, self._short = "", 0
         """The profile that was planned for the model, and the memory in which it did not suffice."""
         self._checkpoints = state / "checkpoints"
@@ -144,6 +148,7 @@ class Worker:
         from das_server.pipeline.loading import load_pipeline
 
         self._pipeline, self._model = None, ""
+        self._shelf.clear()
         free_memory()  # two large models do not fit
         started = time.monotonic()
         self._pipeline = load_pipeline(model, device=self._device, profile=self._profile, **self._acceleration)
@@ -152,6 +157,13 @@ class Worker:
         self._weights = weights if fingerprint(model_path(model)) == weights else ""  # if replaced meanwhile, once more
         _log.info("the model %s is loaded on %s after %.1f s", model, self._device, time.monotonic() - started)
         return self._pipeline
+
+    def _make_room(self) -> None:
+        """Let the pipeline go: an estimator needs its memory."""
+        _log.info("the model %s makes room for an estimator", self._model)
+        self._pipeline, self._model = None, ""
+        self._link.model = ""
+        free_memory()
 
     def _run(self, order: dict[str, Any]) -> None:
         job = order["job"]
@@ -307,6 +319,12 @@ class Worker:
             )
             return self._checkpoint
 
+        def estimator(name: str) -> Estimator:
+            self._check_weights(name, order["spec"].get("model_revision", ""))
+            emit_progress("loading", 0, 1)
+            is_alone = self._pipeline is None
+            return self._shelf.take(name, order["weights"], self._device, is_alone=is_alone)
+
         return TaskContext(
             emit_progress=emit_progress,
             emit_preview=emit_preview,
@@ -314,6 +332,7 @@ class Worker:
             pipeline=pipeline,
             scratch=self._scratch,
             checkpoint=checkpoint,
+            estimator=estimator,
         )
 
     def _save(self, result: TaskResult, context: TaskContext) -> list[Artefact]:
@@ -322,6 +341,12 @@ class Worker:
             return Artefact(role="frame", sha=sha, size_bytes=size_bytes, media="image/png", index=index)
 
         artefacts = []
+        for name, array in result.arrays.items():
+            blob, about = encode_array(array)
+            sha, size_bytes = self._blobs.add(blob)
+            artefacts.append(Artefact("array", sha, size_bytes, "array", name=name, **about))
+        if result.frames is None:
+            return artefacts
         count = len(result.frames)
         context.emit_progress("saving", 0, count)
         with ThreadPoolExecutor(max_workers=min(4, self._threads)) as pool:

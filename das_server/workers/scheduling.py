@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from das_blender_addon.protocol.kinds import MAX_SECONDS, fitting
+from das_server.models.estimators import is_without_weights
 from das_server.models.registry import is_for_any_device
 from das_server.store.job import Job, JobState
 from das_server.store.jobs import JobStore
@@ -135,7 +136,7 @@ class Scheduling:
     def _runs_on(places: Collection[Place]) -> Callable[[str, bool], bool]:
         """A model that asks for a GPU goes to the CPU only where there is none."""
         some_gpu = any(place.is_gpu for place in places)
-        return lambda model, is_gpu: is_gpu or not some_gpu or is_for_any_device(model)
+        return lambda model, is_gpu: is_gpu or not some_gpu or is_for_any_device(model) or is_without_weights(model)
 
     # ── How long ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -22,6 +22,7 @@ PARTS = (
     messages.Artefact,
     messages.SizeRange,
     messages.ModelCapability,
+    messages.EstimatorCapability,
     messages.Capabilities,
 )
 LIMITS = ("CHUNK_BYTES", "FETCH_CREDIT", "MAX_HEADER_BYTES", "MAX_NESTING", "DEFAULT_PORT", "HEARTBEAT_S")

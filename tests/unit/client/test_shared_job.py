@@ -5,8 +5,7 @@ import threading
 
 import pytest
 
-from das_blender_addon.client import connection
-from das_blender_addon.client import take as take_module
+from das_blender_addon.client import connection, job_run
 from das_blender_addon.client.take import Log, Preview, run_job
 from das_blender_addon.errors import JobCancelled, StorageError
 from das_blender_addon.protocol import messages as m
@@ -90,7 +89,7 @@ def test_server_that_loses_results_again_and_again_is_left(peer, tmp_path):
     peer.on_request = lambda message: peer.results.clear() if type(message) is m.Fetch else None
     with pytest.raises(StorageError, match="is gone"):
         run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
-    assert len(peer.jobs) == take_module._FETCH_ROUNDS and peer.seen[m.Ack] == 0
+    assert len(peer.jobs) == job_run._FETCH_ROUNDS and peer.seen[m.Ack] == 0
 
 
 def test_lease_is_renewed_while_events_come_and_while_none_do(peer, tmp_path, monkeypatch):

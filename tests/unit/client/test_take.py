@@ -8,8 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from das_blender_addon.client import connection
-from das_blender_addon.client import take as take_module
+from das_blender_addon.client import connection, job_run
 from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, Silence, job_inputs, run_job
 from das_blender_addon.errors import (
     JobCancelled,
@@ -381,7 +380,7 @@ def test_server_that_never_has_enough_is_left(peer, tmp_path):
     peer.on_request = lambda message: peer.blobs.clear() if type(message) is m.Submit else None
     with pytest.raises(ProtocolError, match="asked 4 times for inputs that it was sent"):
         run_job(peer.address, request(), tmp_path, timeout_s=5.0)
-    assert peer.seen[m.Submit] == take_module._SUBMIT_ROUNDS
+    assert peer.seen[m.Submit] == job_run._SUBMIT_ROUNDS
 
 
 def test_event_of_an_unknown_kind_is_passed_over(peer, tmp_path):
