@@ -38,21 +38,34 @@ class Cuts:
         scale = min(1.0, LONG_SIDE / max(height, width))
         size = (max(16, round(width * scale)), max(16, round(height * scale)))
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        x, y = np.meshgrid(np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32))
+        window = cv2.createHanningWindow(size, cv2.CV_32F)
         difference, before = np.zeros(num_frames, np.float32), None
         for frame in range(num_frames):
             now = cv2.resize(clip[frame], size, interpolation=cv2.INTER_AREA)
             grey = cv2.cvtColor(now, cv2.COLOR_RGB2GRAY)
             if before is not None:
-                back = flow.calc(grey, before[1], None)
-                moved = cv2.remap(
-                    before[0], x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-                )
-                difference[frame] = np.abs(moved.astype(np.float32) - now).mean()
+                difference[frame] = min(_left_over(flow, before, (now, grey), with_window) for with_window in (None, window))
             before = now, grey
             if frame % 16 == 0:
                 asked.step(frame, num_frames)
         return {"cuts": cuts_in(difference), "difference": difference}
+
+
+def _left_over(flow, before, now, window: np.ndarray | None) -> float:
+    """Mean levels by which ``now`` differs from ``before``, each (picture, grey), moved into its place by the flow;
+    with a ``window`` [H,W] by one that begins with the shift of the whole picture."""
+    import cv2
+
+    (picture, grey), (picture_now, grey_now) = before, now
+    start = None
+    if window is not None:
+        shift, _ = cv2.phaseCorrelate(grey_now.astype(np.float32), grey.astype(np.float32), window)
+        start = np.broadcast_to(np.float32(shift), (*grey.shape, 2)).copy()
+    back = flow.calc(grey_now, grey, start)
+    x, y = np.meshgrid(np.arange(grey.shape[1], dtype=np.float32), np.arange(grey.shape[0], dtype=np.float32))
+    places = (x + back[..., 0], y + back[..., 1])
+    moved = cv2.remap(picture, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return float(np.abs(moved.astype(np.float32) - picture_now).mean())
 
 
 def cuts_in(difference: np.ndarray) -> np.ndarray:

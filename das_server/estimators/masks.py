@@ -17,8 +17,8 @@ from .base import Asked
 LONG_SIDE = 720
 """Pixels to which a picture is made smaller for the cut; its border is then followed at full size."""
 ROUNDS = 6
-POINT_SHARE, NEAR_SHARE = 0.02, 0.25
-"""Of the longer side: the radius round a point that is surely of the thing, and within which it is looked for."""
+POINT_SHARE = 0.01
+"""Of the longer side: the radius round a point that is surely of the thing."""
 SEED = 7
 
 
@@ -28,7 +28,7 @@ def load(spec: EstimatorSpec, folder: Path, device: str) -> GrabCut:
 
 
 class GrabCut:
-    """What differs in colour from what lies outside of the box, the lasso, or the circles round the points."""
+    """What differs in colour from what lies outside of the box or the lasso, or is like what lies round the points."""
 
     def __call__(self, asked: Asked) -> dict[str, np.ndarray]:
         """``mask`` bool [H,W].  Raises `JobRejected` where nothing, or all of it, is the thing."""
@@ -36,9 +36,9 @@ class GrabCut:
 
         picture = asked.picture
         height, width = picture.shape[:2]
-        labels = labels_of(asked.options, height, width)
+        labels = labels_of(asked.options, picture)
         inside = (labels != cv2.GC_BGD).mean()
-        if inside == 0.0 or inside == 1.0:
+        if "points" not in asked.options and inside in (0.0, 1.0):
             what = (
                 "no pixel of the picture" if inside == 0.0 else "the whole picture, so that nothing is left around it"
             )
@@ -52,10 +52,11 @@ class GrabCut:
         return {"mask": mask}
 
 
-def labels_of(options: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+def labels_of(options: Mapping[str, Any], picture: np.ndarray) -> np.ndarray:
     """u8 [H,W] of GrabCut's labels: what is surely or perhaps the thing, by box, lasso or points, and surely not."""
     import cv2
 
+    height, width = picture.shape[:2]
     labels = np.full((height, width), cv2.GC_BGD, np.uint8)
     if "box" in options:
         x, y, wide, high = (round(n) for n in options["box"])
@@ -64,16 +65,35 @@ def labels_of(options: Mapping[str, Any], height: int, width: int) -> np.ndarray
         corners = np.clip(np.array(options["lasso"]), -4 * max(height, width), 4 * max(height, width))
         cv2.fillPoly(labels, [corners.round().astype(np.int32)], int(cv2.GC_PR_FGD))
     else:
-        longer = max(height, width)
-        spots = [(round(x - 0.5), round(y - 0.5)) for x, y in options["points"]]
-        for spot in spots:
-            cv2.circle(labels, spot, max(8, round(NEAR_SHARE * longer)), int(cv2.GC_PR_BGD), -1)
-        for spot in spots:
-            cv2.circle(labels, spot, max(2, round(POINT_SHARE * longer)), int(cv2.GC_FGD), -1)
+        labels[:] = _grown(picture, options["points"])
     for x, y in options.get("away", ()):
         cv2.circle(
             labels, (round(x - 0.5), round(y - 0.5)), max(2, round(0.01 * max(height, width))), int(cv2.GC_BGD), -1
         )
+    return labels
+
+
+def _grown(picture: np.ndarray, points: list[list[float]]) -> np.ndarray:
+    """u8 [H,W] of labels: surely the thing round the points, perhaps where colours like theirs go on from there."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    radius = max(2, round(POINT_SHARE * max(height, width)))
+    sure = np.zeros((height, width), np.uint8)
+    for x, y in points:
+        cv2.circle(sure, (round(x - 0.5), round(y - 0.5)), radius, 1, -1)
+    lab = cv2.GaussianBlur(cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2LAB), (0, 0), 1.5).astype(
+        np.float32
+    )
+    colours = lab[sure > 0]
+    seeds = colours[:: max(1, len(colours) // 16)]
+    away = np.min([np.linalg.norm(lab - seed, axis=2) for seed in seeds], axis=0)
+    scaled = np.clip(away * (255.0 / max(float(away.max()), 1.0)), 0, 255).astype(np.uint8)
+    limit = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[0]
+    parts = cv2.connectedComponents(((scaled <= limit) | (sure > 0)).astype(np.uint8), connectivity=4)[1]
+    like = np.isin(parts, np.unique(parts[sure > 0]))
+    labels = np.where(like, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[sure > 0] = cv2.GC_FGD
     return labels
 
 

@@ -15,12 +15,15 @@ EVERY = 8
 ROUND_TRIP_PX = 0.7
 ROUND_TRIP_SHARE = 0.06
 """A step whose way there and back ends farther away than this, and this share of its length, is lost."""
+FLAT_PX = 8.0
+"""Neighbours nearer to each other than this say nothing of how they turn and grow."""
 PATCH = 7
 LIKE = 0.60
 """Correlation of the patches round a point in the first frame and now, below which it is hidden."""
 SEEN_AGAIN = 0.80
 COLOUR = 32.0
-NEIGHBOURS = 6
+BESIDE, ALIKE = 24, 8
+"""A hidden point goes with so many of the nearest: those whose motion was most like its own."""
 
 
 def load(spec: EstimatorSpec, folder: Path, device: str) -> Tracks:
@@ -41,16 +44,23 @@ class Tracks:
         start = grid(width, height, every)
         tracks = np.empty((num_frames, len(start), 2), np.float32)
         visible = np.ones((num_frames, len(start)), bool)
-        tracks[0] = at = start
+        tracks[0] = start
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip]
-        first = _Patches(clip[0], start)
+        first, last_seen = _Patches(clip[0], start), np.zeros(len(start), int)
         for frame in range(1, num_frames):
             asked.step(frame, num_frames)
             there = flow.calc(grey[frame - 1], grey[frame], None)
             back = flow.calc(grey[frame], grey[frame - 1], None)
-            at, visible[frame] = _step(at, visible[frame - 1], there, back, clip[frame], grey, frame, first)
-            tracks[frame] = at
+            after, good = _followed(tracks[frame - 1], there, back)
+            good &= visible[frame - 1]
+            after = _with_those_beside(tracks, frame, after, good, last_seen)
+            inside = ((after >= 0) & (after < (width, height))).all(axis=1)
+            after = first.drawn_back(after, grey[0], grey[frame], inside)
+            like, colour = first.likeness(clip[frame], after)
+            is_seen = np.where(good, like > LIKE, like > SEEN_AGAIN) & (colour < COLOUR) & inside
+            tracks[frame], visible[frame] = after, is_seen
+            last_seen[is_seen] = frame
         return {"tracks": tracks, "visible": visible}
 
 
@@ -61,34 +71,40 @@ def grid(width: int, height: int, every: int) -> np.ndarray:
     return np.stack(np.meshgrid(x + 0.5, y + 0.5), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
-def _step(at, seen, there, back, picture, grey, frame, first) -> tuple[np.ndarray, np.ndarray]:
-    """The points' next places f32 [N,2], and which are seen there."""
+def _followed(at: np.ndarray, there: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(where the flow brings the points f32 [N,2], whether the flow back agrees [N])."""
     move = _sampled(there, at)
-    after = at + move
-    away = np.linalg.norm(move + _sampled(back, after), axis=1)
-    good = away <= ROUND_TRIP_PX + ROUND_TRIP_SHARE * np.linalg.norm(move, axis=1)
-    height, width = picture.shape[:2]
-    inside = ((after >= 0) & (after < (width, height))).all(axis=1)
-    after = np.where((seen & good)[:, None], after, at + _with_neighbours(first.at, at, move, seen & good))
-    inside = ((after >= 0) & (after < (width, height))).all(axis=1)
-    after = first.drawn_back(after, grey[0], grey[frame], seen & good & inside)
-    like, colour = first.likeness(picture, after)
-    is_seen = np.where(seen, good & (like > LIKE), like > SEEN_AGAIN)
-    return after, inside & is_seen & (colour < COLOUR)
+    away = np.linalg.norm(move + _sampled(back, at + move), axis=1)
+    return at + move, away <= ROUND_TRIP_PX + ROUND_TRIP_SHARE * np.linalg.norm(move, axis=1)
 
 
-def _with_neighbours(start, at, move, good) -> np.ndarray:
-    """f32 [N,2]: for each point the median motion of the nearest that are good; as it is where there are none."""
-    if not good.any() or good.all():
-        return move
-    out = move.copy()
-    lost = np.flatnonzero(~good)
-    there = np.flatnonzero(good)
-    for block in np.array_split(lost, max(1, len(lost) * len(there) // 4_000_000)):
-        distance = ((start[block, None] - start[None, there]) ** 2).sum(axis=-1)
-        nearest = np.argpartition(distance, min(NEIGHBOURS, len(there) - 1), axis=1)[:, :NEIGHBOURS]
-        out[block] = np.median(move[there][nearest], axis=1)
+def _with_those_beside(tracks, frame, after, good, last_seen) -> np.ndarray:
+    """``after`` f32 [N,2], where those that are not ``good`` go with the points beside them that went as they did
+    until they were last seen."""
+    if good.all() or not good.any():
+        return after
+    out, there = after.copy(), np.flatnonzero(good)
+    for since in np.unique(last_seen[~good]):
+        lost = np.flatnonzero(~good & (last_seen == since))
+        for block in np.array_split(lost, len(lost) * len(there) // 4_000_000 + 1):
+            out[block] = _carried(tracks[0], tracks[since], after, block, there)
     return out
+
+
+def _carried(start, then, now, lost, there) -> np.ndarray:
+    """f32 [L,2]: where the points ``lost`` are now, seen last at ``then``; ``there`` are where they should be."""
+    far = ((start[lost, None] - start[None, there]) ** 2).sum(axis=-1)
+    beside = there[np.argpartition(far, min(BESIDE, len(there)) - 1, axis=1)[:, :BESIDE]]
+    went = then - start
+    unlike = ((went[lost, None] - went[beside]) ** 2).sum(axis=-1)
+    alike = np.take_along_axis(beside, np.argsort(unlike, axis=1, kind="stable")[:, :ALIKE], axis=1)
+    before, after = then[alike], now[alike]
+    middle, middle_now = np.median(before, axis=1, keepdims=True), np.median(after, axis=1, keepdims=True)
+    before, change = before - middle, (after - middle_now) - (before - middle)
+    squares = np.einsum("lki,lkj->lij", before, before) + np.eye(2) * FLAT_PX**2
+    bend = np.linalg.solve(squares, np.einsum("lki,lkj->lij", before, change))
+    away = then[lost] - middle[:, 0]
+    return middle_now[:, 0] + away + np.einsum("li,lij->lj", away, bend)
 
 
 def _sampled(field: np.ndarray, at: np.ndarray) -> np.ndarray:

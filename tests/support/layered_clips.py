@@ -48,7 +48,7 @@ def layered_clip(
         moves = (draw.uniform(-0.5, 0.5), draw.uniform(-0.2, 0.2)) if number >= 4 else (0.0, 0.0)
         place = draw.uniform(-1.3, 1.3), draw.uniform(-0.7, 0.7), 4.0 - 0.35 * number
         cards.append((*place, draw.uniform(0.5, 1.1), draw.uniform(0.5, 1.0), *moves))
-    textures = [_texture(draw) for _ in cards]
+    textures = [textured(draw) for _ in cards]
     focal = 0.9 * width
     homographies = np.empty((num_frames, len(cards), 3, 3))
     video = np.empty((num_frames, height, width, 3), np.uint8)
@@ -81,10 +81,10 @@ def _drawn(textures, homographies, width, height) -> tuple[np.ndarray, np.ndarra
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), layer.astype(np.int32)
 
 
-def _texture(draw: np.random.Generator) -> np.ndarray:
-    """u8 [512,512,3]: noise at several scales over a colour of its own."""
-    out = np.zeros((512, 512, 3), np.float32)
+def textured(draw: np.random.Generator, size: int = 512) -> np.ndarray:
+    """u8 [size,size,3]: noise at several scales over a colour of its own."""
+    out = np.zeros((size, size, 3), np.float32)
     for cells, share in ((6, 40.0), (20, 35.0), (60, 30.0), (160, 18.0)):
         coarse = draw.normal(0, 1, (cells, cells, 3)).astype(np.float32)
-        out += share * cv2.resize(coarse, (512, 512), interpolation=cv2.INTER_CUBIC)
+        out += share * cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
     return np.clip(out + draw.uniform(70, 185, 3), 0, 255).astype(np.uint8)
