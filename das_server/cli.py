@@ -21,7 +21,7 @@ from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, ServerConfig, buil
 NAME_HELP = {
     "path": "(default: the models folder itself)",
     "pull": "(default: the full model)",
-    "add": "das-cogvideox-5b, or a name of your own for a model that you have trained",
+    "add": "a name of models list, or one of your own for a model that you have trained or an estimator",
 }
 SERVE_FLAGS = (
     "bind", "state", "model", "devices", "workers", "min_workers", "max_workers", "threads", "profile",
@@ -159,6 +159,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from das_server.models.installing import list_estimators
     from das_server.pipeline import acceleration, precision
     from das_server.pipeline.doctor import doctor
 
@@ -170,41 +171,49 @@ def _doctor(options: argparse.Namespace) -> None:
     for one in doctor(device=options.device):
         state = "installed" if one.installed else "not installed"
         print(f"{one.model}: {state}; profile {one.profile or 'none fits'}: {one.reason}")
+    for one in list_estimators():
+        state = "installed" if one.installed else f"not installed. {one.remedy}"
+        print(f"{one.spec.name}: {one.spec.kind}, {state}")
 
 
 def _models_list(options: argparse.Namespace) -> None:
+    from das_server.models.installing import list_estimators
     from das_server.models.registry import list_models
 
     for one in list_models():
         state = f"{one.size_bytes / 1e6:.0f} MB" if one.installed else "not installed"
         print(f"{one.spec.name}  {state}  {one.spec.label}  {one.folder}")
+    for one in list_estimators():
+        size = f"{one.size_bytes / 1e6:.0f} MB" if one.size_bytes else "no weights"
+        print(f"{one.spec.name}  {size if one.installed else 'not installed'}  {one.spec.label}  ({one.spec.licence})")
 
 
 def _models_path(options: argparse.Namespace) -> None:
-    from das_server.models.registry import default_models_folder, model_path
+    from das_server.models.installing import path_of
+    from das_server.models.registry import default_models_folder
 
-    print(model_path(options.name) if options.name else default_models_folder())
+    print(path_of(options.name) if options.name else default_models_folder())
 
 
 def _models_verify(options: argparse.Namespace) -> None:
-    from das_server.models.checkpoint import verify_model
+    from das_server.models.installing import verify
 
-    report = verify_model(options.name, progress=_show_progress())
+    report = verify(options.name, progress=_show_progress())
     print(f"{report.folder}: {report.num_files} files, {report.size_bytes} bytes, all as they were added")
 
 
 def _models_add(options: argparse.Namespace) -> None:
-    from das_server.models.checkpoint import add_model
+    from das_server.models.installing import add
 
-    print(add_model(options.name, options.folder, progress=_show_progress()))
+    print(add(options.name, options.folder, progress=_show_progress()))
 
 
 def _models_pull(options: argparse.Namespace) -> None:
-    from das_server.models.checkpoint import pull_model
+    from das_server.models.installing import pull
     from das_server.models.registry import model_specs
 
     name = options.name or next(name for name, spec in model_specs().items() if spec.repository)
-    print(pull_model(name, options.revision, progress=_show_progress()))
+    print(pull(name, options.revision, progress=_show_progress()))
 
 
 def _show_progress() -> Callable[[str, int, int], None] | None:

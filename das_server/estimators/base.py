@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from das_blender_addon.errors import JobCancelled
+from das_blender_addon.errors import JobCancelled, ModelError
 from das_server.models.estimators import EstimatorSpec
 
 
@@ -47,7 +47,14 @@ class Estimator(Protocol):
 def load_estimator(spec: EstimatorSpec, folder: Path, device: str) -> Estimator:
     """``spec`` with its weights from ``folder``, computing on ``device`` where it has any.  Raises `ModelError`."""
     module = importlib.import_module(f"das_server.estimators.{spec.runtime}")
-    return module.load(spec, folder, device)
+    try:
+        return module.load(spec, folder, device)
+    except ImportError as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise ModelError(
+            f"{spec.name} cannot be loaded, something it imports is not usable ({reason}); install das-server again.",
+            field="model",
+        ) from error
 
 
 def stepper(should_stop: Callable[[], bool], tell: Callable[[int, int], None]) -> Callable[[int, int], None]:

@@ -44,7 +44,7 @@ class Cuts:
             now = cv2.resize(clip[frame], size, interpolation=cv2.INTER_AREA)
             grey = cv2.cvtColor(now, cv2.COLOR_RGB2GRAY)
             if before is not None:
-                difference[frame] = min(_left_over(flow, before, (now, grey), with_window) for with_window in (None, window))
+                difference[frame] = min(_left_over(flow, before, (now, grey), one) for one in (None, window))
             before = now, grey
             if frame % 16 == 0:
                 asked.step(frame, num_frames)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +82,20 @@ def _check_index(path: Path) -> None:
         raise ModelError(f"{path} is damaged (a {type(index).__name__} and not a table); fetch the model again.")
 
 
-def write_manifest(folder: Path, *, progress: Progress | None = None, about: Mapping[str, Any] | None = None) -> Path:
+def write_manifest(
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+    about: Mapping[str, Any] | None = None,
+    files: list[Path] | None = None,
+) -> Path:
     """Digest every file of a checkpoint and write the manifest, ``about`` in it.
 
     ``about``: ``source``, where the files came from; ``model``, what `registry.model_specs` reads of a model with a
-    name of its own.  Raises `ModelError` when the folder is not a checkpoint or cannot be written.
+    name of its own.  ``files``: relative ones, of what is no checkpoint.  Raises `ModelError` when the folder is not a
+    checkpoint or cannot be written.
     """
-    files = checkpoint_files(folder)
+    files = checkpoint_files(folder) if files is None else files
     digests = _digest_files(folder, files, progress)
     entries = {
         path.as_posix(): {"sha256": digests[path], "size_bytes": (folder / path).stat().st_size} for path in files
@@ -106,7 +113,9 @@ def write_manifest(folder: Path, *, progress: Progress | None = None, about: Map
     return manifest
 
 
-def verify_folder(folder: Path, *, progress: Progress | None = None) -> VerifyReport:
+def verify_folder(
+    folder: Path, *, progress: Progress | None = None, files: list[Path] | None = None
+) -> VerifyReport:
     """Compare every file with the manifest.  Raises `ModelError` that names the first file that differs."""
     manifest = folder / MANIFEST_NAME
     try:
@@ -124,7 +133,7 @@ def verify_folder(folder: Path, *, progress: Progress | None = None) -> VerifyRe
         actual = (folder / path).stat().st_size
         if actual != size_bytes:
             raise ModelError(f"{folder / path} has {actual} bytes instead of {size_bytes}; add the model again.")
-    for path in checkpoint_files(folder):
+    for path in checkpoint_files(folder) if files is None else files:
         if path not in expected:
             raise ModelError(
                 f"{folder / path} was not there when the model was added; remove it or add the model again."
@@ -172,7 +181,7 @@ def add_model(
         _check_all_tensors(source)
         write_manifest(source, progress=progress, about=about)
         return source
-    target = _free_target(place)
+    target = free_target(place)
     files = checkpoint_files(source)
     about = _about_own(source) if is_own else None
     _check_all_tensors(source)
@@ -211,7 +220,7 @@ def pull_model(
             f"Pulling {name} needs a revision: das-server models pull {name} --revision COMMIT, with the commit of "
             f"{spec.repository} that you want.\nWithout a network: {by_hand(name, models_folder)}"
         )
-    target = _free_target(model_path(name, models_folder))
+    target = free_target(model_path(name, models_folder))
     temporary = target.with_name(f".{target.name}.pull")  # kept on failure: the next attempt goes on from there
     commit = _fetch(spec, revision, temporary, models_folder)
     _check_all_tensors(temporary)
@@ -227,27 +236,35 @@ def pull_model(
 
 def _fetch(spec: ModelSpec, revision: str, folder: Path, models_folder: Path | None) -> str:
     """Fetch the files of a checkpoint into ``folder`` → the commit that ``revision`` is.  Raises `ModelError`."""
+    patterns = ["model_index.json", *(f"{part}/*{end}" for part in COMPONENTS for end in CHECKPOINT_SUFFIXES)]
+    return fetch(spec.repository, revision, folder, patterns, by_hand(spec.name, models_folder))
+
+
+def fetch(repository: str, revision: str, folder: Path, patterns: Sequence[str], by_hand: str) -> str:
+    """Fetch the files of a repository that match ``patterns`` into ``folder`` → the commit that ``revision`` is.
+
+    ``by_hand``: what to do without a network, in words.  Raises `ModelError`.
+    """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    patterns = ["model_index.json", *(f"{part}/*{end}" for part in COMPONENTS for end in CHECKPOINT_SUFFIXES)]
     try:
         # By commit: for a branch, the client would take what an earlier attempt has left for the whole, offline.
-        commit = HfApi().repo_info(spec.repository, revision=revision).sha
-        options = {"allow_patterns": patterns, "ignore_patterns": ["*.md"]}
-        snapshot_download(spec.repository, revision=commit, local_dir=str(folder), **options)
+        commit = HfApi().repo_info(repository, revision=revision).sha
+        options = {"allow_patterns": list(patterns), "ignore_patterns": ["*.md"]}
+        snapshot_download(repository, revision=commit, local_dir=str(folder), **options)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelError(f"{spec.repository} at {revision} does not exist or is not open to you: {error}") from error
+        raise ModelError(f"{repository} at {revision} does not exist or is not open to you: {error}") from error
     except Exception as error:  # the client lets the errors of its HTTP library through, whichever that is
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise ModelError(f"{folder} cannot be written: {error}.") from error
         if folder.is_dir():
             raise ModelError(
-                f"The download of {spec.repository} broke off: run the same command again, and it goes on from there. "
-                f"{by_hand(spec.name, models_folder)}",
+                f"The download of {repository} broke off: run the same command again, and it goes on from there. "
+                f"{by_hand}",
                 detail=str(error),
             ) from error
-        raise ModelError(offline_instructions(spec.name, models_folder), detail=str(error)) from error
+        raise ModelError(f"{repository} cannot be reached from here. {by_hand}", detail=str(error)) from error
     return commit
 
 
@@ -266,7 +283,7 @@ def by_hand(name: str, models_folder: Path | None = None) -> str:
     )
 
 
-def _free_target(target: Path) -> Path:
+def free_target(target: Path) -> Path:
     """``target``, the folder of a new model, which must not exist yet; its parent is made."""
     if target.exists():
         raise ModelError(f"{target} exists already: remove it first.")

@@ -28,7 +28,7 @@ GIVES: Mapping[str, tuple[str, ...]] = {
     "cuts": ("cuts", "difference"),
     "mask": ("mask",),
     "salient": ("mask",),
-    "depth": ("depth", "valid", "lens_mm"),
+    "depth": ("depth", "valid", "lens_mm", "meaning"),
     "background": ("picture",),
     "repaint": ("picture",),
 }
@@ -52,6 +52,7 @@ class EstimatorSpec:
     ``runtime``: the module of `das_server.estimators` that runs it.  ``needs``: modules that must be importable.
     ``has_weights``: it needs a folder of its own.  ``wheel``: a file in a package that holds its weights, instead of
     the folder: (module, file).  ``repository``, ``files``: where the weights come from, and patterns of what is taken.
+    ``parts``: (folder, repository, patterns) of what else is.
     """
 
     name: str
@@ -64,6 +65,7 @@ class EstimatorSpec:
     wheel: tuple[str, str] = ("", "")
     repository: str = ""
     files: tuple[str, ...] = ()
+    parts: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 
 _TRANSFORMERS_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -93,7 +95,8 @@ _SPECS = (
     EstimatorSpec(
         "z-image-control", "repaint", "Z-Image Turbo with control", "Apache-2.0", "z_image",
         has_weights=True, repository="Tongyi-MAI/Z-Image-Turbo",
-        files=("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt"),
+        files=("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.jinja"),
+        parts=(("controlnet", "hlky/Z-Image-Turbo-Fun-Controlnet-Union", ("config.json", "*.safetensors")),),
     ),
 )  # fmt: skip
 

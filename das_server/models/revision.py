@@ -26,7 +26,7 @@ from .registry import COMPONENTS, MANIFEST_NAME, model_path
 
 _log = logging.getLogger(__name__)
 
-DECIDING_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".onnx", ".pt")
+DECIDING_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".onnx", ".pt", ".jinja")
 """Endings of the files of a checkpoint that have a say in the pixels."""
 
 QUICK_BYTES = 64 << 20

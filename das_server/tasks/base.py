@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TASK_MODULES = {
     "mesh_to_video": "das_server.tasks.mesh_to_video",
     "estimate": "das_server.tasks.estimate",
+    "repaint": "das_server.tasks.repaint",
 }
 """Task name → module."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from das_blender_addon.errors import ModelError, OutOfMemory
 from das_server.estimators.base import Estimator, load_estimator
-from das_server.models.estimators import estimator_folder, estimator_spec, missing, size_bytes
+from das_server.models.estimators import EstimatorSpec, estimator_folder, estimator_spec, missing, size_bytes
 from das_server.models.revision import fingerprint
 from das_server.workers.machine import free_memory
 
@@ -19,10 +20,12 @@ WORKING_SHARE = 1.5
 
 
 class EstimatorShelf:
-    """``make_room``: lets the worker's model go, when an estimator needs its memory."""
+    """``make_room``: lets the worker's model go, when an estimator needs its memory.  ``free``: bytes that a device has
+    to give."""
 
-    def __init__(self, make_room: Callable[[], None]):
+    def __init__(self, make_room: Callable[[], None], *, free: Callable[[str], int] | None = None):
         self._make_room = make_room
+        self._free = free or _free
         self._name, self._weights = "", ""
         self._estimator: Estimator | None = None
 
@@ -47,24 +50,33 @@ class EstimatorShelf:
         if self._estimator is None or (self._name, self._weights) != (name, found):
             self.clear()
             free_memory()
-            self._see_to_room(name, int(WORKING_SHARE * size_bytes(spec)), device, is_alone)
+            self._see_to_room(name, int(WORKING_SHARE * _needed(spec, folder)), device, is_alone)
             self._estimator = load_estimator(spec, folder, device)
             self._name, self._weights = name, found
             _log.info("the estimator %s is loaded on %s", name, device)
         return self._estimator
 
     def _see_to_room(self, name: str, needed: int, device: str, is_alone: bool) -> None:
-        if not needed or _free(device) >= needed:
+        if not needed or self._free(device) >= needed:
             return
         if not is_alone:
             self._make_room()
-        free = _free(device)
+        free = self._free(device)
         if free < needed:
             raise OutOfMemory(
                 f"The estimator {name} needs {needed >> 20} MB and {device} has {free >> 20} MB to give; use a smaller "
                 "one.",
                 field="model",
             )
+
+
+def _needed(spec: EstimatorSpec, folder: Path) -> int:
+    """Bytes of the weights that are on the device at once, where it has no room for more."""
+    parts: dict[str, int] = {}
+    if spec.kind == "repaint":
+        for path in folder.glob("*/*.safetensors"):
+            parts[path.parent.name] = parts.get(path.parent.name, 0) + path.stat().st_size
+    return max(parts.values(), default=size_bytes(spec))
 
 
 def _free(device: str) -> int:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from das_blender_addon.client.client import DasClient
-from das_blender_addon.client.estimates import estimate, estimators_of
+from das_blender_addon.client.estimates import estimate, estimators_of, repaint
 from das_blender_addon.errors import JobRejected, ModelError, SettingsError
 from das_blender_addon.protocol.messages import JobSpec
 from tests.support.jobs import array_input, first_frame, job_id
+from tests.support.server import run_das_server, running_server
+from tests.support.tiny_estimators import tiny_onnx, tiny_z_image
 
 ROOM = np.random.default_rng(3).integers(60, 90, (48, 64, 3), dtype=np.uint8)
 
@@ -102,3 +104,28 @@ def test_estimate_is_as_durable_as_any_job(own_server):
             event = client.next_event(1.0) or event
     assert event.kind == "DONE"
     assert {one["name"] for one in event.fields["artefacts"]} == {"tracks", "visible"}
+
+
+def test_weights_that_are_added_while_the_server_runs_are_used(tmp_path):
+    environment = {"DAS_SERVER_MODELS": str(tmp_path / "models")}
+    with running_server(tmp_path / "state", environment=environment) as own:
+        with pytest.raises(ModelError, match="das-server models pull z-image-control"):
+            repaint(own.address, thing(), "a red boat")
+        sources = {"tiny-depth": tiny_onnx(tmp_path / "a"), "z-image-control": tiny_z_image(tmp_path / "b")}
+        for name, folder in sources.items():
+            assert run_das_server("models", "add", name, str(folder), environment=environment).returncode == 0
+        depth = estimate(own.address, "depth", thing())
+        assert depth["depth"].shape == depth["valid"].shape == (1, 48, 64) and depth["lens_mm"].tolist() == [0.0]
+        painted = repaint(own.address, thing(), "a red boat", depth=depth["depth"][0], steps=1)
+        assert painted.shape == (48, 64, 3) and painted.dtype == np.uint8
+        for parameters, field in (
+            ({"prompt": "  "}, "prompt"),
+            ({"steps": 1 << 19}, "num_inference_steps"),
+            ({"strength": -1.0}, "strength"),
+            ({"depth": np.zeros((48, 64))}, "depth"),
+            ({"depth": np.zeros((4, 64))}, "depth"),
+        ):
+            with pytest.raises(JobRejected) as caught:
+                repaint(own.address, thing(), **{"prompt": "a boat", **parameters})
+            assert caught.value.field == field
+        assert estimate(own.address, "mask", thing(), box=[16, 8, 34, 28])["mask"].any()
