@@ -15,6 +15,8 @@ import numpy as np
 from ..child.scratch import Scratch
 from ..client.files import write_whole
 from ..errors import SettingsError, StorageError
+from ..footage.estimated import AUTO, is_asked
+from ..footage.masks import is_file
 from ..footage.paths import camera_path
 from ..jobs import of_scene
 from ..jobs.scripting import export_tracking
@@ -50,14 +52,14 @@ def plate(scene, arguments, voice: Voice, should_stop) -> int:
     if places.blend is None:
         raise SettingsError("das plate makes a file: name it with --save SHOT.blend.", field="save")
     masks = {THING if not number else f"{THING} {number + 1}": words for number, words in enumerate(arguments.mask)}
-    stage = _staged(arguments, voice, masks)
+    stage = _staged(arguments, voice, masks, should_stop)
     return _finished(stage, places, arguments, voice, should_stop)
 
 
 def camera(scene, arguments, voice: Voice, should_stop) -> int:
     """Move the camera through a picture: save the shot, track it, or render it as a take."""
     places = _places(arguments)
-    stage = _staged(arguments, voice, {})
+    stage = _staged(arguments, voice, {}, should_stop)
     _move_camera(stage, arguments)
     return _finished(stage, places, arguments, voice, should_stop)
 
@@ -68,7 +70,7 @@ def move(scene, arguments, voice: Voice, should_stop) -> int:
     start, end = span(arguments.over, arguments.count)
     if not arguments.scale > 0.0:
         raise SettingsError(f"--scale is {arguments.scale}; give a number above 0.", field="scale")
-    stage = _staged(arguments, voice, {THING: arguments.mask})
+    stage = _staged(arguments, voice, {THING: arguments.mask}, should_stop)
     key_thing(
         stage.things[THING],
         by=arguments.by,
@@ -96,15 +98,17 @@ def _places(arguments) -> _Places:
     return places
 
 
-def _staged(arguments, voice: Voice, masks: dict[str, str]) -> Stage:
+def _staged(arguments, voice: Voice, masks: dict[str, str], should_stop) -> Stage:
     """The picture as the only scene of the file."""
     wish = PlateWish(
         picture=_file(arguments.picture),
-        depth=arguments.depth if arguments.depth == PLANE else os.fspath(_file(arguments.depth)),
+        depth=arguments.depth if arguments.depth in (PLANE, AUTO) else os.fspath(_file(arguments.depth)),
         depth_kind=arguments.depth_kind,
         depth_scale=arguments.depth_scale,
         lens_mm=arguments.lens,
-        masks={name: words if words.startswith("box:") else os.fspath(_file(words)) for name, words in masks.items()},
+        masks={name: os.fspath(_file(words)) if is_file(words) else words for name, words in masks.items()},
+        **_server(arguments.depth, masks),
+        should_stop=should_stop,
         horizon=arguments.horizon,
         eye_height=arguments.eye_height,
         wall=arguments.wall,
@@ -120,6 +124,14 @@ def _staged(arguments, voice: Voice, masks: dict[str, str]) -> Stage:
         bpy.data.scenes.remove(other)
     _keep_settings(stage.scene, arguments)
     return stage
+
+
+def _server(depth: str, masks: dict[str, str]) -> dict:
+    """The server that measures, as fields of a wish; none where nothing is to be measured."""
+    if depth != AUTO and not any(is_asked(words) for words in masks.values()):
+        return {}
+    settings = resolve_settings(bpy.context.scene)
+    return {"server": settings.server, "timeout_s": settings.timeout_s}
 
 
 def _keep_settings(scene, arguments) -> None:

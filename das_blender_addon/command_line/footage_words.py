@@ -14,6 +14,7 @@ COMMANDS = ("plate", "camera", "move")
 OWN_FLAGS = ("--frames", "--windows", "--first-frame")
 """Flags of settings that these commands have in a meaning of their own, or not at all."""
 NUM_FRAMES = 49
+MASKS = "a file, box:x,y,w,h, or of the server salient, point:x,y, cut:x,y,w,h, lasso:x,y;x,y;x,y"
 
 
 def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
@@ -21,8 +22,9 @@ def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
     command.set_defaults(file="", scene="", strict=False, scripts=None, tracking_only=False, path="")
     command.add_argument("picture", help="a picture of any format that Blender reads")
     command.add_argument(
-        "--depth", default="plane", metavar="FILE|plane",
-        help="a depth file (.npy, .npz, .exr, 16-bit .png) of the picture's size, or plane: a level ground and a wall",
+        "--depth", default="plane", metavar="FILE|plane|auto",
+        help="a depth file (.npy, .npz, .exr, 16-bit .png) of the picture's size, plane: a level ground and a wall, or "
+        "auto: the server measures it",
     )  # fmt: skip
     command.add_argument(
         "--depth-kind", choices=KINDS, default="", help="what the file's values mean, where it does not say so itself"
@@ -40,7 +42,9 @@ def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
     command.add_argument("--frames", dest="count", type=int, default=NUM_FRAMES, metavar="N", help="frames of the shot")
     command.add_argument("--save", default="", metavar="SHOT.blend", help="write the scene, to be edited and rendered")
     if word == "plate":
-        command.add_argument("--mask", action="append", default=[], help="a thing that becomes an object of its own")
+        command.add_argument(
+            "--mask", action="append", default=[], help=f"a thing that becomes an object of its own: {MASKS}"
+        )
         return
     command.add_argument("--output", default="", help="folder of the frames, and of tracking.npz")
     command.add_argument(
@@ -52,7 +56,7 @@ def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
         "(trans, rot, spiral), or a .blend whose scene's camera moves so",
     )  # fmt: skip
     if word == "move":
-        command.add_argument("--mask", required=True, metavar="FILE|box:x,y,w,h", help="the thing that moves")
+        command.add_argument("--mask", required=True, metavar="MASK", help=f"the thing that moves: {MASKS}")
         command.add_argument(
             "--by", type=_three, default=(0.0, 0.0, 0.0), metavar="X,Y,Z",
             help="metres to the right, away, up; a negative one is written --by=-1,0,0",

@@ -11,15 +11,26 @@ from ..errors import SettingsError
 from ..protocol.png import decode_png_with_alpha
 
 BOX = "box:"
+SALIENT = "salient"
+ASKED = ("point:", "cut:", "lasso:")
+"""Beginnings of masks that a server finds, as it does what is `SALIENT`: see `estimated`."""
 
 
-def read_mask(words: str, shape: tuple[int, int]) -> np.ndarray:
+def is_file(words: str) -> bool:
+    """Whether a mask is a file's name and no words of its own."""
+    return words != SALIENT and not words.startswith((BOX, *ASKED))
+
+
+def read_mask(words: str | np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Bool [H,W] for a picture of ``shape`` (H, W): ``words`` is ``box:x,y,width,height`` in pixels, or a file: a PNG
-    (where it is opaque, else where it is brighter than half) or an NPY (where it is not 0).
+    (where it is opaque, else where it is brighter than half) or an NPY (where it is not 0), or the mask itself.
 
     Raises `SettingsError`: what cannot be read, another size, an empty mask, the whole picture.
     """
-    mask = _box(words, shape) if words.startswith(BOX) else _file(Path(words))
+    if isinstance(words, np.ndarray):
+        mask, words = words, "of the server"
+    else:
+        mask = _box(words, shape) if words.startswith(BOX) else _file(Path(words))
     if mask.shape != shape:
         has = "×".join(str(side) for side in mask.shape[::-1])
         raise SettingsError(

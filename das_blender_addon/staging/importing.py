@@ -10,12 +10,15 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from ..client.connection import ShouldStop
 from ..errors import SettingsError
 from ..footage.depth_files import read_depth
+from ..footage.estimated import AUTO, found_depth, found_masks, is_asked, measure_on
 from ..footage.masks import read_mask
 from ..footage.mesh import check_quads
 from ..footage.plane import WALL_DISTANCE, plane_plate
 from ..footage.plate import EYE_HEIGHT, Plate, check_lens, is_plate, load_plate, save_plate
+from ..shot.machine import check_online_access
 from .picture import EXR, read_picture, values_of_exr
 from .stage import Stage, stage_plate
 
@@ -27,9 +30,11 @@ PLANE = "plane"
 class PlateWish:
     """What a plate is made from.
 
-    ``picture``: a file.  ``depth``: `PLANE`, or a depth file, of which ``depth_kind`` and ``depth_scale`` say what it
-    means ("" and 0: itself or its side-car, see `footage.depth_files`).  ``lens_mm``: of a 36 mm sensor along the
-    longer side; 0 for what the picture's file says.  ``masks``: name → words of `footage.masks.read_mask`.
+    ``picture``: a file.  ``depth``: `PLANE`, `estimated.AUTO` (a server measures it), or a depth file, of which
+    ``depth_kind`` and ``depth_scale`` say what it means ("" and 0: itself or its side-car, see `footage.depth_files`).
+    ``lens_mm``: of a 36 mm sensor along the longer side; 0 for what the picture's file says.  ``masks``: name → words
+    of `footage.masks.read_mask` or of `footage.estimated`.  ``server``: the address of the one that measures, until
+    ``should_stop()``; ``timeout_s``: how long it may be silent.
     ``horizon``, ``wall``: of the plane, see `footage.plane`; ``eye_height``: of the camera above z = 0.  ``folder``:
     where the plate is kept and found again; None for nowhere.
     """
@@ -44,22 +49,29 @@ class PlateWish:
     eye_height: float = EYE_HEIGHT
     wall: float = WALL_DISTANCE
     folder: Path | None = None
+    server: str = ""
+    timeout_s: float = 30.0
+    should_stop: ShouldStop | None = None
 
 
 def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
     """(the plate, what its user should know in sentences); one that was kept in the wish's folder is that of the same
     picture, and only its masks are made anew.
 
-    Raises `FirstFrameError` (the picture), `SettingsError` (all else), `StorageError` (the folder).
+    Raises `FirstFrameError` (the picture), `SettingsError` (all else), `StorageError` (the folder), and as
+    `client.estimates.estimate` does where a server is asked.
     """
     source = read_picture(wish.picture)
     shape = source.pixels.shape[:2]
-    masks = _masks(wish.masks, shape)
+    measure = _measure(wish)
+    masks = _masks(found_masks(wish.masks, source.pixels, measure), shape)
     if wish.folder is not None and is_plate(wish.folder):
         plate = _kept(wish, source.pixels, masks)
         used = f"The plate kept in {wish.folder} is used: a lens of {plate.lens_mm:g} mm, depth from {plate.source}."
         return plate, (*source.notes, used)
     lens = wish.lens_mm or source.lens_mm
+    if wish.depth == AUTO:
+        depth, valid, lens, origin = found_depth(source.pixels, lens, measure, scale=wish.depth_scale)
     if not lens:
         raise SettingsError(
             f"The lens of the picture {wish.picture} is not known: its file does not say it; give its length for a "
@@ -71,6 +83,8 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
         plate = plane_plate(
             source.pixels, lens, horizon=wish.horizon, eye_height=wish.eye_height, wall=wish.wall, masks=masks
         )
+    elif wish.depth == AUTO:
+        plate = Plate(source.pixels, depth, valid, lens, masks, wish.eye_height, 0.0, origin)
     else:
         file = Path(wish.depth)
         values = values_of_exr(file) if file.suffix.lower() == EXR else None
@@ -81,14 +95,23 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
     return plate, source.notes
 
 
-def _masks(wanted: Mapping[str, str], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+def _measure(wish: PlateWish):
+    """What asks the wish's server; None where nothing is to be asked, or no server is named."""
+    if not wish.server or not (wish.depth == AUTO or any(is_asked(words) for words in wish.masks.values())):
+        return None
+    check_online_access(wish.server)
+    return measure_on(wish.server, wish.should_stop, wish.timeout_s)
+
+
+def _masks(wanted: Mapping[str, str | np.ndarray], shape: tuple[int, int]) -> dict[str, np.ndarray]:
     """The masks, none of which has a pixel of another."""
     masks, taken = {}, np.zeros(shape, bool)
     for name, words in wanted.items():
         masks[name] = read_mask(words, shape)
         if (masks[name] & taken).any():
             raise SettingsError(
-                f"The mask {words} has pixels that another one has, too; let each pixel be of one thing.", field="mask"
+                f"The mask of {name} has pixels that another one has, too; let each pixel be of one thing.",
+                field="mask",
             )
         taken |= masks[name]
     if masks and taken.all():

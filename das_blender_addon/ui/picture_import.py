@@ -3,16 +3,27 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, StringProperty
 
+from ..client.known_servers import known_capabilities
 from ..errors import DasError
+from ..footage.estimated import AUTO, lacks
+from ..footage.masks import SALIENT
 from ..footage.plane import WALL_DISTANCE
 from ..footage.plate import EYE_HEIGHT, LONGEST_LENS
+from ..shot.settings import resolve_settings
 from ..staging.importing import PLANE, import_plate
 from .words import register_classes, said, unregister_classes
 
 NOT_SAID = "AUTO"
+THING = "Thing"
+MEASURED = {"depth": "depth_by_server", "salient": "salient"}
+"""Kind that a server measures → the property that asks for it."""
+LINE = 46
+"""Characters that have room in a line of the file browser's panel."""
 
 
 class DAS_OT_import_picture(bpy.types.Operator):
@@ -54,6 +65,14 @@ class DAS_OT_import_picture(bpy.types.Operator):
         min=0.0,
         max=LONGEST_LENS,
     )
+    depth_by_server: BoolProperty(
+        name="Depth by Server", description="The server measures the picture's depth", options={"SKIP_SAVE"}
+    )
+    salient: BoolProperty(
+        name="Cut Out What Stands Out",
+        description="The server finds what stands out in the picture, and it becomes an object of its own",
+        options={"SKIP_SAVE"},
+    )
     horizon: FloatProperty(
         name="Horizon",
         description="Without a depth file: the horizon's height in the picture, 0 at its top, 1 at its bottom",
@@ -90,7 +109,7 @@ class DAS_OT_import_picture(bpy.types.Operator):
         try:
             stage = import_plate(
                 self.filepath,
-                depth=bpy.path.abspath(self.depth) if self.depth else PLANE,
+                depth=self._depth(),
                 depth_kind="" if self.depth_kind == NOT_SAID else self.depth_kind,
                 depth_scale=self.depth_scale,
                 lens_mm=self.lens,
@@ -99,6 +118,8 @@ class DAS_OT_import_picture(bpy.types.Operator):
                 eye_height=self.eye_height,
                 num_frames=self.num_frames,
                 every=self.every,
+                masks={THING: SALIENT} if self.salient else {},
+                server=resolve_settings(context.scene).server if self.depth_by_server or self.salient else "",
             )
         except DasError as error:
             self.report({"ERROR"}, error.message)
@@ -110,6 +131,11 @@ class DAS_OT_import_picture(bpy.types.Operator):
         self.report({"INFO"}, said("{name} is a scene now", name=stage.scene.name))
         return {"FINISHED"}
 
+    def _depth(self) -> str:
+        if self.depth_by_server:
+            return AUTO
+        return bpy.path.abspath(self.depth) if self.depth else PLANE
+
     def draw(self, context):
         """Beside the list of files, and to adjust afterwards."""
         layout = self.layout
@@ -117,10 +143,33 @@ class DAS_OT_import_picture(bpy.types.Operator):
         layout.use_property_decorate = False
         for name in ("lens", "depth"):
             layout.prop(self, name)
-        for name in ("depth_kind", "depth_scale") if self.depth else ("horizon", "wall"):
+        draw_measured(layout, self, context.scene)
+        if self.depth_by_server:
+            names = ()
+        else:
+            names = ("depth_kind", "depth_scale") if self.depth else ("horizon", "wall")
+        for name in names:
             layout.prop(self, name)
         for name in ("eye_height", "num_frames", "every"):
             layout.prop(self, name)
+
+
+def draw_measured(layout, chosen, scene) -> None:
+    """What a server can measure of a picture, greyed out with the reason and the remedy where it cannot."""
+    try:
+        capabilities = known_capabilities(resolve_settings(scene).server)
+    except DasError:  # a server that may not be asked
+        capabilities = None
+    for kind, name in MEASURED.items():
+        reason = lacks(capabilities, kind)
+        row = layout.row()
+        row.enabled = not reason or getattr(chosen, name)
+        row.prop(chosen, name)
+        lines = textwrap.wrap(reason, LINE) if reason else ()
+        column = layout.column(align=True)
+        column.active = False
+        for line in lines:
+            column.label(text=line, translate=False)
 
 
 def draw_entry(menu, _context) -> None:
