@@ -14,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from das_blender_addon.protocol.messages import BATCH
 from das_server.door.loopback import Handler, LoopbackServer, Refused
+from das_server.models.estimators import estimator_names
 from das_server.models.registry import table_names
 from das_server.store.job import Job, JobState
 from das_server.store.jobs import JobStore
@@ -105,7 +106,7 @@ class Metrics:
         return self._labels[name]
 
     def _count(self, before: Job, after: JobState, now_s: float) -> None:
-        model = before.spec.model if before.spec.model in table_names() else OWN
+        model = before.spec.model if before.spec.model in table_names() | estimator_names() else OWN
         if after is JobState.RUNNING and not before.attempt:
             self._waited.labels("interactive" if before.priority > BATCH else "batch").observe(
                 max(0.0, now_s - before.created_s)

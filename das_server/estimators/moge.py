@@ -15,10 +15,15 @@ from .depth import depth_arrays, fov_of_lens, lens_of_fov
 
 
 def load(spec: EstimatorSpec, folder: Path, device: str) -> Moge:
-    """From ``model.pt``, which the package reads with weights only.  Raises `ModelError`."""
+    """From ``model.pt``, which must hold weights only and no code.  Raises `ModelError`."""
+    import torch
     from moge.model.v2 import MoGeModel
 
     path = folder / "model.pt"
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # of pickle and zip, too
+        raise ModelError(f"{path} is damaged or holds more than weights; fetch it again.") from error
     try:
         return Moge(spec.name, MoGeModel.from_pretrained(str(path)).to(device).eval(), device)
     except (OSError, RuntimeError, KeyError, ValueError) as error:

@@ -210,6 +210,11 @@ def capabilities_of_estimators(models_folder: Path | None = None) -> dict[str, E
     return capabilities
 
 
+def estimator_names() -> set[str]:
+    """The estimators that everybody knows, without those with a name of their own."""
+    return {spec.name for spec in _SPECS}
+
+
 def is_without_weights(name: str) -> bool:
     """Whether an estimator of the table runs on any machine, a GPU or not."""
     return any(spec.name == name and not spec.has_weights for spec in _SPECS)

@@ -24,10 +24,11 @@ def default_notes() -> Path:
     return default_models_folder().parent / "verified"
 
 
-def verify_unless_known(folder: Path, notes: Path | None = None) -> bool:
+def verify_unless_known(folder: Path, notes: Path | None = None, files: list[Path] | None = None) -> bool:
     """`checkpoint.verify_folder`, unless nothing in ``folder`` has changed since it passed → whether files were read.
 
-    ``notes``: the folder for notes.  Raises `ModelError` as `verify_folder`.
+    ``notes``: the folder for notes.  ``files``: relative ones, of what is no checkpoint.  Raises `ModelError` as
+    `verify_folder`.
     """
     note = (notes or default_notes()) / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.txt"
     look = _look(folder)
@@ -36,7 +37,7 @@ def verify_unless_known(folder: Path, notes: Path | None = None) -> bool:
             return False
     except (OSError, UnicodeDecodeError):
         pass  # not verified yet
-    report = verify_folder(folder)
+    report = verify_folder(folder, files=files)
     log.info("%s: %s files verified", folder, report.num_files)
     if _look(folder) == look:  # else somebody wrote meanwhile, and nobody knows before which file
         _write(note, look)

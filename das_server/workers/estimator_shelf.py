@@ -10,7 +10,9 @@ from pathlib import Path
 from das_blender_addon.errors import ModelError, OutOfMemory
 from das_server.estimators.base import Estimator, load_estimator
 from das_server.models.estimators import EstimatorSpec, estimator_folder, estimator_spec, missing, size_bytes
+from das_server.models.installing import weight_files_of
 from das_server.models.revision import fingerprint
+from das_server.models.verified import verify_unless_known
 from das_server.workers.machine import free_memory
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ class EstimatorShelf:
             self.clear()
             free_memory()
             self._see_to_room(name, int(WORKING_SHARE * _needed(spec, folder)), device, is_alone)
+            if spec.has_weights:
+                verify_unless_known(folder, files=weight_files_of(folder))
             self._estimator = load_estimator(spec, folder, device)
             self._name, self._weights = name, found
             _log.info("the estimator %s is loaded on %s", name, device)

@@ -227,6 +227,10 @@ def test_moge_is_called_as_its_package_says(tmp_path, monkeypatch):
         made = loaded("moge-2")(Asked(shown[None]))
         assert (made["valid"][0] == (shown[..., 0] > 127)).all() and made["meaning"] == 0
         assert made["lens_mm"][0] == pytest.approx(lens_of_fov(60.0, 40, 60), rel=1e-5)
+        (estimator_folder("moge-2") / "model.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+        with pytest.raises(ModelError, match="more than weights"):
+            loaded("moge-2")
+        torch.save({}, estimator_folder("moge-2") / "model.pt")
         given = loaded("moge-2")(Asked(shown[None], {"lens_mm": 35.0}))
         assert given["lens_mm"][0] == 35.0
     finally:
@@ -299,6 +303,14 @@ def test_shelf_keeps_what_is_loaded_and_makes_room_only_where_it_must(tmp_path):
     with pytest.raises(ModelError, match="replaced"):
         shelf.take("tiny-depth", "other", "cpu", is_alone=True)
     assert shelf.take("dis-flow", "", "cpu", is_alone=True) is not None  # without weights: no memory is asked for
+
+
+def test_weights_that_are_not_those_that_were_added_are_not_run(models, tmp_path):
+    installing.add("tiny-depth", tiny_onnx(tmp_path / "source"))
+    file = models / "tiny-depth" / "tiny.onnx"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ModelError, match="sha256 differs"):
+        EstimatorShelf(lambda: None).take("tiny-depth", "", "cpu", is_alone=True)
 
 
 def test_network_that_finds_no_distance_is_named(tmp_path):
