@@ -19,14 +19,14 @@ SHORTER, MULTIPLE = 518, 14
 
 
 def load(spec: EstimatorSpec, folder: Path, device: str) -> DepthAnything:
-    """From a folder in transformers' layout.  Raises `ModelError`."""
+    """From a folder in transformers' layout, in float32: places and distances need more than 8 bits.  Raises
+    `ModelError`."""
     import torch
     from transformers import AutoModelForDepthEstimation
 
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     try:
         model = AutoModelForDepthEstimation.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
         said = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -17,13 +17,13 @@ from .onnx import IMAGENET
 
 
 def load(spec: EstimatorSpec, folder: Path, device: str) -> Sam2:
-    """From a folder in transformers' layout.  Raises `ModelError`."""
+    """From a folder in transformers' layout, in float32: places and distances need more than 8 bits.  Raises
+    `ModelError`."""
     import torch
     from transformers import Sam2Model
 
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     try:
-        model = Sam2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype)
+        model = Sam2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"The SAM 2 model in {folder} cannot be loaded ({reason}); add it again.") from error

@@ -15,6 +15,12 @@ EVERY = 8
 ROUND_TRIP_PX = 0.7
 ROUND_TRIP_SHARE = 0.06
 """A step whose way there and back ends farther away than this, and this share of its length, is lost."""
+ROW = 1024
+LOT = 4_000_000
+"""Places that are looked up at once, in rows that OpenCV takes."""
+MOST_GUIDES = 4000
+"""Points that hidden ones go with, evenly chosen where there are more."""
+NEAR = 64
 FLAT_PX = 8.0
 """Neighbours nearer to each other than this say nothing of how they turn and grow."""
 PATCH = 7
@@ -22,8 +28,8 @@ LIKE = 0.60
 """Correlation of the patches round a point in the first frame and now, below which it is hidden."""
 SEEN_AGAIN = 0.80
 COLOUR = 32.0
-BESIDE, ALIKE = 24, 8
-"""A hidden point goes with so many of the nearest: those whose motion was most like its own."""
+BESIDE, ALIKE, FEWEST = 24, 8, 3
+"""Of the nearest guides that are seen, a hidden point goes with those whose motion was most like its own."""
 
 
 def load(spec: EstimatorSpec, folder: Path, device: str) -> Tracks:
@@ -47,14 +53,15 @@ class Tracks:
         tracks[0] = start
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip]
-        first, last_seen = _Patches(clip[0], start), np.zeros(len(start), int)
+        first, guides = _Patches(clip[0], start), _Guides(start)
+        last_seen = np.zeros(len(start), int)
         for frame in range(1, num_frames):
             asked.step(frame, num_frames)
             there = flow.calc(grey[frame - 1], grey[frame], None)
             back = flow.calc(grey[frame], grey[frame - 1], None)
             after, good = _followed(tracks[frame - 1], there, back)
             good &= visible[frame - 1]
-            after = _with_those_beside(tracks, frame, after, good, last_seen)
+            after = guides.carried(tracks, after, good, last_seen)
             inside = ((after >= 0) & (after < (width, height))).all(axis=1)
             after = first.drawn_back(after, grey[0], grey[frame], inside)
             like, colour = first.likeness(clip[frame], after)
@@ -78,42 +85,70 @@ def _followed(at: np.ndarray, there: np.ndarray, back: np.ndarray) -> tuple[np.n
     return at + move, away <= ROUND_TRIP_PX + ROUND_TRIP_SHARE * np.linalg.norm(move, axis=1)
 
 
-def _with_those_beside(tracks, frame, after, good, last_seen) -> np.ndarray:
-    """``after`` f32 [N,2], where those that are not ``good`` go with the points beside them that went as they did
-    until they were last seen."""
-    if good.all() or not good.any():
-        return after
-    out, there = after.copy(), np.flatnonzero(good)
-    for since in np.unique(last_seen[~good]):
-        lost = np.flatnonzero(~good & (last_seen == since))
-        for block in np.array_split(lost, len(lost) * len(there) // 4_000_000 + 1):
-            out[block] = _carried(tracks[0], tracks[since], after, block, there)
-    return out
-
-
-def _carried(start, then, now, lost, there) -> np.ndarray:
-    """f32 [L,2]: where the points ``lost`` are now, seen last at ``then``; ``there`` are where they should be."""
-    far = ((start[lost, None] - start[None, there]) ** 2).sum(axis=-1)
-    beside = there[np.argpartition(far, min(BESIDE, len(there)) - 1, axis=1)[:, :BESIDE]]
-    went = then - start
-    unlike = ((went[lost, None] - went[beside]) ** 2).sum(axis=-1)
-    alike = np.take_along_axis(beside, np.argsort(unlike, axis=1, kind="stable")[:, :ALIKE], axis=1)
-    before, after = then[alike], now[alike]
-    middle, middle_now = np.median(before, axis=1, keepdims=True), np.median(after, axis=1, keepdims=True)
-    before, change = before - middle, (after - middle_now) - (before - middle)
-    squares = np.einsum("lki,lkj->lij", before, before) + np.eye(2) * FLAT_PX**2
-    bend = np.linalg.solve(squares, np.einsum("lki,lkj->lij", before, change))
-    away = then[lost] - middle[:, 0]
-    return middle_now[:, 0] + away + np.einsum("li,lij->lj", away, bend)
-
-
 def _sampled(field: np.ndarray, at: np.ndarray) -> np.ndarray:
     """f32 [N,C]: ``field`` [H,W,C] at the places ``at`` f32 [N,2] px, bilinear."""
     import cv2
 
-    x, y = np.ascontiguousarray(at[:, 0] - 0.5), np.ascontiguousarray(at[:, 1] - 0.5)
-    sampled = cv2.remap(field, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return sampled[0].astype(np.float32)
+    rows = -(-len(at) // ROW)
+    places = np.zeros((rows * ROW, 2), np.float32)
+    places[: len(at)] = at - 0.5
+    x, y = (np.ascontiguousarray(part) for part in places.reshape(rows, ROW, 2).transpose(2, 0, 1))
+    sampled = cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return sampled.reshape(rows * ROW, -1)[: len(at)].astype(np.float32)
+
+
+class _Guides:
+    """Which points beside them the points of a `grid`, ``start`` f32 [N,2] px, go with while they are hidden."""
+
+    def __init__(self, start: np.ndarray):
+        self._start = start
+        columns = max(1, int((start[:, 1] == start[0, 1]).sum()))
+        rows = len(start) // columns
+        step = int(np.ceil(np.sqrt(len(start) / MOST_GUIDES)))
+        number = np.arange(len(start)).reshape(rows, columns)
+        guides = number[step // 2 :: step, step // 2 :: step]
+        row = np.minimum(np.arange(rows) // step, guides.shape[0] - 1)
+        column = np.minimum(np.arange(columns) // step, guides.shape[1] - 1)
+        self._cell = (row[:, None] * guides.shape[1] + column).ravel()
+        guides = guides.ravel()
+        near = []
+        for block in np.array_split(guides, len(guides) // 500 + 1):
+            away = ((start[block, None] - start[None, guides]) ** 2).sum(axis=-1)
+            near.append(guides[np.argsort(away, axis=1, kind="stable")[:, :NEAR]])
+        self._near = np.concatenate(near)
+
+    def carried(self, tracks: np.ndarray, after: np.ndarray, good: np.ndarray, last_seen: np.ndarray) -> np.ndarray:
+        """``after`` f32 [N,2], where those that are not ``good`` go as guides beside them do that are, and that went as
+        they did until they were last seen, at the frames ``last_seen`` [N] of ``tracks`` f32 [T,N,2]."""
+        lost = np.flatnonzero(~good)
+        if not len(lost):
+            return after
+        beside, since = self._near[self._cell[lost]], last_seen[lost]
+        seen = good[beside]
+        seen &= np.cumsum(seen, axis=1) <= BESIDE
+        then, own = tracks[since[:, None], beside], tracks[since, lost]
+        unlike = (((own - self._start[lost])[:, None] - (then - self._start[beside])) ** 2).sum(axis=-1)
+        unlike[~seen] = np.inf
+        order = np.argsort(unlike, axis=1, kind="stable")[:, :ALIKE]
+        before, now = (np.take_along_axis(part, order[..., None], axis=1) for part in (then, after[beside]))
+        counts = np.take_along_axis(seen, order, axis=1)
+        out = after.copy()
+        enough = counts.sum(axis=1) >= FEWEST
+        out[lost[enough]] = _bent(own[enough], before[enough], now[enough], counts[enough])
+        return out
+
+
+def _bent(own: np.ndarray, before: np.ndarray, now: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """f32 [L,2]: where ``own`` [L,2] is, when points ``before`` [L,K,2] are at ``now`` [L,K,2]; ``counts`` [L,K]: which
+    of them count."""
+    weight = counts[..., None] / counts.sum(axis=1)[:, None, None]
+    middle, middle_now = (before * weight).sum(axis=1), (now * weight).sum(axis=1)
+    before = (before - middle[:, None]) * counts[..., None]
+    change = (now - middle_now[:, None]) * counts[..., None] - before
+    squares = np.einsum("lki,lkj->lij", before, before) + np.eye(2) * FLAT_PX**2
+    bend = np.linalg.solve(squares, np.einsum("lki,lkj->lij", before, change))
+    away = own - middle
+    return middle_now + away + np.einsum("li,lij->lj", away, bend)
 
 
 class _Patches:
@@ -127,7 +162,7 @@ class _Patches:
     def _cut(self, picture: np.ndarray, at: np.ndarray) -> np.ndarray:
         """f32 [N,P,3]"""
         places = (at[:, None] + self._offsets[None]).reshape(-1, 2).astype(np.float32)
-        rows = [_sampled(picture, part) for part in np.array_split(places, len(places) // 30000 + 1)]
+        rows = [_sampled(picture, part) for part in np.array_split(places, len(places) // LOT + 1)]
         return np.concatenate(rows).reshape(len(at), -1, 3)
 
     def likeness(self, picture: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

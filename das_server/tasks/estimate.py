@@ -22,6 +22,7 @@ MAX_SIDE, MIN_SIDE = 8192, 16
 MAX_FRAMES = 2048
 MAX_CLIP_BYTES = 8 << 30
 MAX_POINTS = 4096
+MAX_TRACKS = 400_000
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,24 @@ def _check_options(kind: Kind, spec: JobSpec, estimator: EstimatorCapability) ->
             )
         wanted = kind.parameters[name]
         (_check_number if isinstance(wanted, Number) else _check_points)(name, value, wanted, spec)
+    if estimator.kind == "tracks":
+        _check_tracks(spec)
     given = [name for name in kind.one_of if name in spec.options]
     if kind.one_of and len(given) != 1:
         said = f"{' and '.join(given)} were given" if given else "none was given"
         raise JobRejected(f"A {estimator.kind} takes one of {', '.join(kind.one_of)}; {said}.", field="options")
+
+
+def _check_tracks(spec: JobSpec) -> None:
+    every = spec.options.get("every", 8)
+    tracks = (spec.width // every) * (spec.height // every)
+    if tracks > MAX_TRACKS:
+        enough = math.ceil(math.sqrt(spec.width * spec.height / MAX_TRACKS))
+        raise JobRejected(
+            f"Every {every} pixels of {spec.width}×{spec.height} are {tracks} tracks and {MAX_TRACKS} are followed at "
+            f"the most; ask for every {enough} pixels.",
+            field="every",
+        )
 
 
 def _check_number(name: str, value: Any, wanted: Number, spec: JobSpec) -> None:

@@ -61,6 +61,7 @@ def test_capabilities_name_every_estimator_with_licence_and_what_is_missing(serv
         ("tracks", thing(), {}, "num_frames", "1 frame; tracks takes 2 and more"),
         ("tracks", sliding(2), {"every": 0}, "every", "between 1 and 64"),
         ("tracks", sliding(2), {"every": 1 << 60}, "every", "between 1 and 64"),
+        ("tracks", np.tile(sliding(2), (1, 20, 20, 1)), {"every": 1}, "every", "ask for every 2 pixels"),
         ("tracks", sliding(2), {"speed": 3}, "options", "'speed' is not known"),
         ("mask", thing(), {}, "options", "none was given"),
         ("mask", thing(), {"box": [0, 0, 64, 48]}, "mask", "whole picture"),
