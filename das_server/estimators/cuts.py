@@ -10,6 +10,7 @@ import numpy as np
 from das_server.models.estimators import EstimatorSpec
 
 from .base import Asked
+from .flow import Flow
 
 LONG_SIDE = 160
 """Pixels to which frames are made smaller: flow at this size follows any motion that a camera makes in a frame."""
@@ -37,7 +38,7 @@ class Cuts:
         num_frames, height, width = clip.shape[:3]
         scale = min(1.0, LONG_SIDE / max(height, width))
         size = (max(16, round(width * scale)), max(16, round(height * scale)))
-        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        flow = Flow(is_fast=True)
         window = cv2.createHanningWindow(size, cv2.CV_32F)
         difference, before = np.zeros(num_frames, np.float32), None
         for frame in range(num_frames):
@@ -51,17 +52,16 @@ class Cuts:
         return {"cuts": cuts_in(difference), "difference": difference}
 
 
-def _left_over(flow, before, now, window: np.ndarray | None) -> float:
+def _left_over(flow: Flow, before, now, window: np.ndarray | None) -> float:
     """Mean levels by which ``now`` differs from ``before``, each (picture, grey), moved into its place by the flow;
     with a ``window`` [H,W] by one that begins with the shift of the whole picture."""
     import cv2
 
     (picture, grey), (picture_now, grey_now) = before, now
-    start = None
+    shift = None
     if window is not None:
         shift, _ = cv2.phaseCorrelate(grey_now.astype(np.float32), grey.astype(np.float32), window)
-        start = np.broadcast_to(np.float32(shift), (*grey.shape, 2)).copy()
-    back = flow.calc(grey_now, grey, start)
+    back = flow.between(grey_now, grey, shift)
     x, y = np.meshgrid(np.arange(grey.shape[1], dtype=np.float32), np.arange(grey.shape[0], dtype=np.float32))
     places = (x + back[..., 0], y + back[..., 1])
     moved = cv2.remap(picture, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

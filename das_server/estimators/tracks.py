@@ -10,6 +10,7 @@ import numpy as np
 from das_server.models.estimators import EstimatorSpec
 
 from .base import Asked
+from .flow import Flow
 
 EVERY = 8
 ROUND_TRIP_PX = 0.7
@@ -51,14 +52,14 @@ class Tracks:
         tracks = np.empty((num_frames, len(start), 2), np.float32)
         visible = np.ones((num_frames, len(start)), bool)
         tracks[0] = start
-        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        flow = Flow()
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip]
         first, guides = _Patches(clip[0], start), _Guides(start)
         last_seen = np.zeros(len(start), int)
         for frame in range(1, num_frames):
             asked.step(frame, num_frames)
-            there = flow.calc(grey[frame - 1], grey[frame], None)
-            back = flow.calc(grey[frame], grey[frame - 1], None)
+            there = flow.between(grey[frame - 1], grey[frame])
+            back = flow.between(grey[frame], grey[frame - 1])
             after, good = _followed(tracks[frame - 1], there, back)
             good &= visible[frame - 1]
             after = guides.carried(tracks, after, good, last_seen)

@@ -8,7 +8,8 @@ import pytest
 
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.client.estimates import estimate, estimators_of, repaint
-from das_blender_addon.errors import JobRejected, ModelError, SettingsError
+from das_blender_addon.client.take import Progress
+from das_blender_addon.errors import JobCancelled, JobRejected, ModelError, SettingsError
 from das_blender_addon.protocol.messages import JobSpec
 from tests.support.jobs import array_input, first_frame, job_id
 from tests.support.server import run_das_server, running_server
@@ -105,6 +106,21 @@ def test_estimate_is_as_durable_as_any_job(own_server):
             event = client.next_event(1.0) or event
     assert event.kind == "DONE"
     assert {one["name"] for one in event.fields["artefacts"]} == {"tracks", "visible"}
+
+
+def test_measuring_is_cancelled_from_outside_and_the_worker_goes_on(server):
+    stages = []
+
+    def on_event(event):
+        if isinstance(event, Progress) and event.stage == "encoding":
+            stages.append(event.step)
+
+    clip = np.concatenate([sliding(64)] * 6)
+    with pytest.raises(JobCancelled):
+        estimate(server.address, "tracks", clip, every=1, on_event=on_event, should_stop=lambda: bool(stages))
+    worker = server.status()["workers"][0]["pid"]
+    assert estimate(server.address, "cuts", sliding(3))["cuts"].tolist() == []
+    assert stages and server.status()["workers"][0]["pid"] == worker
 
 
 def test_weights_that_are_added_while_the_server_runs_are_used(tmp_path):

@@ -56,6 +56,24 @@ def test_tracks_of_portrait_clip_of_two_frames_and_odd_size(clip):
     assert (made["tracks"][0] == grid(31, 77, 5)).all() and made["visible"][0].all()
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (17, 400), (300, 16), (48, 64)])
+def test_smallest_pictures_and_flat_ones_end_no_worker(shape):
+    draw = np.random.default_rng(0)
+    noisy = draw.integers(0, 255, (*shape, 3), dtype=np.uint8)
+    flat = np.full_like(noisy, 90)
+    flat[3, 3] = 200
+    for shown in (noisy, flat):
+        video = np.stack([np.roll(shown, shift, axis=1) for shift in range(3)])
+        assert Cuts()(Asked(video))["difference"].shape == (3,)
+        for every in (1, 64):
+            assert np.isfinite(Tracks()(Asked(video, {"every": every}))["tracks"]).all()
+        for options in ({"box": [3, 3, 1, 1]}, {"points": [[3, 3]]}, {"points": [[3, 3]], "away": [[3, 3]]}):
+            try:
+                assert GrabCut()(Asked(shown[None], options))["mask"].any()
+            except JobRejected as error:
+                assert "mask" in error.message
+
+
 def test_measuring_stops_when_it_is_cancelled(clip):
     def step(done, of):
         if done >= 3:
