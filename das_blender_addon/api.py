@@ -4,6 +4,7 @@
     from das_blender_addon import api
 
     tracking = api.export_tracking(scene)                       # only the tracking video; no server needed
+    for frame, passes in api.surface_passes(scene): ...         # depth, normals, motion, objects; no server needed
     take = api.render_take(scene, server="localhost", seed=7)   # everything; blocks
     api.add_to_sequencer(take, scene)
     api.export_dataset(scene, "clips", lossless=True)           # a clip to train on; no server needed
@@ -18,6 +19,7 @@ All errors are `das_blender_addon.errors.DasError`.
 
 from __future__ import annotations
 
+from .jobs.passes import surface_passes
 from .jobs.scripting import (
     add_to_sequencer,
     check_shot,
@@ -39,12 +41,14 @@ from .shot.tracked import ShotTracking, shot_from_geometry
 from .staging.importing import import_plate
 from .staging.stage import Stage
 from .take.cache import Take, TakeRequest, TakeSettings, find_take, load_take, take_request
+from .tracking.passes import SurfacePasses
 
 __all__ = [
     "FirstFrame",
     "ShotPlan",
     "ShotTracking",
     "Stage",
+    "SurfacePasses",
     "Take",
     "TakeRequest",
     "TakeSettings",
@@ -67,5 +71,6 @@ __all__ = [
     "server_capabilities",
     "shot_folder",
     "shot_from_geometry",
+    "surface_passes",
     "take_request",
 ]

@@ -13,6 +13,9 @@ ENGINE = "DAS"
 PACKAGE = __package__
 """The name that Blender knows the extension by."""
 
+INDEX_PASSES = ("Object Index", "Material Index") if bpy.app.version >= (5, 0, 0) else ("IndexOB", "IndexMA")
+"""Names of the passes in a render result."""
+
 _NEW_TIMES = {"start": "content_start", "left": "left_handle", "right": "right_handle", "duration": "duration"}
 _OLD_TIMES = {
     "start": "frame_start",

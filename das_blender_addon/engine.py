@@ -21,10 +21,10 @@ from . import compat
 from .errors import DasError, JobCancelled, SceneError, SettingsError
 from .jobs import of_scene, unchanged
 from .scene import sequencer
+from .scene.blender_passes import render_passes, wanted_passes
 from .scene.camera import check_one_view
 from .scene.colours import View, colour_warning, set_view, show_plain, unknown_view, working_from_rec709
 from .scene.export import GeometryExport
-from .scene.grease_pencil import has_grease_pencil
 from .scene.layers import render_layer
 from .scene.simulations import ranging_over
 from .scene.walk import step_simulations
@@ -36,14 +36,10 @@ from .take.finished import FinishedTake
 from .take.last_reports import keeping
 from .take.pixels import border, bottom_up, linear_from_srgb, read_frame
 from .tracking.coverage import straight_colours
-from .tracking.depth import depth
 
 LOGGER = logging.getLogger(__name__)
 TRACKING_PASS = "DAS Tracking"
 COVERAGE_PASS = "DAS Coverage"
-DEPTH_PASS = "Depth"
-FAR_AWAY = 1e10
-"""Depth where there is no surface, as Blender's engines give it."""
 
 _takes: dict[tuple[str, str], FinishedTake] = {}
 """(scene, view layer) → the take of the render job that runs now."""
@@ -62,12 +58,12 @@ class DAS_RE_engine(bpy.types.RenderEngine):
     bl_use_shading_nodes_custom = False  # the first frame's engine has Blender's shader nodes; else their editor goes
 
     def update_render_passes(self, scene=None, renderlayer=None):
-        """Combined, and what the tracking video knows of each pixel."""
+        """Combined, what the tracking video knows of each pixel, and Blender's own passes that the geometry tells."""
         self.register_pass(scene, renderlayer, "Combined", 4, "RGBA", "COLOR")
         self.register_pass(scene, renderlayer, TRACKING_PASS, 3, "RGB", "COLOR")
         self.register_pass(scene, renderlayer, COVERAGE_PASS, 1, "X", "VALUE")
-        if has_grease_pencil(scene):  # Blender draws it over the result, behind what this says is nearer
-            self.register_pass(scene, renderlayer, DEPTH_PASS, 1, "Z", "VALUE")
+        for one in wanted_passes(scene, renderlayer):
+            self.register_pass(scene, renderlayer, one.name, len(one.channels), one.channels, one.kind)
 
     def render(self, depsgraph):
         """Render the depsgraph's frame; the one place where every error becomes Blender's."""
@@ -172,15 +168,25 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         for name, values in ((TRACKING_PASS, tracking[part] / np.float32(255.0)), (COVERAGE_PASS, alpha)):
             if name in passes.keys():
                 passes[name].rect.foreach_set(bottom_up(values))
-        if DEPTH_PASS in passes.keys():
-            passes[DEPTH_PASS].rect.foreach_set(bottom_up(self._depth(depsgraph, frame)[part]))
+        for name, values in self._own_passes(depsgraph, passes.keys()).items():
+            passes[name].rect.foreach_set(bottom_up(values[part]))
         self.end_result(result)
 
-    def _depth(self, depsgraph, frame: int) -> np.ndarray:
-        """[H,W] f32 of the render's size: how far away the surface is that each pixel sees."""
-        export = GeometryExport(self.resolution_x, self.resolution_y)
-        export.add(frame, depsgraph)
-        return np.minimum(depth(export.finish(), 0), np.float32(FAR_AWAY))
+    def _own_passes(self, depsgraph, names) -> dict[str, np.ndarray]:
+        """Those of Blender's passes that are among ``names``: [H,W,C] f32 of the render's size."""
+        wanted = tuple(one for one in wanted_passes(depsgraph.scene, depsgraph.view_layer) if one.name in names)
+        if not wanted:
+            return {}
+        standing = depsgraph.scene.frame_current
+
+        def step(frame: int | None) -> None:
+            self.frame_set(standing if frame is None else frame, 0.0)
+
+        return render_passes(depsgraph, (self.resolution_x, self.resolution_y), wanted, step, self._check)
+
+    def _check(self) -> None:
+        if self.test_break():
+            raise JobCancelled("The render was cancelled.")
 
 
 def _teller(scene) -> Callable[[ShotReport], None]:

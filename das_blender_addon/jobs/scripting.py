@@ -76,7 +76,7 @@ def export_tracking(
     frames = check_frames(shot_frames(scene) if frames is None else frames)
     width, height = check_size(cameras.render_size(scene) if size is None else size)
     sky = has_sky(background)
-    with _exported(scene, frames, (width, height), step, _part(progress, 0, 2), should_stop) as geometry:
+    with exported_geometry(scene, frames, (width, height), step, _part(progress, 0, 2), should_stop) as geometry:
         said = _part(progress, 1, 2)
         tracking = render_tracking_video(geometry, sky=sky, progress=said, should_stop=should_stop)
     check_in_view(tracking)
@@ -109,7 +109,7 @@ def export_shot(
     Arguments and errors as in `export_tracking`.
     """
     started = time.perf_counter()
-    with _exported(scene, plan.frames, plan.render_size, step, _part(progress, 0, 2), should_stop) as geometry:
+    with exported_geometry(scene, plan.frames, plan.render_size, step, _part(progress, 0, 2), should_stop) as geometry:
         exported = time.perf_counter() - started
         shot = shot_from_geometry(geometry, plan, progress=_part(progress, 1, 2), should_stop=should_stop)
         if shot.geometry is not None:  # it outlives its source
@@ -362,7 +362,7 @@ def _name_for_callers(name: str) -> str:
 
 
 @contextmanager
-def _exported(
+def exported_geometry(
     scene,
     frames: tuple[int, ...],
     size: tuple[int, int],

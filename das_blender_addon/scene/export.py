@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import SceneError
 from ..tracking.changes import Changes
 from ..tracking.geometry import CameraPath, GeometrySequence
+from ..tracking.passes import Shading
 from ..tracking.spool import SpoolWriter
 from .appearance import appearance_digest
 from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
@@ -25,6 +26,7 @@ from .content.reading import Contents
 from .identities import Identities
 from .in_view import InView
 from .instances import Mesh, read_meshes
+from .shading import ShadingReader
 from .slots import Slots
 from .stereo import camera_of_view, seen_by_eye
 
@@ -38,12 +40,22 @@ class GeometryExport:
     Raises `SceneError` (no camera, a camera that cannot be tracked).
     """
 
-    def __init__(self, width: int, height: int, spool: SpoolWriter | None = None, view: str = ""):
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        spool: SpoolWriter | None = None,
+        view: str = "",
+        shading: ShadingReader | None = None,
+    ):
         """For a picture of ``width`` × ``height`` pixels; the vertices go to ``spool``, or stay in memory.
 
-        ``view``: by its name, of a stereoscopic scene, "" of another one.
+        ``view``: by its name, of a stereoscopic scene, "" of another one.  ``shading`` reads the frame that is `add`-ed
+        as ``is_shaded``; `finish` sets `shading`.
         """
         self._view = view
+        self.shading: Shading | None = None
+        self._reader = shading
         self._width, self._height, self._spool = width, height, spool
         self._frames: list[int] = []
         self._cameras: list[CameraPath] = []
@@ -59,12 +71,16 @@ class GeometryExport:
     def num_frames(self) -> int:
         return len(self._frames)
 
-    def add(self, frame: int, depsgraph) -> None:
-        """Read the frame that ``depsgraph`` holds.  Raises `SceneError`, see the class."""
+    def add(self, frame: int, depsgraph, camera=None, *, is_shaded: bool = False) -> None:
+        """Read the frame that ``depsgraph`` holds, seen by ``camera``, original data; None for the one that renders it.
+
+        Raises `SceneError`, see the class.
+        """
         scene = depsgraph.scene
         if not self._frames:
             self._appearance = appearance_digest(depsgraph)
-        camera = camera_of_view(scene, active_camera(scene, frame), self._view).evaluated_get(depsgraph)
+        camera = camera or camera_of_view(scene, active_camera(scene, frame), self._view)
+        camera = camera.evaluated_get(depsgraph)
         path = camera_from_blender(camera, self._width, self._height, aspect=pixel_aspect(scene), frame=frame)
         self._cameras.append(seen_by_eye(path, scene, camera.data, self._view))
         before = self._frames[-1] if self._frames else None
@@ -74,6 +90,8 @@ class GeometryExport:
         self._in_view.look(self._cameras[-1], meshes)
         placed = list(zip(meshes, self._identities.assign(meshes), strict=True))
         starts = self._slots.of(placed, guides, int(frame), before)
+        if is_shaded and self._reader is not None:
+            self._reader.read(placed, self._slots, depsgraph)
         spans = self._slots.spans()
         lengths = spans[:, 1] - spans[:, 0]
         vertices = np.full((int(lengths.sum()), 3), np.nan, dtype=np.float32)
@@ -107,18 +125,29 @@ class GeometryExport:
             + [part + np.int32(start) for part, start in zip(own, starts, strict=False)]
         )
         epochs = self._slots.epochs(sequence, starts, firsts)
-        roles = np.repeat(np.array([slot.role for slot in chosen], np.uint8), [len(part) for part in own])
+        counts = [len(part) for part in own]
+        roles = np.repeat(np.array([slot.role for slot in chosen], np.uint8), counts)
         roles = roles if roles.any() else None
+        owners = [keys[slot.serial][1] for slot in chosen]
+        names = sorted(set(owners))
+        number_of = {name: number for number, name in enumerate(names)}
+        objects = np.repeat(np.array([number_of[name] for name in owners], np.int32), counts)
+        if self._reader is not None:
+            self.shading = self._reader.joined(chosen, sequence, counts, names)
         cameras, frames = join_cameras(self._cameras), tuple(self._frames)
         notes = tuple(sorted((*self._contents.notes, *self._in_view.notes)))
         if self._spool is not None:
-            return self._spool.finish(triangles, order, cameras, frames, self._appearance, notes, cut, epochs, roles)
+            return self._spool.finish(
+                triangles, order, cameras, frames, self._appearance, notes, cut, epochs, roles, objects, tuple(names)
+            )
         vertices = np.full((len(frames), self._slots.num_vertices, 3), np.nan, dtype=np.float32)
         for one, (block, spans) in zip(vertices, self._blocks, strict=True):
             one[np.concatenate([np.zeros(0, np.int64), *(np.arange(*span) for span in spans)])] = block
             one[:] = one[order]
         changes = None if epochs is None else Changes(epochs, tuple(self._arrays))
-        return GeometrySequence(triangles, vertices, cameras, frames, self._appearance, notes, cut, changes, roles)
+        return GeometrySequence(
+            triangles, vertices, cameras, frames, self._appearance, notes, cut, changes, roles, objects, tuple(names)
+        )
 
     def _note_lost(self, mesh: Mesh, frame: int) -> None:
         """Vertices of ``mesh`` are nowhere in the ``frame``: say so once of each object that shows it."""

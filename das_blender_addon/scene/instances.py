@@ -37,13 +37,15 @@ IN_WORLD = np.eye(3, 4, dtype=np.float32)[None]
 class Topology:
     """What connects vertices; a mesh without faces counts no vertices, whatever it holds.
 
-    ``corners`` [C] i32: vertex of each face corner.  ``triangles`` [M,3] i32: None until the mesh gets a slot.
+    ``corners`` [C] i32: vertex of each face corner.  ``triangles`` [M,3] i32: None until the mesh gets a slot;
+    ``loops`` [M,3] i32: their face corners, None where they are made of no mesh.
     """
 
     num_vertices: int
     num_faces: int
     corners: np.ndarray
     triangles: np.ndarray | None = None
+    loops: np.ndarray | None = None
 
     def equals(self, other: Topology) -> bool:
         return self is other or (
@@ -93,7 +95,8 @@ class Mesh:
     def triangles(self) -> np.ndarray:
         """[M,3] i32 vertex indices."""
         if self.topology.triangles is None:
-            self.topology.triangles = _triangles(self.data, self.topology)
+            self.topology.loops = _loops(self.data, self.topology)
+            self.topology.triangles = self.topology.corners[self.topology.loops]
         return self.topology.triangles
 
 
@@ -322,10 +325,10 @@ def _no_mesh() -> Mesh:
     return Mesh(np.zeros((0, 3), np.float32), Topology(0, 0, np.zeros(0, np.int32)))
 
 
-def _triangles(data, topology: Topology) -> np.ndarray:
+def _loops(data, topology: Topology) -> np.ndarray:
     if not topology.num_faces:
         return np.zeros((0, 3), np.int32)
     data.calc_loop_triangles()
-    loops = np.empty(len(data.loop_triangles) * 3, np.int32)
-    data.loop_triangles.foreach_get("loops", loops)
-    return topology.corners[loops].reshape(-1, 3)
+    loops = np.empty((len(data.loop_triangles), 3), np.int32)
+    data.loop_triangles.foreach_get("loops", loops.reshape(-1))
+    return loops

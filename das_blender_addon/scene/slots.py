@@ -105,6 +105,10 @@ class Slots:
             spans.append((reached, self.num_vertices))
         return np.array(spans, np.int64).reshape(-1, 2)
 
+    def numbers(self, serials: np.ndarray) -> np.ndarray:
+        """[K] i64: the numbers, in `all`, of the slots that the instances ``serials`` [K] have now."""
+        return self._current[serials]
+
     def _of_mesh(self, mesh: Mesh, serials: np.ndarray, guides, frame: int, before) -> np.ndarray:
         if not mesh.topology.num_vertices:
             return np.full(len(serials), NONE)

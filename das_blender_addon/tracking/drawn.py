@@ -22,13 +22,17 @@ from .projection import Pinhole
 @dataclass(frozen=True)
 class Drawn:
     """The surface of one frame: ``triangles`` [M,3] i32 over its points; ``cut``: those of them that have holes, None
-    where none has; ``epochs``: those that it draws; ``roles`` [M] u8: of its triangles, None where all are tracked.
+    where none has; ``epochs``: those that it draws; ``roles`` [M] u8: of its triangles, None where all are tracked;
+    ``objects`` [M] i32: whose they are, see `GeometrySequence`; ``of_shot`` [M] i64: which of the shot's triangles each
+    is, `NONE` for none of them, None where all are the shot's.
     """
 
     triangles: np.ndarray
     cut: CutOuts | None = None
     epochs: tuple[int, ...] = ()
     roles: np.ndarray | None = None
+    objects: np.ndarray | None = None
+    of_shot: np.ndarray | None = None
 
     def vertices_of(self, role: int) -> np.ndarray:
         """[n] i32: the points of the triangles that have the ``role``."""
@@ -45,7 +49,7 @@ class DrawnSurfaces:
         self._last: Drawn | None = None
         self._followed: dict[tuple[int, int], np.ndarray] = {}
         if self._changes is None:
-            self._last = Drawn(geometry.triangles, geometry.cut, roles=geometry.roles)
+            self._last = Drawn(geometry.triangles, geometry.cut, roles=geometry.roles, objects=geometry.objects)
         else:
             self._find_constant()
 
@@ -58,7 +62,9 @@ class DrawnSurfaces:
         numbers = tuple(np.flatnonzero(alive).tolist())
         if self._last is None or self._last.epochs != numbers:
             triangles, of_shot = self._triangles(numbers)
-            self._last = Drawn(triangles, self._cut(of_shot), numbers, self._roles(numbers, of_shot))
+            per_triangle = (self._geometry.roles, self._geometry.objects)
+            roles, objects = (self._of_triangles(values, numbers, of_shot) for values in per_triangle)
+            self._last = Drawn(triangles, self._cut(of_shot), numbers, roles, objects, of_shot)
         return self._last
 
     def points(self, surface: Drawn, index: int) -> np.ndarray:
@@ -120,19 +126,18 @@ class DrawnSurfaces:
             offset += count
         return np.concatenate(parts), np.concatenate(of_shot)
 
-    def _roles(self, numbers: tuple[int, ...], of_shot: np.ndarray) -> np.ndarray | None:
-        """Those of the triangles ``of_shot`` [M]; finer ones have that of their epoch."""
-        roles = self._geometry.roles
-        if roles is None:
+    def _of_triangles(self, values: np.ndarray | None, numbers: tuple[int, ...], of_shot) -> np.ndarray | None:
+        """``values`` of the shot's triangles for the triangles ``of_shot`` [M]; finer ones have that of their epoch."""
+        if values is None:
             return None
-        found = roles[of_shot]
+        found = values[of_shot]
         place = len(self._constant_numbers)
         for number in numbers:
             epoch = self._changes.epochs[number]
             is_fine = epoch[at.FINE] != NONE
             count = len(self._changes.arrays[epoch[at.FINE]]) if is_fine else int(epoch[at.NUM_TRIANGLES])
             if is_fine and epoch[at.NUM_TRIANGLES]:
-                found[place : place + count] = roles[epoch[at.TRIANGLES]]
+                found[place : place + count] = values[epoch[at.TRIANGLES]]
             place += count
         return found
 

@@ -77,6 +77,7 @@ class GeometrySequence:
     ``roles`` [M] u8: what each triangle is for, None where all are `TRACKED`.
     ``changes``: which vertices and triangles belong to meshes whose topology changes, None where none does; such
     vertices are NaN outside their epoch's life, and `drawn.DrawnSurfaces` follows them beyond it.
+    ``objects`` [M] i32: whose each triangle is, an index into ``names``; None where nobody said.
     """
 
     triangles: np.ndarray
@@ -88,6 +89,8 @@ class GeometrySequence:
     cut: CutOuts | None = None
     changes: Changes | None = None
     roles: np.ndarray | None = None
+    objects: np.ndarray | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def num_frames(self) -> int:

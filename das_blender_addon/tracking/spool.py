@@ -154,6 +154,8 @@ class SpoolWriter:
         cut: CutOuts | None = None,
         epochs: np.ndarray | None = None,
         roles: np.ndarray | None = None,
+        objects: np.ndarray | None = None,
+        names: tuple[str, ...] = (),
     ) -> GeometrySequence:
         """All frames are there.  ``order`` [N] i64: see `SpooledVertices`; ``epochs``: see `Changes`, whose arrays were
         kept, None for no changes; the others: of `GeometrySequence`.
@@ -183,6 +185,7 @@ class SpoolWriter:
                     **({} if cameras.virtual_distance is None else {"virtual_distance": cameras.virtual_distance}),
                     **changes,
                     **({} if roles is None else {"roles": roles}),
+                    **({} if objects is None else {"objects": objects, "names": np.array(names, np.str_)}),
                 )
             part.replace(self.folder / GEOMETRY)
         except OSError as error:
@@ -230,5 +233,5 @@ def open_spool(folder: Path) -> GeometrySequence:
     frames = tuple(int(frame) for frame in said["frames"])
     return GeometrySequence(
         said["triangles"], vertices, cameras, frames, str(said["appearance"]), notes, cut, changes,
-        said.get("roles"),
+        said.get("roles"), said.get("objects"), tuple(map(str, said.get("names", ()))),
     )

@@ -8,7 +8,7 @@ import pytest
 from das_blender_addon.protocol.png import alpha_of_png
 from das_blender_addon.scene.export import GeometryExport
 from das_blender_addon.scene.walk import walk_in_render
-from das_blender_addon.tracking.depth import depth
+from das_blender_addon.tracking.passes import surface_passes
 from das_blender_addon.tracking.video import render_tracking_video
 from tests.support.scenes import add_camera, add_grid, key, link
 
@@ -106,7 +106,7 @@ def test_hair_and_points_of_no_size_cover_nothing(stage):
         key(shape, "scale", {1: (0.0, 0.0, 0.0), 5: (1.0, 1.0, 1.0)})
     geometry = exported(stage, (1, 5))
     assert np.isfinite(geometry.vertices).all()
-    assert depth(geometry, 1).min() < 20.0 and np.isinf(depth(geometry, 0)).all()
+    assert surface_passes(geometry, 1).depth.min() < 20.0 and np.isinf(surface_passes(geometry, 0).depth).all()
 
 
 def test_poly_curves_cover_what_cycles_covers(stage, tmp_path):

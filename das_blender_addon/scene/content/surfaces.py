@@ -52,7 +52,7 @@ class Looks:
 
     def is_nothing(self, shape, data, layer) -> bool:
         """Whether nothing of the mesh ``data`` of the object ``shape`` is a surface."""
-        materials = _materials(shape, data, layer)
+        materials = materials_of(shape, data, layer)
         seen = [self._read(material) for material in materials]
         for material, first in zip(materials, seen, strict=True):
             if material is not None and material.name_full in self._animated and read_material(material) != first:
@@ -67,7 +67,7 @@ class Looks:
         """What is left of the ``mesh`` (of `instances`) of the object ``shape``, whose instances are called ``name``,
         as it was when it had this topology first; None for all of it.
         """
-        materials = _materials(shape, mesh.data, layer)
+        materials = materials_of(shape, mesh.data, layer)
         seen = [self._read(material) for material in materials]
         if sees_through(shape):
             seen = [replace(one, is_passed=one.is_glass) for one in seen]
@@ -185,8 +185,8 @@ def _is_nothing(seen: Seen) -> bool:
     return seen.is_volume or seen.is_passed or (not alpha.procedural and alpha.gain == 0.0 and alpha.bias < HALF)
 
 
-def _materials(shape, data, layer) -> list:
-    """The materials of the mesh, by index; one at least, which may be None."""
+def materials_of(shape, data, layer) -> list:
+    """The materials of the object ``shape`` with ``data``, by index; one at least, which may be None."""
     override = getattr(layer, "material_override", None)
     if override is not None:
         return [override]
