@@ -10,6 +10,7 @@ from das_blender_addon.scene.export import GeometryExport
 from das_blender_addon.scene.walk import walk_in_render
 from das_blender_addon.tracking.passes import surface_passes
 from das_blender_addon.tracking.video import render_tracking_video
+from tests.support.content import add_hair_curves, add_particle_hair, add_points
 from tests.support.scenes import add_camera, add_grid, key, link
 
 SIZE = (128, 96)
@@ -56,32 +57,6 @@ def assert_covers(scene, folder, least, **how) -> np.ndarray:
     assert truth.any()
     assert agreement(video.coverage[0], truth) >= least, agreement(video.coverage[0], truth)
     return video.coverage[0]
-
-
-def add_hair_curves(scene, strands, points=5, radius=0.03, length=2.0, bend=0.5, seed=1):
-    """Bent strands with thick roots and thin tips that grow from a square."""
-    random = np.random.default_rng(seed)
-    data = bpy.data.hair_curves.new("Hair")
-    data.add_curves([points] * strands)
-    along = np.linspace(0.0, 1.0, points)[None, :, None]
-    roots = random.uniform(-1.5, 1.5, (strands, 1, 3)) * (1, 1, 0)
-    ways = random.normal(0, 0.3, (strands, 1, 3)) + (0, 0, length)
-    aside = random.normal(0, bend, (strands, 1, 3))
-    places = roots + along * ways + along**2 * aside - (0, 0, 1)
-    data.attributes["position"].data.foreach_set("vector", places.astype(np.float32).ravel())
-    thick = data.attributes.new("radius", "FLOAT", "POINT")
-    radii = np.broadcast_to(radius * (1.0 - 0.7 * along[..., 0]), (strands, points))
-    thick.data.foreach_set("value", radii.astype(np.float32).ravel())
-    return link(scene, "Hair", data)
-
-
-def add_particle_hair(scene, name="Scalp"):
-    scalp = add_grid(scene, name, cells=4)
-    scalp.modifiers.new("Hair", "PARTICLE_SYSTEM")
-    settings = scalp.particle_systems[0].settings
-    settings.type, settings.count, settings.hair_length = "HAIR", 12, 1.5
-    settings.root_radius, settings.tip_radius, settings.radius_scale = 1.0, 0.2, 0.08
-    return scalp, settings
 
 
 # ── Hair ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,21 +160,6 @@ def test_thin_hair_covers_as_much_as_it_does_in_cycles(stage, tmp_path):
 
 
 # ── Points ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def add_points(scene, name="Points", cells=3, radius=0.12):
-    """The vertices of a grid as points, by geometry nodes."""
-    tree = bpy.data.node_groups.new("Points", "GeometryNodeTree")
-    for direction in ("INPUT", "OUTPUT"):
-        tree.interface.new_socket("Geometry", in_out=direction, socket_type="NodeSocketGeometry")
-    start, end = tree.nodes.new("NodeGroupInput"), tree.nodes.new("NodeGroupOutput")
-    points = tree.nodes.new("GeometryNodeMeshToPoints")
-    points.inputs["Radius"].default_value = radius
-    tree.links.new(start.outputs[0], points.inputs["Mesh"])
-    tree.links.new(points.outputs[0], end.inputs[0])
-    grid = add_grid(scene, name, cells=cells)
-    grid.modifiers.new("Points", "NODES").node_group = tree
-    return grid
 
 
 @pytest.mark.parametrize("radius, scale", [(0.04, (1.5, 1.5, 1.5)), (0.5, (1.5, 1.5, 1.5)), (0.2, (2.0, 1.0, 0.5))])

@@ -11,7 +11,8 @@ from das_blender_addon.jobs.sources import source_of
 from das_blender_addon.take import drive
 from das_blender_addon.tracking.video import render_tracking_video
 from tests.blender.test_content import agreement, exported, in_cycles
-from tests.support.scenes import add_camera, add_cube, add_grid, key
+from tests.support.content import add_card, add_image, add_material, add_volume, by_alpha, harden, nodes_of
+from tests.support.scenes import add_camera, add_cube, key
 
 SIZE = (128, 96)
 CUT_OUTS = 0.998
@@ -24,49 +25,6 @@ def stage(blank_scene):
     scene.render.resolution_x, scene.render.resolution_y = SIZE
     add_camera(scene, location=(0.5, -1.0, 4.0))
     return scene
-
-
-def add_material(name, alpha=1.0):
-    material = bpy.data.materials.new(name)
-    if material.node_tree is None:  # always there since Blender 5.0
-        material.use_nodes = True
-    material.node_tree.nodes["Principled BSDF"].inputs["Alpha"].default_value = alpha
-    return material
-
-
-def add_image(size=16, seed=3, smooth=True, colours="Non-Color", opaque=False):
-    """Random alpha, and colours that say the opposite."""
-    random = np.random.default_rng(seed)
-    alpha = random.uniform(0.0, 1.0, (size, size)) if smooth else random.integers(0, 2, (size, size))
-    image = bpy.data.images.new("Leaf", size, size, alpha=True)
-    image.colorspace_settings.name = colours
-    pixels = np.repeat(1.0 - alpha[..., None], 4, axis=2)
-    pixels[..., 3] = 1.0 if opaque else alpha
-    image.pixels.foreach_set(pixels.astype(np.float32).ravel())
-    image.update()
-    return image
-
-
-def add_card(scene, name="Card", size=2.5, location=(0.0, 0.0, 0.0)):
-    """A grid with a UV map "Cloth" that is not the grid's own and one "Other" beside it."""
-    card = add_grid(scene, name, cells=3, size=size, location=location)
-    for map_name, factor in (("Other", 0.1), ("Cloth", 0.4)):
-        layer = card.data.uv_layers.new(name=map_name)
-        for loop in card.data.loops:
-            place = card.data.vertices[loop.vertex_index].co
-            layer.uv[loop.index].vector = (place.x * factor + 0.2, place.y * factor - place.x * 0.1)
-    card.data.uv_layers["Cloth"].active_render = True
-    return card
-
-
-def nodes_of(material):
-    tree = material.node_tree
-    texture = tree.nodes.new("ShaderNodeTexImage")
-    return tree, texture, tree.nodes["Principled BSDF"], tree.nodes["Material Output"]
-
-
-def by_alpha(tree, texture, principled, output):
-    tree.links.new(texture.outputs["Alpha"], principled.inputs["Alpha"])
 
 
 def closest(tree, texture, principled, output):
@@ -128,18 +86,6 @@ def sentences(geometry) -> tuple[str, ...]:
     return tuple(note.sentence for note in geometry.notes)
 
 
-def harden(material) -> None:
-    """Where alpha is a half or more there is a surface, else none: for Cycles, to which it is a matter of chance."""
-    tree = material.node_tree
-    last = ("TEX_IMAGE", "SEPARATE_COLOR", "INVERT")
-    ends = ("BSDF_PRINCIPLED", "GROUP")
-    for link in [link for link in tree.links if link.from_node.type in last and link.to_node.type in ends]:
-        compare, target = tree.nodes.new("ShaderNodeMath"), link.to_socket
-        compare.operation, compare.inputs[1].default_value = "GREATER_THAN", 0.5
-        tree.links.new(link.from_socket, compare.inputs[0])
-        tree.links.new(compare.outputs[0], target)
-
-
 WAYS = [by_alpha, closest, by_colour, by_green_of_srgb, by_inverted_colour, mixed, compared]
 
 
@@ -185,11 +131,7 @@ def test_what_is_behind_the_holes_is_seen(stage, tmp_path):
 
 
 def test_volumes_and_what_is_nearly_transparent_are_no_surface_and_named(stage, tmp_path):
-    fog = add_material("Fog")
-    tree = fog.node_tree
-    tree.nodes.remove(tree.nodes["Principled BSDF"])
-    tree.links.new(tree.nodes.new("ShaderNodeVolumePrincipled").outputs[0], tree.nodes["Material Output"].inputs[1])
-    add_cube(stage, "Cloud", size=1.5).data.materials.append(fog)
+    add_volume(stage)
     add_cube(stage, "Ghost", location=(1.0, 0.0, 0.0)).data.materials.append(add_material("Thin", alpha=0.3))
     add_cube(stage, "Veil", location=(-1.0, 0.0, 0.0)).data.materials.append(add_material("Thick", alpha=0.7))
     volume = bpy.data.objects.new("Smoke", bpy.data.volumes.new("Smoke"))
