@@ -35,16 +35,27 @@ def tracking_colours(
     from there on nearer.
     """
     low, high = depth_range
-    colours = np.zeros((len(xy), 3), dtype=np.uint8)
-    inside = np.flatnonzero(in_first_frame(xy, width, height))
-    colours[inside, 0] = np.rint(255.0 * (xy[inside, 0] / width))
-    colours[inside, 1] = np.rint(255.0 * (xy[inside, 1] / height))
-    inverse_depth = 1.0 / depth[inside]
+    inside = in_first_frame(xy, width, height)
+    x, y = xy[:, 0], xy[:, 1]
+    everywhere = bool(inside.all())
+    if not everywhere:
+        inside = np.flatnonzero(inside)
+        x, y, depth = x.take(inside), y.take(inside), depth.take(inside)
+    inverse_depth = 1.0 / depth
     if high > low:
-        nearness = np.clip((inverse_depth - low) / (high - low), 0.0, 1.0)
+        inverse_depth -= low
+        inverse_depth /= high - low
+        nearness = np.clip(inverse_depth, 0.0, 1.0, out=inverse_depth)
     else:
-        nearness = inverse_depth >= low
-    colours[inside, 2] = np.rint(255.0 * nearness)
+        nearness = (inverse_depth >= low).astype(np.float64)
+    found = np.empty((len(x), 3), np.uint8)
+    for channel, share in enumerate((x / width, y / height, nearness)):
+        share *= 255.0
+        found[:, channel] = np.rint(share, out=share)
+    if everywhere:
+        return found
+    colours = np.zeros((len(xy), 3), dtype=np.uint8)
+    colours[inside] = found
     return colours
 
 

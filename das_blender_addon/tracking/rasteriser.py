@@ -84,6 +84,7 @@ def draw(
     """
     buffer = _Buffer(keys, beyond)
     x, y, inverse_depth, drawable, finite = _snapped(points, camera)
+    all_drawable = bool(drawable.all())
     ends = _ends(points, finite)
     if camera.is_orthographic:
         inverse_depth = _nearness(points[:, 2], ends)
@@ -93,17 +94,16 @@ def draw(
         piece = slice(start, start + _TRIANGLES_PER_CHUNK)
         chunk = triangles[piece] if which is None else triangles[which[piece]]
         numbers = np.arange(start, start + len(chunk)) if which is None else which[piece].astype(np.int64)
-        a, b, c = chunk[:, 0], chunk[:, 1], chunk[:, 2]
-        whole = drawable[a] & drawable[b] & drawable[c]
-        if whole.all():
-            owners = numbers
-        else:
+        corners, owners = np.ascontiguousarray(chunk.T), numbers
+        whole = None if all_drawable else drawable.take(corners).all(axis=0)
+        if whole is not None and not whole.all():
+            a, b, c = corners
             crossing = np.flatnonzero(~whole & finite[a] & finite[b] & finite[c])
             _draw_clipped(buffer, points, chunk, crossing, numbers, camera, ends)
             kept = np.flatnonzero(whole)
             owners = numbers[kept]
-            a, b, c = a[kept], b[kept], c[kept]
-        _draw(buffer, (x[a], x[b], x[c]), (y[a], y[b], y[c]), inverse_depth, (a, b, c), owners, camera)
+            corners = corners[:, kept]
+        _draw(buffer, x.take(corners), y.take(corners), inverse_depth, corners, owners, camera)
 
 
 class _Buffer(NamedTuple):
@@ -166,7 +166,7 @@ def _draw_clipped(buffer, points, chunk, crossing, numbers, camera, ends) -> Non
         snapped.append(np.rint(np.clip(pixel, -_GUARD_PX, _GUARD_PX) * _SUBPIXEL).astype(np.int32).reshape(-1, 3).T)
     columns = np.arange(len(corners)).reshape(-1, 3).T
     nearness = _nearness(depth, ends) if camera.is_orthographic else 1.0 / depth
-    _draw(buffer, tuple(snapped[0]), tuple(snapped[1]), nearness, tuple(columns), owners, camera)
+    _draw(buffer, *snapped, nearness, columns, owners, camera)
 
 
 def _clip_planes(camera: Pinhole) -> np.ndarray:
@@ -186,13 +186,11 @@ def _clip_planes(camera: Pinhole) -> np.ndarray:
 def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
     """Draw triangles given by snapped corners.
 
-    ``xs``, ``ys``: three arrays [K] i32 each; ``inverse_depth`` [·] f64 looked up by the three ``corner_ids`` [K];
-    ``owners`` [K]: the triangle's index.
+    ``xs``, ``ys`` [3,K] i32; ``inverse_depth`` [·] f64 looked up by ``corner_ids`` [3,K]; ``owners`` [K]: the
+    triangle's index.
     """
-    x_low = np.minimum(np.minimum(xs[0], xs[1]), xs[2])
-    x_high = np.maximum(np.maximum(xs[0], xs[1]), xs[2])
-    y_low = np.minimum(np.minimum(ys[0], ys[1]), ys[2])
-    y_high = np.maximum(np.maximum(ys[0], ys[1]), ys[2])
+    x_low, x_high = np.minimum.reduce(xs), np.maximum.reduce(xs)
+    y_low, y_high = np.minimum.reduce(ys), np.maximum.reduce(ys)
     # The pixel centres inside the box: first and last column and row, cut to the picture.
     left = np.maximum((x_low + (_HALF - 1)) >> _SUBPIXEL_BITS, 0)
     right = np.minimum((x_high - _HALF) >> _SUBPIXEL_BITS, camera.width - 1)
@@ -201,18 +199,21 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
     hit = np.flatnonzero((left <= right) & (top <= bottom))
     if not hit.size:
         return
-    ranks = np.uint64(_LAST_RANK) - owners.astype(np.uint64)
     limit = _SMALL_BOX_PX * _SUBPIXEL
-    small = (x_high[hit] - x_low[hit] < limit) & (y_high[hit] - y_low[hit] < limit)
-    for selected, draw in ((hit[small], _draw_small), (hit[~small], _draw_spans)):
+    small = np.maximum(x_high - x_low, y_high - y_low).take(hit) < limit
+    few = hit[small]
+    # In the order of their boxes' sizes, so that those of one size are neighbours.
+    shape = (bottom - top).take(few) * _SMALL_BOX_PX + (right - left).take(few)
+    few = few[np.argsort(shape.astype(np.uint8), kind="stable")]
+    for selected, draw in ((few, _draw_small), (hit[~small], _draw_spans)):
         if selected.size:
             draw(
                 buffer,
-                [x[selected] for x in xs],
-                [y[selected] for y in ys],
-                [inverse_depth[ids[selected]] for ids in corner_ids],
-                ranks[selected],
-                (left[selected], right[selected], top[selected], bottom[selected]),
+                xs.take(selected, axis=1),
+                ys.take(selected, axis=1),
+                inverse_depth.take(corner_ids.take(selected, axis=1)),
+                np.uint64(_LAST_RANK) - owners.take(selected).astype(np.uint64),
+                tuple(side.take(selected) for side in (left, right, top, bottom)),
                 camera.width,
             )
 
@@ -245,13 +246,11 @@ def _oriented(xs, ys, depths, dtype):
 
 
 def _draw_small(buffer, xs, ys, depths, ranks, box, width) -> None:
-    """Test every pixel of the boxes, group by group of equal box size."""
+    """Test every pixel of the boxes, group by group of equal box size, by which they are sorted."""
     left, right, top, bottom = box
-    columns, rows = right - left + 1, bottom - top + 1
-    shape = (rows - 1) * _SMALL_BOX_PX + (columns - 1)
-    order = np.argsort(shape.astype(np.uint8), kind="stable")
-    bounds = np.searchsorted(shape[order], np.arange(_SMALL_BOX_PX**2 + 1))
-    area, edges, gradient_x, gradient_y = _oriented(xs, ys, depths, np.int32)
+    shape = (bottom - top) * _SMALL_BOX_PX + (right - left)
+    bounds = np.searchsorted(shape, np.arange(_SMALL_BOX_PX**2 + 1))
+    _, edges, gradient_x, gradient_y = _oriented(xs, ys, depths, np.int32)  # without area nothing is inside an edge
     centre_x = (left << _SUBPIXEL_BITS) + _HALF
     centre_y = (top << _SUBPIXEL_BITS) + _HALF
     corner_pixel = top.astype(np.int64) * width + left
@@ -265,22 +264,29 @@ def _draw_small(buffer, xs, ys, depths, ranks, box, width) -> None:
         for slope_x, slope_y, x, y, bias in edges
     ]
     for code in range(_SMALL_BOX_PX**2):
-        members = order[bounds[code] : bounds[code + 1]]
-        members = members[area[members] != 0]
-        if not members.size:
+        group = slice(bounds[code], bounds[code + 1])
+        count = group.stop - group.start
+        if not count:
             continue
         num_rows, num_columns = code // _SMALL_BOX_PX + 1, code % _SMALL_BOX_PX + 1
         steps_x = np.arange(num_columns, dtype=np.int32)[None, :, None]
         steps_y = np.arange(num_rows, dtype=np.int32)[:, None, None]
         inside = None
         for start, step_x, step_y in starts:
-            value = (start[members] + steps_x * step_x[members]) + steps_y * step_y[members]
-            inside = value if inside is None else inside | value
-        offset, member = np.nonzero(inside.reshape(num_rows * num_columns, -1) >= 0)
-        which = members[member]
-        row, column = np.divmod(offset, num_columns)
-        depth = corner_depth[which] + _SUBPIXEL * (gradient_x[which] * column + gradient_y[which] * row)
-        _keep_nearest(buffer, corner_pixel[which] + row * width + column, depth, ranks[which])
+            value = (start[group] + steps_x * step_x[group]) + steps_y * step_y[group]
+            inside = value if inside is None else np.bitwise_or(inside, value, out=inside)
+        found = np.flatnonzero(inside.reshape(-1) >= 0)
+        offset = found // count
+        which = found - offset * count
+        which += group.start
+        row = offset // num_columns
+        column = offset - row * num_columns
+        depth = corner_depth.take(which) + _SUBPIXEL * (
+            gradient_x.take(which) * column + gradient_y.take(which) * row
+        )
+        row *= width
+        row += column
+        _keep_nearest(buffer, corner_pixel.take(which) + row, depth, ranks.take(which))
 
 
 def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
@@ -296,60 +302,66 @@ def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
     steps_y = [slope_y << _SUBPIXEL_BITS for _, slope_y, *_ in edges]
     gradient_x, gradient_y = gradient_x * _SUBPIXEL, gradient_y * _SUBPIXEL
     heights = np.where(area != 0, bottom - top + 1, 0)
+    low, high = np.minimum.reduce(depths), np.maximum.reduce(depths)
     for first, last in _pieces(heights, _ROWS_PER_CHUNK):
         member, row = _expand(heights[first:last])
         member += first
-        begin, end = left[member], right[member]
+        begin, end = left.take(member), right.take(member)
         for origin, step_x, step_y in zip(origins, steps_x, steps_y, strict=True):
-            begin, end = _cut_span(begin, end, origin[member] + step_y[member] * row, step_x[member])
+            value = step_y.take(member)
+            value *= row
+            value += origin.take(member)
+            _cut_span(begin, end, value, step_x.take(member))
         filled = np.flatnonzero(begin <= end)
-        member, row, begin, lengths = member[filled], row[filled], begin[filled], (end - begin)[filled] + 1
+        member, row, begin = member.take(filled), row.take(filled), begin.take(filled)
+        lengths = end.take(filled) - begin + 1
         depth, depth_step = _depth_along_spans(
-            origin_depth[member] + gradient_y[member] * row,
-            gradient_x[member],
+            origin_depth.take(member) + gradient_y.take(member) * row,
+            gradient_x.take(member),
             begin,
             lengths,
-            *(d[member] for d in depths),
+            low.take(member),
+            high.take(member),
         )
-        pixel = origin_pixel[member] + row * width + begin
-        rank = ranks[member]
+        pixel = origin_pixel.take(member) + row * width + begin
+        rank = ranks.take(member)
         for start, stop in _pieces(lengths, _CANDIDATES_PER_CHUNK):
-            repeats = lengths[start:stop]
-            column = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-            _keep_nearest(
-                buffer,
-                np.repeat(pixel[start:stop], repeats) + column,
-                np.repeat(depth[start:stop], repeats) + np.repeat(depth_step[start:stop], repeats) * column,
-                np.repeat(rank[start:stop], repeats),
-            )
+            span, column = _expand(lengths[start:stop])
+            span += start
+            step = depth_step.take(span)
+            step *= column
+            step += depth.take(span)
+            column += pixel.take(span)
+            _keep_nearest(buffer, column, step, rank.take(span))
 
 
-def _cut_span(begin, end, value, step) -> tuple[np.ndarray, np.ndarray]:
+def _cut_span(begin, end, value, step) -> None:
     """Narrow the columns ``begin``…``end`` [R] to those where ``value + step · column ≥ 0``, all int64, exactly."""
     magnitude = np.abs(step)
-    level = magnitude == 0
-    magnitude[level] = 1
+    level = step == 0
+    magnitude += level
     # Floor division by way of float64, which is several times faster, corrected by at most one.
     quotient = np.floor(value / magnitude).astype(np.int64)
     remainder = value - quotient * magnitude
     quotient -= remainder < 0
     quotient += remainder >= magnitude
-    begin = np.maximum(begin, np.where(step > 0, -quotient, begin))
-    end = np.minimum(end, np.where(step < 0, quotient, end))
-    end[level & (value < 0)] = -1
-    return begin, end
+    np.maximum(begin, -quotient, out=begin, where=step > 0)
+    np.minimum(end, quotient, out=end, where=step < 0)
+    if level.any():
+        end[level & (value < 0)] = -1
 
 
-def _depth_along_spans(row_depth, gradient, begin, lengths, *corner_depths) -> tuple[np.ndarray, np.ndarray]:
+def _depth_along_spans(row_depth, gradient, begin, lengths, low, high) -> tuple[np.ndarray, np.ndarray]:
     """1/depth at the first column of every span [R] and its step per column.
 
-    Both ends are kept between the triangle's nearest and farthest corner: the plane of a needle-thin triangle is steep
-    enough for rounding to show.
+    Both ends are kept between the triangle's farthest and nearest corner, ``low`` and ``high`` [R]: the plane of a
+    needle-thin triangle is steep enough for rounding to show.
     """
-    low = np.minimum(np.minimum(corner_depths[0], corner_depths[1]), corner_depths[2])
-    high = np.maximum(np.maximum(corner_depths[0], corner_depths[1]), corner_depths[2])
-    first = np.clip(row_depth + gradient * begin, low, high)
-    last = np.clip(row_depth + gradient * (begin + lengths - 1), low, high)
+    first = row_depth + gradient * begin
+    last = row_depth + gradient * (begin + lengths - 1)
+    for value in (first, last):
+        np.maximum(value, low, out=value)
+        np.minimum(value, high, out=value)
     return first, (last - first) / np.maximum(lengths - 1, 1)
 
 

@@ -29,15 +29,18 @@ def interpolate_on_surface(
     f64.  Returns [P,C] f64 (stored column by column).
     """
     values = np.empty((attribute.shape[1], len(pixels)))
+    places = np.empty(len(triangles), np.int32)
     for start in range(0, len(pixels), _PIXELS_PER_CHUNK):
         piece = slice(start, start + _PIXELS_PER_CHUNK)
-        corners = triangles.take(triangle_index[piece], axis=0).T
-        row, column = np.divmod(pixels[piece], camera.width)
+        numbers, which = _distinct(triangle_index[piece], places)
+        corners = triangles.take(numbers, axis=0).T
+        weight_b, weight_c = _weights(corners, which, points, pixels[piece], camera)
         # Axes first and contiguous: several times faster than [P,3] rows in everything that follows.
-        a, b, c = (np.ascontiguousarray(points.take(corner, axis=0).T) for corner in corners)
-        weight_b, weight_c = _weights(a, b - a, c - a, column + 0.5, row + 0.5, camera)
         a, b, c = (np.ascontiguousarray(attribute.take(corner, axis=0).T) for corner in corners)
-        values[:, piece] = a + weight_b * (b - a) + weight_c * (c - a)
+        for value, own, way_b, way_c in zip(values[:, piece], a, b - a, c - a, strict=True):
+            np.multiply(weight_b, way_b.take(which), out=value)
+            value += own.take(which)
+            value += weight_c * way_c.take(which)
     return values.T
 
 
@@ -46,47 +49,82 @@ def corner_weights(
 ) -> np.ndarray:
     """[3,P] f64: how much each corner counts at the surface points of `interpolate_on_surface`, with its arguments."""
     values = np.empty((3, len(pixels)))
+    places = np.empty(len(triangles), np.int32)
     for start in range(0, len(pixels), _PIXELS_PER_CHUNK):
         piece = slice(start, start + _PIXELS_PER_CHUNK)
-        corners = triangles.take(triangle_index[piece], axis=0).T
-        row, column = np.divmod(pixels[piece], camera.width)
-        a, b, c = (np.ascontiguousarray(points.take(corner, axis=0).T) for corner in corners)
-        values[1, piece], values[2, piece] = _weights(a, b - a, c - a, column + 0.5, row + 0.5, camera)
+        numbers, which = _distinct(triangle_index[piece], places)
+        corners = triangles.take(numbers, axis=0).T
+        values[1, piece], values[2, piece] = _weights(corners, which, points, pixels[piece], camera)
     values[0] = 1.0 - values[1] - values[2]
     return values
 
 
-def _weights(a, b, c, x, y, camera: Pinhole) -> tuple[np.ndarray, np.ndarray]:
-    """Barycentric weights of two corners where the rays through the pixels (x, y) [P] meet the triangles.
+def _distinct(triangle_index: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The triangles [K] among ``triangle_index`` [P], each once, and which of them each pixel [P] sees.
 
-    ``a`` [3,P]: the third corner; ``b``, ``c`` [3,P]: the way from there to the two.  Snapping may give a pixel to a
-    triangle whose exact outline passes up to 1/1024 pixel beside its centre: the weights are kept inside the triangle,
-    so that nothing is extrapolated along a plane seen edge-on.
+    ``places`` [M] i32: room for a number per triangle, whatever is in it.
     """
-    ray_x = (x - camera.principal_px[0]) / camera.focal_px[0]
-    ray_y = (y - camera.principal_px[1]) / camera.focal_px[1]
-    ax, ay, az = a
-    if camera.is_orthographic:
-        # The ray begins beside the axis and goes along it.
-        ax, ay = ax - ray_x, ay - ray_y
-        ray_x = ray_y = np.zeros_like(ray_x)
-    bx, by, bz = b
-    cx, cy, cz = c
-    # ray = (ray_x, ray_y, 1); p = ray × c
-    px = ray_y * cz - cy
-    py = cx - ray_x * cz
-    pz = ray_x * cy - ray_y * cx
-    # q = −a × b
-    qx = az * by - ay * bz
-    qy = ax * bz - az * bx
-    qz = ay * bx - ax * by
+    count = np.arange(len(triangle_index), dtype=np.int32)
+    places[triangle_index] = count
+    last = places.take(triangle_index)  # the last pixel that sees the same triangle
+    is_last = last == count
+    return triangle_index[is_last], (np.cumsum(is_last) - 1).take(last)
+
+
+def _weights(corners, which: np.ndarray, points: np.ndarray, pixels: np.ndarray, camera: Pinhole):
+    """Barycentric weights [P] of the second and the third corner where the rays through ``pixels`` [P] meet triangles.
+
+    ``corners`` [3,K]: those of the triangles; ``which`` [P]: the triangle of each pixel.  Snapping may give a pixel to
+    a triangle whose exact outline passes up to 1/1024 pixel beside its centre: the weights are kept inside the
+    triangle, so that nothing is extrapolated along a plane seen edge-on.
+    """
+    row = pixels // camera.width
+    x = ((pixels - row * camera.width) + (0.5 - camera.principal_px[0])) / camera.focal_px[0]
+    y = (row + (0.5 - camera.principal_px[1])) / camera.focal_px[1]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        per_determinant = 1.0 / (bx * px + by * py + bz * pz)
-        weight_b = -(ax * px + ay * py + az * pz) * per_determinant
-        weight_c = (ray_x * qx + ray_y * qy + qz) * per_determinant
-    lost = ~np.isfinite(weight_b) | ~np.isfinite(weight_c)
-    weight_b[lost] = weight_c[lost] = 1.0 / 3.0
-    weight_b = np.clip(weight_b, 0.0, 1.0)
-    weight_c = np.clip(weight_c, 0.0, 1.0)
-    excess = np.maximum(weight_b + weight_c, 1.0)
-    return weight_b / excess, weight_c / excess
+        below, above_b, above_c = _ray_factors(*(points.take(corner, axis=0).T for corner in corners), camera)
+        per_determinant = 1.0 / _along(below, which, x, y)
+        weight_b = _along(above_b, which, x, y) * per_determinant
+        weight_c = _along(above_c, which, x, y) * per_determinant
+        lost = np.flatnonzero(~np.isfinite(weight_b + weight_c))
+    if lost.size:
+        weight_b[lost] = weight_c[lost] = 1.0 / 3.0
+    np.clip(weight_b, 0.0, 1.0, out=weight_b)
+    np.clip(weight_c, 0.0, 1.0, out=weight_c)
+    total = weight_b + weight_c
+    beyond = np.flatnonzero(total > 1.0)
+    weight_b[beyond] /= total[beyond]
+    weight_c[beyond] /= total[beyond]
+    return weight_b, weight_c
+
+
+def _ray_factors(a, b, c, camera: Pinhole) -> tuple[tuple, tuple, tuple]:
+    """For corners [3,K] each: three triples of [K], the determinant and the numerators of both weights, as factors of a
+    ray's (x, y, 1).  All are linear in the ray: ``ray · (c−a)×(b−a)``, ``ray · a×(c−a)`` and ``ray · (b−a)×a``.
+    """
+    ax, ay, az = a
+    bx, by, bz = b - a
+    cx, cy, cz = c - a
+    if camera.is_orthographic:  # the ray begins beside the axis, at (x, y, 0), and goes along it
+        nothing = np.zeros_like(ax)
+        return (
+            (nothing, nothing, cx * by - cy * bx),
+            (-cy, cx, ax * cy - ay * cx),
+            (by, -bx, ay * bx - ax * by),
+        )
+    return (
+        (cy * bz - cz * by, cz * bx - cx * bz, cx * by - cy * bx),
+        (ay * cz - az * cy, az * cx - ax * cz, ax * cy - ay * cx),
+        (az * by - ay * bz, ax * bz - az * bx, ay * bx - ax * by),
+    )
+
+
+def _along(factors, which: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """[P]: ``factors`` (three of [K]) of the triangles ``which`` [P], for rays (x, y, 1)."""
+    found = factors[0].take(which)
+    found *= x
+    other = factors[1].take(which)
+    other *= y
+    found += other
+    found += factors[2].take(which)
+    return found

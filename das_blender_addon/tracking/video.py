@@ -16,11 +16,13 @@ from .colours import inverse_depth_range as measure_inverse_depth_range
 from .colours import tracking_colours
 from .drawn import DrawnSurfaces
 from .geometry import GeometrySequence, TrackingVideo
-from .projection import pinhole_at
+from .projection import Pinhole, pinhole_at
 from .seen import check_geometry, seen_surfaces
 from .sky import shows_sky, sky_places
 from .surface import interpolate_on_surface
 from .visibility import FirstView
+
+_PIXELS_AT_A_TIME = 1 << 14
 
 
 def render_tracking_video(
@@ -66,11 +68,11 @@ def render_tracking_video(
         points = surfaces.optical(surface, index, camera)
         pixels, seen = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
         check()
-        # 2. Where was that surface point in the first frame?
-        place = interpolate_on_surface(pixels, seen, surface.triangles, points, first_points, camera)
-        xy, depth = first_camera.project(place), place[:, 2]
+        # 2. The first frame: what it shows, and the ends of the blue channel.
+        place = None
         if first_view is None:
-            drawn = depth
+            place = interpolate_on_surface(pixels, seen, surface.triangles, points, first_points, camera)
+            depth = drawn = place[:, 2]
             if surface.roles is not None:
                 drawn = interpolate_on_surface(pixels, seen, surface.triangles, points, points, camera)[:, 2]
             first_view = FirstView.of(pixels, drawn, seen, surface.triangles, points, first_camera)
@@ -81,19 +83,27 @@ def render_tracking_video(
                         "point the camera at the subject or start the shot at a frame that shows it."
                     )
                 depth_range = measure_inverse_depth_range(depth[np.isfinite(depth)])
-        check()
-        # 3. Colours and correspondences.
-        coverage[index].reshape(-1)[pixels] = True
-        video[index].reshape(-1, 3)[pixels] = tracking_colours(xy, depth, width, height, depth_range)
-        first_frame_xy[index].reshape(-1, 2)[pixels] = xy
-        first_frame_visible[index].reshape(-1)[pixels] = first_view.shows(xy, depth)
+        # 3. Where was each surface point in the first frame?  Its colour and correspondence, a few pixels at a time,
+        # so that all of it stays in the processor's cache.
+        pictures = [array[index].reshape(height * width, -1) for array in (video, first_frame_xy)]
+        flags = [array[index].reshape(-1) for array in (coverage, first_frame_visible)]
+        for start in range(0, len(pixels), _PIXELS_AT_A_TIME):
+            check()
+            part = slice(start, start + _PIXELS_AT_A_TIME)
+            own = pixels[part]
+            if place is None:
+                there = interpolate_on_surface(own, seen[part], surface.triangles, points, first_points, camera)
+            else:
+                there = place[part]
+            xy, depth = first_camera.project(there), there[:, 2]
+            if own[-1] - own[0] == len(own) - 1:  # all of them, one after the other
+                own = slice(own[0], own[-1] + 1)
+            pictures[0][own] = tracking_colours(xy, depth, width, height, depth_range)
+            pictures[1][own] = xy
+            flags[0][own] = True
+            flags[1][own] = first_view.shows(xy, depth)
         if sky:
-            bare = np.flatnonzero(~coverage[index].reshape(-1))
-            xy = sky_places(bare, camera, first_camera)
-            nowhere_near = np.full(len(bare), np.inf)
-            video[index].reshape(-1, 3)[bare] = tracking_colours(xy, nowhere_near, width, height, depth_range)
-            first_frame_xy[index].reshape(-1, 2)[bare] = xy
-            first_frame_visible[index].reshape(-1)[bare] = shows_sky(first_view, xy)
+            _enter_sky(pictures, flags, camera, first_camera, first_view, depth_range)
         if progress is not None:
             progress(index + 1, num_frames)
     low, high = depth_range
@@ -105,3 +115,14 @@ def render_tracking_video(
         inverse_depth_range=(float(low), float(high)),
         frames=tuple(geometry.frames),
     )
+
+
+def _enter_sky(pictures, flags, camera: Pinhole, first_camera: Pinhole, first_view: FirstView, depth_range) -> None:
+    """What no surface covers: infinitely far away, at its place in the first frame."""
+    (video, first_frame_xy), (coverage, first_frame_visible) = pictures, flags
+    bare = np.flatnonzero(~coverage)
+    xy = sky_places(bare, camera, first_camera)
+    nowhere_near = np.full(len(bare), np.inf)
+    video[bare] = tracking_colours(xy, nowhere_near, first_camera.width, first_camera.height, depth_range)
+    first_frame_xy[bare] = xy
+    first_frame_visible[bare] = shows_sky(first_view, xy)

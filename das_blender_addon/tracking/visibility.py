@@ -76,13 +76,15 @@ class FirstView:
         width, height = self.camera.width, self.camera.height
         visible = in_first_frame(xy, width, height)
         visible &= (depth >= self.camera.clip_start) & ((depth <= self.camera.clip_end) | (depth >= BEYOND))
-        inside = np.flatnonzero(visible)
-        x, y, depth = xy[:, 0].take(inside), xy[:, 1].take(inside), depth.take(inside)
+        x, y = xy[:, 0], xy[:, 1]
+        everywhere = bool(visible.all())
+        if not everywhere:
+            inside = np.flatnonzero(visible)
+            x, y, depth = x.take(inside), y.take(inside), depth.take(inside)
         column = np.minimum(x.astype(np.int32), width - 1)
         row = np.minimum(y.astype(np.int32), height - 1)
         pixel = row.astype(np.int64) * width + column
-        x -= column
-        y -= row
+        x, y = x - column, y - row
         found = self.planes.view(np.complex128).reshape(-1).take(pixel).view(np.float32).reshape(-1, 4)
         surface = found[:, 0]
         change = found[:, 1] * (x - 0.5).astype(np.float32)
@@ -92,7 +94,10 @@ class FirstView:
         else:
             surface = surface + change
         surface = np.minimum(np.maximum(surface, found[:, 3]), self.surface_end.take(pixel))
-        visible[inside] = surface * depth <= 1.0 + VISIBLE_DEPTH_SHARE
+        shown = surface * depth <= 1.0 + VISIBLE_DEPTH_SHARE
+        if everywhere:
+            return shown
+        visible[inside] = shown
         return visible
 
 
