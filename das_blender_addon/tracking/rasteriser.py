@@ -9,9 +9,10 @@ centre on the border of two triangles belongs to exactly one of them (the top-le
 and no double pixels.  Depth is compared as 1 / depth, which is linear in the picture (for an orthographic camera as the
 distance before the farthest point, which is linear there); equal depths go to the triangle with the lower index.
 
-Speed.  Triangles whose box holds no pixel centre are dropped first.  Small triangles are tested against all pixels of
-their box, in groups of equal box size; larger ones are turned into horizontal spans by exact integer division.  Nothing
-loops over triangles in Python, and all temporaries are bounded by the chunk sizes below.
+Speed.  Triangles outside the picture and those whose box holds no pixel centre are dropped first, and where there are
+many, large ones that are `hidden`.  Small ones are tested against all pixels of their box, in groups of equal box size;
+larger ones are turned into horizontal spans by exact integer division.  Nothing loops over triangles in Python, and all
+temporaries are bounded by the chunk sizes below.
 """
 
 from __future__ import annotations
@@ -22,16 +23,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .clipping import clip_triangles
+from .hidden import Hidden
 from .projection import BEYOND, Pinhole
+from .snapping import GUARD_PX, HALF, SUBPIXEL, SUBPIXEL_BITS, in_view, snapped
 
 #: Buffer value of a pixel that sees no surface.
 NO_TRIANGLE = -1
 
-_SUBPIXEL_BITS = 10
-_SUBPIXEL = 1 << _SUBPIXEL_BITS
-_HALF = _SUBPIXEL // 2
-#: Corners farther from the picture's origin than this are cut off first: ±2**19 px · 2**10 keeps products in int64.
-_GUARD_PX = float(1 << 19)
 #: Boxes up to this many pixels a side are tested pixel by pixel; their edge functions fit int32 (5·1024)²·2 < 2**31.
 _SMALL_BOX_PX = 4
 _TRIANGLES_PER_CHUNK = 1 << 15
@@ -82,53 +80,42 @@ def draw(
     ``which`` [K], increasing: the triangles to draw, None for all.  ``beyond`` [H·W] u64: only what lies behind these
     keys is drawn.  The others: of `rasterise`.
     """
-    buffer = _Buffer(keys, beyond)
-    x, y, inverse_depth, drawable, finite = _snapped(points, camera)
+    count = len(triangles) if which is None else len(which)
+    is_long = count > _TRIANGLES_PER_CHUNK
+    buffer = _Buffer(keys, beyond, Hidden(keys, camera.width, camera.height) if is_long else None)
+    x, y, inverse_depth, drawable, finite, outside = snapped(points, camera)
     all_drawable = bool(drawable.all())
-    ends = _ends(points, finite)
+    ends = (0.0, 0.0)
     if camera.is_orthographic:
+        ends = _ends(points, finite)
         inverse_depth = _nearness(points[:, 2], ends)
-    for start in range(0, len(triangles) if which is None else len(which), _TRIANGLES_PER_CHUNK):
+    for start in range(0, count, _TRIANGLES_PER_CHUNK):
         if check is not None:
             check()
         piece = slice(start, start + _TRIANGLES_PER_CHUNK)
         chunk = triangles[piece] if which is None else triangles[which[piece]]
         numbers = np.arange(start, start + len(chunk)) if which is None else which[piece].astype(np.int64)
-        corners, owners = np.ascontiguousarray(chunk.T), numbers
+        corners = np.ascontiguousarray(chunk.T)
+        if outside is not None:
+            kept = in_view(outside, corners)
+            corners, numbers = corners.take(kept, axis=1), numbers.take(kept)
         whole = None if all_drawable else drawable.take(corners).all(axis=0)
         if whole is not None and not whole.all():
-            a, b, c = corners
-            crossing = np.flatnonzero(~whole & finite[a] & finite[b] & finite[c])
-            _draw_clipped(buffer, points, chunk, crossing, numbers, camera, ends)
+            crossing = np.flatnonzero(~whole & finite.take(corners).all(axis=0))
+            _draw_clipped(buffer, points, corners.take(crossing, axis=1), numbers.take(crossing), camera, ends)
             kept = np.flatnonzero(whole)
-            owners = numbers[kept]
-            corners = corners[:, kept]
-        _draw(buffer, x.take(corners), y.take(corners), inverse_depth, corners, owners, camera)
+            corners, numbers = corners.take(kept, axis=1), numbers.take(kept)
+        _draw(buffer, x.take(corners), y.take(corners), inverse_depth, corners, numbers, camera)
 
 
 class _Buffer(NamedTuple):
-    """``keys`` [H·W] u64; nothing is entered that is not smaller than ``beyond`` [H·W] u64, where there is one."""
+    """``keys`` [H·W] u64; nothing is entered that is not smaller than ``beyond`` [H·W] u64, where there is one;
+    ``hidden``: what the keys hide, None where it is not worth while.
+    """
 
     keys: np.ndarray
     beyond: np.ndarray | None
-
-
-def _snapped(points: np.ndarray, camera: Pinhole):
-    """Snap projected corners to the sub-pixel grid.
-
-    Returns ``x``, ``y`` [N] i32 (1/1024 px), ``inverse_depth`` [N] f64, ``drawable`` [N] bool (beyond the near plane
-    and inside the guard band; triangles with other corners must be cut) and ``finite`` [N] bool.
-    """
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        finite = np.isfinite(points[:, 0]) & np.isfinite(points[:, 1]) & np.isfinite(points[:, 2])
-        inverse_depth = 1.0 / points[:, 2]
-        scale = 1.0 if camera.is_orthographic else inverse_depth
-        px = camera.principal_px[0] + camera.focal_px[0] * points[:, 0] * scale
-        py = camera.principal_px[1] + camera.focal_px[1] * points[:, 1] * scale
-        drawable = finite & (points[:, 2] >= camera.clip_start) & (np.abs(px) < _GUARD_PX) & (np.abs(py) < _GUARD_PX)
-        x = np.where(drawable, np.rint(px * _SUBPIXEL), 0.0).astype(np.int32)
-        y = np.where(drawable, np.rint(py * _SUBPIXEL), 0.0).astype(np.int32)
-    return x, y, inverse_depth, drawable, finite
+    hidden: Hidden | None
 
 
 def _ends(points: np.ndarray, finite: np.ndarray) -> tuple[float, float]:
@@ -148,14 +135,13 @@ def _nearness(depth: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
     return np.where(depth >= BEYOND, 0.5 * (1.0 - depth / last), end + 1.0 - depth)
 
 
-def _draw_clipped(buffer, points, chunk, crossing, numbers, camera, ends) -> None:
-    """Cut the triangles ``chunk[crossing]`` at the near plane and the guard band, then draw what is left.
-
-    ``ends``: see `_ends`.
+def _draw_clipped(buffer, points, crossing, numbers, camera, ends) -> None:
+    """Cut the triangles ``numbers`` [K], with the corners ``crossing`` [3,K], at the near plane and the guard band,
+    then draw what is left.  ``ends``: see `_ends`.
     """
-    if not crossing.size:
+    if not numbers.size:
         return
-    corners, owners = clip_triangles(points[chunk[crossing]], numbers[crossing], _clip_planes(camera))
+    corners, owners = clip_triangles(points[crossing.T], numbers, _clip_planes(camera))
     corners = corners.reshape(-1, 3)
     # Cut points may lie a rounding error outside; pull them back so that nothing overflows.
     depth = np.maximum(corners[:, 2], camera.clip_start)
@@ -163,7 +149,7 @@ def _draw_clipped(buffer, points, chunk, crossing, numbers, camera, ends) -> Non
     for axis in (0, 1):
         across = corners[:, axis] if camera.is_orthographic else corners[:, axis] / depth
         pixel = camera.principal_px[axis] + camera.focal_px[axis] * across
-        snapped.append(np.rint(np.clip(pixel, -_GUARD_PX, _GUARD_PX) * _SUBPIXEL).astype(np.int32).reshape(-1, 3).T)
+        snapped.append(np.rint(np.clip(pixel, -GUARD_PX, GUARD_PX) * SUBPIXEL).astype(np.int32).reshape(-1, 3).T)
     columns = np.arange(len(corners)).reshape(-1, 3).T
     nearness = _nearness(depth, ends) if camera.is_orthographic else 1.0 / depth
     _draw(buffer, *snapped, nearness, columns, owners, camera)
@@ -177,7 +163,7 @@ def _clip_planes(camera: Pinhole) -> np.ndarray:
     for axis in (0, 1):
         for sign in (1.0, -1.0):
             plane = [0.0, 0.0, 0.0, 0.0]
-            plane[3 if camera.is_orthographic else 2] = _GUARD_PX + sign * camera.principal_px[axis]
+            plane[3 if camera.is_orthographic else 2] = GUARD_PX + sign * camera.principal_px[axis]
             plane[axis] = sign * camera.focal_px[axis]
             planes.append(plane)
     return np.array(planes)
@@ -192,20 +178,26 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
     x_low, x_high = np.minimum.reduce(xs), np.maximum.reduce(xs)
     y_low, y_high = np.minimum.reduce(ys), np.maximum.reduce(ys)
     # The pixel centres inside the box: first and last column and row, cut to the picture.
-    left = np.maximum((x_low + (_HALF - 1)) >> _SUBPIXEL_BITS, 0)
-    right = np.minimum((x_high - _HALF) >> _SUBPIXEL_BITS, camera.width - 1)
-    top = np.maximum((y_low + (_HALF - 1)) >> _SUBPIXEL_BITS, 0)
-    bottom = np.minimum((y_high - _HALF) >> _SUBPIXEL_BITS, camera.height - 1)
+    left = np.maximum((x_low + (HALF - 1)) >> SUBPIXEL_BITS, 0)
+    right = np.minimum((x_high - HALF) >> SUBPIXEL_BITS, camera.width - 1)
+    top = np.maximum((y_low + (HALF - 1)) >> SUBPIXEL_BITS, 0)
+    bottom = np.minimum((y_high - HALF) >> SUBPIXEL_BITS, camera.height - 1)
     hit = np.flatnonzero((left <= right) & (top <= bottom))
     if not hit.size:
         return
-    limit = _SMALL_BOX_PX * _SUBPIXEL
+    limit = _SMALL_BOX_PX * SUBPIXEL
     small = np.maximum(x_high - x_low, y_high - y_low).take(hit) < limit
     few = hit[small]
     # In the order of their boxes' sizes, so that those of one size are neighbours.
     shape = (bottom - top).take(few) * _SMALL_BOX_PX + (right - left).take(few)
     few = few[np.argsort(shape.astype(np.uint8), kind="stable")]
-    for selected, draw in ((few, _draw_small), (hit[~small], _draw_spans)):
+    many = hit[~small]
+    if buffer.hidden is not None and many.size:
+        nearest = np.maximum.reduce(inverse_depth.take(corner_ids.take(many, axis=1)))
+        seen = buffer.hidden.seen(*(side.take(many) for side in (left, right, top, bottom)), nearest)
+        if seen is not None:
+            many = many[seen]
+    for selected, draw in ((few, _draw_small), (many, _draw_spans)):
         if selected.size:
             draw(
                 buffer,
@@ -216,6 +208,8 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
                 tuple(side.take(selected) for side in (left, right, top, bottom)),
                 camera.width,
             )
+    if buffer.hidden is not None:
+        buffer.hidden.drawn(len(many))
 
 
 def _oriented(xs, ys, depths, dtype):
@@ -251,15 +245,15 @@ def _draw_small(buffer, xs, ys, depths, ranks, box, width) -> None:
     shape = (bottom - top) * _SMALL_BOX_PX + (right - left)
     bounds = np.searchsorted(shape, np.arange(_SMALL_BOX_PX**2 + 1))
     _, edges, gradient_x, gradient_y = _oriented(xs, ys, depths, np.int32)  # without area nothing is inside an edge
-    centre_x = (left << _SUBPIXEL_BITS) + _HALF
-    centre_y = (top << _SUBPIXEL_BITS) + _HALF
+    centre_x = (left << SUBPIXEL_BITS) + HALF
+    centre_y = (top << SUBPIXEL_BITS) + HALF
     corner_pixel = top.astype(np.int64) * width + left
     corner_depth = depths[0] + gradient_x * (centre_x - xs[0]) + gradient_y * (centre_y - ys[0])
     starts = [
         (
             slope_x * (centre_x - x) + slope_y * (centre_y - y) + bias,
-            slope_x << _SUBPIXEL_BITS,
-            slope_y << _SUBPIXEL_BITS,
+            slope_x << SUBPIXEL_BITS,
+            slope_y << SUBPIXEL_BITS,
         )
         for slope_x, slope_y, x, y, bias in edges
     ]
@@ -281,7 +275,7 @@ def _draw_small(buffer, xs, ys, depths, ranks, box, width) -> None:
         which += group.start
         row = offset // num_columns
         column = offset - row * num_columns
-        depth = corner_depth.take(which) + _SUBPIXEL * (
+        depth = corner_depth.take(which) + SUBPIXEL * (
             gradient_x.take(which) * column + gradient_y.take(which) * row
         )
         row *= width
@@ -294,13 +288,13 @@ def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
     left, right, top, bottom = (side.astype(np.int64) for side in box)
     area, edges, gradient_x, gradient_y = _oriented(xs, ys, depths, np.int64)
     # Values at the centre of column 0 of the first row, and their steps per column and per row.
-    centre_y = (top << _SUBPIXEL_BITS) + _HALF
-    origins = [slope_x * (_HALF - x) + slope_y * (centre_y - y) + bias for slope_x, slope_y, x, y, bias in edges]
-    origin_depth = depths[0] + gradient_x * (_HALF - xs[0]) + gradient_y * (centre_y - ys[0])
+    centre_y = (top << SUBPIXEL_BITS) + HALF
+    origins = [slope_x * (HALF - x) + slope_y * (centre_y - y) + bias for slope_x, slope_y, x, y, bias in edges]
+    origin_depth = depths[0] + gradient_x * (HALF - xs[0]) + gradient_y * (centre_y - ys[0])
     origin_pixel = top * width
-    steps_x = [slope_x << _SUBPIXEL_BITS for slope_x, *_ in edges]
-    steps_y = [slope_y << _SUBPIXEL_BITS for _, slope_y, *_ in edges]
-    gradient_x, gradient_y = gradient_x * _SUBPIXEL, gradient_y * _SUBPIXEL
+    steps_x = [slope_x << SUBPIXEL_BITS for slope_x, *_ in edges]
+    steps_y = [slope_y << SUBPIXEL_BITS for _, slope_y, *_ in edges]
+    gradient_x, gradient_y = gradient_x * SUBPIXEL, gradient_y * SUBPIXEL
     heights = np.where(area != 0, bottom - top + 1, 0)
     low, high = np.minimum.reduce(depths), np.maximum.reduce(depths)
     for first, last in _pieces(heights, _ROWS_PER_CHUNK):

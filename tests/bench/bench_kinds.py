@@ -64,8 +64,8 @@ def main() -> None:
             measured = measure(kind, empty_scene(size), Path(folder))
             say(f"| {kind.name} | {kind.coverage} | {row(measured, measured.missed(kind))} |")
     placed, within = changing_topology(empty_scene(WAVE_SIZE), range(1, LAST_OF_WAVE + 1))
-    say(f"remeshed, waving Suzanne, {WAVE_SIZE}, frame {LAST_OF_WAVE}:")
-    say(f"{100 * placed:.2f} % of its visible points have a place in the first frame, {100 * within:.2f} % within a pixel of the true one (aim: 95 %)")
+    say(f"remeshed, waving Suzanne, {WAVE_SIZE}, frame {LAST_OF_WAVE}: {100 * placed:.2f} % of its visible points have")
+    say(f"a place in the first frame, {100 * within:.2f} % within a pixel of the true one (aim: 95 %)")
     sys.stdout.flush()
     os._exit(0)  # Blender as a module does not end by itself
 

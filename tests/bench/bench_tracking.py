@@ -151,8 +151,8 @@ def main():
     for count in TRIANGLE_COUNTS:
         geometry = bench_scene(count)
         frame_ms, wall_ms, rasteriser_ms = time_tracking_video(geometry)
-        line = f"  {len(geometry.triangles):>9,} triangles: {frame_ms:6.0f} ms/frame (rasteriser {rasteriser_ms:.0f}; on "
-        line += f"the wall {wall_ms:.0f})"
+        line = f"  {len(geometry.triangles):>9,} triangles: {frame_ms:6.0f} ms/frame (rasteriser {rasteriser_ms:.0f}; "
+        line += f"on the wall {wall_ms:.0f})"
         line += f"; painter takes {painter_ms / frame_ms:.1f}× as long"
         cycles_ms = time_cycles(geometry) if count <= MOST_TRIANGLES_FOR_CYCLES else None
         if cycles_ms is not None:
