@@ -26,6 +26,7 @@ from .clipping import clip_triangles
 from .hidden import Hidden
 from .projection import BEYOND, Pinhole
 from .snapping import GUARD_PX, HALF, SUBPIXEL, SUBPIXEL_BITS, in_view, snapped
+from .spans import FLOAT_CORNERS, cut_span, cut_span_in_floats, depth_along_spans, expand, pieces
 
 #: Buffer value of a pixel that sees no surface.
 NO_TRIANGLE = -1
@@ -295,21 +296,27 @@ def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
     steps_x = [slope_x << SUBPIXEL_BITS for slope_x, *_ in edges]
     steps_y = [slope_y << SUBPIXEL_BITS for _, slope_y, *_ in edges]
     gradient_x, gradient_y = gradient_x * SUBPIXEL, gradient_y * SUBPIXEL
+    cut = cut_span
+    if max(-xs.min(), xs.max(), -ys.min(), ys.max()) < FLOAT_CORNERS:
+        cut = cut_span_in_floats
+        left, right, *origins = (values.astype(np.float64) for values in (left, right, *origins))
+        steps_x, steps_y = [-step.astype(np.float64) for step in steps_x], [step.astype(np.float64) for step in steps_y]
     heights = np.where(area != 0, bottom - top + 1, 0)
     low, high = np.minimum.reduce(depths), np.maximum.reduce(depths)
-    for first, last in _pieces(heights, _ROWS_PER_CHUNK):
-        member, row = _expand(heights[first:last])
+    for first, last in pieces(heights, _ROWS_PER_CHUNK):
+        member, row = expand(heights[first:last])
         member += first
         begin, end = left.take(member), right.take(member)
         for origin, step_x, step_y in zip(origins, steps_x, steps_y, strict=True):
             value = step_y.take(member)
             value *= row
             value += origin.take(member)
-            _cut_span(begin, end, value, step_x.take(member))
+            cut(begin, end, value, step_x.take(member))
         filled = np.flatnonzero(begin <= end)
-        member, row, begin = member.take(filled), row.take(filled), begin.take(filled)
-        lengths = end.take(filled) - begin + 1
-        depth, depth_step = _depth_along_spans(
+        member, row = member.take(filled), row.take(filled)
+        begin, end = (values.take(filled).astype(np.int64, copy=False) for values in (begin, end))
+        lengths = end - begin + 1
+        depth, depth_step = depth_along_spans(
             origin_depth.take(member) + gradient_y.take(member) * row,
             gradient_x.take(member),
             begin,
@@ -319,62 +326,14 @@ def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
         )
         pixel = origin_pixel.take(member) + row * width + begin
         rank = ranks.take(member)
-        for start, stop in _pieces(lengths, _CANDIDATES_PER_CHUNK):
-            span, column = _expand(lengths[start:stop])
+        for start, stop in pieces(lengths, _CANDIDATES_PER_CHUNK):
+            span, column = expand(lengths[start:stop])
             span += start
             step = depth_step.take(span)
             step *= column
             step += depth.take(span)
             column += pixel.take(span)
             _keep_nearest(buffer, column, step, rank.take(span))
-
-
-def _cut_span(begin, end, value, step) -> None:
-    """Narrow the columns ``begin``…``end`` [R] to those where ``value + step · column ≥ 0``, all int64, exactly."""
-    magnitude = np.abs(step)
-    level = step == 0
-    magnitude += level
-    # Floor division by way of float64, which is several times faster, corrected by at most one.
-    quotient = np.floor(value / magnitude).astype(np.int64)
-    remainder = value - quotient * magnitude
-    quotient -= remainder < 0
-    quotient += remainder >= magnitude
-    np.maximum(begin, -quotient, out=begin, where=step > 0)
-    np.minimum(end, quotient, out=end, where=step < 0)
-    if level.any():
-        end[level & (value < 0)] = -1
-
-
-def _depth_along_spans(row_depth, gradient, begin, lengths, low, high) -> tuple[np.ndarray, np.ndarray]:
-    """1/depth at the first column of every span [R] and its step per column.
-
-    Both ends are kept between the triangle's farthest and nearest corner, ``low`` and ``high`` [R]: the plane of a
-    needle-thin triangle is steep enough for rounding to show.
-    """
-    first = row_depth + gradient * begin
-    last = row_depth + gradient * (begin + lengths - 1)
-    for value in (first, last):
-        np.maximum(value, low, out=value)
-        np.minimum(value, high, out=value)
-    return first, (last - first) / np.maximum(lengths - 1, 1)
-
-
-def _pieces(counts: np.ndarray, limit: int):
-    """Ranges of consecutive items whose ``counts`` [K] sum to about ``limit`` (one item may exceed it)."""
-    total = np.cumsum(counts)
-    first = 0
-    while first < len(counts):
-        used = total[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(total, used + limit, side="right")))
-        yield first, last
-        first = last
-
-
-def _expand(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Item number and position within the item, for ``counts`` [K] repetitions of every item."""
-    item = np.repeat(np.arange(len(counts)), counts)
-    position = np.arange(len(item)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return item, position
 
 
 def _keep_nearest(buffer, pixels, depths, ranks) -> None:
