@@ -186,3 +186,12 @@ def test_full_disk_is_told_whatever_does_not_fit(tmp_path, vertices):
     with pytest.raises(StorageError):
         open_spool(tmp_path)
     write_all(tmp_path, 20)
+
+
+def test_a_frame_whose_one_span_begins_later_lacks_the_first_vertices(tmp_path):
+    writer, block = SpoolWriter(tmp_path), np.arange(9, dtype=np.float32).reshape(3, 3)
+    writer.add(block)
+    writer.add(block + 1, np.array([[2, 5]]))
+    read = writer.finish(np.array([[0, 1, 2]], np.int32), np.arange(3), cameras(2), (1, 2)).vertices
+    np.testing.assert_array_equal(read[0], block)
+    np.testing.assert_array_equal(read[1], [[np.nan] * 3, [np.nan] * 3, block[0] + 1])
