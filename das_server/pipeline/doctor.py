@@ -12,8 +12,8 @@ import torch
 from das_blender_addon.errors import OutOfMemory
 
 from ..models.registry import ModelSpec, is_installed, list_models
+from .cogvideox.needs import Clip, measure_needs
 from .memory import PROFILES, Needs, pick_device, plan_memory
-from .needs import Clip, measure_needs
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from das_blender_addon.errors import ModelError
 
 from ..models.registry import is_installed, model_path, model_spec
-from .pipeline import DasPipeline
+from .cogvideox.pipeline import DasPipeline
 
 
 def load_pipeline(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from das_server.pipeline.carry import carry, look_up, planes
+from das_server.pipeline.cogvideox.carry import carry, look_up, planes
 from das_server.training.first_frame_composition import compose, first_frame_grid
 
 MOVING_LEVELS = 24
@@ -124,7 +124,7 @@ class PreviewRunner:
     """Runs a checkpoint folder through the product's pipeline with fixed seeds."""
 
     def __init__(self, checkpoint: Path):
-        from das_server.pipeline.pipeline import DasPipeline
+        from das_server.pipeline.cogvideox.pipeline import DasPipeline
 
         self.pipeline = DasPipeline.from_pretrained(checkpoint, device="cpu", vae_tiling=False,
                                                     fast_cpu_convolutions=True)

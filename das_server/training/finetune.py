@@ -18,11 +18,11 @@ from PIL import Image
 from das_blender_addon.errors import ModelError
 from das_server.models.conversion import TRACKING_PREFIXES
 from das_server.models.transformer import DasTransformer3DModel
-from das_server.pipeline import latents as border
-from das_server.pipeline.carry import carries_first_frame, carry
-from das_server.pipeline.holes import paints_holes
-from das_server.pipeline.prompt import PromptEncoder
-from das_server.pipeline.scheduler import load_scheduler
+from das_server.pipeline.cogvideox import latents as border
+from das_server.pipeline.cogvideox.carry import carries_first_frame, carry
+from das_server.pipeline.cogvideox.holes import paints_holes
+from das_server.pipeline.cogvideox.prompt import PromptEncoder
+from das_server.pipeline.cogvideox.scheduler import load_scheduler
 
 from .dataset import TrainingClip, read_dataset, read_frames
 from .loop import StepContext, TrainingLoop
@@ -162,7 +162,7 @@ def finetune_objective(transformer, encoders: ClipEncoders, clips: list[Training
 
 def _sample(recipe: FineTuneRecipe, loop: TrainingLoop, encoders: ClipEncoders, clip: TrainingClip) -> dict[str, float]:
     """Render `clip` with the current weights: `samples/<step>.png`, truth above result; returns its PSNR."""
-    from das_server.pipeline.pipeline import DasPipeline
+    from das_server.pipeline.cogvideox.pipeline import DasPipeline
 
     from .evaluate import psnr
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from das_server.pipeline.carry import (
+from das_server.pipeline.cogvideox.carry import (
     FRAMES_AT_ONCE,
     depth_layers,
     diffuse,

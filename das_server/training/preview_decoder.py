@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
 from torch import nn
 
 from das_server.models.transformer import DasTransformer3DModel
-from das_server.pipeline.holes import difference, paint
+from das_server.pipeline.cogvideox.holes import difference, paint
 
 from .clips import open_clips
 from .loop import StepContext, TrainingLoop

@@ -12,8 +12,8 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
 from PIL import Image
 
 from das_server.models.transformer import DasTransformer3DModel
-from das_server.pipeline.holes import difference, pack_holes
-from das_server.pipeline.latents import vae_stride
+from das_server.pipeline.cogvideox.holes import difference, pack_holes
+from das_server.pipeline.cogvideox.latents import vae_stride
 
 from .clips import CHANNELS, ClipSet, import_clips, open_clips
 from .loop import StepContext, TrainingLoop
@@ -231,8 +231,8 @@ def predict_first_step(transformer, *, carried, tracking, holes, text, noise) ->
 def sample_clips(recipe: PreviewRecipe, transformer, path: Path, device: torch.device) -> dict[str, float]:
     """Run the pipeline on some validation clips; save their middle and last frames as `path`, a grid with a row per
     clip: carried (twice), truth, painted in one step. Returns the PSNRs in holes of carried and painted, dB."""
-    from das_server.pipeline.pipeline import DasPipeline
-    from das_server.pipeline.prompt import PromptEncoder
+    from das_server.pipeline.cogvideox.pipeline import DasPipeline
+    from das_server.pipeline.cogvideox.prompt import PromptEncoder
 
     text = recipe.folder / "text"
     write_text_components(text, recipe.transformer.text_embed_dim)

@@ -3,7 +3,7 @@
 
 Where the full model is given the first frame and nothing for later frames, this one is given what key pictures show of
 every frame, the rest filled from what is around it; and, in the place of the first tracking frame, where that rest is.
-What it makes is the difference to that picture in those holes (`pipeline/holes.py`). It starts by making none, so that
+What it makes is the difference to that picture in those holes (`cogvideox/holes.py`). It starts by making none, so that
 it can only get better than filling; a start from the weights of an earlier one keeps its blocks. The published network
 adds the noisy latents to the tracking latents before its tracking branch; the first combining layer starts by
 subtracting the branch from the main stream in some channels, which leaves the clean tracking latents there.
@@ -17,7 +17,7 @@ from torch import nn
 
 from das_blender_addon.errors import ModelError
 from das_server.models.transformer import DasTransformer3DModel
-from das_server.pipeline.holes import HOLE_CHANNELS
+from das_server.pipeline.cogvideox.holes import HOLE_CHANNELS
 
 from .objective import ObjectiveOutput, velocity_objective
 from .recipe import TransformerSettings

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
-from das_server.pipeline.carry import CARRIES_FIRST_FRAME
-from das_server.pipeline.holes import PAINTS_HOLES
+from das_server.pipeline.cogvideox.carry import CARRIES_FIRST_FRAME
+from das_server.pipeline.cogvideox.holes import PAINTS_HOLES
 
 TEXT_SEED = 0
 

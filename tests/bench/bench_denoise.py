@@ -39,9 +39,9 @@ from PIL import Image
 from das_server.models.float8 import use_float8
 from das_server.models.transformer import DasTransformer3DModel, RunCache
 from das_server.pipeline import acceleration, memory, precision
-from das_server.pipeline.needs import needs_at_home
-from das_server.pipeline.pipeline import DasPipeline
-from das_server.pipeline.prompt import PromptCache
+from das_server.pipeline.cogvideox.needs import needs_at_home
+from das_server.pipeline.cogvideox.pipeline import DasPipeline
+from das_server.pipeline.cogvideox.prompt import PromptCache
 from das_server.pipeline.randomness import deterministic_kernels
 
 NUM_STEPS = 50

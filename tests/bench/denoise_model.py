@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 
 from das_server.models.transformer import DasTransformer3DModel
-from das_server.pipeline.latents import rotary_positions
+from das_server.pipeline.cogvideox.latents import rotary_positions
 
 
 def build_transformer(size: Size, device: torch.device, dtype: torch.dtype) -> DasTransformer3DModel:

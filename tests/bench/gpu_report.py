@@ -30,7 +30,7 @@ from gpu_record import Part, Record, run_parts  # noqa: E402
 from das_server.models.float8 import use_float8  # noqa: E402
 from das_server.models.transformer import RunCache  # noqa: E402
 from das_server.pipeline import acceleration, memory, precision  # noqa: E402
-from das_server.pipeline.needs import needs_at_home  # noqa: E402
+from das_server.pipeline.cogvideox.needs import needs_at_home  # noqa: E402
 from das_server.pipeline.randomness import deterministic_kernels  # noqa: E402
 
 NUMERIC_TOLERANCE = 0.03

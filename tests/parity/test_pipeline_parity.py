@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from das_server.pipeline import latents as border
-from das_server.pipeline.pipeline import DEFAULT_NEGATIVE_PROMPT, DasPipeline
-from das_server.pipeline.prompt import PromptCache, PromptEncoder
+from das_server.pipeline.cogvideox import latents as border
+from das_server.pipeline.cogvideox.pipeline import DEFAULT_NEGATIVE_PROMPT, DasPipeline
+from das_server.pipeline.cogvideox.prompt import PromptCache, PromptEncoder
 from tests.parity.golden_data import (
     PIPELINE_MODEL,
     arrays,
@@ -114,7 +114,7 @@ def test_token_ids_equal_published(case):
 
 def test_guidance_equals_published(pipeline):
     """With guidance the model sees two rows; the printed guidance of each step is the golden one."""
-    from das_server.pipeline.scheduler import guidance_at
+    from das_server.pipeline.cogvideox.scheduler import guidance_at
 
     steps, scale = CASE["steps"], CASE["guidance_scale"]
     for timestep, published in zip(CASE["timesteps"], CASE["guidance_per_step"], strict=True):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from das_server.models.registry import EXACT_STEPS
-from das_server.pipeline.scheduler import guidance_at, load_scheduler
+from das_server.pipeline.cogvideox.scheduler import guidance_at, load_scheduler
 from tests.parity.golden_data import PIPELINE_MODEL, max_difference, read_json, tensors
 from tests.parity.tolerances import NOISE_SCHEDULE_ATOL, STEP_ATOL, guidance_atol
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from das_server.models.transformer import DasTransformer3DModel
-from das_server.pipeline.latents import rotary_positions
+from das_server.pipeline.cogvideox.latents import rotary_positions
 from das_server.training.finetune import select_trainable
 from das_server.training.objective import velocity_objective
 from tests.parity.golden_data import GOLDEN, max_difference, read_json, tensors
@@ -13,7 +13,7 @@ from tests.parity.tolerances import GRADIENT_RELATIVE, LOSS_AGAIN_RELATIVE, LOSS
 
 
 def alphas_cumprod():
-    from das_server.pipeline.scheduler import load_scheduler
+    from das_server.pipeline.cogvideox.scheduler import load_scheduler
 
     return load_scheduler(GOLDEN / "pipeline" / "model" / "scheduler").alphas_cumprod.float()
 

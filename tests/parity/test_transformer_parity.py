@@ -7,7 +7,7 @@ from diffusers import CogVideoXTransformer3DModel
 
 from das_blender_addon.errors import ModelError
 from das_server.models.transformer import DasTransformer3DModel, RunCache
-from das_server.pipeline.latents import rotary_positions
+from das_server.pipeline.cogvideox.latents import rotary_positions
 from tests.parity.golden_data import GOLDEN, max_difference, relative_rms, rotary, tensors
 from tests.parity.tolerances import BFLOAT16_RELATIVE_RMS, FLOAT32_ATOL, INTERMEDIATE_ATOL, ROTARY_ATOL
 

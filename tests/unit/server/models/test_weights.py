@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from das_server.models.transformer import DasTransformer3DModel
+from das_server.pipeline.cogvideox.prompt import PromptEncoder, _load_text_encoder
 from das_server.pipeline.memory import MemoryPlan
 from das_server.pipeline.placement import load_where_it_goes
-from das_server.pipeline.prompt import PromptEncoder, _load_text_encoder
 from tests.bench.denoise_checkpoint import FULL, TINY, write_checkpoint
 from tests.support.models import output_of, tiny_inputs, tiny_transformer
 

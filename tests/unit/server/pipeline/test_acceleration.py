@@ -23,8 +23,8 @@ from das_server.pipeline.acceleration import (
     probe_attention,
     relative_difference,
 )
-from das_server.pipeline.pipeline import DasPipeline
-from das_server.pipeline.prompt import PromptCache
+from das_server.pipeline.cogvideox.pipeline import DasPipeline
+from das_server.pipeline.cogvideox.prompt import PromptCache
 from tests.support.models import gradient_clip, output_of, tiny_inputs, tiny_transformer
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from das_blender_addon.errors import ModelError
-from das_server.pipeline.carry import (
+from das_server.pipeline.cogvideox.carry import (
     carries_first_frame,
     carry,
     depth_layers,

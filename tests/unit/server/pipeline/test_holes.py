@@ -10,9 +10,9 @@ import torch
 
 from das_blender_addon.errors import JobRejected, ModelError
 from das_server.models.registry import PREVIEW_FOLDER
-from das_server.pipeline.holes import HOLE_CHANNELS, difference, pack_holes, paint, paints_holes
-from das_server.pipeline.pipeline import DasPipeline
-from das_server.pipeline.prompt import PromptCache
+from das_server.pipeline.cogvideox.holes import HOLE_CHANNELS, difference, pack_holes, paint, paints_holes
+from das_server.pipeline.cogvideox.pipeline import DasPipeline
+from das_server.pipeline.cogvideox.prompt import PromptCache
 from tests.support.models import gradient_clip
 
 VIDEO, PICTURE = gradient_clip(9, 48, 32)

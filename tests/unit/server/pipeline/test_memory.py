@@ -12,9 +12,7 @@ from das_server.models.float8 import use_float8
 from das_server.models.registry import GIBIBYTE, PREVIEW_FOLDER, model_spec
 from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline import memory
-from das_server.pipeline.doctor import doctor
-from das_server.pipeline.memory import PROFILES, RESERVE_BYTES, MemoryNeeds, plan_memory
-from das_server.pipeline.needs import (
+from das_server.pipeline.cogvideox.needs import (
     Clip,
     check_room,
     decoding_bytes,
@@ -23,8 +21,10 @@ from das_server.pipeline.needs import (
     needs_at_home,
     needs_of,
 )
-from das_server.pipeline.pipeline import DasPipeline
-from das_server.pipeline.prompt import PromptCache
+from das_server.pipeline.cogvideox.pipeline import DasPipeline
+from das_server.pipeline.cogvideox.prompt import PromptCache
+from das_server.pipeline.doctor import doctor
+from das_server.pipeline.memory import PROFILES, RESERVE_BYTES, MemoryNeeds, plan_memory
 from das_server.pipeline.slabs import bytes_of, pinned_bytes, plan_slabs
 from tests.bench.denoise_checkpoint import FULL as FULL_SIZE
 from tests.bench.denoise_checkpoint import TRANSFORMER, write_checkpoint

@@ -4,7 +4,7 @@
 import torch
 
 from das_server.models.transformer import RunCache
-from das_server.pipeline.modulation import MAX_KEPT_TIMESTEPS, ModulationTables, table_bytes
+from das_server.pipeline.cogvideox.modulation import MAX_KEPT_TIMESTEPS, ModulationTables, table_bytes
 from das_server.pipeline.slabs import bytes_of
 from tests.support.models import output_of, tiny_inputs, tiny_transformer
 

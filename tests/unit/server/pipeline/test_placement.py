@@ -6,10 +6,10 @@ import torch
 
 from das_server.models.registry import PREVIEW_FOLDER
 from das_server.pipeline import memory, placement
+from das_server.pipeline.cogvideox.needs import needs_at_home
+from das_server.pipeline.cogvideox.pipeline import DasPipeline
+from das_server.pipeline.cogvideox.prompt import PromptCache
 from das_server.pipeline.memory import RESERVE_BYTES, MemoryPlan
-from das_server.pipeline.needs import needs_at_home
-from das_server.pipeline.pipeline import DasPipeline
-from das_server.pipeline.prompt import PromptCache
 from tests.support.models import gradient_clip
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from das_blender_addon.errors import ModelError
 from das_server.models.transformer import DasTransformer3DModel
-from das_server.pipeline.carry import carry
+from das_server.pipeline.cogvideox.carry import carry
 from das_server.training import finetune
 from das_server.training.dataset import read_dataset, read_frames
 from das_server.training.loop import LoopSettings

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from das_blender_addon.errors import ModelError
-from das_server.pipeline.pipeline import DasPipeline
+from das_server.pipeline.cogvideox.pipeline import DasPipeline
 from das_server.training.launch import run
 from das_server.training.optimiser import build_optimiser
 from das_server.training.preview_decoder import slow_down

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from das_server.pipeline.carry import look_up, planes
+from das_server.pipeline.cogvideox.carry import look_up, planes
 from das_server.training.clips import ClipSet, create_clip_arrays, open_clips, render_clips
 from das_server.training.first_frame_composition import first_frame_grid
 from das_server.training.synthetic import make_clip, make_texture_bank

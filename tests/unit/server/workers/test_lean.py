@@ -13,7 +13,7 @@ mark = torch.compiler.disable
 from das_server.workers.machine import import_all, set_up_torch
 import_all(compiler=False)
 set_up_torch("cpu", 1, compiler=False)
-assert "das_server.pipeline.pipeline" in sys.modules
+assert "das_server.pipeline.cogvideox.pipeline" in sys.modules
 assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
 print(*[name for name in ("transformers", "scipy", "torch._dynamo") if name in sys.modules])
 assert torch.compiler.disable is mark

@@ -13,7 +13,7 @@ from diffusers import CogVideoXDPMScheduler
 
 from das_blender_addon.errors import JobRejected, ModelError
 
-from ..models.registry import EXACT_STEPS, NUM_TRAIN_TIMESTEPS
+from ...models.registry import EXACT_STEPS, NUM_TRAIN_TIMESTEPS
 
 
 def check_step_count(num_inference_steps: int, *, exact_steps: bool = True) -> None:

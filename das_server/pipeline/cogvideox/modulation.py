@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
-from ..models.run_cache import StepModulation
-from ..models.transformer import DasTransformer3DModel
+from ...models.run_cache import StepModulation
+from ...models.transformer import DasTransformer3DModel
 
 MAX_KEPT_TIMESTEPS = 64
 """Tables that a pipeline keeps: those of the published 50 steps, and of a few more.  The full model's take 4.2 MiB each

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..base import LoadedModel
 from . import latents as border
-from .base import LoadedModel
 from .carry import carry
 from .holes import pack_holes
 from .latents import TrackingRange

@@ -16,14 +16,14 @@ import torch
 
 from das_blender_addon.errors import ModelError
 
-from ..models.float8 import stored_bytes
-from ..models.tensors import converted_bytes, read_component_config, read_tensor_shapes, weight_files
-from . import memory
-from .base import LoadedModel
-from .memory import MemoryNeeds, MemoryPlan
+from ...models.float8 import stored_bytes
+from ...models.tensors import converted_bytes, read_component_config, read_tensor_shapes, weight_files
+from .. import memory
+from ..base import LoadedModel
+from ..memory import MemoryNeeds, MemoryPlan
+from ..slabs import aligned, bytes_of, slab_bytes
 from .modulation import table_bytes
 from .prompt import STORED_NAMES
-from .slabs import aligned, bytes_of, slab_bytes
 
 STREAMED = ("transformer_blocks", "transformer_blocks_copy", "combine_linears")
 """The transformer's repeated blocks; a copy and the linear of its index come together

@@ -23,23 +23,25 @@ from PIL import Image
 
 from das_blender_addon.errors import ModelError
 
-from ..models.convolution import use_onednn
-from ..models.float8 import use_float8
-from ..models.transformer import DasTransformer3DModel, RunCache
-from ..models.vae import load_vae
-from ..models.verified import MANIFEST_NAME, verify_unless_known
-from . import acceleration as speed
+from ...models.convolution import use_onednn
+from ...models.float8 import use_float8
+from ...models.transformer import DasTransformer3DModel, RunCache
+from ...models.vae import load_vae
+from ...models.verified import MANIFEST_NAME, verify_unless_known
+from .. import acceleration as speed
+from .. import memory, placement
+from ..precision import check_float8
+from ..randomness import default_stream, deterministic_kernels, tracking_stream
+from ..resume import Checkpoint
+from ..streaming import StreamedBlocks
 from . import latents as border
-from . import memory, placement
 from .carry import carries_first_frame
 from .conditions import Conditions, encode_conditions, encode_tracking, starting_picture
 from .holes import holes_for, paint, paints_holes
 from .latents import TrackingRange
 from .modulation import ModulationTables
 from .needs import Clip, check_room, clip_at_home, must_tile, needs_at_home, needs_of
-from .precision import check_float8
 from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
-from .randomness import default_stream, deterministic_kernels, tracking_stream
 from .report import used_settings
 from .request import (
     check_carried,
@@ -51,9 +53,7 @@ from .request import (
     raise_if_stopped,
     step_caller,
 )
-from .resume import Checkpoint
 from .scheduler import check_step_count, guidance_at, load_scheduler
-from .streaming import StreamedBlocks
 
 log = logging.getLogger(__name__)
 DEFAULT_NEGATIVE_PROMPT = (

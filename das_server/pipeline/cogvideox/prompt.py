@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save_file
 
 from das_blender_addon.errors import ModelError
 
-from ..models.registry import default_models_folder
-from ..models.tensors import converted_bytes, read_tensor_shapes, weight_files
-from .streaming import StreamedBlocks
+from ...models.registry import default_models_folder
+from ...models.tensors import converted_bytes, read_tensor_shapes, weight_files
+from ..streaming import StreamedBlocks
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from das_blender_addon.errors import JobCancelled, JobRejected
 
-from ..models.transformer import DasTransformer3DModel
+from ...models.transformer import DasTransformer3DModel
 from .latents import vae_stride
 
 
