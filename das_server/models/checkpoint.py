@@ -20,8 +20,8 @@ from typing import Any
 
 from das_blender_addon.errors import ModelError
 
+from .families import family_of_folder
 from .registry import (
-    BASE_OF_OWN_MODELS,
     COMPONENTS,
     MANIFEST_NAME,
     ModelSpec,
@@ -176,15 +176,16 @@ def add_model(
     if not source.is_dir():
         raise ModelError(f"There is no folder {source}.")
     place, is_own = place_for(name, models_folder)
+    family = "" if is_own else model_spec(name, models_folder).family
     if source.resolve() == place.resolve() and not (source / MANIFEST_NAME).is_file():
-        about = _about_own(source) if is_own else None
-        _check_all_tensors(source)
+        about = {"model": family_of_folder(source).about_own(source)} if is_own else None
+        _check_all_tensors(source, family)
         write_manifest(source, progress=progress, about=about)
         return source
     target = free_target(place)
     files = checkpoint_files(source)
-    about = _about_own(source) if is_own else None
-    _check_all_tensors(source)
+    about = {"model": family_of_folder(source).about_own(source)} if is_own else None
+    _check_all_tensors(source, family)
     total, done = sum((source / path).stat().st_size for path in files), 0
 
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -209,12 +210,15 @@ def pull_model(
 ) -> Path:
     """Fetch a model's files at one revision (commit, tag or branch) with huggingface_hub; → its folder.
 
+    ``revision`` "": the commit that the table names for it, where it names one.
+
     Raises `ModelError`; when the network cannot be used, it says exactly which files to put where.
     """
     spec = model_spec(name, models_folder)
     if not spec.repository:
         origin = "is part of this software" if spec.embedded else "was added from a folder"
         raise ModelError(f"{name} {origin}; there is nothing to pull.")
+    revision = revision or spec.revision
     if not revision:
         raise ModelError(
             f"Pulling {name} needs a revision: das-server models pull {name} --revision COMMIT, with the commit of "
@@ -223,7 +227,7 @@ def pull_model(
     target = free_target(model_path(name, models_folder))
     temporary = target.with_name(f".{target.name}.pull")  # kept on failure: the next attempt goes on from there
     commit = _fetch(spec, revision, temporary, models_folder)
-    _check_all_tensors(temporary)
+    _check_all_tensors(temporary, spec.family)
     shutil.rmtree(temporary / ".cache", ignore_errors=True)
     source = {"repository": spec.repository, "commit": commit}
     write_manifest(temporary, progress=progress, about={"source": source})
@@ -277,8 +281,9 @@ def by_hand(name: str, models_folder: Path | None = None) -> str:
     """How to install a model's files by hand, with every file's name and place."""
     spec, folder = model_spec(name), model_path(name, models_folder)
     listing = "\n".join(f"  {file}" for file in spec.files)
+    at = f" at the commit {spec.revision}" if spec.revision else ""
     return (
-        f"On a machine that reaches {spec.repository}, download its files, and put them here:\n"
+        f"On a machine that reaches {spec.repository}, download its files{at}, and put them here:\n"
         f"{folder}\n{listing}\nor put them anywhere and run: das-server models add {name} FOLDER"
     )
 
@@ -294,40 +299,13 @@ def free_target(target: Path) -> Path:
     return target
 
 
-def _about_own(folder: Path) -> dict[str, Any]:
-    """What a manifest says of a model with a name of its own: the clip that its configuration is made for.
-
-    Raises `ModelError` for a clip that the pipeline could not make.
-    """
-    transformer, vae = read_component_config(folder / "transformer"), read_component_config(folder / "vae")
-    try:
-        stride = 2 ** (len(vae["block_out_channels"]) - 1)
-        size = [transformer["sample_width"] * stride, transformer["sample_height"] * stride]
-        num_frames, multiple = transformer["sample_frames"], stride * transformer["patch_size"]
-        channels = 2 * vae.get("latent_channels", 16)
-        if transformer["in_channels"] != channels:
-            raise ModelError(
-                f"The transformer in {folder} takes {transformer['in_channels']} channels; only image-to-video models, "
-                f"with {channels} beside this VAE, can be added."
-            )
-        if num_frames < 9 or num_frames % 8 != 1 or size[0] % multiple or size[1] % multiple:
-            raise ModelError(
-                f"The transformer in {folder} is made for {num_frames} frames of {size[0]}x{size[1]}; only 8·n + 1 "
-                f"frames of multiples of {multiple} can be made."
-            )
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"The configuration in {folder} is not that of a CogVideoX model: {error!r}.") from error
-    return {"model": {"based_on": BASE_OF_OWN_MODELS, "num_frames": [num_frames], "sizes": [size]}}
-
-
-def _check_all_tensors(folder: Path) -> None:
+def _check_all_tensors(folder: Path, wanted: str = "") -> None:
     """Compare transformer and VAE with their configurations, and see that the text encoder is whole; nothing is
-    loaded."""
-    from .transformer import DasTransformer3DModel
-    from .vae import check_vae_folder  # torch: only when it is needed
-
-    DasTransformer3DModel.check_folder(folder / "transformer")
-    check_vae_folder(folder / "vae")
+    loaded.  ``wanted``: the family that it has to be of, "" for any."""
+    family = family_of_folder(folder)
+    if wanted not in ("", family.name):
+        raise ModelError(f"{folder} holds a model of the family {family.name}, but one of {wanted} belongs there.")
+    family.check_tensors(folder)  # torch: only when it is needed
     for file in weight_files(folder / "text_encoder", stem="model"):
         read_tensor_shapes(file)
 

@@ -8,6 +8,7 @@ fuses the quantisation of the activations into what comes before.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,11 +16,22 @@ from torch import nn
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
 
-REPLACED = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2")
-"""Linears of a block."""
-
 ALIGNMENT = 16
 """Sizes that the hardware takes are multiples of it."""
+
+
+@dataclass(frozen=True)
+class Float8Layers:
+    """Which linears of a family's transformer can be in float8: ``layers`` of every block of the lists ``blocks``, by
+    the names of its checkpoints."""
+
+    blocks: tuple[str, ...]
+    layers: tuple[str, ...]
+
+    def has(self, name: str) -> bool:
+        """Whether the parameter ``name`` is the weight of one."""
+        blocks, _, rest = name.partition(".")
+        return blocks in self.blocks and rest.partition(".")[2] in {f"{layer}.weight" for layer in self.layers}
 
 
 class Float8Linear(nn.Module):
@@ -55,28 +67,26 @@ class Float8Linear(nn.Module):
 
 
 def use_float8(model: nn.Module) -> int:
-    """Replace the attention and feed-forward linears of every block; → how many.  All other layers stay, as do those
-    whose sizes the hardware does not take."""
+    """Replace the linears that ``model.float8_layers`` names, → how many.  All other layers stay, as do those whose
+    sizes the hardware does not take."""
     count = 0
-    for blocks in (model.transformer_blocks, model.transformer_blocks_copy):
-        for block in blocks:
-            for parent in (block.attn1, block.attn1.to_out, block.ff.net[0], block.ff.net):
-                for name, child in list(parent.named_children()):
-                    if type(child) is nn.Linear and not any(size % ALIGNMENT for size in child.weight.shape):
-                        setattr(parent, name, Float8Linear(child))
-                        count += 1
+    for name, child in list(model.named_modules()):
+        fits = type(child) is nn.Linear and not any(size % ALIGNMENT for size in child.weight.shape)
+        if fits and model.float8_layers.has(f"{name}.weight"):
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, Float8Linear(child))
+            count += 1
     return count
 
 
-def stored_bytes(name: str, shape: tuple[int, ...], dtype: torch.dtype, *, float8: bool) -> tuple[int, ...]:
+def stored_bytes(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype, float8: Float8Layers | None = None
+) -> tuple[int, ...]:
     """Bytes of a checkpoint's tensor of the transformer once loaded, of each tensor where `use_float8` makes two of
     it."""
     count = math.prod(shape)
-    blocks, *_, kind = name.split(".")
-    in_layer = any(f".{layer}." in name for layer in REPLACED)
-    if float8 and kind == "weight" and blocks.startswith("transformer_blocks") and in_layer and len(shape) == 2:
-        if not any(size % ALIGNMENT for size in shape):
-            return count * FLOAT8.itemsize, shape[0] * torch.float32.itemsize
+    if float8 is not None and float8.has(name) and len(shape) == 2 and not any(size % ALIGNMENT for size in shape):
+        return count * FLOAT8.itemsize, shape[0] * torch.float32.itemsize
     return (count * dtype.itemsize,)
 
 

@@ -26,6 +26,8 @@ from typing import Any
 from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability, SizeRange
 
+from .families import model_family
+
 MODELS_VARIABLE = "DAS_SERVER_MODELS"
 """Environment variable that names the models folder."""
 
@@ -48,7 +50,10 @@ OWN_NAME = re.compile(r"(?!(?:con|prn|aux|nul|com[1-9]|lpt[1-9])(?:\.|$))[a-z0-9
 without the names of Windows's devices, with or without an ending, and without a dot at the end."""
 
 BASE_OF_OWN_MODELS = "das-cogvideox-5b"
-"""The model of the table that such models are like in all but the clip that they make."""
+"""The model of the table that such models are like in all but the clip that they make, those of the first family."""
+
+BASES = (BASE_OF_OWN_MODELS, "wan-vace-1.3b")
+"""The models of the table that models with names of their own can be based on, one of each family."""
 
 COMPONENTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 """Sub-folders of a checkpoint in the published layout."""
@@ -63,8 +68,8 @@ class ModelSpec:
     ``memory_bytes``, ``host_bytes``: memory of the device, and of the machine besides, that it needs per profile,
     estimated for bfloat16 (`pipeline.needs` measures instead where the files are there).  ``vae_tiling``: it may work
     in tiles (`pipeline.needs.must_tile`).  ``repository``, ``files``: where the weights come from and which they are,
-    for `checkpoint.pull_model`.  ``frames_per_second``: of the clips
-    that it was trained on; 0: any.
+    for `checkpoint.pull_model`.  ``revision``: the commit of them that is fetched where none is asked for.
+    ``frames_per_second``: of the clips that it was trained on; 0: any.  ``family``: see `families`.
     """
 
     name: str
@@ -86,6 +91,8 @@ class ModelSpec:
     embedded: Path | None = None
     size_range: SizeRange = SizeRange()
     frames_per_second: float = 0.0
+    family: str = "cogvideox"
+    revision: str = ""
 
     def capability(self, installed: bool) -> ModelCapability:
         """What a server says of this model on the wire."""
@@ -132,11 +139,40 @@ _PREVIEW_SIZES = (
     (144, 256), (72, 128),
 )  # fmt: skip
 
+_WAN_VACE: dict[str, Any] = {
+    "family": "wan-vace",
+    "num_frames": model_family("wan-vace").num_frames,
+    "default_steps": 50,
+    "default_guidance": 5.0,
+    "default_tracking_range": "signed",
+    "uses_prompt": True,
+    "licence": "Apache-2.0",
+    "exact_steps": tuple(range(1, 101)),
+    "inputs": ("carried_video", "carried_holes", "references"),
+    "frames_per_second": 16.0,
+    "files": (
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors.index.json and the shards it lists (or model.safetensors)",
+        "tokenizer/spiece.model",
+        "tokenizer/special_tokens_map.json",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors.index.json and the shards it lists (or "
+        "diffusion_pytorch_model.safetensors)",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ),
+}
+"""What the published models of that family have in common."""
+
 _SPECS = (
     ModelSpec(
         name="das-preview",
         label="Preview (embedded, small)",
-        num_frames=(9, 17, 25, 33, 41, 49),
+        num_frames=model_family("cogvideox").num_frames,
         sizes=_PREVIEW_SIZES,
         default_steps=1,
         default_guidance=1.0,
@@ -184,7 +220,42 @@ _SPECS = (
         ),
         frames_per_second=8.0,
     ),
-)
+    ModelSpec(
+        name="wan-vace-1.3b",
+        label="Wan VACE 1.3B (paints holes)",
+        sizes=((832, 480), (720, 480), (640, 480), (480, 480), (480, 832), (480, 720), (480, 640)),
+        size_range=SizeRange(multiple=16, smallest=128, longer=832, shorter=480),
+        memory_bytes={
+            "resident": 20 * GIBIBYTE,
+            "drop_text_encoder": 12 * GIBIBYTE,
+            "group_offload": 9 * GIBIBYTE // 2,
+            "cpu": 40 * GIBIBYTE,
+        },
+        host_bytes={"drop_text_encoder": 5 * GIBIBYTE, "group_offload": 9 * GIBIBYTE},
+        repository="Wan-AI/Wan2.1-VACE-1.3B-diffusers",
+        revision="ec4d2cb062b548996b179d493fdd05340de702a1",
+        **_WAN_VACE,
+    ),
+    ModelSpec(
+        name="wan-vace-14b",
+        label="Wan VACE 14B (paints holes)",
+        sizes=(
+            (832, 480), (1280, 720), (720, 480), (1072, 720), (640, 480), (960, 720), (480, 480), (720, 720),
+            (480, 832), (720, 1280), (480, 720), (480, 640),
+        ),
+        size_range=SizeRange(multiple=16, smallest=128, longer=1280, shorter=720),
+        memory_bytes={
+            "resident": 54 * GIBIBYTE,
+            "drop_text_encoder": 43 * GIBIBYTE,
+            "group_offload": 12 * GIBIBYTE,
+            "cpu": 110 * GIBIBYTE,
+        },
+        host_bytes={"drop_text_encoder": 34 * GIBIBYTE, "group_offload": 66 * GIBIBYTE},
+        repository="Wan-AI/Wan2.1-VACE-14B-diffusers",
+        revision="db79b90c60bbb45ceec9e41b9d5a4df934538ac4",
+        **_WAN_VACE,
+    ),
+)  # fmt: skip
 
 
 def model_specs(models_folder: Path | None = None) -> dict[str, ModelSpec]:
@@ -233,11 +304,11 @@ def place_for(name: str, models_folder: Path | None = None) -> tuple[Path, bool]
 
 def _own_spec(name: str, manifest: Path) -> ModelSpec | None:
     """What the manifest of a model with a name of its own says of it; None for one that says nothing usable."""
-    base = next(spec for spec in _SPECS if spec.name == BASE_OF_OWN_MODELS)
     try:
         about: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["model"]
-        if about["based_on"] != base.name:
+        if about["based_on"] not in BASES:
             return None
+        base = next(spec for spec in _SPECS if spec.name == about["based_on"])
         num_frames = tuple(int(count) for count in about["num_frames"])
         sizes = tuple((int(width), int(height)) for width, height in about["sizes"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -252,6 +323,7 @@ def _own_spec(name: str, manifest: Path) -> ModelSpec | None:
         memory_bytes={},
         host_bytes={},
         repository="",
+        revision="",
         files=(),
     )
 

@@ -100,10 +100,12 @@ def _read_header(path: Path) -> dict[str, dict[str, Any]]:
         raise ModelError(f"{path} is not a whole safetensors file: {error}.") from error
 
 
-def expected_tensors(model_class: Any, config: dict[str, Any], folder: Path, what: str) -> dict[str, tuple[int, ...]]:
+def expected_tensors(
+    model_class: Any, config: dict[str, Any], folder: Path, what: str, *, family: str = "CogVideoX"
+) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors that a diffusers model of this config is made of; nothing is allocated.
 
-    Raises `ModelError` when the config, of ``folder``, does not describe a CogVideoX ``what``.
+    Raises `ModelError` when the config, of ``folder``, does not describe a ``what`` of ``family``.
     """
     import torch  # the rest of this module does without
 
@@ -114,7 +116,7 @@ def expected_tensors(model_class: Any, config: dict[str, Any], folder: Path, wha
         with torch.device("meta"):
             empty = model_class.from_config(config)
     except (TypeError, ValueError, AttributeError, NameError, ArithmeticError, RuntimeError) as error:
-        raise ModelError(f"{folder / 'config.json'} does not describe a CogVideoX {what}: {error}") from error
+        raise ModelError(f"{folder / 'config.json'} does not describe a {family} {what}: {error}") from error
     return {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
 
 

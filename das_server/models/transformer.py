@@ -25,6 +25,7 @@ from das_blender_addon.errors import ModelError
 from .block import DasBlock
 from .caches import check_blocks, check_no_cache, register_block
 from .conversion import PUBLISHED_CLASS_NAME, convert_base
+from .float8 import Float8Layers
 from .inputs import check_clip, check_rows
 from .run_cache import RunCache, StepModulation
 from .tensors import check_tensors, expected_tensors, read_component_config, weight_files
@@ -41,6 +42,10 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
     blocks process them beside the main blocks, and a linear per copy adds the result to the main stream.
     """
 
+    float8_layers = Float8Layers(
+        ("transformer_blocks", "transformer_blocks_copy"),
+        ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2"),
+    )
     _repeated_blocks = ["DasBlock"]
     _no_split_modules = ["DasBlock", "CogVideoXPatchEmbed"]
     _skip_layerwise_casting_patterns = ["patch_embed", "norm"]

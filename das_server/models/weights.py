@@ -7,7 +7,7 @@ time; of one that stays, nothing but the files' pages where they have its dtype 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,17 @@ from das_blender_addon.errors import ModelError
 
 
 def load_model(
-    model_class: Any, config: dict[str, Any], files: Sequence[Path], *, dtype: torch.dtype, device: torch.device
+    model_class: Any,
+    config: dict[str, Any],
+    files: Sequence[Path],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    dtype_of: Callable[[str], torch.dtype] | None = None,
 ) -> Any:
     """A diffusers model of ``config`` with the tensors of ``files``, in ``dtype`` on ``device``, in eval mode.
 
+    ``dtype_of(name)``: instead of ``dtype``, where not all tensors have the same.
     The files must hold all of its tensors (`tensors.check_tensors`).  Raises `ModelError`, and PyTorch's own error
     where the device is full.
     """
@@ -33,7 +40,8 @@ def load_model(
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 — it is no dictionary
-                    _put(model, name, file.get_tensor(name).to(device=device, dtype=dtype))
+                    kept = dtype_of(name) if dtype_of is not None else dtype
+                    _put(model, name, file.get_tensor(name).to(device=device, dtype=kept))
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path} cannot be read: {error}.") from error
     for module in model.modules():

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -210,15 +211,16 @@ def accelerate(
     compile_blocks: bool = False,
     compiler: str | Callable = "inductor",
     kernel_notes: Path | None = None,
+    text_rows: int = 0,
 ) -> Acceleration:
     """Set a loaded transformer's attention kernel and, where asked for, have its blocks compiled when they first run.
 
     ``profile``: see `memory`; blocks that come and go one by one are not compiled.  ``compiler``: torch.compile's
-    backend.  ``kernel_notes``, errors: see `pick_attention`.
+    backend.  ``text_rows`` 0: as the model's configuration says.  ``kernel_notes``, errors: see `pick_attention`.
     """
     config = transformer.config
     shape = {"heads": config.num_attention_heads, "head_dim": config.attention_head_dim}
-    shape["text_rows"] = config.max_text_seq_length
+    shape["text_rows"] = text_rows or config.max_text_seq_length
     chosen = pick_attention(attention_backend, **shape, device=device, dtype=dtype, kernel_notes=kernel_notes)
     _use_attention(transformer, chosen.attention_backend)
     level = logging.INFO if attention_backend in ("auto", chosen.attention_backend) else logging.WARNING
@@ -265,6 +267,19 @@ def without_what_failed(
         _use_attention(transformer, "native")
         return replace(acceleration, attention_backend="native")
     return None
+
+
+def predict(model: Any, **inputs: Any) -> torch.Tensor:
+    """One forward pass of ``model.transformer``, without an acceleration that fails: ``model.acceleration`` is set to
+    what is in use then."""
+    while True:
+        try:
+            return model.transformer(**inputs, return_dict=False)[0]
+        except Exception as error:
+            simpler = without_what_failed(model.transformer, model.acceleration, error)
+            if simpler is None:
+                raise
+        model.acceleration = simpler
 
 
 def doctor(device: str | torch.device = "auto") -> Acceleration:

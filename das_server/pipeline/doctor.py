@@ -12,8 +12,9 @@ import torch
 from das_blender_addon.errors import OutOfMemory
 
 from ..models.registry import ModelSpec, is_installed, list_models
-from .cogvideox.needs import Clip, measure_needs
+from .families import pipeline_family
 from .memory import PROFILES, Needs, pick_device, plan_memory
+from .needs import Clip
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,8 @@ def doctor(models_folder: Path | None = None, device: str | torch.device = "auto
         if installed:
             width, height = max(spec.sizes, key=lambda size: size[0] * size[1])
             batch = 2 if spec.default_guidance > 1 else 1
-            needs = measure_needs(
-                status.folder, dtype, Clip(spec.num_frames[-1], width, height, spec.vae_tiling, batch)
-            )
+            clip = Clip(spec.num_frames[-1], width, height, spec.vae_tiling, batch)
+            needs = pipeline_family(spec.family).measure_needs(status.folder, dtype, clip)
         try:
             plan = plan_memory(needs, place)
             profile, reason = plan.profile, plan.reason

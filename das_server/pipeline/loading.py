@@ -10,7 +10,8 @@ import torch
 from das_blender_addon.errors import ModelError
 
 from ..models.registry import is_installed, model_path, model_spec
-from .cogvideox.pipeline import DasPipeline
+from .base import Pipeline
+from .families import pipeline_family
 
 
 def load_pipeline(
@@ -23,7 +24,7 @@ def load_pipeline(
     compile_blocks: bool = False,
     float8: bool = False,
     kernel_notes: Path | None = None,
-) -> DasPipeline:
+) -> Pipeline:
     """Load an installed model by name; ``profile``: see `memory`; ``attention_backend``, ``compile_blocks``,
     ``kernel_notes``: see `acceleration`; ``float8``: see `precision`.
 
@@ -35,12 +36,12 @@ def load_pipeline(
         remedy = f"das-server models pull {model} gets them" if spec.repository else "add it again"
         remedy = "install this software again" if spec.embedded else remedy
         raise ModelError(f"The weights of {model} are not installed ({folder} is missing or not whole): {remedy}.")
-    return DasPipeline.from_pretrained(
+    return pipeline_family(spec.family).load(
         folder,
         device=device,
         profile=profile,
         vae_tiling="auto" if spec.vae_tiling else False,
-        fast_cpu_convolutions=spec.embedded is not None,
+        embedded=spec.embedded is not None,
         attention_backend=attention_backend,
         compile_blocks=compile_blocks,
         float8=float8,

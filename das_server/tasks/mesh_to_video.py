@@ -23,6 +23,11 @@ MAX_GUIDANCE = 100.0
 NEEDED_INPUTS = ("tracking_video", "first_frame")
 CARRIED = "carried_video"
 """What key pictures show of every frame, for models that read it; without it they carry the first frame themselves."""
+HOLES = "carried_holes"
+"""Where they show nothing, 255 in [T,H,W], for models that read it; it comes with the carried video."""
+REFERENCES = "references"
+"""Key pictures of other frames than the clip's, [K,H,W,3], for models that read them."""
+MAX_REFERENCES = 4
 
 
 # ── Before a job is accepted ────────────────────────────────────────────────────────────────────────────────────────
@@ -32,7 +37,7 @@ def check(spec: JobSpec, inputs: list[JobInput], model: ModelCapability) -> None
     """Compare a request with what ``model`` takes; raises `JobRejected` that names field, value and valid values."""
     _check_settings(spec, model)
     roles = [one.role for one in inputs]
-    known = [*NEEDED_INPUTS, *((CARRIED,) if CARRIED in model.inputs else ())]
+    known = [*NEEDED_INPUTS, *(role for role in (CARRIED, HOLES, REFERENCES) if role in model.inputs)]
     for role in roles:
         if role not in known:
             words = ", ".join(known)
@@ -50,6 +55,16 @@ def check(spec: JobSpec, inputs: list[JobInput], model: ModelCapability) -> None
     _check_array(by_role["tracking_video"], "uint8", [*window, 3])
     if CARRIED in by_role:
         _check_array(by_role[CARRIED], "uint8", [*window, 3])
+    if HOLES in model.inputs and (CARRIED in by_role) != (HOLES in by_role):
+        missing = HOLES if CARRIED in by_role else CARRIED
+        raise JobRejected(
+            f"The input {missing!r} is missing; {model.name} reads {CARRIED} and {HOLES} together.", field="inputs"
+        )
+    if HOLES in by_role:
+        _check_array(by_role[HOLES], "uint8", window)
+    if REFERENCES in by_role:
+        count = by_role[REFERENCES].shape[0] if by_role[REFERENCES].shape else 0
+        _check_array(by_role[REFERENCES], "uint8", [min(max(count, 1), MAX_REFERENCES), *window[1:], 3])
 
 
 def _check_settings(spec: JobSpec, model: ModelCapability) -> None:
@@ -119,12 +134,25 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
 
     Raises `FirstFrameError`, `ProtocolError` (an input that does not hold what it says), `JobCancelled`, `ModelError`.
     """
-    import torch
+    from das_server.pipeline.base import ClipJob, Watch
+    from das_server.pipeline.clip import make_clip
 
     # 1. Conditions: checked before the model is touched.
     first_frame = media.read_first_frame(inputs["first_frame"].content, spec.width, spec.height)
-    tracking_video = inputs["tracking_video"].array()
-    carried_video = inputs[CARRIED].array() if CARRIED in inputs else None
+    arrays = {role: inputs[role].array() for role in ("tracking_video", CARRIED, HOLES, REFERENCES) if role in inputs}
+    job = ClipJob(
+        spec.prompt,
+        arrays["tracking_video"],
+        first_frame,
+        negative_prompt=spec.negative_prompt,
+        num_inference_steps=spec.num_inference_steps,
+        guidance_scale=spec.guidance_scale,
+        seed=spec.seed,
+        tracking_range=spec.tracking_range,
+        carried_video=arrays.get(CARRIED),
+        holes=arrays[HOLES] > 127 if HOLES in arrays else None,
+        references=arrays.get(REFERENCES),
+    )
 
     # 2. The model.
     pipeline = context.pipeline(spec.model)
@@ -138,22 +166,14 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
         if step + 1 < num_steps or num_steps == 1:
             context.emit_preview(step + 1, pipeline.preview_frames(x0))
 
-    result = pipeline(
-        spec.prompt,
-        tracking_video,
-        first_frame,
-        negative_prompt=spec.negative_prompt,
-        num_inference_steps=spec.num_inference_steps,
-        guidance_scale=spec.guidance_scale,
-        generator=torch.Generator().manual_seed(spec.seed),
-        tracking_range=spec.tracking_range,
-        carried_video=carried_video,
-        callback_on_step_end=on_step_end,
+    watch = Watch(
         should_stop=context.should_stop,
         on_stage=on_stage,
-        checkpoint=context.checkpoint(),
+        on_step=on_step_end,
         on_picture=lambda frames: context.emit_preview(0, frames),  # shows the motion long before the first step
+        checkpoint=context.checkpoint(),
     )
+    result = make_clip(pipeline, job, watch)
     frames = result.frames
 
     if context.should_stop():
@@ -161,7 +181,7 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
 
     report = {
         "tracking_range": spec.tracking_range,
-        "carried": carried_video is not None,
+        "carried": CARRIED in arrays,
         "pipeline": result.settings,
     }
     return TaskResult(frames=frames[: spec.kept_frames], report=report)

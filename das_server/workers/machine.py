@@ -16,6 +16,9 @@ from das_server.workers.lean import lean_imports
 
 PR_SET_PDEATHSIG = 1
 
+FIRST_FAMILY = "cogvideox"
+"""The model family that a worker imports at its start; others wait until a model of theirs is loaded."""
+
 
 def import_all(*, compiler: bool) -> None:
     """Import all that a job needs, which takes seconds.  ``compiler``: blocks may be compiled."""
@@ -24,7 +27,10 @@ def import_all(*, compiler: bool) -> None:
     with lean_imports(compiler=compiler):
         import diffusers
 
-        from das_server.pipeline import loading  # noqa: F401 — and with it the pipeline
+        from das_server.pipeline import loading  # noqa: F401
+        from das_server.pipeline.families import pipeline_family
+
+        pipeline_family(FIRST_FAMILY)
     diffusers.utils.logging.disable_progress_bar()
 
 

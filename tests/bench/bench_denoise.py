@@ -39,9 +39,9 @@ from PIL import Image
 from das_server.models.float8 import use_float8
 from das_server.models.transformer import DasTransformer3DModel, RunCache
 from das_server.pipeline import acceleration, memory, precision
-from das_server.pipeline.cogvideox.needs import needs_at_home
+from das_server.pipeline.cogvideox.needs import NEEDS
 from das_server.pipeline.cogvideox.pipeline import DasPipeline
-from das_server.pipeline.cogvideox.prompt import PromptCache
+from das_server.pipeline.prompt import PromptCache
 from das_server.pipeline.randomness import deterministic_kernels
 
 NUM_STEPS = 50
@@ -288,7 +288,7 @@ def run_clip(setup: Setup, pipeline: DasPipeline, label: str) -> None:
 
 def bench_memory(setup: Setup) -> None:
     """Two steps and everything around them under every memory profile: what it takes, and what the product expects."""
-    needs = needs_at_home(setup.folder, setup.dtype, vae_tiling=True)
+    needs = NEEDS.at_home(setup.folder, setup.dtype, vae_tiling=True)
     print("\npeak memory, GiB         device   estimated     host   estimated    load s   2 steps s")
     for profile in memory.PROFILES:
         place = cell(needs.peak_bytes(profile) / 2**30, 12), cell(needs.host_bytes(profile) / 2**30, 12)

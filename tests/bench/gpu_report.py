@@ -30,7 +30,7 @@ from gpu_record import Part, Record, run_parts  # noqa: E402
 from das_server.models.float8 import use_float8  # noqa: E402
 from das_server.models.transformer import RunCache  # noqa: E402
 from das_server.pipeline import acceleration, memory, precision  # noqa: E402
-from das_server.pipeline.cogvideox.needs import needs_at_home  # noqa: E402
+from das_server.pipeline.cogvideox.needs import NEEDS  # noqa: E402
 from das_server.pipeline.randomness import deterministic_kernels  # noqa: E402
 
 NUMERIC_TOLERANCE = 0.03
@@ -150,7 +150,7 @@ class Report:
     def profiles(self) -> None:
         """Peaks beside the plan, and how much longer a step takes than with everything on the device."""
         self.model = None
-        needs, resident_s = needs_at_home(self.setup.folder, self.setup.dtype, vae_tiling=True), None
+        needs, resident_s = NEEDS.at_home(self.setup.folder, self.setup.dtype, vae_tiling=True), None
         aims = {"drop_text_encoder": "≤ 1.15 × resident", "group_offload": "≤ 1.6 × resident"}
         for profile in memory.ON_DEVICE:
             free()

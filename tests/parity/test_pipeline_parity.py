@@ -6,9 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from das_server.pipeline.checks import image_to_frame
 from das_server.pipeline.cogvideox import latents as border
 from das_server.pipeline.cogvideox.pipeline import DEFAULT_NEGATIVE_PROMPT, DasPipeline
-from das_server.pipeline.cogvideox.prompt import PromptCache, PromptEncoder
+from das_server.pipeline.cogvideox.prompt import PromptEncoder
+from das_server.pipeline.prompt import PromptCache
 from tests.parity.golden_data import (
     PIPELINE_MODEL,
     arrays,
@@ -156,7 +158,7 @@ def test_vae_posteriors_equal_published(pipeline, golden):
         with torch.no_grad():
             return pipeline.vae.encode(pixels).latent_dist.parameters
 
-    picture = border.image_to_frame(image, 112, 96)
+    picture = image_to_frame(image, 112, 96)
     for ours, theirs in (
         (posterior(tracking_video, "unit", True), golden["posterior_tracking_video"]),
         (posterior(tracking_video[:1], "signed", True), golden["posterior_tracking_image"]),

@@ -17,17 +17,18 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves ``folder`` as ``repository`` at `COMMIT`, which is also the branch "main".
+    """Serves ``folder`` as ``repository`` at ``commit``, which is also the branch "main".
 
     ``broken``: a path that is cut in the middle for as long as it is set.  ``asked``: paths of files that were fetched.
     """
 
     daemon_threads = True
 
-    def __init__(self, repository: str, folder: Path):
+    def __init__(self, repository: str, folder: Path, commit: str = COMMIT):
         super().__init__(("127.0.0.1", 0), _Requests)
         self.repository = repository
         self.folder = folder
+        self.commit = commit
         self.broken = ""
         self.asked: list[str] = []
 
@@ -37,9 +38,9 @@ class Hub(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def running_hub(repository: str, folder: Path) -> Iterator[Hub]:
+def running_hub(repository: str, folder: Path, commit: str = COMMIT) -> Iterator[Hub]:
     """A hub that answers until the end of the block."""
-    with Hub(repository, folder) as hub:
+    with Hub(repository, folder, commit) as hub:
         threading.Thread(target=hub.serve_forever, daemon=True).start()
         yield hub
         hub.shutdown()
@@ -56,13 +57,14 @@ class _Requests(BaseHTTPRequestHandler):
         path, repository = unquote(urlsplit(self.path).path), re.escape(self.server.repository)
         if found := re.fullmatch(rf"/api/models/{repository}/(revision|tree)/([^/]+)", path):
             kind, revision = found.groups()
-            if revision not in ("main", COMMIT):
+            if revision not in ("main", self.server.commit):
                 self._refuse("RevisionNotFound")
             elif kind == "revision":
-                self._reply(json.dumps({"id": self.server.repository, "sha": COMMIT, "siblings": []}).encode())
+                about = {"id": self.server.repository, "sha": self.server.commit, "siblings": []}
+                self._reply(json.dumps(about).encode())
             else:
                 self._reply(json.dumps(self._tree()).encode())
-        elif found := re.fullmatch(rf"/{repository}/resolve/{COMMIT}/(.+)", path):
+        elif found := re.fullmatch(rf"/{repository}/resolve/{self.server.commit}/(.+)", path):
             self._send_file(found.group(1))
         else:
             self._refuse("RepoNotFound")
@@ -78,7 +80,8 @@ class _Requests(BaseHTTPRequestHandler):
     def _send_file(self, name: str) -> None:
         content = (self.server.folder / name).read_bytes()
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": self.server.commit}
+        headers["Accept-Ranges"] = "bytes"
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         if self.command == "GET":

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from das_server.pipeline.families import FAMILY_MODULES
 from das_server.tasks.base import TASK_MODULES
 from tests.support.imports import (
     LATE,
@@ -46,9 +47,10 @@ SERVER_LAYERS = {
 }  # fmt: skip
 ANY_FAMILY = {
     "base", "memory", "host_memory", "placement", "acceleration", "precision", "device_errors", "kernel_notes",
-    "randomness", "slabs", "streaming",
+    "randomness", "slabs", "streaming", "checks", "clip", "doctor", "families", "loading", "needs", "previews",
+    "prompt", "resume",
 }  # fmt: skip
-"""Modules of das_server/pipeline that know no model family."""
+"""Modules of das_server/pipeline that know no model family: all but the rooms of the families."""
 
 ADDON_LAYERS = {
     "errors": 0, "compat": 0, "local_server_guard": 0, "local_server_files": 0,
@@ -107,6 +109,18 @@ def test_rules_see_late_imports_and_imports_for_typing_and_name_a_ring():
         "the room 'door' has no row",
         "the row 'attic' has no room",
     ]
+
+
+def test_families_have_rooms_of_their_own_and_know_nothing_of_each_other():
+    folder = SERVER / "pipeline"
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == ANY_FAMILY
+    rooms = {path.parent.name for path in folder.glob("*/family.py")}
+    assert rooms == {module.split(".")[-2] for module in FAMILY_MODULES.values()}
+    graph = graph_of(SERVER)
+    for room in rooms:
+        start = [name for name in graph if f"{name}.".startswith(f"das_server.pipeline.{room}.")]
+        reached = {name.split(".")[2] for name in loaded_with(start, graph) if name.startswith("das_server.pipeline.")}
+        assert not reached & (rooms - {room})
 
 
 @pytest.mark.parametrize("name", sorted(ANY_FAMILY))

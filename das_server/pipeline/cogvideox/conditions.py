@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ..base import LoadedModel
+from ..checks import image_to_frame
 from . import latents as border
 from .carry import carry
 from .holes import pack_holes
@@ -52,7 +53,7 @@ def starting_picture(
     _, height, width, _ = tracking_video.shape
     if pipeline.carries_first_frame and carried_video is not None:
         return carried_video
-    frame = border.image_to_frame(image, width, height)
+    frame = image_to_frame(image, width, height)
     return carry(frame[0], tracking_video) if pipeline.carries_first_frame else frame
 
 

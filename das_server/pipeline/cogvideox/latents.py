@@ -7,15 +7,14 @@ Latents are [1,F,C,h,w] with F = (T − 1)/4 + 1 (C is 16 in the published model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
-from PIL import Image
+
+from .. import previews
 
 TrackingRange = Literal["signed", "unit"]
 
@@ -41,18 +40,6 @@ def frames_to_vae(
     return pixels.permute(3, 0, 1, 2)[None].to(device=device, dtype=dtype)
 
 
-def image_to_frame(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """A picture of any size and mode → u8 [1,H,W,3]: Lanczos to the size, ignoring aspect, then RGB (as published).
-
-    Palettes, bitmaps and deep greys become 8-bit colours first: Pillow would not filter the ones and clip the others.
-    """
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
-    elif image.mode in ("1", "P", "PA"):
-        image = image.convert("RGB")
-    return np.asarray(image.resize((width, height), resample=Image.Resampling.LANCZOS).convert("RGB"))[None]
-
-
 def encode(vae: AutoencoderKLCogVideoX, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Pixels [1,3,T,H,W] → latents [1,F,C,h,w]: a *sample* of the posterior (never its mode), scaled.
 
@@ -60,18 +47,6 @@ def encode(vae: AutoencoderKLCogVideoX, pixels: torch.Tensor, generator: torch.G
     """
     posterior = vae.encode(pixels).latent_dist
     return scaling_factor(vae) * posterior.sample(generator).to(pixels.dtype).permute(0, 2, 1, 3, 4)
-
-
-@contextmanager
-def interruptible(vae: AutoencoderKLCogVideoX, check: Callable[[], None]) -> Iterator[None]:
-    """Inside, ``check`` is called before every part that the VAE encodes or decodes, some frames of a tile: what it
-    raises ends the work."""
-    hooks = [part.register_forward_pre_hook(lambda module, args: check()) for part in (vae.encoder, vae.decoder)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def scaling_factor(vae: AutoencoderKLCogVideoX) -> float:
@@ -131,28 +106,11 @@ def rotary_positions(
     )
 
 
-# ── Cheap previews ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@torch.no_grad()
 def fit_latent_to_rgb(vae: AutoencoderKLCogVideoX, *, size: int = 128) -> torch.Tensor:
-    """Least-squares linear map from latents to colour: [C+1, 3] f32 on the CPU, the last row a constant.
+    """`previews.fit_latent_to_rgb` by the VAE's posterior's mean."""
 
-    Fitted on one still of soft colour patches, made from a fixed seed, encoded by the model's own VAE (its
-    posterior's mean).
-    """
-    coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    picture = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
-    pixels = (2 * picture - 1)[:, :, None].to(vae.device, vae.dtype)
-    latents = vae.encode(pixels).latent_dist.mean[0, :, 0].float().cpu() * scaling_factor(vae)
-    channels, height, width = latents.shape
-    colours = torch.nn.functional.interpolate(picture, size=(height, width), mode="area")[0]
-    inputs = torch.cat([latents.reshape(channels, -1).T, torch.ones(height * width, 1)], dim=1)
-    return torch.linalg.lstsq(inputs, colours.reshape(3, -1).T).solution
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean
+        return mean[0, :, 0].float().cpu() * scaling_factor(vae)
 
-
-def preview_frames(x0: torch.Tensor, latent_to_rgb: torch.Tensor) -> np.ndarray:
-    """Predicted clean latents [1,F,C,h,w] → rough u8 frames [F,h,w,3], one per latent frame, at the latents' size."""
-    latents = x0[0].float().cpu().permute(0, 2, 3, 1)  # [F,h,w,C]
-    colours = latents @ latent_to_rgb[:-1] + latent_to_rgb[-1]
-    return (colours.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return previews.fit_latent_to_rgb(encode, size=size)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tracking video + first frame + prompt → frames: the published recipe, step by step.  (Over 400 lines: it is one
-reading.)
+"""Tracking video + first frame + prompt → frames: the published recipe, step by step.
 
 Three random streams decide the result: ``generator`` (latents, first-frame posteriors, sampler),
 ``tracking_generator`` (the tracking video's posterior) and nothing else.  Draws happen on the generator's device, in
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,9 +28,14 @@ from ...models.transformer import DasTransformer3DModel, RunCache
 from ...models.vae import load_vae
 from ...models.verified import MANIFEST_NAME, verify_unless_known
 from .. import acceleration as speed
-from .. import memory, placement
+from .. import memory, placement, previews
+from ..base import ClipJob, Watch
+from ..checks import check_texts
+from ..clip import make_clip
+from ..needs import Clip
 from ..precision import check_float8
-from ..randomness import default_stream, deterministic_kernels, tracking_stream
+from ..prompt import PromptCache, default_prompt_cache, encode_texts, no_progress_bars
+from ..randomness import default_stream, tracking_stream
 from ..resume import Checkpoint
 from ..streaming import StreamedBlocks
 from . import latents as border
@@ -40,17 +44,17 @@ from .conditions import Conditions, encode_conditions, encode_tracking, starting
 from .holes import holes_for, paint, paints_holes
 from .latents import TrackingRange
 from .modulation import ModulationTables
-from .needs import Clip, check_room, clip_at_home, must_tile, needs_at_home, needs_of
-from .prompt import PromptCache, PromptEncoder, default_prompt_cache, no_progress_bars
+from .needs import NEEDS, clip_at_home
+from .prompt import PromptEncoder
 from .report import used_settings
 from .request import (
+    Asked,
+    DasPipelineOutput,
     check_carried,
     check_choices,
     check_clip,
     check_generators,
     check_latents,
-    check_texts,
-    raise_if_stopped,
     step_caller,
 )
 from .scheduler import check_step_count, guidance_at, load_scheduler
@@ -61,16 +65,6 @@ DEFAULT_NEGATIVE_PROMPT = (
     "background is solid. Strange body and strange trajectory. Distortion."
 )
 """The one that the model was published with."""
-
-
-@dataclass(frozen=True)
-class DasPipelineOutput:
-    """``frames``: u8 [T,H,W,3], or the latents [1,F,C,h,w] for output_type "latent".  ``settings``: all that decided
-    them."""
-
-    frames: Any
-    latents: torch.Tensor
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 class DasPipeline:
@@ -143,7 +137,7 @@ class DasPipeline:
         # 1. Where it goes, before anything large is read.
         device = torch.device("cpu") if profile == "cpu" else memory.pick_device(device)
         dtype = torch_dtype or dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        needs = needs_at_home(path, dtype, bool(vae_tiling), float8=float8)
+        needs = NEEDS.at_home(path, dtype, bool(vae_tiling), float8=float8)
         plan = memory.plan_memory(needs, device, profile=profile)
         log.info("%s: %s", path, plan.reason)
         if float8:
@@ -176,7 +170,7 @@ class DasPipeline:
 
         # 3. In their places, and as fast as this device can.
         plan = placement.place(pipeline, plan, needs, may_shrink=profile == "auto")
-        pipeline.vae_tiling = must_tile(path, dtype, plan, float8=float8) if vae_tiling == "auto" else vae_tiling
+        pipeline.vae_tiling = NEEDS.must_tile(path, dtype, plan, float8=float8) if vae_tiling == "auto" else vae_tiling
         pipeline.acceleration = speed.accelerate(
             transformer,
             device=plan.device,
@@ -195,7 +189,7 @@ class DasPipeline:
 
     def needs(self) -> memory.MemoryNeeds:
         """What the model takes as it is loaded, with a clip of its own size."""
-        return needs_of(self, clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling))
+        return NEEDS.of(self, clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling))
 
     def use_profile(self, profile: str) -> None:
         """Lay the model out by another memory profile on the same device.
@@ -210,7 +204,6 @@ class DasPipeline:
 
     # ── The recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @torch.no_grad()
     def __call__(
         self,
         prompt: str,
@@ -252,137 +245,127 @@ class DasPipeline:
         ``checkpoint``: from where, and whence, a clip that is broken off goes on.
         Raises `JobRejected` for a request that cannot be run, `JobCancelled` when stopped (nothing is decoded then).
         """
-        # 1. Guard: everything wrong with a request is said before any work.
-        num_frames, height, width = check_clip(tracking_video, image, self.transformer, self.vae)
-        check_carried(carried_video, tracking_video, self.carries_first_frame)
-        holes = holes_for(holes, tracking_video, self.paints_holes)
-        check_texts(prompt, negative_prompt)
-        check_choices(tracking_range, output_type, guidance_scale, vae_tiling)
+        generator = default_stream() if generator is None else generator
         check_generators(generator=generator, tracking_generator=tracking_generator)
-        shape = border.latents_shape(self.vae, num_frames, height, width)
-        check_latents(latents, shape)
-        check_step_count(num_inference_steps, exact_steps=exact_steps)
-        num_inference_steps = int(num_inference_steps)
-        stop = should_stop or (lambda: False)
-        tell = on_stage or (lambda stage: None)
-        generator = generator if generator is not None else default_stream()
-        tracking_generator = tracking_generator if tracking_generator is not None else tracking_stream(generator)
-        tiling = self.vae_tiling if vae_tiling in (None, "auto") else bool(vae_tiling)
-        guided = guidance_scale > 1.0
-        check_room(self, Clip(num_frames, width, height, tiling, batch=2 if guided else 1))
-        settings = used_settings(
-            self, (num_frames, width, height), (generator, tracking_generator),
-            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, use_dynamic_cfg=use_dynamic_cfg,
-            tracking_range=tracking_range, vae_tiling=tiling,
+        asked = Asked(
+            prompt,
+            tracking_video,
+            image,
+            negative_prompt,
+            num_inference_steps,
+            guidance_scale,
+            generator,
+            tracking_stream(generator) if tracking_generator is None else tracking_generator,
+            carried_video=carried_video,
+            holes=holes,
+            use_dynamic_cfg=use_dynamic_cfg,
+            tracking_range=tracking_range,
+            latents=latents,
+            vae_tiling=vae_tiling,
+            output_type=output_type,
+            exact_steps=exact_steps,
+            callback_on_step_end=callback_on_step_end,
         )
+        told = {"should_stop": should_stop, "on_stage": on_stage, "on_picture": on_picture}
+        watch = Watch(**{name: call for name, call in told.items() if call is not None}, checkpoint=checkpoint)
+        return make_clip(self, asked, watch)
 
-        with deterministic_kernels(), border.interruptible(self.vae, partial(raise_if_stopped, stop)):
-            # 2. Text; the negative prompt goes first in the batch, and only where there is guidance.
-            raise_if_stopped(stop)
-            tell("encoding")
-            prompt_embeds = self._encode_texts([negative_prompt or "", prompt] if guided else [prompt])
+    def accept(self, job: ClipJob | Asked) -> Asked:
+        """Step 1, the guard: everything wrong with a request is said before any work, see `base.Pipeline`."""
+        asked = job if isinstance(job, Asked) else Asked.of_job(job)
+        num_frames, height, width = check_clip(asked.tracking_video, asked.image, self.transformer, self.vae)
+        check_carried(asked.carried_video, asked.tracking_video, self.carries_first_frame)
+        holes = holes_for(asked.holes, asked.tracking_video, self.paints_holes)
+        check_texts(asked.prompt, asked.negative_prompt)
+        check_choices(asked.tracking_range, asked.output_type, asked.guidance_scale, asked.vae_tiling)
+        check_latents(asked.latents, border.latents_shape(self.vae, num_frames, height, width))
+        check_step_count(asked.num_inference_steps, exact_steps=asked.exact_steps)
+        steps = int(asked.num_inference_steps)
+        tiling = self.vae_tiling if asked.vae_tiling in (None, "auto") else bool(asked.vae_tiling)
+        NEEDS.check_room(self, Clip(num_frames, width, height, tiling, batch=2 if asked.is_guided else 1))
+        settings = used_settings(
+            self, (num_frames, width, height), (asked.generator, asked.tracking_generator),
+            num_inference_steps=steps, guidance_scale=asked.guidance_scale, use_dynamic_cfg=asked.use_dynamic_cfg,
+            tracking_range=asked.tracking_range, vae_tiling=tiling,
+        )  # fmt: skip
+        return replace(asked, holes=holes, num_inference_steps=steps, vae_tiling=tiling, settings=settings)
 
-            # 3. Conditions and noise, drawn in the published order.
-            raise_if_stopped(stop)
-            (self.vae.enable_tiling if tiling else self.vae.disable_tiling)()
-            picture = starting_picture(self, tracking_video, image, carried_video)
-            if on_picture and self.carries_first_frame:
-                on_picture(picture)
-            tracking = encode_tracking(self, tracking_video, tracking_range, tracking_generator)
-            raise_if_stopped(stop)
-            conditions = encode_conditions(self, tracking_video, picture, tracking, latents, shape, generator, holes)
+    def encode(self, asked: Asked, watch: Watch) -> tuple[torch.Tensor, np.ndarray, Conditions]:
+        """Steps 2 and 3 → prompt embeds [2,L,D] negative first, or [1,L,D]; the picture that the model starts from; and
+        the conditions."""
+        # 2. Text; the negative prompt goes first in the batch, and only where there is guidance.
+        watch.enter("encoding")
+        texts = [asked.negative_prompt or "", asked.prompt] if asked.is_guided else [asked.prompt]
+        prompt_embeds = torch.cat(encode_texts(self, texts))
 
-            # 4. Denoise.
-            tell("denoising")
-            result = self._denoise(
-                conditions,
-                prompt_embeds,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                use_dynamic_cfg=use_dynamic_cfg,
-                generator=generator,
-                on_step=step_caller(self, callback_on_step_end, num_inference_steps),
-                stop=stop,
-                checkpoint=checkpoint,
-                settings=settings,
-            )
-            settings["attention_backend"] = self.acceleration.attention_backend  # both may have changed on the way
-            settings["compiled"] = self.acceleration.compiled
+        # 3. Conditions and noise, drawn in the published order.
+        watch.check()
+        (self.vae.enable_tiling if asked.vae_tiling else self.vae.disable_tiling)()
+        video = asked.tracking_video
+        picture = starting_picture(self, video, asked.image, asked.carried_video)
+        if self.carries_first_frame:
+            watch.on_picture(picture)
+        tracking = encode_tracking(self, video, asked.tracking_range, asked.tracking_generator)
+        watch.check()
+        shape = border.latents_shape(self.vae, *video.shape[:3])
+        conditions = encode_conditions(
+            self, video, picture, tracking, asked.latents, shape, asked.generator, asked.holes
+        )
+        return prompt_embeds, picture, conditions
 
-            # 5. Decode.
-            if output_type == "latent":
-                return DasPipelineOutput(result, result, settings)
-            raise_if_stopped(stop)
-            tell("decoding")
-            if holes is None:
-                return DasPipelineOutput(border.decode(self.vae, result), result, settings)
-            made = border.decode_difference(self.vae, result)
-            return DasPipelineOutput(paint(picture, holes, made), result, settings)
+    def denoise(
+        self, asked: Asked, encoded: tuple[torch.Tensor, np.ndarray, Conditions], watch: Watch
+    ) -> torch.Tensor:
+        """Step 4: initial noise → clean latents [1,F,C,h,w]."""
+        watch.on_stage("denoising")
+        prompt_embeds, _, conditions = encoded
+        result = self._denoise(asked, conditions, prompt_embeds, watch)
+        asked.settings["attention_backend"] = self.acceleration.attention_backend  # both may have changed on the way
+        asked.settings["compiled"] = self.acceleration.compiled
+        return result
+
+    def decode(
+        self, asked: Asked, encoded: tuple[torch.Tensor, np.ndarray, Conditions], latents: torch.Tensor, watch: Watch
+    ) -> DasPipelineOutput:
+        """Step 5: latents → frames, or the latents themselves where those are asked for."""
+        if asked.output_type == "latent":
+            return DasPipelineOutput(latents, latents, asked.settings)
+        watch.enter("decoding")
+        if asked.holes is None:
+            return DasPipelineOutput(border.decode(self.vae, latents), latents, asked.settings)
+        made = border.decode_difference(self.vae, latents)
+        return DasPipelineOutput(paint(encoded[1], asked.holes, made), latents, asked.settings)
 
     def preview_frames(self, x0: torch.Tensor) -> np.ndarray:
         """Predicted clean latents [1,F,C,h,w] → rough u8 frames [F,h,w,3], cheap enough for every step."""
         if self._latent_to_rgb is None:
             self._latent_to_rgb = border.fit_latent_to_rgb(self.vae)
-        return border.preview_frames(x0, self._latent_to_rgb)
+        return previews.preview_frames(x0, self._latent_to_rgb)
 
     # ── Its steps ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _encode_texts(self, texts: list[str]) -> torch.Tensor:
-        """Texts → prompt embeds [len(texts), L, D]; where the profile asks for it, the rest makes room meanwhile."""
-        makes_room = self.profile == "drop_text_encoder" and self.device.type != "cpu"
-        if not makes_room or self.prompt_encoder.is_cached(texts, self.device):
-            return torch.cat(self.prompt_encoder.encode(texts, self.device))
-        self.transformer.to("cpu")
-        self.vae.to("cpu")
-        torch.cuda.empty_cache()
-        try:
-            return torch.cat(self.prompt_encoder.encode(texts, self.device))
-        finally:
-            self.transformer.to(self.device)
-            self.vae.to(self.device)
-
-    def _predict(self, **inputs: Any) -> torch.Tensor:
-        """One forward pass of the transformer → velocity [B,F,C,h,w]; without an acceleration that fails."""
-        while True:
-            try:
-                return self.transformer(**inputs, return_dict=False)[0]
-            except Exception as error:
-                simpler = speed.without_what_failed(self.transformer, self.acceleration, error)
-                if simpler is None:
-                    raise
-            self.acceleration = simpler
-
     def _denoise(
-        self,
-        conditions: Conditions,
-        prompt_embeds: torch.Tensor,
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-        use_dynamic_cfg: bool,
-        generator: torch.Generator,
-        on_step: Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor],
-        stop: Callable[[], bool],
-        checkpoint: Checkpoint | None,
-        settings: dict[str, Any],
+        self, asked: Asked, conditions: Conditions, prompt_embeds: torch.Tensor, watch: Watch
     ) -> torch.Tensor:
-        """Initial noise → clean latents [1,F,C,h,w].  ``prompt_embeds``: [2,L,D] negative first, or [1,L,D]."""
-        self.scheduler.set_timesteps(num_inference_steps)
+        num_steps, generator, checkpoint = asked.num_inference_steps, asked.generator, watch.checkpoint
+        on_step = step_caller(self, asked.callback_on_step_end or watch.on_step, num_steps)
+        self.scheduler.set_timesteps(num_steps)
         # Of 1 to 200 steps, four counts (61, 103, 121, 122) round to one timestep too many, −1, which no model knows.
         timesteps = [int(timestep) for timestep in self.scheduler.timesteps if timestep >= 0]
-        latents, x0, run = conditions.latents, None, RunCache(check=partial(raise_if_stopped, stop))
+        latents, x0, run = conditions.latents, None, RunCache(check=watch.check)
 
         done = 0
         if checkpoint is not None:
-            done, latents, x0 = checkpoint.restore(settings, latents, generator)
+            done, latents, x0 = checkpoint.restore(asked.settings, latents, generator)
 
         for index, timestep in list(enumerate(timesteps))[done:]:
-            raise_if_stopped(stop)
+            watch.check()
             if self.profile != "group_offload":  # there, weights are at hand only while their block runs
                 run.modulation = self._modulation.of(self.transformer, timestep, self.dtype)
             # 1. The velocity of both rows, in one batch.
             model_input = torch.cat([latents, conditions.image], dim=2).expand(len(prompt_embeds), -1, -1, -1, -1)
-            velocity = self._predict(
+            velocity = speed.predict(
+                self,
                 hidden_states=model_input,
                 encoder_hidden_states=prompt_embeds,
                 timestep=timestep,
@@ -393,7 +376,7 @@ class DasPipeline:
 
             # 2. Guidance.
             if len(prompt_embeds) == 2:
-                scale = guidance_at(timestep, num_inference_steps, guidance_scale, dynamic=use_dynamic_cfg)
+                scale = guidance_at(timestep, num_steps, asked.guidance_scale, dynamic=asked.use_dynamic_cfg)
                 negative, positive = velocity.chunk(2)
                 velocity = negative + scale * (positive - negative)
 
@@ -413,5 +396,5 @@ class DasPipeline:
             if checkpoint is not None:
                 checkpoint.note(index + 1, latents, x0, generator)
 
-        raise_if_stopped(stop)
+        watch.check()
         return latents

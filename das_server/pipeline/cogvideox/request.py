@@ -7,6 +7,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,28 +15,87 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
 
-from das_blender_addon.errors import JobCancelled, JobRejected
+from das_blender_addon.errors import JobRejected
 
+from ...models.families import model_family
 from ...models.transformer import DasTransformer3DModel
+from ..base import ClipJob
+from ..checks import check_like, clip_shape
+from ..randomness import tracking_stream
 from .latents import vae_stride
+
+FAMILY = model_family("cogvideox")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One clip as `DasPipeline` makes it; see there.  ``settings``: all that decides the frames, for the report."""
+
+    prompt: str
+    tracking_video: np.ndarray
+    image: Image.Image
+    negative_prompt: str | None
+    num_inference_steps: int
+    guidance_scale: float
+    generator: torch.Generator
+    tracking_generator: torch.Generator
+    carried_video: np.ndarray | None = None
+    holes: np.ndarray | None = None
+    use_dynamic_cfg: bool = True
+    tracking_range: str = "signed"
+    latents: torch.Tensor | None = None
+    vae_tiling: bool | str | None = None
+    output_type: str = "np"
+    exact_steps: bool = True
+    callback_on_step_end: Callable[..., Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether there is a row for the negative prompt."""
+        return self.guidance_scale > 1.0
+
+    @classmethod
+    def of_job(cls, job: ClipJob) -> Asked:
+        """A task's request, as published in all that it does not name."""
+        if job.references is not None:
+            raise JobRejected("This model does not read references: leave them out.", field="references")
+        generator = torch.Generator().manual_seed(job.seed)
+        return cls(
+            job.prompt,
+            job.tracking_video,
+            job.image,
+            job.negative_prompt,
+            job.num_inference_steps,
+            job.guidance_scale,
+            generator,
+            tracking_stream(generator),
+            carried_video=job.carried_video,
+            holes=job.holes,
+            tracking_range=job.tracking_range,
+        )
+
+
+@dataclass(frozen=True)
+class DasPipelineOutput:
+    """``frames``: u8 [T,H,W,3], or the latents [1,F,C,h,w] for output_type "latent".  ``settings``: all that decided
+    them."""
+
+    frames: Any
+    latents: torch.Tensor
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def check_clip(
     tracking_video: np.ndarray, image: Image.Image, transformer: DasTransformer3DModel, vae: AutoencoderKLCogVideoX
 ) -> tuple[int, int, int]:
     """(T, H, W) of a clip that the model can make.  Raises `JobRejected` that names the valid values."""
-    if not isinstance(tracking_video, np.ndarray) or tracking_video.dtype != np.uint8 or tracking_video.ndim != 4:
-        raise JobRejected("The tracking video must be a uint8 array [T,H,W,3].", field="tracking_video")
-    num_frames, height, width, channels = tracking_video.shape
-    if channels != 3:
-        raise JobRejected(f"The tracking video has {channels} channels instead of 3.", field="tracking_video")
-    if not isinstance(image, Image.Image):
-        raise JobRejected(f"The first frame must be a PIL image, not {type(image).__name__}.", field="image")
+    num_frames, height, width = clip_shape(tracking_video, image)
     config, stride = transformer.config, vae_stride(vae)
     multiple = stride * config.patch_size
     if height % multiple or width % multiple or not height or not width:
         raise JobRejected(f"The size {width}x{height} must be a multiple of {multiple} both ways.", field="size")
-    if num_frames % 8 != 1 or num_frames < 9:
+    if not FAMILY.makes_num_frames(num_frames):
         raise JobRejected(
             f"A clip of {num_frames} frames is not possible: use 9, 17, 25, 33, 41 or 49.", field="num_frames"
         )
@@ -58,24 +118,7 @@ def check_carried(carried_video: np.ndarray | None, tracking_video: np.ndarray, 
         return
     if not is_read:
         raise JobRejected("This model does not read a carried video: leave it out.", field="carried_video")
-    if not isinstance(carried_video, np.ndarray) or carried_video.dtype != np.uint8:
-        raise JobRejected("The carried video must be a uint8 array [T,H,W,3].", field="carried_video")
-    if carried_video.shape != tracking_video.shape:
-        raise JobRejected(
-            f"The carried video is {list(carried_video.shape)} and the tracking video {list(tracking_video.shape)}.",
-            field="carried_video",
-        )
-
-
-def check_texts(prompt: str, negative_prompt: str | None) -> None:
-    """Raise `JobRejected` for a text that is none, or that no file or message could carry."""
-    for field, text in (("prompt", prompt), ("negative_prompt", negative_prompt or "")):
-        if not isinstance(text, str):
-            raise JobRejected(f"{field} is {text!r}: use one text.", field=field)
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise JobRejected(f"{field} holds half a character ({error.reason}).", field=field) from error
+    check_like(carried_video, tracking_video, "carried_video")
 
 
 def check_choices(tracking_range: str, output_type: str, guidance_scale: float, vae_tiling: bool | str | None) -> None:
@@ -104,9 +147,9 @@ def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]) -> None:
 
 def check_generators(**generators: torch.Generator | None) -> None:
     """Raise `JobRejected` for a source of random numbers that is not one `torch.Generator`."""
-    for field, generator in generators.items():
+    for name, generator in generators.items():
         if generator is not None and not isinstance(generator, torch.Generator):
-            raise JobRejected(f"{field} is {type(generator).__name__}: use a torch.Generator.", field=field)
+            raise JobRejected(f"{name} is {type(generator).__name__}: use a torch.Generator.", field=name)
 
 
 def step_caller(
@@ -129,12 +172,6 @@ def step_caller(
         return latents
 
     return call_simply
-
-
-def raise_if_stopped(stop: Callable[[], bool]) -> None:
-    """`JobCancelled` where ``stop`` says so."""
-    if stop():
-        raise JobCancelled("The job was cancelled.")
 
 
 def _takes_four(callback: Callable[..., Any]) -> bool:

@@ -7,9 +7,10 @@ import shutil
 import pytest
 
 from das_server.models.checkpoint import MANIFEST_NAME, verify_model
-from das_server.models.registry import PREVIEW_FOLDER, model_spec
+from das_server.models.registry import PREVIEW_FOLDER, list_models, model_spec
 from tests.support.hub import COMMIT, running_hub
 from tests.support.server import run_das_server
+from tests.support.wan import write_wan_checkpoint
 
 FULL = "das-cogvideox-5b"
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -29,6 +30,10 @@ def hub(tmp_path):
 @pytest.fixture
 def pull(hub, tmp_path):
     """Run the command against the hub."""
+    return puller(hub, tmp_path)
+
+
+def puller(hub, tmp_path):
     environment = {
         "HF_ENDPOINT": hub.address,
         "HF_HOME": str(tmp_path / "cache"),
@@ -88,3 +93,18 @@ def test_hub_that_does_not_answer_is_said_to_be_out_of_reach(pull, tmp_path):
     assert done.returncode == 50
     assert "cannot be reached from here" in done.stderr and "transformer/config.json" in done.stderr
     assert not (tmp_path / "models" / FULL).exists()
+
+
+def test_model_of_another_family_is_fetched_at_the_commit_that_the_table_names(tmp_path):
+    spec = model_spec("wan-vace-1.3b")
+    folder, models = write_wan_checkpoint(tmp_path / "repository"), tmp_path / "models"
+    (folder / "assets").mkdir()
+    (folder / "assets" / "demo.json").write_text("{}")
+    with running_hub(spec.repository, folder, spec.revision) as hub:
+        done = puller(hub, tmp_path)(spec.name)
+    assert (done.returncode, done.stdout) == (0, f"{models / spec.name}\n"), done.stderr
+    manifest = json.loads((models / spec.name / MANIFEST_NAME).read_text())
+    assert manifest["source"] == {"repository": spec.repository, "commit": spec.revision}
+    assert verify_model(spec.name, models).num_files == len(manifest["files"]) and "assets/demo.json" not in hub.asked
+    status = next(one for one in list_models(models) if one.spec.name == spec.name)
+    assert status.installed and status.verifiable

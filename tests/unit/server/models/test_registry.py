@@ -2,6 +2,7 @@
 """The table of models, and models on disk: adding, verifying, fetching."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol import codec
 from das_blender_addon.protocol.messages import SizeRange
 from das_blender_addon.protocol.sizes import makes_size
-from das_server.models.checkpoint import MANIFEST_NAME, add_model, pull_model, verify_folder, verify_model
+from das_server.models.checkpoint import MANIFEST_NAME, add_model, by_hand, pull_model, verify_folder, verify_model
+from das_server.models.families import model_family
 from das_server.models.registry import (
     PREVIEW_FOLDER,
     capabilities_of_models,
@@ -26,6 +28,7 @@ from das_server.models.registry import (
     place_for,
 )
 from tests.support.models import edit_config
+from tests.support.wan import write_wan_checkpoint
 
 FULL = "das-cogvideox-5b"
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
@@ -43,15 +46,54 @@ def models(tmp_path):
 
 
 def test_table_is_sound():
-    assert list(model_specs()) == ["das-preview", FULL]
+    assert list(model_specs()) == ["das-preview", FULL, "wan-vace-1.3b", "wan-vace-14b"]
     for name, spec in model_specs().items():
+        family = model_family(spec.family)
         assert spec.name == name
-        assert list(spec.num_frames) == sorted(spec.num_frames) and all(count % 8 == 1 for count in spec.num_frames)
+        assert list(spec.num_frames) == sorted(spec.num_frames)
+        assert all(family.makes_num_frames(count) for count in spec.num_frames)
         assert len(set(spec.sizes)) == len(spec.sizes) and all(w % 8 == 0 and h % 8 == 0 for w, h in spec.sizes)
-        assert spec.default_steps in spec.exact_steps and len(spec.exact_steps) == 16  # 1000 = 2³ · 5³
-        assert all(1000 % count == 0 for count in spec.exact_steps)
+        assert spec.default_steps in spec.exact_steps
+        if spec.family == "cogvideox":
+            assert len(spec.exact_steps) == 16  # 1000 = 2³ · 5³
+            assert all(1000 % count == 0 for count in spec.exact_steps)
         assert spec.default_tracking_range == "signed"
         assert spec.licence
+
+
+def test_clips_of_wan_vace_are_what_its_latents_hold():
+    for name in ("wan-vace-1.3b", "wan-vace-14b"):
+        spec = model_spec(name)
+        assert spec.num_frames == tuple(range(5, 82, 4)) and spec.size_range.multiple == 16
+        held = replace(spec.capability(True), sizes=[])
+        assert all(makes_size(held, *size) for size in spec.sizes)
+        assert spec.inputs == ("carried_video", "carried_holes", "references")
+        assert re.fullmatch("[0-9a-f]{40}", spec.revision) and spec.revision in by_hand(name)
+    assert model_family("cogvideox").num_frames == (9, 17, 25, 33, 41, 49)
+    assert [count for count in range(14) if model_family("wan-vace").makes_num_frames(count)] == [5, 9, 13]
+
+
+def test_unknown_family_is_named():
+    with pytest.raises(ModelError, match="no model family 'flexam'; known are cogvideox, wan-vace"):
+        model_family("flexam")
+
+
+def test_checkpoint_of_another_family_is_refused_in_its_place(source, models, tmp_path):
+    with pytest.raises(ModelError, match="of the family cogvideox, but one of wan-vace belongs there"):
+        add_model("wan-vace-1.3b", source, models)
+    with pytest.raises(ModelError, match="of the family wan-vace, but one of cogvideox belongs there"):
+        add_model(FULL, write_wan_checkpoint(tmp_path / "wan"), models)
+    assert not list(models.iterdir())
+
+
+def test_model_of_the_second_family_can_have_a_name_of_its_own(models, tmp_path):
+    folder = add_model("my-painter", write_wan_checkpoint(tmp_path / "wan"), models)
+    spec, base = model_spec("my-painter", models), model_spec("wan-vace-1.3b")
+    assert (spec.family, spec.inputs) == ("wan-vace", base.inputs)
+    assert (spec.num_frames, spec.sizes) == (base.num_frames, base.sizes)
+    assert spec.repository == spec.revision == "" and is_installed(folder)
+    with pytest.raises(ModelError, match="conditions of 96 channels"):
+        add_model("other", write_wan_checkpoint(tmp_path / "broken", vace_in_channels=96), models)
 
 
 def test_full_model_is_the_published_one():

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from das_server.models.transformer import DasTransformer3DModel
-from das_server.pipeline.cogvideox.prompt import PromptEncoder, _load_text_encoder
+from das_server.pipeline.cogvideox.prompt import PromptEncoder
 from das_server.pipeline.memory import MemoryPlan
 from das_server.pipeline.placement import load_where_it_goes
+from das_server.pipeline.prompt import load_text_encoder
 from tests.bench.denoise_checkpoint import FULL, TINY, write_checkpoint
 from tests.support.models import output_of, tiny_inputs, tiny_transformer
 
@@ -53,7 +54,7 @@ def test_text_encoder_in_the_dtype_of_its_files_takes_no_memory(tmp_path):
     encoder = PromptEncoder(tmp_path, 16, torch.bfloat16)
     encoder.tokenizer.encode("imports what it needs")
     before = own_bytes()
-    model = _load_text_encoder(tmp_path, torch.bfloat16)
+    model = load_text_encoder(tmp_path, torch.bfloat16, "T5EncoderModel")
     assert sum(weight.numel() for weight in model.parameters()) > 500e6 and encoder.converted_bytes() == 0
     assert own_bytes() - before < NOISE_BYTES
 

@@ -24,7 +24,7 @@ from das_server.pipeline.acceleration import (
     relative_difference,
 )
 from das_server.pipeline.cogvideox.pipeline import DasPipeline
-from das_server.pipeline.cogvideox.prompt import PromptCache
+from das_server.pipeline.prompt import PromptCache
 from tests.support.models import gradient_clip, output_of, tiny_inputs, tiny_transformer
 
 CPU = torch.device("cpu")

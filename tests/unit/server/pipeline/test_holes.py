@@ -10,9 +10,10 @@ import torch
 
 from das_blender_addon.errors import JobRejected, ModelError
 from das_server.models.registry import PREVIEW_FOLDER
+from das_server.pipeline import acceleration
 from das_server.pipeline.cogvideox.holes import HOLE_CHANNELS, difference, pack_holes, paint, paints_holes
 from das_server.pipeline.cogvideox.pipeline import DasPipeline
-from das_server.pipeline.cogvideox.prompt import PromptCache
+from das_server.pipeline.prompt import PromptCache
 from tests.support.models import gradient_clip
 
 VIDEO, PICTURE = gradient_clip(9, 48, 32)
@@ -110,7 +111,7 @@ def test_model_is_told_where_holes_are(painter):
 def test_network_that_adds_nothing_leaves_the_carried_video(painter, monkeypatch):
     nothing = painter.vae.encode(torch.zeros(1, 3, 9, 32, 48)).latent_dist.mode()[0].transpose(0, 1)
     velocity = -nothing[None] * painter.vae.config.scaling_factor
-    monkeypatch.setattr(painter, "_predict", lambda **_: velocity)
+    monkeypatch.setattr(acceleration, "predict", lambda model, **_: velocity)
     steps = []
     result = run(painter, carried_video=CARRIED, holes=HOLES,
                  callback_on_step_end=lambda step, count, x0: steps.append(painter.preview_frames(x0)))

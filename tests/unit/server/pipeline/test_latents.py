@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from das_server.pipeline.cogvideox.latents import image_to_frame
+from das_server.pipeline.checks import image_to_frame
 
 RAMP = np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8)
 COLOURS = np.stack([RAMP, RAMP.T.reshape(48, 64), 255 - RAMP], axis=2)

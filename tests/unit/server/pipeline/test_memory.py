@@ -12,19 +12,12 @@ from das_server.models.float8 import use_float8
 from das_server.models.registry import GIBIBYTE, PREVIEW_FOLDER, model_spec
 from das_server.models.transformer import DasTransformer3DModel
 from das_server.pipeline import memory
-from das_server.pipeline.cogvideox.needs import (
-    Clip,
-    check_room,
-    decoding_bytes,
-    measure_needs,
-    must_tile,
-    needs_at_home,
-    needs_of,
-)
+from das_server.pipeline.cogvideox.needs import NEEDS, decoding_bytes
 from das_server.pipeline.cogvideox.pipeline import DasPipeline
-from das_server.pipeline.cogvideox.prompt import PromptCache
 from das_server.pipeline.doctor import doctor
 from das_server.pipeline.memory import PROFILES, RESERVE_BYTES, MemoryNeeds, plan_memory
+from das_server.pipeline.needs import Clip
+from das_server.pipeline.prompt import PromptCache
 from das_server.pipeline.slabs import bytes_of, pinned_bytes, plan_slabs
 from tests.bench.denoise_checkpoint import FULL as FULL_SIZE
 from tests.bench.denoise_checkpoint import TRANSFORMER, write_checkpoint
@@ -71,7 +64,7 @@ def test_profile_follows_the_card(card_gib, profile):
 
 
 def test_needs_are_those_of_the_true_shapes(full_checkpoint):
-    assert needs_at_home(full_checkpoint, torch.bfloat16, True) == FULL
+    assert NEEDS.at_home(full_checkpoint, torch.bfloat16, True) == FULL
 
 
 def test_card_of_12_gib_works_in_a_machine_of_32(full_checkpoint):
@@ -94,7 +87,7 @@ def test_card_of_12_gib_works_in_a_machine_of_32(full_checkpoint):
 
 
 def test_float8_is_planned_as_it_is_loaded(full_checkpoint):
-    exact, float8 = FULL, needs_at_home(full_checkpoint, torch.bfloat16, True, float8=True)
+    exact, float8 = FULL, NEEDS.at_home(full_checkpoint, torch.bfloat16, True, float8=True)
     assert 8.6 < float8.transformer / GIBIBYTE < 9.0
     assert float8.slabs < 0.6 * exact.slabs and float8.largest_block < 0.61 * exact.largest_block
 
@@ -104,12 +97,12 @@ def test_needs_of_a_loaded_model_are_those_of_its_files(tmp_path):
         PREVIEW_FOLDER, device="cpu", profile="resident", prompt_cache=PromptCache(tmp_path)
     )
     clip = Clip(9, 96, 64, False)
-    on_disk = measure_needs(PREVIEW_FOLDER, torch.float16, clip).transformer
+    on_disk = NEEDS.measure(PREVIEW_FOLDER, torch.float16, clip).transformer
     for float8 in (False, True):
         if float8:
             use_float8(pipeline.transformer)
-        needs = measure_needs(PREVIEW_FOLDER, torch.float32, clip, float8=float8)
-        loaded, named = needs_of(pipeline, clip), dict(pipeline.transformer.named_buffers())
+        needs = NEEDS.measure(PREVIEW_FOLDER, torch.float32, clip, float8=float8)
+        loaded, named = NEEDS.of(pipeline, clip), dict(pipeline.transformer.named_buffers())
         computed = sum(bytes_of(named[name]) for name in named.keys() - pipeline.transformer.state_dict().keys())
         assert needs.converted_transformer == 2 * on_disk  # of float16
         assert loaded == replace(needs, transformer=needs.transformer + computed, converted_transformer=0)
@@ -197,7 +190,7 @@ def test_request_too_large_names_only_profiles_with_room(tmp_path, monkeypatch):
     )
     pipeline.device = GPU  # never touched: free memory is given
     clip = Clip(9, 96, 64, False, batch=1)
-    needs = needs_of(pipeline, clip)
+    needs = NEEDS.of(pipeline, clip)
     needed = max(needs.denoising, needs.decoding)
     text_encoder = pipeline.prompt_encoder.size_bytes()
     weights = load_file(PREVIEW_FOLDER / "text_encoder" / "model.safetensors")
@@ -206,7 +199,7 @@ def test_request_too_large_names_only_profiles_with_room(tmp_path, monkeypatch):
     def refused(free):
         monkeypatch.setattr(memory, "free_memory", lambda device: free)
         try:
-            check_room(pipeline, clip)
+            NEEDS.check_room(pipeline, clip)
         except OutOfMemory as error:
             return error.message
         return ""
@@ -233,11 +226,11 @@ def test_unknown_profile_names_the_known_ones():
 
 def test_weights_are_measured_from_the_files():
     clip = Clip(9, 96, 64, False)
-    needs = measure_needs(PREVIEW_FOLDER, torch.float16, clip)
+    needs = NEEDS.measure(PREVIEW_FOLDER, torch.float16, clip)
     on_disk = (PREVIEW_FOLDER / "transformer" / "diffusion_pytorch_model.safetensors").stat().st_size
     assert abs(needs.transformer - on_disk) < 30_000  # the file's header
     assert needs.transformer > needs.blocks > needs.largest_block > 0
-    assert measure_needs(PREVIEW_FOLDER, torch.float32, clip).vae == 2 * needs.vae
+    assert NEEDS.measure(PREVIEW_FOLDER, torch.float32, clip).vae == 2 * needs.vae
 
 
 def test_tiling_needs_less():
@@ -251,8 +244,8 @@ def test_tiling_needs_less():
 ])  # fmt: skip
 def test_vae_works_whole_where_the_planned_profile_leaves_room(full_checkpoint, card_gib, profile, tiled):
     plan = plan_memory(FULL, GPU, free=int(card_gib * GIBIBYTE), host_free=64 * GIBIBYTE)
-    assert (plan.profile, must_tile(full_checkpoint, torch.bfloat16, plan)) == (profile, tiled)
-    assert must_tile(full_checkpoint, torch.bfloat16, replace(plan, device=torch.device("cpu")))
+    assert (plan.profile, NEEDS.must_tile(full_checkpoint, torch.bfloat16, plan)) == (profile, tiled)
+    assert NEEDS.must_tile(full_checkpoint, torch.bfloat16, replace(plan, device=torch.device("cpu")))
 
 
 def test_doctor_speaks_of_every_model(tmp_path):

@@ -11,9 +11,9 @@ from das_blender_addon.errors import JobCancelled, JobRejected, ModelError, OutO
 from das_server.models.checkpoint import add_model
 from das_server.models.registry import PREVIEW_FOLDER
 from das_server.pipeline.cogvideox.pipeline import DasPipeline
-from das_server.pipeline.cogvideox.prompt import PromptCache
 from das_server.pipeline.loading import load_pipeline
 from das_server.pipeline.memory import PROFILES
+from das_server.pipeline.prompt import PromptCache
 from das_server.pipeline.resume import Checkpoint
 from tests.support.models import gradient_clip
 

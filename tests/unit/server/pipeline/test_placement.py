@@ -6,10 +6,10 @@ import torch
 
 from das_server.models.registry import PREVIEW_FOLDER
 from das_server.pipeline import memory, placement
-from das_server.pipeline.cogvideox.needs import needs_at_home
+from das_server.pipeline.cogvideox.needs import NEEDS
 from das_server.pipeline.cogvideox.pipeline import DasPipeline
-from das_server.pipeline.cogvideox.prompt import PromptCache
 from das_server.pipeline.memory import RESERVE_BYTES, MemoryPlan
+from das_server.pipeline.prompt import PromptCache
 from tests.support.models import gradient_clip
 
 CPU = torch.device("cpu")
@@ -44,14 +44,14 @@ def test_device_that_fills_up_while_loading_gets_a_smaller_profile(pipeline, tim
     expected = pipeline("", VIDEO, PICTURE, **request).frames
     fill_up(pipeline, times)
     plan = MemoryPlan("resident", CPU, 0, 0, "")
-    plan = placement.place(pipeline, plan, needs_at_home(PREVIEW_FOLDER, torch.float32, True), may_shrink=True)
+    plan = placement.place(pipeline, plan, NEEDS.at_home(PREVIEW_FOLDER, torch.float32, True), may_shrink=True)
     assert plan.profile == pipeline.profile == profile
     assert (pipeline("", VIDEO, PICTURE, **request).frames == expected).all()
 
 
 def test_profile_that_was_asked_for_is_not_replaced(pipeline):
     fill_up(pipeline, 1)
-    needs = needs_at_home(PREVIEW_FOLDER, torch.float32, True)
+    needs = NEEDS.at_home(PREVIEW_FOLDER, torch.float32, True)
     with pytest.raises(torch.OutOfMemoryError):
         placement.place(pipeline, MemoryPlan("resident", CPU, 0, 0, ""), needs, may_shrink=False)
 

@@ -10,9 +10,9 @@ from das_server.models.registry import PREVIEW_FOLDER
 from das_server.pipeline import precision
 from das_server.pipeline.acceleration import DeviceDescription
 from das_server.pipeline.cogvideox.pipeline import DasPipeline
-from das_server.pipeline.cogvideox.prompt import PromptCache
 from das_server.pipeline.loading import load_pipeline
 from das_server.pipeline.precision import check_float8, probe_float8, why_not_float8
+from das_server.pipeline.prompt import PromptCache
 from tests.support.models import gradient_clip
 
 CPU = torch.device("cpu")

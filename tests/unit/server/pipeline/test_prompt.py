@@ -9,7 +9,8 @@ import torch
 
 from das_blender_addon.errors import ModelError
 from das_server.models.registry import PREVIEW_FOLDER
-from das_server.pipeline.cogvideox.prompt import PromptCache, PromptEncoder
+from das_server.pipeline.cogvideox.prompt import PromptEncoder
+from das_server.pipeline.prompt import PromptCache
 
 CPU = torch.device("cpu")
 LENGTH = 16

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a Wan VACE checkpoint needs of memory: activations are estimated from the configuration by the two formulas
+`denoising_bytes` and `decoding_bytes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ...models.wan_vace import FRAMES_PER_LATENT, STRIDE, VaceTransformer, dtype_of
+from ..needs import Clip, Configs, FamilyNeeds
+
+TOKEN_STREAMS = 16
+"""Token streams [1,N,C] alive at once at the widest place of a block, beside what the condition's blocks have left for
+the others."""
+
+PIXEL_STREAMS = 12
+"""Feature maps of the VAE's finest level alive at once while encoding or decoding."""
+
+NUM_REFERENCES = 2
+"""Latent frames that are added for references."""
+
+
+def clip_at_home(transformer: Mapping, vae: Mapping, vae_tiling: bool) -> Clip:
+    """The clip that the published models were trained on at least; larger ones are looked at when they are asked for.
+
+    Raises KeyError for configurations of something else."""
+    _ = transformer["vace_layers"], vae["z_dim"]
+    return Clip(81, 832, 480, vae_tiling, batch=1)
+
+
+def denoising_bytes(configs: Configs, dtype: torch.dtype, clip: Clip) -> int:
+    """Activations of one forward pass; the two rows of guidance follow each other."""
+    transformer = configs[0]
+    num_latent_frames = (clip.num_frames - 1) // FRAMES_PER_LATENT + 1 + NUM_REFERENCES
+    patch = STRIDE * transformer.get("patch_size", (1, 2, 2))[1]
+    tokens = num_latent_frames * (clip.height // patch) * (clip.width // patch)
+    channels = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+    streams = TOKEN_STREAMS + len(transformer["vace_layers"])
+    return streams * tokens * channels * dtype.itemsize
+
+
+def decoding_bytes(vae: Mapping, dtype: torch.dtype, clip: Clip) -> int:
+    """Activations of the VAE's finest level for the four frames that it works on at a time, plus the clip twice."""
+    rows, columns = clip.height, clip.width
+    if clip.vae_tiling:
+        rows, columns = min(rows, TILE), min(columns, TILE)
+    width = vae.get("decoder_base_dim") or vae.get("base_dim", 96)
+    finest = width * FRAMES_PER_LATENT * rows * columns * dtype.itemsize
+    return PIXEL_STREAMS * finest + 2 * clip.num_frames * clip.height * clip.width * 3 * dtype.itemsize
+
+
+TILE = 256
+"""Side of diffusers' tiles for this VAE, in pixels."""
+
+
+def _unit_of(name: str) -> tuple[int, int] | None:
+    blocks, _, rest = name.partition(".")
+    if blocks not in ("vace_blocks", "blocks"):
+        return None
+    return int(blocks == "blocks"), int(rest.partition(".")[0])
+
+
+NEEDS = FamilyNeeds(
+    what="Wan VACE",
+    float8=VaceTransformer.float8_layers,
+    unit_of=_unit_of,
+    tables=lambda transformer, dtype: 0,
+    denoising=denoising_bytes,
+    decoding=decoding_bytes,
+    home=clip_at_home,
+    dtype_of=dtype_of,
+    vae_dtype=lambda dtype: torch.float32,
+)
