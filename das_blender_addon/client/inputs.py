@@ -18,13 +18,16 @@ class JobRequest:
     """A job's settings and inputs, all of ``T = spec.num_frames`` frames at ``spec.width`` × ``spec.height``.
 
     ``tracking_video`` ``[T,H,W,3]`` uint8.  ``first_frame_png``: the bytes of a PNG.  ``carried_video`` ``[T,H,W,3]``
-    uint8: what key pictures show of every frame; sent only to models that read it.
+    uint8: what key pictures show of every frame; sent only to models that read it.  ``carried_holes`` ``[T,H,W]``
+    uint8: 255 where that is nothing.  ``references`` ``[K,H,W,3]`` uint8: key pictures of other frames.  These, too.
     """
 
     spec: JobSpec
     tracking_video: np.ndarray
     first_frame_png: bytes
     carried_video: np.ndarray | None = None
+    carried_holes: np.ndarray | None = None
+    references: np.ndarray | None = None
 
 
 def job_inputs(request: JobRequest, capabilities: Capabilities) -> tuple[dict[str, bytes], list[JobInput]]:
@@ -49,10 +52,15 @@ def job_inputs(request: JobRequest, capabilities: Capabilities) -> tuple[dict[st
     if not request.first_frame_png:
         raise SettingsError("The first frame is an empty file; render it again.", field="first_frame")
     add("first_frame", request.first_frame_png, "image/png")
-    if model is not None and "carried_video" in model.inputs and request.carried_video is not None:
-        shape = (spec.num_frames, spec.height, spec.width, 3)
-        _check_shape("carried video", request.carried_video, shape, np.uint8)
-        add_array("carried_video", request.carried_video, "delta-zstd", "delta-zlib", "zstd", "zlib")
+    clip = (spec.num_frames, spec.height, spec.width)
+    for role, array, shape, codecs in (
+        ("carried_video", request.carried_video, (*clip, 3), ("delta-zstd", "delta-zlib", "zstd", "zlib")),
+        ("carried_holes", request.carried_holes, clip, ("zstd", "zlib")),
+        ("references", request.references, (None, *clip[1:], 3), ("zstd", "zlib")),
+    ):
+        if model is not None and role in model.inputs and array is not None:
+            _check_shape(role.replace("_", " "), array, (shape[0] or len(array), *shape[1:]), np.uint8)
+            add_array(role, array, *codecs)
     return blobs, inputs
 
 

@@ -96,7 +96,8 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobInput:
-    """An input blob by content: ``role`` "tracking_video", "first_frame" or "carried_video"; "clip" of `estimate`.
+    """An input blob by content: ``role`` "tracking_video", "first_frame", "carried_video", "carried_holes" or
+    "references"; "clip" of `estimate`.
 
     ``media``: "image/png" or "array"; an array has ``dtype`` (numpy name), ``shape`` and ``codec`` ("raw", "zlib",
     "zstd", "delta-zlib", "delta-zstd": see `frames.py`).

@@ -20,6 +20,10 @@ CARRIED = "carried_video"
 """Input of models that are given what the key pictures show of every frame, and paint what is missing."""
 BLACK, SKY = "black", "sky"
 """What the tracking video shows where there is no surface: nothing, or places at infinity (`tracking.sky`)."""
+CARRIED_HOLES = "carried_holes"
+"""Input of models that are told where that is nothing, and make those places themselves."""
+REFERENCES = "references"
+"""Input of models that are shown key pictures of other frames than their clip's."""
 FINE = "fine"
 """Of the key pictures' detail only what is finer than the model's pixels is kept; light and tone are the model's."""
 MOST_OVERSCAN = 3.0
@@ -72,6 +76,11 @@ class ShotPlan:
         return CARRIED in self.model.inputs
 
     @property
+    def reads_holes(self) -> bool:
+        """Whether the model is told where the key pictures show nothing."""
+        return self.reads_carried and CARRIED_HOLES in self.model.inputs
+
+    @property
     def between(self) -> tuple[int, ...]:
         """Frames (0-based) that the model does not make."""
         made = set(self.made)
@@ -80,6 +89,16 @@ class ShotPlan:
     def place(self, index: int) -> int:
         """The place in ``made`` of the frame ``index`` (0-based), or of the last one before it."""
         return bisect_right(self.made, index) - 1
+
+    def references_for(self, window: Window) -> tuple[int, ...]:
+        """The key pictures' frames (0-based) that the model is shown beside the clip of ``window``, which does not hold
+        them: the last before it and the first after it, for a model that reads such."""
+        if REFERENCES not in self.model.inputs:
+            return ()
+        made = self.made_in(window)
+        before = [key for key in self.keys if key < made[0]]
+        after = [key for key in self.keys if key > made[-1]]
+        return (*before[-1:], *after[:1])
 
     def made_in(self, window: Window) -> tuple[int, ...]:
         """The frames (0-based) that the model makes in ``window``."""

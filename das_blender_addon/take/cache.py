@@ -141,9 +141,10 @@ class TakeRequest:
         where it `follows`.
         """
         plan, window = self.plan, self.plan.windows[number]
-        carried = None
+        carried = holes = None
         if plan.reads_carried and self.detail is not None:
-            carried = self.detail.carried(plan.held_in(window), progress=progress, should_stop=should_stop)
+            seen = self.detail.carried_with_alpha(plan.held_in(window), progress=progress, should_stop=should_stop)
+            carried, holes = np.ascontiguousarray(seen[..., :3]), 255 - seen[..., 3]
         begin = plan.made[window.start]
         if begin in plan.keys:
             png = self._picture_for_model(plan.keys.index(begin))
@@ -154,7 +155,15 @@ class TakeRequest:
             tracking_video=self.shot.videos[number].video[window.held - window.start],
             first_frame_png=png,
             carried_video=carried,
+            carried_holes=holes if plan.reads_holes else None,
+            references=self._references(window),
         )
+
+    def _references(self, window: Window) -> np.ndarray | None:
+        """[K,H,W,3] u8: key pictures that the clip of ``window`` does not hold, white where nobody painted."""
+        shown = [for_model(self.pictures[self.plan.keys.index(key)].pixels, self.plan)
+                 for key in self.plan.references_for(window)]  # fmt: skip
+        return np.stack([over_white(picture) for picture in shown]) if shown else None
 
     def _picture_for_model(self, place: int) -> bytes:
         return self.first_frame_png if place == 0 else _for_model(self.pictures[place], self.plan)
@@ -244,7 +253,17 @@ def job_key(job: JobRequest) -> str:
     """Digest of all that decides what a server makes of ``job``."""
     carried = "" if job.carried_video is None else array_sha(job.carried_video)
     spec = json.dumps(asdict(job.spec), sort_keys=True)
-    return _digest(blob_sha(job.first_frame_png), array_sha(job.tracking_video), carried, spec)
+    more = [f"{name} {array_sha(array)}" for name, array in (("holes", job.carried_holes),
+            ("references", job.references)) if array is not None]  # fmt: skip
+    return _digest(blob_sha(job.first_frame_png), array_sha(job.tracking_video), carried, spec, *more)
+
+
+def over_white(picture: np.ndarray) -> np.ndarray:
+    """[H,W,3 or 4] u8 → [H,W,3] u8: ``picture`` on white."""
+    if picture.shape[2] == 3:
+        return picture
+    alpha = picture[..., 3:].astype(np.uint16)
+    return ((picture[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def job_spec(plan: ShotPlan, settings: TakeSettings, window: Window | None = None) -> JobSpec:

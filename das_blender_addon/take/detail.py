@@ -193,13 +193,14 @@ class Detail:
         and [H,W] bool where it sees a surface.
 
         ``painted(index)`` [H,W,3] u8 at the model's size: what the model has made of it.  Both are called from several
-        threads, for each frame once.  ``painted_share``: of a hole, with a model that completes a carried video.
+        threads, for each frame once.  ``painted_share``: of a hole, with a model that completes a carried video
+        and is not told of holes.
         Raises `JobCancelled`.
         """
         plan = self.plan
         box = seen_part(plan.pictures, plan.framing)
         left, top, right, bottom = (int(side) for side in plan.pictures.crop)
-        share = painted_share if plan.reads_carried else 1.0
+        share = painted_share if plan.reads_carried and not plan.reads_holes else 1.0
         done = _Counter(len(indices), progress)
 
         pixel = plan.picture_size[0] / (box[2] - box[0])

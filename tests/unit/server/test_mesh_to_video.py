@@ -172,3 +172,65 @@ def test_preview_is_a_small_jpeg_of_several_frames():
     np.testing.assert_allclose(corners, [0, 60, 180, 240], atol=3)
     with Image.open(io.BytesIO(media.preview_jpeg(frames[:1].repeat(10, axis=1)))) as image:
         assert max(image.size) <= 480
+
+
+# ── A model that is told of holes ───────────────────────────────────────────────────────────────────────────────────
+
+PAINTER = model_spec("wan-vace-1.3b").capability(True)
+
+
+def painter_inputs(spec, *, holes=True, carried=True, references=0):
+    """Inputs of a clip of ``spec``; of the roles that the model may be given those that are asked for."""
+    window = (spec.num_frames, spec.height, spec.width)
+    made, _ = job_inputs(spec)
+    inputs = [one for one in made if carried or one.role != "carried_video"]
+    if holes:
+        inputs.append(array_input("carried_holes", np.zeros(window, np.uint8))[0])
+    if references:
+        inputs.append(array_input("references", np.zeros((references, *window[1:], 3), np.uint8))[0])
+    return inputs
+
+
+def painter_spec(**changes):
+    values = {"model": PAINTER.name, "num_frames": 13, "kept_frames": 11, "width": 144, "height": 128} | changes
+    return job_spec(**values)
+
+
+@pytest.mark.parametrize("options", [{}, {"references": 1}, {"references": 4}, {"holes": False, "carried": False}])
+def test_model_that_is_told_of_holes_takes_them_with_the_carried_video(options):
+    spec = painter_spec()
+    mesh_to_video.check(spec, painter_inputs(spec, **options), PAINTER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "field", "words"),
+    [
+        ({}, {"holes": False}, "inputs", "'carried_holes' is missing"),
+        ({}, {"carried": False}, "inputs", "'carried_video' is missing"),
+        ({}, {"references": 5}, "references", r"\[5, 128, 144, 3\] but the settings ask for uint8 \[4, 128, 144, 3\]"),
+        ({"num_frames": 12}, {}, "num_frames", "takes .*9, 13, 17"),
+        ({"width": 136}, {}, "width", "use 144×128, the nearest, or other multiples of 16 from 128×128 to 832×480"),
+        ({"num_inference_steps": 101}, {}, "num_inference_steps", "99, 100"),
+    ],
+)
+def test_what_such_a_model_does_not_take_is_named(changes, options, field, words):
+    spec = painter_spec(**changes)
+    with pytest.raises(JobRejected, match=words) as caught:
+        mesh_to_video.check(spec, painter_inputs(spec, **options), PAINTER)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("change", [{"shape": [13, 128, 144, 3]}, {"dtype": "bool"}, {"media": "image/png"}])
+def test_holes_of_wrong_form_are_named(change):
+    spec = painter_spec()
+    inputs = [
+        dataclasses.replace(one, **change) if one.role == "carried_holes" else one for one in painter_inputs(spec)
+    ]
+    with pytest.raises(JobRejected) as caught:
+        mesh_to_video.check(spec, inputs, PAINTER)
+    assert caught.value.field == "carried_holes"
+
+
+def test_holes_are_not_read_by_a_model_that_does_not_say_so():
+    with pytest.raises(JobRejected, match="'carried_holes' is not read by das-preview"):
+        check(inputs=[*INPUTS, array_input("carried_holes", np.zeros((9, 64, 96), np.uint8))[0]])

@@ -9,6 +9,7 @@ from das_blender_addon.errors import ModelError, SettingsError
 from das_blender_addon.protocol.messages import SizeRange
 from das_blender_addon.shot.plan import check_frames, plan, plan_with_keys
 from das_blender_addon.shot.windows import Window
+from das_server.models.registry import model_spec
 from tests.support.capabilities import capabilities_of, model_capability
 
 SQUARE_PIXELS = (1.0, 1.0)
@@ -223,3 +224,20 @@ def test_number_of_frames_that_makes_no_sense_is_refused(every):
     with pytest.raises(SettingsError, match="whole number from 1 to 1000") as caught:
         planned(model_frames_every=every)
     assert caught.value.field == "model_frames_every"
+
+
+def test_plan_honours_the_sizes_and_lengths_of_a_model_of_another_family():
+    """Sizes in multiples of 16, clips of 4n + 1 frames up to 81, made for 16 frames per second."""
+    painter = model_spec("wan-vace-1.3b").capability(True)
+    about = capabilities_of(painter)
+    made = plan(range(1, 250), (1920, 1080), (1.0, 1.0), about, frames_per_second=24.0)
+    assert made.model_size == (832, 480) and made.reads_carried and made.reads_holes and made.keeps_detail
+    assert made.every == 2 and len(made.made) == 125  # of 24 and 12 per second, 12 are nearer to 16
+    assert {window.length for window in made.windows} <= set(range(5, 82, 4))
+    assert all((window.length - 1) % 4 == 0 and window.count <= window.length for window in made.windows)
+    short = plan(range(1, 7), (1920, 1080), (1.0, 1.0), about)
+    assert [(window.count, window.length) for window in short.windows] == [(6, 9)]
+    assert plan(range(1, 7), (640, 640), (1.0, 1.0), about).model_size == (480, 480)
+    assert plan(range(1, 7), (640, 640), (1.0, 1.0), about, size=(256, 144)).model_size == (256, 144)
+    with pytest.raises(SettingsError, match="does not make 250×144 pixels; use 256×144, the nearest"):
+        plan(range(1, 7), (640, 640), (1.0, 1.0), about, size=(250, 144))

@@ -79,7 +79,10 @@ def test_frames_show_the_key_pictures_pixels_where_its_surface_is_seen(size):
         assert_close(frame[:, seen:], expected[:, seen:])
 
 
-@pytest.mark.parametrize(("inputs", "share"), [(["carried_video"], PAINTED_SHARE), ([], 1.0)])
+@pytest.mark.parametrize(
+    ("inputs", "share"),
+    [(["carried_video"], PAINTED_SHARE), (["carried_video", "carried_holes"], 1.0), ([], 1.0)],
+)
 def test_what_no_key_picture_shows_is_the_models_in_the_tone_of_what_is_around(inputs, share):
     made = planned(4, inputs=inputs, keep_detail=True)
     flat = np.full((64, 96, 3), 200, np.uint8)

@@ -13,10 +13,10 @@ from das_blender_addon.protocol.frames import decode_array
 from das_blender_addon.protocol.messages import Cancel
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.plan import plan, plan_with_keys
-from das_blender_addon.take.cache import TakeSettings, find_take, load_take, take_request
+from das_blender_addon.take.cache import TakeSettings, find_take, job_key, load_take, over_white, take_request
 from das_blender_addon.take.run import MOST_JOBS, run_take
 from tests.support.capabilities import capabilities_of, model_capability
-from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
+from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, WIDTH, Peer, frame
 from tests.support.running import Running, wait_for
 from tests.support.shots import pattern, request_of_shot, wall_shot
 
@@ -122,6 +122,61 @@ def test_window_of_a_model_that_reads_a_carried_video_gets_its_part_and_starts_w
         start = asked.plan.windows[number].start
         np.testing.assert_array_equal(array_of(peer, job, "carried_video"), whole[start : start + NUM_FRAMES])
         np.testing.assert_array_equal(decode_png(input_of(peer, job, "first_frame")), whole[start])
+
+
+HOLES_AND_REFERENCES = ["carried_video", "carried_holes", "references"]
+
+
+@pytest.fixture
+def painter():
+    """A peer whose model is told of holes and shown references."""
+    with Peer(model=replace(MODEL, inputs=HOLES_AND_REFERENCES)) as painter:
+        yield painter
+
+
+def test_window_of_a_model_that_is_told_of_holes_gets_what_no_picture_shows(request_of, painter):
+    asked = request_of(shot(inputs=HOLES_AND_REFERENCES, keys=[4], keep_detail=False))
+    run_take(asked, painter.address)
+    whole = asked.detail.carried_with_alpha(range(7))
+    assert not (whole[[0, 4], ..., 3] == 0).any() and (whole[5:, ..., 3] == 0).any(axis=(1, 2)).all()
+    for number, job in enumerate(painter.jobs):
+        part = whole[asked.plan.windows[number].start :][:NUM_FRAMES]
+        np.testing.assert_array_equal(array_of(painter, job, "carried_video"), part[..., :3])
+        np.testing.assert_array_equal(array_of(painter, job, "carried_holes"), 255 - part[..., 3])
+
+
+def test_window_is_shown_the_key_pictures_around_it_that_it_does_not_hold(request_of, painter):
+    """Of the frames 0 to 2, 2 to 4 and 4 to 6; those within are whole frames of the carried video."""
+    asked = request_of(shot(inputs=HOLES_AND_REFERENCES, keys=[1, 4, 6], keep_detail=False))
+    run_take(asked, painter.address)
+    assert [asked.plan.references_for(window) for window in asked.plan.windows] == [(4,), (1, 6), (1,)]
+    of_key = {picture.index: picture.pixels for picture in asked.pictures}
+    for number, job in enumerate(painter.jobs):
+        shown = [of_key[key] for key in asked.plan.references_for(asked.plan.windows[number])]
+        np.testing.assert_array_equal(array_of(painter, job, "references"), np.stack(shown))
+        holes, start = array_of(painter, job, "carried_holes"), asked.plan.windows[number].start
+        for key in asked.plan.keys:
+            if start <= key < start + NUM_FRAMES:
+                assert not holes[key - start].any()
+                np.testing.assert_array_equal(array_of(painter, job, "carried_video")[key - start], of_key[key])
+
+
+def test_holes_and_references_are_part_of_a_windows_key(request_of):
+    job = request_of(shot(inputs=HOLES_AND_REFERENCES, keys=[4], keep_detail=False)).job
+    others = [
+        replace(job, carried_holes=255 - job.carried_holes),
+        replace(job, references=255 - job.references),
+        replace(job, references=None),
+        replace(job, carried_holes=None),
+    ]
+    assert len({job_key(one) for one in (job, *others)}) == 5
+
+
+def test_picture_that_is_painted_in_part_is_shown_on_white():
+    picture = np.full((2, 2, 4), (100, 50, 0, 255), np.uint8)
+    picture[0, 0, 3], picture[0, 1, 3] = 0, 51
+    assert over_white(picture).tolist() == [[[255] * 3, [224, 214, 204]], [[100, 50, 0]] * 2]
+    np.testing.assert_array_equal(over_white(picture[..., :3]), picture[..., :3])
 
 
 def test_last_window_is_filled_by_holding_the_last_frame_where_a_key_begins_it(request_of, peer):
