@@ -167,3 +167,15 @@ def server_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "XDG_CONFIG_HOME": str(ROOT / "tests" / "no-config"),
     }
+
+
+@contextlib.contextmanager
+def running_painter(folder: Path) -> Iterator[ServerProcess]:
+    """A server that has, beside the embedded model, a tiny random one of Wan VACE under the published one's name; its
+    state and models are in ``folder``."""
+    models = folder / "models"
+    command = [server_python(), "-m", "tests.support.wan", str(models / "wan-vace-1.3b")]
+    subprocess.run(command, cwd=ROOT, env=server_environment(), capture_output=True, timeout=START_S, check=True)
+    environment = IMPATIENT | {"DAS_SERVER_MODELS": str(models)}
+    with running_server(folder / "state", "--model", "wan-vace-1.3b", environment=environment) as server:
+        yield server

@@ -2,6 +2,7 @@
 """A whole Wan VACE checkpoint in diffusers' layout, tiny and random."""
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -90,3 +91,7 @@ def write_full_wan_headers(name: str, folder: Path, dtype: torch.dtype) -> Path:
     text_encoder.config.save_pretrained(folder / "text_encoder")
     write_holes(text_encoder, folder / "text_encoder" / "model.safetensors", torch.bfloat16)
     return folder
+
+
+if __name__ == "__main__":
+    write_wan_checkpoint(Path(sys.argv[1]))

@@ -7,7 +7,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +50,11 @@ def submit(
     job: str | None = None,
     *,
     carried: np.ndarray | bool = True,
+    arrays: Mapping[str, np.ndarray] | None = None,
     **changes,
 ) -> str:
     """Upload what the server lacks and submit; returns the id.  ``carried``: another carried video, or False for none.
+    ``arrays``: further inputs by role.
     """
     spec = spec or job_spec(**changes)
     inputs, blobs = job_inputs(spec)
@@ -60,6 +62,9 @@ def submit(
         inputs = [one for one in inputs if one.role != "carried_video"]
     if isinstance(carried, np.ndarray):
         one, blob = array_input("carried_video", carried)
+        inputs, blobs = [*inputs, one], blobs | {one.sha: blob}
+    for role, array in (arrays or {}).items():
+        one, blob = array_input(role, array)
         inputs, blobs = [*inputs, one], blobs | {one.sha: blob}
     job = job or job_id()
     reply = client.submit(job, spec, inputs)
