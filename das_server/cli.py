@@ -141,7 +141,7 @@ def _add_models_parser(models: argparse.ArgumentParser) -> None:
         if name == "add":
             action.add_argument("folder", type=Path)
         if name == "pull":
-            action.add_argument("--revision", default="", help="the commit to fetch")
+            action.add_argument("--revision", default="", help="the commit to fetch (default: the table's, if any)")
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -313,7 +313,7 @@ class DAS_PT_key_pictures(RenderPanel, bpy.types.Panel):
         row.use_property_split, row.use_property_decorate = True, False
         row.prop(settings, "key_mode", text="How Many")
         if settings.key_mode == "AUTO":
-            say(layout, "As many as the shot needs with the preview model; Suggest and Add Here make a list", "INFO")
+            say(layout, "As many as are needed, if the model reads them; Suggest and Add Here make a list", "INFO")
         elif settings.key_mode == "LIST":
             _draw_list(layout, scene, settings)
         column = layout.column(align=True)

@@ -149,7 +149,7 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         description="Carry the key pictures' own pixels along wherever their surfaces are seen, at the render's size; "
         "the model paints the rest",
         items=(
-            ("AUTO", "Automatic", "With models that are made for it: the preview model, not the full model", 2),
+            ("AUTO", "Automatic", "With models that are made for it: the preview model and Wan VACE", 2),
             ("ON", "Whole", "The pictures' own pixels wherever a surface of theirs is seen", 1),
             ("FINE", "Fine Detail Only", "What is finer than the model's pixels; light and tone are its own", 3),
             ("OFF", "Off", "The model's own frames", 0),
@@ -170,7 +170,7 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         name="Key Pictures",
         description="Pictures of the shot that the frames between are made from",
         items=(
-            ("AUTO", "Automatic", "As many as the shot needs with the preview model, the first frame with others", 0),
+            ("AUTO", "Automatic", "As many as the shot needs with models that read them, one with others", 0),
             ("FIRST", "First Frame", "Only the first frame", 1),
             ("LIST", "List", "The first frame and those of the list", 2),
         ),
