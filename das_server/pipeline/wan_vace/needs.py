@@ -12,12 +12,13 @@ import torch
 from ...models.wan_vace import FRAMES_PER_LATENT, STRIDE, VaceTransformer, dtype_of
 from ..needs import Clip, Configs, FamilyNeeds
 
-TOKEN_STREAMS = 16
-"""Token streams [1,N,C] alive at once at the widest place of a block, beside what the condition's blocks have left for
-the others."""
+TOKEN_STREAMS = 18
+"""Token streams [1,N,C] alive at once at the widest place of a block, the feed-forward, beside what the condition's
+blocks have left for the others.  Measured in float32 on a CPU with four blocks of the smaller model: 18.1."""
 
-PIXEL_STREAMS = 12
-"""Feature maps of the VAE's finest level alive at once while encoding or decoding."""
+PIXEL_STREAMS = 16
+"""Feature maps of the VAE's finest level alive at once while encoding or decoding.  Measured on a CPU: decoding 96×96
+and 160×160 pixels 15.6 and 14.5, encoding 160×160 10.9."""
 
 NUM_REFERENCES = 2
 """Latent frames that are added for references."""
