@@ -14,7 +14,7 @@ ADD_RAY = $(VENV)/python -m pip install -q --disable-pip-version-check -c script
 
 help:
 	@echo "make demo           render the demo scene through Blender and the server into out/demo/"
-	@echo "make demo-footage   a picture with depth becomes three shots, into out/demo_footage/"
+	@echo "make demo-footage   a picture with depth, and a clip, become three shots each, into out/demo_footage/"
 	@echo "make test           all tests: unit, parity (also as on an old processor), e2e, and Blender 4.2, 4.5, 5.2"
 	@echo "make test-cluster   the tests that need Ray, which is added to .venv for them"
 	@echo "make test-binary    the built extension in a real Blender: make test-binary BLENDER=/path/to/blender"

@@ -9,6 +9,7 @@
     api.add_to_sequencer(take, scene)
     api.export_dataset(scene, "clips", lossless=True)           # a clip to train on; no server needed
     stage = api.import_plate("street.jpg", lens_mm=26)          # a picture as a scene: stage.scene, stage.camera
+    stage = api.import_plate("walk.mp4", lens_mm=26, camera="solve", tracks="blender")          # a clip, likewise
 
 `render_take` drives the recipe that the operators and the render engine drive (`take.recipes`).  Its stations can be
 called one by one: `server_capabilities` → `plan_shot` → `export_shot` → `ensure_first_frame` → `take_request` →
@@ -38,7 +39,7 @@ from .shot.plan import ShotPlan
 from .shot.scene_shot import plan_shot
 from .shot.shot_folder import shot_folder
 from .shot.tracked import ShotTracking, shot_from_geometry
-from .staging.importing import import_plate
+from .staging.entry import import_plate
 from .staging.stage import Stage
 from .take.cache import Take, TakeRequest, TakeSettings, find_take, load_take, take_request
 from .tracking.passes import SurfacePasses

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command line: ``blender --command das doctor|check|preview|keys|render|batch|vary|takes|dataset|plate|camera|
-move|pair …``; ``python -m das_blender_addon …`` does the same with Blender as a module.
+move|transfer|pair …``; ``python -m das_blender_addon …`` does the same with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `shot.settings.resolve_settings`).  What
 cannot work is refused before any work begins, where that can be known.  A failure ends with one sentence on stderr and
@@ -22,7 +22,8 @@ from .client.client import pair_with
 from .command_line.arguments import ROW_FLAGS, ROW_SWITCHES, overrides, parser
 from .command_line.batch import read_rows, run_rows
 from .command_line.file import chosen_scene, open_file
-from .command_line.footage import camera, move, plate
+from .command_line.footage import camera, move, plate, transfer
+from .command_line.footage_dataset import footage_pair, settle_clip
 from .command_line.places import blend_file, check_cache, copy_frames, output_folder, save_blend
 from .command_line.take_words import settle_names
 from .command_line.takes import takes
@@ -58,6 +59,8 @@ def main(words: list[str]) -> int:
         return int(end.code or 0)
     if arguments.run is takes:
         settle_names(arguments)
+    if arguments.run is dataset:
+        settle_clip(arguments)
     voice = Voice(arguments.json)
     try:
         with overrides(arguments), _online(arguments.online_mode), _signals() as should_stop:
@@ -216,7 +219,12 @@ def _unseen(found) -> dict:
 
 
 def dataset(scene, arguments, voice: Voice, should_stop) -> int:
-    """Render the shot with Blender's own engine and add it to a folder of training clips; needs no server."""
+    """Render the shot with Blender's own engine and add it to a folder of training clips; needs no server.  A clip in
+    the place of the file becomes a pair with the tracking video of its own motion.
+    """
+    if arguments.picture:
+        _tell_clip(footage_pair(arguments, voice, should_stop), voice)
+        return 0
     settings = resolve_settings(scene)
     request = clip_request(
         scene,
@@ -226,7 +234,11 @@ def dataset(scene, arguments, voice: Voice, should_stop) -> int:
         caption=arguments.caption,
         lossless=arguments.lossless,
     )
-    clip = drive.finish(export_clip(scene, request), on_status=voice.status, should_stop=should_stop)
+    _tell_clip(drive.finish(export_clip(scene, request), on_status=voice.status, should_stop=should_stop), voice)
+    return 0
+
+
+def _tell_clip(clip, voice: Voice) -> None:
     voice.result(
         f"clip {clip.name} of {len(clip.frames)} frames in {clip.folder}",
         clip=clip.name,
@@ -238,7 +250,6 @@ def dataset(scene, arguments, voice: Voice, should_stop) -> int:
         frames=clip.frames,
         size=clip.size,
     )
-    return 0
 
 
 def pair(scene, arguments, voice: Voice, should_stop) -> int:
@@ -255,7 +266,7 @@ def _where(frames) -> str:
 
 COMMANDS = {
     run.__name__: run
-    for run in (doctor, check, preview, keys, render, batch, vary, takes, dataset, plate, camera, move, pair)
+    for run in (doctor, check, preview, keys, render, batch, vary, takes, dataset, plate, camera, move, transfer, pair)
 }
 
 

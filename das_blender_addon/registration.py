@@ -13,6 +13,7 @@ from .child.scratch import sweep
 from .jobs import unchanged
 from .ui import (
     cache_page,
+    clip_import,
     clip_operator,
     drawing,
     files,
@@ -49,6 +50,7 @@ MODULES = (
     pairing,
     cache_page,
     clip_operator,
+    clip_import,
     picture_import,
     files,
     saving,

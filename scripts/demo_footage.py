@@ -2,7 +2,7 @@
 """`make demo-footage`: a picture of a room, rendered by Blender with its depth, becomes shots in `out/demo_footage/`.
 
 The camera goes round the room with the true depth and with none (a floor and a wall), and a box moves.  Everything
-there is made anew by every run.
+there is made anew by every run.  `demo_footage_clip` does the same with a clip.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import demo_footage_clip
 from demo import ROOT, say, start_server, stop_server
 
 SIZE = (240, 160)
@@ -87,6 +88,7 @@ def make_room(out: Path) -> None:
             depth[y, x], parcel[y, x] = place.y, thing is not None and thing.name == "Parcel"
     np.save(out / "depth.npy", depth)
     np.save(out / "parcel.npy", parcel)
+    demo_footage_clip.film(bpy, out)
 
 
 def _checkered(bpy, name: str, colour):
@@ -122,7 +124,7 @@ def render(out: Path, name: str, address: str) -> list[str]:
     return json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])["frames"]
 
 
-def contact_sheet(out: Path, frames: dict[str, list[str]]) -> None:
+def contact_sheet(file: Path, frames: dict[str, list[str]], words: dict[str, str]) -> None:
     """A row for each shot, a column for each moment."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -132,19 +134,19 @@ def contact_sheet(out: Path, frames: dict[str, list[str]]) -> None:
     for row, (name, files) in enumerate(frames.items()):
         for column, number in enumerate(SHOWN):
             x, y = gap + column * (width + gap), row * (height + label)
-            said = WORDS[name] if number == 1 else f"frame {number}"
+            said = words[name] if number == 1 else f"frame {number}"
             draw.text((x + 2, y + 4), said, fill=(220, 220, 225), font=font)
             sheet.paste(Image.open(files[number - 1]).convert("RGB"), (x, y + label))
-    sheet.save(out / "contact_sheet.png", optimize=True)
+    sheet.save(file, optimize=True)
 
 
 def main() -> None:
     out = ROOT / "out" / "demo_footage"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    say("a picture, its depth and a mask")
+    say("a picture, its depth and a mask; a clip")
     room = subprocess.run([sys.executable, __file__, "room", str(out)], cwd=ROOT, capture_output=True, text=True)
-    if not (out / "parcel.npy").is_file():
+    if not (out / demo_footage_clip.CLIP / f"{FRAMES:04d}.png").is_file():
         sys.exit(f"demo-footage: the room was not rendered:\n{room.stderr}")
     process, address = start_server(out)
     try:
@@ -152,10 +154,12 @@ def main() -> None:
         for name in SHOTS:
             say(WORDS[name])
             frames[name] = render(out, name, address)
+        of_clip = demo_footage_clip.shots(out, address, LENS_MM)
     finally:
         stop_server(process)
-    contact_sheet(out, frames)
-    say(f"look at {out / 'contact_sheet.png'}")
+    contact_sheet(out / "contact_sheet.png", frames, WORDS)
+    contact_sheet(out / "clip_contact_sheet.png", of_clip, demo_footage_clip.WORDS)
+    say(f"look at {out / 'contact_sheet.png'} and {out / 'clip_contact_sheet.png'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a child Blender can be asked for (`TASKS`): open a copy, export its geometry, render pictures of it, make
-movies.
+movies, unpack and solve footage.
 
 Every task is ``task(request, say, check_stop) → what is said at the end``: ``say(**words)`` tells the parent how far it
 is, ``check_stop()`` raises `JobCancelled` when the parent wants no more.  Requests hold resolved values only: nothing
@@ -27,6 +27,7 @@ from ..scene.sound import write_sound
 from ..scene.walk import step_simulations, walk_in_render
 from ..tracking.spool import SpoolWriter
 from .fitting import fitted_picture
+from .footage_tasks import movie_facts, solve_clip, unpack_movie
 from .pictures import make_movies, render_pictures
 
 _opened: dict[str, object] = {}
@@ -113,9 +114,27 @@ def sound(request: dict, say, check_stop) -> dict:
     return {"is_there": is_there, "memory": memory_bytes()}
 
 
+def _footage(task):
+    """``task`` of `footage_tasks`, which needs no copy, and leaves none open."""
+
+    def run(request: dict, say, check_stop) -> dict:
+        _opened.clear()
+        return {**task(request, say, check_stop), "memory": memory_bytes()}
+
+    return run
+
+
 TASKS = {
-    "open": open_copy, "export": export, "pictures": pictures, "fitted": fitted, "sound": sound, "movies": movies
-}  # fmt: skip
+    "open": open_copy,
+    "export": export,
+    "pictures": pictures,
+    "fitted": fitted,
+    "sound": sound,
+    "movies": movies,
+    "movie facts": _footage(movie_facts),
+    "unpack movie": _footage(unpack_movie),
+    "solve clip": _footage(solve_clip),
+}
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────

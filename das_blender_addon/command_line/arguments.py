@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import footage_words, take_words, vary
+from . import footage_dataset, footage_words, take_words, vary
 
 OVERRIDES = {
     # flag: (environment variable, help)
@@ -82,6 +82,7 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
             command.add_argument("--name", default="", help="its name; without it, one of file, scene and frames")
             command.add_argument("--caption", default="", help="what it shows, one line; without it, the prompt")
             command.add_argument("--lossless", action="store_true", help="PNG files instead of H.264 videos")
+            footage_dataset.add_arguments(command)
         if word == "render":
             command.add_argument(
                 "--clean", action="store_true", help="remove frames of earlier takes of this shot from --output"

@@ -12,6 +12,11 @@ from ..errors import SettingsError
 from ..scene.drivers import allow_scripts
 
 
+def absolute(chosen: str) -> Path:
+    """The file or folder ``chosen``; ``//`` at its beginning is the folder of the open file."""
+    return Path(os.path.realpath(bpy.path.abspath(chosen)))
+
+
 def open_file(file: str, *, scripts: bool | None) -> None:
     """Open the .blend ``file``.  ``scripts``: run what it brings, None as the preferences say.
 

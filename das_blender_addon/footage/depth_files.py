@@ -32,13 +32,22 @@ FARTHEST = 1000.0
 
 
 def read_depth(
-    path: Path, shape: tuple[int, int], *, kind: str = "", scale: float = 0.0, values: np.ndarray | None = None
+    path: Path,
+    shape: tuple[int, int],
+    *,
+    kind: str = "",
+    scale: float = 0.0,
+    values: np.ndarray | None = None,
+    frames: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(depth f32 [H,W] in Blender units, valid bool [H,W]) of the file ``path`` for a picture of ``shape`` (H, W).
 
-    ``kind`` "" and ``scale`` 0: as the side-car or the file says.  ``values`` [H,W]: what the file holds, None to read
-    it here.  Raises `SettingsError`: a file that cannot be read,
-    has another size, holds no depth, or of which nobody says what it means.
+    ``frames`` (first from 1, count): of a clip; depth and valid are then [T,H,W], or [1,H,W] where the file holds no
+    more; one of another number of frames than ``count`` is that of the whole clip.  ``kind`` "" and ``scale`` 0: as the
+    side-car or the file says.  ``values`` [H,W]: what the file holds, None to read it here.
+
+    Raises `SettingsError`: a file that cannot be read, has another size, holds no depth, or of which nobody says what
+    it means.
     """
     if values is None:
         values, mask, own_kind = _values(path)
@@ -54,7 +63,9 @@ def read_depth(
         )
     if not isinstance(scale, int | float) or not 0.0 <= scale < np.inf:
         raise SettingsError(f"The scale of the depth file {path} is {scale!r}; give a number above 0.", field="depth")
-    if values.ndim != 2 or values.shape != shape:
+    if frames is not None:
+        values, mask = (_frames_of(array, frames, path) for array in (values, mask))
+    if values.ndim != (2 if frames is None else 3) or values.shape[-2:] != shape:
         has = "×".join(str(side) for side in values.shape[::-1])
         raise SettingsError(
             f"The depth file {path} has {has} values and the picture {shape[1]}×{shape[0]} pixels; give a depth of the "
@@ -69,6 +80,21 @@ def read_depth(
             )
         scale = 1.0
     return _distances(values, mask, kind, scale, path)
+
+
+def _frames_of(values: np.ndarray, frames: tuple[int, int], path: Path) -> np.ndarray:
+    first, count = frames
+    if values.ndim == 2:
+        return values[None]
+    if values.ndim == 3 and len(values) not in (1, count):
+        if len(values) < first - 1 + count:
+            raise SettingsError(
+                f"The depth file {path} has {len(values)} frames and the shot goes to frame {first - 1 + count} of the "
+                "clip; give all of them, or the first one's alone.",
+                field="depth",
+            )
+        return values[first - 1 : first - 1 + count]
+    return values
 
 
 def _distances(values, mask, kind: str, scale: float, path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -42,24 +42,32 @@ class Layers:
     farthest: float
 
 
-def layers_of(plate: Plate, every: int = 1) -> Layers:
-    """The meshes of ``plate``, one quad for each ``every`` × ``every`` pixels.
+def sky_depth_of(plate: Plate) -> float:
+    """How far away the sky of ``plate`` is, Blender units."""
+    return SKY_TIMES * (float(plate.depth[plate.valid].max()) if plate.valid.any() else 1.0)
+
+
+def layers_of(plate: Plate, every: int = 1, motion: np.ndarray | None = None) -> Layers:
+    """The meshes of ``plate``, one quad for each ``every`` × ``every`` pixels.  ``motion``: as of `mesh_of_depth`; it
+    cuts the background where the picture shows it.
 
     Raises `SettingsError` where a mask is thinner than they are.
     """
     shown = plate.valid
-    known_farthest = float(plate.depth[shown].max()) if shown.any() else 1.0
-    sky_depth = SKY_TIMES * known_farthest
+    known_farthest, sky_depth = float(plate.depth[shown].max()) if shown.any() else 1.0, sky_depth_of(plate)
     behind, background = _background(plate)
     parts, focal = [], plate.focal_px
+    shared = _motion_behind(plate, motion)
     if behind.valid.any():
-        parts.append(Layer(BACKGROUND, mesh_of_depth(behind.depth, behind.valid, focal, every), bool(plate.masks)))
+        parts.append(
+            Layer(BACKGROUND, mesh_of_depth(behind.depth, behind.valid, focal, every, shared), bool(plate.masks))
+        )
     if not behind.valid.all():
         far = np.full(plate.depth.shape, sky_depth, np.float32)
-        parts.append(Layer(SKY, mesh_of_depth(far, ~behind.valid, focal, every), bool(plate.masks)))
+        parts.append(Layer(SKY, mesh_of_depth(far, ~behind.valid, focal, every, shared), bool(plate.masks)))
     for name, mask in plate.masks.items():
         depth = np.where(plate.valid, plate.depth, sky_depth)
-        mesh = mesh_of_depth(depth, mask, focal, every)
+        mesh = mesh_of_depth(depth, mask, focal, every, motion)
         if not len(mesh.quads):
             raise SettingsError(
                 f"The mask of {name!r} falls between quads of {every}×{every} pixels; take smaller ones.", field="every"
@@ -67,6 +75,14 @@ def layers_of(plate: Plate, every: int = 1) -> Layers:
         parts.append(Layer(name, mesh, False))
     filled = np.any(list(plate.masks.values()), axis=0) if plate.masks else np.zeros(shown.shape, bool)
     return Layers(tuple(parts), background, filled, sky_depth if not shown.all() else known_farthest)
+
+
+def _motion_behind(plate: Plate, motion: np.ndarray | None) -> np.ndarray | None:
+    """``motion`` with that of the things replaced by what is around them."""
+    if motion is None or not plate.masks:
+        return motion
+    hole = np.any(list(plate.masks.values()), axis=0)
+    return fill_harmonic(motion, ~hole, hole)
 
 
 def _background(plate: Plate) -> tuple[Plate, np.ndarray]:

@@ -53,9 +53,12 @@ def _quads(size: tuple[int, int], every: int) -> int:
     return -(-size[0] // every) * -(-size[1] // every)
 
 
-def mesh_of_depth(depth: np.ndarray, present: np.ndarray, focal: float, every: int = 1) -> PlateMesh:
+def mesh_of_depth(
+    depth: np.ndarray, present: np.ndarray, focal: float, every: int = 1, motion: np.ndarray | None = None
+) -> PlateMesh:
     """The surface of ``depth`` [H,W] f32 where ``present`` [H,W] bool, seen with the focal length ``focal`` (pixels)
-    about the picture's middle.  ``every``: pixels along the side of a quad.
+    about the picture's middle.  ``every``: pixels along the side of a quad.  ``motion`` [H,W,C]: neighbours whose
+    values are more than 1 apart lie on two surfaces, too.
     """
     height, width = depth.shape
     rows, columns = _middles(height, every), _middles(width, every)
@@ -63,7 +66,8 @@ def mesh_of_depth(depth: np.ndarray, present: np.ndarray, focal: float, every: i
     inverse = np.where(there, 1.0 / np.where(there, depth[np.ix_(rows, columns)], 1.0), 0.0).astype(np.float64)
     blocks = (rows, height), (columns, width)
     edges = [np.minimum(np.arange(len(middles) + 1) * every, side) for middles, side in blocks]
-    corner_y, corner_x, value, quads = _corners(inverse, there, (rows + 0.5, columns + 0.5), edges)
+    moves = None if motion is None else motion[np.ix_(rows, columns)]
+    corner_y, corner_x, value, quads = _corners(inverse, there, (rows + 0.5, columns + 0.5), edges, moves)
     y, x = edges[0][corner_y], edges[1][corner_x]
     far = 1.0 / value
     vertices = np.stack([(x - width / 2.0) / focal * far, (y - height / 2.0) / focal * far, far], axis=1)
@@ -76,7 +80,9 @@ def _middles(count: int, every: int) -> np.ndarray:
     return (starts + np.minimum(starts + every, count) - 1) // 2
 
 
-def _joined(inverse: np.ndarray, there: np.ndarray, middles: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def _joined(
+    inverse: np.ndarray, there: np.ndarray, middles: np.ndarray, axis: int, moves: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """(Bool, one shorter along ``axis``: the cell and the next one lie on one surface; the change of ``inverse`` per
     pixel of each cell along the axis, over its neighbours on the same surface, 0 where there are none).
     """
@@ -90,17 +96,19 @@ def _joined(inverse: np.ndarray, there: np.ndarray, middles: np.ndarray, axis: i
         differs = np.abs(slope[here] - slope[beside]) * apart[here]
         bend[here] = np.where(both[here] & both[beside], np.minimum(bend[here], differs), bend[here])
     joined = both & ~((size > CUT_SHARE * larger) & (bend > BEND_SHARE * size) | (size > CUT_ALWAYS_SHARE * larger))
+    if moves is not None:
+        joined &= np.linalg.norm(np.diff(np.moveaxis(moves, axis, 0), axis=0), axis=2) <= 1.0
     slope, link = np.pad(np.where(joined, slope, 0.0), ((1, 1), (0, 0))), np.pad(joined, ((1, 1), (0, 0)))
     mean = (slope[:-1] + slope[1:]) / np.maximum(link[:-1].astype(int) + link[1:], 1)
     return np.moveaxis(joined, 0, axis), np.moveaxis(mean, 0, axis)
 
 
-def _corners(inverse, there, middles, edges) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _corners(inverse, there, middles, edges, moves) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Corners [N] of the cells, one for each surface that meets there: row, column, 1/depth; and the quads [M,4].
 
     ``middles``, ``edges``: pixels (y, x) of the cells' middles and of their borders.
     """
-    (down, slope_y), (right, slope_x) = (_joined(inverse, there, middles[axis], axis) for axis in (0, 1))
+    (down, slope_y), (right, slope_x) = (_joined(inverse, there, middles[axis], axis, moves) for axis in (0, 1))
     right, down = np.pad(right, ((1, 1), (1, 1))), np.pad(down, ((1, 1), (1, 1)))
     around = [(slice(0, -1), slice(0, -1)), (slice(0, -1), slice(1, None)), (slice(1, None), slice(1, None)),
               (slice(1, None), slice(0, -1))]  # fmt: skip

@@ -67,7 +67,8 @@ def default_name(scene, frames: tuple[int, ...]) -> str:
 
 
 def export_clip(
-    scene, request: ClipRequest, *, on_event: OnEvent | None = None, in_child: bool | None = None
+    scene, request: ClipRequest, *, filmed=None, on_event: OnEvent | None = None, in_child: bool | None = None
 ) -> Recipe:
     """Make the clip and add it to its dataset, see `take.clips.export_clip`."""
-    return clips.export_clip(request, source_of(scene, render_layer(scene).name, in_child=in_child), on_event=on_event)
+    source = source_of(scene, render_layer(scene).name, in_child=in_child)
+    return clips.export_clip(request, source, filmed=filmed, on_event=on_event)

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import bpy
 import numpy as np
 
 from ..client.connection import ShouldStop
@@ -63,8 +62,9 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
     """
     source = read_picture(wish.picture)
     shape = source.pixels.shape[:2]
-    measure = _measure(wish)
-    masks = _masks(found_masks(wish.masks, source.pixels, measure), shape)
+    asks = wish.depth == AUTO or any(is_asked(words) for words in wish.masks.values())
+    measure = measure_of(wish.server, asks, wish.should_stop, wish.timeout_s)
+    masks = masks_of(found_masks(wish.masks, source.pixels, measure), shape)
     if wish.folder is not None and is_plate(wish.folder):
         plate = _kept(wish, source.pixels, masks)
         used = f"The plate kept in {wish.folder} is used: a lens of {plate.lens_mm:g} mm, depth from {plate.source}."
@@ -95,16 +95,18 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
     return plate, source.notes
 
 
-def _measure(wish: PlateWish):
-    """What asks the wish's server; None where nothing is to be asked, or no server is named."""
-    if not wish.server or not (wish.depth == AUTO or any(is_asked(words) for words in wish.masks.values())):
+def measure_of(server: str, wanted: bool, should_stop: ShouldStop | None, timeout_s: float):
+    """What asks the ``server``; None where nothing is ``wanted`` of it, or none is named.  Raises `SettingsError`."""
+    if not server or not wanted:
         return None
-    check_online_access(wish.server)
-    return measure_on(wish.server, wish.should_stop, wish.timeout_s)
+    check_online_access(server)
+    return measure_on(server, should_stop, timeout_s)
 
 
-def _masks(wanted: Mapping[str, str | np.ndarray], shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    """The masks, none of which has a pixel of another."""
+def masks_of(wanted: Mapping[str, str | np.ndarray], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Name → bool [H,W]: the ``wanted`` masks for a picture of ``shape`` (H, W), none of which has a pixel of another.
+    Raises `SettingsError`.
+    """
     masks, taken = {}, np.zeros(shape, bool)
     for name, words in wanted.items():
         masks[name] = read_mask(words, shape)
@@ -149,30 +151,3 @@ def import_picture(
         fitted = f"The picture has {width}×{height} pixels and the shot {shown[0]}×{shown[1]}; it is fitted to it."
         notes = (*notes, fitted)
     return replace(stage, notes=notes)
-
-
-def import_plate(
-    picture: str | Path,
-    *,
-    depth: str | Path = PLANE,
-    size: tuple[int, int] | None = None,
-    num_frames: int = 49,
-    every: int = 1,
-    **known,
-) -> Stage:
-    """The picture of the file ``picture`` as a new scene: `Stage` with ``.scene``, ``.camera``, ``.things`` (mask →
-    object), ``.plate`` and ``.notes``.
-
-    ``depth``: "plane" or a depth file.  ``size`` (width, height): the render's; None for the picture's.
-    ``num_frames``: of the shot, from frame 1 on.  ``every``: pixels along the side of a quad of the meshes.  ``known``:
-    the other fields of `PlateWish` (``lens_mm``, ``masks``, ``depth_kind``, …).
-
-    Raises `FirstFrameError` (no picture that can be used), `SettingsError` (depth, lens, mask, a field that does not
-    exist), `StorageError`.
-    """
-    names = {one.name for one in fields(PlateWish)} - {"picture", "depth"}
-    unknown = sorted(set(known) - names)
-    if unknown:
-        raise SettingsError(f"There is no {unknown[0]!r}; there are {', '.join(sorted(names))}.", field=unknown[0])
-    wish = PlateWish(Path(bpy.path.abspath(str(picture))), str(depth), **known)
-    return import_picture(wish, size=size, num_frames=num_frames, every=every)

@@ -32,8 +32,10 @@ class SourcePicture:
     notes: tuple[str, ...]
 
 
-def read_picture(path: Path) -> SourcePicture:
-    """The picture of the file ``path``, upright.  Raises `FirstFrameError` where there is none that can be used."""
+def read_picture(path: Path, *, may_be_plain: bool = False) -> SourcePicture:
+    """The picture of the file ``path``, upright.  ``may_be_plain``: one colour everywhere is one, too.  Raises
+    `FirstFrameError` where there is none that can be used.
+    """
     if not path.is_file():
         raise FirstFrameError(f"There is no picture {path}.")
     data = bytes_of_picture(path)
@@ -51,7 +53,8 @@ def read_picture(path: Path) -> SourcePicture:
     if tags.orientation != 1:
         pixels = upright(pixels, tags.orientation)
         notes.append(f"{name} was turned upright, as its camera says, to {pixels.shape[1]}×{pixels.shape[0]} pixels.")
-    check_colours(pixels, name)
+    if not may_be_plain:
+        check_colours(pixels, name)
     return SourcePicture(pixels, tags.lens_mm, tuple(notes))
 
 
@@ -87,7 +90,9 @@ def _read_by_blender(path: Path, name: str, notes: list[str]) -> np.ndarray:
         raise FirstFrameError(f"{name} cannot be read as a picture; choose another.") from error
     try:
         if image.source != "FILE":
-            raise FirstFrameError(f"{name} is a clip; save the frame that is meant as a picture.")
+            raise FirstFrameError(
+                f"{name} is a clip; save the frame that is meant as a picture, or import it as a clip."
+            )
         values = pixels_of(image, name)
         is_float = image.is_float
     finally:

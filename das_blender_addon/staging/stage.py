@@ -18,7 +18,8 @@ from ..footage.mesh import PlateMesh
 from ..footage.plate import SENSOR_MM, Plate
 from ..protocol.png import encode_png
 
-_CAMERA_FROM_OPTICAL = np.array([1.0, -1.0, -1.0])
+CAMERA_FROM_OPTICAL = np.array([1.0, -1.0, -1.0])
+"""Signs: Blender's camera axes ↔ +X right, +Y down, +Z forward."""
 ROOM_BEHIND = 2.0
 """The camera sees this many times as far as the farthest surface: it may move back."""
 
@@ -51,22 +52,23 @@ def stage_plate(
     """
     layers = layers_of(plate, every)
     scene = bpy.data.scenes.new(name)
-    picture = _packed_image(name, plate.picture)
-    background = _packed_image(f"{name} Background", layers.background) if plate.masks else picture
-    shown = _material(name, picture)
-    behind = shown if background is picture else _material(f"{name} Background", background)
-    camera = _camera(scene, plate, picture, size or plate.size, layers.farthest)
+    picture = packed_image(name, plate.picture)
+    background = packed_image(f"{name} Background", layers.background) if plate.masks else picture
+    shown = shining(name, picture)
+    behind = shown if background is picture else shining(f"{name} Background", background)
+    camera = plate_camera(scene, plate, picture, size or plate.size, layers.farthest)
     things = {}
     for part in layers.parts:
         is_thing = part.name in plate.masks
-        made = _object(scene, part.name, part.mesh, plate, behind if part.is_filled else shown, centred=is_thing)
+        made = layer_object(scene, part.name, part.mesh, plate, behind if part.is_filled else shown, centred=is_thing)
         if is_thing:
             things[part.name] = made
-    _set_render(scene, size or plate.size, num_frames, picture)
+    set_render(scene, size or plate.size, num_frames, picture)
     return Stage(scene, camera, things, plate, layers)
 
 
-def _set_render(scene, size: tuple[int, int], num_frames: int, picture) -> None:
+def set_render(scene, size: tuple[int, int], num_frames: int, picture) -> None:
+    """The render of ``scene``: ``size`` (width, height), frames from 1 on, the first one the image ``picture``."""
     render = scene.render
     render.engine = compat.ENGINE
     render.resolution_x, render.resolution_y = size
@@ -78,7 +80,7 @@ def _set_render(scene, size: tuple[int, int], num_frames: int, picture) -> None:
     scene.das.key_mode = "FIRST"  # a render of the plate from elsewhere shows no more than the picture does
 
 
-def _packed_image(name: str, pixels: np.ndarray):
+def packed_image(name: str, pixels: np.ndarray):
     """An image of the file that holds ``pixels`` [H,W,3] u8 itself, as a PNG."""
     png = encode_png(pixels)
     image = bpy.data.images.new(name, pixels.shape[1], pixels.shape[0])
@@ -87,7 +89,7 @@ def _packed_image(name: str, pixels: np.ndarray):
     return image
 
 
-def _material(name: str, image):
+def shining(name: str, image):
     """It shines with the picture's own colours, whatever the light."""
     material = bpy.data.materials.new(name)
     if material.node_tree is None:  # always there since Blender 5.0
@@ -104,7 +106,8 @@ def _material(name: str, image):
     return material
 
 
-def _camera(scene, plate: Plate, picture, size: tuple[int, int], farthest: float):
+def plate_camera(scene, plate: Plate, picture, size: tuple[int, int], farthest: float):
+    """The camera that took the plate, active in ``scene``, with the image ``picture`` as its background."""
     lens = bpy.data.cameras.new("Camera")
     camera = bpy.data.objects.new("Camera", lens)
     scene.collection.objects.link(camera)
@@ -124,10 +127,10 @@ def _camera(scene, plate: Plate, picture, size: tuple[int, int], farthest: float
     return camera
 
 
-def _object(scene, name: str, mesh: PlateMesh, plate: Plate, material, *, centred: bool):
+def layer_object(scene, name: str, mesh: PlateMesh, plate: Plate, material, *, centred: bool):
     """The layer ``mesh`` as an object; ``centred``: its origin is its median point, else the world's."""
     camera = plate.world_from_camera
-    world = (mesh.vertices * _CAMERA_FROM_OPTICAL) @ camera[:3, :3].T + camera[:3, 3]
+    world = (mesh.vertices * CAMERA_FROM_OPTICAL) @ camera[:3, :3].T + camera[:3, 3]
     origin = np.median(world, axis=0) if centred else np.zeros(3)
     made = bpy.data.meshes.new(name)
     made.vertices.add(len(world))

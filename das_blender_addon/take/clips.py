@@ -12,10 +12,12 @@ Blender encodes both as H.264, whose colours are a little off, most at the edges
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ..child.open_copy import PictureOrder
 from ..child.scratch import Scratch
@@ -82,9 +84,12 @@ class DatasetClip:
     size: tuple[int, int]
 
 
-def export_clip(request: ClipRequest, source: Source, *, on_event: OnEvent | None = None) -> Recipe:
+def export_clip(
+    request: ClipRequest, source: Source, *, filmed: Sequence[np.ndarray] | None = None, on_event: OnEvent | None = None
+) -> Recipe:
     """Make the clip and add it to its dataset.  Returns a `DatasetClip`.
 
+    ``filmed``: pictures u8 [H,W,3] of the request's size, one for each frame, in the place of rendered ones.
     ``on_event`` gets `Progress` with the fraction of the whole export, on the thread that drives the recipe.
 
     Raises `SceneError` (nothing to track, or the scene cannot be rendered), `SettingsError` (there is a clip of that
@@ -99,9 +104,12 @@ def export_clip(request: ClipRequest, source: Source, *, on_event: OnEvent | Non
             # 2. The geometry, and the tracking video of it.
             geometry = yield from source.export(request.frames, request.size, report)
             yield from in_thread(lambda stop, say: _draw(geometry, scratch / "tracking", stop, say), report)
-            # 3. The rendered frames.
-            files = yield from _rendered(source.pictures(_order(request), report, "rendering"))
-            yield from in_thread(lambda stop, _say: _keep(files, scratch / "video", request.size, stop))
+            # 3. The frames.
+            if filmed is None:
+                files = yield from _rendered(source.pictures(_order(request), report, "rendering"))
+                yield from in_thread(lambda stop, _say: _keep(files, scratch / "video", request.size, stop))
+            else:
+                yield from in_thread(lambda stop, _say: _write(filmed, scratch / "video", stop))
             # 4. All of it as it lies in a dataset.
             made, movies = scratch / "made", _laid_out(request, scratch)
             if not request.lossless:
@@ -142,7 +150,11 @@ def _draw(geometry: GeometrySequence, folder: Path, should_stop: ShouldStop, say
     """The tracking video as PNG files in ``folder``."""
     drawn = render_tracking_video(geometry, progress=counting("tracking", say), should_stop=should_stop)
     check_in_view(drawn)
-    for index, picture in enumerate(drawn.video):
+    _write(drawn.video, folder, should_stop)
+
+
+def _write(pictures: Sequence[np.ndarray], folder: Path, should_stop: ShouldStop) -> None:
+    for index, picture in enumerate(pictures):
         _check_stop(should_stop)
         write_whole(folder / _frame_name(index), encode_png(picture))
 

@@ -15,7 +15,8 @@ from ..footage.masks import SALIENT
 from ..footage.plane import WALL_DISTANCE
 from ..footage.plate import EYE_HEIGHT, LONGEST_LENS
 from ..shot.settings import resolve_settings
-from ..staging.importing import PLANE, import_plate
+from ..staging.entry import import_plate
+from ..staging.importing import PLANE
 from .words import register_classes, said, unregister_classes
 
 NOT_SAID = "AUTO"
