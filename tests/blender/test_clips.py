@@ -13,7 +13,7 @@ import pytest
 from das_blender_addon import api, commands
 from das_blender_addon.child.footage import unpack_movie
 from das_blender_addon.child.launch import launch
-from das_blender_addon.errors import FirstFrameError, SceneError, SettingsError
+from das_blender_addon.errors import FirstFrameError, SceneError, ServerUnreachable, SettingsError
 from das_blender_addon.footage.clip import load_clip, save_clip
 from das_blender_addon.footage.paths import camera_path
 from das_blender_addon.footage.pc2 import read_pc2
@@ -386,3 +386,13 @@ def test_camera_of_a_clip_is_found_although_a_thing_moves_in_it(scene, tmp_path)
     assert plate.tracks.shape[1] >= 40 and "found the clip's camera" in source.notes[-1]
     assert np.median(plate.depth) == pytest.approx(5.0), "no unit is known: the middle is put at 5"
     np.testing.assert_array_equal(load_clip(tmp_path / "kept").cameras, plate.cameras)
+
+
+def test_server_follows_the_points_of_a_clip_when_it_is_asked_to(plate, frames, server, scene, tmp_path, capsys):
+    words = ["transfer", frames, "--tracks", "auto", "--lens", 28, "--tracking-only", "--output", tmp_path / "out"]
+    done = das(*words, "--server", server.address, capsys=capsys)
+    assert done["tracks"] >= (SIZE[0] // 8) * (SIZE[1] // 8) and done["camera"] == "keep"
+    with np.load(tmp_path / "out" / "tracking.npz") as arrays:
+        assert arrays["visible"][0].mean() > 0.999 and arrays["visible"][-1].mean() > 0.5
+    status, said = refused(*words, "--server", "tcp://127.0.0.1:9", "--timeout", 2, capsys=capsys)
+    assert status == ServerUnreachable.exit_code, said
