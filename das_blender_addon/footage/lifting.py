@@ -19,6 +19,8 @@ OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])
 STILL_SHARE = 0.004
 """A point whose track is no farther from where it would be if it stood still than this share of the picture stands."""
 _NEIGHBOURS = 6
+MANY = 2000
+"""Of more points than these a part, evenly chosen, is looked through for neighbours."""
 _SURFACE_SHARE = 0.05
 """Points whose 1/depth differs by this share are as far from each other as two that are one spacing apart."""
 
@@ -161,15 +163,16 @@ def _bridged(places: np.ndarray, known: np.ndarray) -> np.ndarray:
 def neighbours(lifted: Lifted) -> np.ndarray:
     """[N,K] i64: the points nearest to each, on its own surface as far as depth tells."""
     features = np.concatenate([lifted.at / lifted.spacing, (np.log(lifted.inverse) / _SURFACE_SHARE)[:, None]], axis=1)
-    count = min(_NEIGHBOURS, len(features) - 1)
+    offered = np.arange(0, len(features), -(-len(features) // MANY))
+    count = min(_NEIGHBOURS, len(offered) - 1)
     if count < 1:
         return np.zeros((len(features), 1), np.int64)
     out = np.empty((len(features), count), np.int64)
     for start in range(0, len(features), 512):
-        part = features[start : start + 512]
-        apart = ((part[:, None] - features[None]) ** 2).sum(axis=2)
-        apart[np.arange(len(part)), np.arange(start, start + len(part))] = np.inf
-        out[start : start + 512] = np.argpartition(apart, count - 1, axis=1)[:, :count]
+        here = np.arange(start, min(start + 512, len(features)))
+        apart = sum((features[here, axis, None] - features[offered, axis]) ** 2 for axis in range(3))
+        apart[here[:, None] == offered] = np.inf
+        out[here] = offered[np.argpartition(apart, count - 1, axis=1)[:, :count]]
     return out
 
 
