@@ -12,6 +12,9 @@ Kinds, their parameters and their arrays (pixels: origin top left, centres at +0
     depth       picture, clip   lens_mm=0                   depth f32 [T,H,W], valid bool [T,H,W], lens_mm f32 [T],
                                                             meaning i32 []: a place in `DEPTH_MEANINGS`
     background  picture  mask=bool [H,W], radius=5          picture u8 [H,W,3]
+    adherence   clip     prediction=u8 [T,H,W,3],           error f16 [T,H,W] px: how far what the prediction shows is
+                         seen=bool [T,H,W]                  from where the clip shows it; NaN where that is not to be
+                                                            told, infinite where it is not found again
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ GIVES: Mapping[str, tuple[str, ...]] = {
     "depth": ("depth", "valid", "lens_mm", "meaning"),
     "background": ("picture",),
     "repaint": ("picture",),
+    "adherence": ("error",),
 }
 """Kind → the arrays that every estimator of it makes."""
 
@@ -72,6 +73,10 @@ _TRANSFORMERS_FILES = ("config.json", "model.safetensors", "preprocessor_config.
 _SPECS = (
     EstimatorSpec("dis-flow", "tracks", "Optical flow (OpenCV DIS)", "Apache-2.0", "tracks", ("cv2",)),
     EstimatorSpec("cuts", "cuts", "Cuts by colour and motion", "GPL-3.0-or-later", "cuts", ("cv2",)),
+    EstimatorSpec(
+        "dis-adherence", "adherence", "How far a clip is from its animation (OpenCV DIS)", "Apache-2.0", "adherence",
+        ("cv2",),
+    ),
     EstimatorSpec(
         "sam2.1-small", "mask", "SAM 2.1 small: box and clicks", "Apache-2.0", "sam2",
         has_weights=True, repository="facebook/sam2.1-hiera-small",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A picture or clip is measured: what comes of it are arrays (tracks, cuts, masks, depth, a background)."""
+"""A picture or clip is measured: what comes of it are arrays (tracks, cuts, masks, depth, a background, errors)."""
 
 from __future__ import annotations
 
@@ -46,12 +46,14 @@ class Points:
 @dataclass(frozen=True)
 class Kind:
     """``frames``: (fewest, most).  ``parameters``: what the options may say.  ``arrays``: role → whether it must come;
-    each is bool or float32 [H,W].  ``one_of``: parameters of which exactly one must be there."""
+    each is bool or float32 [H,W], or as `CLIP_ARRAYS` says.  ``one_of``: parameters of which exactly one must be there.
+    ``measures_flat``: a clip of one colour is measured, too."""
 
     frames: tuple[int, int]
     parameters: Mapping[str, Number | Points]
     arrays: Mapping[str, bool]
     one_of: tuple[str, ...] = ()
+    measures_flat: bool = False
 
 
 KINDS = {
@@ -66,7 +68,10 @@ KINDS = {
     "salient": Kind((1, 1), {}, {}),
     "depth": Kind((1, MAX_FRAMES), {"lens_mm": Number(1, 5000)}, {}),
     "background": Kind((1, 1), {"radius": Number(1, 64)}, {"mask": True}),
+    "adherence": Kind((1, MAX_FRAMES), {}, {"prediction": True, "seen": True}, measures_flat=True),
 }
+CLIP_ARRAYS = {"prediction": ("uint8", True), "seen": ("bool", False)}
+"""Role → type, and whether there are colours, of the arrays that have as many frames as the clip."""
 
 
 # ── Before a job is accepted ────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +132,10 @@ def check_inputs(spec: JobSpec, inputs: list[JobInput], roles: Mapping[str, bool
             raise JobRejected(f"The input {role!r} is missing.", field="inputs")
     frame = [spec.height, spec.width]
     for one in inputs:
-        wanted = (("uint8",), [spec.num_frames, *frame, 3]) if one.role == CLIP else (("bool", "float32"), frame)
+        wanted = (("bool", "float32"), frame)
+        if one.role == CLIP or one.role in CLIP_ARRAYS:
+            dtype, has_colours = CLIP_ARRAYS.get(one.role, ("uint8", True))
+            wanted = ((dtype,), [spec.num_frames, *frame, *([3] if has_colours else [])])
         if one.media != "array" or one.dtype not in wanted[0] or one.shape != wanted[1]:
             raise JobRejected(
                 f"The input {one.role} is {one.media[:20]} {one.dtype[:20]} {one.shape[:8]}, not an array "
@@ -211,7 +219,8 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
     """
     arrays = {role: one.array() for role, one in inputs.items()}
     clip = arrays.pop(CLIP)
-    if (clip == clip[:1, :1, :1]).all():
+    kind = spec.options.get("kind", "")
+    if not (kind in KINDS and KINDS[kind].measures_flat) and (clip == clip[:1, :1, :1]).all():
         raise JobRejected("The picture has one colour everywhere, so there is nothing to measure.", field=CLIP)
     estimator = context.estimator(spec.model)
     step = stepper(context.should_stop, lambda done, of: context.emit_progress("encoding", done, of))

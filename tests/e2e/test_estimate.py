@@ -146,3 +146,31 @@ def test_weights_that_are_added_while_the_server_runs_are_used(tmp_path):
                 repaint(own.address, thing(), **{"prompt": "a boat", **parameters})
             assert caught.value.field == field
         assert estimate(own.address, "mask", thing(), box=[16, 8, 34, 28])["mask"].any()
+
+
+def test_clip_is_held_against_its_prediction(server):
+    clip = sliding(6)
+    seen = np.ones(clip.shape[:3], bool)
+    late = estimate(server.address, "adherence", clip[:-1], prediction=clip[1:], seen=seen[1:])["error"]
+    assert late.shape == (5, 48, 64) and late.dtype == np.float16
+    counted = late[np.isfinite(late)].astype(float)
+    assert len(counted) > 0.2 * late.size and abs(counted.mean() - 1.0) < 0.3  # it slides by a pixel a frame
+    flat = np.full_like(clip, 90)  # a model that made nothing is measured, too
+    assert np.isnan(estimate(server.address, "adherence", flat, prediction=clip, seen=seen)["error"]).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "field"),
+    [
+        ({}, "inputs"),
+        ({"prediction": sliding(3)}, "inputs"),
+        ({"prediction": sliding(3)[..., 0], "seen": np.ones((3, 48, 64), bool)}, "prediction"),
+        ({"prediction": sliding(2), "seen": np.ones((3, 48, 64), bool)}, "prediction"),
+        ({"prediction": sliding(3), "seen": np.ones((48, 64), bool)}, "seen"),
+        ({"prediction": sliding(3), "seen": np.ones((3, 48, 64), np.uint8)}, "seen"),
+    ],
+)
+def test_adherence_without_what_it_is_held_against_is_rejected(server, arrays, field):
+    with pytest.raises(JobRejected) as refused:
+        estimate(server.address, "adherence", sliding(3), **arrays)
+    assert refused.value.field == field
