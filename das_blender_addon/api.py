@@ -7,6 +7,7 @@
     for frame, passes in api.surface_passes(scene): ...         # depth, normals, motion, objects; no server needed
     take = api.render_take(scene, server="localhost", seed=7)   # everything; blocks
     api.add_to_sequencer(take, scene)
+    report = api.adherence(scene, take)                         # does it follow the animation?
     api.export_dataset(scene, "clips", lossless=True)           # a clip to train on; no server needed
     stage = api.import_plate("street.jpg", lens_mm=26)          # a picture as a scene: stage.scene, stage.camera
     stage = api.import_plate("walk.mp4", lens_mm=26, camera="solve", tracks="blender")          # a clip, likewise
@@ -20,6 +21,7 @@ All errors are `das_blender_addon.errors.DasError`.
 
 from __future__ import annotations
 
+from .jobs.measuring import adherence
 from .jobs.passes import surface_passes
 from .jobs.scripting import (
     add_to_sequencer,
@@ -54,6 +56,7 @@ __all__ = [
     "TakeRequest",
     "TakeSettings",
     "add_to_sequencer",
+    "adherence",
     "check_shot",
     "ensure_first_frame",
     "export_dataset",

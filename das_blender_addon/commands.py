@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``blender --command das doctor|check|preview|keys|render|batch|vary|takes|dataset|plate|camera|
-move|transfer|pair …``; ``python -m das_blender_addon …`` does the same with Blender as a module.
+"""The command line: ``blender --command das doctor|check|preview|keys|render|batch|vary|takes|report|dataset|plate|
+camera|move|transfer|pair …``; ``python -m das_blender_addon …`` does the same with Blender as a module.
 
 Every flag goes before the environment, the environment before the file (see `shot.settings.resolve_settings`).  What
 cannot work is refused before any work begins, where that can be known.  A failure ends with one sentence on stderr and
@@ -25,6 +25,7 @@ from .command_line.file import chosen_scene, open_file
 from .command_line.footage import camera, move, plate, transfer
 from .command_line.footage_dataset import footage_pair, settle_clip
 from .command_line.places import blend_file, check_cache, copy_frames, output_folder, save_blend
+from .command_line.report import report
 from .command_line.take_words import settle_names
 from .command_line.takes import takes
 from .command_line.vary import vary
@@ -57,7 +58,7 @@ def main(words: list[str]) -> int:
         arguments = parser(NAME, COMMANDS).parse_args(words)
     except SystemExit as end:  # argparse has said why
         return int(end.code or 0)
-    if arguments.run is takes:
+    if arguments.run in (takes, report):
         settle_names(arguments)
     if arguments.run is dataset:
         settle_clip(arguments)
@@ -266,7 +267,9 @@ def _where(frames) -> str:
 
 COMMANDS = {
     run.__name__: run
-    for run in (doctor, check, preview, keys, render, batch, vary, takes, dataset, plate, camera, move, transfer, pair)
+    for run in (
+        doctor, check, preview, keys, render, batch, vary, takes, report, dataset, plate, camera, move, transfer, pair
+    )
 }
 
 

@@ -35,9 +35,11 @@ OVERRIDES = {
     "--anew": ("DAS_ANEW", "1 renders the take anew although a finished one is there"),
     "--windows": ("DAS_WINDOWS", "2/5 renders only the second of five parts of the shot's windows into the cache"),
     "--priority": ("DAS_PRIORITY", "interactive before batch, in the server's queue; without it, batch"),
+    "--measure": ("DAS_MEASURE", "1 measures whether the take follows its animation (das report)"),
+    "--window-seeds": ("DAS_WINDOW_SEEDS", "2:17 gives the shot's second window the seed 17"),
     "--cache": ("DAS_CACHE", "folder for first frames and takes"),
 }
-SWITCHES = ("--new-first-frame", "--anew")
+SWITCHES = ("--new-first-frame", "--anew", "--measure")
 """Flags that may stand without a value, for 1."""
 ROW_FLAGS = frozenset({*OVERRIDES, "--scene", "--output", "--blend"})
 ROW_SWITCHES = frozenset({"--clean", "--strict", "--enable-autoexec", "--online-mode"})
@@ -66,8 +68,8 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
             footage_words.add_arguments(command, word)
         else:
             _add_file(command, of_table=word == "batch")
-        if word == "takes":
-            take_words.add_names(command)
+        if word in ("takes", "report"):
+            take_words.add_names(command, word)
         if word in ("preview", "render"):
             command.add_argument(
                 "--output",

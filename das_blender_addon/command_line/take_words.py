@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The words of ``das takes``."""
+"""The words of ``das takes`` and ``das report``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("action", choices=ACTIONS, help="what to do with them")
 
 
-def add_names(command: argparse.ArgumentParser) -> None:
+def add_names(command: argparse.ArgumentParser, word: str) -> None:
     """What stands after the file."""
+    named = "a take: its number in the list, the first digits of its key, or last"
+    if word == "report":
+        command.add_argument("takes", nargs="*", help=named)
+        command.add_argument(
+            "--reroll", action="store_true", help="make a take with another seed for its worst window, and report that"
+        )
+        return
     command.add_argument(
-        "takes", nargs="*", help="a take: its number in the list, the first digits of its key, or last; compare has two"
+        "takes", nargs="*", help=f"{named}; compare has two"
     )
     command.add_argument("--mode", choices=MODES, default="side", help="of compare")
     command.add_argument("--wipe", type=float, default=0.5, help="where a wipe is, 0 to 1 from the left")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from ..jobs import of_scene
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..take import drive
+from ..take.adherence import read_report
+from ..take.adherence_words import words_of
 from ..take.comparing import write_sheet
-from ..take.variations import MOST, combinations, parse_seeds, prompts_of, varied
+from ..take.variations import MOST, combinations, parse_seeds, prompts_of, ranked, varied
 from .places import check_cache, output_folder
 from .voice import Voice
 
@@ -23,12 +26,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seeds", default="", help="1-4, or 3,9,12-14")
     command.add_argument("--prompts", default="", help="a text file with a prompt in each line")
     command.add_argument("--guidances", default="", help="3,6,9")
+    command.add_argument(
+        "--best", action="store_true", help="measure each, and tell them in order: the one first that follows best"
+    )
     command.add_argument("--output", help="a .png: the middle frame of each, in the order in which they are told")
 
 
 def vary(scene, arguments, voice: Voice, should_stop) -> int:
     """Render the shot once for each of several seeds, prompts and guidance scales; those that are there are found."""
     settings = resolve_settings(scene)
+    settings = replace(settings, measure=settings.measure or arguments.best)
     asked = combinations(
         settings, parse_seeds(arguments.seeds), _prompts(arguments.prompts), _guidances(arguments.guidances)
     )
@@ -36,12 +43,14 @@ def vary(scene, arguments, voice: Voice, should_stop) -> int:
     check_cache(settings.cache_folder, shot_folder(scene, settings.cache_folder))
     take_of = partial(of_scene.only_take, scene, on_report=voice.warnings)
     made = drive.finish(varied(asked, take_of), on_status=voice.status, should_stop=should_stop)
+    if arguments.best:
+        made = ranked(made)
     if sheet is not None:
         write_sheet([one.middle for one in made], sheet, most=MOST)
     voice.result(
         "\n".join(
             f"{number + 1:3d}  {one.take.key[:8]}  seed {one.settings.seed}  guidance {one.settings.guidance:g}  "
-            f"{one.settings.prompt}"
+            f"{one.settings.prompt}{_followed(one)}"
             for number, one in enumerate(made)
         ),
         sheet=sheet,
@@ -53,11 +62,18 @@ def vary(scene, arguments, voice: Voice, should_stop) -> int:
                 "guidance": one.settings.guidance,
                 "prompt": one.settings.prompt,
                 "cached": one.take.cached,
+                "adherence": read_report(one.take.folder),
             }
             for one in made
         ],
     )
     return 0
+
+
+def _followed(one) -> str:
+    """How it follows its animation, "" where nobody measured that."""
+    report = read_report(one.take.folder)
+    return "" if report is None else f"\n     {words_of(report)}"
 
 
 def _prompts(file: str) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from ..shot.server_consent import check_server
 from ..shot.settings import stereo_view
 from ..shot.shot_folder import shot_folder
 from ..take import check_recipe, key_recipes, preview_recipe, recipes
+from ..take.cache import TakeSettings
 from ..take.drive import Recipe
 from ..take.recipes import OnReport
 from ..take.reporter import OnEvent
@@ -125,6 +126,31 @@ def only_take(
     if not bpy.app.background if in_child is None else in_child:
         keep = partial(unchanged.keep, unchanged.now(scene, render_layer(scene).name, settings))
     return recipes.only_take(take(scene, replace(settings, part=None), on_report=on_report, in_child=in_child), keep)
+
+
+def measured(
+    scene,
+    settings: ResolvedSettings,
+    key: str,
+    made_with: ResolvedSettings | None = None,
+    *,
+    server_named: bool = False,
+    in_child: bool | None = None,
+) -> Recipe:
+    """The take of ``settings`` measured, and made where it is not there, as the take ``key`` of the same shot was with
+    the settings ``made_with`` (None: it is that take); returns the `Take`.
+
+    Raises `SettingsError`, before anything is made, where the shot would not give ``key`` any more.
+    """
+    check_one_view(scene)
+    check_server(scene, settings.server, named=server_named)
+    settings = replace(settings, measure=True, part=None)
+    facts = facts_of(scene, settings)
+    settings = _with_strokes(scene, settings, facts.view_layer)
+    check_first_frame(facts.folder, facts.owner, settings)
+    source = source_of(scene, facts.view_layer, in_child=in_child)
+    after = key, TakeSettings.from_resolved(made_with or settings)
+    return recipes.only_take(recipes.take(facts, settings, source, after=after))
 
 
 def first_frame_again(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:

@@ -39,7 +39,8 @@ class ResolvedSettings:
     ``background``: of the tracking video, "black" or "sky".  ``view``: of a stereoscopic scene, by its name.
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
     ``part`` (number from 1 on, of how many): only these windows of it.  ``priority``: a key of `PRIORITIES`, "" for
-    that of who asks.
+    that of who asks.  ``measure``: measure whether the take follows its animation.  ``window_seeds``: (number from 1
+    on, seed) of windows that have a seed of their own.
     """
 
     server: str
@@ -67,6 +68,8 @@ class ResolvedSettings:
     priority: str = ""
     background: str = "black"
     view: str = ""
+    measure: bool = False
+    window_seeds: tuple[tuple[int, int], ...] = ()
 
     def priority_for(self, *, in_window: bool) -> int:
         """What a server is told: jobs of a window go before others, unless something else is chosen."""

@@ -54,6 +54,8 @@ ENVIRONMENT = (
     "DAS_ANEW",
     "DAS_WINDOWS",
     "DAS_PRIORITY",
+    "DAS_MEASURE",
+    "DAS_WINDOW_SEEDS",
 )
 """Every environment variable that overrides a setting."""
 
@@ -102,6 +104,8 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         part=_part(environment.get("DAS_WINDOWS", "")),
         model_frames_every=_every(environment, settings.model_frames_every),
         priority=_priority(environment.get("DAS_PRIORITY", "")),
+        measure=_switch(environment, "DAS_MEASURE", settings.measure),
+        window_seeds=parse_window_seeds(environment.get("DAS_WINDOW_SEEDS", "")),
     )
 
 
@@ -214,6 +218,22 @@ def _part(text: str) -> tuple[int, int] | None:
             f"The part of the windows {_short(text)} cannot be read; write 2/5 for the second of five.", field="windows"
         )
     return number, of
+
+
+def parse_window_seeds(text: str) -> tuple[tuple[int, int], ...]:
+    """``"2:17,5:3"`` as windows, counted from 1, and their seeds.  Raises `SettingsError`."""
+    found = []
+    for part in text.split(",") if text.strip() else ():
+        match = _match(r"(\d{1,6})\s*:\s*(\d{1,10})", part)
+        number, seed = (0, 0) if match is None else (int(match[1]), int(match[2]))
+        if number < 1 or seed > MAX_SEED or number in dict(found):
+            raise SettingsError(
+                f"The seeds of windows {_short(text)} cannot be read; write 2:17,5:3 for the second window's and the "
+                f"fifth's, each up to {MAX_SEED}.",
+                field="window_seeds",
+            )
+        found.append((number, seed))
+    return tuple(sorted(found))
 
 
 _KEY_FRAMES = re.compile(r"\s*-?\d{1,9}\s*(?:,\s*-?\d{1,9}\s*)*", re.ASCII)

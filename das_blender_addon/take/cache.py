@@ -51,6 +51,8 @@ pictures: another one makes takes anew.
 @dataclass(frozen=True)
 class TakeSettings:
     """What the artist chooses.  0, 0.0 and "" stand for the model's defaults of steps, guidance and tracking range.
+
+    ``window_seeds``: (number from 1 on, seed) of windows that have a seed of their own.
     """
 
     prompt: str = ""
@@ -59,6 +61,7 @@ class TakeSettings:
     num_inference_steps: int = 0
     guidance_scale: float = 0.0
     tracking_range: str = ""
+    window_seeds: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def from_resolved(cls, resolved) -> TakeSettings:
@@ -70,7 +73,12 @@ class TakeSettings:
             num_inference_steps=resolved.steps,
             guidance_scale=resolved.guidance,
             tracking_range=resolved.tracking_range,
+            window_seeds=resolved.window_seeds,
         )
+
+    def seed_of(self, number: int) -> int:
+        """That of the window ``number``, from 0 on."""
+        return int(dict(self.window_seeds).get(number + 1, self.seed))
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,7 @@ def take_request(
             "many, the first frame's first.",
             field="key_pictures",
         )
+    _check_windows(plan, settings)
     pictures = tuple(
         _key_picture(index, picture, plan) for index, picture in zip(plan.keys, (first_frame, *keys), strict=True)
     )
@@ -232,6 +241,15 @@ def take_request(
         detail=detail,
         timings=dict(shot.timings),
     )
+
+
+def _check_windows(plan: ShotPlan, settings: TakeSettings) -> None:
+    beyond = next((number for number, _ in settings.window_seeds if number > len(plan.windows)), None)
+    if beyond is not None:
+        raise SettingsError(
+            f"There is no window {beyond} to have a seed of its own: the shot has {len(plan.windows)}.",
+            field="window_seeds",
+        )
 
 
 def _key_picture(index: int, picture: FirstFrame | Path, plan: ShotPlan) -> KeyPicture:
@@ -288,7 +306,7 @@ def job_spec(plan: ShotPlan, settings: TakeSettings, window: Window | None = Non
         model_revision=model.revision,
         prompt=settings.prompt,
         negative_prompt=settings.negative_prompt,
-        seed=int(settings.seed),
+        seed=settings.seed_of(plan.windows.index(window)),
         num_inference_steps=int(steps),
         guidance_scale=float(settings.guidance_scale or model.default_guidance),
         num_frames=window.length,

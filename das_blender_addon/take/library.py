@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingsError, StorageError
+from .adherence import read_report
 from .cache import LAYOUT, Take, read_json, take_of
 
 STAR = "starred"
@@ -30,7 +31,7 @@ SETTINGS = {
     "background": "background",
 }
 """Names in a take's report → names of a scene's settings."""
-COMPARED = (*SETTINGS, "model_size", "render_size", "keep_detail", "key_pictures", "frame_numbers")
+COMPARED = (*SETTINGS, "window_seeds", "model_size", "render_size", "keep_detail", "key_pictures", "frame_numbers")
 """What can differ between two takes of a shot, of their reports."""
 
 
@@ -52,6 +53,11 @@ class TakeEntry:
         return self.take.report
 
     @property
+    def adherence(self) -> dict | None:
+        """Whether it follows its animation, as it was measured (`adherence.measure`); None where it was not."""
+        return read_report(self.take.folder)
+
+    @property
     def thumbnail(self) -> Path:
         """The frame in its middle."""
         return self.take.frames[len(self.take.frames) // 2]
@@ -62,8 +68,10 @@ class TakeEntry:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.made))
 
     def words(self, before: TakeEntry | None = None) -> str:
-        """Its seed and model, and of the prompt what is other than in the take ``before`` it."""
-        return " · ".join(filter(None, (f"seed {self.report['seed']}", self.report["model"], self._new_words(before))))
+        """Its seeds and model, and of the prompt what is other than in the take ``before`` it."""
+        own = ", ".join(f"window {number}: {seed}" for number, seed in self.report.get("window_seeds", {}).items())
+        seeds = f"seed {self.report['seed']}" + (f" ({own})" if own else "")
+        return " · ".join(filter(None, (seeds, self.report["model"], self._new_words(before))))
 
     def _new_words(self, before: TakeEntry | None) -> str:
         own = str(self.report.get("prompt", ""))
@@ -152,6 +160,8 @@ def differences(before: TakeEntry, after: TakeEntry) -> list[tuple[str, object, 
 
 
 def _told(value, name: str):
+    if name == "window_seeds":
+        return value or None
     if name == "frame_numbers" and isinstance(value, list) and value:
         return f"{value[0]} to {value[-1]}"
     if name == "key_pictures" and isinstance(value, list):

@@ -68,6 +68,8 @@ def description(request: TakeRequest, made: list[Made], names: list[str], timing
         ],
         "report": {
             **{name: value for name, value in asdict(spec).items() if name != "options"},
+            "seed": request.settings.seed,
+            "window_seeds": {str(number): seed for number, seed in request.settings.window_seeds},
             "options": spec.options,
             "frame_numbers": list(plan.frames),
             "render_size": list(plan.render_size),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from ..client import known_servers
 from ..client.capability_note import keep_capabilities, kept_capabilities
 from ..client.client import DasClient
+from ..client.estimates import chosen as chosen_estimator
 from ..client.take import Log, Progress
 from ..errors import (
     DasError,
@@ -39,11 +40,12 @@ from ..shot.windows import cut_into_windows
 from ..tracking.geometry import OFF_SCREEN, GeometrySequence
 from ..tracking.suggest import suggest_key_frames
 from ..tracking.video import render_tracking_video
-from .cache import Take, TakeSettings, find_take, job_spec, take_request
+from .adherence import KIND, measure, read_report
+from .cache import Take, TakeRequest, TakeSettings, find_take, job_spec, take_request
 from .drive import Recipe, Status, in_thread
 from .finished import FinishedPart, FinishedTake
 from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
-from .reporter import Clock, OnEvent, Reporter, counting
+from .reporter import MEASURED_JOB_SPAN, MEASURED_SPANS, Clock, OnEvent, Reporter, counting
 from .run import run_part, run_take
 from .shot_report import FRAMES_BEFORE_TAKE, shot_report
 from .source import Report, SceneFacts, Source
@@ -82,15 +84,18 @@ def take(
     known: Sequence[Finding] = (),
     on_report: OnReport | None = None,
     on_event: OnEvent | None = None,
+    after: tuple[str, TakeSettings] | None = None,
 ) -> Recipe:
     """The take of the shot.  Returns a `FinishedTake`; where only a part of its windows is asked for, a `FinishedPart`.
 
     ``on_event`` gets the events of all stations, `Progress` with the fraction of the whole take, on the thread that
     drives the recipe; ``on_report``, there too, what is to be known of the shot before it has cost time on a GPU,
     with what the scene told, ``known``: of the take's own export, and in its report.  While no server
-    answers, a take that is complete is found nevertheless.
+    answers, a take that is complete is found nevertheless; it is not measured then.
+    ``after``: the key of a take of this shot, and what it was made with; where the shot makes another one now, or no
+    server answers, nothing is made.
     """
-    report, clock, began = Reporter(on_event), Clock(), time.time()
+    report, clock, began = _reporter(settings, on_event), Clock(), time.time()
     try:
         if settings.part is not None and settings.anew:
             raise SettingsError(
@@ -100,6 +105,10 @@ def take(
             )
         # 1. What the server offers, and how the shot fits it.
         capabilities, planned, unreachable = yield from plan_of(facts, settings)
+        if after is not None and unreachable is not None:
+            raise unreachable
+        if settings.measure and unreachable is None:
+            chosen_estimator(capabilities.estimators, KIND)  # what cannot be measured is told before any work
         clock.lap("plan")
         # 2. The scene, and which of its frames are key pictures.
         geometry = yield from source.export(planned.frames, planned.render_size, report)
@@ -119,38 +128,30 @@ def take(
         wish = wish_of(facts, settings, began=began)
         pictures = yield from key_pictures(wish, shot, settings.key_pictures, source, report, unreachable)
         clock.lap("first_frame")
+        if settings.measure:
+            shot = replace(shot, geometry=geometry)
         if shot.geometry is None:
             source.close()
         # 5. The jobs and their frames.
         shot = replace(shot, timings=clock.seconds, findings=found.findings)
-        chosen = TakeSettings.from_resolved(settings)
-        priority = settings.priority_for(in_window=facts.in_window)
 
         def make(should_stop, say):
-            request = take_request(shot, pictures[0], chosen, facts.folder, keys=pictures[1:])
+            request = take_request(
+                shot, pictures[0], TakeSettings.from_resolved(settings), facts.folder, keys=pictures[1:]
+            )
+            if after is not None:
+                _check_same(after[0], take_request(shot, pictures[0], after[1], facts.folder, keys=pictures[1:]))
             if unreachable is not None:
                 return _found(find_take(request), unreachable)
+            wait = {"on_event": say, "should_stop": should_stop, "timeout_s": settings.timeout_s}
+            priority = settings.priority_for(in_window=facts.in_window)
             if settings.part is not None:
-                windows = run_part(
-                    request,
-                    settings.server,
-                    settings.part,
-                    on_event=say,
-                    should_stop=should_stop,
-                    priority=priority,
-                    timeout_s=settings.timeout_s,
-                )
+                windows = run_part(request, settings.server, settings.part, priority=priority, **wait)
                 return FinishedPart(windows, len(request.plan.windows), facts.folder)
-            made = run_take(
-                request,
-                settings.server,
-                on_event=say,
-                should_stop=should_stop,
-                anew=settings.anew,
-                priority=priority,
-                timeout_s=settings.timeout_s,
-            )
+            made = run_take(request, settings.server, anew=settings.anew, priority=priority, **wait)
             keep_capabilities(facts.folder, capabilities)
+            if settings.measure and read_report(made.folder) is None:
+                measure(request, made, settings.server, **wait)
             return made
 
         result = yield from in_thread(make, report)
@@ -164,6 +165,19 @@ def take(
         result = replace(result, report={**result.report, "first_frame_notes": notes})
     yield Status("done", "The take comes from the cache" if result.cached else "The take is complete", 1.0)
     return FinishedTake(result, replace(shot, geometry=None))
+
+
+def _reporter(settings: ResolvedSettings, on_event: OnEvent | None) -> Reporter:
+    return Reporter(on_event, MEASURED_SPANS, MEASURED_JOB_SPAN) if settings.measure else Reporter(on_event)
+
+
+def _check_same(key: str, request: TakeRequest) -> None:
+    if request.key != key:
+        raise SettingsError(
+            f"The shot is not what it was when the take {key[:8]} was made: its geometry, key pictures or settings "
+            "differ; render it once more and go on with that take.",
+            field="take",
+        )
 
 
 def first_frame_again(facts: SceneFacts, settings: ResolvedSettings, source: Source) -> Recipe:

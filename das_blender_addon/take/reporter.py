@@ -21,6 +21,9 @@ SPANS = {
 """Station → its part of a take's progress."""
 JOB_SPAN = (0.30, 1.00)
 """The part of all that the server's stages make up."""
+MEASURED_JOB_SPAN = (0.30, 0.90)
+MEASURED_SPANS = {**SPANS, "measuring": (0.90, 1.00)}
+"""Of a take that is measured afterwards."""
 
 OnEvent = Callable[[JobEvent], None]
 
@@ -73,16 +76,22 @@ class Reporter:
         "composing": "Composing",
         "saving": "Saving",
         "downloading": "Receiving frames",
+        "measuring": "Measuring",
     }
 
-    def __init__(self, on_event: OnEvent | None = None, spans: dict[str, tuple[float, float]] = SPANS):
-        self._on_event, self._spans = on_event, spans
-        self._last = Status("queued", "Sending the job", JOB_SPAN[0])
+    def __init__(
+        self,
+        on_event: OnEvent | None = None,
+        spans: dict[str, tuple[float, float]] = SPANS,
+        job_span: tuple[float, float] = JOB_SPAN,
+    ):
+        self._on_event, self._spans, self._job_span = on_event, spans, job_span
+        self._last = Status("queued", "Sending the job", job_span[0])
 
     def __call__(self, event: JobEvent, words: str = "") -> Status | None:
         """The status of ``event``, None for one that has none.  ``words``: its line, where there is a better one."""
         if isinstance(event, Progress):
-            low, high = self._spans.get(event.stage, JOB_SPAN)
+            low, high = self._spans.get(event.stage, self._job_span)
             event = replace(event, fraction=low + (high - low) * event.fraction)
             self._last = Status(event.stage, words or self._words(event), event.fraction)
         if isinstance(event, Log):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from ..shot.resolved import MAX_GUIDANCE, MAX_SEED, ResolvedSettings
+from .adherence import read_report
+from .adherence_figures import score
 from .cache import Take
 from .drive import Recipe, Status
 
@@ -59,6 +61,22 @@ def combinations(
         for guidance in guidances
         for seed in seeds
     ]
+
+
+def seeds_from(seed: int, count: int) -> tuple[int, ...]:
+    """``count`` seeds from ``seed`` on, all of them valid."""
+    return tuple((seed + number) % (MAX_SEED + 1) for number in range(count))
+
+
+def ranked(made: Sequence[Variation]) -> list[Variation]:
+    """The best first: the ``made`` that follow their animation best, and flicker least (`adherence_figures.score`);
+    equal ones, and those that nothing is told of, in their order."""
+
+    def score_of(one: Variation) -> float:
+        report = read_report(one.take.folder)
+        return float("inf") if report is None else score(report)
+
+    return sorted(made, key=score_of)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -166,6 +166,13 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         soft_max=8,
         options=set(),
     )
+    measure: BoolProperty(
+        name="Measure Adherence",
+        description="After a take, let the server measure whether it follows the animation: how far points are from "
+        "where exact tracking has them, and how much surfaces flicker",
+        default=False,
+        options=set(),
+    )
     key_mode: EnumProperty(
         name="Key Pictures",
         description="Pictures of the shot that the frames between are made from",

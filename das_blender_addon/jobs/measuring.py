@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Does a take follow its animation?  For the commands, the buttons and scripts: takes of a scene that are measured,
+ranked, and made anew in part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import bpy
+
+from ..shot.resolved import ResolvedSettings
+from ..shot.settings import resolve_settings
+from ..shot.shot_folder import shot_folder
+from ..take.adherence import read_report
+from ..take.again import settings_again, window_again
+from ..take.cache import Take
+from ..take.drive import Recipe, finish
+from ..take.library import TakeEntry, find_entry, takes_of
+from ..take.variations import combinations, varied
+from . import of_scene
+
+
+def measured_take(scene, entry: TakeEntry, settings: ResolvedSettings, *, server_named: bool = False) -> Recipe:
+    """The take ``entry`` of ``scene`` measured; returns its report (`take.adherence.measure`).
+
+    Raises `SettingsError` where the scene would not make it any more, `ModelError` where the server cannot measure.
+    """
+    report = entry.adherence
+    if report is None:
+        take = yield from of_scene.measured(
+            scene, settings_again(entry, settings), entry.key, server_named=server_named
+        )
+        report = read_report(take.folder)
+    return report
+
+
+def best_of(scene, settings: ResolvedSettings, seeds: tuple[int, ...]) -> Recipe:
+    """The shot once for each of the ``seeds``, measured; returns [`Variation`], see `take.variations.ranked`."""
+    asked = combinations(replace(settings, measure=True), seeds)
+    return varied(asked, lambda one: of_scene.only_take(scene, one))
+
+
+def worst_window_again(scene, entry: TakeEntry, settings: ResolvedSettings, seed: int | None = None) -> Recipe:
+    """The take ``entry`` with another ``seed`` (None: any) for its worst window, a take of its own, measured; returns
+    (`Take`, the window's number from 1 on, the seed).  The other windows' frames are those that are there.
+
+    Raises `SettingsError` (see `window_again`), and where the scene would not make the take any more.
+    """
+    report = yield from measured_take(scene, entry, settings)
+    made_with = settings_again(entry, settings)
+    asked, number, chosen = window_again(made_with, report, seed)
+    take = yield from of_scene.measured(scene, asked, entry.key, made_with)
+    return take, number, chosen
+
+
+def adherence(
+    scene,
+    take: Take | str = "last",
+    *,
+    server: str | None = None,
+    folder: str | Path | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> dict:
+    """Whether ``take`` follows the animation of ``scene``, as its report says, measured first where there is none;
+    blocks.  `take.adherence.measure` lists what the report says.
+
+    ``take``: a `Take`, or as the commands name it: a number of the list from 1 on, the first digits of its key, "last".
+    ``server``: its address.  ``folder``: the cache.
+
+    Raises `SettingsError` (no such take, or the scene would not make it any more), `ModelError` where the server cannot
+    measure (it says what to install), any `TransportError`, `JobCancelled`.
+    """
+    settings = resolve_settings(scene)
+    if server:
+        settings = replace(settings, server=server)
+    if folder is not None:
+        settings = replace(settings, cache_folder=Path(bpy.path.abspath(str(folder))).resolve())
+    entries = takes_of(shot_folder(scene, settings.cache_folder))
+    entry = find_entry(entries, take if isinstance(take, str) else take.key)
+    recipe = measured_take(scene, entry, settings, server_named=server is not None)
+    return finish(recipe, should_stop=should_stop)
