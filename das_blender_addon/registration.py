@@ -12,6 +12,7 @@ from . import commands, compat, engine, local_server
 from .child.scratch import sweep
 from .jobs import unchanged
 from .ui import (
+    adherence,
     cache_page,
     clip_import,
     clip_operator,
@@ -65,6 +66,7 @@ MODULES = (
     takes,
     take_overlay,
     variations,
+    adherence,
     timeline,
     commands,
 )

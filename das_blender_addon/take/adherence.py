@@ -41,9 +41,22 @@ StopQuestion = Callable[[], bool]
 
 
 def read_report(folder: Path) -> dict | None:
-    """The report of the take in ``folder``; None where it was not measured."""
-    said = read_json(folder / KIND / "report.json")
-    return said if said is not None and said.get("layout") == LAYOUT and said.get("take") == folder.name else None
+    """The report of the take in ``folder``; None where it was not measured.  A file that did not change is not read
+    twice."""
+    path = folder / KIND / "report.json"
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        return None
+    if _known.get(path, (0, None))[0] != changed:
+        said = read_json(path) or {}
+        is_whole = said.get("layout") == LAYOUT and said.get("take") == folder.name
+        _known[path] = changed, said if is_whole else None
+    return _known[path][1]
+
+
+_known: dict[Path, tuple[int, dict | None]] = {}
+"""The file of a report → when it changed, and what was read then."""
 
 
 def heat_maps(folder: Path, count: int) -> list[Path]:

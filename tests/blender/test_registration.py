@@ -14,7 +14,7 @@ from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import INTERACTIVE
 from das_blender_addon.shot import machine
 from das_blender_addon.shot import settings as shot_settings
-from das_blender_addon.ui import key_pictures, panels, pass_panel, shot_check, takes, tracking_choices
+from das_blender_addon.ui import adherence, key_pictures, panels, pass_panel, shot_check, takes, tracking_choices
 
 OPERATORS = (
     "test_connection",
@@ -80,7 +80,7 @@ def test_disabling_takes_everything_away(scene):
         assert not hasattr(bpy.types.Scene, "das") and not hasattr(bpy.types.WindowManager, "das")
         with pytest.raises(TypeError):
             scene.render.engine = "DAS"
-        modules = (panels, key_pictures, shot_check, takes, tracking_choices, pass_panel)
+        modules = (panels, key_pictures, shot_check, takes, tracking_choices, pass_panel, adherence)
         ours = [cls for module in modules for cls in module.CLASSES]
         assert not panels_for_the_engine() - {panel.__name__ for panel in ours}
         handlers = [
@@ -166,6 +166,8 @@ def test_environment_overrides_every_setting(scene):
             "DAS_FIRST_FRAME_SAMPLES": "8",
             "DAS_CACHE": "/scratch/das",
             "DAS_PRIORITY": "Interactive",
+            "DAS_MEASURE": "yes",
+            "DAS_WINDOW_SEEDS": "3:5, 2:17",
         },
     )
     assert (settings.timeout_s, settings.model, settings.prompt, settings.negative_prompt) == (
@@ -181,6 +183,13 @@ def test_environment_overrides_every_setting(scene):
     assert settings.model_frames_every == 3 and settings.background == "sky"
     assert settings.priority_for(in_window=False) == INTERACTIVE
     assert settings.cache_folder == Path("/scratch/das")
+    assert settings.measure is True and settings.window_seeds == ((2, 17), (3, 5))
+
+
+@pytest.mark.parametrize("said", ["2", "0:4", "2:3,2:4", "a:b", "2:2147483648", "2:-1", "1:2,"])
+def test_window_seeds_that_mean_nothing_are_refused(scene, said):
+    with pytest.raises(SettingsError, match="seeds of windows"):
+        shot_settings.resolve_settings(scene, {"DAS_WINDOW_SEEDS": said})
 
 
 @pytest.mark.parametrize(
