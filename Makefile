@@ -10,7 +10,7 @@ SETUP = $(FIND_PYTHON) scripts/setup_environment.py
 
 ADD_RAY = $(VENV)/python -m pip install -q --disable-pip-version-check -c scripts/constraints.txt -e '.[cluster]'
 
-.PHONY: help setup setup-tests demo demo-footage test test-cluster test-binary lint bench bench-gpu extension preview-model preview-eval clean
+.PHONY: help setup setup-tests demo demo-footage test test-cluster test-binary lint bench bench-adherence bench-gpu extension preview-model preview-eval clean
 
 help:
 	@echo "make demo           render the demo scene through Blender and the server into out/demo/"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-binary    the built extension in a real Blender: make test-binary BLENDER=/path/to/blender"
 	@echo "make lint           ruff"
 	@echo "make bench          printed measurements (nothing asserts)"
+	@echo "make bench-adherence   whether das-preview, or SERVER=… MODEL=…, follows the animation: six scenes, minutes"
 	@echo "make bench-gpu      the full model on this machine's GPU, in six minutes: out/bench_gpu.json and .md"
 	@echo "make extension      the installable extension in dist/"
 	@echo "make preview-model  train the embedded preview model from nothing (two CPU cores, hours)"
@@ -53,6 +54,9 @@ lint: setup
 
 bench: setup
 	@for script in tests/bench/bench_*.py; do echo; echo "━━ $$script"; $(VENV)/python $$script || exit 1; done
+
+bench-adherence: setup
+	@$(VENV)/python tests/bench/bench_adherence.py $(if $(SERVER),--server $(SERVER)) $(if $(MODEL),--model $(MODEL))
 
 bench-gpu:
 	@$(FIND_TORCH) tests/bench/gpu_report.py --json out/bench_gpu.json

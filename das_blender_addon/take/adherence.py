@@ -22,7 +22,7 @@ from ..client.job_run import JobEvent, Progress
 from ..errors import SettingsError, StorageError
 from ..protocol.png import decode_png, encode_png
 from ..tracking.moments import NO_OBJECT, moments
-from .adherence_figures import OFF_SHARE, Flicker, Tally
+from .adherence_figures import OFF_SHARE, Flicker, Means, Tally
 from .cache import Take, TakeRequest, read_json
 from .detail import Detail
 
@@ -76,7 +76,8 @@ def measure(
     """Measure ``take``, that of ``request``, on the server at the address, and keep heat maps and report beside it;
     blocks.  The shot of ``request`` must have its geometry.
 
-    The report, and each of its ``frames``, ``objects`` and ``windows``, has the figures of `Tally.figures`.
+    The report, and each of its ``frames``, ``objects`` and ``windows``, has the figures of `Tally.figures`, and the
+    ``objects`` of each frame, by name, those of `Means.figures`.
     ``height``: of the model's frames, pixels; ``limit_px``: farther away is off.  ``seen``: share of the picture that a
     key picture shows: only that is measured.  ``composed``: share of the take's own frames that is made of key
     pictures, and so right by construction; it is not measured.  ``flicker``: mean levels by which a surface differs
@@ -117,7 +118,7 @@ class _Measuring:
         self._detail = request.detail or Detail(request.shot.geometry, request.plan, request.pictures)
         self._height = self._plan.model_size[1]
         self._all, self._objects = self._tally(), {}
-        self._frames: dict[int, tuple[Tally, Flicker, Flicker]] = {}
+        self._frames: dict[int, tuple[Tally, Flicker, Flicker, dict[str, Means]]] = {}
         self._windows: list[dict] = []
         self._seams: list[dict] = []
         self._before: tuple[int, np.ndarray] | None = None
@@ -168,13 +169,16 @@ class _Measuring:
         geometry = replace(self._request.shot.geometry, cameras=cameras)
         for place, moment in enumerate(moments(geometry, indices, should_stop=should_stop)):
             here, errors = seen[place], error[place]
-            of_frame = self._frames.setdefault(moment.index, (self._tally(), Flicker(), Flicker()))
+            levels = np.abs(clip[place].astype(np.int16) - prediction[place]).mean(axis=2, dtype=np.float32)
+            of_frame = self._frames.setdefault(moment.index, (self._tally(), Flicker(), Flicker(), {}))
             for tally in (self._all, whole, of_frame[0]):
-                tally.add(errors[here])
+                tally.add(errors[here], levels[here])
             for owner in np.unique(moment.objects[here]):
                 if owner != NO_OBJECT:
-                    tally = self._objects.setdefault(self._names[owner], self._tally())
-                    tally.add(errors[here & (moment.objects == owner)])
+                    name, own = self._names[owner], here & (moment.objects == owner)
+                    tallies = self._objects.setdefault(name, self._tally()), of_frame[3].setdefault(name, Means())
+                    for tally in tallies:
+                        tally.add(errors[own], levels[own])
             if place:
                 pair = (moment.before, moment.visible_before)
                 twice = pair[1] & here & (sampled_mask(seen[place - 1], pair[0], pair[1]))
@@ -207,7 +211,7 @@ class _Measuring:
         """See `measure`."""
         seen = self._seen / self._pixels
         is_composed = self._plan.keeps_detail and not self._plan.fine_only
-        objects = [{"name": name, **tally.figures()} for name, tally in self._objects.items()]
+        whole = [{"name": name, **tally.figures()} for name, tally in self._objects.items()]
         return {
             "layout": LAYOUT,
             "take": self._take.key,
@@ -218,10 +222,15 @@ class _Measuring:
             "seen": round(seen, 4),
             "composed": round(seen, 4) if is_composed else 0.0,
             "frames": [
-                {"frame": self._plan.frames[index], **tally.figures(), **_flickers(flicker, expected)}
-                for index, (tally, flicker, expected) in sorted(self._frames.items())
+                {
+                    "frame": self._plan.frames[index],
+                    **tally.figures(),
+                    **_flickers(flicker, expected),
+                    "objects": {name: means.figures() for name, means in objects.items()},
+                }
+                for index, (tally, flicker, expected, objects) in sorted(self._frames.items())
             ],
-            "objects": sorted(objects, key=lambda one: (-(one["off"] or 0.0), -(one["mean_px"] or 0.0), one["name"])),
+            "objects": sorted(whole, key=lambda one: (-(one["off"] or 0.0), -(one["mean_px"] or 0.0), one["name"])),
             "windows": self._windows,
             "seams": self._seams,
         }

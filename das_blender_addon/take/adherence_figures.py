@@ -24,11 +24,13 @@ class Tally:
     lost: int = 0
     total: float = 0.0
     off: int = 0
+    levels: float = 0.0
     bins: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
-    def add(self, errors: np.ndarray) -> None:
+    def add(self, errors: np.ndarray, levels: np.ndarray) -> None:
         """``errors`` [P] f32, pixels, of points that a key picture shows: NaN where there is no texture, infinite where
-        they are not found again."""
+        they are not found again.  ``levels`` [P]: by which their colours are other than predicted."""
+        self.levels += float(levels.sum(dtype=np.float64))
         found = errors[np.isfinite(errors)].astype(np.float64)
         self.seen += errors.size
         self.lost += int(np.isinf(errors).sum())
@@ -39,18 +41,22 @@ class Tally:
 
     def figures(self) -> dict:
         """``mean_px``, ``p95_px`` of the points that are found again; ``off``: share that is off or lost; ``lost``:
-        share that is not found again; None where too little has texture.  ``counted``: share that has texture."""
+        share that is not found again; None where too little has texture.  ``counted``: share that has texture.
+        ``colour``: mean levels (0 to 255) by which all that is shown is other than predicted; None where nothing is."""
+        colour = round(self.levels / self.seen, 3) if self.seen else None
         found = int(self.bins.sum())
         counted = found + self.lost
         share = counted / self.seen if self.seen else 0.0
         if not counted or share < FEWEST:
-            return {"mean_px": None, "p95_px": None, "off": None, "lost": None, "counted": round(share, 4)}
+            nothing = dict.fromkeys(("mean_px", "p95_px", "off", "lost"))
+            return {**nothing, "counted": round(share, 4), "colour": colour}
         return {
             "mean_px": round(self.total / found, 3) if found else None,
             "p95_px": round(self._percentile(0.95, found), 3) if found else None,
             "off": round((self.off + self.lost) / counted, 4),
             "lost": round(self.lost / counted, 4),
             "counted": round(share, 4),
+            "colour": colour,
         }
 
     def _percentile(self, share: float, found: int) -> float:
@@ -60,6 +66,27 @@ class Tally:
         place = int(np.searchsorted(reached, wanted))
         before = float(reached[place - 1]) if place else 0.0
         return (place + (wanted - before) / max(int(self.bins[place]), 1)) * BIN_PX
+
+
+@dataclass
+class Means:
+    """Errors and colours of one object in one frame."""
+
+    found: int = 0
+    total: float = 0.0
+    seen: int = 0
+    levels: float = 0.0
+
+    def add(self, errors: np.ndarray, levels: np.ndarray) -> None:
+        """As `Tally.add`."""
+        found = errors[np.isfinite(errors)]
+        self.found, self.total = self.found + found.size, self.total + float(found.sum(dtype=np.float64))
+        self.seen, self.levels = self.seen + errors.size, self.levels + float(levels.sum(dtype=np.float64))
+
+    def figures(self) -> dict:
+        """``mean_px``: None where nothing is found; ``colour``; ``points``: how many are shown."""
+        mean = round(self.total / self.found, 3) if self.found else None
+        return {"mean_px": mean, "colour": round(self.levels / max(self.seen, 1), 3), "points": self.seen}
 
 
 @dataclass

@@ -55,7 +55,22 @@ def test_exact_take_has_no_error_and_flickers_as_its_prediction_does(measured):
     assert report["flicker"] == pytest.approx(report["flicker_expected"], abs=1.0)
     assert [one["difference"] for one in report["seams"]] == [0.0] * len(report["seams"])
     assert 0.8 < report["seen"] < 0.98  # what comes in from the left no key picture shows
-    assert report["composed"] == report["seen"]
+    assert report["composed"] == report["seen"] and report["colour"] == 0.0
+    assert set(report["frames"][3]["objects"]) == set(NAMES)
+
+
+def test_other_colours_are_told_of_the_object_that_has_them(server, tmp_path):
+    request = measurable_request(tmp_path, num_frames=5)
+    rows, columns = np.mgrid[: SIZE[1], : SIZE[0]]
+
+    def painted(_window, index, picture):
+        below = rows / SIZE[1] > 1.0 - columns / SIZE[0]
+        return np.where(below[..., None] & (index == 3), picture // 2 + 90, picture).astype(np.uint8)
+
+    frames = measure(request, take_of_frames(request, painted), server.address)["frames"]
+    colours = [{name: one["colour"] for name, one in frame["objects"].items()} for frame in frames]
+    assert all(colour == 0.0 for frame in (0, 1, 2, 4) for colour in colours[frame].values())
+    assert max(colours[3].values()) > 15.0 and frames[3]["colour"] > 5.0
 
 
 @pytest.mark.parametrize("shift", [(2.5, 0.0), (-1.5, 2.0), (0.4, 0.0)])
