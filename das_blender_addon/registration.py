@@ -29,6 +29,7 @@ from .ui import (
     preferences,
     presets,
     properties,
+    repairing,
     saving,
     server_answers,
     shot_check,
@@ -67,6 +68,7 @@ MODULES = (
     take_overlay,
     variations,
     adherence,
+    repairing,
     timeline,
     commands,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import bpy
 
-from ..errors import DasError, SettingsError
+from ..errors import DasError, SettingsError, StorageError
 from ..jobs import of_scene
 from ..jobs.sources import owner_of
 from ..shot.carried_pictures import put_in_place
@@ -153,27 +153,32 @@ class DAS_OT_key_picture_from_take(bpy.types.Operator):
         return True
 
     def execute(self, context):
-        scene, take = context.scene, chosen_take(context).take
-        frame = scene.frame_current
         try:
-            settings = resolve_settings(scene)
-            if frame not in take.frame_numbers or frame not in settings.frames:
-                words = said("The take has no frame {frame}; go to one of its frames", frame=frame)
-                self.report({"ERROR"}, words)
-                return {"CANCELLED"}
-            ensure_shot_id(scene)
-            folder = shot_folder(scene, settings.cache_folder)
-            png = take.frames[take.frame_numbers.index(frame)].read_bytes()
-            put_in_place(folder, frame, png, owner_of(scene, folder))
-            add_key(scene, frame)
-        except OSError as error:
-            self.report({"ERROR"}, said("The frame of the take cannot be read: {reason}", reason=error.strerror))
-            return {"CANCELLED"}
+            key_from_take(context.scene, chosen_take(context).take)
         except DasError as error:
             self.report({"ERROR"}, error.message)
             return {"CANCELLED"}
         redraw()
         return {"FINISHED"}
+
+
+def key_from_take(scene, take) -> Path:
+    """Make the current frame of ``take`` a key picture of ``scene``; what was painted there is put aside.  Returns its
+    file.  Raises `SettingsError` where the take has no such frame, `StorageError`.
+    """
+    frame, settings = scene.frame_current, resolve_settings(scene)
+    if frame not in take.frame_numbers or frame not in settings.frames:
+        raise SettingsError(said("The take has no frame {frame}; go to one of its frames", frame=frame), field="take")
+    ensure_shot_id(scene)
+    folder = shot_folder(scene, settings.cache_folder)
+    try:
+        png = take.frames[take.frame_numbers.index(frame)].read_bytes()
+    except OSError as error:
+        reason = error.strerror
+        raise StorageError(said("The frame of the take cannot be read: {reason}", reason=reason)) from error
+    path = put_in_place(folder, frame, png, owner_of(scene, folder))
+    add_key(scene, frame)
+    return path
 
 
 # ── Jobs ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -306,6 +306,7 @@ class DAS_PT_takes(RenderPanel, bpy.types.Panel):
         row = column.row(align=True)
         row.operator("das.take_sheet", icon="IMGDISPLAY")
         row.operator("das.take_movie", icon="FILE_MOVIE")
+        column.operator("das.repair_frame", icon="BRUSH_DATA")
         column.operator("das.clean_up_takes", icon="TRASH")
         _draw_overlay(layout, manager)
 

@@ -12,7 +12,7 @@ from das_blender_addon.errors import FirstFrameError, SettingsError
 from das_blender_addon.jobs.sources import owner_of
 from das_blender_addon.protocol.png import decode_png, decode_png_with_alpha, encode_png
 from das_blender_addon.shot.settings import resolve_settings
-from das_blender_addon.ui import key_pictures, timeline
+from das_blender_addon.ui import key_pictures, take_shelf, timeline
 from das_blender_addon.ui.key_plot import AFTER, BEFORE, SIZE, plot
 from tests.blender.test_panels import words
 from tests.support.scenes import key
@@ -201,6 +201,28 @@ def test_frame_of_a_take_becomes_a_key_picture(turn_scene):
     take = api.render_take(turn_scene)
     state = api.key_pictures(turn_scene)[1]
     assert state.origin == "painted" and state.path.read_bytes() == take.frames[5].read_bytes()
+
+
+def test_frame_is_repaired_and_the_takes_other_key_pictures_stay(turn_scene):
+    take = api.render_take(turn_scene, key_pictures=(4, 9))
+    for frame in (3, 9):  # a list that does not count
+        turn_scene.das.key_pictures.add().frame = frame
+    turn_scene.das.key_mode = "AUTO"
+    turn_scene.frame_set(6)
+    take_shelf.shelf.forget()
+    assert bpy.ops.das.repair_frame() == {"FINISHED"}
+    assert frames_of(turn_scene) == [4, 6, 9] and turn_scene.das.key_mode == "LIST" and turn_scene.das.key_index == 1
+    image = next(image for image in bpy.data.images if image.filepath.endswith("0006.png"))
+    assert tuple(image.size) == (96, 64)
+    image.pixels = [*(PAINT[0] / 255, PAINT[1] / 255, PAINT[2] / 255, 1.0)] * (96 * 64)
+    image.save()
+    again = api.render_take(turn_scene)
+    assert again.key != take.key and take.frames[5].exists(), "nothing that was made is overwritten"
+    assert np.abs(decode_png(again.frames[5].read_bytes()).astype(int) - PAINT).max() <= 1
+    turn_scene.frame_set(300)
+    with pytest.raises(RuntimeError, match="The take has no frame 300"):
+        bpy.ops.das.repair_frame()
+    assert frames_of(turn_scene) == [4, 6, 9]
 
 
 @pytest.mark.parametrize("size", [(200, 100), (30, 90)])
