@@ -56,6 +56,7 @@ def take(
     view_layer: str = "",
     on_event: OnEvent | None = None,
     on_report: OnReport | None = None,
+    after: tuple[str, TakeSettings] | None = None,
     server_named: bool = False,
     in_child: bool | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -64,7 +65,7 @@ def take(
 
     ``step``: for callers inside a render of the scene.  ``view_layer`` "": the first one that renders.
     ``server_named``: a script has named the server; else a file alone must not have chosen it.
-    ``on_event``, ``on_report``: see `recipes.take`.  ``in_child``, ``should_stop``: see `source_of`.  Raises
+    ``on_event``, ``on_report``, ``after``: see `recipes.take`.  ``in_child``, ``should_stop``: see `source_of`.  Raises
     `FirstFrameError` where the user's own cannot be read.
     """
     check_view(scene, settings.view)
@@ -77,7 +78,7 @@ def take(
     if bpy.app.background:  # a take's files are its own there, whatever the scene's renders become
         known = [finding for finding in known if finding.code not in OF_RENDERS]
     source = source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
-    return recipes.take(facts, settings, source, known=known, on_report=on_report, on_event=on_event)
+    return recipes.take(facts, settings, source, known=known, on_report=on_report, on_event=on_event, after=after)
 
 
 def check_first_frame(folder: Path, owner: Owner, settings: ResolvedSettings) -> None:
@@ -142,15 +143,9 @@ def measured(
 
     Raises `SettingsError`, before anything is made, where the shot would not give ``key`` any more.
     """
-    check_one_view(scene)
-    check_server(scene, settings.server, named=server_named)
-    settings = replace(settings, measure=True, part=None)
-    facts = facts_of(scene, settings)
-    settings = _with_strokes(scene, settings, facts.view_layer)
-    check_first_frame(facts.folder, facts.owner, settings)
-    source = source_of(scene, facts.view_layer, in_child=in_child)
     after = key, TakeSettings.from_resolved(made_with or settings)
-    return recipes.only_take(recipes.take(facts, settings, source, after=after))
+    settings = replace(settings, measure=True, part=None)
+    return recipes.only_take(take(scene, settings, after=after, server_named=server_named, in_child=in_child))
 
 
 def first_frame_again(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:

@@ -31,6 +31,7 @@ def settings_again(entry: TakeEntry, settings: ResolvedSettings) -> ResolvedSett
         size=None if size is None else tuple(size),
         tracking_range=report.get("tracking_range", ""),
         compose=FINE if report.get("fine_detail_only") else settings.compose if keeps is None else bool(keeps),
+        background=report.get("background", settings.background),
         frames=tuple(report.get("frame_numbers", settings.frames)),
         model_frames_every=report.get("model_frames_every", settings.model_frames_every),
         window_seeds=tuple((int(number), seed) for number, seed in report.get("window_seeds", {}).items()),

@@ -16,6 +16,7 @@ import numpy as np
 from das_server.models.estimators import EstimatorSpec
 
 from .base import Asked
+from .flow import Flow
 
 TEXTURE = 1.5
 """Levels per pixel (root mean square, weaker direction), below which the place of a point is not to be told."""
@@ -29,8 +30,6 @@ BAND_PX = 8.0
 """Sharpness is the energy of gradients among all that is finer than this."""
 SOFTEST_PX, HALVINGS = 8.0, 8
 """The sharper one of two pictures is blurred until it is as soft as the other: by so much at most, found so finely."""
-FINEST, STRIDE, DESCENT, REFINED = 0, 4, 25, 5
-"""DIS: down to whole pixels, a patch at every fourth, and its steps."""
 
 
 def load(spec: EstimatorSpec, folder: Path, device: str) -> Adherence:
@@ -44,14 +43,8 @@ class Adherence:
     def __call__(self, asked: Asked) -> dict[str, np.ndarray]:
         """``error`` f16 [T,H,W] px: how far each point of the prediction is from where the clip shows it; NaN where it
         is not counted, infinite where it is lost."""
-        import cv2
-
         clip, prediction, seen = asked.clip, asked.arrays["prediction"], asked.arrays["seen"]
-        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        flow.setFinestScale(FINEST)
-        flow.setPatchStride(STRIDE)
-        flow.setGradientDescentIterations(DESCENT)
-        flow.setVariationalRefinementIterations(REFINED)
+        flow = Flow(is_exact=True)
         error = np.full(clip.shape[:3], np.nan, np.float16)
         for frame in range(len(clip)):
             asked.step(frame, len(clip))
@@ -97,11 +90,11 @@ def _sharpness(grey: np.ndarray, seen: np.ndarray) -> float:
     return float(sum((one[seen] ** 2).sum() for one in along) / max(float((fine[seen] ** 2).sum()), 1.0))
 
 
-def _apart(flow, expected: np.ndarray, found: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def _apart(flow: Flow, expected: np.ndarray, found: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """f32 [H,W], see `Adherence`."""
     import cv2
 
-    there, back = flow.calc(expected, found, None), flow.calc(found, expected, None)
+    there, back = flow.between(expected, found), flow.between(found, expected)
     height, width = seen.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     x, y = x + there[..., 0], y + there[..., 1]

@@ -10,13 +10,16 @@ SMALLEST = 64
 
 
 class Flow:
-    """``is_fast``: for small pictures whose flow need not be exact."""
+    """``is_fast``: for small pictures whose flow need not be exact; ``is_exact``: down to whole pixels, and slower."""
 
-    def __init__(self, *, is_fast: bool = False):
+    def __init__(self, *, is_fast: bool = False, is_exact: bool = False):
         import cv2
 
         preset = cv2.DISOPTICAL_FLOW_PRESET_FAST if is_fast else cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
         self._flow = cv2.DISOpticalFlow_create(preset)
+        if is_exact:
+            self._flow.setFinestScale(0)
+            self._flow.setPatchStride(4)
 
     def between(self, one: np.ndarray, other: np.ndarray, shift: tuple[float, float] | None = None) -> np.ndarray:
         """f32 [H,W,2] px: where each pixel of the grey picture ``one`` u8 [H,W] is in ``other``, less where it was.

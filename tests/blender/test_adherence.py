@@ -87,8 +87,9 @@ def test_take_that_the_scene_would_not_make_any_more_is_not_measured(textured):
 
 
 @pytest.mark.any_blender
-def test_without_a_server_that_measures_one_sentence_says_what_is_to_be_done(textured, capsys):
+def test_without_a_server_that_measures_one_sentence_says_what_is_to_be_done(textured, capsys, monkeypatch):
     take = api.render_take(textured)
+    monkeypatch.setenv("DAS_TIMEOUT_S", "1")
     textured.das.server = "tcp://127.0.0.1:9"
     with pytest.raises(ServerUnreachable):
         api.adherence(textured, take)
