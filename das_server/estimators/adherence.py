@@ -26,8 +26,8 @@ RIM_PX = 2
 """Points so near to what no key picture shows are not counted: the filling there is a guess."""
 ROUND_TRIP_PX, ROUND_TRIP_SHARE = 1.0, 0.1
 """A point whose way there and back ends farther away than this, and this share of its length, is lost."""
-BAND_PX = 8.0
-"""Sharpness is the energy of gradients among all that is finer than this."""
+BAND_PX = 25
+"""Sharpness is the energy of gradients among all that is finer than a box of this side."""
 SOFTEST_PX, HALVINGS = 8.0, 8
 """The sharper one of two pictures is blurred until it is as soft as the other: by so much at most, found so finely."""
 
@@ -85,9 +85,11 @@ def _sharpness(grey: np.ndarray, seen: np.ndarray) -> float:
     """Where it is ``seen``; contrast counts for nothing."""
     import cv2
 
-    fine = cv2.subtract(grey, _blurred(grey, BAND_PX), dtype=cv2.CV_32F)
+    mask = seen.view(np.uint8)
+    fine = cv2.subtract(grey, cv2.blur(grey, (BAND_PX, BAND_PX)), dtype=cv2.CV_32F)
     along = [cv2.Sobel(grey, cv2.CV_32F, *axes, scale=0.125) for axes in ((1, 0), (0, 1))]
-    return float(sum((one[seen] ** 2).sum() for one in along) / max(float((fine[seen] ** 2).sum()), 1.0))
+    squares = [cv2.norm(part, cv2.NORM_L2SQR, mask) for part in (*along, fine)]
+    return (squares[0] + squares[1]) / max(squares[2], 1.0)
 
 
 def _apart(flow: Flow, expected: np.ndarray, found: np.ndarray, seen: np.ndarray) -> np.ndarray:
