@@ -27,9 +27,10 @@ RIM_PX = 2
 ROUND_TRIP_PX, ROUND_TRIP_SHARE = 1.0, 0.1
 """A point whose way there and back ends farther away than this, and this share of its length, is lost."""
 BAND_PX = 25
-"""Sharpness is the energy of gradients among all that is finer than a box of this side."""
-SOFTEST_PX, HALVINGS = 8.0, 8
-"""The sharper one of two pictures is blurred until it is as soft as the other: by so much at most, found so finely."""
+"""Sharpness is the energy of gradients as a share of all, of what is finer than a box of this side."""
+SOFTER_PX, HALVINGS = (0.5, 1.0, 2.0, 4.0, 8.0), 5
+"""The sharper one of two pictures is blurred until it is as soft as the other: the first of these sigmas that does it,
+and finer between that and the one before."""
 
 
 def load(spec: EstimatorSpec, folder: Path, device: str) -> Adherence:
@@ -72,22 +73,29 @@ def _equally_sharp(one: np.ndarray, other: np.ndarray, seen: np.ndarray) -> tupl
     sharpness = [_sharpness(grey, seen) for grey in (one, other)]
     sharper = int(sharpness[1] > sharpness[0])
     soft, pair = sharpness[1 - sharper], [one, other]
-    low, high = 0.0, SOFTEST_PX
+
+    def is_softer(sigma: float) -> bool:
+        return _sharpness(_blurred(pair[sharper], sigma), seen) <= soft
+
+    low = high = 0.0
+    for sigma in SOFTER_PX:  # from the least on: of what is blurred beyond all texture, the measure tells nothing
+        low, high = high, sigma
+        if is_softer(sigma):
+            break
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        is_sharper = _sharpness(_blurred(pair[sharper], middle), seen) > soft
-        low, high = (middle, high) if is_sharper else (low, middle)
+        low, high = (low, middle) if is_softer(middle) else (middle, high)
     pair[sharper] = _blurred(pair[sharper], low)
     return pair[0], pair[1]
 
 
 def _sharpness(grey: np.ndarray, seen: np.ndarray) -> float:
-    """Where it is ``seen``; contrast counts for nothing."""
+    """Where it is ``seen``; contrast and light count for nothing, and it falls the more a picture is blurred."""
     import cv2
 
     mask = seen.view(np.uint8)
     fine = cv2.subtract(grey, cv2.blur(grey, (BAND_PX, BAND_PX)), dtype=cv2.CV_32F)
-    along = [cv2.Sobel(grey, cv2.CV_32F, *axes, scale=0.125) for axes in ((1, 0), (0, 1))]
+    along = [cv2.Sobel(fine, cv2.CV_32F, *axes, scale=0.125) for axes in ((1, 0), (0, 1))]
     squares = [cv2.norm(part, cv2.NORM_L2SQR, mask) for part in (*along, fine)]
     return (squares[0] + squares[1]) / max(squares[2], 1.0)
 
