@@ -22,6 +22,7 @@ NAME_HELP = {
     "path": "(default: the models folder itself)",
     "pull": "(default: the full model)",
     "add": "a name of models list, or one of your own for a model that you have trained or an estimator",
+    "add-lora": "what jobs call it",
 }
 SERVE_FLAGS = (
     "bind", "state", "model", "devices", "workers", "min_workers", "max_workers", "threads", "profile",
@@ -134,12 +135,16 @@ def _add_models_parser(models: argparse.ArgumentParser) -> None:
         ("verify", _models_verify, "compare an installed model with its digests"),
         ("add", _models_add, "install a checkpoint folder"),
         ("pull", _models_pull, "download a model at a revision"),
+        ("add-lora", _models_add_lora, "install a LoRA that jobs may ask for by its name"),
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("name", nargs="?" if name in ("path", "pull") else None, help=NAME_HELP.get(name))
         action.set_defaults(command=command)
         if name == "add":
             action.add_argument("folder", type=Path)
+        if name == "add-lora":
+            action.add_argument("file", type=Path)
+            action.add_argument("--model", default="das-cogvideox-5b", help="the model that it is for")
         if name == "pull":
             action.add_argument("--revision", default="", help="the commit to fetch (default: the table's, if any)")
 
@@ -177,8 +182,9 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _models_list(options: argparse.Namespace) -> None:
+    from das_server.models.adapters import list_adapters
     from das_server.models.installing import list_estimators
-    from das_server.models.registry import list_models
+    from das_server.models.registry import default_models_folder, list_models
 
     for one in list_models():
         state = f"{one.size_bytes / 1e6:.0f} MB" if one.installed else "not installed"
@@ -186,6 +192,8 @@ def _models_list(options: argparse.Namespace) -> None:
     for one in list_estimators():
         size = f"{one.size_bytes / 1e6:.0f} MB" if one.size_bytes else "no weights"
         print(f"{one.spec.name}  {size if one.installed else 'not installed'}  {one.spec.label}  ({one.spec.licence})")
+    for one in list_adapters(default_models_folder()):
+        print(f"{one.name}  {one.size_bytes / 1e6:.0f} MB  LoRA for {one.model}  {one.path}")
 
 
 def _models_path(options: argparse.Namespace) -> None:
@@ -206,6 +214,12 @@ def _models_add(options: argparse.Namespace) -> None:
     from das_server.models.installing import add
 
     print(add(options.name, options.folder, progress=_show_progress()))
+
+
+def _models_add_lora(options: argparse.Namespace) -> None:
+    from das_server.models.checkpoint import add_lora
+
+    print(add_lora(options.name, options.file, options.model))
 
 
 def _models_pull(options: argparse.Namespace) -> None:

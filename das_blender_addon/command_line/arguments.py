@@ -37,6 +37,8 @@ OVERRIDES = {
     "--priority": ("DAS_PRIORITY", "interactive before batch, in the server's queue; without it, batch"),
     "--measure": ("DAS_MEASURE", "1 measures whether the take follows its animation (das report)"),
     "--window-seeds": ("DAS_WINDOW_SEEDS", "2:17 gives the shot's second window the seed 17"),
+    "--lora": ("DAS_LORA", "adapters of the model with their weights: NAME:0.8,OTHER:0.5"),
+    "--speed": ("DAS_SPEED", "AUTO for the server's own, exact, fast or preview"),
     "--cache": ("DAS_CACHE", "folder for first frames and takes"),
 }
 SWITCHES = ("--new-first-frame", "--anew", "--measure")

@@ -29,7 +29,7 @@ from ..shot.plan import BLACK, ShotPlan, check_detail, check_every, check_frames
 from ..shot.resolved import ResolvedSettings
 from ..shot.scene_keys import KeyState, key_states, with_frames
 from ..shot.scene_shot import check_size, shot_frames
-from ..shot.settings import chosen_keys, resolve_settings
+from ..shot.settings import check_loras, chosen_keys, parse_speed, resolve_settings
 from ..shot.shot_folder import shot_folder, this_file
 from ..shot.tracked import ShotTracking, check_in_view, shot_from_geometry
 from ..take import picture_recipes, run
@@ -205,8 +205,9 @@ def render_take(
     (of the tracking video: "black" or "sky"), ``compose`` (keep
     the key pictures' detail: True, False, or "fine" for light and tone of the model), ``model_frames_every`` (of so
     many frames the model makes one; 0 or "auto": as its own frame rate says),
-    ``key_pictures`` (Blender frames besides the first, or "auto"),
-    ``model``, ``size`` (width, height), ``first_frame`` (a file), ``first_frame_engine``, ``first_frame_samples``,
+    ``key_pictures`` (Blender frames besides the first, or "auto"), ``loras`` ({name: weight}), ``speed`` ("exact",
+    "fast", "preview"), ``model``, ``size`` (width, height), ``first_frame`` (a file), ``first_frame_engine``,
+    ``first_frame_samples``,
     ``new_first_frame`` (render it anew), ``anew`` (make the take although a finished one is there, which stays until
     the new one is whole), ``timeout_s``.
     What is not given comes from the environment, the scene, the preferences and the defaults, in this order
@@ -352,6 +353,10 @@ def _chosen_settings(scene, server, frames, folder, settings: dict):
     if "model_frames_every" in named:
         every = named["model_frames_every"]
         named["model_frames_every"] = 0 if every == "auto" else check_every(every)
+    if "loras" in named:
+        named["loras"] = check_loras(named["loras"])
+    if "speed" in named:
+        named["speed"] = parse_speed(named["speed"])
     if folder is not None:
         named["cache_folder"] = Path(bpy.path.abspath(str(folder))).resolve()
     return replace(resolved, **named)

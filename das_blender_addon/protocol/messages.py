@@ -156,7 +156,9 @@ class ModelCapability:
     screen, the automatic size may be the largest of a shape.  ``size_range``: more sizes, for those who ask for one;
     the automatic size is one of ``sizes`` (`sizes.py`).  ``revision``: names the weights; other weights, another name.
     ``frames_per_second``: of the clips that it was trained on, so that it makes every third frame of a shot that has
-    three times as many; 0: any, and it makes all of them.
+    three times as many; 0: any, and it makes all of them.  ``loras``: [name, SHA-256] of the adapters that may be asked
+    for by ``JobSpec.options["loras"]``, a list of [name, weight, SHA-256].  ``speeds``: what ``options["speed"]`` may
+    be, the server's own choice first; a job without it is "exact".
     """
 
     name: Name
@@ -175,6 +177,8 @@ class ModelCapability:
     size_range: SizeRange = SizeRange()
     revision: Name = ""
     frames_per_second: Weight = 0.0
+    loras: list[list[Name]] = field(default_factory=list)
+    speeds: list[Name] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

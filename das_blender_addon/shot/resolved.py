@@ -9,6 +9,7 @@ from pathlib import Path
 from ..protocol.messages import BATCH, INTERACTIVE
 
 MAX_SEED, MAX_GUIDANCE = 2**31 - 1, 50.0
+SPEEDS = ("exact", "fast", "preview")
 PRIORITIES = {"batch": BATCH, "interactive": INTERACTIVE}
 
 
@@ -40,7 +41,8 @@ class ResolvedSettings:
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
     ``part`` (number from 1 on, of how many): only these windows of it.  ``priority``: a key of `PRIORITIES`, "" for
     that of who asks.  ``measure``: measure whether the take follows its animation.  ``window_seeds``: (number from 1
-    on, seed) of windows that have a seed of their own.
+    on, seed) of windows that have a seed of their own.  ``loras``: (name, weight) of each adapter of the
+    model.  ``speed``: one of `SPEEDS`, "" for the server's own.
     """
 
     server: str
@@ -70,6 +72,8 @@ class ResolvedSettings:
     view: str = ""
     measure: bool = False
     window_seeds: tuple[tuple[int, int], ...] = ()
+    loras: tuple[tuple[str, float], ...] = ()
+    speed: str = ""
 
     def priority_for(self, *, in_window: bool) -> int:
         """What a server is told: jobs of a window go before others, unless something else is chosen."""

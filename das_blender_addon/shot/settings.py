@@ -17,7 +17,7 @@ from ..errors import SettingsError
 from ..protocol.kinds import MAX_TEXT
 from . import machine as machines
 from .plan import BLACK, FINE, SKY
-from .resolved import MAX_GUIDANCE, MAX_SEED, PRIORITIES, KeyChoice, ResolvedSettings
+from .resolved import MAX_GUIDANCE, MAX_SEED, PRIORITIES, SPEEDS, KeyChoice, ResolvedSettings
 from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
 from .windows import MOST_EVERY
@@ -56,6 +56,8 @@ ENVIRONMENT = (
     "DAS_PRIORITY",
     "DAS_MEASURE",
     "DAS_WINDOW_SEEDS",
+    "DAS_LORA",
+    "DAS_SPEED",
 )
 """Every environment variable that overrides a setting."""
 
@@ -106,6 +108,8 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         priority=_priority(environment.get("DAS_PRIORITY", "")),
         measure=_switch(environment, "DAS_MEASURE", settings.measure),
         window_seeds=parse_window_seeds(environment.get("DAS_WINDOW_SEEDS", "")),
+        loras=parse_loras(_text(environment, "DAS_LORA", settings.loras)),
+        speed=parse_speed(environment.get("DAS_SPEED", "") or settings.speed),
     )
 
 
@@ -116,6 +120,40 @@ def stereo_view(scene, environment=None) -> str:
     environment = os.environ if environment is None else environment
     settings = getattr(scene, "das", None)
     return environment.get("DAS_VIEW", "") or (settings.stereo_view if settings is not None else "")
+
+
+def parse_loras(text: str) -> tuple[tuple[str, float], ...]:
+    """``"ink:0.8, grain"`` as ((name, weight), …), 1 where no weight is said.  Raises `SettingsError`."""
+    loras = []
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        name, colon, weight = (part.strip() for part in word.partition(":"))
+        match = _match(r"([-+]?(?:\d+\.?\d*|\.\d+))", weight) if colon else None
+        if not name or (colon and match is None):
+            raise SettingsError(f"The LoRA {_short(word)} cannot be read; write NAME or NAME:0.8.", field="loras")
+        if name in dict(loras):
+            raise SettingsError(f"The LoRAs {_short(text)} name {_short(name)} twice: keep one.", field="loras")
+        loras.append((name, float(match[1]) if match else 1.0))
+    return tuple(loras)
+
+
+def check_loras(loras) -> tuple[tuple[str, float], ...]:
+    """Adapters as a caller of the API names them, {name: weight} or "name:0.8", as ((name, weight), …).
+
+    Raises `SettingsError`."""
+    if isinstance(loras, str):
+        return parse_loras(loras)
+    try:
+        return tuple((str(name), float(weight)) for name, weight in dict(loras).items())
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"The LoRAs {loras!r} cannot be read; give {{name: weight}}.", field="loras") from error
+
+
+def parse_speed(text: str) -> str:
+    """A speed by name, "" for the server's own.  Raises `SettingsError`."""
+    name = text.strip().lower()
+    if name not in ("auto", *SPEEDS):
+        raise SettingsError(f"The speed is {_short(text)}; use AUTO, {', '.join(SPEEDS)}.", field="speed")
+    return "" if name == "auto" else name
 
 
 def parse_frames(text: str) -> tuple[int, ...]:

@@ -38,6 +38,7 @@ from ..shot.tracked import ShotTracking
 from ..shot.windows import Window
 from .anew import put_back
 from .detail import Detail, KeyPicture, for_model
+from .job_options import job_options
 
 LOGGER = logging.getLogger(__name__)
 LAYOUT = 2
@@ -50,9 +51,11 @@ pictures: another one makes takes anew.
 
 @dataclass(frozen=True)
 class TakeSettings:
-    """What the artist chooses.  0, 0.0 and "" stand for the model's defaults of steps, guidance and tracking range.
+    """What the artist chooses.  0, 0.0 and "" stand for the model's defaults of steps, guidance and tracking range,
+    and for the server's of ``speed``.
 
-    ``window_seeds``: (number from 1 on, seed) of windows that have a seed of their own.
+    ``window_seeds``: (number from 1 on, seed) of windows that have a seed of their own.  ``loras``: (name, weight) of
+    each adapter.
     """
 
     prompt: str = ""
@@ -62,6 +65,8 @@ class TakeSettings:
     guidance_scale: float = 0.0
     tracking_range: str = ""
     window_seeds: tuple[tuple[int, int], ...] = ()
+    loras: tuple[tuple[str, float], ...] = ()
+    speed: str = ""
 
     @classmethod
     def from_resolved(cls, resolved) -> TakeSettings:
@@ -74,6 +79,8 @@ class TakeSettings:
             guidance_scale=resolved.guidance,
             tracking_range=resolved.tracking_range,
             window_seeds=resolved.window_seeds,
+            loras=resolved.loras,
+            speed=resolved.speed,
         )
 
     def seed_of(self, number: int) -> int:
@@ -287,7 +294,7 @@ def over_white(picture: np.ndarray) -> np.ndarray:
 def job_spec(plan: ShotPlan, settings: TakeSettings, window: Window | None = None) -> JobSpec:
     """The job of one window of a planned shot, of the first where none is named.
 
-    Raises `SettingsError` for a step count or tracking range that the model does not take.
+    Raises `SettingsError` for a step count, tracking range, adapter or speed that the model does not take.
     """
     model: ModelCapability = plan.model
     window = window or plan.windows[0]
@@ -314,7 +321,7 @@ def job_spec(plan: ShotPlan, settings: TakeSettings, window: Window | None = Non
         width=plan.model_size[0],
         height=plan.model_size[1],
         tracking_range=tracking_range,
-        options={"compose": False} if "first_frame_xy" in model.inputs else {},  # an older server composes by itself
+        options=job_options(model, settings.loras, settings.speed),
     )
 
 

@@ -31,7 +31,9 @@ SETTINGS = {
     "background": "background",
 }
 """Names in a take's report → names of a scene's settings."""
-COMPARED = (*SETTINGS, "window_seeds", "model_size", "render_size", "keep_detail", "key_pictures", "frame_numbers")
+COMPARED = (
+    *SETTINGS, "options", "window_seeds", "model_size", "render_size", "keep_detail", "key_pictures", "frame_numbers"
+)  # fmt: skip
 """What can differ between two takes of a shot, of their reports."""
 
 
@@ -175,6 +177,9 @@ def settings_of(entry: TakeEntry) -> dict[str, object]:
     size = entry.report.get("model_size")
     if size:
         chosen["size"] = f"{size[0]}x{size[1]}"
+    options = entry.report.get("options") or {}
+    chosen["speed"] = options.get("speed", "exact")
+    chosen["loras"] = ", ".join(f"{name}:{weight:g}" for name, weight, _ in options.get("loras", []))
     return chosen
 
 

@@ -133,6 +133,8 @@ class DAS_PT_window(RenderPanel, bpy.types.Panel):
         layout.prop(settings, "background")
         if context.scene.render.use_multiview:
             layout.prop(settings, "stereo_view")
+        layout.prop(settings, "speed")
+        layout.prop(settings, "loras")
         layout.prop(settings, "compose")
         box = layout.box().column(align=True)
         box.scale_y = 0.85

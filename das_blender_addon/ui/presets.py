@@ -19,6 +19,8 @@ SETTINGS = (
     "size",
     "tracking_range",
     "background",
+    "loras",
+    "speed",
     "compose",
     "model_frames_every",
     "first_frame_engine",

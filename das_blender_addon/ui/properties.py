@@ -144,6 +144,22 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         default="black",
         options=set(),
     )
+    loras: StringProperty(
+        name="LoRAs",
+        description="Adapters of the model that the server has, with their weights: NAME:0.8, OTHER:0.5",
+    )
+    speed: EnumProperty(
+        name="Speed",
+        description="How much the model may leave out to be done sooner",
+        items=(
+            ("AUTO", "Server's Default", "What the server was started with", 0),
+            ("exact", "Exact", "Everything is computed", 1),
+            ("fast", "Fast", "Blocks whose result hardly changes are left out", 2),
+            ("preview", "Preview", "More of them, and fewer steps: the motion, not the last detail", 3),
+        ),
+        default="AUTO",
+        options=set(),
+    )
     compose: EnumProperty(
         name="Keep Key Picture Detail",
         description="Carry the key pictures' own pixels along wherever their surfaces are seen, at the render's size; "

@@ -20,11 +20,15 @@ from typing import Any
 
 from das_blender_addon.errors import ModelError
 
-from .families import family_of_folder
+from .adapters import add_adapter
+from .families import family_of_folder, model_family
 from .registry import (
+    BASE_OF_OWN_MODELS,
     COMPONENTS,
     MANIFEST_NAME,
     ModelSpec,
+    default_models_folder,
+    is_installed,
     model_path,
     model_spec,
     place_for,
@@ -330,3 +334,22 @@ def _digest_files(folder: Path, files: list[Path], progress: Progress | None) ->
             if progress:
                 progress("digest", done, total)
     return digests
+
+
+def add_lora(name: str, file: Path, model: str = BASE_OF_OWN_MODELS, models_folder: Path | None = None) -> Path:
+    """Install a LoRA file as ``name``, for ``model``; compared with that model's tensors where it is installed.
+
+    Raises `ModelError` for a name or file that cannot be used.
+    """
+    folder = models_folder or default_models_folder()
+    spec = model_spec(model, folder)
+    if not model_family(spec.family).takes_loras:
+        raise ModelError(f"{model} takes no LoRAs.", field="model")
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise ModelError(f"{file} is not a safetensors file.", field="file")
+    layers: dict[str, tuple[int, ...]] | None = None
+    if is_installed(model_path(model, folder)):
+        layers = {}
+        for part in weight_files(model_path(model, folder) / "transformer"):
+            layers |= read_tensor_shapes(part)
+    return add_adapter(name, file, model, folder, layers=layers).path

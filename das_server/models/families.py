@@ -19,7 +19,7 @@ from das_blender_addon.errors import ModelError
 class ModelFamily:
     """``frame_step``: clips have n·frame_step + 1 frames, n from 1 on.  ``most_frames``: of a clip.  ``checkpoint``:
     the module that knows its checkpoints (`check_tensors`, `about_own`).  ``transformer_classes``: what the class of
-    its transformer may be called in a checkpoint; () for any.
+    its transformer may be called in a checkpoint; () for any.  ``takes_loras``: whether there are adapters for it.
     """
 
     name: str
@@ -27,6 +27,7 @@ class ModelFamily:
     most_frames: int
     checkpoint: str
     transformer_classes: tuple[str, ...] = ()
+    takes_loras: bool = False
 
     @property
     def num_frames(self) -> tuple[int, ...]:
@@ -49,7 +50,7 @@ class ModelFamily:
 
 
 _FAMILIES = (
-    ModelFamily("cogvideox", frame_step=8, most_frames=49, checkpoint="das_server.models.cogvideox"),
+    ModelFamily("cogvideox", frame_step=8, most_frames=49, checkpoint="das_server.models.cogvideox", takes_loras=True),
     ModelFamily(
         "wan-vace",
         frame_step=4,

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability, SizeRange
 
+from .adapters import Adapter, list_adapters
 from .families import model_family
 
 MODELS_VARIABLE = "DAS_SERVER_MODELS"
@@ -94,8 +95,8 @@ class ModelSpec:
     family: str = "cogvideox"
     revision: str = ""
 
-    def capability(self, installed: bool) -> ModelCapability:
-        """What a server says of this model on the wire."""
+    def capability(self, installed: bool, loras: Sequence[Adapter] = ()) -> ModelCapability:
+        """What a server says of this model on the wire.  ``loras``: the adapters that were added for it."""
         return ModelCapability(
             name=self.name,
             label=self.label,
@@ -111,6 +112,7 @@ class ModelSpec:
             installed=installed,
             size_range=self.size_range,
             frames_per_second=self.frames_per_second,
+            loras=[[one.name, one.sha] for one in loras],
         )
 
 
@@ -386,4 +388,10 @@ def list_models(models_folder: Path | None = None) -> list[ModelStatus]:
 def capabilities_of_models(models_folder: Path | None = None) -> list[ModelCapability]:
     """What a server says of all its models."""
     specs = model_specs(models_folder).values()
-    return [spec.capability(is_installed(_folder_of(spec, models_folder))) for spec in specs]
+    adapters = list_adapters(models_folder or default_models_folder())
+    return [
+        spec.capability(
+            is_installed(_folder_of(spec, models_folder)), [one for one in adapters if one.model == spec.name]
+        )
+        for spec in specs
+    ]

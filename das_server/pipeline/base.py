@@ -18,6 +18,7 @@ import torch
 
 from das_blender_addon.errors import JobCancelled
 
+from ..models.adapters import AdapterUse
 from .resume import Checkpoint
 
 
@@ -28,7 +29,8 @@ class ClipJob:
     ``tracking_video`` u8 [T,H,W,3], whose size is the result's.  ``image``: the first frame, a PIL image of any size.
     ``carried_video`` u8 [T,H,W,3]: what key pictures show of every frame.  ``holes`` bool [T,H,W]: where they show
     nothing.  ``references`` u8 [K,H,W,3]: key pictures of other frames than the clip's.  The last three are for models
-    that read them.  ``seed``: of all random numbers.  ``tracking_range``: "signed" or "unit".
+    that read them.  ``seed``: of all random numbers.  ``tracking_range``: "signed" or "unit".  ``loras``: the adapters
+    that count for this clip, and no others.
     """
 
     prompt: str
@@ -42,6 +44,7 @@ class ClipJob:
     carried_video: np.ndarray | None = None
     holes: np.ndarray | None = None
     references: np.ndarray | None = None
+    loras: tuple[AdapterUse, ...] = ()
 
 
 @dataclass(frozen=True)

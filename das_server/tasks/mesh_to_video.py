@@ -11,6 +11,8 @@ from das_blender_addon.protocol import sizes
 from das_blender_addon.protocol.frames import CODECS
 from das_blender_addon.protocol.messages import JobInput, JobSpec, ModelCapability
 from das_server import media
+from das_server.models.adapters import AdapterUse, find_adapter
+from das_server.models.registry import default_models_folder
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ HOLES = "carried_holes"
 REFERENCES = "references"
 """Key pictures of other frames than the clip's, [K,H,W,3], for models that read them."""
 MAX_REFERENCES = 4
+LORAS = "loras"
+"""The option that lists adapters, [name, weight, SHA-256] each."""
+MAX_LORAS, MAX_LORA_WEIGHT = 8, 10.0
 
 
 # ── Before a job is accepted ────────────────────────────────────────────────────────────────────────────────────────
@@ -96,7 +101,37 @@ def _check_settings(spec: JobSpec, model: ModelCapability) -> None:
                 field=field,
             )
     for name in spec.options:
-        raise JobRejected(f"The option {str(name)[:40]!r} is not known; {model.name} takes none.", field="options")
+        if name != LORAS:
+            raise JobRejected(
+                f"The option {str(name)[:40]!r} is not known; {model.name} takes {LORAS}.", field="options"
+            )
+    _check_loras(spec.options.get(LORAS, []), model)
+
+
+def _check_loras(loras: Any, model: ModelCapability) -> None:
+    known = {one[0]: one[1] for one in model.loras}
+    entries = loras if isinstance(loras, list) else [None]
+    if len(entries) > MAX_LORAS:
+        raise JobRejected(f"{len(entries)} LoRAs are asked for; at most {MAX_LORAS} are taken.", field=LORAS)
+    for one in entries:
+        if not (isinstance(one, list) and [type(part) for part in one] == [str, float, str]):
+            raise JobRejected(f"loras holds {str(one)[:80]}; each one is [name, weight, SHA-256].", field=LORAS)
+        name, weight, sha = one
+        if name not in known:
+            words = ", ".join(known) or "none"
+            raise JobRejected(f"There is no LoRA {name[:80]!r} for {model.name}; there is {words}.", field=LORAS)
+        if not abs(weight) <= MAX_LORA_WEIGHT:
+            raise JobRejected(
+                f"The weight of the LoRA {name} is {weight}; it goes from -{MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}.",
+                field=LORAS,
+            )
+        if sha != known[name]:
+            raise JobRejected(
+                f"The LoRA {name} has been replaced since this job was planned; render again to use the new one.",
+                field=LORAS,
+            )
+    if len({one[0] for one in entries}) < len(entries):
+        raise JobRejected("A LoRA is asked for twice; add their weights instead.", field=LORAS)
 
 
 def _check_is_one_of(field: str, value: Any, valid: Any, model: ModelCapability) -> None:
@@ -152,6 +187,7 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
         carried_video=arrays.get(CARRIED),
         holes=arrays[HOLES] > 127 if HOLES in arrays else None,
         references=arrays.get(REFERENCES),
+        loras=tuple(_lora(spec, *one) for one in spec.options.get(LORAS, [])),
     )
 
     # 2. The model.
@@ -186,3 +222,8 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
     }
     return TaskResult(frames=frames[: spec.kept_frames], report=report)
 
+
+def _lora(spec: JobSpec, name: str, weight: float, sha: str) -> AdapterUse:
+    """Raises `ModelError` where the file is not on this machine."""
+    adapter = find_adapter(name, sha, spec.model, default_models_folder())
+    return AdapterUse(name, adapter.path, sha, weight)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-UNUSED = ("transformers", "scipy")
+UNUSED = ("transformers", "peft", "scipy")
 """What diffusers imports wherever it is installed, for pipelines and files that are not ours.  The text encoder imports
-transformers itself, once there is a prompt to encode."""
+transformers itself, once there is a prompt to encode, and `pipeline.adapters` peft, which imports transformers, with
+the first LoRA."""
 
 COMPILER = "torch._dynamo"
 

@@ -168,6 +168,8 @@ def test_environment_overrides_every_setting(scene):
             "DAS_PRIORITY": "Interactive",
             "DAS_MEASURE": "yes",
             "DAS_WINDOW_SEEDS": "3:5, 2:17",
+            "DAS_LORA": " ink:0.8, grain ,oil:-.5",
+            "DAS_SPEED": "Fast",
         },
     )
     assert (settings.timeout_s, settings.model, settings.prompt, settings.negative_prompt) == (
@@ -183,6 +185,7 @@ def test_environment_overrides_every_setting(scene):
     assert settings.model_frames_every == 3 and settings.background == "sky"
     assert settings.priority_for(in_window=False) == INTERACTIVE
     assert settings.cache_folder == Path("/scratch/das")
+    assert settings.loras == (("ink", 0.8), ("grain", 1.0), ("oil", -0.5)) and settings.speed == "fast"
     assert settings.measure is True and settings.window_seeds == ((2, 17), (3, 5))
 
 
@@ -196,6 +199,10 @@ def test_window_seeds_that_mean_nothing_are_refused(scene, said):
     ("name", "value"),
     [
         ("DAS_PRIORITY", "urgent"),
+        ("DAS_LORA", "ink:strong"),
+        ("DAS_LORA", "ink:0.5,ink:0.8"),
+        ("DAS_LORA", ":0.5"),
+        ("DAS_SPEED", "faster"),
         ("DAS_SEED", "seven"),
         ("DAS_SEED", "-1"),
         ("DAS_STEPS", "2.5"),

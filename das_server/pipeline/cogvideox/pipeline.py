@@ -9,7 +9,7 @@ the pipeline's dtype.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from PIL import Image
 
 from das_blender_addon.errors import ModelError
 
+from ...models.adapters import AdapterUse
 from ...models.convolution import use_onednn
 from ...models.float8 import use_float8
 from ...models.transformer import DasTransformer3DModel, RunCache
@@ -29,6 +30,7 @@ from ...models.vae import load_vae
 from ...models.verified import MANIFEST_NAME, verify_unless_known
 from .. import acceleration as speed
 from .. import memory, placement, previews
+from ..adapters import LoadedAdapters, check_adapters
 from ..base import ClipJob, Watch
 from ..checks import check_texts
 from ..clip import make_clip
@@ -102,6 +104,7 @@ class DasPipeline:
         self._latent_to_rgb: torch.Tensor | None = None
         self.streamed: StreamedBlocks | None = None
         self._modulation = ModulationTables()
+        self.adapters = LoadedAdapters()
 
     @classmethod
     def from_pretrained(
@@ -202,6 +205,14 @@ class DasPipeline:
             self.acceleration = speed.undo_compilation(self.transformer, self.acceleration)
         placement.apply_plan(self, profile)
 
+    def use_adapters(self, wanted: Sequence[AdapterUse]) -> None:
+        """Have exactly these LoRAs count from now on.  Raises `ModelError` for one that cannot be used; then none
+        does."""
+        if any(one.weight for one in wanted):
+            check_adapters(self.float8)
+        if self.adapters.use(self.transformer, wanted, self.dtype, self.device):
+            self._modulation.clear()  # adaptive norms may be among what they change
+
     # ── The recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def __call__(
@@ -272,6 +283,8 @@ class DasPipeline:
 
     def accept(self, job: ClipJob | Asked) -> Asked:
         """Step 1, the guard: everything wrong with a request is said before any work, see `base.Pipeline`."""
+        if isinstance(job, ClipJob):
+            self.use_adapters(job.loras)
         asked = job if isinstance(job, Asked) else Asked.of_job(job)
         num_frames, height, width = check_clip(asked.tracking_video, asked.image, self.transformer, self.vae)
         check_carried(asked.carried_video, asked.tracking_video, self.carries_first_frame)

@@ -34,4 +34,5 @@ def used_settings(
         "attention_backend": pipeline.acceleration.attention_backend,
         "compiled": pipeline.acceleration.compiled,
         "float8": pipeline.float8,
+        "loras": pipeline.adapters.used,
     }

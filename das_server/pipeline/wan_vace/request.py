@@ -46,6 +46,8 @@ def read(job: ClipJob, patch: int) -> Asked:
 
     Without a carried video the first frame is known, and nothing else.  Raises `JobRejected`.
     """
+    if job.loras:
+        raise JobRejected("This model takes no LoRAs: leave them out.", field="loras")
     num_frames, height, width = clip_shape(job.tracking_video, job.image)
     multiple = STRIDE * patch
     if height % multiple or width % multiple or not height or not width:

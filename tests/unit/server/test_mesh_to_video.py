@@ -2,6 +2,7 @@
 """Requests are compared with what the model takes before they are accepted."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ import pytest
 from das_blender_addon.errors import FirstFrameError, JobRejected
 from das_blender_addon.protocol.png import encode_png
 from das_server import media
+from das_server.models.adapters import Adapter
 from das_server.models.registry import model_spec
 from das_server.tasks import mesh_to_video
 from das_server.tasks.base import LoadedInput, task_module
 from tests.support.jobs import array_input, first_frame, job_inputs, job_spec, png_input, tracking_video
 
-PREVIEW = model_spec("das-preview").capability(True)
+INK = Adapter("ink", "das-preview", "ab" * 32, 1, Path("ink.safetensors"))
+PREVIEW = model_spec("das-preview").capability(True, [INK])
 FULL = model_spec("das-cogvideox-5b").capability(True)
 INPUTS, BLOBS = job_inputs(job_spec())
 
@@ -54,7 +57,15 @@ def test_model_that_reads_a_carried_video_works_without_one():
         ({"tracking_range": ""}, "tracking_range", "signed, unit"),
         ({"prompt": "x" * 10_001}, "prompt", "10001"),
         ({"negative_prompt": "x" * 10_001}, "negative_prompt", "10000"),
-        ({"options": {"compose": True}}, "options", "'compose' is not known; das-preview takes none"),
+        ({"options": {"compose": True}}, "options", "'compose' is not known; das-preview takes loras"),
+        ({"options": {"loras": [["oil", 1.0, INK.sha]]}}, "loras", "no LoRA 'oil' for das-preview; there is ink"),
+        ({"options": {"loras": [["ink", 1.0, "cd" * 32]]}}, "loras", "ink has been replaced since this job"),
+        ({"options": {"loras": [["ink", float("nan"), INK.sha]]}}, "loras", "weight of the LoRA ink is nan"),
+        ({"options": {"loras": [["ink", -10.5, INK.sha]]}}, "loras", "from -10 to 10"),
+        ({"options": {"loras": [["ink", 1, INK.sha]]}}, "loras", "each one is [name, weight, SHA-256]"),
+        ({"options": {"loras": {"ink": 1.0}}}, "loras", "each one is [name, weight, SHA-256]"),
+        ({"options": {"loras": [["ink", 1.0, INK.sha], ["ink", 0.5, INK.sha]]}}, "loras", "asked for twice"),
+        ({"options": {"loras": [["ink", 1.0, INK.sha]] * 9}}, "loras", "at most 8"),
         ({"options": {"x" * 4096: True}}, "options", f"'{'x' * 40}' is not known"),
     ],
 )

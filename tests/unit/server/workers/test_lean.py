@@ -15,9 +15,9 @@ import_all(compiler=False)
 set_up_torch("cpu", 1, compiler=False)
 assert "das_server.pipeline.cogvideox.pipeline" in sys.modules
 assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
-print(*[name for name in ("transformers", "scipy", "torch._dynamo") if name in sys.modules])
+print(*[name for name in ("transformers", "peft", "scipy", "torch._dynamo") if name in sys.modules])
 assert torch.compiler.disable is mark
-assert all(importlib.util.find_spec(name) for name in ("transformers", "torch._dynamo"))
+assert all(importlib.util.find_spec(name) for name in ("transformers", "peft", "torch._dynamo"))
 """
 
 
