@@ -16,7 +16,7 @@ from das_server.cli_jobs import add_jobs_parser
 from das_server.cli_keys import add_keys_parser
 from das_server.cli_status import add_drain_parser, add_status_parser
 from das_server.cli_web import add_web_parser
-from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, ServerConfig, build_config
+from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, SPEEDS, ServerConfig, build_config
 
 NAME_HELP = {
     "path": "(default: the models folder itself)",
@@ -26,8 +26,8 @@ NAME_HELP = {
 }
 SERVE_FLAGS = (
     "bind", "state", "model", "devices", "workers", "min_workers", "max_workers", "threads", "profile",
-    "attention_backend", "compile", "float8", "log_level", "spares", "keep_s", "keep_unfetched_s", "max_kept_bytes",
-    "drain_s", "curve", "admins", "max_running", "metrics",
+    "attention_backend", "compile", "float8", "speed", "log_level", "spares", "keep_s", "keep_unfetched_s",
+    "max_kept_bytes", "drain_s", "curve", "admins", "max_running", "metrics",
 )  # fmt: skip
 
 
@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--float8", action="store_true", default=None, help="their linears in float8: faster, lossy (default: do not)"
+    )
+    serve.add_argument(
+        "--speed", choices=SPEEDS, help="how much is left out of jobs that say nothing of it (default exact)"
     )
     serve.add_argument(
         "--spares",

@@ -21,6 +21,7 @@ DEFAULT_BIND = "tcp://127.0.0.1:5599"
 ENVIRONMENT_PREFIX = "DAS_SERVER_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ATTENTION_BACKENDS = ("auto", "native", "cudnn")
+SPEEDS = ("exact", "fast", "preview")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 MEBIBYTE = 1 << 20
 LOCAL = "local"
@@ -38,6 +39,7 @@ class ServerConfig:
     "cpu", "cuda:0", …). ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
     model is laid out in memory. ``attention_backend``: the attention kernel on CUDA, one of `ATTENTION_BACKENDS`.
     ``compile``: compile the transformer's blocks. ``float8``: compute their linears in float8.
+    ``speed``: how much is left out of jobs that say nothing of it, one of `SPEEDS`.
     ``spares``: keep a process beside each worker that takes its place when it dies.
     ``admins``: users who may see, cancel and requeue everybody's jobs.
     ``max_running``: jobs of one user that may run at once, 0 for any number.
@@ -64,6 +66,7 @@ class ServerConfig:
     compile: bool = False
     spares: bool = True
     float8: bool = False
+    speed: str = "exact"
     curve: bool = False
     admins: tuple[str, ...] = ()
     log_level: str = "info"
@@ -217,7 +220,7 @@ def _check_address(config: ServerConfig) -> None:
 
 def _check(config: ServerConfig) -> None:
     split_address(config.bind)
-    for name, choices in {"log_level": LOG_LEVELS, "attention_backend": ATTENTION_BACKENDS}.items():
+    for name, choices in {"log_level": LOG_LEVELS, "attention_backend": ATTENTION_BACKENDS, "speed": SPEEDS}.items():
         value = getattr(config, name)
         if value not in choices:
             raise SettingsError(f"{name} is {value!r} but must be one of {', '.join(choices)}.", field=name)

@@ -19,7 +19,7 @@ import zmq
 from das_blender_addon.errors import ModelError
 from das_blender_addon.protocol.messages import ModelCapability
 from das_server import listening
-from das_server.config import LOCAL, ServerConfig, needs_keys
+from das_server.config import LOCAL, SPEEDS, ServerConfig, needs_keys
 from das_server.door.beside import Beside
 from das_server.door.callers import Callers
 from das_server.door.collect import Collector
@@ -110,7 +110,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             blobs,
             workers,
             dispatcher,
-            models=lambda: known_models(revisions),
+            models=lambda: known_models(revisions, config.speed),
             default_model=config.model,
             max_blob_bytes=config.max_blob_bytes,
             speed=speed,
@@ -168,6 +168,7 @@ def _workers(context: zmq.Context, config: ServerConfig, store: JobStore, revisi
         "attention_backend": config.attention_backend,
         "compile_blocks": config.compile,
         "float8": config.float8,
+        "speed": config.speed,
     }
     if config.workers == LOCAL:
         about |= asdict(patience) | {"spares": config.spares}
@@ -195,9 +196,11 @@ def _metrics(port: int, store: JobStore, dispatcher: Dispatcher, endpoint: Endpo
     return metrics
 
 
-def known_models(revisions: Revisions | None = None) -> dict[str, ModelCapability]:
-    """Every model of the table by name, with whether its weights are there now, and which they are."""
+def known_models(revisions: Revisions | None = None, speed: str = SPEEDS[0]) -> dict[str, ModelCapability]:
+    """Every model of the table by name, with whether its weights are there now, and which they are; ``speed`` first of
+    those that it has."""
     models = capabilities_of_models()
+    models = [replace(one, speeds=sorted(one.speeds, key=lambda name: name != speed)) for one in models]
     if revisions is not None:
         models = [replace(one, revision=revisions.of(one.name) if one.installed else "") for one in models]
     return {one.name: one for one in models}

@@ -20,6 +20,7 @@ class ModelFamily:
     """``frame_step``: clips have n·frame_step + 1 frames, n from 1 on.  ``most_frames``: of a clip.  ``checkpoint``:
     the module that knows its checkpoints (`check_tensors`, `about_own`).  ``transformer_classes``: what the class of
     its transformer may be called in a checkpoint; () for any.  ``takes_loras``: whether there are adapters for it.
+    ``speeds``: how its clips can be made, exactly or with something left out.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ModelFamily:
     checkpoint: str
     transformer_classes: tuple[str, ...] = ()
     takes_loras: bool = False
+    speeds: tuple[str, ...] = ("exact",)
 
     @property
     def num_frames(self) -> tuple[int, ...]:
@@ -50,7 +52,9 @@ class ModelFamily:
 
 
 _FAMILIES = (
-    ModelFamily("cogvideox", frame_step=8, most_frames=49, checkpoint="das_server.models.cogvideox", takes_loras=True),
+    ModelFamily("cogvideox", frame_step=8, most_frames=49, checkpoint="das_server.models.cogvideox", takes_loras=True,
+        speeds=("exact", "fast", "preview"),
+    ),
     ModelFamily(
         "wan-vace",
         frame_step=4,

@@ -113,6 +113,7 @@ class ModelSpec:
             size_range=self.size_range,
             frames_per_second=self.frames_per_second,
             loras=[[one.name, one.sha] for one in loras],
+            speeds=list(model_family(self.family).speeds),
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .block import Modulation
+from .block_cache import BlockCache
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class RunCache:
 
     ``tracking_tokens`` [B,N,C] is filled by the first step.  ``modulation`` holds, per timestep, the modulation of
     every main block, every copy and the last norm (`DasTransformer3DModel.modulation_tables`), or nothing.  ``check``
-    is called before every main block: what it raises ends the pass.
+    is called before every main block: what it raises ends the pass.  ``block_cache``: lets blocks be left out.
     """
 
     tracking_tokens: torch.Tensor | None = None
     modulation: dict[int, StepModulation] = field(default_factory=dict)
     check: Callable[[], None] = _nothing
+    block_cache: BlockCache | None = None

@@ -294,7 +294,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         # 4. Main blocks; beside each of the first ones its copy, which reads the main text stream.  The next copy
         # continues
         #    from the *projected* control, not from the copy's own output.
-        num_copies = len(self.transformer_blocks_copy)
+        num_copies, cache, start, after_first = len(self.transformer_blocks_copy), run.block_cache, video, None
         for index, block in enumerate(self.transformer_blocks):
             run.check()
             modulation = step.blocks[index] if step else None
@@ -308,6 +308,13 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
                 )
                 control = self.combine_linears[index](control)
                 video = video + control
+            if index == 0 and cache is not None:
+                if cache.leaves_out(video - start):
+                    video = video + cache.rest
+                    break
+                after_first = video
+        if after_first is not None:
+            cache.keep(video - after_first)
 
         # 5. Back to latents.
         video = self._last_norm(self.norm_final(video), temb, step)

@@ -30,7 +30,7 @@ class ClipJob:
     ``carried_video`` u8 [T,H,W,3]: what key pictures show of every frame.  ``holes`` bool [T,H,W]: where they show
     nothing.  ``references`` u8 [K,H,W,3]: key pictures of other frames than the clip's.  The last three are for models
     that read them.  ``seed``: of all random numbers.  ``tracking_range``: "signed" or "unit".  ``loras``: the adapters
-    that count for this clip, and no others.
+    that count for this clip, and no others.  ``speed``: how much may be lost for it, by the family's names.
     """
 
     prompt: str
@@ -45,6 +45,7 @@ class ClipJob:
     holes: np.ndarray | None = None
     references: np.ndarray | None = None
     loras: tuple[AdapterUse, ...] = ()
+    speed: str = "exact"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Unlike an attention kernel it is never replaced in silence: who asked for it and
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from .acceleration import DeviceDescription, describe_device, in_one_line, relat
 from .device_errors import is_device_lost
 from .kernel_notes import note_of, write_note
 from .memory import pick_device
+
+log = logging.getLogger(__name__)
 
 LEAST_CAPABILITY = (8, 9)
 """Compute capability from which NVIDIA's GPUs multiply float8: Ada and Hopper."""
@@ -76,6 +79,16 @@ def check_float8(device: torch.device, dtype: torch.dtype, kernel_notes: Path | 
         raise
     if problem:
         raise ModelError(f"{problem}: start without float8.", field="float8")
+
+
+def can_float8(device: str | torch.device, kernel_notes: Path | None = None) -> bool:
+    """Whether float8 can be used for bfloat16 weights; tried on the device, which may break: see `check_float8`."""
+    try:
+        check_float8(pick_device(device), torch.bfloat16, kernel_notes)
+    except ModelError as error:
+        log.info("no float8: %s", error.message)
+        return False
+    return True
 
 
 def doctor(device: str | torch.device = "auto") -> str:

@@ -51,13 +51,15 @@ class Checkpoint:
         self._saved_s = time.monotonic()
 
     def restore(
-        self, settings: dict[str, Any], latents: torch.Tensor, generator: torch.Generator
+        self, settings: dict[str, Any], latents: torch.Tensor, generator: torch.Generator, *, is_wanted: bool = True
     ) -> tuple[int, torch.Tensor, torch.Tensor | None]:
-        """(steps done, latents, x0) as saved with the same settings, and ``generator`` set to where it was then; else
-        (0, ``latents``, None)."""
+        """(steps done, latents, x0) as saved with the same settings, and ``generator`` set to where it was then; else,
+        and where that ``is_wanted`` not, (0, ``latents``, None)."""
         words = json.dumps([self._about, settings], sort_keys=True, default=str)
         self._key = hashlib.sha256(words.encode()).hexdigest()
         self._saved_s = time.monotonic()
+        if not is_wanted:
+            return 0, latents, None
         try:
             with safe_open(self._path, "pt") as file:
                 if (file.metadata() or {}).get("key") != self._key:

@@ -32,6 +32,8 @@ REFERENCES = "references"
 MAX_REFERENCES = 4
 LORAS = "loras"
 """The option that lists adapters, [name, weight, SHA-256] each."""
+SPEED, EXACT = "speed", "exact"
+"""The option that says how the clip is made, and what it is without one."""
 MAX_LORAS, MAX_LORA_WEIGHT = 8, 10.0
 
 
@@ -101,10 +103,12 @@ def _check_settings(spec: JobSpec, model: ModelCapability) -> None:
                 field=field,
             )
     for name in spec.options:
-        if name != LORAS:
+        if name not in (LORAS, SPEED):
             raise JobRejected(
-                f"The option {str(name)[:40]!r} is not known; {model.name} takes {LORAS}.", field="options"
+                f"The option {str(name)[:40]!r} is not known; {model.name} takes {LORAS}, {SPEED}.", field="options"
             )
+    if SPEED in spec.options:
+        _check_is_one_of(SPEED, spec.options[SPEED], model.speeds, model)
     _check_loras(spec.options.get(LORAS, []), model)
 
 
@@ -136,7 +140,8 @@ def _check_loras(loras: Any, model: ModelCapability) -> None:
 
 def _check_is_one_of(field: str, value: Any, valid: Any, model: ModelCapability) -> None:
     if value not in valid:
-        near = sorted(valid, key=lambda one: abs(one - value))[:12] if isinstance(value, int) else list(valid)
+        is_number = isinstance(value, int) and all(isinstance(one, int) for one in valid)
+        near = sorted(valid, key=lambda one: abs(one - value))[:12] if is_number else list(valid)
         words = ", ".join(str(one) for one in sorted(near))
         raise JobRejected(f"{field} is {value!r} but {model.name} takes {words}.", field=field)
 
@@ -187,6 +192,7 @@ def run(spec: JobSpec, inputs: dict[str, LoadedInput], context: TaskContext) -> 
         carried_video=arrays.get(CARRIED),
         holes=arrays[HOLES] > 127 if HOLES in arrays else None,
         references=arrays.get(REFERENCES),
+        speed=spec.options.get(SPEED, EXACT),
         loras=tuple(_lora(spec, *one) for one in spec.options.get(LORAS, [])),
     )
 

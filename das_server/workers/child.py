@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--attention-backend", required=True)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--float8", action="store_true")
+    parser.add_argument("--speed", default="exact")
     parser.add_argument("--spare", action="store_true")
     parser.add_argument("--parent", required=True, type=int)
     parser.add_argument("--log-level", required=True)
@@ -69,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         attention_backend=options.attention_backend,
         compile_blocks=options.compile,
         float8=options.float8,
+        speed=options.speed,
     ).run_forever()
 
 

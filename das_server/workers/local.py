@@ -86,6 +86,7 @@ class LocalWorkers(Workers):
         attention_backend: str = "auto",
         compile_blocks: bool = False,
         float8: bool = False,
+        speed: str = "exact",
         cancel_grace_s: float = 15.0,
         heartbeat_timeout_s: float = 30.0,
         stall_timeout_s: float = 3600.0,
@@ -96,6 +97,7 @@ class LocalWorkers(Workers):
         arguments = ["--threads", str(threads), "--profile", profile, "--attention-backend", attention_backend]
         arguments += ["--compile"] if compile_blocks else []
         arguments += ["--float8"] if float8 else []
+        arguments += ["--speed", speed]
         self._patience = Patience(cancel_grace_s, heartbeat_timeout_s, stall_timeout_s)
         self._token = secrets.token_hex(16)
         self._has_spares = spares

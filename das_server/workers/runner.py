@@ -31,6 +31,7 @@ from das_server.pipeline.device_errors import (
 )
 from das_server.store.blobs import BlobStore
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
+from das_server.tasks.mesh_to_video import EXACT
 from das_server.workers import wire
 from das_server.workers.estimator_shelf import EstimatorShelf
 from das_server.workers.machine import (
@@ -63,8 +64,8 @@ class Worker:
     """Runs one job after another; keeps one pipeline loaded.
 
     ``state``: the folder of its blobs and checkpoints, the server's own where they share a disk.  ``kernel_notes``: see
-    `acceleration`.  ``check_weights(model, revision)``: where they share none, raises `ModelError` unless the weights
-    here are those.
+    `acceleration`.  ``speed``: the server's.  ``check_weights(model, revision)``: where they share none, raises
+    `ModelError` unless the weights here are those.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Worker:
         attention_backend: str = "auto",
         compile_blocks: bool = False,
         float8: bool = False,
+        speed: str = EXACT,
         kernel_notes: Path | None = None,
         check_weights: Callable[[str, str], None] = lambda model, revision: None,
     ):
@@ -88,7 +90,10 @@ class Worker:
         self._threads = threads or num_cores()
         self._profile = profile
         self._acceleration: dict[str, Any] = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
-        self._acceleration |= {"float8": float8, "kernel_notes": kernel_notes or state / "kernel_notes"}
+        self._always_float8, self._speed, self._float8 = float8, speed, False
+        """Whether the weights are in float8 for every job; what the server does where a job leaves it the choice; and
+        whether those that are loaded are."""
+        self._acceleration |= {"kernel_notes": kernel_notes or state / "kernel_notes"}
         self._check_weights = check_weights
         self._device_label = device
         self._versions: dict[str, str] = {}
@@ -128,7 +133,7 @@ class Worker:
         with self._link.state("loading"):
             self._link.model = model
             try:
-                self._load(model)
+                self._load(model, self._wants_float8({"speed": self._speed}))
             except DasError as error:
                 _log.error("the model %s is not loaded: %s", model, error.message)
                 self._link.say("problem", message=error.message)
@@ -140,9 +145,24 @@ class Worker:
                 self._link.say("problem", message=f"The model {model} cannot be loaded: {reason}")
             self._link.model = self._model
 
-    def _load(self, model: str) -> Pipeline:
+    def _wants_float8(self, options: dict[str, Any]) -> bool:
+        """Whether a job with these options is computed in float8: of those that may lose something, on a server that
+        loses something, where it pays, which is under compilation only."""
+        if self._always_float8:
+            return True
+        is_exact = EXACT in (self._speed, options.get("speed", EXACT))
+        if is_exact or options.get("loras") or not self._acceleration["compile_blocks"]:
+            return False
+        from das_server.pipeline.precision import can_float8
+
+        return can_float8(self._device, self._acceleration["kernel_notes"])
+
+    def _is_loaded(self, model: str, float8: bool, weights: str) -> bool:
+        return self._pipeline is not None and (self._model, self._float8, self._weights) == (model, float8, weights)
+
+    def _load(self, model: str, float8: bool) -> Pipeline:
         weights = fingerprint(model_path(model))
-        if self._pipeline is not None and (self._model, self._weights) == (model, weights):
+        if self._is_loaded(model, float8, weights):
             self._use_planned_profile_again()
             return self._pipeline
         from das_server.pipeline.loading import load_pipeline
@@ -151,7 +171,10 @@ class Worker:
         self._shelf.clear()
         free_memory()  # two large models do not fit
         started = time.monotonic()
-        self._pipeline = load_pipeline(model, device=self._device, profile=self._profile, **self._acceleration)
+        self._pipeline = load_pipeline(
+            model, device=self._device, profile=self._profile, float8=float8, **self._acceleration
+        )
+        self._float8 = float8
         self._model = self._link.model = model
         self._planned, self._short = self._pipeline.profile, 0
         self._weights = weights if fingerprint(model_path(model)) == weights else ""  # if replaced meanwhile, once more
@@ -292,10 +315,11 @@ class Worker:
             self._link.preview(order, step, dataclasses.asdict(artefact))
 
         def pipeline(model: str) -> Pipeline:
-            if (self._model, self._weights) != (model, fingerprint(model_path(model))):
+            float8 = self._wants_float8(order["spec"].get("options", {}))
+            if not self._is_loaded(model, float8, fingerprint(model_path(model))):
                 emit_progress("loading", 0, 1)
             self._check_weights(model, order["spec"].get("model_revision", ""))
-            loaded = self._load(model)
+            loaded = self._load(model, float8)
             if order["weights"] and order["weights"] != self._weights:
                 raise ModelError(
                     f"The weights of {model} were replaced when this job was about to start; render again to use the "

@@ -21,6 +21,7 @@ from tests.support.jobs import job_id, job_inputs, job_spec
 
 MODEL = "das-preview"
 ABOUT = {"threads": 1, "profile": "auto", "attention_backend": "auto", "compile_blocks": False, "float8": False}
+ABOUT |= {"speed": "exact"}
 WAIT_S = 120.0
 """Longest time for anything here, on a busy machine."""
 

@@ -20,12 +20,13 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
 from PIL import Image
 
-from das_blender_addon.errors import ModelError
+from das_blender_addon.errors import ModelError, OutOfMemory
 
 from ...models.adapters import AdapterUse
 from ...models.convolution import use_onednn
 from ...models.float8 import use_float8
-from ...models.transformer import DasTransformer3DModel, RunCache
+from ...models.run_cache import StepModulation
+from ...models.transformer import DasTransformer3DModel
 from ...models.vae import load_vae
 from ...models.verified import MANIFEST_NAME, verify_unless_known
 from .. import acceleration as speed
@@ -43,6 +44,7 @@ from ..streaming import StreamedBlocks
 from . import latents as border
 from .carry import carries_first_frame
 from .conditions import Conditions, encode_conditions, encode_tracking, starting_picture
+from .denoise import IN_TURN, TOGETHER, denoise
 from .holes import holes_for, paint, paints_holes
 from .latents import TrackingRange
 from .modulation import ModulationTables
@@ -57,9 +59,9 @@ from .request import (
     check_clip,
     check_generators,
     check_latents,
-    step_caller,
 )
-from .scheduler import check_step_count, guidance_at, load_scheduler
+from .scheduler import check_step_count, load_scheduler
+from .speeds import speed_named
 
 log = logging.getLogger(__name__)
 DEFAULT_NEGATIVE_PROMPT = (
@@ -235,6 +237,7 @@ class DasPipeline:
         callback_on_step_end: Callable[..., Any] | None = None,
         output_type: str = "np",
         exact_steps: bool = True,
+        speed: str = "exact",
         should_stop: Callable[[], bool] | None = None,
         on_stage: Callable[[str], None] | None = None,
         on_picture: Callable[[np.ndarray], None] | None = None,
@@ -250,6 +253,7 @@ class DasPipeline:
         ``latents``: initial noise [1,F,C,h,w].  ``vae_tiling`` None or "auto": the pipeline's own setting.
         ``callback_on_step_end``: called as (step_index, num_steps, x0 [1,F,C,h,w] f32), or, if it takes four
         arguments, as diffusers does: (pipeline, step_index, timestep, {"latents", "pred_original_sample"}).
+        ``speed``: one of `speeds.SPEEDS`.
         ``should_stop``: asked between blocks of the transformer and parts of the VAE's work.  ``on_stage``: told
         "encoding", "denoising", "decoding".
         ``on_picture``: told the picture that a model of the carried first frame starts from, u8 [T,H,W,3].
@@ -275,6 +279,7 @@ class DasPipeline:
             vae_tiling=vae_tiling,
             output_type=output_type,
             exact_steps=exact_steps,
+            speed=speed,
             callback_on_step_end=callback_on_step_end,
         )
         told = {"should_stop": should_stop, "on_stage": on_stage, "on_picture": on_picture}
@@ -292,16 +297,17 @@ class DasPipeline:
         check_texts(asked.prompt, asked.negative_prompt)
         check_choices(asked.tracking_range, asked.output_type, asked.guidance_scale, asked.vae_tiling)
         check_latents(asked.latents, border.latents_shape(self.vae, num_frames, height, width))
+        speed_named(asked.speed)
         check_step_count(asked.num_inference_steps, exact_steps=asked.exact_steps)
         steps = int(asked.num_inference_steps)
         tiling = self.vae_tiling if asked.vae_tiling in (None, "auto") else bool(asked.vae_tiling)
-        NEEDS.check_room(self, Clip(num_frames, width, height, tiling, batch=2 if asked.is_guided else 1))
+        rows = self._rows_with_room(Clip(num_frames, width, height, tiling, batch=2 if asked.is_guided else 1))
         settings = used_settings(
             self, (num_frames, width, height), (asked.generator, asked.tracking_generator),
             num_inference_steps=steps, guidance_scale=asked.guidance_scale, use_dynamic_cfg=asked.use_dynamic_cfg,
-            tracking_range=asked.tracking_range, vae_tiling=tiling,
+            tracking_range=asked.tracking_range, vae_tiling=tiling, speed=asked.speed, rows=rows,
         )  # fmt: skip
-        return replace(asked, holes=holes, num_inference_steps=steps, vae_tiling=tiling, settings=settings)
+        return replace(asked, holes=holes, num_inference_steps=steps, vae_tiling=tiling, rows=rows, settings=settings)
 
     def encode(self, asked: Asked, watch: Watch) -> tuple[torch.Tensor, np.ndarray, Conditions]:
         """Steps 2 and 3 → prompt embeds [2,L,D] negative first, or [1,L,D]; the picture that the model starts from; and
@@ -332,7 +338,7 @@ class DasPipeline:
         """Step 4: initial noise → clean latents [1,F,C,h,w]."""
         watch.on_stage("denoising")
         prompt_embeds, _, conditions = encoded
-        result = self._denoise(asked, conditions, prompt_embeds, watch)
+        result = denoise(self, asked, conditions, prompt_embeds, watch)
         asked.settings["attention_backend"] = self.acceleration.attention_backend  # both may have changed on the way
         asked.settings["compiled"] = self.acceleration.compiled
         return result
@@ -349,65 +355,24 @@ class DasPipeline:
         made = border.decode_difference(self.vae, latents)
         return DasPipelineOutput(paint(encoded[1], asked.holes, made), latents, asked.settings)
 
+    def modulation_of(self, timestep: int) -> dict[int, StepModulation]:
+        """`RunCache.modulation` of one step."""
+        return self._modulation.of(self.transformer, timestep, self.dtype)
+
+    def _rows_with_room(self, clip: Clip) -> str:
+        """How the rows of guidance are computed; in turn only where together they have no room.  Raises
+        `OutOfMemory`."""
+        try:
+            NEEDS.check_room(self, clip)
+        except OutOfMemory:
+            if clip.batch == 1:
+                raise
+            NEEDS.check_room(self, replace(clip, batch=1))
+            return IN_TURN
+        return TOGETHER
+
     def preview_frames(self, x0: torch.Tensor) -> np.ndarray:
         """Predicted clean latents [1,F,C,h,w] → rough u8 frames [F,h,w,3], cheap enough for every step."""
         if self._latent_to_rgb is None:
             self._latent_to_rgb = border.fit_latent_to_rgb(self.vae)
         return previews.preview_frames(x0, self._latent_to_rgb)
-
-    # ── Its steps ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _denoise(
-        self, asked: Asked, conditions: Conditions, prompt_embeds: torch.Tensor, watch: Watch
-    ) -> torch.Tensor:
-        num_steps, generator, checkpoint = asked.num_inference_steps, asked.generator, watch.checkpoint
-        on_step = step_caller(self, asked.callback_on_step_end or watch.on_step, num_steps)
-        self.scheduler.set_timesteps(num_steps)
-        # Of 1 to 200 steps, four counts (61, 103, 121, 122) round to one timestep too many, −1, which no model knows.
-        timesteps = [int(timestep) for timestep in self.scheduler.timesteps if timestep >= 0]
-        latents, x0, run = conditions.latents, None, RunCache(check=watch.check)
-
-        done = 0
-        if checkpoint is not None:
-            done, latents, x0 = checkpoint.restore(asked.settings, latents, generator)
-
-        for index, timestep in list(enumerate(timesteps))[done:]:
-            watch.check()
-            if self.profile != "group_offload":  # there, weights are at hand only while their block runs
-                run.modulation = self._modulation.of(self.transformer, timestep, self.dtype)
-            # 1. The velocity of both rows, in one batch.
-            model_input = torch.cat([latents, conditions.image], dim=2).expand(len(prompt_embeds), -1, -1, -1, -1)
-            velocity = speed.predict(
-                self,
-                hidden_states=model_input,
-                encoder_hidden_states=prompt_embeds,
-                timestep=timestep,
-                tracking_maps=conditions.tracking,
-                image_rotary_emb=conditions.rotary,
-                run=run,
-            ).float()
-
-            # 2. Guidance.
-            if len(prompt_embeds) == 2:
-                scale = guidance_at(timestep, num_steps, asked.guidance_scale, dynamic=asked.use_dynamic_cfg)
-                negative, positive = velocity.chunk(2)
-                velocity = negative + scale * (positive - negative)
-
-            # 3. One step of the sampler; its history stays float32, the latents go back to the working dtype.
-            latents, x0 = self.scheduler.step(
-                velocity,
-                x0,
-                timestep,
-                timesteps[index - 1] if index else None,
-                latents,
-                generator=generator,
-                return_dict=False,
-            )
-            # What a model adds to the carried video is seen on it: encoding is nearly linear.
-            seen = x0 + conditions.image.float() if self.paints_holes else x0
-            latents = on_step(index, timestep, latents.to(self.dtype), seen)
-            if checkpoint is not None:
-                checkpoint.note(index + 1, latents, x0, generator)
-
-        watch.check()
-        return latents

@@ -29,7 +29,8 @@ FAMILY = model_family("cogvideox")
 
 @dataclass(frozen=True)
 class Asked:
-    """One clip as `DasPipeline` makes it; see there.  ``settings``: all that decides the frames, for the report."""
+    """One clip as `DasPipeline` makes it; see there.  ``rows``: see `denoise`.  ``settings``: all that decides
+    the frames, for the report."""
 
     prompt: str
     tracking_video: np.ndarray
@@ -47,6 +48,8 @@ class Asked:
     vae_tiling: bool | str | None = None
     output_type: str = "np"
     exact_steps: bool = True
+    speed: str = "exact"
+    rows: str = ""
     callback_on_step_end: Callable[..., Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -73,6 +76,7 @@ class Asked:
             carried_video=job.carried_video,
             holes=job.holes,
             tracking_range=job.tracking_range,
+            speed=job.speed,
         )
 
 

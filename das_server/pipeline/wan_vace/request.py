@@ -48,6 +48,8 @@ def read(job: ClipJob, patch: int) -> Asked:
     """
     if job.loras:
         raise JobRejected("This model takes no LoRAs: leave them out.", field="loras")
+    if job.speed != "exact":
+        raise JobRejected(f"speed is {job.speed!r}: this model is exact only.", field="speed")
     num_frames, height, width = clip_shape(job.tracking_video, job.image)
     multiple = STRIDE * patch
     if height % multiple or width % multiple or not height or not width:

@@ -119,6 +119,7 @@ def test_config_refuses_what_is_no_address(address):
         ("compile", "perhaps"),
         ("compile", 1),
         ("float8", "perhaps"),
+        ("speed", "warp"),
     ],
 )
 def test_config_refuses_value_and_names_it(name, value):

@@ -57,7 +57,7 @@ def test_model_that_reads_a_carried_video_works_without_one():
         ({"tracking_range": ""}, "tracking_range", "signed, unit"),
         ({"prompt": "x" * 10_001}, "prompt", "10001"),
         ({"negative_prompt": "x" * 10_001}, "negative_prompt", "10000"),
-        ({"options": {"compose": True}}, "options", "'compose' is not known; das-preview takes loras"),
+        ({"options": {"compose": True}}, "options", "'compose' is not known; das-preview takes loras, speed"),
         ({"options": {"loras": [["oil", 1.0, INK.sha]]}}, "loras", "no LoRA 'oil' for das-preview; there is ink"),
         ({"options": {"loras": [["ink", 1.0, "cd" * 32]]}}, "loras", "ink has been replaced since this job"),
         ({"options": {"loras": [["ink", float("nan"), INK.sha]]}}, "loras", "weight of the LoRA ink is nan"),
@@ -66,6 +66,8 @@ def test_model_that_reads_a_carried_video_works_without_one():
         ({"options": {"loras": {"ink": 1.0}}}, "loras", "each one is [name, weight, SHA-256]"),
         ({"options": {"loras": [["ink", 1.0, INK.sha], ["ink", 0.5, INK.sha]]}}, "loras", "asked for twice"),
         ({"options": {"loras": [["ink", 1.0, INK.sha]] * 9}}, "loras", "at most 8"),
+        ({"options": {"speed": "warp"}}, "speed", "das-preview takes exact, fast, preview"),
+        ({"options": {"speed": 2}}, "speed", "speed is 2"),
         ({"options": {"x" * 4096: True}}, "options", f"'{'x' * 40}' is not known"),
     ],
 )

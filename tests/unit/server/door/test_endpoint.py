@@ -280,3 +280,10 @@ def test_unused_blobs_go_sooner_where_there_are_too_many_and_what_is_needed_stay
     house.blobs.delete(young)
     collector = Collector(house.store, house.blobs, house.beside, **about | {"max_kept_bytes": 150})
     settled(house, collector, lambda: not house.blobs.full)
+
+
+def test_the_servers_own_speed_is_the_first_of_those_that_a_model_has():
+    assert known_models()["das-preview"].speeds == ["exact", "fast", "preview"]
+    models = known_models(speed="fast")
+    assert models["das-preview"].speeds == ["fast", "exact", "preview"]
+    assert models["wan-vace-1.3b"].speeds == ["exact"]
