@@ -35,8 +35,9 @@ class ServerConfig:
 
     ``bind``: tcp://HOST:PORT, PORT "*" for any free one; only with keys HOST may be other than a loopback address.
     ``curve``: keys are needed on a loopback address, too. ``state``: folder of jobs and blobs.
-    ``model``: loaded at start, and what clients use that name none. ``devices``: one worker process each ("auto",
-    "cpu", "cuda:0", …). ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
+    ``model``: loaded at start, and what clients use that name none. ``devices``: one worker each ("auto",
+    "cpu", "cuda:0", …), of several where they are joined ("cuda:0+cuda:1").
+   ``threads``: torch threads of each worker, 0 for the number of cores. ``profile``: how the
     model is laid out in memory. ``attention_backend``: the attention kernel on CUDA, one of `ATTENTION_BACKENDS`.
     ``compile``: compile the transformer's blocks. ``float8``: compute their linears in float8.
     ``speed``: how much is left out of jobs that say nothing of it, one of `SPEEDS`.
@@ -225,8 +226,22 @@ def _check(config: ServerConfig) -> None:
         if value not in choices:
             raise SettingsError(f"{name} is {value!r} but must be one of {', '.join(choices)}.", field=name)
     for device in config.devices or ("",):
-        if not re.fullmatch(r"auto|cpu|cuda:\d+", device):
-            raise SettingsError(f"devices names {device!r} but takes auto, cpu, cuda:0, cuda:1 ….", field="devices")
+        parts = device.split("+")
+        if not (all(re.fullmatch(r"cpu|cuda:\d+", part) for part in parts) or device == "auto"):
+            raise SettingsError(
+                f"devices names {device!r} but takes auto, cpu, cuda:0, cuda:1 …, and cuda:0+cuda:1 for one worker of "
+                "both.",
+                field="devices",
+            )
+        gpus = [part for part in parts if part != "cpu"]
+        if len(set(gpus)) < len(gpus) or (gpus and len(gpus) < len(parts)):
+            raise SettingsError(
+                f"devices names {device!r}, but one worker is of different GPUs, or of CPUs.", field="devices"
+            )
+        if len(parts) > 1 and config.workers != LOCAL:
+            raise SettingsError(
+                f"devices names {device!r}, but a worker of several devices is not for a cluster.", field="devices"
+            )
     lowest = {"threads": 0, "max_blob_bytes": 1, "min_free_bytes": 0, "keep_s": 0.0, "max_attempts": 1}
     lowest |= {"metrics": 0, "keep_unfetched_s": 0.0, "max_kept_bytes": 0, "drain_s": 0.0, "max_running": 0}
     lowest |= {"min_workers": 0, "max_workers": 0}

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from das_server.workers import wire
+from das_server.workers.companions import Companions
 from das_server.workers.link import Link
 from das_server.workers.machine import die_with_parent, end_as_asked, import_all
 from das_server.workers.runner import Worker
@@ -33,6 +34,13 @@ def end_soon(link: Link) -> None:
     link.ends.set()
     if not link.has_job:
         end_as_asked()
+
+
+def passed_on(options: argparse.Namespace) -> list[str]:
+    """What the worker's other processes are told."""
+    arguments = ["--state", str(options.state), "--threads", str(options.threads), "--profile", options.profile]
+    arguments += ["--attention-backend", options.attention_backend, "--log-level", options.log_level]
+    return [*arguments, *(["--compile"] if options.compile else [])]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,18 +67,22 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=options.log_level, format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s")
     routing_id = wait_as_spare(compiler=options.compile) if options.spare else options.routing_id
     link = Link(options.address, routing_id, os.environ[wire.TOKEN_VARIABLE], parent=options.parent)
+    devices = options.device.split("+")
+    folder = options.state / "groups" / name
+    companions = Companions(devices, passed_on(options), folder) if len(devices) > 1 else None
     signal.signal(signal.SIGTERM, lambda *_: end_soon(link))
     link.start()
     Worker(
         link,
         options.state,
-        device=options.device,
+        device=devices[0],
         threads=options.threads,
         profile=options.profile,
         attention_backend=options.attention_backend,
         compile_blocks=options.compile,
         float8=options.float8,
         speed=options.speed,
+        companions=companions,
     ).run_forever()
 
 

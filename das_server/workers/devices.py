@@ -23,14 +23,17 @@ took 23 s of processor time instead of 9.
 
 
 def find_devices(names: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
-    """(device, environment of its worker) for each name; "auto" is every CUDA device of this machine, or the CPU.
+    """(device, environment of its worker) for each name; "auto" is every CUDA device of this machine, or the CPU, and
+    names joined by "+" are one worker of several.
 
     Asks ``nvidia-smi``, because importing torch here would cost seconds and a CUDA context.  Each worker sees only its
-    own GPU.
+    own GPUs.
     """
     found: list[tuple[str, dict[str, str]]] = []
     for name in names:
-        if name == "auto":
+        if "+" in name:
+            found.append(_group_of(name.split("+")))
+        elif name == "auto":
             gpus = _visible_gpus()
             found += [("cuda:0", _gpu_environment(gpu)) for gpu in gpus] or [("auto", {})]
         elif name.startswith("cuda:") and name[5:].isdecimal():
@@ -43,6 +46,15 @@ def find_devices(names: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
         else:
             found.append((name, {}))
     return found
+
+
+def _group_of(names: list[str]) -> tuple[str, dict[str, str]]:
+    """One worker of several devices: as it numbers those that it sees, and the environment in which it sees them."""
+    parts = find_devices(tuple(names))
+    gpus = [environment.get("CUDA_VISIBLE_DEVICES", "") for _, environment in parts]
+    if not all(gpus):
+        return "+".join(names), {}
+    return "+".join(f"cuda:{i}" for i in range(len(parts))), _gpu_environment(",".join(gpus))
 
 
 def model_to_load(model: str, device: str, devices: Iterable[str]) -> str:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from das_server.estimators.base import Estimator
     from das_server.pipeline.base import Pipeline
     from das_server.pipeline.resume import Checkpoint
+    from das_server.workers.companions import Companions
 
 _log = logging.getLogger(__name__)
 
@@ -64,8 +65,8 @@ class Worker:
     """Runs one job after another; keeps one pipeline loaded.
 
     ``state``: the folder of its blobs and checkpoints, the server's own where they share a disk.  ``kernel_notes``: see
-    `acceleration`.  ``speed``: the server's.  ``check_weights(model, revision)``: where they share none, raises
-    `ModelError` unless the weights here are those.
+    `acceleration`.  ``speed``: the server's.  ``companions``: this worker's other processes.
+    ``check_weights(model, revision)``: where they share none, raises `ModelError` unless the weights here are those.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Worker:
         compile_blocks: bool = False,
         float8: bool = False,
         speed: str = EXACT,
+        companions: Companions | None = None,
         kernel_notes: Path | None = None,
         check_weights: Callable[[str, str], None] = lambda model, revision: None,
     ):
@@ -91,6 +93,7 @@ class Worker:
         self._profile = profile
         self._acceleration: dict[str, Any] = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
         self._always_float8, self._speed, self._float8 = float8, speed, False
+        self._companions, self._group = companions, None
         """Whether the weights are in float8 for every job; what the server does where a job leaves it the choice; and
         whether those that are loaded are."""
         self._acceleration |= {"kernel_notes": kernel_notes or state / "kernel_notes"}
@@ -118,6 +121,9 @@ class Worker:
             self._link.end(problem, NO_TORCH_STATUS)
         self._device = about["device"]
         self._versions = about["versions"]
+        if self._companions is not None:
+            self._group = self._companions.join(self._device)
+            about["device_label"] += f" and {self._group.size - 1} more"
         self._device_label = about["device_label"]
         self._link.say("ready", **about, state="ready")
         while True:
@@ -174,6 +180,10 @@ class Worker:
         self._pipeline = load_pipeline(
             model, device=self._device, profile=self._profile, float8=float8, **self._acceleration
         )
+        if self._group is not None:  # where one cannot load it, none can, and this one has said why
+            self._group.tell("load", model=model, float8=float8)
+            self._group.wait()
+            self._pipeline.group = self._group
         self._float8 = float8
         self._model = self._link.model = model
         self._planned, self._short = self._pipeline.profile, 0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from ...models.transformer import RunCache
 from .. import acceleration
 from ..base import Watch
 from .conditions import Conditions
+from .devices import A_ROW_EACH, SPLIT, SharedPasses
 from .request import Asked, step_caller
 from .scheduler import guidance_at
 from .speeds import Speed, speed_named
@@ -46,6 +48,9 @@ class Rows:
         rows = range(last - num_rows, last)
         return torch.cat([self._pass(latents, timestep, self._embeds[row : row + 1], self.runs[row]) for row in rows])
 
+    def close(self) -> None:
+        """The clip is over."""
+
     def compute_next(self) -> None:
         """Nothing is left out of the next step."""
         for run in self.runs:
@@ -79,34 +84,36 @@ def denoise(
     scheduler.set_timesteps(num_steps)
     # Of 1 to 200 steps, four counts (61, 103, 121, 122) round to one timestep too many, −1, which no model knows.
     timesteps = [int(timestep) for timestep in scheduler.timesteps if timestep >= 0]
-    rows = Rows(pipeline, conditions, prompt_embeds, way=asked.rows, speed=speed, watch=watch)
     latents, x0, done, num_guided = conditions.latents, None, 0, 0
     if checkpoint is not None:
         # What blocks added before is in no checkpoint: a clip of another speed that is broken off begins anew.
         done, latents, x0 = checkpoint.restore(asked.settings, latents, generator, is_wanted=speed.is_exact)
 
-    for index, timestep in list(enumerate(timesteps))[done:]:
-        watch.check()
-        # 1. The velocity of the rows that count, and guidance.  Its schedule is that of the steps that were asked for.
-        dynamic = asked.use_dynamic_cfg
-        scale = guidance_at(timestep, asked.num_inference_steps, asked.guidance_scale, dynamic=dynamic)
-        guided = len(prompt_embeds) == 2 and speed.is_guided(index, len(timesteps), scale, dynamic=dynamic)
-        if index == len(timesteps) - 1:
-            rows.compute_next()
-        velocity = rows.velocity(latents, timestep, 2 if guided else 1)
-        if guided:
-            negative, positive = velocity.chunk(2)
-            velocity = negative + scale * (positive - negative)
-            num_guided += 1
+    with closing(_rows(pipeline, asked, conditions, prompt_embeds, watch)) as rows:
+        for index, timestep in list(enumerate(timesteps))[done:]:
+            watch.check()
+            # 1. The velocity of the rows that count, and guidance, by the schedule of the steps that were asked for.
+            dynamic = asked.use_dynamic_cfg
+            scale = guidance_at(timestep, asked.num_inference_steps, asked.guidance_scale, dynamic=dynamic)
+            guided = len(prompt_embeds) == 2 and speed.is_guided(index, len(timesteps), scale, dynamic=dynamic)
+            if index == len(timesteps) - 1:
+                rows.compute_next()
+            velocity = rows.velocity(latents, timestep, 2 if guided else 1)
+            if guided:
+                negative, positive = velocity.chunk(2)
+                velocity = negative + scale * (positive - negative)
+                num_guided += 1
 
-        # 2. One step of the sampler; its history stays float32, the latents go back to the working dtype.
-        before = timesteps[index - 1] if index else None
-        latents, x0 = scheduler.step(velocity, x0, timestep, before, latents, generator=generator, return_dict=False)
-        # What a model adds to the carried video is seen on it: encoding is nearly linear.
-        seen = x0 + conditions.image.float() if pipeline.paints_holes else x0
-        latents = on_step(index, timestep, latents.to(pipeline.dtype), seen)
-        if checkpoint is not None:
-            checkpoint.note(index + 1, latents, x0, generator)
+            # 2. One step of the sampler; its history stays float32, the latents go back to the working dtype.
+            before = timesteps[index - 1] if index else None
+            latents, x0 = scheduler.step(
+                velocity, x0, timestep, before, latents, generator=generator, return_dict=False
+            )
+            # What a model adds to the carried video is seen on it: encoding is nearly linear.
+            seen = x0 + conditions.image.float() if pipeline.paints_holes else x0
+            latents = on_step(index, timestep, latents.to(pipeline.dtype), seen)
+            if checkpoint is not None:
+                checkpoint.note(index + 1, latents, x0, generator)
 
     watch.check()
     if not speed.is_exact:
@@ -114,7 +121,16 @@ def denoise(
     return latents
 
 
-def _left_out(rows: Rows) -> dict[str, Any]:
+def _rows(
+    pipeline: Any, asked: Asked, conditions: Conditions, prompt_embeds: torch.Tensor, watch: Watch
+) -> Rows | SharedPasses:
+    speed = speed_named(asked.speed)
+    if asked.rows in (A_ROW_EACH, SPLIT):
+        return SharedPasses.lead(pipeline, conditions, prompt_embeds, way=asked.rows, speed=speed)
+    return Rows(pipeline, conditions, prompt_embeds, way=asked.rows, speed=speed, watch=watch)
+
+
+def _left_out(rows: Rows | SharedPasses) -> dict[str, Any]:
     caches = [run.block_cache for run in rows.runs if run.block_cache is not None]
     left_out, computed = (sum(getattr(one, name) for one in caches) for name in ("left_out", "computed"))
     return {"passes_left_out": left_out, "passes_computed": computed} if caches else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from ..adapters import LoadedAdapters, check_adapters
 from ..base import ClipJob, Watch
 from ..checks import check_texts
 from ..clip import make_clip
+from ..group import Group
 from ..needs import Clip
 from ..precision import check_float8
 from ..prompt import PromptCache, default_prompt_cache, encode_texts, no_progress_bars
@@ -45,6 +46,7 @@ from . import latents as border
 from .carry import carries_first_frame
 from .conditions import Conditions, encode_conditions, encode_tracking, starting_picture
 from .denoise import IN_TURN, TOGETHER, denoise
+from .devices import A_ROW_EACH, way_for
 from .holes import holes_for, paint, paints_holes
 from .latents import TrackingRange
 from .modulation import ModulationTables
@@ -107,6 +109,8 @@ class DasPipeline:
         self.streamed: StreamedBlocks | None = None
         self._modulation = ModulationTables()
         self.adapters = LoadedAdapters()
+        self.group: Group | None = None
+        """The devices that make a clip together, of which this one leads or follows; None for this one alone."""
 
     @classmethod
     def from_pretrained(
@@ -214,6 +218,8 @@ class DasPipeline:
             check_adapters(self.float8)
         if self.adapters.use(self.transformer, wanted, self.dtype, self.device):
             self._modulation.clear()  # adaptive norms may be among what they change
+            if self.group is not None and self.group.rank == 0:
+                self.group.tell("adapters", wanted=[{**asdict(one), "path": str(one.path)} for one in wanted])
 
     # ── The recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -362,6 +368,12 @@ class DasPipeline:
     def _rows_with_room(self, clip: Clip) -> str:
         """How the rows of guidance are computed; in turn only where together they have no room.  Raises
         `OutOfMemory`."""
+        if self.group is not None:
+            shape = border.latents_shape(self.vae, clip.num_frames, clip.height, clip.width)
+            way = way_for(self.group, clip.batch, shape, self.transformer.config)
+            if way:
+                NEEDS.check_room(self, replace(clip, batch=1) if way == A_ROW_EACH else clip)
+                return way
         try:
             NEEDS.check_room(self, clip)
         except OutOfMemory:

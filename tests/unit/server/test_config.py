@@ -120,6 +120,10 @@ def test_config_refuses_what_is_no_address(address):
         ("compile", 1),
         ("float8", "perhaps"),
         ("speed", "warp"),
+        ("devices", "cuda:0+cuda:0"),
+        ("devices", "cuda:0+cpu"),
+        ("devices", "cuda:0+"),
+        ("devices", "auto+cpu"),
     ],
 )
 def test_config_refuses_value_and_names_it(name, value):
@@ -156,3 +160,9 @@ def test_address_splits_into_host_and_port():
     assert split_address("tcp://[::1]:5599") == ("::1", "5599")
     assert split_address("tcp://127.0.0.1:*") == ("127.0.0.1", "*")
     assert is_loopback("127.1.2.3") and is_loopback("localhost") and not is_loopback("10.0.0.1")
+
+
+def test_config_takes_workers_of_several_devices_here_and_not_in_a_cluster():
+    assert build_config({"devices": "cuda:0+cuda:1, cpu+cpu"}).devices == ("cuda:0+cuda:1", "cpu+cpu")
+    with pytest.raises(SettingsError, match="a worker of several devices is not for a cluster"):
+        build_config({"devices": "cuda:0+cuda:1", "workers": "ray"})

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rank 0 of `test_group`: STATE; makes clips alone and with a second process, and prints how far they differ."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from das_server.models.adapters import AdapterUse, file_sha
+from das_server.pipeline.loading import load_pipeline
+from das_server.workers.companions import Companions
+from tests.support.adapters import shapes_of, write_lora
+from tests.support.models import gradient_clip
+
+COMPANION = ["--threads", "1", "--profile", "resident", "--attention-backend", "auto", "--log-level", "WARNING"]
+
+
+def main(state: Path) -> None:
+    companions = Companions(("cpu", "cpu"), ["--state", str(state), *COMPANION], state / "group")
+    group = companions.join("cpu")
+    pipeline = load_pipeline("das-preview", device="cpu")
+    group.tell("load", model="das-preview", float8=False)
+    group.wait()
+    lora = write_lora(state / "ink.safetensors", shapes_of(pipeline.transformer))
+    ink = AdapterUse("ink", lora, file_sha(lora), 1.0)
+
+    def clip(size, **options):
+        video, picture = gradient_clip(*size)
+        options = {"num_inference_steps": 2, "output_type": "latent"} | options
+        return pipeline("a boat", video, picture, generator=torch.Generator().manual_seed(7), **options)
+
+    def compare(name, size, *, loras=(), **options):
+        both = []
+        for one in (None, group):
+            # As a worker does, each time before a clip.
+            pipeline.group = one
+            pipeline.adapters.used = None  # tell the other process, too
+            pipeline.use_adapters(loras)
+            both.append(clip(size, **options))
+        difference = (both[0].latents - both[1].latents).abs().max().item()
+        said = both[1].settings
+        print(json.dumps([name, difference, said["rows"], said.get("guided_steps")]), flush=True)
+
+    compare("guided", (9, 48, 32), guidance_scale=6.0)
+    compare("plain", (9, 48, 32), guidance_scale=1.0)
+    compare("long", (17, 80, 48), guidance_scale=1.0)
+    compare("odd", (17, 72, 56), guidance_scale=1.0)
+    compare("lora", (9, 48, 32), guidance_scale=6.0, loras=[ink])
+    compare("without", (9, 48, 32), guidance_scale=1.0)
+    compare("fast", (9, 48, 32), guidance_scale=6.0, num_inference_steps=10, speed="fast")
+    os._exit(0)  # the threads of gloo outlive Python's end
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

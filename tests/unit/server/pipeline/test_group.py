@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One clip on two devices (two processes on the CPU) is the clip of one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.server import ROOT
+
+ATOL = 1e-5
+"""Rows one by one, and tokens in parts, add in another order."""
+FAST_ATOL = 1e-2
+"""Each row decides by itself what it leaves out."""
+LIMIT_S = 120
+A_ROW_EACH, SPLIT = "one on each device", "split over the devices"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Name → (largest difference of the latents, how the clip was shared out, guided steps)."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.support.group_leader", str(tmp_path_factory.mktemp("group"))]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return {name: rest for name, *rest in map(json.loads, ended.stdout.splitlines())}
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("guided", A_ROW_EACH),
+        ("plain", SPLIT),
+        ("long", SPLIT),
+        ("odd", "together"),
+        ("lora", A_ROW_EACH),
+        ("without", SPLIT),
+    ],
+)
+def test_two_devices_make_the_clip_of_one(clips, name, way):
+    difference, used, _ = clips[name]
+    assert difference <= ATOL and used == way
+
+
+def test_steps_without_guidance_are_the_second_devices(clips):
+    difference, used, guided = clips["fast"]
+    assert used == A_ROW_EACH and 0 < guided < 10 and difference <= FAST_ATOL
