@@ -177,6 +177,11 @@ class Pipeline(LoadedModel, Protocol):
         """Predicted clean latents → rough u8 frames [F,h,w,3]."""
         ...
 
+    def warm_up(self, num_rows: int) -> None:
+        """What would otherwise be done in the first job, for clips of the model's own size with so many rows of
+        guidance."""
+        ...
+
     def use_profile(self, profile: str) -> None:
         """Lay the model out by another memory profile."""
         ...

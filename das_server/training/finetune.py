@@ -2,8 +2,8 @@
 """Train a checkpoint folder with the published objective on clips in the public layout.
 
 Weights that are trained are float32 and stepped in float32; under mixed precision the computation and the frozen
-weights are bfloat16. Either the tracking branch alone is trained (as published) or everything. Of several clips the
-last is not trained on: the samples and the PSNR of the validation are of that one.
+weights are bfloat16. Either the tracking branch alone is trained (as published), or a LoRA, or everything. Of several
+clips the last is not trained on: the samples and the PSNR of the validation are of that one.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from das_server.pipeline.cogvideox.scheduler import load_scheduler
 
 from .dataset import TrainingClip, read_dataset, read_frames
 from .loop import StepContext, TrainingLoop
+from .lora import LORA_NAME, add_lora, save_lora
 from .objective import noised_image, velocity_objective
 from .preview import make_optimiser, to_video
 from .ranks import Ranks
@@ -36,16 +37,21 @@ _log = logging.getLogger(__name__)
 NUM_TIMESTEPS = 1000
 
 
-def select_trainable(transformer: torch.nn.Module, trainable: str) -> None:
-    """Freeze everything but the tracking branch ("tracking"), or train everything ("all")."""
-    if trainable not in ("tracking", "all"):
-        raise ModelError(f'trainable = {trainable!r}; choose "tracking" or "all".')
+def select_trainable(transformer: torch.nn.Module, trainable: str, lora_rank: int = 16) -> None:
+    """Freeze everything but the tracking branch ("tracking"), or a LoRA of the main blocks' attention, which is added
+    ("lora"), or train everything ("all")."""
+    if trainable not in ("tracking", "all", "lora"):
+        raise ModelError(f'trainable = {trainable!r}; choose "tracking", "lora" or "all".')
+    if trainable == "lora":
+        add_lora(transformer, lora_rank)
+        return
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_(trainable == "all" or name.startswith(TRACKING_PREFIXES))
 
 
 def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
-    """Train as `recipe` says; writes `last/`, `log.csv`, `samples/` and, at the end, `transformer/` (averaged).
+    """Train as `recipe` says; writes `last/`, `log.csv`, `samples/` and, at the end, `transformer/` or
+    `lora.safetensors` (averaged).
 
     Raises ModelError for a model that is trained otherwise."""
     if paints_holes(recipe.model):
@@ -55,7 +61,7 @@ def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
     torch.manual_seed(recipe.loop.seed)
     half = torch.bfloat16 if recipe.mixed_precision == "bf16" else torch.float32
     transformer = DasTransformer3DModel.from_pretrained(recipe.model / "transformer")
-    select_trainable(transformer, recipe.trainable)
+    select_trainable(transformer, recipe.trainable, recipe.lora_rank)
     for parameter in transformer.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(half)
@@ -78,7 +84,10 @@ def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
     loop.run(step_loss, lambda loop: _sample(recipe, loop, encoders, validation_clip))
     if ranks.rank == 0:
         transformer.load_state_dict(loop.averaged_weights())
-        transformer.save_pretrained(recipe.folder / "transformer")
+        if recipe.trainable == "lora":
+            save_lora(transformer, recipe.folder / LORA_NAME)
+        else:
+            transformer.save_pretrained(recipe.folder / "transformer")
 
 
 def hold_out(clips: list[TrainingClip]) -> tuple[list[TrainingClip], TrainingClip]:

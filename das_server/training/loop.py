@@ -70,7 +70,9 @@ class TrainingLoop:
             raise ValueError("a training loop needs either steps or minutes, and not both")
         self.module, self.optimiser, self.settings, self.folder, self.ranks = module, optimiser, settings, folder, ranks
         self.trainable = {key: value for key, value in module.named_parameters() if value.requires_grad}
-        self.average = {key: value.detach().clone() for key, value in self.trainable.items()}
+        # Without averaging it is the weights themselves, and takes no memory.
+        self.average = {key: value.detach().clone() if settings.ema_decay else value.detach()
+                        for key, value in self.trainable.items()}
         self.step = 0
         self.elapsed_s = 0.0
         folder.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,8 @@ class PreviewRecipe:
 
 @dataclass(frozen=True)
 class FineTuneRecipe:
-    """The published training run, on a checkpoint folder and a folder of clips (see `finetune.py`)."""
+    """The published training run, on a checkpoint folder and a folder of clips (see `finetune.py`). `trainable`:
+    "tracking", "all", or "lora", an adapter of rank `lora_rank`."""
 
     name: str
     folder: Path
@@ -120,6 +121,7 @@ class FineTuneRecipe:
     width: int = 720
     batch_size: int = 1
     trainable: str = "tracking"
+    lora_rank: int = 16
     mixed_precision: str = "bf16"
     gradient_checkpointing: bool = True
     image_noise: bool = True

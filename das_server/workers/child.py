@@ -19,6 +19,9 @@ from das_server.workers.link import Link
 from das_server.workers.machine import die_with_parent, end_as_asked, import_all
 from das_server.workers.runner import Worker
 
+COMPILED = "compiled"
+"""In the state folder: the compiler's kernels, as PyTorch keeps them, by their content and its own version."""
+
 
 def wait_as_spare(*, compiler: bool) -> str:
     """Import what a job needs, then wait for the routing id as which the process goes on; without one it ends."""
@@ -61,6 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--log-level", required=True)
     options = parser.parse_args(arguments)
 
+    if options.compile:  # kept between starts, with all that the compiler has made
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(options.state.absolute() / COMPILED))
     die_with_parent(options.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = options.routing_id.partition(".")[0]

@@ -20,7 +20,7 @@ from das_blender_addon.protocol.frames import encode_array
 from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
 from das_blender_addon.protocol.png import encode_png
 from das_server import media
-from das_server.models.registry import model_path
+from das_server.models.registry import model_path, model_spec
 from das_server.models.revision import fingerprint
 from das_server.pipeline.device_errors import (
     is_device_lost,
@@ -139,7 +139,9 @@ class Worker:
         with self._link.state("loading"):
             self._link.model = model
             try:
-                self._load(model, self._wants_float8({"speed": self._speed}))
+                loaded = self._load(model, self._wants_float8({"speed": self._speed}))
+                if self._group is None:
+                    loaded.warm_up(2 if model_spec(model).default_guidance > 1 else 1)
             except DasError as error:
                 _log.error("the model %s is not loaded: %s", model, error.message)
                 self._link.say("problem", message=error.message)

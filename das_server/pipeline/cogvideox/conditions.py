@@ -93,13 +93,12 @@ def encode_conditions(
         latents=latents,
         image=image_latents,
         tracking=torch.cat([tracking, beside], dim=2),
-        rotary=_rotary_positions(pipeline, shape),
+        rotary=rotary_of(pipeline, shape),
     )
 
 
-def _rotary_positions(
-    pipeline: Encoding, shape: tuple[int, ...]
-) -> tuple[torch.Tensor, torch.Tensor] | None:
+def rotary_of(pipeline: Encoding, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(cos, sin) for latents of ``shape`` [1,F,C,h,w], None for models without."""
     config = pipeline.transformer.config
     if not config.use_rotary_positional_embeddings:
         return None

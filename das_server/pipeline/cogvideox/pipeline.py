@@ -64,6 +64,7 @@ from .request import (
 )
 from .scheduler import check_step_count, load_scheduler
 from .speeds import speed_named
+from .warm_up import warm_up
 
 log = logging.getLogger(__name__)
 DEFAULT_NEGATIVE_PROMPT = (
@@ -210,6 +211,10 @@ class DasPipeline:
         if profile == "group_offload":
             self.acceleration = speed.undo_compilation(self.transformer, self.acceleration)
         placement.apply_plan(self, profile)
+
+    def warm_up(self, num_rows: int) -> None:
+        """Have compiled blocks ready for clips of the model's own size, with so many rows of guidance."""
+        warm_up(self, num_rows)
 
     def use_adapters(self, wanted: Sequence[AdapterUse]) -> None:
         """Have exactly these LoRAs count from now on.  Raises `ModelError` for one that cannot be used; then none

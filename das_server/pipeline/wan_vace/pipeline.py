@@ -154,6 +154,9 @@ class VacePipeline:
         """What the model takes as it is loaded, with a clip of the published size."""
         return NEEDS.of(self, clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling))
 
+    def warm_up(self, num_rows: int) -> None:
+        """Nothing: the first job compiles."""
+
     def use_profile(self, profile: str) -> None:
         """Lay the model out by another memory profile on the same device; no result depends on it."""
         self.prompt_encoder.unload()

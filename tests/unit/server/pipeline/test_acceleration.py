@@ -25,6 +25,7 @@ from das_server.pipeline.acceleration import (
 )
 from das_server.pipeline.cogvideox.pipeline import DasPipeline
 from das_server.pipeline.prompt import PromptCache
+from tests.parity.golden_data import PIPELINE_MODEL
 from tests.support.models import gradient_clip, output_of, tiny_inputs, tiny_transformer
 
 CPU = torch.device("cpu")
@@ -269,3 +270,30 @@ def test_error_that_compilation_did_not_cause_is_raised(tmp_path):
     pipeline.transformer.transformer_blocks = torch.nn.ModuleList([pipeline.transformer.transformer_blocks[0]])
     with pytest.raises(ModelError, match="render without that cache"):
         pipeline("a boat", VIDEO, PICTURE, num_inference_steps=1, guidance_scale=1.0)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 6.0])
+def test_first_clip_of_the_models_own_size_finds_its_blocks_compiled(tmp_path, guidance):
+    """What is compiled later is another shape of blocks, and no clip's."""
+    pipeline = DasPipeline.from_pretrained(PIPELINE_MODEL, device="cpu", prompt_cache=PromptCache(tmp_path))
+    compiled = []
+
+    def compiler(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=compiler)
+    pipeline.acceleration = Acceleration("native", True, "")
+    pipeline.warm_up(2 if guidance > 1 else 1)
+    config, warmed = pipeline.transformer.config, len(compiled)
+    video, picture = gradient_clip(config.sample_frames, 8 * config.sample_width, 8 * config.sample_height)
+    pipeline("a boat", video, picture, num_inference_steps=2, guidance_scale=guidance, output_type="latent")
+    assert len(compiled) == warmed > 0
+
+
+def test_where_nothing_is_compiled_there_is_nothing_to_warm_up(tmp_path):
+    pipeline = DasPipeline.from_pretrained(PIPELINE_MODEL, device="cpu", prompt_cache=PromptCache(tmp_path))
+    ran = []
+    pipeline.transformer.register_forward_hook(lambda *_: ran.append(1))
+    pipeline.warm_up(2)
+    assert not ran

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from das_blender_addon.errors import ModelError
+from das_server.models.adapters import AdapterUse, file_sha, tensor_pairs
 from das_server.models.transformer import DasTransformer3DModel
+from das_server.pipeline.adapters import LoadedAdapters
 from das_server.pipeline.cogvideox.carry import carry
 from das_server.training import finetune
 from das_server.training.dataset import read_dataset, read_frames
 from das_server.training.loop import LoopSettings
+from das_server.training.lora import LORA_NAME
 from das_server.training.preview import to_video
 from das_server.training.ranks import Ranks
 from das_server.training.recipe import FineTuneRecipe, OptimiserSettings
@@ -118,3 +122,41 @@ def test_clip_order_visits_every_clip_once_per_epoch_over_all_ranks():
 def test_unknown_trainable_part_is_refused():
     with pytest.raises(ModelError, match='choose "tracking" or "all"'):
         finetune.select_trainable(torch.nn.Linear(1, 1), "some")
+
+
+def test_lora_is_trained_alone_and_is_what_servers_take(recipe, tmp_path):
+    """Its file, loaded as a job does, gives what the trained model gives; without it the model is the one before."""
+    lora = replace(recipe, trainable="lora", lora_rank=2)
+    finetune.train(lora, ALONE, resume=False)
+    path = recipe.folder / LORA_NAME
+    assert not (recipe.folder / "transformer").exists()
+    pairs = tensor_pairs(path)
+    assert pairs and all(shapes[0][0] == 2 for shapes in pairs.values())
+    assert all(name.startswith("transformer_blocks.") for name in pairs)
+    assert any(value.abs().max() > 0 for name, value in load_file(path).items() if "lora_B" in name)
+
+    model = DasTransformer3DModel.from_pretrained(recipe.model / "transformer")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    LoadedAdapters().use(model, [AdapterUse("mine", path, file_sha(path), 1.0)], torch.float32, ALONE.device)
+    trained = load_file(recipe.folder / "last" / "average.safetensors")
+    loaded = {name.replace(".job0.", ".trained."): value for name, value in model.named_parameters()}
+    assert all(torch.equal(loaded[name], value) for name, value in trained.items())
+    frozen = {name.replace(".base_layer.", "."): value for name, value in model.state_dict().items()}
+    assert all(torch.equal(frozen[name], value) for name, value in before.items())
+
+
+def test_lora_training_resumes_where_it_was(recipe, tmp_path):
+    lora = replace(recipe, trainable="lora", lora_rank=2)
+    finetune.train(lora, ALONE, resume=False)
+    again = replace(lora, folder=tmp_path / "again", loop=replace(lora.loop, steps=1))
+    finetune.train(again, ALONE, resume=False)
+    finetune.train(replace(again, loop=lora.loop), ALONE, resume=True)
+    whole, resumed = (load_file(folder / LORA_NAME) for folder in (lora.folder, again.folder))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_bad_choices_of_what_is_trained_are_refused():
+    with pytest.raises(ModelError, match='choose "tracking", "lora" or "all"'):
+        finetune.select_trainable(torch.nn.Linear(1, 1), "everything")
+    with pytest.raises(ModelError, match="lora_rank = 0"):
+        finetune.select_trainable(torch.nn.Linear(1, 1), "lora", 0)

@@ -41,6 +41,16 @@ def test_auto_is_one_worker_per_visible_gpu(monkeypatch):
     assert find_devices(("cuda:1", "cpu")) == [("cuda:0", found[1][1]), ("cpu", {})]
 
 
+def test_joined_devices_are_one_worker_that_sees_them_all(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c")
+    (pair, alone) = find_devices(("cuda:2+cuda:0", "cuda:1"))
+    assert pair[0] == "cuda:0+cuda:1" and pair[1]["CUDA_VISIBLE_DEVICES"] == "GPU-c,GPU-a"
+    assert alone[0] == "cuda:0" and alone[1]["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+    assert find_devices(("cpu+cpu",)) == [("cpu+cpu", {})]
+    with pytest.raises(SettingsError, match="cuda:3 does not exist"):
+        find_devices(("cuda:0+cuda:3",))
+
+
 def test_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(SettingsError, match="cuda:2 does not exist; this machine has cuda:0, cuda:1"):
