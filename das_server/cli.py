@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a model by a TOML recipe")
     train.add_argument("recipe", type=Path)
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train.add_argument("--dry-run", action="store_true", help="print memory, steps and time, and train nothing")
     train.set_defaults(command=_train)
 
     version = commands.add_parser("version", help="print the version")
@@ -245,6 +246,11 @@ def _show_progress() -> Callable[[str, int, int], None] | None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    if options.dry_run:
+        from das_server.training.launch import dry_run
+
+        print(*dry_run(options.recipe), sep="\n")
+        return 0
     from das_server.training.launch import run
 
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -31,6 +31,7 @@ from .objective import noised_image, velocity_objective
 from .preview import make_optimiser, to_video
 from .ranks import Ranks
 from .recipe import FineTuneRecipe
+from .sharding import shard
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,11 @@ def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
     transformer.to(ranks.device)
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
+    is_sharded = recipe.shard and ranks.size > 1
+    if is_sharded:
+        if recipe.trainable == "lora":
+            raise ModelError("a LoRA is not sharded: its weights are few; leave out shard.")
+        shard(transformer, ranks)
     encoders = ClipEncoders(recipe, ranks.device, half)
     clips, validation_clip = hold_out(read_dataset(recipe.dataset))
     # 2. the loop
@@ -81,9 +87,15 @@ def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
             output = finetune_objective(transformer, encoders, [clips[index] for index in indices], context)
         return output.loss.float(), {}
 
-    loop.run(step_loss, lambda loop: _sample(recipe, loop, encoders, validation_clip))
+    # A sample is made by one rank, which has not all of a model that is spread.
+    validate = None if is_sharded else lambda loop: _sample(recipe, loop, encoders, validation_clip)
+    loop.run(step_loss, validate)
+    averaged = loop.averaged_weights()
     if ranks.rank == 0:
-        transformer.load_state_dict(loop.averaged_weights())
+        if is_sharded:
+            transformer = DasTransformer3DModel.from_pretrained(recipe.model / "transformer")
+            select_trainable(transformer, recipe.trainable, recipe.lora_rank)
+        transformer.load_state_dict(averaged)
         if recipe.trainable == "lora":
             save_lora(transformer, recipe.folder / LORA_NAME)
         else:

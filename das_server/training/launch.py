@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from das_blender_addon.errors import WorkerLost
+from das_blender_addon.errors import ModelError, WorkerLost
 
 from .recipe import FineTuneRecipe, PreviewRecipe, load_recipe
 
@@ -56,6 +56,16 @@ def run(recipe: Path, resume: bool = False) -> int:
         _wait(recipe, {name: _start(recipe, settings, name, count, resume) for name, count in counts.items()})
         _mark(settings, stage).touch()
     return 0
+
+
+def dry_run(recipe: Path) -> list[str]:
+    """What a fine-tuning recipe will take, in lines; nothing is begun. Raises ModelError."""
+    settings = load_recipe(recipe)
+    if not isinstance(settings, FineTuneRecipe):
+        raise ModelError(f'{recipe} is of kind "preview"; a plan is made of recipes of kind "finetune".')
+    from .plan import describe
+
+    return describe(settings)
 
 
 def _check_datasets(settings: PreviewRecipe | FineTuneRecipe) -> None:

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from .ranks import Ranks
+from .sharding import like, whole
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class TrainingLoop:
                 for key, value in {"loss": loss.item(), **metrics}.items():
                     sums.setdefault(key, []).append(value)
             ranks.average_gradients(self.trainable.values())
-            norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), settings.clip_norm)
+            norm = whole(torch.nn.utils.clip_grad_norm_(self.trainable.values(), settings.clip_norm))
             # 3. update, unless the gradients overflowed
             if torch.isfinite(norm):
                 self.optimiser.step()
@@ -117,12 +118,16 @@ class TrainingLoop:
         self.save()
 
     def averaged_weights(self) -> dict[str, torch.Tensor]:
-        """The whole state dict of the module with its trained parameters averaged over steps (EMA)."""
-        return {**self.module.state_dict(), **self.average}
+        """The whole state dict of the module with its trained parameters averaged over steps (EMA). All ranks
+        together."""
+        return {key: whole(value) for key, value in {**self.module.state_dict(), **self.average}.items()}
 
     def save(self) -> None:
-        """Write `last/`: a new folder first, then the swap, so that at every moment one of the two is whole. Rank 0
-        only."""
+        """Write `last/`: a new folder first, then the swap, so that at every moment one of the two is whole. All ranks
+        together; rank 0 writes."""
+        files = {"weights": self.trainable, "average": self.average, "optimiser": self._optimiser_tensors()}
+        files = {name: {key: whole(value).contiguous() for key, value in tensors.items()}
+                 for name, tensors in files.items()}
         if self.ranks.rank:
             return
         new, last, old = (self.folder / name for name in ("last.new", "last", "last.old"))
@@ -132,9 +137,8 @@ class TrainingLoop:
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
         new.mkdir()
-        for name, tensors in (("weights", self.trainable), ("average", self.average)):
-            save_file({key: value.detach().contiguous() for key, value in tensors.items()}, new / f"{name}.safetensors")
-        save_file(self._optimiser_tensors(), new / "optimiser.safetensors")
+        for name, tensors in files.items():
+            save_file(tensors, new / f"{name}.safetensors")
         (new / "state.json").write_text(json.dumps({"step": self.step, "elapsed_s": self.elapsed_s}))
         if last.exists():
             os.replace(last, old)
@@ -161,16 +165,15 @@ class TrainingLoop:
         with torch.no_grad():
             for name, target in (("weights", self.trainable), ("average", self.average)):
                 for key, value in load_file(last / f"{name}.safetensors").items():
-                    target[key].copy_(value)
+                    target[key].copy_(like(value, target[key]))
         stored: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in load_file(last / "optimiser.safetensors").items():
             index, name = key.split(".", 1)
             stored.setdefault(int(index), {})[name] = value
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         for index, state in stored.items():
-            device = parameters[index].device
             self.optimiser.state[parameters[index]] = {
-                key: value if key == "step" else value.to(device) for key, value in state.items()}
+                key: value if key == "step" else like(value, parameters[index]) for key, value in state.items()}
         state = json.loads((last / "state.json").read_text())
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
         self.ranks.wait()  # rank 0 may not write the next one before all have read this one
@@ -204,7 +207,7 @@ class TrainingLoop:
 
     def _optimiser_tensors(self) -> dict[str, torch.Tensor]:
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        return {f"{index}.{key}": value.contiguous() for index, parameter in enumerate(parameters)
+        return {f"{index}.{key}": value for index, parameter in enumerate(parameters)
                 for key, value in self.optimiser.state.get(parameter, {}).items()}
 
     def _log(self, sums: dict[str, list[float]], progress: float) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import distributed
+from torch.distributed.tensor import DTensor
 
 BUCKET_ELEMENTS = 32 * 1024 * 1024
 
@@ -24,8 +25,11 @@ class Ranks:
     device: torch.device
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by its mean over all processes, in flat buckets of bounded size."""
-        if self.size == 1:
+        """Replace every gradient by its mean over all processes, in flat buckets of bounded size.
+
+        Parameters that are spread over the processes have such gradients already."""
+        parameters = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+        if self.size == 1 or not parameters:
             return
         bucket: list[torch.Tensor] = []
         for parameter in parameters:

@@ -106,7 +106,8 @@ class PreviewRecipe:
 @dataclass(frozen=True)
 class FineTuneRecipe:
     """The published training run, on a checkpoint folder and a folder of clips (see `finetune.py`). `trainable`:
-    "tracking", "all", or "lora", an adapter of rank `lora_rank`."""
+    "tracking", "all", or "lora", an adapter of rank `lora_rank`. `shard`: weights and optimiser are spread over the
+    processes (FSDP2); no samples are made then."""
 
     name: str
     folder: Path
@@ -122,6 +123,7 @@ class FineTuneRecipe:
     batch_size: int = 1
     trainable: str = "tracking"
     lora_rank: int = 16
+    shard: bool = False
     mixed_precision: str = "bf16"
     gradient_checkpointing: bool = True
     image_noise: bool = True
