@@ -353,10 +353,9 @@ def _chosen_settings(scene, server, frames, folder, settings: dict):
     if "model_frames_every" in named:
         every = named["model_frames_every"]
         named["model_frames_every"] = 0 if every == "auto" else check_every(every)
-    if "loras" in named:
-        named["loras"] = check_loras(named["loras"])
-    if "speed" in named:
-        named["speed"] = parse_speed(named["speed"])
+    for name, check in (("loras", check_loras), ("speed", parse_speed)):
+        if name in named:
+            named[name] = check(named[name])
     if folder is not None:
         named["cache_folder"] = Path(bpy.path.abspath(str(folder))).resolve()
     return replace(resolved, **named)

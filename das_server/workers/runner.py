@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from das_blender_addon.errors import DasError, JobCancelled, JobError, ModelError, OutOfMemory
+from das_blender_addon.errors import DasError, JobCancelled, ModelError, OutOfMemory
 from das_blender_addon.protocol.frames import encode_array
 from das_blender_addon.protocol.messages import Artefact, JobInput, JobSpec
 from das_blender_addon.protocol.png import encode_png
@@ -25,7 +25,6 @@ from das_server.models.revision import fingerprint
 from das_server.pipeline.device_errors import (
     is_device_lost,
     is_out_of_device_memory,
-    is_out_of_host_memory,
     is_out_of_memory,
     is_refusal,
 )
@@ -34,6 +33,7 @@ from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_mod
 from das_server.tasks.mesh_to_video import EXACT
 from das_server.workers import wire
 from das_server.workers.estimator_shelf import EstimatorShelf
+from das_server.workers.failures import error_of, first_line
 from das_server.workers.machine import (
     end_as_asked,
     free_memory,
@@ -117,7 +117,7 @@ class Worker:
             about = set_up_torch(self._device, self._threads, compiler=compiler)
         except Exception as error:  # a broken installation or a device that is not there: say so, there is no other way
             _log.exception("torch is not usable on %s", self._device)
-            problem = f"torch is not usable on {self._device}: {type(error).__name__}: {_first_line(error)}"
+            problem = f"torch is not usable on {self._device}: {type(error).__name__}: {first_line(error)}"
             self._link.end(problem, NO_TORCH_STATUS)
         self._device = about["device"]
         self._versions = about["versions"]
@@ -168,7 +168,7 @@ class Worker:
     def _is_loaded(self, model: str, float8: bool, weights: str) -> bool:
         return self._pipeline is not None and (self._model, self._float8, self._weights) == (model, float8, weights)
 
-    def _load(self, model: str, float8: bool) -> Pipeline:
+    def _load(self, model: str, float8: bool = False) -> Pipeline:
         weights = fingerprint(model_path(model))
         if self._is_loaded(model, float8, weights):
             self._use_planned_profile_again()
@@ -213,7 +213,7 @@ class Worker:
             if is_device_lost(error):
                 self._note_what_broke(error)
                 os._exit(CONTEXT_IS_DEAD_STATUS)
-            failure = _error_of(error, self._device_label)
+            failure = error_of(error, self._device_label)
             if not (is_out_of_memory(error) or is_refusal(error)):  # nobody knows what it has left behind in here
                 shutil.rmtree(self._scratch, ignore_errors=True)
                 self._link.end(failure.message, wire.UNEXPECTED_STATUS)
@@ -242,7 +242,7 @@ class Worker:
             except Exception as error:
                 if self._pipeline is None or not self._can_profile_help(error):
                     raise
-                _log.warning("job %s: %s: %s", order["job"], type(error).__name__, _first_line(error))
+                _log.warning("job %s: %s: %s", order["job"], type(error).__name__, first_line(error))
                 problem = error.with_traceback(None)  # which holds the tensors of this attempt
                 problem.__context__ = problem.__cause__ = None
             self._use_smaller_profile(order, problem)
@@ -394,20 +394,3 @@ class Worker:
                     pool.shutdown(cancel_futures=True)
                     raise JobCancelled("The job was cancelled.")
         return artefacts
-
-
-def _error_of(error: Exception, device_label: str) -> DasError:
-    """The error as one of the tree."""
-    if isinstance(error, DasError):
-        return error
-    if is_out_of_memory(error):
-        place = "this machine" if is_out_of_host_memory(error) else device_label
-        return OutOfMemory(
-            f"The job does not fit the memory of {place}; use fewer or smaller frames, or a smaller memory profile."
-        )
-    name = type(error).__name__
-    return JobError(f"The job failed with {name}: {_first_line(error)}; the server's log has the details.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else "no message"
