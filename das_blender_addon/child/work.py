@@ -19,6 +19,7 @@ import numpy as np
 from ..client.files import write_whole
 from ..errors import SceneError
 from ..protocol.png import encode_png
+from ..scene.content.sheet_render import render_sheets
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.named import scene_named
@@ -68,7 +69,7 @@ def export(request: dict, say, check_stop) -> dict:
     scene, frames = _scene(request), request["frames"]
     _simulate(scene, frames, check_stop)
     spool = SpoolWriter(Path(request["spool"]))
-    builder = GeometryExport(*request["size"], spool=spool, view=request["view"])
+    builder = GeometryExport(*request["size"], spool=spool, view=request["view"], sheets=render_sheets)
 
     def visit(frame: int, depsgraph) -> None:
         check_stop()

@@ -22,6 +22,7 @@ from ..errors import JobCancelled
 from ..scene.appearance import shading_digest
 from ..scene.camera import active_camera, pixel_aspect, render_size
 from ..scene.colours import kept_look
+from ..scene.content.sheet_render import render_sheets
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.layers import layer_apart, render_layer
@@ -171,7 +172,8 @@ class OwnSource:
         """See `Source.export`."""
         check_drivers(self._scene)
         spool = self._spool_writer()
-        builder = GeometryExport(*size, spool=spool, view=self._view)
+        sheets = render_sheets if self._step is None else None  # nothing renders inside of a render
+        builder = GeometryExport(*size, spool=spool, view=self._view, sheets=sheets)
         try:
             if self._step is not None:
                 # Whoever renders has stepped them before the render: nothing simulates inside of one.

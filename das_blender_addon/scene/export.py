@@ -18,11 +18,13 @@ from ..errors import SceneError
 from ..tracking.changes import Changes
 from ..tracking.geometry import CameraPath, GeometrySequence
 from ..tracking.passes import Shading
+from ..tracking.projection import pinhole_at
 from ..tracking.spool import SpoolWriter
 from .appearance import appearance_digest
 from .camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
 from .content.eye import Eye
 from .content.reading import Contents
+from .content.surfaces import RenderSheets
 from .identities import Identities
 from .in_view import InView
 from .instances import Mesh, read_meshes
@@ -47,15 +49,17 @@ class GeometryExport:
         spool: SpoolWriter | None = None,
         view: str = "",
         shading: ShadingReader | None = None,
+        sheets: RenderSheets | None = None,
     ):
         """For a picture of ``width`` × ``height`` pixels; the vertices go to ``spool``, or stay in memory.
 
         ``view``: by its name, of a stereoscopic scene, "" of another one.  ``shading`` reads the frame that is `add`-ed
-        as ``is_shaded``; `finish` sets `shading`.
+        as ``is_shaded``; `finish` sets `shading`.  ``sheets`` renders alpha that is no image, when everything is
+        added; without, it is solid.
         """
         self._view = view
         self.shading: Shading | None = None
-        self._reader = shading
+        self._reader, self._render_sheets = shading, sheets
         self._width, self._height, self._spool = width, height, spool
         self._frames: list[int] = []
         self._cameras: list[CameraPath] = []
@@ -88,6 +92,7 @@ class GeometryExport:
         self._contents.begin(Eye.of(self._cameras[-1]), scene, depsgraph.view_layer)
         meshes, guides = read_meshes(depsgraph, self._contents)
         self._in_view.look(self._cameras[-1], meshes)
+        self._contents.looks.see(meshes, pinhole_at(self._cameras[-1], -1))
         placed = list(zip(meshes, self._identities.assign(meshes), strict=True))
         starts = self._slots.of(placed, guides, int(frame), before)
         if is_shaded and self._reader is not None:
@@ -116,6 +121,7 @@ class GeometryExport:
         chosen = [slots[number] for number in sequence]
         order = np.concatenate([np.zeros(0, np.int64), *(np.arange(slot.start, slot.end) for slot in chosen)])
         starts = np.cumsum([0, *(slot.shape.topology.num_vertices for slot in chosen)])
+        self._contents.looks.render(self._render_sheets)
         own, cut = self._contents.looks.applied(
             [slot.look for slot in chosen], [slot.shape.topology.triangles for slot in chosen]
         )

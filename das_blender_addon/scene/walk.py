@@ -58,7 +58,7 @@ def walk_in_render(scene, layer: str, frames: Sequence[int], visit: Visit) -> No
         finally:
             engine.frame_set(frame, subframe)
 
-    with _walking_engine(render), _plain_render(scene, camera, layer), guides_in(scene), _no_new_result():
+    with _walking_engine(render), _plain_render(scene, camera, layer), guides_in(scene), no_new_result():
         try:
             render_scene(scene, layer=layer)
         except RuntimeError as error:
@@ -139,7 +139,7 @@ def _plain_render(scene, camera, layer: str) -> Iterator[None]:
 
 
 @contextmanager
-def _no_new_result() -> Iterator[None]:
+def no_new_result() -> Iterator[None]:
     """Remove the image that shows a render's result, unless it was there before."""
     before = {image.name for image in bpy.data.images if image.type == "RENDER_RESULT"}
     try:

@@ -14,9 +14,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class AlphaPicture:
-    """``levels`` [h,w] u8, rows bottom-up as v is; there is a surface where they are ``threshold`` or more, and with
-    ``is_inverted`` where they are less.  ``is_smooth``: linear between the middles of pixels, else the nearest one.
-    ``extension``: REPEAT, EXTEND, CLIP (level 0 outside) or MIRROR.
+    """``levels`` [h,w] u8 or u16, rows bottom-up as v is; there is a surface where they are ``threshold`` or more, and
+    with ``is_inverted`` where they are less.  ``is_smooth``: linear between the middles of pixels, else the nearest
+    one.  ``extension``: REPEAT, EXTEND, CLIP (level 0 outside) or MIRROR.
     """
 
     levels: np.ndarray

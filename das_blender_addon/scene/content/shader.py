@@ -64,9 +64,9 @@ def read_material(material) -> Seen:
     output = tree.get_output_node("CYCLES") or tree.get_output_node("EEVEE")
     if output is None:
         return Seen(Alpha())
-    surface = _source(output.inputs["Surface"], ())
+    surface = source_of(output.inputs["Surface"], ())
     if surface is None:
-        return Seen(Alpha(), is_volume=_source(output.inputs["Volume"], ()) is not None)
+        return Seen(Alpha(), is_volume=source_of(output.inputs["Volume"], ()) is not None)
     seen = _shader(surface)
     if _is_constant(seen.alpha) and seen.alpha.bias < 1.0 and is_animated(material):
         return replace(seen, alpha=PROCEDURAL)  # a mesh that fades in is there in some frames
@@ -83,25 +83,25 @@ def is_animated(material) -> bool:
 # ── Nodes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _source(socket, groups: tuple):
+def source_of(socket, groups: tuple):
     """(node, its output, the groups that it is in) that ``socket`` gets its value from; None where it is its own."""
     links = [link for link in socket.links if not link.is_muted and link.is_valid]
     if not links:
         return None
     node, output = links[0].from_node, links[0].from_socket
     if node.type == "REROUTE":
-        return _source(node.inputs[0], groups)
+        return source_of(node.inputs[0], groups)
     if node.mute:
         inner = next((link for link in node.internal_links if link.to_socket == output), None)
-        return _source(inner.from_socket, groups) if inner is not None else None
+        return source_of(inner.from_socket, groups) if inner is not None else None
     if node.type == "GROUP" and node.node_tree is not None:
         ends = [end for end in node.node_tree.nodes if end.type == "GROUP_OUTPUT" and end.is_active_output]
         if ends:
             found = next((one for one in ends[0].inputs if one.identifier == output.identifier), None)
-            return _source(found, (*groups, node)) if found is not None else None
+            return source_of(found, (*groups, node)) if found is not None else None
     if node.type == "GROUP_INPUT" and groups:
         found = next((one for one in groups[-1].inputs if one.identifier == output.identifier), None)
-        inside = _source(found, groups[:-1]) if found is not None else None
+        inside = source_of(found, groups[:-1]) if found is not None else None
         return inside if inside is not None else (found, None, groups[:-1])
     return node, output, groups
 
@@ -129,7 +129,7 @@ def _shader(source) -> Seen:
 
 
 def _shader_of(socket, groups) -> Seen:
-    source = _source(socket, groups)
+    source = source_of(socket, groups)
     return Seen(Alpha()) if source is None else _shader(source)
 
 
@@ -149,7 +149,7 @@ def _mixed(share: Alpha, first: Alpha, second: Alpha) -> Alpha:
 
 def _value(socket, groups) -> Alpha:
     """The number that ``socket`` has, as far as it is known."""
-    source = _source(socket, groups)
+    source = source_of(socket, groups)
     if source is None:
         return Alpha(bias=float(socket.default_value))
     node, output, groups = source
@@ -161,7 +161,7 @@ def _value(socket, groups) -> Alpha:
     if node.type == "TEX_IMAGE":
         return _image(node, 3 if output.identifier == "Alpha" else None, groups)
     if node.type in ("SEPARATE_COLOR", "SEPRGB"):
-        inner = _source(node.inputs[0], groups)
+        inner = source_of(node.inputs[0], groups)
         if inner is not None and getattr(inner[0], "type", "") == "TEX_IMAGE" and inner[1].identifier == "Color":
             if getattr(node, "mode", "RGB") == "RGB":
                 return _image(inner[0], list(node.outputs).index(output), inner[2])
@@ -222,7 +222,7 @@ def _image(node, channel: int | None, groups) -> Alpha:
 
 def _place(socket, groups):
     """(name of the UV map, placement) that an image is at; None where it is at no UV map."""
-    source = _source(socket, groups)
+    source = source_of(socket, groups)
     if source is None:
         return "", ((1.0, 0.0), (1.0, 0.0))
     node, output, groups = source

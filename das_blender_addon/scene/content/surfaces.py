@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the materials of a mesh leave of it: triangles that are no surface go, those with an image's alpha are cut out.
+"""What the materials of a mesh leave of it: triangles that are no surface go, those with an image's alpha are cut out,
+and so are those whose alpha can be rendered as an image (`sheets`).
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...tracking.cut_outs import AlphaPicture, CutOuts
+from ...tracking.projection import Pinhole
 from ..choices import sees_through
 from .shader import HALF, Alpha, Seen, is_animated, read_material
+from .sheets import Sheet, sheet_of
+from .steady import Wanted, wanted_by
 
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _NO_SURFACE = {
@@ -21,7 +26,11 @@ _NO_SURFACE = {
         "is more transparent than opaque: it is not tracked, and what is behind it is tracked through it",
     ),
 }
+_CHANGING = "whose alpha changes over time: it is tracked as it is at first"
 _PASSED = ("see_through", "lets light through: what is behind it is tracked through it, as was chosen")
+
+RenderSheets = Callable[[list[Sheet]], tuple[np.ndarray, list[np.ndarray]] | None]
+"""``render(sheets)``: see `sheet_render.render_sheets`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,8 @@ class Look:
     """What is left of a mesh of ``num_triangles``.
 
     ``kept`` [K] i64: the triangles that are seen.  ``cut`` [C] i64: which of those, by their place in ``kept``, are cut
-    out by ``picture`` [C] i32 (indices into `Looks.pictures`) at ``uv`` [C,3,2] f32.
+    out by ``picture`` [C] i32 (indices into `Looks.pictures`) at ``uv`` [C,3,2] f32.  ``sheet``: of others, whose alpha
+    is to be rendered.
     """
 
     num_triangles: int
@@ -37,6 +47,7 @@ class Look:
     cut: np.ndarray
     picture: np.ndarray
     uv: np.ndarray
+    sheet: Sheet | None = None
 
 
 class Looks:
@@ -48,6 +59,9 @@ class Looks:
         self._animated: set[str] = set()
         self._numbers: dict[tuple, int | None] = {}
         self._looks: dict[tuple, Look | None] = {}
+        self._wanted: dict[str, Wanted | None] = {}
+        self._sheets: list[tuple[str, Sheet]] = []
+        self._rendered: dict[Sheet, np.ndarray] = {}
         self.pictures: list[AlphaPicture] = []
 
     def is_nothing(self, shape, data, layer) -> bool:
@@ -56,8 +70,7 @@ class Looks:
         seen = [self._read(material) for material in materials]
         for material, first in zip(materials, seen, strict=True):
             if material is not None and material.name_full in self._animated and read_material(material) != first:
-                words = "whose alpha changes over time: it is tracked as it is at first"
-                self._note(shape.name, "changing_alpha", f"has a material {material.name!r} {words}")
+                self._note(shape.name, "changing_alpha", f"has a material {material.name!r} {_CHANGING}")
         if not all(_is_nothing(one) for one in seen):
             return False
         self._note(shape.name, *_NO_SURFACE[seen[0].is_volume])
@@ -84,8 +97,11 @@ class Looks:
         if len(materials) > 1:
             data.loop_triangles.foreach_get("material_index", index)
             index = np.clip(index, 0, len(materials) - 1)
+        unread = []
         for number in np.unique(index):
             self._tell(shape, materials[number], seen[number])
+            if seen[number].alpha.procedural and not seen[number].is_passed:
+                unread.append(int(number))
         gone = np.array([_is_nothing(one) for one in seen])
         kept = np.flatnonzero(~gone[index])
         cut, picture, uv = [], [], []
@@ -94,12 +110,13 @@ class Looks:
             if one.alpha.image is not None and len(places):
                 found = self._picture(one.alpha), _uv_of(data, one.alpha)
                 if found[0] is None or found[1] is None:
-                    self._note(shape.name, "alpha", _solid(materials[number]))
+                    unread.append(number)
                     continue
                 cut.append(places)
                 picture.append(np.full(len(places), found[0], np.int32))
                 uv.append(found[1][kept[places]])
-        if not cut and len(kept) == len(index):
+        sheet = self._sheet(shape, data, materials, sorted(unread), kept, index)
+        if not cut and sheet is None and len(kept) == len(index):
             return None
         return Look(
             len(index),
@@ -107,7 +124,37 @@ class Looks:
             np.concatenate([np.zeros(0, np.int64), *cut]),
             np.concatenate([np.zeros(0, np.int32), *picture]),
             np.concatenate([np.zeros((0, 3, 2), np.float32), *uv]),
+            sheet,
         )
+
+    def see(self, meshes: list, camera: Pinhole) -> None:
+        """A frame shows ``meshes`` (of `instances`) with all their instances to ``camera``."""
+        if not self._sheets:
+            return
+        owners = {sheet: name for name, sheet in self._sheets}
+        for mesh in meshes:
+            for placement in mesh.placements:
+                sheet = placement.look.sheet if placement.look is not None else None
+                if sheet is not None:
+                    sheet.see(mesh.positions, placement.matrices, camera)
+                    if sheet.local is not None and not np.array_equal(sheet.local, mesh.positions, equal_nan=True):
+                        words = f"has a material {sheet.materials[0]!r} {_CHANGING}"
+                        self._note(owners[sheet], "changing_alpha", words)
+
+    def render(self, by: RenderSheets | None) -> None:
+        """Let ``by`` render the alpha that is no image; None: it is tracked as if it were solid, and said to be."""
+        if not self._sheets:
+            return
+        found = by([sheet for _, sheet in self._sheets]) if by is not None else None
+        if found is None:
+            for name, sheet in self._sheets:
+                for material in sheet.materials:
+                    self._note(name, "alpha", _solid(material))
+            return
+        levels, places = found
+        self.pictures.append(AlphaPicture(levels, np.iinfo(levels.dtype).max / 2.0, extension="EXTEND"))
+        for (_, sheet), uv in zip(self._sheets, places, strict=True):
+            self._rendered[sheet] = uv
 
     def applied(
         self, looks: list[Look | None], triangles: list[np.ndarray]
@@ -119,9 +166,10 @@ class Looks:
         for look, own in zip(looks, triangles, strict=True):
             if look is not None and look.num_triangles == len(own):
                 own = own[look.kept]
-                if len(look.cut):
-                    order = np.argsort(look.cut)
-                    cut.append((look.cut[order] + first, look.uv[order], look.picture[order]))
+                places, uv, picture = self._cut(look)
+                if len(places):
+                    order = np.argsort(places)
+                    cut.append((places[order] + first, uv[order], picture[order]))
             left.append(own)
             first += len(own)
         if not cut:
@@ -145,8 +193,6 @@ class Looks:
         elif _is_nothing(seen):
             code, words = _NO_SURFACE[seen.is_volume]
             self._note(shape.name, code, f"{words} where its material is {material.name!r}")
-        elif seen.alpha.procedural:
-            self._note(shape.name, "alpha", _solid(material))
         elif seen.is_glass:
             self._note(
                 shape.name,
@@ -154,6 +200,42 @@ class Looks:
                 f"lets light through its material {material.name!r}: its surface is tracked, not what is seen "
                 "through it",
             )
+
+    def _sheet(self, shape, data, materials: list, unread: list[int], kept, index) -> Sheet | None:
+        """Of the triangles that are ``kept`` [K] of the mesh ``data``, with the materials ``index`` [M], those that
+        have one of the ``unread``; None where none has one whose alpha can be rendered.
+        """
+        wanted = [self._wants(materials[number]) for number in unread]
+        read = [number for number, one in zip(unread, wanted, strict=True) if one is not None]
+        sheet = None
+        if read:
+            places = np.flatnonzero(np.isin(index[kept], read))
+            which = np.searchsorted(read, index[kept[places]]).astype(np.int32)
+            used = [materials[number].name_full for number in read]
+            sheet = sheet_of(data, kept, places, which, used, [one for one in wanted if one is not None])
+        for number in unread:
+            if sheet is None or number not in read:
+                self._note(shape.name, "alpha", _solid(materials[number].name))
+        if sheet is not None:
+            self._sheets.append((shape.name, sheet))
+        return sheet
+
+    def _wants(self, material) -> Wanted | None:
+        if material.name_full not in self._wanted:
+            self._wanted[material.name_full] = wanted_by(material)
+        return self._wanted[material.name_full]
+
+    def _cut(self, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places [C], UVs [C,3,2] and pictures [C] of the triangles that are cut out."""
+        found = self._rendered.get(look.sheet)
+        if found is None:
+            return look.cut, look.uv, look.picture
+        number = np.full(len(found), len(self.pictures) - 1, np.int32)
+        return (
+            np.concatenate([look.cut, look.sheet.places]),
+            np.concatenate([look.uv, found]),
+            np.concatenate([look.picture, number]),
+        )
 
     def _picture(self, alpha: Alpha) -> int | None:
         """The number of the picture that ``alpha`` is; None where its image has no pixels."""
@@ -176,8 +258,8 @@ class Looks:
         return self._numbers[known]
 
 
-def _solid(material) -> str:
-    return f"has a material {material.name!r} whose alpha is no image on a UV map: it is tracked as if it were solid"
+def _solid(material: str) -> str:
+    return f"has a material {material!r} whose alpha cannot be made an image: it is tracked as if it were solid"
 
 
 def _is_nothing(seen: Seen) -> bool:

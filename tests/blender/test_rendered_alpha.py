@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Alpha that is no image on a UV map cuts surfaces out as Cycles does, where it belongs to the surface; else it is
+named.
+"""
+
+import bpy
+import numpy as np
+import pytest
+
+from das_blender_addon.jobs.sources import source_of
+from das_blender_addon.scene.content.sheet_render import render_sheets
+from das_blender_addon.scene.export import GeometryExport
+from das_blender_addon.scene.walk import walk_in_render
+from das_blender_addon.take import drive
+from das_blender_addon.tracking.video import render_tracking_video
+from tests.blender.test_content import agreement, in_cycles
+from tests.support.content import add_card, add_image, add_material
+from tests.support.scenes import add_camera, add_cube, key
+
+SIZE = (240, 180)
+CUT_OUTS = 0.998
+"""Least share of the pixels that either covers, that both cover."""
+
+
+@pytest.fixture
+def stage(blank_scene):
+    scene = blank_scene
+    scene.render.resolution_x, scene.render.resolution_y = SIZE
+    add_camera(scene, location=(1.5, -3.0, 4.0))
+    return scene
+
+
+def exported(scene, frames=(1,), size=SIZE, sheets=render_sheets):
+    export = GeometryExport(*size, sheets=sheets)
+    walk_in_render(scene, scene.view_layers[0].name, list(frames), export.add)
+    return export.finish()
+
+
+def harden(material) -> None:
+    """Where alpha is a half or more there is a surface, else none: for Cycles, to which it is a matter of chance."""
+    tree = material.node_tree
+    for node in list(tree.nodes):
+        socket = {"BSDF_PRINCIPLED": "Alpha", "MIX_SHADER": "Fac"}.get(node.type)
+        if socket is not None and node.inputs[socket].links:
+            compare = tree.nodes.new("ShaderNodeMath")
+            compare.operation, compare.inputs[1].default_value = "GREATER_THAN", 0.5
+            tree.links.new(node.inputs[socket].links[0].from_socket, compare.inputs[0])
+            tree.links.new(compare.outputs[0], node.inputs[socket])
+
+
+def new_node(tree, kind: str, **settings):
+    node = tree.nodes.new(f"ShaderNode{kind}")
+    for name, value in settings.items():
+        setattr(node, name, value)
+    return node
+
+
+def noise(card, material):
+    """Generated coordinates, which nobody says, of a mesh that modifiers have bent."""
+    tree, alpha = material.node_tree, material.node_tree.nodes["Principled BSDF"].inputs["Alpha"]
+    texture = new_node(tree, "TexNoise")
+    texture.inputs["Scale"].default_value = 3.0
+    tree.links.new(texture.outputs[0], alpha)
+    card.modifiers.new("Fine", "SUBSURF").render_levels = 2
+    wave = card.modifiers.new("Wave", "WAVE")
+    wave.height, wave.width, wave.narrowness = 0.6, 1.0, 2.0
+
+
+def checker_of_object(card, material):
+    """Hard edges in the object's space, which is turned and scaled, mixed with transparency inside a group."""
+    group = bpy.data.node_groups.new("Cut", "ShaderNodeTree")
+    group.interface.new_socket("Surface", in_out="OUTPUT", socket_type="NodeSocketShader")
+    end, mix = group.nodes.new("NodeGroupOutput"), new_node(group, "MixShader")
+    checker, place = new_node(group, "TexChecker"), new_node(group, "TexCoord")
+    checker.inputs["Scale"].default_value = 1.7
+    checker.inputs["Color1"].default_value, checker.inputs["Color2"].default_value = (1, 1, 1, 1), (0, 0, 0, 1)
+    group.links.new(place.outputs["Object"], checker.inputs["Vector"])
+    group.links.new(checker.outputs["Color"], mix.inputs[0])
+    group.links.new(new_node(group, "BsdfTransparent").outputs[0], mix.inputs[1])
+    group.links.new(new_node(group, "BsdfDiffuse").outputs[0], mix.inputs[2])
+    group.links.new(mix.outputs[0], end.inputs[0])
+    tree = material.node_tree
+    node = new_node(tree, "Group", node_tree=group)
+    tree.links.new(node.outputs[0], tree.nodes["Material Output"].inputs["Surface"])
+    card.rotation_euler, card.scale = (0.3, 0.2, 0.7), (1.3, 0.8, 1.0)
+
+
+def vertex_colours(card, material):
+    """A gradient of bytes that corners have, through a ramp."""
+    layer = card.data.color_attributes.new("Lace", "BYTE_COLOR", "CORNER")
+    random = np.random.default_rng(7)
+    for corner in layer.data:
+        corner.color = (*random.uniform(0.0, 1.0, 3), 1.0)
+    tree = material.node_tree
+    attribute, ramp = new_node(tree, "VertexColor", layer_name="Lace"), new_node(tree, "ValToRGB")
+    ramp.color_ramp.elements[0].position = 0.2
+    tree.links.new(attribute.outputs["Color"], ramp.inputs[0])
+    tree.links.new(ramp.outputs["Color"], tree.nodes["Principled BSDF"].inputs["Alpha"])
+
+
+def two_images(card, material):
+    """One on a UV map, one on generated coordinates, multiplied."""
+    tree = material.node_tree
+    first, second = (new_node(tree, "TexImage", image=add_image(seed=seed)) for seed in (3, 4))
+    tree.links.new(new_node(tree, "UVMap", uv_map="Other").outputs[0], first.inputs[0])
+    tree.links.new(new_node(tree, "TexCoord").outputs["Generated"], second.inputs[0])
+    product = new_node(tree, "Math", operation="MULTIPLY_ADD")
+    product.inputs[2].default_value = 0.25
+    for texture, socket in zip((first, second), product.inputs, strict=False):
+        tree.links.new(texture.outputs["Alpha"], socket)
+    tree.links.new(product.outputs[0], tree.nodes["Principled BSDF"].inputs["Alpha"])
+
+
+def seen_by_the_camera(card, material):
+    """A tiny light path: what the camera sees counts.  Two surfaces of different alpha are mixed by a gradient."""
+    tree = material.node_tree
+    solid = tree.nodes["Principled BSDF"]
+    gradient, mix = new_node(tree, "TexGradient", gradient_type="RADIAL"), new_node(tree, "MixShader")
+    wave, path, product = new_node(tree, "TexWave"), new_node(tree, "LightPath"), new_node(tree, "Math")
+    product.operation = "MULTIPLY"
+    wave.inputs["Scale"].default_value = 1.3
+    tree.links.new(new_node(tree, "TexCoord").outputs["Object"], gradient.inputs[0])
+    tree.links.new(wave.outputs["Fac"], product.inputs[0])
+    tree.links.new(path.outputs["Is Camera Ray"], product.inputs[1])
+    tree.links.new(product.outputs[0], solid.inputs["Alpha"])
+    compare = new_node(tree, "Math", operation="GREATER_THAN")
+    tree.links.new(gradient.outputs["Fac"], compare.inputs[0])
+    tree.links.new(compare.outputs[0], mix.inputs[0])
+    tree.links.new(solid.outputs[0], mix.inputs[1])
+    tree.links.new(new_node(tree, "Emission").outputs[0], mix.inputs[2])
+    tree.links.new(mix.outputs[0], tree.nodes["Material Output"].inputs["Surface"])
+
+
+WAYS = [noise, checker_of_object, vertex_colours, two_images, seen_by_the_camera]
+
+
+@pytest.mark.parametrize("how", WAYS, ids=lambda how: how.__name__)
+def test_alpha_that_is_no_image_cuts_a_surface_out_as_in_cycles(stage, tmp_path, how):
+    material, card = add_material("Lace"), add_card(stage)
+    card.data.materials.append(material)
+    how(card, material)
+    before = {kind: list(getattr(bpy.data, kind)) for kind in ("scenes", "materials", "meshes", "node_groups", "images")}
+    geometry = exported(stage)
+    assert geometry.notes == ()
+    assert {kind: list(getattr(bpy.data, kind)) for kind in before} == before, "nothing of it is left"
+    video = render_tracking_video(geometry)
+    solid = render_tracking_video(exported(stage, sheets=None)).coverage[0]
+    harden(material)
+    truth = in_cycles(stage, tmp_path) > 127
+    share = agreement(video.coverage[0], truth)
+    print(how.__name__, share, agreement(solid, truth), geometry.cut.pictures[-1].levels.shape)
+    assert 0.05 < video.coverage[0].mean() and agreement(solid, truth) < 0.95
+    assert share >= CUT_OUTS
