@@ -154,6 +154,17 @@ class OpenCopy:
         done = self._ask(request, StorageError, failed, None, should_stop, can_stop=False)
         return output if done["is_there"] else None
 
+    def sheets(self, write: Callable[[Path], None], should_stop: ShouldStop) -> Path:
+        """The file of the alpha (see `scene.content.sheet_files`) of the sheets that ``write(file)`` writes; there
+        until `close`.  Raises `SceneError`, `JobCancelled`.
+        """
+        given, output = self._copy.folder / "sheets.npz", self._copy.folder / "alpha.npz"
+        write(given)
+        request = {"task": "sheets", "sheets": str(given), "output": str(output)}
+        failed = "The alpha of materials could not be rendered"
+        self._ask(request, SceneError, failed, None, should_stop, can_stop=False)
+        return output
+
     def movies(self, request: dict, should_stop: ShouldStop, say: Say) -> None:
         """Encode movies, see `pictures.make_movies`.  The copy is no longer open then."""
         request = {"task": "movies", **request}

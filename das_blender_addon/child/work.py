@@ -19,6 +19,7 @@ import numpy as np
 from ..client.files import write_whole
 from ..errors import SceneError
 from ..protocol.png import encode_png
+from ..scene.content.sheet_files import read_sheets, write_rendered
 from ..scene.content.sheet_render import render_sheets
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
@@ -101,6 +102,12 @@ def fitted(request: dict, say, check_stop) -> dict:
     return {"notes": notes, "memory": memory_bytes()}
 
 
+def sheets(request: dict, say, check_stop) -> dict:
+    """Render the alpha of the sheets in the file ``"sheets"`` into the file ``"output"``."""
+    write_rendered(Path(request["output"]), render_sheets(read_sheets(Path(request["sheets"]))))
+    return {"memory": memory_bytes()}
+
+
 def movies(request: dict, say, check_stop) -> dict:
     """Encode pictures as movies, see `pictures.make_movies`.  Needs no copy, and leaves none open."""
     _opened.clear()
@@ -131,6 +138,7 @@ TASKS = {
     "pictures": pictures,
     "fitted": fitted,
     "sound": sound,
+    "sheets": sheets,
     "movies": movies,
     "movie facts": _footage(movie_facts),
     "unpack movie": _footage(unpack_movie),

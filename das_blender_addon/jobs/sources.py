@@ -22,7 +22,9 @@ from ..errors import JobCancelled
 from ..scene.appearance import shading_digest
 from ..scene.camera import active_camera, pixel_aspect, render_size
 from ..scene.colours import kept_look
+from ..scene.content.sheet_files import read_rendered, write_sheets
 from ..scene.content.sheet_render import render_sheets
+from ..scene.content.sheets import Rendered, Sheet
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.layers import layer_apart, render_layer
@@ -145,6 +147,10 @@ class CopySource:
         """See `Source.sound`."""
         return (yield from in_thread(lambda should_stop, _say: self._open.sound(frames, should_stop)))
 
+    def sheets(self, sheets: list[Sheet]) -> Rendered | None:
+        """The alpha of ``sheets``, see `sheet_render.render_sheets`.  Raises `SceneError`."""
+        return read_rendered(self._open.sheets(lambda file: write_sheets(file, sheets), lambda: False))
+
     def movies(self, request: dict, report: Report) -> Recipe:
         """See `Source.movies`."""
         yield from in_thread(lambda should_stop, say: self._open.movies(request, should_stop, say), report)
@@ -172,7 +178,8 @@ class OwnSource:
         """See `Source.export`."""
         check_drivers(self._scene)
         spool = self._spool_writer()
-        sheets = render_sheets if self._step is None else None  # nothing renders inside of a render
+        # Nothing renders inside of a render.
+        sheets = render_sheets if self._step is None else lambda sheets: self._copied().sheets(sheets)
         builder = GeometryExport(*size, spool=spool, view=self._view, sheets=sheets)
         try:
             if self._step is not None:

@@ -170,7 +170,7 @@ def test_what_is_seen_solid_is_named(stage):
         add_cube(stage, name).data.materials.append(material)
     geometry = exported(stage)
     assert len(geometry.triangles) == 48 and geometry.cut is None
-    solid = "whose alpha is no image on a UV map: it is tracked as if it were solid."
+    solid = "whose alpha cannot be made an image: it is tracked as if it were solid."
     assert sentences(geometry) == (
         f"'Bare' has a material 'Lost' {solid}",
         f"'Dawn' has a material 'Fading' {solid}",

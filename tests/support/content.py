@@ -94,7 +94,7 @@ def by_alpha(tree, texture, principled, output):
 def harden(material) -> None:
     """Where alpha is a half or more there is a surface, else none: for Cycles, to which it is a matter of chance."""
     tree = material.node_tree
-    last = ("TEX_IMAGE", "SEPARATE_COLOR", "INVERT")
+    last = ("TEX_IMAGE", "TEX_NOISE", "SEPARATE_COLOR", "INVERT")
     ends = ("BSDF_PRINCIPLED", "GROUP")
     for wire in [one for one in tree.links if one.from_node.type in last and one.to_node.type in ends]:
         compare, target = tree.nodes.new("ShaderNodeMath"), wire.to_socket

@@ -8,6 +8,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from das_blender_addon.scene.content.sheet_render import render_sheets
 from das_blender_addon.scene.export import GeometryExport
 from das_blender_addon.scene.walk import walk_in_render
 from das_blender_addon.tracking.video import render_tracking_video
@@ -66,7 +67,7 @@ def measure(kind: Kind, scene, folder: Path) -> Measured:
     """Make ``kind`` in the empty ``scene`` and compare its tracking video with the truth."""
     kind.make(scene)
     size = (scene.render.resolution_x, scene.render.resolution_y)
-    export = GeometryExport(*size)
+    export = GeometryExport(*size, sheets=render_sheets)
     walk_in_render(scene, scene.view_layers[0].name, FRAMES, export.add)
     video = render_tracking_video(export.finish())
     if kind.before_truth is not None:
@@ -245,6 +246,17 @@ def _cut_outs(scene):
     _turning(card, 0.5)
 
 
+def _noise(scene):
+    """Cut out by a texture at generated coordinates."""
+    _cut_outs(scene)
+    tree = bpy.data.materials["Leaf"].node_tree
+    texture = next(node for node in tree.nodes if node.type == "TEX_IMAGE")
+    noise = tree.nodes.new("ShaderNodeTexNoise")
+    noise.inputs["Scale"].default_value = 4.0
+    tree.links.new(noise.outputs[0], tree.nodes["Principled BSDF"].inputs["Alpha"])
+    tree.nodes.remove(texture)
+
+
 def _volume(scene):
     """It is before what is seen."""
     _rigid(scene)
@@ -272,6 +284,7 @@ KINDS = (
     Kind("triangles below a pixel", _far_and_fine),
     Kind("volume before surfaces", _volume, before_truth=_without_volume),
     Kind("alpha cut-outs", _cut_outs, "cycles", before_truth=_harden),
+    Kind("alpha of a texture", _noise, "cycles", before_truth=_harden),
     Kind("hair curves", _hair_curves, "cycles", HAIR_AND_POINTS),
     Kind("particle hair", _particle_hair, "cycles", HAIR_AND_POINTS),
     Kind("points", _points, "cycles", HAIR_AND_POINTS),

@@ -18,7 +18,7 @@ import numpy as np
 from ..named import render_scene
 from ..walk import no_new_result
 from .shader import HALF
-from .sheets import GENERATED, LOCAL, Laid, Sheet, lay_out
+from .sheets import GENERATED, LOCAL, Laid, Rendered, Sheet, lay_out
 from .steady import ON_COORDINATES
 
 LOGGER = logging.getLogger(__name__)
@@ -30,10 +30,8 @@ _COORDINATES = {"Generated": GENERATED, "Object": LOCAL}
 _JOINTS = ("MIX_SHADER", "ADD_SHADER", "GROUP", "GROUP_INPUT", "REROUTE")
 
 
-def render_sheets(sheets: list[Sheet]) -> tuple[np.ndarray, list[np.ndarray]] | None:
-    """The alpha of all ``sheets`` as a picture [h,w] u16, rows bottom-up, and for each where its triangles are in it
-    [B,3,2] f32, 0 to 1; None where Cycles is missing or they are too many.  Not inside of a render.
-    """
+def render_sheets(sheets: list[Sheet]) -> Rendered | None:
+    """The alpha of all ``sheets``; None where Cycles is missing or they are too many.  Not inside of a render."""
     laid = lay_out(np.concatenate([sheet.sides for sheet in sheets]))
     if laid is None:
         return None
@@ -48,7 +46,7 @@ def render_sheets(sheets: list[Sheet]) -> tuple[np.ndarray, list[np.ndarray]] | 
         for one in reversed(made):
             with suppress(ReferenceError):
                 bpy.data.batch_remove([one])
-    bounds = np.cumsum([len(sheet.places) for sheet in sheets])[:-1]
+    bounds = np.cumsum([sheet.count for sheet in sheets])[:-1]
     levels = np.rint(alpha * 65535.0).astype(np.uint16)
     return levels, np.split((laid.corners / laid.size).astype(np.float32), bounds)
 
@@ -63,7 +61,7 @@ def _rendered(sheets: list[Sheet], laid: Laid, made: list) -> np.ndarray:
         for name in sheet.materials:
             if name not in copies:
                 copies[name] = _shining(next(one for one in bpy.data.materials if one.name_full == name), made)
-        part = slice(first, first + len(sheet.places))
+        part = slice(first, first + sheet.count)
         _add_mesh(scene, sheet, laid.rectangles[part], laid.shares[part], copies, made)
         first = part.stop
     _look_down(scene, laid.size, made)

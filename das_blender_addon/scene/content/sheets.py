@@ -28,6 +28,12 @@ _MOST_INSTANCES = 256
 """Of one mesh whose sizes in the picture are looked at, the nearest ones."""
 
 
+Rendered = tuple[np.ndarray, list[np.ndarray]]
+"""The alpha of sheets as a picture [h,w] u16, rows bottom-up, and for each sheet where its triangles are in it [B,3,2]
+f32, 0 to 1.
+"""
+
+
 @dataclass(eq=False)
 class Sheet:
     """Of one mesh.  ``places`` [B] i64: its triangles, among those that are kept of the mesh; ``corners`` [B,3] i32:
@@ -46,6 +52,11 @@ class Sheet:
     uv_map: str
     local: np.ndarray | None
     sides: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """How many triangles it has."""
+        return len(self.sides)
 
     def see(self, positions: np.ndarray, matrices: np.ndarray, camera: Pinhole) -> None:
         """A frame shows instances of the mesh: ``positions`` [N,3] f32, ``matrices`` [K,3,4] f32, world from local."""

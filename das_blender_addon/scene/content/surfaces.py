@@ -15,7 +15,7 @@ from ...tracking.cut_outs import AlphaPicture, CutOuts
 from ...tracking.projection import Pinhole
 from ..choices import sees_through
 from .shader import HALF, Alpha, Seen, is_animated, read_material
-from .sheets import Sheet, sheet_of
+from .sheets import Rendered, Sheet, sheet_of
 from .steady import Wanted, wanted_by
 
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
@@ -29,7 +29,7 @@ _NO_SURFACE = {
 _CHANGING = "whose alpha changes over time: it is tracked as it is at first"
 _PASSED = ("see_through", "lets light through: what is behind it is tracked through it, as was chosen")
 
-RenderSheets = Callable[[list[Sheet]], tuple[np.ndarray, list[np.ndarray]] | None]
+RenderSheets = Callable[[list[Sheet]], Rendered | None]
 """``render(sheets)``: see `sheet_render.render_sheets`."""
 
 
