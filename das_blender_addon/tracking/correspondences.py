@@ -174,7 +174,7 @@ def _view(points, surface: Drawn, camera, check) -> tuple[FirstView, np.ndarray]
     triangles = surface.triangles
     pixels, seen = seen_surfaces(points, triangles, camera, check, surface.cut)
     depth = interpolate_on_surface(pixels, seen, triangles, points, points, camera)[:, 2]
-    view = FirstView.of(pixels, depth, seen, triangles, points, camera)
+    view = FirstView.of(pixels, depth, seen, triangles, points, camera, cut=surface.cut)
     return view, outlines(view.inverse_depth.reshape(camera.height, camera.width))
 
 

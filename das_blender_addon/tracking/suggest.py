@@ -166,7 +166,7 @@ class _Shot:
         pixels, triangles = self._pixels[place], self._triangles[place]
         own = np.arange(len(triangles))
         depth = interpolate_on_surface(pixels, own, triangles, points, points, camera)[:, 2]
-        view = FirstView.of(pixels, depth, own, triangles, points, camera)
+        view = FirstView.of(pixels, depth, own, triangles, points, camera, is_exact=False)
         parts = []
         of_frames = zip(self.frames, self._triangles, self._weights, self._silhouette, self._sky, strict=True)
         points = surfaces.known(surface, key, camera)

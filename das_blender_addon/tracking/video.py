@@ -75,7 +75,7 @@ def render_tracking_video(
             depth = drawn = place[:, 2]
             if surface.roles is not None:
                 drawn = interpolate_on_surface(pixels, seen, surface.triangles, points, points, camera)[:, 2]
-            first_view = FirstView.of(pixels, drawn, seen, surface.triangles, points, first_camera)
+            first_view = FirstView.of(pixels, drawn, seen, surface.triangles, points, first_camera, cut=surface.cut)
             if depth_range is None:
                 if not np.isfinite(depth).any():
                     raise SceneError(

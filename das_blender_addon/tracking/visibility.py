@@ -3,8 +3,9 @@
 
 The first frame's z-buffer knows surfaces at pixel centres only.  A point is compared with the surface of the pixel that
 contains it, continued along its triangle to the point itself, so that planes compare exactly however steep they are;
-curved surfaces made of small triangles are bounded by the neighbouring pixels of the same surface.  The answer is sharp
-to about half a pixel along outlines, without growing or shrinking what hides.
+curved surfaces made of small triangles are bounded by the neighbouring pixels of the same surface.  Along outlines it
+is compared with the triangles themselves (`outlines`); without them, and at those of what has holes, the answer is
+sharp to about half a pixel, without growing or shrinking what hides.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .colours import in_first_frame
+from .cut_outs import CutOuts
+from .outlines import NOTHING, Outlines
 from .projection import BEYOND, Pinhole
 
 #: A point counts as seen when it lies behind the surface drawn there by no more than this share of its depth: far above
@@ -37,6 +40,7 @@ class FirstView:
     planes: np.ndarray
     surface_end: np.ndarray
     camera: Pinhole
+    outlines: Outlines | None = None
 
     @property
     def inverse_depth(self) -> np.ndarray:
@@ -52,11 +56,15 @@ class FirstView:
         triangles: np.ndarray,
         points: np.ndarray,
         camera: Pinhole,
+        *,
+        cut: CutOuts | None = None,
+        is_exact: bool = True,
     ) -> FirstView:
         """Build it from the first frame's visible ``pixels`` [P], their ``depth`` [P] and the ``triangles`` [M,3] that
         they have ``seen`` [P].
 
-        ``points`` [N,3] f64: the vertices in the first camera's optical space.
+        ``points`` [N,3] f64: the vertices in the first camera's optical space.  ``cut``: the triangles with holes.
+        ``is_exact``: outlines are.
         """
         numbers = np.flatnonzero(np.bincount(seen, minlength=len(triangles)))
         places = np.empty(len(triangles), np.int32)
@@ -66,7 +74,12 @@ class FirstView:
         planes = np.zeros((camera.height * camera.width, 4), np.float32)
         planes.view(np.complex128)[pixels] = of_pixels.view(np.complex128)  # four floats at a time
         inverse_depth = np.ascontiguousarray(planes[:, 0]).reshape(camera.height, camera.width)
-        return cls(planes, _surface_end(inverse_depth).reshape(-1), camera)
+        outlines = None
+        if is_exact and len(pixels):
+            nearest = np.full(camera.height * camera.width, NOTHING, np.int32)
+            nearest[pixels] = seen
+            outlines = Outlines.of(planes, nearest, triangles, points, camera, None if cut is None else cut.triangles)
+        return cls(planes, _surface_end(inverse_depth).reshape(-1), camera, outlines)
 
     def shows(self, xy: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """[P] bool: the point was inside the first frame and nothing hid it there.
@@ -81,6 +94,7 @@ class FirstView:
         if not everywhere:
             inside = np.flatnonzero(visible)
             x, y, depth = x.take(inside), y.take(inside), depth.take(inside)
+            xy = xy.take(inside, axis=0)
         column = np.minimum(x.astype(np.int32), width - 1)
         row = np.minimum(y.astype(np.int32), height - 1)
         pixel = row.astype(np.int64) * width + column
@@ -95,6 +109,9 @@ class FirstView:
             surface = surface + change
         surface = np.minimum(np.maximum(surface, found[:, 3]), self.surface_end.take(pixel))
         shown = surface * depth <= 1.0 + VISIBLE_DEPTH_SHARE
+        if self.outlines is not None:
+            decided, answers = self.outlines.decide(pixel, xy, depth, VISIBLE_DEPTH_SHARE)
+            shown[decided] = answers
         if everywhere:
             return shown
         visible[inside] = shown

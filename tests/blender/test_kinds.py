@@ -10,8 +10,8 @@ from tests.support.kinds import HAIR_AND_POINTS, KINDS, MEAN_LEVELS, P99_LEVELS
 SIZE = (120, 80)
 FACING = (1.0, 4.0)
 """Levels of hair and points: they face the camera and have no depth of their own, while what Cycles hits is round."""
-OUTLINES = 0.03
-"""Who hides whom is known to half a pixel, and so small a picture has many outlines."""
+OUTLINES = 0.002
+"""Twice the aim: so small a picture has many outlines, and things that no pixel's centre sees."""
 
 
 @pytest.mark.any_blender
