@@ -174,7 +174,8 @@ def _view(points, surface: Drawn, camera, check) -> tuple[FirstView, np.ndarray]
     triangles = surface.triangles
     pixels, seen = seen_surfaces(points, triangles, camera, check, surface.cut)
     depth = interpolate_on_surface(pixels, seen, triangles, points, points, camera)[:, 2]
-    view = FirstView.of(pixels, depth, seen, triangles, points, camera, cut=surface.cut)
+    # A picture has one colour for a pixel: what counts is what its centre shows.
+    view = FirstView.of(pixels, depth, seen, triangles, points, camera, is_exact=False)
     return view, outlines(view.inverse_depth.reshape(camera.height, camera.width))
 
 

@@ -64,7 +64,7 @@ class FirstView:
         they have ``seen`` [P].
 
         ``points`` [N,3] f64: the vertices in the first camera's optical space.  ``cut``: the triangles with holes.
-        ``is_exact``: outlines are.
+        ``is_exact``: outlines are; else a point is seen where the centre of its pixel does not hide it.
         """
         numbers = np.flatnonzero(np.bincount(seen, minlength=len(triangles)))
         places = np.empty(len(triangles), np.int32)
