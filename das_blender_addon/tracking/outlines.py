@@ -14,7 +14,7 @@ import numpy as np
 
 from .projection import BEYOND, Pinhole
 
-SMALL_PX = 16
+SMALL_PX = 128
 """Largest side of the box of a triangle that is small."""
 SAME_PLANE_SHARE = 1e-2
 """A neighbour is on the same surface where its 1/depth differs by no more from that of the surface, gone on."""
@@ -176,17 +176,21 @@ def _reaching(boxes, small, place, depth, triangles, least, camera) -> tuple[np.
     count = count.cumsum(axis=0).cumsum(axis=1)
     has_some = count[bottom, right] - count[top, right] - count[bottom, left] + count[top, left] > 0
     which = np.flatnonzero(has_some & small[:-1])
-    wide, high = right[which] - left[which], bottom[which] - top[which]
-    sizes = (wide * high).astype(np.int64)
-    each = np.repeat(np.arange(len(which)), sizes)
-    number = np.arange(len(each)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    row, column = np.divmod(number, wide[each])
-    pixel = (top[which][each] + row) * shape[1] + left[which][each] + column
-    owner = place[pixel]
-    each, owner = each[owner != NOTHING], owner[owner != NOTHING]
+    before = np.concatenate([[0], np.cumsum(place != NOTHING)])  # outlines in the pixels before each
+    each, row = _counted(bottom[which] - top[which])
+    row = (row + top[which][each]).astype(np.int64) * shape[1]
+    first = before[row + left[which][each]]
+    of_row, owner = _counted(before[row + right[which][each]] - first)
+    each, owner = each[of_row], owner + first[of_row]
     nearest = 1.0 / depth[triangles[which]].min(axis=1)
     kept = nearest[each] >= least[owner] * (1.0 - SAME_PLANE_SHARE)
     return which[each[kept]], owner[kept]
+
+
+def _counted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both [sum of counts]: the number n of each of ``counts`` [R], n times; and 0 to n - 1 for each."""
+    each = np.repeat(np.arange(len(counts)), counts)
+    return each, np.arange(len(each)) - (np.cumsum(counts) - counts)[each]
 
 
 def _planes(corners: np.ndarray, camera: Pinhole) -> np.ndarray:

@@ -56,7 +56,7 @@ def inside_fan(xy, count, radius):
 
 
 @pytest.mark.parametrize("is_orthographic", [False, True])
-@pytest.mark.parametrize(("count", "radius"), [(3, 12.0), (64, 15.3), (700, 14.0), (40, 2.2)])
+@pytest.mark.parametrize(("count", "radius"), [(3, 12.0), (64, 15.3), (700, 17.0), (40, 2.2)])
 def test_every_place_around_an_outline_is_decided_exactly(count, radius, is_orthographic):
     own = camera(is_orthographic)
     points, triangles = fan(own, count, radius)
