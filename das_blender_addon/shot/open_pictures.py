@@ -8,10 +8,41 @@ from pathlib import Path
 
 import bpy
 
+from ..errors import StorageError
+from .pictures import free_name
+
 
 def strokes_on(path: Path):
     """The data block of the picture ``path`` with strokes that were not saved, None where there is none."""
     return next((image for image in _showing(path) if image.is_dirty and image.has_data and image.users), None)
+
+
+def unsaved_strokes(path: Path):
+    """`strokes_on`, shown anywhere or not."""
+    return next((image for image in _showing(path) if image.is_dirty and image.has_data), None)
+
+
+def keep_strokes(path: Path) -> Path | None:
+    """Save the strokes on the picture ``path`` beside it, under a numbered name; returns that, None where there are
+    none.  Raises `StorageError`.
+    """
+    image = unsaved_strokes(path)
+    if image is None:
+        return None
+    kept = free_name(path)
+    try:
+        image.save(filepath=os.fspath(kept), save_copy=True)
+    except RuntimeError as error:
+        raise StorageError(
+            f"The strokes on {path} cannot be saved as {kept}; save the image under another name."
+        ) from error
+    return kept
+
+
+def read_again(path: Path) -> None:
+    """The file ``path`` is another one by now: its data blocks show it."""
+    for image in _showing(path):
+        image.reload()
 
 
 def holds_more(image) -> bool:

@@ -241,11 +241,17 @@ def all_painted_pictures(folder: Path) -> list[Path]:
     return [file.path for file in _files(folder) if _is_painted(file)]
 
 
-def put_aside(path: Path) -> Path:
-    """Give the picture ``path`` a numbered name, under which it counts no more; returns that.  Raises `OSError`."""
+def free_name(path: Path) -> Path:
+    """The first numbered name beside the picture ``path`` that no file has."""
     number = 1
     while (aside := path.with_name(f"{path.stem}-kept-{number}.png")).exists():
         number += 1
+    return aside
+
+
+def put_aside(path: Path) -> Path:
+    """Give the picture ``path`` a numbered name, under which it counts no more; returns that.  Raises `OSError`."""
+    aside = free_name(path)
     path.rename(aside)
     LOGGER.info("the painted first frame %s is kept as %s", path, aside)
     return aside

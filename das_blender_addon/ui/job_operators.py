@@ -25,6 +25,7 @@ from . import saving, session
 from .images import load_sequence, show_image
 from .job_report import redraw_status, report_end
 from .last_check import words_of_report
+from .replacing import ReplacingJob
 from .words import said, translated
 
 # ── What the operators with a job have in common ────────────────────────────────────────────────────────────────────
@@ -235,14 +236,13 @@ class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
         return said("{where}. {found}", where=where, found=found) if found else where
 
 
-class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
+class DAS_OT_render_first_frame(ReplacingJob, JobOperator, bpy.types.Operator):
     bl_idname = "das.render_first_frame"
     bl_label = "Render First Frame"
     bl_description = (
         "Render the first frame of the shot with the chosen engine, at the model's size and framing. "
         "One that was painted over is kept under another name"
     )
-    confirmed: bpy.props.BoolProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
     def why_not(cls, context):
@@ -252,25 +252,8 @@ class DAS_OT_render_first_frame(JobOperator, bpy.types.Operator):
             return "The first frame has strokes that are not saved: save the image, or reload it"
         return no_camera(context.scene) or server_question(context.scene)
 
-    def invoke(self, context, event):
-        """Ask before a painted one is replaced, in a window."""
-        painted = "" if bpy.app.background else painted_first_frame(context.scene)
-        if not painted:
-            return super().invoke(context, event)
-        self.confirmed = True
-        return context.window_manager.invoke_confirm(
-            self,
-            event,
-            title=said("Replace the painted first frame?"),
-            message=said("{file} is kept beside the new one, under a numbered name", file=painted),
-            confirm_text=said("Render"),
-        )
-
-    def execute(self, context):
-        """In the background and for scripts; in a window once it is confirmed."""
-        if self.confirmed and not bpy.app.background:
-            return super().invoke(context, None)
-        return super().execute(context)
+    def replaced_picture(self, scene):
+        return painted_first_frame(scene)
 
     def make_recipe(self, scene):
         return of_scene.first_frame_again(scene, resolve_settings(scene))

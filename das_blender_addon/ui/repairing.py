@@ -11,12 +11,13 @@ from ..errors import DasError
 from ..shot.settings import resolve_settings
 from .images import show_image
 from .job_operators import redraw
-from .key_pictures import add_key, key_from_take
+from .key_buttons import FrameOfTake, key_from_take
+from .key_list import add_key
 from .take_shelf import chosen_take
 from .words import register_classes, said, unregister_classes
 
 
-class DAS_OT_repair_frame(bpy.types.Operator):
+class DAS_OT_repair_frame(FrameOfTake, bpy.types.Operator):
     bl_idname = "das.repair_frame"
     bl_label = "Repair Frame"
     bl_description = (
@@ -24,13 +25,6 @@ class DAS_OT_repair_frame(bpy.types.Operator):
         "the take again; the take's other key pictures stay"
     )
     bl_options = {"REGISTER", "UNDO"}
-
-    @classmethod
-    def poll(cls, context):
-        if chosen_take(context) is None:
-            cls.poll_message_set(said("The shot has no take yet: use Render Take"))
-            return False
-        return True
 
     def execute(self, context):
         scene, entry = context.scene, chosen_take(context)
@@ -41,9 +35,7 @@ class DAS_OT_repair_frame(bpy.types.Operator):
         except DasError as error:
             self.report({"ERROR"}, error.message)
             return {"CANCELLED"}
-        image = bpy.data.images.load(os.fspath(path), check_existing=True)
-        image.reload()
-        show_image(image)
+        show_image(bpy.data.images.load(os.fspath(path), check_existing=True))
         redraw()
         self.report({"INFO"}, said("Paint the frame, save the image, and use Render Take"))
         return {"FINISHED"}
