@@ -12,13 +12,16 @@ from ..scene.layers import render_layer
 from ..shot.first_frame import check_engine
 from ..shot.plan import check_frames
 from ..shot.resolved import ResolvedSettings
-from ..shot.shot_folder import shot_name
+from ..shot.shot_folder import cut, shot_name
 from ..take import clips
 from ..take.clip_folder import check_caption, place_of
 from ..take.clips import ClipRequest
 from ..take.drive import Recipe
 from ..take.reporter import OnEvent
 from .sources import source_of
+
+NAME_LIMIT = 200
+"""Bytes (UTF-8) of file and scene in a clip's name; file systems take 255 in a name, with what is added to it."""
 
 
 def clip_request(
@@ -63,7 +66,7 @@ def clip_request(
 
 def default_name(scene, frames: tuple[int, ...]) -> str:
     """The clip's name where none was given: file, scene and frames."""
-    return f"{shot_name(scene)}_{frames[0]:04d}-{frames[-1]:04d}"
+    return f"{cut(shot_name(scene), NAME_LIMIT)}_{frames[0]:04d}-{frames[-1]:04d}"
 
 
 def export_clip(

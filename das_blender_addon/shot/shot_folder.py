@@ -34,8 +34,11 @@ from .pictures import all_painted_pictures, put_aside
 
 LOGGER = logging.getLogger(__name__)
 ID_DIGITS = 16
-NAME_LIMIT = 40
-"""Characters of file and of scene that a folder's name shows; the id alone tells folders apart."""
+NAME_LIMIT = 24
+"""Bytes (UTF-8) of file, scene and view layer that a folder's name shows; an id tells folders apart.  File systems take
+255 in a name, and Windows 260 characters in a path: 211 of them are the longest draft of a take's file below the cache,
+which leaves 47 for the cache's own path.
+"""
 OWN = "."
 """What is stored in the view layer that has the shot's own folder."""
 
@@ -93,7 +96,7 @@ def forget_ids() -> None:
 
 
 def _digest(origin: str, scene) -> str:
-    return hashlib.sha256(f"{origin}\n{scene.name_full}".encode()).hexdigest()[:ID_DIGITS]
+    return hashlib.sha256(os.fsencode(f"{origin}\n{scene.name_full}")).hexdigest()[:ID_DIGITS]
 
 
 def _stored(scene) -> str:
@@ -143,14 +146,17 @@ def _layer_folder(layers, layer) -> str:
     stored = _stored_folder(layers, layer)
     if stored:
         return stored
-    taken = {_stored_folder(layers, other) for other in layers if other != layer}
+    taken = {_stored_folder(layers, other).casefold() for other in layers if other != layer}
     if layer == layers[0] and OWN not in taken:
         return OWN
-    safe = _safe(layer.name)
-    if safe == layer.name and safe not in taken:
-        return safe
-    again = " again" if safe == layer.name else ""  # another layer had this name when it got its folder
-    return f"{safe}-{hashlib.sha256((layer.name + again).encode()).hexdigest()[:8]}"
+    before = layers[: list(layers).index(layer)]
+    taken |= {other.name.casefold() for other in before if not _stored_folder(layers, other)}
+    shown = cut(_safe(layer.name), NAME_LIMIT)
+    is_plain = shown == layer.name and bool(shown.strip("."))
+    if is_plain and shown.casefold() not in taken:
+        return shown
+    again = " again" if is_plain else ""  # another layer has this name, or had it when it got its folder
+    return f"{shown}-{hashlib.sha256((layer.name + again).encode()).hexdigest()[:8]}"
 
 
 def _stored_folder(layers, layer) -> str:
@@ -158,9 +164,10 @@ def _stored_folder(layers, layer) -> str:
     count.
     """
     stored = getattr(layer, "das_folder", "")  # a layer has none while the extension is not enabled
-    if not stored or _safe(stored) != stored or stored == "..":
+    if not stored or _safe(stored) != stored or (stored != OWN and not stored.strip(".")):
         return ""
-    first = next(other for other in layers if getattr(other, "das_folder", "") == stored)
+    same = stored.casefold()  # disks of Windows and macOS take both for one
+    first = next(other for other in layers if getattr(other, "das_folder", "").casefold() == same)
     return stored if first == layer else ""
 
 
@@ -170,7 +177,7 @@ def _shot_folder(scene, cache_folder: str | Path) -> Path:
     if found is not None:
         return found
     earlier = cache / shot_name(scene)
-    if earlier.is_dir() and _may_take_over(scene):
+    if os.path.isdir(earlier) and _may_take_over(scene):  # whose name may be longer than any can be
         return earlier
     return cache / _new_name(scene, identity)
 
@@ -205,7 +212,7 @@ def _folder_of(cache: Path, identity: str) -> Path | None:
 
 def _new_name(scene, identity: str) -> str:
     file = Path(bpy.data.filepath).stem if bpy.data.filepath else "untitled"
-    return f"{_safe(file)[:NAME_LIMIT]}-{_safe(scene.name)[:NAME_LIMIT]}-{identity}"
+    return f"{cut(_safe(file), NAME_LIMIT)}-{cut(_safe(scene.name), NAME_LIMIT)}-{identity}"
 
 
 def _may_take_over(scene) -> bool:
@@ -219,6 +226,11 @@ def _may_take_over(scene) -> bool:
 
 def _safe(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
+
+
+def cut(name: str, limit_bytes: int) -> str:
+    """The beginning of ``name`` that has at most ``limit_bytes`` in UTF-8, in whole characters."""
+    return name.encode(errors="replace")[:limit_bytes].decode(errors="ignore")
 
 
 # ── Files that are saved under another name ─────────────────────────────────────────────────────────────────────────

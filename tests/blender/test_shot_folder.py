@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which folder of the cache is a shot's: never another shot's, and the same one whatever becomes of its file."""
 
+import os
 import shutil
+import sys
 
 import bpy
 import numpy as np
@@ -343,3 +345,55 @@ def test_layers_of_a_file_without_stored_folders_go_by_place_and_name(das_scene,
     das_scene.view_layers.new("Back light")
     first, second = folders(das_scene, cache).values()
     assert first == "." and second.startswith("layers/Back_light-")
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("names", [("Front", "."), ("Front", ".."), ("Front", "..."), ("A", "B", "b"), ("A", "ä", "Ä")])
+def test_no_two_layers_share_a_folder_on_any_disk(das_scene, cache, names):
+    das_scene.view_layers[0].name = names[0]
+    for name in names[1:]:
+        das_scene.view_layers.new(name)
+    before = folders(das_scene, cache)
+    places = {os.path.normpath(folder).casefold() for folder in before.values()}
+    assert len(places) == len(names) and all(place == "." or place.startswith("layers") for place in places)
+    shot_folder.ensure_shot_id(das_scene)
+    assert folders(das_scene, cache) == before, "the folders that are stored are others"
+
+
+@pytest.mark.any_blender
+def test_stored_folders_of_layers_that_differ_in_case_only_are_parted(layered, cache):
+    layered.view_layers["Glow"].das_folder = "back"
+    assert folders(layered, cache)["Back"] == "layers/Back" and folders(layered, cache)["Glow"] == "layers/Glow"
+
+
+# ── Names that disks take, and others ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("letter", ["映", "😀", "é", "x"])
+def test_long_names_make_folders_that_every_disk_takes(das_scene, cache, tmp_path, letter):
+    count = min(45, 60 // len(letter.encode()))
+    das_scene.name = layer = letter * count
+    das_scene.view_layers.new(layer)
+    save(tmp_path / f"{letter * min(45, 240 // len(letter.encode()))}.blend")
+    folder = shot_folder.take_over_folder(bpy.context.scene, cache, layer)
+    folder.mkdir(parents=True)
+    assert shot_folder.take_over_folder(bpy.context.scene, cache, layer) == folder
+    below = folder.relative_to(cache) / "takes" / ("0" * 64) / "coverage" / ".0009.png.12345678.part"
+    assert len(os.fspath(below)) <= 211
+    assert letter == "😀" or folder.parents[1].name.startswith(letter * (24 // len(letter.encode())))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.any_blender
+def test_file_whose_name_is_no_utf_8_has_a_folder_and_pictures(das_scene, cache, tmp_path):
+    plain, odd = tmp_path / "plain.blend", os.fsencode(tmp_path) + b"/caf\xe9.blend"
+    save(plain)
+    os.replace(plain, odd)
+    scene = open_file(os.fsdecode(odd))
+    assert os.fsencode(bpy.data.filepath) == odd
+    path = paint(scene, cache)
+    folder = shot_folder.shot_folder(scene, cache)
+    owner = owner_of(scene, folder)
+    assert find_painted(folder, 1, geometry=GEOMETRY, owner=owner).path == path
+    assert folder.name.startswith("caf_-Scene-")
