@@ -43,6 +43,8 @@ COVERAGE_PASS = "DAS Coverage"
 
 _takes: dict[tuple[str, str], FinishedTake] = {}
 """(scene, view layer) → the take of the render job that runs now."""
+_is_animation = False
+"""Whether the render job that runs now is one of many frames: no handler is told."""
 
 
 class DAS_RE_engine(bpy.types.RenderEngine):
@@ -67,6 +69,8 @@ class DAS_RE_engine(bpy.types.RenderEngine):
 
     def render(self, depsgraph):
         """Render the depsgraph's frame; the one place where every error becomes Blender's."""
+        global _is_animation
+        _is_animation = self.is_animation
         name = "Diffusion as Shader" + _which_layer(depsgraph)
         try:
             self._render(depsgraph)
@@ -136,10 +140,10 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         """What sets the scene of a Blender without a window to a frame, and back with None; None where there is one."""
         if not bpy.app.background:
             return None
-        standing = depsgraph.scene.frame_current
+        standing = depsgraph.scene.frame_current, depsgraph.scene.frame_subframe
 
         def step(number: int | None):
-            self.frame_set(standing if number is None else number, 0.0)
+            self.frame_set(*(standing if number is None else (number, 0.0)))
             return depsgraph
 
         return step
@@ -177,10 +181,10 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         wanted = tuple(one for one in wanted_passes(depsgraph.scene, depsgraph.view_layer) if one.name in names)
         if not wanted:
             return {}
-        standing = depsgraph.scene.frame_current
+        standing = depsgraph.scene.frame_current, depsgraph.scene.frame_subframe
 
         def step(frame: int | None) -> None:
-            self.frame_set(standing if frame is None else frame, 0.0)
+            self.frame_set(*(standing if frame is None else (frame, 0.0)))
 
         return render_passes(depsgraph, (self.resolution_x, self.resolution_y), wanted, step, self._check)
 
@@ -329,7 +333,7 @@ def _simulate(scene) -> None:
 @persistent
 def tell_unwritten(scene, *_):
     """A frame was saved, as Blender says."""
-    words = unwritten(scene) if scene.render.engine == compat.ENGINE else ""
+    words = unwritten(scene, is_animation=_is_animation) if scene.render.engine == compat.ENGINE else ""
     if words:
         LOGGER.error("%s", words)
 

@@ -16,6 +16,7 @@ import pytest
 from das_blender_addon import api, compat, engine
 from das_blender_addon.errors import StorageError
 from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.scene.written import still_path
 from das_blender_addon.take import recipes
 from das_blender_addon.take.pixels import read_frame
 from das_blender_addon.tracking.coverage import straight_colours
@@ -265,6 +266,30 @@ def test_frame_of_another_size_is_an_error_of_the_cache(shot):
     take = api.render_take(shot)
     with pytest.raises(StorageError, match="96×64 pixels and the render 48×32"):
         read_frame(recipes.FinishedTake(take, None), 4, (48, 32))
+
+
+@pytest.mark.parametrize("name", ["picture.png", "picture", "picture_####", "picture.jpg", "{blend_name}_x"])
+def test_still_is_found_where_blender_writes_it(shot, tmp_path, caplog, name):
+    shot.render.filepath = str(tmp_path / "out" / name)
+    bpy.ops.render.render(write_still=True)
+    assert [os.fspath(path) for path in written(shot)] == [still_path(shot)]
+    assert "cannot be read again" not in caplog.text
+
+
+@pytest.mark.any_blender
+def test_still_with_an_extension_of_the_users_own_is_found(shot, tmp_path, caplog):
+    shot.render.filepath, shot.render.use_file_extension = str(tmp_path / "out" / "picture.of.mine"), False
+    bpy.ops.render.render(write_still=True)
+    assert [os.fspath(path) for path in written(shot)] == [still_path(shot)]
+    assert "cannot be read again" not in caplog.text
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("subframe", [0.0, 0.5])
+def test_render_leaves_the_scene_at_its_subframe(shot, subframe):
+    shot.frame_set(5, subframe=subframe)
+    bpy.ops.render.render()
+    assert (shot.frame_current, shot.frame_subframe) == (5, subframe)
 
 
 # ── Failures give no pixels ─────────────────────────────────────────────────────────────────────────────────────────
