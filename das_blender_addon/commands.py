@@ -19,7 +19,7 @@ from pathlib import Path
 import bpy
 
 from .client.client import pair_with
-from .command_line.arguments import ROW_FLAGS, ROW_SWITCHES, overrides, parser
+from .command_line.arguments import ROW_FLAGS, ROW_SWITCHES, joined, overrides, parser
 from .command_line.batch import read_rows, run_rows
 from .command_line.file import chosen_scene, open_file
 from .command_line.footage import camera, move, plate, transfer
@@ -55,7 +55,7 @@ UNEXPECTED = 70
 def main(words: list[str]) -> int:
     """Run one command; returns the exit code."""
     try:
-        arguments = parser(NAME, COMMANDS).parse_args(words)
+        arguments = parser(NAME, COMMANDS).parse_args(joined(words))
     except SystemExit as end:  # argparse has said why
         return int(end.code or 0)
     if arguments.run in (takes, report):

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from . import footage_dataset, footage_words, take_words, vary
@@ -97,6 +98,19 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
         )
         _add_settings(command, word)
     return whole
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """``words`` with values such as -3-5 (frames before 0) fast to their flags, ``--frames=-3-5``: the parser would
+    take them for flags.
+    """
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] in OVERRIDES and re.match(r"-\d", word):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _add_settings(command: argparse.ArgumentParser, word: str) -> None:
