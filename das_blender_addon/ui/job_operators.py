@@ -77,19 +77,19 @@ class JobOperator:
             self.report({"ERROR"}, error.message)
             return {"CANCELLED"}
         session.show_begin(context.window_manager.das, self.bl_label, self.line)
-        show, done = shown_in_window(type(self), context.scene.name)
+        show, done = shown_in_window(type(self), context.scene)
         session.start_job(session.SessionJob(self.bl_label, recipe, show, done))
         redraw()
         return {"FINISHED"}
 
 
-def shown_in_window(operator: type, scene_name: str):
+def shown_in_window(operator: type, scene):
     """What a `session.SessionJob` of ``operator`` calls at every status and at its end.
 
-    The scene is looked up by name: undo makes new scenes of old ones.  When another file was opened meanwhile, what the
-    job made is on disk, and nothing of the open file is told of it.
+    The ``scene`` is looked up by what it keeps through undo, which makes new ones of old ones, and renaming.  When
+    another file was opened meanwhile, what the job made is on disk, and nothing of the open file is told of it.
     """
-    file = session.files_opened()
+    file, uid = session.files_opened(), scene.session_uid
 
     def show(status):
         session.show_status(bpy.context.window_manager.das, status, operator.line)
@@ -100,9 +100,9 @@ def shown_in_window(operator: type, scene_name: str):
         try:
             saving.bring_late()
             is_there = session.files_opened() == file
-            scene = bpy.data.scenes.get(scene_name) if is_there else None
-            if error is None and scene is not None:
-                operator.finished(scene, result)
+            now = next((one for one in bpy.data.scenes if one.session_uid == uid), None) if is_there else None
+            if error is None and now is not None:
+                operator.finished(now, result)
             if error is None:
                 words = operator.words(result)
             if error is None and not is_there:

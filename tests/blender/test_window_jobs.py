@@ -15,7 +15,8 @@ from das_blender_addon.errors import SceneError
 from das_blender_addon.jobs.sources import source_of
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.take import drive, recent
-from das_blender_addon.ui import saving, session
+from das_blender_addon.take.key_recipes import Suggested
+from das_blender_addon.ui import job_operators, key_buttons, saving, session
 from tests.blender.test_first_frame import glowing
 from tests.support.children import scratch_folders
 from tests.support.scenes import add_cube, add_grid
@@ -366,6 +367,18 @@ def test_job_is_that_of_the_press_also_for_a_scene_that_is_renamed(pressed, shot
     shot_scene.name = "Another name"
     tick_to_the_end(pressed)
     assert shown().job_state == "DONE"
+
+
+@pytest.mark.any_blender
+def test_result_reaches_its_scene_whatever_that_is_called_by_then(shot_scene):
+    shot_scene.das.key_mode = "LIST"
+    shown_at_end = job_operators.shown_in_window(key_buttons.DAS_OT_suggest_key_pictures, shot_scene)[1]
+    shot_scene.name = "Another name"
+    bpy.data.scenes.new("Scene")
+    found = Suggested((1, 5), (1, 5), np.zeros(2, np.float32), np.zeros(2, np.float32))
+    shown_at_end(found, None)
+    assert [key.frame for key in shot_scene.das.key_pictures] == [5]
+    assert not bpy.data.scenes["Scene"].das.key_pictures
 
 
 def test_exported_frames_are_counted_one_by_one(shot_scene, tmp_path):

@@ -61,7 +61,7 @@ def press(name: str, scene, folder: Path | None = None) -> session.SessionJob:
 def start_as_in_window(operator: type, recipe: Recipe) -> session.SessionJob:
     """Start ``recipe`` as the job of ``operator``; it stands before its first tick."""
     session.show_begin(shown(), operator.bl_label, operator.line)
-    told = job_operators.shown_in_window(operator, bpy.context.scene.name)
+    told = job_operators.shown_in_window(operator, bpy.context.scene)
     job = session.SessionJob(operator.bl_label, recipe, *told)
     session.start_job(job)
     return job
