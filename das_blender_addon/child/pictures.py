@@ -167,6 +167,7 @@ def set_output(scene, request: dict, changes: Changes) -> None:
         changes.set(owner, name, value)
     for layer in scene.view_layers:
         changes.set(layer, "use", layer.name == request["view_layer"])
+        changes.set(layer, "samples", 0)  # or it would go before those that were asked for
     settings = render.image_settings
     if hasattr(settings, "media_type"):  # Blender 5.0 and newer
         changes.set(settings, "media_type", "IMAGE")

@@ -156,7 +156,7 @@ def ensure_first_frame(
         blender=bpy.app.version_string,
         again=force,
         not_before=not_before,
-        shading=shading_digest(scene.original, render_layer(scene.original)),
+        shading=shading_digest(scene.original, scene.original.view_layers[layer]),
     )
 
     def told(event: Progress, _words: str = "") -> None:

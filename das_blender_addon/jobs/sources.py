@@ -20,7 +20,7 @@ from ..child.scratch import Scratch
 from ..client.take import Progress
 from ..errors import JobCancelled
 from ..scene.appearance import shading_digest
-from ..scene.camera import active_camera, pixel_aspect, render_size
+from ..scene.camera import active_camera, checked_render_size, pixel_aspect
 from ..scene.colours import kept_look
 from ..scene.content.sheet_files import read_rendered, write_sheets
 from ..scene.content.sheet_render import render_sheets
@@ -46,20 +46,20 @@ Step = Callable[[int | None], object]
 
 
 def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFacts:
-    """What a job must know of ``scene``.  ``view_layer`` "": the first one that renders."""
+    """What a job must know of ``scene``.  ``view_layer`` "": the first one that renders.  Raises `SceneError`."""
     layer = view_layer or render_layer(scene).name
     folder = take_over_folder(scene, settings.cache_folder, layer)
     return SceneFacts(
         name=scene.name,
         file=this_file(),
         folder=folder,
-        render_size=render_size(scene),
+        render_size=checked_render_size(scene),
         pixel_aspect=pixel_aspect(scene),
         view_layer=layer,
         layer_apart=layer_apart(scene, layer),
         look=kept_look(scene),
         owner=owner_of(scene, folder),
-        shading=shading_digest(scene.original, render_layer(scene.original)),
+        shading=shading_digest(scene.original, scene.original.view_layers[layer]),
         blender=bpy.app.version_string,
         transparent_film=scene.render.film_transparent,
         in_window=not bpy.app.background,

@@ -29,6 +29,18 @@ def render_size(scene) -> tuple[int, int]:
     return render.resolution_x * percentage // 100, render.resolution_y * percentage // 100
 
 
+def checked_render_size(scene) -> tuple[int, int]:
+    """`render_size`.  Raises `SceneError` where no pixel is left of it."""
+    width, height = render_size(scene)
+    if not width or not height:
+        render = scene.render
+        raise SceneError(
+            f"The render of {render.resolution_x}×{render.resolution_y} pixels at {render.resolution_percentage} % has "
+            f"{width}×{height} pixels; raise Output › Resolution or its percentage."
+        )
+    return width, height
+
+
 def pixel_aspect(scene) -> tuple[float, float]:
     """(x, y) shape of the scene's pixels; (1, 1) is square."""
     return scene.render.pixel_aspect_x, scene.render.pixel_aspect_y

@@ -84,7 +84,8 @@ def plan_shot(
     machines of a farm agree.  ``keep_detail``, ``model_frames_every``, ``background``: see `plan.plan`.  ``keys``:
     Blender frames of the key pictures besides the first frame.  Cheap: nothing is evaluated.
 
-    Raises `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not installed).
+    Raises `SettingsError` (unknown model, a size it does not make, frames), `ModelError` (not installed), `SceneError`
+    (a render without a pixel).
     """
     frames = plans.check_frames(shot_frames(scene) if frames is None else frames)
     outside = next((key for key in keys if key not in frames), None)
@@ -95,7 +96,7 @@ def plan_shot(
         )
     planned = plans.plan(
         frames,
-        cameras.render_size(scene),
+        cameras.checked_render_size(scene),
         cameras.pixel_aspect(scene),
         capabilities,
         model=model or "",

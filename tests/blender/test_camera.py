@@ -2,12 +2,14 @@
 """Cameras: the model agrees with Blender's own projection, and refuses what is neither pinhole nor orthographic."""
 
 import itertools
+import re
 
 import bpy
 import numpy as np
 import pytest
 from mathutils import Matrix
 
+from das_blender_addon import api
 from das_blender_addon.errors import SceneError
 from das_blender_addon.scene.camera import (
     active_camera,
@@ -123,3 +125,17 @@ def test_join_cameras_refuses_different_sizes(blank_scene):
     camera = add_camera(blank_scene).evaluated_get(bpy.context.evaluated_depsgraph_get())
     with pytest.raises(SceneError, match="one picture size"):
         join_cameras([camera_from_blender(camera, 64, 64), camera_from_blender(camera, 64, 48)])
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize(("size", "percentage"), [((50, 50), 1), ((50, 400), 1), ((99, 99), 1)])
+def test_render_without_a_pixel_is_refused_with_what_to_do(shot_scene, size, percentage):
+    render = shot_scene.render
+    render.resolution_x, render.resolution_y, render.resolution_percentage = *size, percentage
+    words = rf"{size[0]}×{size[1]} pixels at 1 % has 0×\d pixels; raise Output › Resolution or its percentage\.$"
+    for button in (api.render_take, api.check_shot):
+        try:
+            said = [finding.words for finding in button(shot_scene).findings]
+        except SceneError as error:
+            said = [error.message]
+        assert any(re.search(words, one) for one in said), said

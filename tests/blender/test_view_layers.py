@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from das_blender_addon import api, engine
-from das_blender_addon.jobs.sources import source_of
+from das_blender_addon.jobs.sources import facts_of, source_of
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.scene.appearance import shading_digest
+from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.take import drive
 from tests.blender.test_engine import assert_render_fails, written
 from tests.blender.test_first_frame import glowing
 from tests.support.exr import read_exr
-from tests.support.scenes import add_cube, key
+from tests.support.scenes import add_cube, add_grid, key
 
 FRONT, BACK = "ViewLayer", "Back"
 FRAME = 5
@@ -168,3 +170,32 @@ def test_one_picture_for_several_layers_is_refused(layered, tmp_path):
 def test_layer_without_a_surface_is_named(layered):
     layered.view_layers[BACK].layer_collection.children["Green"].exclude = True
     assert_render_fails(layered, "view layer 'Back'")
+
+
+@pytest.mark.any_blender
+def test_samples_of_a_layer_do_not_go_before_those_of_the_first_frame(layered, tmp_path):
+    """A picture of one sample is another one than a picture of many: a lamp that is seen by its light."""
+    sun = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "POINT"))
+    sun.data.energy, sun.data.shadow_soft_size, sun.location = 500.0, 3.0, (0.0, -4.0, 4.0)
+    layered.collection.objects.link(sun)
+    add_grid(layered, "Wall", cells=1, size=20.0, location=(0.0, 4.0, 0.0)).rotation_euler.x = 1.5
+    layered.das.first_frame_samples = 1
+    pictures = []
+    for samples in (0, 64):
+        layered.view_layers[0].samples = samples
+        layered.das.cache_folder = str(tmp_path / f"cache {samples}")
+        bpy.ops.das.render_first_frame()
+        (file,) = Path(layered.das.cache_folder).rglob("first_frames/*.png")
+        pictures.append(decode_png(file.read_bytes()))
+        assert layered.view_layers[0].samples == samples
+    np.testing.assert_array_equal(*pictures)
+
+
+@pytest.mark.any_blender
+def test_picture_of_a_layer_remembers_that_layers_shading(layered):
+    other = bpy.data.materials.new("Override")
+    layered.view_layers[BACK].material_override = other
+    digests = {layer.name: shading_digest(layered, layer) for layer in layered.view_layers}
+    assert digests[FRONT] != digests[BACK]
+    for name, digest in digests.items():
+        assert facts_of(layered, resolve_settings(layered), name).shading == digest
