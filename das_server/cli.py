@@ -51,7 +51,36 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="das-server", description="The GPU server of Diffusion as Shader.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    serve = commands.add_parser("serve", help="run the server until it is stopped")
+    _add_serve_parser(commands.add_parser("serve", help="run the server until it is stopped"))
+
+    add_status_parser(commands.add_parser("status", help="show a running server's jobs and workers"))
+
+    add_drain_parser(commands.add_parser("drain", help="end a running server when its jobs are done"))
+
+    add_jobs_parser(commands.add_parser("jobs", help="list, show, cancel and requeue a running server's jobs"))
+
+    add_web_parser(commands.add_parser("web", help="a page about a running server, for your browser on this machine"))
+
+    add_keys_parser(commands.add_parser("keys", help="let in users from other machines"))
+
+    doctor = commands.add_parser("doctor", help="say which models run on this machine, how, and why")
+    doctor.add_argument("--device", default="auto", help='such as cuda:0 or cpu (default "auto")')
+    doctor.set_defaults(command=_doctor)
+
+    _add_models_parser(commands.add_parser("models", help="list, check and install models"))
+
+    train = commands.add_parser("train", help="train a model by a TOML recipe")
+    train.add_argument("recipe", type=Path)
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train.add_argument("--dry-run", action="store_true", help="print memory, steps and time, and train nothing")
+    train.set_defaults(command=_train)
+
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(command=lambda options: print(__version__))
+    return parser
+
+
+def _add_serve_parser(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--bind", metavar="ADDRESS", help=f"where to listen (default {ServerConfig.bind})")
     serve.add_argument(
         "--state", metavar="FOLDER", help="jobs and blobs (default: the platform's folder for user data)"
@@ -103,32 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--log-level", choices=LOG_LEVELS, help=f"(default {ServerConfig.log_level})")
     serve.add_argument("--config", metavar="FILE", type=Path, help="TOML file with the same names")
     serve.set_defaults(command=_serve)
-
-    add_status_parser(commands.add_parser("status", help="show a running server's jobs and workers"))
-
-    add_drain_parser(commands.add_parser("drain", help="end a running server when its jobs are done"))
-
-    add_jobs_parser(commands.add_parser("jobs", help="list, show, cancel and requeue a running server's jobs"))
-
-    add_web_parser(commands.add_parser("web", help="a page about a running server, for your browser on this machine"))
-
-    add_keys_parser(commands.add_parser("keys", help="let in users from other machines"))
-
-    doctor = commands.add_parser("doctor", help="say which models run on this machine, how, and why")
-    doctor.add_argument("--device", default="auto", help='such as cuda:0 or cpu (default "auto")')
-    doctor.set_defaults(command=_doctor)
-
-    _add_models_parser(commands.add_parser("models", help="list, check and install models"))
-
-    train = commands.add_parser("train", help="train a model by a TOML recipe")
-    train.add_argument("recipe", type=Path)
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    train.add_argument("--dry-run", action="store_true", help="print memory, steps and time, and train nothing")
-    train.set_defaults(command=_train)
-
-    version = commands.add_parser("version", help="print the version")
-    version.set_defaults(command=lambda options: print(__version__))
-    return parser
 
 
 def _add_models_parser(models: argparse.ArgumentParser) -> None:

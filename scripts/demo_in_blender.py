@@ -133,6 +133,7 @@ def build_file(out: Path, seed: int, size: str, compat) -> bpy.types.Scene:
 
 
 def main() -> None:
+    """One function, though long: one demonstration, station after station."""
     parser = argparse.ArgumentParser()
     for name in ("--package", "--out", "--server", "--size"):
         parser.add_argument(name, required=True)

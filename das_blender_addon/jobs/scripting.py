@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a script can do with a scene, blocking until it is done: `api` is this module's list of names."""
+"""What a script can do with a scene, blocking until it is done: `api` is this module's list of names.
+
+One file, though long: one function for each thing that a script can ask for.
+"""
 
 from __future__ import annotations
 

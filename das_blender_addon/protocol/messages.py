@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every message of the protocol as a frozen dataclass; `docs/protocol.md` is the authoritative description.  (Over 400
-lines: it is one table.)
+"""Every message of the protocol as a frozen dataclass; `docs/protocol.md` is the authoritative description.  One
+file, though long: one table.
 
 Each message is one msgpack header ``{"type": NAME, …fields}`` and, for `Put` and `Chunk`, one raw blob frame.  Field
 values are msgpack's own kinds only (None, bool, int, float, str, list, dict).  ``sha`` is a lower-case hex SHA-256 of a

@@ -150,8 +150,8 @@ def plan(
     known.  ``background``: `BLACK` or `SKY`.
 
     Raises `SettingsError` (unknown model, size that the model does not have, ``keep_detail``, ``model_frames_every``,
-    ``background``)
-    and `ModelError` (its weights are not installed).
+    ``background``) and `ModelError` (its weights are not installed).  One function, though long: most of it says,
+    field by field, what is asked and what is planned.
     """
     frames, keep_detail = check_frames(frames), check_detail(keep_detail)
     chosen = choose_model(capabilities, model)

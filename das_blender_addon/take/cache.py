@@ -199,7 +199,6 @@ def take_request(
     and ``settings``, to be kept in ``shot_folder``.
 
     What `ensure_first_frame` read is sent as it was read, whatever has become of its file.
-
     Tracking videos are padded to the model's window by holding their last frame.  Raises `SettingsError` (a value that
     the model does not take, another number of pictures) and `FirstFrameError`.
     """

@@ -93,7 +93,7 @@ def take(
     with what the scene told, ``known``: of the take's own export, and in its report.  While no server
     answers, a take that is complete is found nevertheless; it is not measured then.
     ``after``: the key of a take of this shot, and what it was made with; where the shot makes another one now, or no
-    server answers, nothing is made.
+    server answers, nothing is made.  One function, though long: the stations of a take.
     """
     report, clock, began = _reporter(settings, on_event), Clock(), time.time()
     try:

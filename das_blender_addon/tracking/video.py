@@ -40,7 +40,7 @@ def render_tracking_video(
     ``progress(done, total)`` is called after every frame; ``should_stop()`` is asked many times per frame.
 
     Raises `SceneError` when the arrays do not fit together or the first frame shows no surface, `JobCancelled` when
-    ``should_stop`` says so.
+    ``should_stop`` says so.  One function, though long: three steps for each frame, which fill the same arrays.
     """
     check_geometry(geometry)
     num_frames, cameras = geometry.num_frames, geometry.cameras
@@ -72,17 +72,14 @@ def render_tracking_video(
         place = None
         if first_view is None:
             place = interpolate_on_surface(pixels, seen, surface.triangles, points, first_points, camera)
-            depth = drawn = place[:, 2]
+            drawn = place
             if surface.roles is not None:
-                drawn = interpolate_on_surface(pixels, seen, surface.triangles, points, points, camera)[:, 2]
-            first_view = FirstView.of(pixels, drawn, seen, surface.triangles, points, first_camera, cut=surface.cut)
+                drawn = interpolate_on_surface(pixels, seen, surface.triangles, points, points, camera)
+            first_view = FirstView.of(
+                pixels, drawn[:, 2], seen, surface.triangles, points, first_camera, cut=surface.cut
+            )
             if depth_range is None:
-                if not np.isfinite(depth).any():
-                    raise SceneError(
-                        f"No surface is in view in the first frame (frame {geometry.frames[0]}): "
-                        "point the camera at the subject or start the shot at a frame that shows it."
-                    )
-                depth_range = measure_inverse_depth_range(depth[np.isfinite(depth)])
+                depth_range = _range_of(place[:, 2], geometry.frames[0])
         # 3. Where was each surface point in the first frame?  Its colour and correspondence, a few pixels at a time,
         # so that all of it stays in the processor's cache.
         pictures = [array[index].reshape(height * width, -1) for array in (video, first_frame_xy)]
@@ -95,13 +92,7 @@ def render_tracking_video(
                 there = interpolate_on_surface(own, seen[part], surface.triangles, points, first_points, camera)
             else:
                 there = place[part]
-            xy, depth = first_camera.project(there), there[:, 2]
-            if own[-1] - own[0] == len(own) - 1:  # all of them, one after the other
-                own = slice(own[0], own[-1] + 1)
-            pictures[0][own] = tracking_colours(xy, depth, width, height, depth_range)
-            pictures[1][own] = xy
-            flags[0][own] = True
-            flags[1][own] = first_view.shows(xy, depth)
+            _enter(pictures, flags, own, there, first_camera, first_view, depth_range)
         if sky:
             _enter_sky(pictures, flags, camera, first_camera, first_view, depth_range)
         if progress is not None:
@@ -115,6 +106,30 @@ def render_tracking_video(
         inverse_depth_range=(float(low), float(high)),
         frames=tuple(geometry.frames),
     )
+
+
+def _range_of(depth: np.ndarray, frame: int) -> tuple[float, float]:
+    """The ends of the blue channel for the ``depth`` [P] that the first frame, Blender's ``frame``, shows.
+
+    Raises `SceneError` where it shows nothing.
+    """
+    if not np.isfinite(depth).any():
+        raise SceneError(
+            f"No surface is in view in the first frame (frame {frame}): "
+            "point the camera at the subject or start the shot at a frame that shows it."
+        )
+    return measure_inverse_depth_range(depth[np.isfinite(depth)])
+
+
+def _enter(pictures, flags, own, there, first_camera: Pinhole, first_view: FirstView, depth_range) -> None:
+    """The pixels ``own`` [P], in order, whose surface was at ``there`` [P,3] of the first frame's camera."""
+    xy, depth = first_camera.project(there), there[:, 2]
+    if own[-1] - own[0] == len(own) - 1:  # all of them, one after the other
+        own = slice(own[0], own[-1] + 1)
+    pictures[0][own] = tracking_colours(xy, depth, first_camera.width, first_camera.height, depth_range)
+    pictures[1][own] = xy
+    flags[0][own] = True
+    flags[1][own] = first_view.shows(xy, depth)
 
 
 def _enter_sky(pictures, flags, camera: Pinhole, first_camera: Pinhole, first_view: FirstView, depth_range) -> None:

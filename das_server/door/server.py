@@ -63,6 +63,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
     is told the address that clients can connect to.
 
     Raises `SettingsError` (address or state folder in use), `ModelError` (no such model), `StorageError`.
+    One function, though long: the parts of the server, in the order in which they begin and, backwards, end.
     """
     # 1. What must be right before anything starts.
     stop = stop or threading.Event()

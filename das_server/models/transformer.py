@@ -97,6 +97,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         patch_bias: bool = True,
         num_tracking_blocks: int = DEFAULT_NUM_TRACKING_BLOCKS,
     ):
+        """Arguments as a checkpoint's config names them.  One function, though long: each goes on by its name."""
         super().__init__(
             num_attention_heads=num_attention_heads,
             attention_head_dim=attention_head_dim,
@@ -264,6 +265,7 @@ class DasTransformer3DModel(CogVideoXTransformer3DModel):
         ``encoder_hidden_states``: [B,L,D] text.  ``timestep``: int64 [B], or [1] for all rows.
         ``image_rotary_emb``: (cos, sin), each [tokens, head_dim] f32.  ``run``: see `RunCache`.
         Returns [B,F,C/2,H,W] in ``.sample``.  Raises `ModelError` for a clip that the learned positions do not fit.
+        One function, though long: the published computation, step by step.
         """
         check_blocks(self)
         check_no_cache(self)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Jobs on disk: the one state machine (`job`), their numbered events, and the blobs that they keep alive.
-(Over 400 lines: all that changes the list, one transaction each; what only reads it is in `reading`.)
+One file, though long: all that changes the list, one transaction each; what only reads it is in `reading`.
 
 SQLite in WAL mode: what a method returned from outlives this process, and, once ``log.flush`` has returned, a loss of
 power.  One thread, one process: `state_lock` sees to that; only ``log.flush`` is for any thread.

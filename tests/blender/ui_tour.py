@@ -44,7 +44,7 @@ PROPERTIES_WIDTH = 620
 
 
 def tour():
-    """The stations of the tour; every yield lets Blender's window go on."""
+    """The stations of the tour; every yield lets Blender's window go on.  One function, though long: one visit."""
     manager = bpy.context.window_manager
     # 1. The demo scene, the engine, a camera view, a wide Properties editor.
     scene = manager.windows[0].scene

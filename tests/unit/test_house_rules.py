@@ -231,3 +231,52 @@ def test_extension_does_no_work_at_import():
     allowed = (ast.FunctionDef, ast.Expr)
     assert all(isinstance(node, allowed) for node in tree.body)
     assert all(isinstance(node.value, ast.Constant) for node in tree.body if isinstance(node, ast.Expr))
+
+
+# ── How long files and functions are ────────────────────────────────────────────────────────────────────────────────
+
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
+"""A function's docstring counts."""
+REASON = "though long: "
+"""Follows "One file, " or "One function, " in the docstring of one that is longer; then the reason."""
+
+
+def too_long(source: str) -> list[str]:
+    """The file and the functions of ``source`` that are too long and do not say why, with their lines."""
+    tree, lines = ast.parse(source), len(source.splitlines())
+    found = [f"file {lines}"] if lines > MOST_LINES and not says_why(tree, "One file, ") else []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            if lines > MOST_LINES_OF_A_FUNCTION and not says_why(node, "One function, "):
+                found.append(f"{node.name} {lines}")
+    return found
+
+
+def says_why(node, kind: str) -> bool:
+    words = " ".join((ast.get_docstring(node) or "").split())
+    return bool(re.search(re.escape(kind + REASON) + r"\w", words))
+
+
+def test_nothing_is_long_without_a_reason():
+    paths = python_files(ADDON, SERVER, ROOT / "tests", ROOT / "scripts")
+    assert {relative(path): found for path in paths if (found := too_long(path.read_text()))} == {}
+
+
+def test_rule_of_lengths_counts_docstrings_and_reads_reasons():
+    def function(lines: int, words: str = "", define: str = "def", indent: str = "") -> str:
+        body = [f"{define} work():", f'    """Work.\n    {words}"""', *["    pass"] * (lines - 3)]
+        return "\n".join(indent + line for line in "\n".join(body).split("\n"))
+
+    most = MOST_LINES_OF_A_FUNCTION
+    assert too_long(function(most)) == [] and too_long(function(most + 1)) == [f"work {most + 1}"]
+    assert too_long(function(most + 1, define="async def")) == [f"work {most + 1}"]
+    assert too_long("class A:\n" + function(most + 1, indent="    ")) == [f"work {most + 1}"]
+    assert too_long(function(99, "One function, though long: one table.")) == []
+    assert too_long(function(99, "One function, though\n    long: one table.")) == []
+    assert too_long(function(99, "One function, though long:")) == ["work 99"]
+    assert too_long(function(99, "One file, though long: one table.")) == ["work 99"]
+    lines = "\n" * (MOST_LINES - 1)
+    assert too_long(f'"""Words."""{lines}') == []
+    assert too_long(f'"""Words."""{lines}\na = 1') == [f"file {MOST_LINES + 1}"]
+    assert too_long(f'"""Words.  One file, though long: a table."""{lines}\na = 1') == []

@@ -130,7 +130,7 @@ class DasPipeline:
         float8: bool = False,
         kernel_notes: Path | None = None,
     ) -> DasPipeline:
-        """Load a checkpoint folder in the published layout.
+        """Load a checkpoint folder in the published layout.  One function, though long: all that a caller may choose.
 
         ``torch_dtype`` (or ``dtype``): default bfloat16 on CUDA, float32 elsewhere.  ``device``: "auto" takes CUDA
         when there is one.  ``profile``: see `memory`.  ``vae_tiling`` "auto": see `must_tile`.  ``prompt_cache`` None:
@@ -254,7 +254,7 @@ class DasPipeline:
         on_picture: Callable[[np.ndarray], None] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> DasPipelineOutput:
-        """Make one clip.
+        """Make one clip.  One function, though long: all that a caller may choose.
 
         ``tracking_video``: u8 [T,H,W,3], whose size is the result's.  ``image``: the first frame, any size.
         ``negative_prompt`` None is the empty text.  ``generator``: seed 42 when None.  ``tracking_generator``: derived

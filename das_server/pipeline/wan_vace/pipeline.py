@@ -96,7 +96,7 @@ class VacePipeline:
         """Load a checkpoint folder in diffusers' layout.
 
         ``dtype``: default bfloat16 on CUDA, float32 elsewhere.  ``embedded``: never, for this family.  The rest, and
-        what is raised: `DasPipeline.from_pretrained` of CogVideoX.
+        what is raised: `DasPipeline.from_pretrained` of CogVideoX.  One function, though long: as that.
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():

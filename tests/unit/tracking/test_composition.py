@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Frames composed from key pictures: identity, weights, holes, outlines, minification, tiles, memory."""
+"""Frames composed from key pictures: identity, weights, holes, outlines, minification, tiles, memory.
+
+One file, though long: one composer, seen from every side.
+"""
 
 import tracemalloc
 from dataclasses import replace

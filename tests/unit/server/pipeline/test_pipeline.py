@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pipeline's promises: one seed decides everything, cancelling decodes nothing, bad requests do no work."""
+"""The pipeline's promises: one seed decides everything, cancelling decodes nothing, bad requests do no work.
+
+One file, though long: one pipeline, promise by promise.
+"""
 
 import json
 
