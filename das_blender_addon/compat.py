@@ -294,6 +294,18 @@ def set_image_output(scene, file_format: str = "PNG") -> None:
         settings.color_depth = "8"
 
 
+def new_compositing(scene) -> tuple:
+    """(node tree, socket of the picture) of ``scene``, which has no compositing yet."""
+    if hasattr(scene, "compositing_node_group"):  # Blender 5.0 and newer
+        tree = bpy.data.node_groups.new(scene.name, "CompositorNodeTree")
+        scene.compositing_node_group = tree
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+        return tree, tree.nodes.new("NodeGroupOutput").inputs[0]
+    scene.use_nodes = True
+    scene.node_tree.nodes.clear()
+    return scene.node_tree, scene.node_tree.nodes.new("CompositorNodeComposite").inputs[0]
+
+
 def set_video_output(scene, *, with_sound: bool = False) -> None:
     """An H.264 movie in an MP4 file, perceptually lossless; its sound, if any, as AAC."""
     settings = scene.render.image_settings

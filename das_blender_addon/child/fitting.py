@@ -20,6 +20,7 @@ from ..errors import FirstFrameError
 from ..scene.colours import rec709_from_working
 from ..shot.picture_bytes import bytes_of_picture
 from ..tracking.resampling import resize_lanczos
+from .opening import file_of_frame, first_layer, opened, size_of_exr, size_of_exr_file, unreadable
 
 SAME_SHAPE = 0.01
 """Pictures whose width divided by height differs by less than this share have one shape."""
@@ -29,14 +30,18 @@ MAX_PIXELS = 1 << 27
 def fitted_picture(request: dict) -> tuple[np.ndarray, list[str]]:
     """(picture [H,W,3 or 4] u8 of ``request["size"]``, what was done to it in sentences).
 
-    ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"size"`` (width, height), ``"crop"``
-    (left, top, right, bottom) of the shot in it, pixels, and ``"keep_alpha"``: what is transparent stays so.  Raises
-    `FirstFrameError`.
+    ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"frame"`` (of a sequence), ``"size"`` (width,
+    height), ``"crop"`` (left, top, right, bottom) of the shot in it, pixels, and ``"keep_alpha"``: what is transparent
+    stays so.  Raises `FirstFrameError`.
     """
-    image, name = _image(request)
+    image, name, notes = opened(request)
+    layered = None if all(image.size) else size_of_exr(image)
+    if layered is not None:
+        check_size(*layered, name)
+        image, words = first_layer(image, name, layered)
+        notes.append(words)
     pixels = pixels_of(image, name)
     width, height = request["size"]
-    notes = []
     is_transparent, keeps_alpha = bool((pixels[..., 3] < 1.0).any()), bool(request.get("keep_alpha"))
     if is_transparent:
         words = "are taken from the other key pictures" if keeps_alpha else "are black in the first frame"
@@ -53,39 +58,39 @@ def fitted_picture(request: dict) -> tuple[np.ndarray, list[str]]:
     return picture, notes
 
 
-def check_picture(path: str | os.PathLike[str], image: str = "") -> None:
-    """Raise `FirstFrameError` where Blender cannot read the file ``path``, else the data block ``image``.
+def check_picture(path: str | os.PathLike[str], image: str = "", frame: int = 0) -> None:
+    """Raise `FirstFrameError` where Blender cannot read the file ``path``, else the data block ``image``, of a sequence
+    at ``frame``.
 
     A look before any work begins; nothing of the open file changes.
     """
     if path:
         bytes_of_picture(path)
-        try:
-            imbuf.load(os.fspath(path)).free()
-        except (OSError, ValueError) as error:
-            if os.path.splitext(path)[1].lower() not in bpy.path.extensions_movie:  # of those the first picture counts
-                raise _unreadable(f"The first frame {path}") from error
+        _check_file(path, f"The first frame {path}")
     elif image:
-        found, name = _image({"image": image})
-        if not all(found.size):
-            raise _unreadable(name)
+        name = f"The image {image!r}"
+        found = bpy.data.images.get(image)
+        if found is not None and found.source == "SEQUENCE":
+            return _check_file(file_of_frame(found, frame), name)
+        found, name, _ = opened({"image": image})
+        if not all(found.size) and size_of_exr(found) is None:
+            raise unreadable(name)
+    return None
 
 
-def _unreadable(name: str) -> FirstFrameError:
-    return FirstFrameError(f"{name} cannot be read as a picture; choose another.")
-
-
-def _image(request: dict):
-    if request["image"]:
-        image = bpy.data.images.get(request["image"])
-        if image is None:
-            raise FirstFrameError(f"There is no image {request['image']!r} in the file; choose another.")
-        return image, f"The image {request['image']!r}"
-    path = request["path"]
+def _check_file(path: str | os.PathLike[str], name: str) -> None:
     try:
-        return bpy.data.images.load(path, check_existing=False), f"The first frame {path}"
-    except RuntimeError as error:
-        raise _unreadable(f"The first frame {path}") from error
+        imbuf.load(os.fspath(path)).free()
+    except (OSError, ValueError) as error:
+        is_movie = os.path.splitext(path)[1].lower() in bpy.path.extensions_movie  # of those the first picture counts
+        if not is_movie and size_of_exr_file(path) is None:
+            raise unreadable(name) from error
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Raise `FirstFrameError` where a picture of that size is too large to be read; ``name`` begins it."""
+    if width * height > MAX_PIXELS:
+        raise FirstFrameError(f"{name} has {width}×{height} pixels; make it smaller.")
 
 
 def pixels_of(image, name: str) -> np.ndarray:
@@ -94,9 +99,8 @@ def pixels_of(image, name: str) -> np.ndarray:
     """
     width, height = image.size
     if not width or not height:
-        raise _unreadable(name)
-    if width * height > MAX_PIXELS:
-        raise FirstFrameError(f"{name} has {width}×{height} pixels; make it smaller.")
+        raise unreadable(name)
+    check_size(width, height, name)
     flat = np.empty(width * height * image.channels, np.float32)
     image.pixels.foreach_get(flat)
     values = flat.reshape(height, width, image.channels)[::-1]

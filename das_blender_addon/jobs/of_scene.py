@@ -88,9 +88,9 @@ def check_first_frame(folder: Path, owner: Owner, settings: ResolvedSettings) ->
     Of several painted ones the scene's geometry decides: then all of them must be unreadable.
     """
     for choice in settings.key_pictures or ():
-        check_picture(choice.path, choice.image)
+        check_picture(choice.path, choice.image, choice.frame)
     if settings.first_frame_path or settings.first_frame_image:
-        return check_picture(settings.first_frame_path, settings.first_frame_image)
+        return check_picture(settings.first_frame_path, settings.first_frame_image, settings.frames[0])
     refusal = None
     for path in painted_pictures(folder, settings.frames[0], owner=owner):
         try:

@@ -167,6 +167,7 @@ def _fitting(unfitted: Unfitted, view: PictureView) -> dict:
     return {
         "image": unfitted.image,
         "path": unfitted.path,
+        "frame": view.frame,
         "size": list(view.size),
         "crop": list(view.framing.crop),
         "keep_alpha": not view.is_first,

@@ -8,8 +8,10 @@ from mathutils import Color
 
 from das_blender_addon import compat
 from das_blender_addon.errors import FirstFrameError
+from das_blender_addon.jobs.of_scene import check_first_frame
 from das_blender_addon.jobs.sources import facts_of, source_of
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.shot.pictures import ANYBODY
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.take import drive, picture_recipes
 from tests.blender.test_first_frame import shot_of, shot_scene  # noqa: F401  (a fixture)
@@ -157,3 +159,69 @@ def test_painted_picture_of_another_size_is_fitted(scene, tmp_path):
     fitted = first_frame(scene, tmp_path)
     assert np.abs(decode_png(fitted.png).astype(int) - gradient(*MODEL)).max() <= 3
     assert made.path.read_bytes() == encode_png(gradient(960, 640)), "it stays as it was painted"
+
+
+# ── Pictures of which Blender gives no pixels ───────────────────────────────────────────────────────────────────────
+
+
+def rendered_by_cycles(scene, path, file_format: str):
+    """Frame 1 as Cycles renders it, with a pass of depth, as a file of scene-linear light."""
+    scene.render.engine, scene.cycles.samples = "CYCLES", 1
+    scene.view_layers[0].use_pass_z = True
+    settings = scene.render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "MULTI_LAYER_IMAGE" if "MULTI" in file_format else "IMAGE"
+    settings.file_format, settings.color_depth = file_format, "32"
+    scene.render.filepath = str(path)
+    scene.frame_set(1)
+    bpy.ops.render.render(write_still=True)
+    scene.render.engine = compat.ENGINE
+    return path
+
+
+@pytest.mark.parametrize("given", ["file", "image", "packed image"])
+def test_first_layer_of_a_multilayer_picture_is_taken_and_named(scene, tmp_path, given):
+    plain = rendered_by_cycles(scene, tmp_path / "plain.exr", "OPEN_EXR")
+    layered = rendered_by_cycles(scene, tmp_path / "layered.exr", "OPEN_EXR_MULTILAYER")
+    scene.das.first_frame_path = str(plain)
+    expected = decode_png(first_frame(scene, tmp_path).png)
+    assert expected.max() > 100
+    scene.das.first_frame_path = str(layered) if given == "file" else ""
+    if given != "file":
+        image = bpy.data.images.load(str(layered))
+        scene.das.first_frame_image = image
+        if given == "packed image":
+            image.pack()
+            layered.unlink()
+    check_first_frame(tmp_path, ANYBODY, resolve_settings(scene))
+    made = first_frame(scene, tmp_path)
+    np.testing.assert_array_equal(decode_png(made.png), expected)
+    assert "has layers; Combined of ViewLayer was taken." in made.notes[0]
+
+
+@pytest.mark.any_blender
+def test_exr_that_is_cut_off_is_refused(scene, tmp_path):
+    path = tmp_path / "cut.exr"
+    path.write_bytes(b"\x76\x2f\x31\x01\x02\x00\x00\x00channels\x00chlist\x00")
+    scene.das.first_frame_path = str(path)
+    for look in (check_first_frame, lambda *_: first_frame(scene, tmp_path)):
+        with pytest.raises(FirstFrameError, match=r"cut\.exr cannot be read as a picture"):
+            look(tmp_path, ANYBODY, resolve_settings(scene))
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("name", ["picture_{:04d}.png", "v2 {}.of.png", "{:03d}.png"])
+def test_sequence_gives_the_picture_of_its_frame(scene, tmp_path, name):
+    for frame, value in ((2, 40), (3, 170)):
+        (tmp_path / name.format(frame)).write_bytes(encode_png(np.full((64, 96, 3), value, np.uint8)))
+    image = bpy.data.images.load(str(tmp_path / name.format(2)))
+    image.source = "SEQUENCE"
+    scene.das.first_frame_image, scene.frame_start = image, 3
+    check_first_frame(tmp_path, ANYBODY, resolve_settings(scene))
+    made = first_frame(scene, tmp_path)
+    assert (decode_png(made.png) == 170).all()
+    assert f"is a sequence; {name.format(3)} of it was taken, which it shows at frame 3." in made.notes[0]
+    (tmp_path / name.format(3)).unlink()
+    for look in (check_first_frame, lambda *_: first_frame(scene, tmp_path)):
+        with pytest.raises(FirstFrameError, match="has no picture of frame 3"):
+            look(tmp_path, ANYBODY, resolve_settings(scene))
