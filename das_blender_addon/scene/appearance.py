@@ -55,19 +55,17 @@ _FOLLOWED = tuple(
         "Text",
         "MovieClip",
         "CacheFile",
-        "FreestyleLineStyle",
         "Object",
     )
     if hasattr(bpy.types, name)
 )
-_RENDER_SETTINGS = """film_transparent filter_size use_freestyle line_thickness line_thickness_mode hair_type
+_RENDER_SETTINGS = """film_transparent filter_size hair_type
     hair_subdiv use_simplify simplify_subdivision_render simplify_child_particles_render simplify_volumes
     simplify_shadows_render use_high_quality_normals""".split()
 _WORKBENCH_SETTINGS = """light color_type single_color studio_light studiolight_rotate_z show_shadows shadow_intensity
     show_cavity cavity_type cavity_ridge_factor cavity_valley_factor show_object_outline object_outline_color
     show_specular_highlight show_backface_culling show_xray xray_alpha use_dof""".split()
-_LAYER_SETTINGS = """use_sky use_ao use_solid use_strand use_volumes use_motion_blur use_freestyle
-    use_grease_pencil""".split()
+_LAYER_SETTINGS = """use_sky use_ao use_solid use_strand use_volumes use_motion_blur""".split()
 _OBJECT_SETTINGS = """type color pass_index is_holdout is_shadow_catcher visible_camera visible_diffuse visible_glossy
     visible_transmission visible_volume_scatter visible_shadow lightgroup instance_type use_empty_image_alpha""".split()
 _ATTRIBUTES = {

@@ -27,6 +27,7 @@ PLAIN_RENDER = {
     "use_border": False,
     "use_persistent_data": False,
     "use_motion_blur": False,
+    "use_freestyle": False,  # which would draw into a result that there is not, and crash
 }
 """Settings of a render that is only a walk."""
 
