@@ -24,7 +24,7 @@ from .command_line.batch import read_rows, run_rows
 from .command_line.file import chosen_scene, open_file
 from .command_line.footage import camera, move, plate, transfer
 from .command_line.footage_dataset import footage_pair, settle_clip
-from .command_line.places import blend_file, check_cache, copy_frames, output_folder, save_blend
+from .command_line.places import blend_file, copy_frames, output_folder, save_blend
 from .command_line.report import report
 from .command_line.take_words import settle_names
 from .command_line.takes import takes
@@ -41,7 +41,7 @@ from .scene.lacking import check_complete
 from .shot.machine import check_online_access
 from .shot.scene_keys import key_states, with_frames
 from .shot.settings import resolve_settings
-from .shot.shot_folder import shot_folder
+from .shot.shot_folder import check_cache, shot_folder
 from .take import drive
 from .take.finished import FinishedPart
 from .take.output import clear_output

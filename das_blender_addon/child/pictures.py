@@ -3,8 +3,8 @@
 engines, and movies of pictures that are there.
 
 The picture is the plain render with the scene's look, or the one that it was told to keep (`scene.colours`): without
-dithering (a model would see grain), compositing, Grease Pencil and Freestyle (they come after a take), sequencer, motion
-blur (every frame of a tracking video is one moment), border and stamp.
+dithering (a model would see grain), compositing, Grease Pencil and Freestyle (they come after a take), sequencer,
+motion blur (every frame of a tracking video is one moment), border and stamp.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from ..jobs.sources import source_of
 from ..protocol.png import encode_png
 from ..scene.layers import render_layer
 from ..shot.settings import parse_size, resolve_settings
-from ..shot.shot_folder import shot_folder
+from ..shot.shot_folder import check_cache, shot_folder
 from ..staging.clip_importing import BLENDER, ClipWish, import_clip, positions_folder
 from ..staging.clip_source import is_footage
 from ..staging.entry import positions_beside
@@ -39,7 +39,7 @@ from ..take import drive
 from ..take.movie import movie
 from .file import absolute
 from .footage_words import NUM_FRAMES, span
-from .places import blend_file, check_cache, copy_frames, output_folder
+from .places import blend_file, copy_frames, output_folder
 from .voice import Voice
 
 TRACKING, MOVIE = "tracking.npz", "tracking.mp4"

@@ -46,19 +46,6 @@ def blend_file(chosen: str) -> Path | None:
     return file
 
 
-def check_cache(folder: Path, shot: Path | None = None) -> None:
-    """Raise `StorageError` when nothing can be written into the cache ``folder``; not where it holds takes of the
-    ``shot`` (its folder in there): they can be read.
-    """
-    refusal = folder_refusal(folder)
-    if refusal and (shot is None or not any(shot.glob("takes/*/take.json"))):
-        raise StorageError(
-            f"The cache folder {folder} cannot be written to: {refusal}; choose another one with --cache, DAS_CACHE, "
-            "or in the preferences.",
-            field="cache_folder",
-        )
-
-
 def copy_frames(
     numbered: Iterable[tuple[int, Path]], folder: Path | None, changed: Callable[[int], bytes] | None = None
 ) -> list[Path]:

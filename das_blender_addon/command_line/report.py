@@ -6,12 +6,11 @@ from __future__ import annotations
 from ..errors import SettingsError
 from ..jobs.measuring import measured_take, worst_window_again
 from ..shot.settings import resolve_settings
-from ..shot.shot_folder import shot_folder
+from ..shot.shot_folder import check_cache, shot_folder
 from ..take import drive
 from ..take.adherence import heat_maps, read_report
 from ..take.adherence_words import table_of
 from ..take.library import find_entry, takes_of
-from .places import check_cache
 from .voice import Voice
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from ..errors import SettingsError
 from ..jobs import of_scene
 from ..shot.settings import resolve_settings
-from ..shot.shot_folder import shot_folder
+from ..shot.shot_folder import check_cache, shot_folder
 from ..take import drive
 from ..take.adherence import read_report
 from ..take.adherence_words import words_of
 from ..take.comparing import write_sheet
 from ..take.variations import MOST, combinations, parse_seeds, prompts_of, ranked, varied
-from .places import check_cache, output_folder
+from .places import output_folder
 from .voice import Voice
 
 

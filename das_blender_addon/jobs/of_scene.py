@@ -14,7 +14,7 @@ from pathlib import Path
 import bpy
 
 from ..child.fitting import check_picture
-from ..errors import FirstFrameError, SceneError
+from ..errors import FirstFrameError, SceneError, StorageError
 from ..scene.camera import active_camera, camera_from_blender, pixel_aspect, render_size
 from ..scene.layers import render_layer
 from ..scene.named import scene_named
@@ -28,7 +28,7 @@ from ..shot.resolved import KeyChoice, ResolvedSettings
 from ..shot.scene_findings import findings_of_scene
 from ..shot.server_consent import check_server
 from ..shot.settings import stereo_view
-from ..shot.shot_folder import shot_folder
+from ..shot.shot_folder import check_cache, shot_folder
 from ..take import check_recipe, key_recipes, preview_recipe, recipes
 from ..take.cache import TakeSettings
 from ..take.drive import Recipe
@@ -66,11 +66,12 @@ def take(
     ``step``: for callers inside a render of the scene.  ``view_layer`` "": the first one that renders.
     ``server_named``: a script has named the server; else a file alone must not have chosen it.
     ``on_event``, ``on_report``, ``after``: see `recipes.take`.  ``in_child``, ``should_stop``: see `source_of`.  Raises
-    `FirstFrameError` where the user's own cannot be read.
+    `FirstFrameError` where the user's own cannot be read, `StorageError` where the cache cannot be written to.
     """
     check_view(scene, settings.view)
     check_server(scene, settings.server, named=server_named)
     facts = facts_of(scene, settings, view_layer)
+    check_cache(settings.cache_folder, facts.folder)
     settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
     name, last = scene.name_full, settings.frames[-1]
@@ -152,6 +153,7 @@ def first_frame_again(scene, settings: ResolvedSettings, *, in_child: bool | Non
     """Render the first frame anew; returns the `FirstFrame`."""
     check_server(scene, settings.server)
     facts = facts_of(scene, settings)
+    check_cache(settings.cache_folder, facts.folder)
     return recipes.first_frame_again(facts, settings, source_of(scene, facts.view_layer, in_child=in_child))
 
 
@@ -169,6 +171,7 @@ def rendered_keys(
     """The shot's key pictures, missing ones rendered; returns [`FirstFrame`], the first frame's first."""
     check_server(scene, settings.server)
     facts = facts_of(scene, settings)
+    check_cache(settings.cache_folder, facts.folder)
     settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
     source = source_of(scene, facts.view_layer, in_child=in_child)
@@ -179,6 +182,7 @@ def carried_key(scene, settings: ResolvedSettings, frame: int, *, in_child: bool
     """A key picture of ``frame`` carried from the others; returns its path."""
     check_server(scene, settings.server)
     facts = facts_of(scene, settings)
+    check_cache(settings.cache_folder, facts.folder)
     settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
     source = source_of(scene, facts.view_layer, in_child=in_child)
@@ -210,10 +214,14 @@ def checked_shot(scene, settings: ResolvedSettings, *, in_child: bool | None = N
         source = source_of(scene, facts.view_layer, in_child=in_child)
     except SceneError as error:
         return _only(ShotReport(sorted_findings([*known, refusal(error)])))
-    try:
-        check_first_frame(facts.folder, facts.owner, settings)
-    except FirstFrameError as error:
-        known.append(refusal(error))
+    for check in (
+        lambda: check_cache(settings.cache_folder, facts.folder),
+        lambda: check_first_frame(facts.folder, facts.owner, settings),
+    ):
+        try:
+            check()
+        except (StorageError, FirstFrameError) as error:
+            known.append(refusal(error))
     return check_recipe.checked(facts, settings, source, known)
 
 

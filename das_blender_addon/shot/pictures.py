@@ -209,6 +209,7 @@ def keep_rendered(folder: Path, frame: int, view: str, png: bytes, record: dict)
     sha, digits = blob_sha(png), 4
     while True:
         path = _slots(folder) / f"{frame:0{digits}d}-{view[:DIGITS]}-{sha[:DIGITS]}.png"
+        _check_place(path)
         if not _is_painted(_File(path, frame, view, sha[:DIGITS])):
             break
         digits = max(digits, len(str(frame))) + 1
@@ -216,6 +217,18 @@ def keep_rendered(folder: Path, frame: int, view: str, png: bytes, record: dict)
     write_whole(path.with_suffix(".json"), text.encode())
     write_whole(path, png)
     return FirstFrame(path, png, "rendered")
+
+
+def _check_place(path: Path) -> None:
+    """Raise `StorageError` where the system cannot even say whether ``path`` is there."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(
+            f"The first frame {path} cannot be written: {error.strerror or error}; choose another cache folder."
+        ) from error
 
 
 def rendered_pictures(folder: Path) -> list[Path]:
@@ -309,7 +322,7 @@ def _files(folder: Path, own_start: int | None = None) -> list[_File]:
         if said:
             found.append(_File(_slots(folder) / name, int(said[1]), said[2] or "", said[3] or ""))
     earlier = Path(folder) / "first_frame.png"
-    if earlier.is_file():
+    if os.path.isfile(earlier):
         record = read_record(earlier)
         frame = record.get("frame", own_start)
         sha = str(record.get("sha256", ""))[:DIGITS] if record.get("maker") == "das" else ""

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import bpy
 
-from ..client.files import write_whole
+from ..client.files import folder_refusal, write_whole
 from ..errors import StorageError
 from ..scene.layers import render_layer
 from .pictures import all_painted_pictures, put_aside
@@ -190,7 +190,7 @@ def take_over_folder(scene, cache_folder: str | Path, view_layer: str = "") -> P
 def _take_over(scene, cache_folder: str | Path) -> Path:
     folder = _shot_folder(scene, cache_folder)
     identity = shot_id(scene)
-    if folder.name.endswith(f"-{identity}") or not folder.is_dir():
+    if folder.name.endswith(f"-{identity}") or not os.path.isdir(folder):
         return folder
     target = folder.with_name(_new_name(scene, identity))
     try:
@@ -231,6 +231,26 @@ def _safe(name: str) -> str:
 def cut(name: str, limit_bytes: int) -> str:
     """The beginning of ``name`` that has at most ``limit_bytes`` in UTF-8, in whole characters."""
     return name.encode(errors="replace")[:limit_bytes].decode(errors="ignore")
+
+
+def check_cache(folder: Path, shot: Path | None = None) -> None:
+    """Raise `StorageError` when nothing can be written into the cache ``folder``; not where it holds takes of the
+    ``shot`` (its folder in there): they can be read.
+    """
+    refusal = folder_refusal(folder)
+    if refusal and (shot is None or not _holds_takes(shot)):
+        raise StorageError(
+            f"The cache folder {folder} cannot be written to: {refusal}; choose another one with --cache, DAS_CACHE, "
+            "or in the preferences.",
+            field="cache_folder",
+        )
+
+
+def _holds_takes(shot: Path) -> bool:
+    try:
+        return any(shot.glob("takes/*/take.json"))
+    except OSError:  # nobody may look there
+        return False
 
 
 # ── Files that are saved under another name ─────────────────────────────────────────────────────────────────────────

@@ -14,12 +14,13 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import commands, compat, errors
-from das_blender_addon.command_line.places import check_cache
+from das_blender_addon import api, commands, compat, errors
+from das_blender_addon.jobs import of_scene
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.scene_shot import LAST_FRAME as LAST_OF_BLENDER
 from das_blender_addon.shot.scene_shot import MAX_FRAMES
-from das_blender_addon.shot.shot_folder import shot_folder
+from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.shot.shot_folder import check_cache, shot_folder
 from tests.blender.test_commands import LIMIT_S, lines_of, pictures
 from tests.support.scenes import add_cube, link
 
@@ -265,6 +266,23 @@ def test_place_that_cannot_be_written_to_is_noticed_first(shot_scene, tmp_path, 
     flags = [flag.format(here=tmp_path) for flag in flags]
     assert words in refused(error, capsys, "render", "--cache", str(tmp_path / "cache"), *NOBODY, *flags)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("cache", ["file", "file/cache", "loop", "loop/cache", "x" * 300])
+def test_cache_that_cannot_be_is_refused_by_every_job_before_it_renders(shot_scene, tmp_path, cache):
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    shot_scene.das.cache_folder = str(tmp_path / cache)
+    with pytest.raises(errors.StorageError, match="The cache folder .* cannot be written to"):
+        api.render_take(shot_scene, timeout_s=5.0)
+    with pytest.raises(RuntimeError, match="The cache folder .* cannot be written to"):
+        bpy.ops.render.render()
+    settings = resolve_settings(shot_scene)
+    for job in (of_scene.only_take, of_scene.first_frame_again, of_scene.rendered_keys):
+        with pytest.raises(errors.StorageError, match="The cache folder .* cannot be written to"):
+            job(shot_scene, settings, in_child=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
 
 
 def test_cache_that_is_only_read_is_enough_where_it_holds_takes_of_the_shot(tmp_path):
