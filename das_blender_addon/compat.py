@@ -324,3 +324,14 @@ def placeholder(text: str) -> dict[str, str]:
     """Arguments for `UILayout.prop` that show ``text`` in an empty field, where Blender can (4.2 and newer can)."""
     known = bpy.types.UILayout.bl_rna.functions["prop"].parameters
     return {"placeholder": text} if "placeholder" in known else {}
+
+
+# ── Geometry Nodes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def modifier_input(modifier, identifier: str):
+    """What a Geometry Nodes modifier is given at the socket ``identifier`` of its group, None for nothing."""
+    if hasattr(modifier, "properties"):  # Blender 5.2 and newer
+        given = getattr(modifier.properties.inputs, identifier, None)
+        return getattr(given, "value", None)
+    return modifier.get(identifier)

@@ -54,7 +54,15 @@ def looks(scene, tmp_path):
     tree.nodes.new("ShaderNodeGroup").node_tree = group
     shader = tree.nodes["Principled BSDF"]
     tree.links.new(tree.nodes["file"].outputs[0], shader.inputs["Base Color"])
+    tree.nodes.new("ShaderNodeOutputMaterial").name = "other output"
+    tree.nodes.new("ShaderNodeTexImage").image = bpy.data.images.new("new", 8, 8)
+    scatter(floor)
     link(scene, "Lamp", bpy.data.lights.new("Lamp", "POINT")).location = (0, 0, 4)
+    for name in ("Lit", "Dark"):
+        bpy.data.collections.new(name).objects.link(floor)
+    bpy.data.objects["Lamp"].light_linking.receiver_collection = bpy.data.collections["Lit"]
+    bpy.data.objects["Lamp"].light_linking.blocker_collection = bpy.data.collections["Lit"]
+    floor["tint"], floor.data["tint"], scene["tint"] = [0.0, 0.0, 1.0], 0.5, 0.5
     scene.world = bpy.data.worlds.new("World")
     node_tree(scene.world)
     key(material, "pass_index", {1: 0, 9: 8})
@@ -92,6 +100,67 @@ def unlink() -> None:
     tree.links.remove(tree.links[0])
 
 
+def link_lamp(kind: str) -> None:
+    setattr(bpy.data.objects["Lamp"].light_linking, kind, bpy.data.collections["Dark"])
+
+
+def shadow_settings():
+    floor = bpy.data.objects["Floor"]
+    return floor if hasattr(floor, "shadow_terminator_geometry_offset") else floor.cycles  # Cycles' own until 4.2
+
+
+def set_custom(owner, value) -> None:
+    owner["tint"] = value
+    owner.id_data.update_tag()
+
+
+def stroke(name: str) -> None:
+    """As a script paints: nothing is saved or packed."""
+    image = bpy.data.images[name]
+    image.pixels[1] = 0.7
+    image.update()
+
+
+def scatter(floor) -> None:
+    """Cubes on every point of ``floor``, that only nodes know, of a material in the nodes and one that they are given.
+    """
+    group = bpy.data.node_groups.new("Scatter", "GeometryNodeTree")
+    for name, kind, side in (
+        ("Geometry", "Geometry", "INPUT"), ("Material", "Material", "INPUT"), ("Geometry", "Geometry", "OUTPUT")
+    ):
+        socket = group.interface.new_socket(name, in_out=side, socket_type=f"NodeSocket{kind}")
+        if kind == "Material":
+            given = socket.identifier
+    nodes, connect = group.nodes, group.links.new
+    begin, end, join = (nodes.new(kind) for kind in ("NodeGroupInput", "NodeGroupOutput", "GeometryNodeJoinGeometry"))
+    connect(begin.outputs["Geometry"], join.inputs[0])
+    for own in (True, False):
+        cube, points = nodes.new("GeometryNodeMeshCube"), nodes.new("GeometryNodeInstanceOnPoints")
+        chosen = nodes.new("GeometryNodeSetMaterial")
+        if own:
+            chosen.name = "Set Material"
+            chosen.inputs["Material"].default_value = new_material("Of Instances")
+        else:
+            connect(begin.outputs["Material"], chosen.inputs["Material"])
+        connect(cube.outputs[0], chosen.inputs["Geometry"])
+        connect(begin.outputs["Geometry"], points.inputs["Points"])
+        connect(chosen.outputs[0], points.inputs["Instance"])
+        connect(points.outputs[0], join.inputs[0])
+    connect(join.outputs[0], end.inputs[0])
+    modifier = floor.modifiers.new("Scatter", "NODES")
+    modifier.node_group = group
+    if hasattr(modifier, "properties"):
+        getattr(modifier.properties.inputs, given).value = new_material("Given")
+    else:
+        modifier[given] = new_material("Given")
+
+
+def new_material(name: str):
+    material = bpy.data.materials.new(name)
+    node_tree(material)
+    return material
+
+
 CHANGES = {
     "roughness": lambda: setattr(shader_input("Roughness"), "default_value", 0.123),
     "node muted": lambda: setattr(bpy.data.materials["Look"].node_tree.nodes["file"], "mute", True),
@@ -119,6 +188,40 @@ CHANGES = {
     "exposure": lambda: setattr(bpy.context.scene.view_settings, "exposure", 1.0),
     "bounces": lambda: setattr(bpy.context.scene.cycles, "max_bounces", 1),
     "transparent film": lambda: setattr(bpy.context.scene.render, "film_transparent", True),
+    "light linking": lambda: link_lamp("receiver_collection"),
+    "shadow linking": lambda: link_lamp("blocker_collection"),
+    "left out of light linking": lambda: setattr(
+        bpy.data.collections["Lit"].collection_objects[0].light_linking, "link_state", "EXCLUDE"
+    ),
+    "colour property of an object": lambda: set_custom(bpy.data.objects["Floor"], [1.0, 0.0, 0.0]),
+    "property of a mesh": lambda: set_custom(bpy.data.meshes["Floor"], 0.7),
+    "property of the scene": lambda: set_custom(bpy.context.scene, 0.7),
+    "array of the scene": lambda: set_custom(bpy.context.scene, [3, 4]),
+    "property of the view layer": lambda: set_custom(bpy.context.view_layer, 0.7),
+    "property of the world": lambda: set_custom(bpy.data.worlds["World"], 0.7),
+    "samples of the view layer": lambda: setattr(bpy.context.view_layer, "samples", 5),
+    "denoising of the view layer": lambda: setattr(bpy.context.view_layer.cycles, "use_denoising", False),
+    "shape of curves": lambda: setattr(bpy.context.scene.cycles_curves, "subdivisions", 5),
+    "caustics": lambda: setattr(bpy.data.objects["Floor"].cycles, "is_caustics_caster", True),
+    "holdout": lambda: setattr(bpy.data.objects["Floor"], "is_holdout", True),
+    "shadow terminator": lambda: setattr(shadow_settings(), "shadow_terminator_geometry_offset", 0.5),
+    "output node": lambda: setattr(
+        bpy.data.materials["Look"].node_tree.nodes["other output"], "is_active_output", True
+    ),
+    "strokes on the image": lambda: stroke("file"),
+    "strokes on the packed image": lambda: stroke("packed"),
+    "strokes on a new image": lambda: stroke("new"),
+    "material in instances": lambda: setattr(
+        bpy.data.materials["Of Instances"].node_tree.nodes["Principled BSDF"].inputs["Roughness"], "default_value", 0.1
+    ),
+    "material given to instances": lambda: setattr(
+        bpy.data.materials["Given"].node_tree.nodes["Principled BSDF"].inputs["Roughness"], "default_value", 0.1
+    ),
+    "other material in instances": lambda: setattr(
+        bpy.data.node_groups["Scatter"].nodes["Set Material"].inputs["Material"],
+        "default_value",
+        bpy.data.materials["Look"],
+    ),
     "depth of field": lambda: setattr(bpy.data.cameras["Camera"].dof, "use_dof", True),
 }
 
@@ -129,6 +232,18 @@ def test_digest_changes_with(looks, change):
     CHANGES[change]()
     after = look_of(looks)
     assert after != before and after == look_of(looks)
+
+
+OF_GEOMETRY = {"lamp's place", "UV map", "vertex colours", "depth of field"}
+"""What a window's digest leaves to Blender's own word on it."""
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("change", sorted(CHANGES.keys() - OF_GEOMETRY))
+def test_shading_digest_changes_with(looks, change):
+    before = shading_digest(looks, looks.view_layers[0])
+    CHANGES[change]()
+    assert shading_digest(looks, looks.view_layers[0]) != before
 
 
 @pytest.mark.parametrize(
