@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import compat
 from ..errors import SceneError, StorageError
-from ..scene.drivers import runs_scripts
+from ..scene.drivers import names_of_drivers, runs_scripts
 from ..scene.simulations import cache_folder_name, disk_cache_prefixes
 from ..shot.settings import stereo_view
 from .scratch import Scratch
@@ -32,7 +32,7 @@ class SceneCopy:
     """A file in a folder of its own, and what brings it to the state that the scene was in.
 
     ``images``, ``texts``: see `child.work.open_copy`.  ``use_scripts``: whether this Blender runs the file's scripts.
-    ``view``: of a stereoscopic scene.
+    ``driver_names``: see `scene.drivers.names_of_drivers`.  ``view``: of a stereoscopic scene.
     ``checks_drivers``: whether a driver that does not run is an error; not where its user sees the rig stand so.
     """
 
@@ -46,6 +46,7 @@ class SceneCopy:
     working_space: str
     images: list[dict] = field(default_factory=list)
     texts: list[dict] = field(default_factory=list)
+    driver_names: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -63,6 +64,7 @@ class SceneCopy:
             "checks_drivers": self.checks_drivers,
             "images": self.images,
             "texts": self.texts,
+            "driver_names": self.driver_names,
         }
 
     def close(self) -> None:
@@ -108,6 +110,7 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
         working_space=compat.working_space(),
         images=images,
         texts=texts,
+        driver_names=names_of_drivers() if use_scripts else [],
     )
 
 

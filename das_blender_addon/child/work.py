@@ -21,7 +21,7 @@ from ..errors import SceneError
 from ..protocol.png import encode_png
 from ..scene.content.sheet_files import read_sheets, write_rendered
 from ..scene.content.sheet_render import render_sheets
-from ..scene.drivers import check_drivers
+from ..scene.drivers import check_drivers, check_names
 from ..scene.export import GeometryExport
 from ..scene.named import scene_named
 from ..scene.simulations import range_over
@@ -52,6 +52,7 @@ def open_copy(request: dict, say, check_stop) -> dict:
     for said in request["images"]:
         _give_pixels(bpy.data.images[said["name"]], Path(said["pixels"]))
     scene = _scene(request)
+    check_names(request["driver_names"])
     _leave_modes()
     if request["checks_drivers"]:
         check_drivers(scene)

@@ -9,7 +9,7 @@ from ..errors import DasError
 from ..scene import sequencer
 from ..scene.camera import active_camera, camera_from_blender, pixel_aspect, render_size
 from ..scene.colours import colour_warning
-from ..scene.drivers import check_drivers
+from ..scene.drivers import check_drivers, handlers_of_session
 from ..scene.lacking import lacking
 from ..scene.layers import render_layer
 from ..scene.simulations import unbaked
@@ -24,6 +24,7 @@ def findings_of_scene(scene, last: int) -> list[Finding]:
     for check in (_check_view, _check_camera, check_drivers):
         found += _refused(lambda check=check: check(scene))
     found += _of_simulations(scene, last)
+    found += _of_handlers()
     found += [Finding("file.lacks", WARNING, f"{clause}.", "It may render, and look wrong.") for clause in lacking()]
     if sequencer.hides_engine(scene):
         found.append(
@@ -66,6 +67,18 @@ def _of_simulations(scene, last: int) -> Iterator[Finding]:
             WARNING,
             f"Not baked, and so simulated from the first frame on: {', '.join(names)}.",
             "Bake them, so that every job and every machine gets the same.",
+        )
+
+
+def _of_handlers() -> Iterator[Finding]:
+    names = handlers_of_session()
+    if names:
+        yield Finding(
+            "scene.handlers",
+            WARNING,
+            f"Only this session has the handlers {', '.join(names)}: what they change is not in what a second Blender "
+            "exports and renders.",
+            "Register them in a text of the file (Text › Register) or in an add-on.",
         )
 
 

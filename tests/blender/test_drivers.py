@@ -15,6 +15,8 @@ import pytest
 from das_blender_addon import api
 from das_blender_addon.errors import SceneError, ScriptsDisabled
 from das_blender_addon.jobs.sources import source_of
+from das_blender_addon.scene.drivers import check_names, handlers_of_session, names_of_drivers
+from das_blender_addon.shot.scene_findings import findings_of_scene
 from das_blender_addon.take import drive
 from tests.support.scenes import add_camera, add_cube
 
@@ -188,3 +190,76 @@ def test_command_refuses_a_file_whose_driver_does_not_run(rig, tmp_path):
     )
     assert done.returncode == ScriptsDisabled.exit_code, done.stderr
     assert "The Python driver of 'Cube'" in done.stderr + done.stdout
+
+
+# ── What only the session knows ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def moved():
+    """A function of this session, put where drivers find it."""
+    bpy.app.driver_namespace["moved"] = lambda frame: frame * 0.25
+    yield "moved(frame) if min(len('äß'), 3) else sin(frame)"
+    bpy.app.driver_namespace.pop("moved", None)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+def test_function_of_the_session_is_refused_by_name_where_a_second_blender_would_need_it(rig, moved, place):
+    place(rig, moved)
+    with pytest.raises(SceneError, match=f"The Python driver of {PLACES[place]} .* uses 'moved', which only this"):
+        exported(rig.users_scene[0], True)
+
+
+@pytest.mark.any_blender
+def test_function_of_the_session_runs_in_the_session(rig, moved):
+    on_object(rig, moved)
+    vertices, _ = exported(rig.users_scene[0], False)
+    np.testing.assert_allclose(vertices[1] - vertices[0], [[2.0, 0.0, 0.0]] * 8, atol=1e-6)
+
+
+@pytest.mark.any_blender
+def test_function_that_a_text_of_the_file_registers_travels(rig, moved, tmp_path):
+    on_object(rig, moved)
+    text = bpy.data.texts.new("functions.py")
+    text.write("import bpy\nbpy.app.driver_namespace['moved'] = lambda frame: frame * 0.25\n")
+    text.use_module = True
+    vertices, _ = exported(opened(tmp_path / "rig.blend", trusted=True), True)
+    np.testing.assert_allclose(vertices[1] - vertices[0], [[2.0, 0.0, 0.0]] * 8, atol=1e-6)
+
+
+@pytest.mark.any_blender
+def test_names_that_every_blender_knows_are_none_of_the_session(rig):
+    on_object(rig, "float(str(frame)) + sin(frame) * clamp(frame) + [one for one in (1, 2)][0]")
+    on_modifier(rig, "no Python (")
+    names = {name for _, name in names_of_drivers()}
+    assert names <= {"sin", "clamp", "frame"} and "sin" in names
+    check_names([("'Cube'", name) for name in names])
+
+
+@pytest.mark.any_blender
+def test_handlers_of_the_session_are_told(rig, tmp_path):
+    scene = rig.users_scene[0]
+    assert handlers_of_session() == []
+
+    def swing(*_):
+        pass
+
+    bpy.app.handlers.frame_change_pre.append(swing)
+    try:
+        (told,) = [one for one in findings_of_scene(scene, 9) if one.code == "scene.handlers"]
+        assert "swing" in told.words and "a second Blender" in told.words
+    finally:
+        bpy.app.handlers.frame_change_pre.remove(swing)
+    assert not [one for one in findings_of_scene(scene, 9) if one.code == "scene.handlers"]
+
+
+@pytest.mark.any_blender
+def test_handlers_of_a_registered_text_travel(rig, tmp_path):
+    text = bpy.data.texts.new("swing.py")
+    text.write("import bpy\ndef swing(*_): pass\nbpy.app.handlers.frame_change_post.append(swing)\n")
+    text.use_module = True
+    opened(tmp_path / "rig.blend", trusted=True)
+    assert [one.__name__ for one in bpy.app.handlers.frame_change_post].count("swing") == 1
+    assert handlers_of_session() == []
+    bpy.data.texts["swing.py"].use_module = False
+    assert handlers_of_session() and "swing" in handlers_of_session()[0]
