@@ -84,7 +84,7 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
         file = folder / (Path(bpy.data.filepath).name or "untitled.blend")
         images = [_kept_pixels(image, folder) for image in bpy.data.images if _is_unsaved(image)]
         texts = [
-            {"name": text.name, "words": text.as_string()}
+            {"name": text.name_full, "words": text.as_string()}
             for text in bpy.data.texts
             if text.filepath and text.is_dirty and text.library is None
         ]
@@ -166,7 +166,7 @@ def _kept_pixels(image, folder: Path) -> dict:
         pixels = np.rint(pixels * 255.0).astype(np.uint8)
     path = folder / f"image_{len(list(folder.glob('image_*')))}_{width}_{height}.npy"
     np.save(path, pixels, allow_pickle=False)
-    return {"name": image.name, "pixels": str(path)}
+    return {"name": image.name_full, "pixels": str(path)}
 
 
 def _bring_disk_caches(folder: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import FirstFrameError
 from ..scene.colours import rec709_from_working
+from ..scene.named import image_named
 from ..shot.picture_bytes import bytes_of_picture
 from ..tracking.resampling import resize_lanczos
 from .opening import file_of_frame, first_layer, opened, size_of_exr, size_of_exr_file, unreadable
@@ -69,7 +70,7 @@ def check_picture(path: str | os.PathLike[str], image: str = "", frame: int = 0)
         _check_file(path, f"The first frame {path}")
     elif image:
         name = f"The image {image!r}"
-        found = bpy.data.images.get(image)
+        found = image_named(image)
         if found is not None and found.source == "SEQUENCE":
             return _check_file(file_of_frame(found, frame), name)
         found, name, _ = opened({"image": image})
@@ -78,7 +79,21 @@ def check_picture(path: str | os.PathLike[str], image: str = "", frame: int = 0)
     return None
 
 
+<<<<<<< HEAD
 def _check_file(path: str | os.PathLike[str], name: str) -> None:
+=======
+def _unreadable(name: str) -> FirstFrameError:
+    return FirstFrameError(f"{name} cannot be read as a picture; choose another.")
+
+
+def _image(request: dict):
+    if request["image"]:
+        image = image_named(request["image"])
+        if image is None:
+            raise FirstFrameError(f"There is no image {request['image']!r} in the file; choose another.")
+        return image, f"The image {request['image']!r}"
+    path = request["path"]
+>>>>>>> 1c6ea5b (A linked image and one of the file's own that have one name are told apart)
     try:
         imbuf.load(os.fspath(path)).free()
     except (OSError, ValueError) as error:

@@ -16,7 +16,7 @@ import bpy
 
 from .. import compat
 from ..errors import FirstFrameError
-from ..scene.named import render_scene
+from ..scene.named import image_named, render_scene
 from .scratch import Scratch
 
 _EXR = b"\x76\x2f\x31\x01"
@@ -36,7 +36,7 @@ def opened(request: dict):
     Raises `FirstFrameError`.
     """
     if request["image"]:
-        image = bpy.data.images.get(request["image"])
+        image = image_named(request["image"])
         if image is None:
             raise FirstFrameError(f"There is no image {request['image']!r} in the file; choose another.")
         name = f"The image {request['image']!r}"

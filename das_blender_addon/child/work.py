@@ -23,7 +23,7 @@ from ..scene.content.sheet_files import read_sheets, write_rendered
 from ..scene.content.sheet_render import render_sheets
 from ..scene.drivers import check_drivers, check_names
 from ..scene.export import GeometryExport
-from ..scene.named import scene_named
+from ..scene.named import image_named, scene_named, text_named
 from ..scene.simulations import range_over
 from ..scene.sound import write_sound
 from ..scene.walk import step_simulations, walk_in_render
@@ -48,9 +48,9 @@ def open_copy(request: dict, say, check_stop) -> dict:
     except RuntimeError as error:
         raise SceneError(f"The copy of the scene cannot be opened: {str(error).strip()}") from error
     for said in request["texts"]:
-        bpy.data.texts[said["name"]].from_string(said["words"])
+        text_named(said["name"]).from_string(said["words"])
     for said in request["images"]:
-        _give_pixels(bpy.data.images[said["name"]], Path(said["pixels"]))
+        _give_pixels(image_named(said["name"]), Path(said["pixels"]))
     scene = _scene(request)
     check_names(request["driver_names"])
     _leave_modes()

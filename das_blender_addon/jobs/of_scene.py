@@ -108,7 +108,7 @@ def _with_strokes(scene, settings: ResolvedSettings, view_layer: str) -> Resolve
 
     def seen(choice: KeyChoice) -> KeyChoice:
         image = None if choice.image else strokes_on(picture_file(scene, settings, choice, view_layer))
-        return choice if image is None else replace(choice, image=image.name)
+        return choice if image is None else replace(choice, image=image.name_full)
 
     keys = settings.key_pictures
     return replace(

@@ -19,6 +19,7 @@ from ..client.files import holds
 from ..scene.appearance import shading_digest
 from ..scene.camera import pixel_aspect, render_size
 from ..scene.colours import kept_look
+from ..scene.named import image_named
 from ..shot.open_pictures import holds_more, strokes_on
 from ..shot.resolved import KeyChoice, ResolvedSettings
 from ..shot.scene_shot import frames_per_second
@@ -62,7 +63,7 @@ class _Kept:
 
 def now(scene, view_layer: str, settings: ResolvedSettings) -> Asked:
     """What a take of ``scene`` would be made for now."""
-    markers = sorted((marker.frame, marker.camera.name) for marker in scene.timeline_markers if marker.camera)
+    markers = sorted((marker.frame, marker.camera.name_full) for marker in scene.timeline_markers if marker.camera)
     return Asked(
         changes=_changes,
         scene=scene.name,
@@ -72,7 +73,7 @@ def now(scene, view_layer: str, settings: ResolvedSettings) -> Asked:
             *render_size(scene), *pixel_aspect(scene), frames_per_second(scene), *sorted(kept_look(scene).items()),
         ),
         shading=shading_digest(scene.original, scene.original.view_layers[view_layer]),
-        cameras=(scene.camera.name if scene.camera else "", *markers),
+        cameras=(scene.camera.name_full if scene.camera else "", *markers),
         at=time.time(),
     )
 
@@ -119,7 +120,7 @@ def _pictures(scene, view_layer: str, settings: ResolvedSettings, take: Finished
         choice = own.get(used["frame"], KeyChoice(used["frame"]))
         path = picture_file(scene, settings, choice, view_layer)
         if choice.image:
-            image = bpy.data.images.get(choice.image)
+            image = image_named(choice.image)
             if image is None or image.source != "FILE" or holds_more(image):
                 return None
             path = Path(bpy.path.abspath(image.filepath, library=image.library))

@@ -12,6 +12,7 @@ import bpy
 
 from ..scene.appearance import recent_shading_digest
 from ..scene.layers import render_layer
+from ..scene.named import image_named
 from .carried_pictures import is_carried
 from .pictures import Owner, first_frame_path, first_frame_state, read_record
 from .resolved import KeyChoice, ResolvedSettings
@@ -41,7 +42,7 @@ def key_states(scene, settings: ResolvedSettings, owner: Owner) -> list[KeyState
 def key_state(scene, settings: ResolvedSettings, owner: Owner, choice: KeyChoice) -> KeyState:
     """What is known of one of them."""
     if choice.image:
-        image = bpy.data.images.get(choice.image)
+        image = image_named(choice.image)
         state = "missing" if image is None else "unsaved" if image.is_dirty else "fresh"
         return KeyState(choice.frame, Path(), choice.image, "own", state)
     if choice.path:

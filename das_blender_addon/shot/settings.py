@@ -335,7 +335,7 @@ def _within(chosen: list[KeyChoice], frames: tuple[int, ...]) -> tuple[KeyChoice
 
 
 def _key_choice(key) -> KeyChoice:
-    image = "" if key.path or key.image is None else key.image.name
+    image = "" if key.path or key.image is None else key.image.name_full
     return KeyChoice(key.frame, _absolute(key.path), image)
 
 
@@ -382,7 +382,7 @@ _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "fals
 def _image_name(settings, environment) -> str:
     """The data block that is the first frame; a file that is named goes before it."""
     named = environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path
-    return "" if named or settings.first_frame_image is None else settings.first_frame_image.name
+    return "" if named or settings.first_frame_image is None else settings.first_frame_image.name_full
 
 
 def _absolute(path: str) -> str:

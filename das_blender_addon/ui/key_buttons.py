@@ -11,6 +11,7 @@ import bpy
 from ..errors import DasError, SettingsError, StorageError
 from ..jobs import of_scene
 from ..jobs.sources import owner_of
+from ..scene.named import image_named
 from ..shot.carried_pictures import put_in_place
 from ..shot.open_pictures import keep_strokes, read_again
 from ..shot.settings import resolve_settings
@@ -88,7 +89,7 @@ class DAS_OT_open_key_picture(bpy.types.Operator):
     def execute(self, context):
         state = state_at(context.scene, active_key(context.scene).frame)
         if state.image:
-            image = bpy.data.images[state.image]
+            image = image_named(state.image)
         else:
             image = bpy.data.images.load(os.fspath(state.path), check_existing=True)
             if not image.is_dirty:  # strokes that were not saved yet stay

@@ -161,6 +161,7 @@ def test_painted_picture_of_another_size_is_fitted(scene, tmp_path):
     assert made.path.read_bytes() == encode_png(gradient(960, 640)), "it stays as it was painted"
 
 
+<<<<<<< HEAD
 # ── Pictures of which Blender gives no pixels ───────────────────────────────────────────────────────────────────────
 
 
@@ -225,3 +226,56 @@ def test_sequence_gives_the_picture_of_its_frame(scene, tmp_path, name):
     for look in (check_first_frame, lambda *_: first_frame(scene, tmp_path)):
         with pytest.raises(FirstFrameError, match="has no picture of frame 3"):
             look(tmp_path, ANYBODY, resolve_settings(scene))
+=======
+# ── A linked image of the same name ─────────────────────────────────────────────────────────────────────────────────
+
+
+def two_of_one_name(tmp_path):
+    """(own, linked) images "Painted", both packed; the linked one's picture is turned by a half."""
+    other = blender_image(gradient(*MODEL)[::-1, ::-1])
+    other.pack()
+    library = tmp_path / "library.blend"
+    bpy.data.libraries.write(str(library), {other})
+    bpy.data.images.remove(other)
+    own = blender_image(gradient(*MODEL))
+    own.pack()
+    with bpy.data.libraries.load(str(library), link=True) as (_, wanted):
+        wanted.images = ["Painted"]
+    linked = next(image for image in bpy.data.images if image.library is not None)
+    assert (own.name, own.library) == (linked.name, None)
+    own.use_fake_user = True
+    return own, linked
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("chosen", [0, 1])
+@pytest.mark.parametrize("in_child", [True, False])
+def test_image_of_a_library_is_another_one_than_the_files_own(scene, tmp_path, chosen, in_child):
+    scene.das.first_frame_image = two_of_one_name(tmp_path)[chosen]
+    given = decode_png(first_frame(scene, tmp_path, in_child=in_child).png)
+    turned = gradient(*MODEL)[::-1, ::-1]
+    assert np.abs(given.astype(int) - (turned if chosen else gradient(*MODEL))).max() <= ROUNDED
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_strokes_on_an_image_of_a_library_stay_on_it(scene, tmp_path, chosen):
+    images = two_of_one_name(tmp_path)
+    images[1].pixels.foreach_set(np.full(MODEL[0] * MODEL[1] * 4, 1.0, np.float32))
+    images[1].update()
+    assert images[1].is_dirty and not images[0].is_dirty
+    scene.das.first_frame_image = images[chosen]
+    given = decode_png(first_frame(scene, tmp_path).png).astype(int)
+    assert np.abs(given - (255 if chosen else gradient(*MODEL))).max() <= ROUNDED
+
+
+@pytest.mark.any_blender
+def test_key_picture_of_a_library_is_another_one_than_the_files_own(scene, tmp_path):
+    own, linked = two_of_one_name(tmp_path)
+    scene.das.key_mode = "LIST"
+    for frame, image in ((scene.frame_start + 1, own), (scene.frame_start + 2, linked)):
+        key = scene.das.key_pictures.add()
+        key.frame, key.image = frame, image
+    names = [choice.image for choice in resolve_settings(scene).key_pictures]
+    assert names == [own.name_full, linked.name_full] and len(set(names)) == 2
+>>>>>>> 1c6ea5b (A linked image and one of the file's own that have one name are told apart)
