@@ -71,6 +71,7 @@ def now(scene, view_layer: str, settings: ResolvedSettings) -> Asked:
         settings=replace(settings, anew=False),
         picture=(
             *render_size(scene), *pixel_aspect(scene), frames_per_second(scene), *sorted(kept_look(scene).items()),
+            scene.render.frame_map_old, scene.render.frame_map_new,
         ),
         shading=shading_digest(scene.original, scene.original.view_layers[view_layer]),
         cameras=(scene.camera.name_full if scene.camera else "", *markers),

@@ -56,8 +56,8 @@ def check_one_view(scene) -> None:
 
 
 def active_camera(scene, frame: int):
-    """The camera object (original data) that renders ``frame``: the one bound to the nearest marker at or before it,
-    the first bound one when all come later, else the scene's.
+    """The camera object (original data) that renders ``frame``: the one bound to the nearest marker at or before it
+    (after time remapping, as for all that is animated), the first bound one when all come later, else the scene's.
 
     The rule is Blender's own (``BKE_scene_camera_switch_find``); it is repeated here because the evaluated scene names
     the camera of the step before.  Raises `SceneError` when there is none.
@@ -66,8 +66,9 @@ def active_camera(scene, frame: int):
         marker for marker in scene.timeline_markers if marker.camera is not None and not marker.camera.hide_render
     ]
     camera, at = None, NO_FRAME
+    moment = animated_frame(scene, frame)
     for marker in bound:
-        if at < marker.frame <= frame:
+        if at < marker.frame <= moment:
             camera, at = marker.camera, marker.frame
     if camera is None and bound:
         camera = min(bound, key=lambda marker: marker.frame).camera
@@ -75,6 +76,14 @@ def active_camera(scene, frame: int):
     if camera is None:
         raise SceneError(f"The scene {scene.name!r} has no camera; add one and make it the scene's active camera.")
     return camera
+
+
+def animated_frame(scene, frame: int) -> int:
+    """The frame of the animation that the scene's ``frame`` shows, after its time remapping; rounded as Blender does,
+    in single precision and towards 0.
+    """
+    render = scene.render
+    return int(np.float32(frame) * (np.float32(render.frame_map_old) / np.float32(render.frame_map_new)))
 
 
 def camera_from_blender(

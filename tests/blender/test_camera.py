@@ -115,6 +115,19 @@ def test_active_camera_follows_markers_as_blender_does(blank_scene):
         assert active_camera(blank_scene, frame) == blank_scene.camera, frame
 
 
+@pytest.mark.parametrize(("old", "new"), [(100, 200), (200, 100), (100, 333), (7, 3), (100, 100)])
+def test_active_camera_follows_markers_after_time_remapping_as_blender_does(blank_scene, old, new):
+    for name, frame in (("First", -9), ("Second", 5), ("Third", 10)):
+        blank_scene.timeline_markers.new(name, frame=frame).camera = add_camera(blank_scene, name=name)
+    blank_scene.render.frame_map_old, blank_scene.render.frame_map_new = old, new
+    seen = set()
+    for frame in range(-30, 45):
+        blank_scene.frame_set(frame)
+        assert active_camera(blank_scene, frame) == blank_scene.camera, frame
+        seen.add(blank_scene.camera.name)
+    assert seen == {"First", "Second", "Third"}
+
+
 def test_render_size_rounds_the_percentage_down(blank_scene):
     blank_scene.render.resolution_x, blank_scene.render.resolution_y = 101, 57
     blank_scene.render.resolution_percentage = 50
