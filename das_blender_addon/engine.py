@@ -96,7 +96,7 @@ class DAS_RE_engine(bpy.types.RenderEngine):
             )
         if settings.part is not None:
             raise SettingsError("A part of the windows is made by das render, not by a render: unset DAS_WINDOWS.")
-        _check_first_frame(scene, settings)
+        _check_pictures(scene, settings)
         layer = depsgraph.view_layer.name
         take = _takes.get((scene.name, layer))
         if take is None or frame not in take.frames:
@@ -232,17 +232,22 @@ def _which_layer(depsgraph) -> str:
     return f", view layer {depsgraph.view_layer.name!r}" if several else ""
 
 
-def _check_first_frame(scene, settings) -> None:
-    """One picture cannot be the first frame of several layers.  Raises `SettingsError`."""
+def _check_pictures(scene, settings) -> None:
+    """One picture cannot be the first frame, or a key picture, of several layers.  Raises `SettingsError`."""
     layers = _rendering_layers(scene)
-    chosen = settings.first_frame_path or settings.first_frame_image
-    if chosen and len(layers) > 1 and not _renders_one_layer(scene):
-        remedy = "turn off the other layers" if bpy.app.background else "turn on Render Single Layer"
-        raise SettingsError(
-            f"{len(layers)} view layers render and the first frame {chosen} is one picture; clear "
-            f"it, so that each layer renders its own, or {remedy}.",
-            field="first_frame_path",
-        )
+    if len(layers) < 2 or _renders_one_layer(scene):
+        return
+    first = settings.first
+    for choice in (first, *(settings.key_pictures or ())):
+        chosen = choice.path or choice.image
+        if chosen:
+            what = "first frame" if choice is first else f"key picture of frame {choice.frame}"
+            remedy = "turn off the other layers" if bpy.app.background else "turn on Render Single Layer"
+            raise SettingsError(
+                f"{len(layers)} view layers render and the {what} {chosen} is one picture; clear "
+                f"it, so that each layer renders its own, or {remedy}.",
+                field="first_frame_path" if choice is first else "key_pictures",
+            )
 
 
 def _in_words(frames: tuple[int, ...]) -> str:

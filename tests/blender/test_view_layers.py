@@ -167,6 +167,23 @@ def test_one_picture_for_several_layers_is_refused(layered, tmp_path):
     assert layers_in(render(layered)) == {BACK}
 
 
+@pytest.mark.any_blender
+@pytest.mark.parametrize("kind", ["path", "image"])
+def test_one_key_picture_for_several_layers_is_refused(layered, tmp_path, kind):
+    image = tmp_path / "later.png"
+    image.write_bytes(encode_png(np.full((64, 96, 3), 90, np.uint8)))
+    frame = layered.das.shot_start + 1
+    layered.das.key_mode = "LIST"
+    layered.das.key_pictures.add().frame = frame + 1  # rendered for each layer: no picture of its user's
+    key = layered.das.key_pictures.add()
+    key.frame = frame
+    if kind == "path":
+        key.path = str(image)
+    else:
+        key.image = bpy.data.images.load(str(image))
+    assert_render_fails(layered, f"2 view layers render and the key picture of frame {frame} .*later.png is one")
+
+
 def test_layer_without_a_surface_is_named(layered):
     layered.view_layers[BACK].layer_collection.children["Green"].exclude = True
     assert_render_fails(layered, "view layer 'Back'")
