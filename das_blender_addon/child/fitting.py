@@ -2,6 +2,10 @@
 """A picture of any format and size that Blender reads, or one that it holds with strokes that were never saved, as the
 first frame that a model takes: 8-bit sRGB at the model's size, what is transparent over black.
 
+It is a finished picture: its values are those that its colour space says, shown by the plain view *Standard*, as
+Blender's Image Editor shows it.  The scene's view transform belongs to what Blender renders; of a scene-linear picture
+(OpenEXR, Radiance HDR) that is said.
+
 A picture of the model's shape becomes the model's picture.  Any other is taken for the shot's own: it goes where the
 shot lies in the model's picture (scaled to cover that, and cut evenly at its longer side), and its outermost pixels
 fill what the model sees beyond.
@@ -10,14 +14,16 @@ fill what the model sees beyond.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 
 import bpy
 import imbuf
 import numpy as np
 
+from .. import compat
 from ..errors import FirstFrameError
-from ..scene.colours import rec709_from_working
+from ..scene.colours import is_srgb, plain_view, rec709_from_working, show_plain
 from ..scene.named import image_named
 from ..shot.picture_bytes import bytes_of_picture
 from ..tracking.resampling import resize_lanczos
@@ -26,14 +32,16 @@ from .opening import file_of_frame, first_layer, opened, size_of_exr, size_of_ex
 SAME_SHAPE = 0.01
 """Pictures whose width divided by height differs by less than this share have one shape."""
 MAX_PIXELS = 1 << 27
+_LINEAR_FORMATS = ("OPEN_EXR", "OPEN_EXR_MULTILAYER", "HDR")
+_LINEAR_SPACES = ("Linear", "ACEScg", "ACES2065", "scene_linear", "Utility - Linear")
 
 
-def fitted_picture(request: dict) -> tuple[np.ndarray, list[str]]:
+def fitted_picture(request: dict, scene) -> tuple[np.ndarray, list[str]]:
     """(picture [H,W,3 or 4] u8 of ``request["size"]``, what was done to it in sentences).
 
     ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"frame"`` (of a sequence), ``"size"`` (width,
-    height), ``"crop"`` (left, top, right, bottom) of the shot in it, pixels, and ``"keep_alpha"``: what is transparent
-    stays so.  Raises `FirstFrameError`.
+    height), ``"crop"`` (left, top, right, bottom) of the shot in it, pixels, ``"keep_alpha"``: what is transparent
+    stays so, and ``"view_transform"`` of the first frame, "" for that of ``scene``.  Raises `FirstFrameError`.
     """
     image, name, notes = opened(request)
     layered = None if all(image.size) else size_of_exr(image)
@@ -47,6 +55,12 @@ def fitted_picture(request: dict) -> tuple[np.ndarray, list[str]]:
     if is_transparent:
         words = "are taken from the other key pictures" if keeps_alpha else "are black in the first frame"
         notes.append(f"{name} has transparent parts; they {words}.")
+    shown_by = request.get("view_transform") or scene.view_settings.view_transform
+    if _is_scene_linear(image) and shown_by != plain_view(scene):
+        notes.append(
+            f"{name} is scene-linear: it is shown by the view {plain_view(scene)}, without the scene's {shown_by}; "
+            "save it as a PNG file with that view to have it so."
+        )
     pixels[..., :3] *= pixels[..., 3:]
     covered = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
     source = (covered.shape[1], covered.shape[0])
@@ -79,21 +93,7 @@ def check_picture(path: str | os.PathLike[str], image: str = "", frame: int = 0)
     return None
 
 
-<<<<<<< HEAD
 def _check_file(path: str | os.PathLike[str], name: str) -> None:
-=======
-def _unreadable(name: str) -> FirstFrameError:
-    return FirstFrameError(f"{name} cannot be read as a picture; choose another.")
-
-
-def _image(request: dict):
-    if request["image"]:
-        image = image_named(request["image"])
-        if image is None:
-            raise FirstFrameError(f"There is no image {request['image']!r} in the file; choose another.")
-        return image, f"The image {request['image']!r}"
-    path = request["path"]
->>>>>>> 1c6ea5b (A linked image and one of the file's own that have one name are told apart)
     try:
         imbuf.load(os.fspath(path)).free()
     except (OSError, ValueError) as error:
@@ -125,13 +125,48 @@ def pixels_of(image, name: str) -> np.ndarray:
     else:
         pixels[..., : image.channels] = values[..., :4]
     pixels = np.nan_to_num(pixels, nan=0.0, posinf=1.0, neginf=0.0)
-    if image.is_float:  # linear light, premultiplied
+    if image.is_float:  # linear light in the file's working space, premultiplied
         alpha = np.where(pixels[..., 3:] > 0.0, pixels[..., 3:], 1.0)
-        linear = pixels[..., :3] / alpha
-        if not image.colorspace_settings.is_data:  # which Blender has brought into the file's working space
-            linear = rec709_from_working(linear)
-        pixels[..., :3] = _srgb(linear)
+        pixels[..., :3] = _srgb(rec709_from_working(pixels[..., :3] / alpha))
+    elif image.colorspace_settings.is_data:  # a render takes such bytes for linear light
+        pixels[..., :3] = _srgb(rec709_from_working(pixels[..., :3]))
+    elif not is_srgb(image):
+        pixels[..., :3] = _shown_plain(pixels[..., :3], image.colorspace_settings.name)
     return np.clip(pixels, 0.0, 1.0)
+
+
+def _shown_plain(colours: np.ndarray, space: str) -> np.ndarray:
+    """``colours`` [H,W,3] f32, top-down, of 8-bit pictures in the colour space ``space``, as Blender's own conversion
+    shows them by the plain view.
+    """
+    height, width = colours.shape[:2]
+    scene = bpy.data.scenes.new("Colours")
+    images = [bpy.data.images.new("Colours", width, height, alpha=True)]
+    try:
+        images[0].colorspace_settings.name = space
+        images[0].pixels.foreach_set(np.dstack((colours, np.ones_like(colours[..., :1])))[::-1].reshape(-1))
+        show_plain(scene)
+        compat.set_image_output(scene)
+        scene.render.image_settings.color_depth = "16"
+        with tempfile.TemporaryDirectory(prefix="das-") as folder:
+            file = os.path.join(folder, "colours.png")
+            images[0].save_render(file, scene=scene)
+            images.append(bpy.data.images.load(file, check_existing=False))
+            images[1].colorspace_settings.is_data = True
+            shown = np.empty(width * height * images[1].channels, np.float32)
+            images[1].pixels.foreach_get(shown)
+        return shown.reshape(height, width, -1)[::-1, :, :3]
+    finally:
+        for image in images:
+            bpy.data.images.remove(image)
+        bpy.data.scenes.remove(scene)
+
+
+def _is_scene_linear(image) -> bool:
+    """Whether its file holds linear light, or numbers (Non-Color), which a render takes for that."""
+    space = image.colorspace_settings
+    is_linear = image.file_format in _LINEAR_FORMATS or space.name.startswith(_LINEAR_SPACES)
+    return space.is_data or (image.is_float and is_linear)
 
 
 def _srgb(linear: np.ndarray) -> np.ndarray:

@@ -138,7 +138,7 @@ class OpenCopy:
         """
         self._pictures += 1
         output = self._copy.folder / f"fitted_{self._pictures}.png"
-        request = {"task": "fitted", **wanted, "output": str(output)}
+        request = {"task": "fitted", **wanted, "scene": self._copy.scene, "output": str(output)}
         done = self._ask(
             request, FirstFrameError, "The picture could not be read", None, should_stop, can_stop=False
         )

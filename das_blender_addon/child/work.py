@@ -98,7 +98,7 @@ def pictures(request: dict, say, check_stop) -> dict:
 
 def fitted(request: dict, say, check_stop) -> dict:
     """Write the picture of `fitting.fitted_picture` to ``request["output"]``."""
-    picture, notes = fitted_picture(request)
+    picture, notes = fitted_picture(request, _scene(request))
     write_whole(Path(request["output"]), encode_png(picture))
     return {"notes": notes, "memory": memory_bytes()}
 

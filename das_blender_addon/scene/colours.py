@@ -120,6 +120,11 @@ def read_as_srgb(owner) -> str:
     return space.name
 
 
+def is_srgb(image) -> bool:
+    """Whether the bytes of an image are read as those of sRGB pictures."""
+    return image.colorspace_settings.name in (*SRGB_SPACES, ocio.configuration().picture_space)
+
+
 View = list[tuple[str, object]]
 """Paths from the scene and values of all that decides how pixels are shown, in the order in which it can be set."""
 

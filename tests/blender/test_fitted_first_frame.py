@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A first frame of the user's own: any format that Blender reads, any size, and strokes that were never saved."""
 
+from pathlib import Path
+
 import bpy
 import numpy as np
 import pytest
 from mathutils import Color
 
 from das_blender_addon import compat
+from das_blender_addon.child.fitting import pixels_of
 from das_blender_addon.errors import FirstFrameError
 from das_blender_addon.jobs.of_scene import check_first_frame
 from das_blender_addon.jobs.sources import facts_of, source_of
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.scene.colours import keep_look, show_plain
+from das_blender_addon.scene.named import render_scene
 from das_blender_addon.shot.pictures import ANYBODY
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.take import drive, picture_recipes
 from tests.blender.test_first_frame import shot_of, shot_scene  # noqa: F401  (a fixture)
+from tests.support.scenes import add_camera, add_grid
 
 MODEL = (96, 64)
 RENDER = (192, 64)
@@ -161,7 +167,6 @@ def test_painted_picture_of_another_size_is_fitted(scene, tmp_path):
     assert made.path.read_bytes() == encode_png(gradient(960, 640)), "it stays as it was painted"
 
 
-<<<<<<< HEAD
 # ── Pictures of which Blender gives no pixels ───────────────────────────────────────────────────────────────────────
 
 
@@ -226,7 +231,8 @@ def test_sequence_gives_the_picture_of_its_frame(scene, tmp_path, name):
     for look in (check_first_frame, lambda *_: first_frame(scene, tmp_path)):
         with pytest.raises(FirstFrameError, match="has no picture of frame 3"):
             look(tmp_path, ANYBODY, resolve_settings(scene))
-=======
+
+
 # ── A linked image of the same name ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -278,4 +284,99 @@ def test_key_picture_of_a_library_is_another_one_than_the_files_own(scene, tmp_p
         key.frame, key.image = frame, image
     names = [choice.image for choice in resolve_settings(scene).key_pictures]
     assert names == [own.name_full, linked.name_full] and len(set(names)) == 2
->>>>>>> 1c6ea5b (A linked image and one of the file's own that have one name are told apart)
+
+
+# ── Colour spaces ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+SPACES = ("sRGB", "Linear Rec.709", "Rec.1886", "Filmic sRGB", "AgX Base sRGB", "Display P3", "Non-Color")
+
+
+def rendered_by_blender(scene, image) -> np.ndarray:
+    """``image`` as Cycles renders it onto a screen that fills the picture, shown by Standard [H,W,3] u8."""
+    stage = bpy.data.scenes.new("Stage")
+    try:
+        show_plain(stage)
+        compat.set_image_output(stage)
+        screen = add_grid(stage, "Screen", cells=1, size=2.0)
+        screen.data.uv_layers.new(name="UVMap")
+        for corner, loop in enumerate(screen.data.loops):
+            place = screen.data.vertices[loop.vertex_index].co
+            screen.data.uv_layers[0].data[corner].uv = ((place.x + 1) / 2, (place.y + 1) / 2)
+        material = bpy.data.materials.new("Screen")
+        if material.node_tree is None:
+            material.use_nodes = True
+        nodes = material.node_tree.nodes
+        nodes.clear()
+        texture, light, end = (
+            nodes.new(kind) for kind in ("ShaderNodeTexImage", "ShaderNodeEmission", "ShaderNodeOutputMaterial")
+        )
+        texture.image, texture.interpolation = image, "Closest"
+        material.node_tree.links.new(texture.outputs["Color"], light.inputs["Color"])
+        material.node_tree.links.new(light.outputs[0], end.inputs["Surface"])
+        screen.data.materials.append(material)
+        camera = add_camera(stage, "Eye", location=(0, 0, 5), look_at=(0, 0, 0))
+        camera.rotation_euler = (0, 0, 0)
+        camera.data.type, camera.data.ortho_scale = "ORTHO", 2.0
+        stage.render.engine, stage.cycles.samples, stage.cycles.pixel_filter_type = "CYCLES", 1, "BOX"
+        stage.render.resolution_x = stage.render.resolution_y = image.size[0]
+        stage.cycles.use_denoising = False
+        file = Path(bpy.app.tempdir) / "stage.png"
+        stage.render.filepath = str(file)
+        render_scene(stage, write_still=True)
+        return decode_png(file.read_bytes())[..., :3]
+    finally:
+        bpy.data.scenes.remove(stage)
+
+
+def patches(tmp_path, bits: int):
+    """An image file of 4×4 colours, whose values are those that the file holds."""
+    values = np.random.default_rng(5).uniform(0.02, 0.98, (4, 4, 4)).astype(np.float32)
+    values[..., 3] = 1.0
+    image = bpy.data.images.new("Patches", 4, 4, alpha=True, float_buffer=bits == 16, is_data=True)
+    image.pixels.foreach_set(values.reshape(-1))
+    image.update()
+    image.filepath_raw, image.file_format = str(tmp_path / f"patches_{bits}.png"), "PNG"
+    image.save()
+    bpy.data.images.remove(image)
+    return bpy.data.images.load(str(tmp_path / f"patches_{bits}.png"), check_existing=False)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_values_are_those_that_a_render_makes_of_the_images_colour_space(scene, tmp_path, space, bits):
+    image = patches(tmp_path, bits)
+    image.colorspace_settings.name = space
+    blocks = len(bpy.data.images), len(bpy.data.scenes)
+    shown = np.rint(pixels_of(image, "It")[..., :3] * 255)
+    assert (len(bpy.data.images), len(bpy.data.scenes)) == blocks
+    rendered = rendered_by_blender(scene, image)
+    assert np.abs(shown - rendered).max() <= ROUNDED
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("source", ["FILE", "GENERATED"])
+def test_strokes_on_transparent_parts_follow_the_colour_space_too(scene, tmp_path, source):
+    image = patches(tmp_path, 8) if source == "FILE" else bpy.data.images.new("New", 4, 4, alpha=True)
+    image.colorspace_settings.name = "Linear Rec.709"
+    image.pixels.foreach_set(np.tile(np.float32([1.0, 0.2, 0.0, 0.4]), 16))
+    image.update()
+    shown = pixels_of(image, "It")
+    encoded = [1.0, 1.055 * 0.2 ** (1 / 2.4) - 0.055, 0.0, 0.4]
+    assert np.abs(shown - np.float32(encoded)).max() * 255 <= ROUNDED and image.is_dirty
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("view", ["AgX", "Standard"])
+def test_scene_linear_picture_is_shown_by_standard_and_that_is_said(scene, tmp_path, view):
+    scene.das.first_frame_path = str(saved(gradient(*MODEL), tmp_path / "linear.exr", "OPEN_EXR"))
+    scene.view_settings.view_transform = view
+    given = first_frame(scene, tmp_path)
+    assert np.abs(decode_png(given.png).astype(int) - gradient(*MODEL)).max() <= ROUNDED
+    if view == "Standard":
+        assert given.notes == ()
+        keep_look(scene)
+        scene.das.first_frame_view = "AgX"
+        given = first_frame(scene, tmp_path)
+    (note,) = given.notes
+    assert "is scene-linear: it is shown by the view Standard, without the scene's AgX" in note
