@@ -13,6 +13,8 @@ A name tells what its file held when it was rendered.  A file that holds somethi
 its painter's, for that frame.  It is used as it is and never written over, and never for a window that begins at
 another frame.  Any number of processes may write here: two pictures never share a name, and each is whole or absent.
 What was read is passed on as bytes (`FirstFrame`); nobody reads the file a second time.
+
+One file, though long: the names, and which of them counts, are one rule.
 """
 
 from __future__ import annotations
