@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 from ..errors import StorageError
@@ -20,6 +21,7 @@ LOGGER = logging.getLogger(__name__)
 KINDS = ("child", "copy", "geometry", "clip")
 """Folders are called ``das-<kind>-…``."""
 LOCK = "owner"
+_open: weakref.WeakSet[Scratch] = weakref.WeakSet()
 UNLOCKED_S = 3600.0
 """A folder without a lock, as earlier versions made them, is swept when nothing touched it for this long."""
 
@@ -42,12 +44,27 @@ class Scratch:
                 f"The temporary folder {tempfile.gettempdir()} cannot be written to ({reason}); free some space there."
             ) from error
         self.name = self._folder.name
-        self._lock = _hold(Path(self.name) / LOCK)
+        self.kind, self._lock = kind, _hold(Path(self.name) / LOCK)
+        _open.add(self)
 
     def cleanup(self) -> None:
         """Remove it."""
+        _open.discard(self)
         self._lock.close()
         self._folder.cleanup()
+
+
+def held_bytes(kind: str) -> int:
+    """What the folders of ``kind`` of this process hold on the disk."""
+    total = 0
+    for folder in [one.name for one in list(_open) if one.kind == kind]:
+        for root, _, names in os.walk(folder):
+            for name in names:
+                try:
+                    total += os.lstat(os.path.join(root, name)).st_size
+                except OSError:  # it goes while it is looked at
+                    continue
+    return total
 
 
 def sweep() -> None:

@@ -85,6 +85,10 @@ class DasClient(Connection):
         """The server's jobs and workers, for people."""
         return self._request(messages.Status(0), messages.StatusReport, should_stop=should_stop)
 
+    def list_jobs(self, prefix: str, *, should_stop: ShouldStop | None = None) -> list[dict]:
+        """The jobs whose ids begin with ``prefix``, newest first, as the server lists them."""
+        return self._request(messages.ListJobs(0, prefix=prefix), messages.JobList, should_stop=should_stop).jobs
+
     def ping(self, *, timeout_s: float | None = None, should_stop: ShouldStop | None = None) -> float:
         """The time of one round trip, seconds."""
         start = time.monotonic()

@@ -86,7 +86,15 @@ class Silence:
     seconds: int
 
 
-JobEvent = Progress | Preview | Log | Silence
+@dataclass(frozen=True)
+class Named:
+    """The job of the window ``number`` (from 0 on) of the take goes by the id ``job`` from now on."""
+
+    number: int
+    job: str
+
+
+JobEvent = Progress | Preview | Log | Silence | Named
 OnEvent = Callable[[JobEvent], None]
 Outcome = TypeVar("Outcome")
 InputsOf = Callable[[Capabilities], tuple[dict[str, bytes], list[JobInput]]]

@@ -11,12 +11,14 @@ from ..errors import SettingsError
 from ..jobs.sources import source_of
 from ..scene.layers import render_layer
 from ..scene.sound import heard_with
+from ..shot.server_consent import check_server
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..take import drive
 from ..take.cache import load_take
 from ..take.cleaning import size_in_words
 from ..take.comparing import compare_takes, write_sheet
+from ..take.fates import Left, left_takes
 from ..take.library import TakeEntry, check_deletable, delete_take, differences, find_entry, set_star, takes_of
 from ..take.movie import SUFFIX, movie
 from ..ui.cache_page import used_takes
@@ -31,7 +33,8 @@ def takes(scene, arguments, voice: Voice, should_stop) -> int:
     entries = takes_of(folder)
     names = list(arguments.takes)
     if arguments.action == "list":
-        return _list(entries, folder, voice)
+        left = left_takes(folder, lambda server: _refusal(scene, server, settings.server))
+        return _list(entries, folder, voice, left)
     wanted = 2 if arguments.action == "compare" else 1
     names = names or (["last"] if wanted == 1 else [])
     if len(names) != wanted:
@@ -45,7 +48,18 @@ def takes(scene, arguments, voice: Voice, should_stop) -> int:
     return run[arguments.action](scene, entries, chosen, arguments, voice, should_stop)
 
 
-def _list(entries: list[TakeEntry], folder: Path, voice: Voice) -> int:
+def _refusal(scene, server: str, own: str) -> str:
+    """Why ``server`` must not be asked what became of takes: notes and files may be a stranger's."""
+    if server != own:
+        return f"the shot's server is {own}"
+    try:
+        check_server(scene, server)
+    except SettingsError as error:
+        return error.message
+    return ""
+
+
+def _list(entries: list[TakeEntry], folder: Path, voice: Voice, left: list[Left]) -> int:
     lines = []
     for number, entry in enumerate(entries):
         before = entries[number + 1] if number + 1 < len(entries) else None
@@ -54,10 +68,24 @@ def _list(entries: list[TakeEntry], folder: Path, voice: Voice) -> int:
             f"{number + 1:3d} {star} {entry.key[:8]}  {entry.when}  {len(entry.take.frames):4d} frames  "
             f"{size_in_words(entry.size_bytes):>9}  {entry.words(before)}"
         )
+    lines = lines or [f"There is no take in {folder}."]
+    lines += [f"begun {one.words}{f' ({one.why})' if one.why else ''}" for one in left]
     voice.result(
-        "\n".join(lines) or f"There is no take in {folder}.",
+        "\n".join(lines),
         folder=folder,
         takes=[_told(entry) for entry in entries],
+        begun=[
+            {
+                "note": one.note.path,
+                "began": one.note.when,
+                "state": one.fate,
+                "why": one.why,
+                "server": one.note.settings[0].server,
+                "jobs": list(one.note.jobs.values()),
+                "seeds": [settings.seed for settings in one.note.settings],
+            }
+            for one in left
+        ],
     )
     return 0
 

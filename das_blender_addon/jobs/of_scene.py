@@ -14,6 +14,7 @@ from pathlib import Path
 import bpy
 
 from ..child.fitting import check_picture
+from ..client.take import JobEvent
 from ..errors import FirstFrameError, SceneError, StorageError
 from ..scene.camera import active_camera, camera_from_blender, pixel_aspect, render_size
 from ..scene.layers import render_layer
@@ -31,12 +32,13 @@ from ..shot.settings import stereo_view
 from ..shot.shot_folder import check_cache, shot_folder
 from ..take import check_recipe, key_recipes, preview_recipe, recipes
 from ..take.cache import TakeSettings
-from ..take.drive import Recipe
+from ..take.drive import Recipe, WithEnd
 from ..take.recipes import OnReport
 from ..take.reporter import OnEvent
+from ..take.source import SceneFacts, Source
 from . import unchanged
 from .main_thread import on_main_thread
-from .sources import Step, facts_of, owner_of, picture_file, source_of
+from .sources import SharedSource, Step, facts_of, owner_of, picture_file, source_of
 
 OF_RENDERS = ("scene.colours", "scene.strips")
 """Codes of findings about what Blender itself does with a take's frames, or instead of them."""
@@ -60,17 +62,20 @@ def take(
     server_named: bool = False,
     in_child: bool | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    source: Source | None = None,
+    facts: SceneFacts | None = None,
 ) -> Recipe:
     """The take of the scene's shot; returns a `FinishedTake`.
 
     ``step``: for callers inside a render of the scene.  ``view_layer`` "": the first one that renders.
     ``server_named``: a script has named the server; else a file alone must not have chosen it.
-    ``on_event``, ``on_report``, ``after``: see `recipes.take`.  ``in_child``, ``should_stop``: see `source_of`.  Raises
-    `FirstFrameError` where the user's own cannot be read, `StorageError` where the cache cannot be written to.
+    ``on_event``, ``on_report``, ``after``: see `recipes.take`.  ``in_child``, ``should_stop``: see `source_of`.
+    ``source``, ``facts``: those that several takes share (`several_takes`).  Raises `FirstFrameError` where the user's
+    own cannot be read, `StorageError` where the cache cannot be written to.
     """
     check_view(scene, settings.view)
     check_server(scene, settings.server, named=server_named)
-    facts = facts_of(scene, settings, view_layer)
+    facts = facts or facts_of(scene, settings, view_layer)
     check_cache(settings.cache_folder, facts.folder)
     settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
@@ -78,8 +83,41 @@ def take(
     known = on_main_thread(lambda: findings_of_scene(scene_named(name), last), should_stop)
     if bpy.app.background:  # a take's files are its own there, whatever the scene's renders become
         known = [finding for finding in known if finding.code not in OF_RENDERS]
-    source = source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
-    return recipes.take(facts, settings, source, known=known, on_report=on_report, on_event=on_event, after=after)
+    source = source or source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
+    recipe = recipes.take(facts, settings, source, known=known, on_report=on_report, on_event=on_event, after=after)
+    return WithEnd(recipe, lambda _error: source.close())
+
+
+def several_takes(
+    scene,
+    asked: Sequence[ResolvedSettings],
+    *,
+    on_report: OnReport | None = None,
+    on_event: Callable[[int, JobEvent], None] | None = None,
+    in_child: bool | None = None,
+) -> list[Recipe]:
+    """A recipe for the take of each of ``asked``, all of the scene as it is now; each returns the `Take`.
+
+    They share one source, which closes with the last of them: drive them in turn, or close them all.  ``on_event`` gets
+    the number of the take, from 0 on, and its events.
+    """
+    facts = facts_of(scene, asked[0])
+    active_camera(scene, scene.frame_current)
+    shared = SharedSource(source_of(scene, facts.view_layer, in_child=in_child), len(asked))
+
+    def of(number: int, settings: ResolvedSettings) -> Recipe:
+        tell = None if on_event is None else partial(on_event, number)
+        one = replace(settings, part=None)
+        source = shared.share()
+        return recipes.only_take(
+            take(scene, one, on_report=on_report, on_event=tell, source=source, facts=facts)
+        )
+
+    try:
+        return [of(number, settings) for number, settings in enumerate(asked)]
+    except BaseException:
+        shared.close()
+        raise
 
 
 def check_first_frame(folder: Path, owner: Owner, settings: ResolvedSettings) -> None:
@@ -119,7 +157,12 @@ def _with_strokes(scene, settings: ResolvedSettings, view_layer: str) -> Resolve
 
 
 def only_take(
-    scene, settings: ResolvedSettings, *, on_report: OnReport | None = None, in_child: bool | None = None
+    scene,
+    settings: ResolvedSettings,
+    *,
+    on_report: OnReport | None = None,
+    on_event: OnEvent | None = None,
+    in_child: bool | None = None,
 ) -> Recipe:
     """`take` where there is no render that wants its tracking video, too; returns the `Take`.  In a window one that
     comes later is answered at once.
@@ -127,7 +170,8 @@ def only_take(
     keep = None
     if not bpy.app.background if in_child is None else in_child:
         keep = partial(unchanged.keep, unchanged.now(scene, render_layer(scene).name, settings))
-    return recipes.only_take(take(scene, replace(settings, part=None), on_report=on_report, in_child=in_child), keep)
+    one = take(scene, replace(settings, part=None), on_report=on_report, on_event=on_event, in_child=in_child)
+    return recipes.only_take(one, keep)
 
 
 def measured(

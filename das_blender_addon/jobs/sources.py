@@ -164,6 +164,54 @@ class CopySource:
         self._open.close()
 
 
+class SharedSource:
+    """One source for several takes of the same moment: it is closed with the last of ``count`` shares, and what was
+    exported last is there for the next one.
+    """
+
+    def __init__(self, source: Source, count: int):
+        self._source, self._open = source, count
+        self._exported: tuple | None = None
+
+    def share(self) -> Source:
+        """One of its shares, with its own `close`."""
+        return _Share(self)
+
+    def export(self, frames: tuple[int, ...], size: tuple[int, int], report: Report) -> Recipe:
+        """See `Source.export`."""
+        if self._exported is None or self._exported[0] != (frames, size):
+            self._exported = None
+            geometry = yield from self._source.export(frames, size, report)
+            self._exported = (frames, size), geometry
+        return self._exported[1]
+
+    def let_go(self) -> None:
+        """One share is closed."""
+        self._open -= 1
+        if self._open == 0:
+            self.close()
+
+    def close(self) -> None:
+        """Close it for all."""
+        self._source.close()
+
+    def __getattr__(self, name: str):
+        return getattr(self._source, name)
+
+
+class _Share:
+    def __init__(self, shared: SharedSource):
+        self._shared, self._is_closed = shared, False
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._shared.let_go()
+
+    def __getattr__(self, name: str):
+        return getattr(self._shared, name)
+
+
 class OwnSource:
     """The scene of this Blender, which nobody is looking at, or whose render is going on (``step``)."""
 

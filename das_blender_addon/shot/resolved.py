@@ -39,6 +39,8 @@ class ResolvedSettings:
     ``model_frames_every``: of so many frames the model makes one, 0: as its own frame rate says.
     ``background``: of the tracking video, "black" or "sky".  ``view``: of a stereoscopic scene, by its name.
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
+    ``anew_as``: a word that names the jobs of a take that is made anew, so that it can be gone on with.  ``resumes``:
+    (window from 0 on, id of the job that it must be), for a take that goes on.
     ``part`` (number from 1 on, of how many): only these windows of it.  ``priority``: a key of `PRIORITIES`, "" for
     that of who asks.  ``measure``: measure whether the take follows its animation.  ``window_seeds``: (number from 1
     on, seed) of windows that have a seed of their own.  ``loras``: (name, weight) of each adapter of the
@@ -74,6 +76,8 @@ class ResolvedSettings:
     window_seeds: tuple[tuple[int, int], ...] = ()
     loras: tuple[tuple[str, float], ...] = ()
     speed: str = ""
+    anew_as: str = ""
+    resumes: tuple[tuple[int, str], ...] = ()
 
     def priority_for(self, *, in_window: bool) -> int:
         """What a server is told: jobs of a window go before others, unless something else is chosen."""

@@ -39,6 +39,8 @@ NAME_LIMIT = 24
 255 in a name, and Windows 260 characters in a path: 211 of them are the longest draft of a take's file below the cache,
 which leaves 47 for the cache's own path.
 """
+STAY = ("leases", "pending")
+"""Folders of a shot that are about processes, and do not go where its file goes."""
 OWN = "."
 """What is stored in the view layer that has the shot's own folder."""
 
@@ -276,7 +278,8 @@ def follow(old: Path, new: Path, old_file: str, new_file: str) -> None:
     """
     try:
         if old != new and old.is_dir() and not new.exists():
-            shutil.copytree(old, new, copy_function=_copy_or_link, ignore=shutil.ignore_patterns("leases", ".*"))
+            ignored = shutil.ignore_patterns(*STAY, ".*")
+            shutil.copytree(old, new, copy_function=_copy_or_link, ignore=ignored)
         elif old != new and old.is_dir():
             _bring(old, new, files_in(old))
             _bring_painted(old, new)
@@ -326,7 +329,7 @@ def files_in(folder: Path) -> set[Path]:
 
 
 def _stays(parts: Iterable[str]) -> bool:
-    return any(part == "leases" or part.startswith(".") for part in parts)
+    return any(part in STAY or part.startswith(".") for part in parts)
 
 
 def _note_origin(new: Path, old_file: str, new_file: str) -> None:

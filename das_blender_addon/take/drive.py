@@ -186,6 +186,44 @@ def finish(
         raise
 
 
+class WithEnd(Generator):
+    """``recipe``, and ``end(error)`` once when it is over, failed or closed, also where it never began.
+
+    ``error``: what it ended with, None where it has a result; a `GeneratorExit` where it was closed.
+    """
+
+    def __init__(self, recipe: Recipe, end: Callable[[BaseException | None], None]):
+        self._recipe, self._on_end = recipe, end
+        self._is_over = False
+
+    def send(self, value):
+        return self._step(self._recipe.send, value)
+
+    def throw(self, kind, value=None, traceback=None):
+        return self._step(self._recipe.throw, kind if value is None else value)
+
+    def close(self) -> None:
+        try:
+            self._recipe.close()
+        finally:
+            self._end(GeneratorExit())
+
+    def _step(self, step, value):
+        try:
+            return step(value)
+        except StopIteration:
+            self._end(None)
+            raise
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._on_end(error)
+
+
 def log_status(status: Status) -> None:
     """A line for whoever reads the log of a headless render."""
     LOGGER.info("%3.0f%% %s", 100 * status.fraction, status.text)

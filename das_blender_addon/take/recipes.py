@@ -42,7 +42,7 @@ from ..tracking.suggest import suggest_key_frames
 from ..tracking.video import render_tracking_video
 from .adherence import KIND, measure, read_report
 from .cache import Take, TakeRequest, TakeSettings, find_take, job_spec, take_request
-from .drive import Recipe, Status, in_thread
+from .drive import Recipe, Status, WithEnd, in_thread
 from .finished import FinishedPart, FinishedTake
 from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
 from .reporter import MEASURED_JOB_SPAN, MEASURED_SPANS, Clock, OnEvent, Reporter, counting
@@ -148,7 +148,9 @@ def take(
             if settings.part is not None:
                 windows = run_part(request, settings.server, settings.part, priority=priority, **wait)
                 return FinishedPart(windows, len(request.plan.windows), facts.folder)
-            made = run_take(request, settings.server, anew=settings.anew, priority=priority, **wait)
+            anew = settings.anew and (settings.anew_as or True)
+            resumes = dict(settings.resumes)
+            made = run_take(request, settings.server, anew=anew, resumes=resumes, priority=priority, **wait)
             keep_capabilities(facts.folder, capabilities)
             if settings.measure and read_report(made.folder) is None:
                 measure(request, made, settings.server, **wait)
@@ -322,8 +324,11 @@ def only_take(finished: Recipe, keep: Callable[[FinishedTake], None] | None = No
 
     ``keep``: called at the end with what a later render would want.
     """
-    made = yield from finished
-    if keep is not None:
-        keep(made)
-    return made.take
 
+    def rest() -> Recipe:
+        made = yield from finished
+        if keep is not None:
+            keep(made)
+        return made.take
+
+    return WithEnd(rest(), lambda _error: finished.close())

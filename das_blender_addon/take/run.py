@@ -9,8 +9,7 @@ import json
 import logging
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +19,7 @@ import numpy as np
 
 from ..client.files import write_whole
 from ..client.leases import Requester
-from ..client.take import JobOutcome, JobRequest, Log, OnEvent, Preview, Progress, run_job
+from ..client.take import JobOutcome, JobRequest, Log, Named, OnEvent, Preview, Progress, run_job
 from ..errors import JobCancelled, SettingsError
 from ..protocol.messages import BATCH
 from ..protocol.png import encode_png
@@ -30,6 +29,7 @@ from ..tracking.framing import crop_and_resize
 from .anew import beside
 from .cache import Take, TakeRequest, find_take, job_key, take_of
 from .drive import is_leaving
+from .job_names import check_job, check_resumed, id_of_job
 from .join import passed_over
 from .made import Made, bytes_of, description, frame_of, pixels
 from .shares import Shares, Turns
@@ -46,7 +46,7 @@ FIRST_LOOK_S = 1.0
 """How long jobs wait for the first composed frame to be shown, where they need the processor to be prepared."""
 WAIT_S = 0.2
 """Seconds between two looks at the lease of somebody who makes the same take."""
-LEASE_DIGITS, JOB_ID_DIGITS = 16, 32
+LEASE_DIGITS = 16
 
 
 def run_take(
@@ -55,7 +55,8 @@ def run_take(
     *,
     on_event: Callable[[object], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-    anew: bool = False,
+    anew: bool | str = False,
+    resumes: Mapping[int, str] | None = None,
     lease_s: float = 0.0,
     priority: int = BATCH,
     timeout_s: float = 30.0,
@@ -64,7 +65,9 @@ def run_take(
 
     Of several processes with one cache one makes it and the others wait; one that is stopped withdraws itself only.
     Without a cache in common they share the jobs on the server, whose ids are made of what they ask for.  ``anew``:
-    have it made although it is there, by jobs of its own; the new one takes the old one's place when it is whole.
+    have it made although it is there, by jobs of its own; the new one takes the old one's place when it is whole.  A
+    word instead of True names these jobs: the same word goes on with them.  ``resumes``: window (from 0 on) → the id
+    that its job must have; `SettingsError` where the shot asks for another one.
     ``on_event`` gets the events of `client.take.run_job`, from several threads where the shot has several windows, one
     at a time.  ``should_stop`` is asked as often as `run_job` asks it, and between two frames of what follows.
     ``lease_s``, ``priority``: see `run_job`.  Raises whatever `run_job` raises, `JobCancelled`, and `StorageError`.
@@ -88,10 +91,12 @@ def run_take(
 
     if anew:
         with beside(request.folder) as folder:
-            said = _Making(replace(request, folder=folder), run, on_event, should_stop, anew=True).make()
+            making = _Making(replace(request, folder=folder), run, on_event, should_stop, anew=anew, resumes=resumes)
+            said = making.make()
         return take_of(request.folder, said, cached=False)
     found = find_take(request)
     if found is not None:
+        check_resumed(found, resumes or {})
         return found
     with Requester(request.folder.parents[1] / "leases", request.job_key[:LEASE_DIGITS]) as requester:
         others_wait.append(requester.others_wait)
@@ -106,7 +111,7 @@ def run_take(
             found = find_take(request)
             if found is not None:
                 return found
-            said = _Making(request, run, on_event, should_stop).make()
+            said = _Making(request, run, on_event, should_stop, resumes=resumes).make()
             return take_of(request.folder, said, cached=False)
 
 
@@ -151,8 +156,11 @@ def run_part(
 class _Making:
     """One take being made."""
 
-    def __init__(self, request: TakeRequest, run: Run, on_event, should_stop, *, anew: bool = False):
+    def __init__(
+        self, request: TakeRequest, run: Run, on_event, should_stop, *, anew: bool | str = False, resumes=None
+    ):
         self._request, self._plan, self._run, self._anew = request, request.plan, run, anew
+        self._resumes = dict(resumes or {})
         self._should_stop = should_stop or (lambda: False)
         self._to_compose = len(self._plan.between) + self._plan.keeps_detail * len(self._plan.frames)
         self._tell = Shares(on_event, len(self._plan.windows), JOBS_SHARE if self._to_compose else 1.0)
@@ -277,7 +285,9 @@ class _Making:
         takes = self._request.folder.parent
         outcome = None if self._anew else kept_window(takes, key, folder, job.spec.kept_frames)
         if outcome is None:
-            job_id = uuid.uuid4().hex if self._anew else key[:JOB_ID_DIGITS]
+            job_id = id_of_job(key, self._anew)
+            check_job(number, job_id, self._resumes)
+            tell(Named(number, job_id))
             outcome = self._run(job, folder, job_id, after_carrying, stop)
         note_window(folder, key, outcome)
         return Made(number, part, key, job, outcome)

@@ -44,6 +44,7 @@ def unregister():
     A job that a server has goes on there; the same take is found when it is asked for again.
     """
     leave()
+    session.queue.clear()
     session.stop_job()
     wait_for_threads()
     end_child()

@@ -10,8 +10,8 @@ from dataclasses import replace
 import bpy
 
 from ..client import known_servers
-from ..errors import DasError
-from ..jobs import of_scene
+from ..errors import DasError, SettingsError
+from ..jobs import noted, of_scene
 from ..jobs.sources import first_frame_file, owner_of
 from ..scene.colours import read_as_srgb
 from ..shot.open_pictures import strokes_on
@@ -21,6 +21,7 @@ from ..shot.settings import resolve_settings
 from ..shot.shot_folder import ensure_shot_id, shot_folder
 from ..take import drive, recent
 from ..take.last_reports import keep_report, keeping
+from ..take.pending import Note
 from . import saving, session
 from .images import load_sequence, show_image
 from .job_report import redraw_status, report_end
@@ -32,14 +33,20 @@ from .words import said, translated
 
 
 class JobOperator:
-    """Runs a recipe: `make_recipe` makes it, `finished` takes its result."""
+    """Runs a recipe: `make_recipe` makes it, `finished` takes its result.
+
+    ``waits``: while another job runs it waits its turn, as it was when the button was pressed.
+    """
 
     bl_options = {"REGISTER"}
     line = "job"
+    waits = False
+    note = None
+    """Of the takes that `make_recipe` makes a recipe of: a `Note`."""
 
     @classmethod
     def poll(cls, context):
-        if session.running_job() is not None:
+        if session.running_job() is not None and not cls.waits:
             cls.poll_message_set(said("{job} is running: wait for it, or cancel it", job=session.running_job().name))
             return False
         reason = cls.why_not(context)
@@ -71,16 +78,36 @@ class JobOperator:
             return self.execute(context)
         ensure_shot_id(context.scene)
         try:
+            full = session.no_room()
+            if full:
+                raise SettingsError(f"{full}.")
             recipe = self.make_recipe(context.scene)
         except DasError as error:
-            session.show_end(context.window_manager.das, "", error, self.line)
+            if session.running_job() is None:
+                session.show_end(context.window_manager.das, "", error, self.line)
             self.report({"ERROR"}, error.message)
             return {"CANCELLED"}
-        session.show_begin(context.window_manager.das, self.bl_label, self.line)
-        show, done = shown_in_window(type(self), context.scene)
-        session.start_job(session.SessionJob(self.bl_label, recipe, show, done))
-        redraw()
+        before = begin(type(self), context.scene, recipe, self.note)
+        if before:
+            words = said("{name} waits in the queue, as number {place}", name=self.bl_label, place=before)
+            self.report({"INFO"}, words)
         return {"FINISHED"}
+
+
+def begin(operator: type, scene, recipe, note: Note | None = None, finishing: type | None = None) -> int:
+    """Let the window drive ``recipe`` as the job of ``operator``, now or after those that wait; how many are before it.
+
+    ``finishing``: the operator whose result it is, where that is another one.
+    """
+    show, done = shown_in_window(finishing or operator, scene)
+
+    def begun() -> None:
+        session.show_begin(bpy.context.window_manager.das, operator.bl_label, operator.line)
+
+    job = session.SessionJob(operator.bl_label, recipe, show, done, begin=begun, note=note, scene=scene.name)
+    before = session.add_job(job)
+    redraw()
+    return before
 
 
 def shown_in_window(operator: type, scene):
@@ -217,6 +244,7 @@ class DAS_OT_preview_tracking(JobOperator, bpy.types.Operator):
         "Render only the tracking video of the shot and open it; needs no server. "
         "Once the server was asked, it is what the model will see, at its size and framing"
     )
+    waits = True
 
     @classmethod
     def why_not(cls, context):
@@ -243,6 +271,8 @@ class DAS_OT_render_first_frame(ReplacingJob, JobOperator, bpy.types.Operator):
         "Render the first frame of the shot with the chosen engine, at the model's size and framing. "
         "One that was painted over is kept under another name"
     )
+    waits = True
+    confirmed: bpy.props.BoolProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
     def why_not(cls, context):
@@ -270,7 +300,11 @@ class DAS_OT_render_first_frame(ReplacingJob, JobOperator, bpy.types.Operator):
 class DAS_OT_render_take(JobOperator, bpy.types.Operator):
     bl_idname = "das.render_take"
     bl_label = "Render Take"
-    bl_description = "Send the shot to the server and bring its frames back, while you go on working"
+    bl_description = (
+        "Send the shot to the server and bring its frames back, while you go on working; while another job runs it "
+        "waits in the queue"
+    )
+    waits = True
     anew: bpy.props.BoolProperty(
         name="Anew",
         description="Render the take anew although a finished one is there, which stays until the new one is whole",
@@ -284,7 +318,8 @@ class DAS_OT_render_take(JobOperator, bpy.types.Operator):
     def make_recipe(self, scene):
         settings = resolve_settings(scene)
         settings = replace(settings, anew=settings.anew or self.anew)
-        return of_scene.only_take(scene, settings, on_report=keeping(scene))
+        recipe, self.note = noted.noted_takes(scene, noted.TAKE, [settings], on_report=keeping(scene))
+        return recipe
 
     @classmethod
     def finished(cls, scene, take):

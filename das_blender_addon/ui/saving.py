@@ -44,6 +44,7 @@ def end_saving() -> None:
         now = _folder(scene) if scene is not None else None
         if now is None or (file, folder) == (this_file(), now):
             continue
+        session.follow_notes(folder, now)
         if session.running_job() is not None:
             _late.append((folder, now, file, this_file(), files_in(folder)))
         try:

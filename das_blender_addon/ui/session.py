@@ -6,18 +6,28 @@ show of it.
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import bpy
 
+from ..child.scratch import held_bytes
 from ..client import known_servers
 from ..errors import DasError, JobCancelled
 from ..take.drive import CANCELLED, TICK_S, Recipe, Status, advance
+from ..take.pending import Note
 from .step_preview import forget_preview, show_preview
+from .words import said
 
 LOGGER = logging.getLogger(__name__)
+MOST_WAITING, MOST_FAILED = 32, 8
+COPIES_SHARE = 0.25
+"""Of the room in the temporary folder, for the copies of waiting jobs."""
 BUDGET_S = 0.1
 """Seconds that a job may take of the window at once; every tick costs a redraw, so a frame a tick would be slow."""
 
@@ -35,13 +45,37 @@ class SessionJob:
         recipe: Recipe,
         show: Callable[[Status], None],
         done: Callable[[Any, BaseException | None], None],
+        *,
+        begin: Callable[[], None] = lambda: None,
+        note: Note | None = None,
+        scene: str = "",
     ):
-        self.name = name
+        """``begin``: called when it starts, which may be after others.  ``note``: of the takes that it makes, of the
+        scene called ``scene``.
+        """
+        self.name, self.note, self.scene = name, note, scene
+        self.file = files_opened()
+        self.words = ""
+        self.begin = begin
         self._recipe = recipe
         self._show = show
         self._done = done
         self._cancelled = ""
         self.is_running = True
+
+    @property
+    def about(self) -> str:
+        """What tells it from others of its name."""
+        if self.note is None:
+            return ""
+        first, count = self.note.settings[0], len(self.note.settings)
+        what = said("seed {seed}", seed=first.seed) if count == 1 else said("{count} takes", count=count)
+        return " · ".join(filter(None, (what, first.prompt)))
+
+    def drop(self) -> None:
+        """Close it before it began."""
+        self.is_running = False
+        self._recipe.close()
 
     def cancel(self, words: str = CANCELLED) -> None:
         """Stop at the next tick of the timer, for the reason ``words``."""
@@ -79,7 +113,10 @@ class SessionJob:
             LOGGER.exception("%s did not end cleanly", self.name)
         if error is not None and not isinstance(error, DasError):
             LOGGER.error("%s failed", self.name, exc_info=error)
-        self._done(result, error)
+        try:
+            self._done(result, error)
+        finally:
+            _after(self, error)
 
 
 _job: SessionJob | None = None
@@ -103,9 +140,10 @@ def running_job() -> SessionJob | None:
 
 
 def start_job(job: SessionJob) -> None:
-    """Let a timer drive ``job``.  Only one runs at a time: ask `running_job` before."""
+    """Let a timer drive ``job``.  Only one runs at a time: ask `running_job` before, or use `add_job`."""
     global _job
     _job = job
+    job.begin()
     bpy.app.timers.register(job.tick, first_interval=0.0, persistent=True)
 
 
@@ -115,6 +153,80 @@ def stop_job(words: str = CANCELLED) -> None:
     if job is not None:
         job.cancel(words)
         job.tick()
+
+
+# ── The queue ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Queue:
+    """The jobs that wait for the running one, in their order, and those that failed and can be had again."""
+
+    waiting: list[SessionJob] = field(default_factory=list)
+    failed: list[SessionJob] = field(default_factory=list)
+    is_paused: bool = False
+
+    def move(self, place: int, by: int) -> None:
+        """Let the job at ``place`` wait ``by`` places later, earlier where that is negative; not beyond the ends."""
+        job = self.waiting.pop(place)
+        self.waiting.insert(max(0, min(len(self.waiting), place + by)), job)
+
+    def clear(self) -> None:
+        """Nothing waits any more."""
+        while self.waiting:
+            self.waiting.pop().drop()
+        self.failed.clear()
+        self.is_paused = False
+
+
+queue = Queue()
+
+
+def add_job(job: SessionJob) -> int:
+    """Start ``job`` now, or let it wait its turn; how many start before it."""
+    if running_job() is None and not (queue.is_paused or queue.waiting):
+        start_job(job)
+        return 0
+    queue.waiting.append(job)
+    return len(queue.waiting)
+
+
+def no_room() -> str:
+    """Why no further job can wait, "" where one can.
+
+    Each has a copy of the file on the disk, and no Blender of its own until it starts.
+    """
+    if len(queue.waiting) >= MOST_WAITING:
+        return said("{count} jobs wait already: wait for some of them, or cancel some", count=MOST_WAITING)
+    held, free = held_bytes("copy"), shutil.disk_usage(tempfile.gettempdir()).free
+    if queue.waiting and held > COPIES_SHARE * (held + free):
+        return said(
+            "The copies of the file for the waiting jobs take {size:.1f} GB of the temporary folder: wait for some of "
+            "them, or cancel some",
+            size=held / 1e9,
+        )
+    return ""
+
+
+def follow_notes(old: Path, new: Path) -> None:
+    """The shot in the folder ``old`` is the one in ``new`` now, as its file was saved under another name."""
+    running = running_job()
+    for job in [*queue.waiting, *([] if running is None else [running])]:
+        if job.note is not None and job.note.path.is_relative_to(old):
+            job.note.follow(new)
+
+
+def start_next() -> None:
+    """Start the job that waits longest, unless one runs or the queue is paused."""
+    if queue.waiting and not queue.is_paused and running_job() is None:
+        start_job(queue.waiting.pop(0))
+
+
+def _after(job: SessionJob, error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, JobCancelled) and job.note is not None:
+        job.words = error.message if isinstance(error, DasError) else f"{type(error).__name__}: {error}"
+        queue.failed = [*queue.failed, job][-MOST_FAILED:]
+    start_next()
 
 
 # ── What `WindowManager.das` shows of it ────────────────────────────────────────────────────────────────────────────

@@ -23,6 +23,7 @@ from .cache_page import used_takes
 from .drawing import say, thumbnail
 from .images import load_sequence, show_image
 from .job_operators import JobOperator, redraw
+from .kept_jobs import draw_kept_jobs
 from .panel import RenderPanel
 from .take_shelf import chosen_take, shelf
 from .words import register_classes, said, unregister_classes
@@ -280,6 +281,7 @@ class DAS_PT_takes(RenderPanel, bpy.types.Panel):
 
     def draw(self, context):
         layout, manager = self.layout, context.window_manager
+        draw_kept_jobs(layout, context.scene)
         layout.operator("das.variations", icon="PRESET_NEW")
         entry = chosen_take(context)
         if entry is None:

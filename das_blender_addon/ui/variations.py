@@ -7,13 +7,13 @@ import bpy
 from bpy.props import FloatVectorProperty, IntProperty, StringProperty
 
 from ..errors import SettingsError
-from ..jobs import of_scene
+from ..jobs import noted
 from ..scene.colours import read_as_srgb
 from ..shot.settings import resolve_settings
 from ..take import recent
 from ..take.comparing import write_sheet
 from ..take.last_reports import keeping
-from ..take.variations import MOST, combinations, parse_seeds, prompts_of, varied
+from ..take.variations import MOST, combinations, parse_seeds, prompts_of
 from .images import load_sequence, show_image
 from .job_operators import DAS_OT_render_take, JobOperator
 from .take_shelf import shelf
@@ -27,6 +27,7 @@ class DAS_OT_variations(JobOperator, bpy.types.Operator):
         "Render the shot once for each of several seeds, prompts and guidance scales, and show the middle frame of "
         "each in one sheet; all of them are in the list of takes afterwards"
     )
+    waits = True
     seeds: StringProperty(name="Seeds", description="1-4, or 3,9,12-14; empty for the scene's", default="1-4")
     prompts: StringProperty(
         name="Prompts",
@@ -62,7 +63,8 @@ class DAS_OT_variations(JobOperator, bpy.types.Operator):
         asked = combinations(
             settings, parse_seeds(self.seeds), self._prompts(), tuple(self.guidance)[: self.scales]
         )
-        return varied(asked, lambda one: of_scene.only_take(scene, one, on_report=keeping(scene)))
+        recipe, self.note = noted.noted_takes(scene, noted.VARIATIONS, asked, on_report=keeping(scene))
+        return recipe
 
     def _prompts(self) -> tuple[str, ...]:
         if not self.prompts:

@@ -14,7 +14,16 @@ from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import INTERACTIVE
 from das_blender_addon.shot import machine
 from das_blender_addon.shot import settings as shot_settings
-from das_blender_addon.ui import adherence, key_pictures, panels, pass_panel, shot_check, takes, tracking_choices
+from das_blender_addon.ui import (
+    adherence,
+    key_pictures,
+    panels,
+    pass_panel,
+    queue_panel,
+    shot_check,
+    takes,
+    tracking_choices,
+)
 
 OPERATORS = (
     "test_connection",
@@ -80,7 +89,7 @@ def test_disabling_takes_everything_away(scene):
         assert not hasattr(bpy.types.Scene, "das") and not hasattr(bpy.types.WindowManager, "das")
         with pytest.raises(TypeError):
             scene.render.engine = "DAS"
-        modules = (panels, key_pictures, shot_check, takes, tracking_choices, pass_panel, adherence)
+        modules = (panels, key_pictures, shot_check, takes, tracking_choices, pass_panel, adherence, queue_panel)
         ours = [cls for module in modules for cls in module.CLASSES]
         assert not panels_for_the_engine() - {panel.__name__ for panel in ours}
         handlers = [
