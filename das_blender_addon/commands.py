@@ -20,7 +20,7 @@ import bpy
 
 from .client.client import pair_with
 from .command_line.arguments import ROW_FLAGS, ROW_SWITCHES, joined, overrides, parser
-from .command_line.batch import read_rows, run_rows
+from .command_line.batch import read_rows, rows_of_shots, run_rows
 from .command_line.file import chosen_scene, open_file
 from .command_line.footage import camera, move, plate, transfer
 from .command_line.footage_dataset import footage_pair, settle_clip
@@ -31,9 +31,10 @@ from .command_line.takes import takes
 from .command_line.vary import vary
 from .command_line.voice import Voice
 from .doctor import checks
-from .errors import DasError, JobCancelled
+from .errors import DasError, JobCancelled, SettingsError
 from .jobs import of_scene
 from .jobs.scripting import add_to_sequencer
+from .jobs.shots import CAMERAS, MARKERS, scenes_with_engine, shots_of, shots_of_scenes
 from .jobs.sources import owner_of
 from .jobs.training_clip import clip_request, export_clip
 from .protocol.pairing import read_pairing
@@ -62,6 +63,8 @@ def main(words: list[str]) -> int:
         settle_names(arguments)
     if arguments.run is dataset:
         settle_clip(arguments)
+    if arguments.run is batch and arguments.table.lower().endswith(".blend"):
+        arguments.file = arguments.table
     voice = Voice(arguments.json)
     try:
         with overrides(arguments), _online(arguments.online_mode), _signals() as should_stop:
@@ -164,15 +167,16 @@ def render(scene, arguments, voice: Voice, should_stop) -> int:
 
 
 def batch(scene, arguments, voice: Voice, should_stop) -> int:
-    """Render every shot of a table, one after the other; one that fails does not stop the rest, and the exit code is
-    that of the first one that did.
+    """Render every shot of a table, or of a .blend file by its markers, cameras or scenes, one after the other.
+
+    One that fails does not stop the rest, and the exit code is that of the first one that did.
     """
     table = Path(arguments.table).resolve()
     shared = ["--json"] if arguments.json else []
     shared += [] if arguments.scripts is None else ["-y" if arguments.scripts else "-Y"]
     shared += ["--online-mode"] if arguments.online_mode else []
     shared += ["--strict"] if arguments.strict else []
-    rows = read_rows(table, ROW_FLAGS, ROW_SWITCHES)
+    rows = _rows(scene, table, arguments)
 
     def tell(row) -> None:
         voice.note(f"row {row.number} of {len(rows)}: {row.words[0]}")
@@ -184,6 +188,19 @@ def batch(scene, arguments, voice: Voice, should_stop) -> int:
     lines = (f"{one['row']:4d}  {one['exit_code']:3d}  {one['seconds']:8.1f} s  {one['file']}" for one in told)
     voice.result("\n".join((" row  exit   time       file", *lines)), rows=told, exit_code=status)
     return status
+
+
+def _rows(scene, table: Path, arguments) -> list:
+    if table.suffix.lower() != ".blend":
+        if arguments.cameras or arguments.scenes or arguments.output:
+            raise SettingsError(
+                f"--cameras, --scenes and --output are for a .blend file, and {table} is a table; its rows say that.",
+                field="file",
+            )
+        return read_rows(table, ROW_FLAGS, ROW_SWITCHES)
+    by = CAMERAS if arguments.cameras else MARKERS
+    found = shots_of_scenes(scenes_with_engine(), by) if arguments.scenes else shots_of(scene, by)
+    return rows_of_shots(table, found, output_folder(arguments.output, "The frames"))
 
 
 def keys(scene, arguments, voice: Voice, should_stop) -> int:

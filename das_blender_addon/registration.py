@@ -13,6 +13,7 @@ from .child.scratch import sweep
 from .jobs import unchanged
 from .ui import (
     adherence,
+    all_shots,
     cache_page,
     clip_import,
     clip_operator,
@@ -71,6 +72,7 @@ MODULES = (
     variations,
     adherence,
     repairing,
+    all_shots,
     kept_jobs,
     queue_panel,
     timeline,

@@ -32,7 +32,8 @@ class SceneCopy:
     """A file in a folder of its own, and what brings it to the state that the scene was in.
 
     ``images``, ``texts``: see `child.work.open_copy`.  ``use_scripts``: whether this Blender runs the file's scripts.
-    ``driver_names``: see `scene.drivers.names_of_drivers`.  ``view``: of a stereoscopic scene.
+    ``driver_names``: see `scene.drivers.names_of_drivers`.  ``view``: of a stereoscopic scene.  ``camera``: the name of
+    the one that sees all of it, "" for the scene's.
     ``checks_drivers``: whether a driver that does not run is an error; not where its user sees the rig stand so.
     """
 
@@ -47,6 +48,7 @@ class SceneCopy:
     images: list[dict] = field(default_factory=list)
     texts: list[dict] = field(default_factory=list)
     driver_names: list[tuple[str, str]] = field(default_factory=list)
+    camera: str = ""
 
     @property
     def folder(self) -> Path:
@@ -65,6 +67,7 @@ class SceneCopy:
             "images": self.images,
             "texts": self.texts,
             "driver_names": self.driver_names,
+            "camera": self.camera,
         }
 
     def close(self) -> None:
@@ -72,8 +75,9 @@ class SceneCopy:
         self.scratch.cleanup()
 
 
-def write_copy(scene, view_layer: str) -> SceneCopy:
+def write_copy(scene, view_layer: str, camera: str = "") -> SceneCopy:
     """A copy of the open file for a job about ``scene``, in a temporary folder; on the thread that may touch Blender.
+    ``camera``: see `SceneCopy`.
 
     Raises `StorageError` when the disk refuses, `SceneError` when something cannot travel, naming it.
     """
@@ -111,6 +115,7 @@ def write_copy(scene, view_layer: str) -> SceneCopy:
         images=images,
         texts=texts,
         driver_names=names_of_drivers() if use_scripts else [],
+        camera=camera,
     )
 
 

@@ -53,6 +53,8 @@ def open_copy(request: dict, say, check_stop) -> dict:
         _give_pixels(image_named(said["name"]), Path(said["pixels"]))
     scene = _scene(request)
     check_names(request["driver_names"])
+    if request.get("camera"):
+        _see_with(scene, scene.objects[request["camera"]])
     _leave_modes()
     if request["checks_drivers"]:
         check_drivers(scene)
@@ -64,6 +66,13 @@ def open_copy(request: dict, say, check_stop) -> dict:
         simulated=[],
     )
     return {}
+
+
+def _see_with(scene, camera) -> None:
+    """``camera`` sees every frame, whatever is bound to markers."""
+    for marker in scene.timeline_markers:
+        marker.camera = None  # which lets the scene see with that of another marker
+    scene.camera = camera
 
 
 def export(request: dict, say, check_stop) -> dict:

@@ -24,12 +24,13 @@ OVERRIDES = {
     "--size": ("DAS_SIZE", "the model's size: AUTO or WIDTHxHEIGHT"),
     "--tracking-range": ("DAS_TRACKING_RANGE", "AUTO, signed or unit"),
     "--view": ("DAS_VIEW", "of a stereoscopic scene, by its name: left or right"),
+    "--camera": ("DAS_CAMERA", "the camera that sees every frame, by its name, instead of the scene's"),
     "--background": ("DAS_BACKGROUND", "of the tracking video where there is no surface: black or sky"),
     "--compose": ("DAS_COMPOSE", "key pictures' detail: 1 all of it, fine over the model's light and tone, 0 none"),
     "--model-frames-every": ("DAS_MODEL_FRAMES_EVERY", "auto, or 3: the model makes every third frame"),
     "--key-pictures": ("DAS_KEY_PICTURES", "auto, first, or frames: 1,25,49"),
     "--frames": ("DAS_FRAMES", "7, 1-49 or 1-49x2 instead of the scene's range"),
-    "--first-frame": ("DAS_FIRST_FRAME", "image of the first frame at the model's size"),
+    "--first-frame": ("DAS_FIRST_FRAME", "image of the first frame; auto: the one in the cache, or a new one"),
     "--first-frame-engine": ("DAS_FIRST_FRAME_ENGINE", "CYCLES, EEVEE or WORKBENCH"),
     "--first-frame-samples": ("DAS_FIRST_FRAME_SAMPLES", "samples per pixel of a first frame that is rendered"),
     "--new-first-frame": ("DAS_NEW_FIRST_FRAME", "1 renders the first frame anew although one is there"),
@@ -62,7 +63,14 @@ def parser(name: str, commands: dict[str, Callable]) -> argparse.ArgumentParser:
         if word == "vary":
             vary.add_arguments(command)
         if word == "batch":
-            command.add_argument("table", help="CSV: a column file and columns named as flags of render, a row each")
+            command.add_argument(
+                "table",
+                help="CSV: a column file and columns named as flags of render, a row each; or a .blend file: what each "
+                "camera that is bound to a marker sees until the next one",
+            )
+            command.add_argument("--cameras", action="store_true", help="of a .blend: all frames by every camera")
+            command.add_argument("--scenes", action="store_true", help="of a .blend: every scene with the engine")
+            command.add_argument("--output", help="of a .blend: a folder, in which each shot has a folder of frames")
             command.set_defaults(file=None)
         if word == "pair":
             command.add_argument("line", help="the whole line, which begins with das-pair:")

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import JobCancelled, SettingsError
+from ..jobs.shots import SceneShot
 
 FILE = "file"
 MOST = 10_000
@@ -58,6 +60,28 @@ def read_rows(path: Path, flags: frozenset[str], switches: frozenset[str]) -> li
     return rows
 
 
+def rows_of_shots(file: Path, shots: Sequence[SceneShot], output: Path | None) -> list[Row]:
+    """A row for each of the ``shots`` of the .blend ``file``; each has a folder of its own in ``output``."""
+    rows, folders = [], set()
+    for number, shot in enumerate(shots, 1):
+        frames = shot.settings.frames
+        step = frames[1] - frames[0] if len(frames) > 1 else 1
+        words = [str(file), f"--scene={shot.scene}", f"--frames={frames[0]}-{frames[-1]}x{step}"]
+        words += [f"--camera={shot.settings.camera}"] if shot.settings.camera else []
+        keys, first = shot.settings.key_pictures, shot.settings.first
+        if keys is not None:
+            words.append(f"--key-pictures={','.join(str(key.frame) for key in keys) or 'first'}")
+        if not (first.path or first.image):
+            words.append("--first-frame=auto")
+        if output is not None:
+            name = re.sub(r"[^\w.-]+", "_", shot.name if shot.name == shot.scene else f"{shot.scene}-{shot.name}")
+            name = f"{name}-{number}" if name.lower() in folders else name
+            folders.add(name.lower())
+            words.append(f"--output={output / name}")
+        rows.append(Row(number, tuple(words)))
+    return rows
+
+
 def _words(number: int, cells: dict[str, str], path: Path, switches: frozenset[str]) -> tuple[str, ...]:
     file = cells.pop(FILE, "").strip()
     if not file:
@@ -69,7 +93,7 @@ def _words(number: int, cells: dict[str, str], path: Path, switches: frozenset[s
             if value.lower() in ("1", "yes", "true"):
                 words.append(f"--{name}")
         elif value:
-            if name in ("output", "cache", "first-frame", "blend") and not value.startswith("//"):
+            if name in ("output", "cache", "first-frame", "blend") and not value.startswith("//") and value != "auto":
                 value = str(path.parent / value)
             words += [f"--{name}={value}"]
     return tuple(words)

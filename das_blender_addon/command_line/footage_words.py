@@ -11,7 +11,7 @@ from ..footage.plane import WALL_DISTANCE
 from ..footage.plate import EYE_HEIGHT
 
 COMMANDS = ("plate", "camera", "move", "transfer")
-OWN_FLAGS = ("--frames", "--windows", "--first-frame")
+OWN_FLAGS = ("--frames", "--windows", "--first-frame", "--camera")
 """Flags of settings that these commands have in a meaning of their own, or not at all."""
 NUM_FRAMES = 49
 """Of a shot from a picture."""

@@ -83,7 +83,9 @@ def take(
     known = on_main_thread(lambda: findings_of_scene(scene_named(name), last), should_stop)
     if bpy.app.background:  # a take's files are its own there, whatever the scene's renders become
         known = [finding for finding in known if finding.code not in OF_RENDERS]
-    source = source or source_of(scene, facts.view_layer, step, in_child=in_child, should_stop=should_stop)
+    source = source or source_of(
+        scene, facts.view_layer, step, in_child=in_child, camera=settings.camera, should_stop=should_stop
+    )
     recipe = recipes.take(facts, settings, source, known=known, on_report=on_report, on_event=on_event, after=after)
     return WithEnd(recipe, lambda _error: source.close())
 
@@ -101,9 +103,8 @@ def several_takes(
     They share one source, which closes with the last of them: drive them in turn, or close them all.  ``on_event`` gets
     the number of the take, from 0 on, and its events.
     """
-    facts = facts_of(scene, asked[0])
-    active_camera(scene, scene.frame_current)
-    shared = SharedSource(source_of(scene, facts.view_layer, in_child=in_child), len(asked))
+    facts, camera = facts_of(scene, asked[0]), asked[0].camera
+    shared = SharedSource(source_of(scene, facts.view_layer, in_child=in_child, camera=camera), len(asked))
 
     def of(number: int, settings: ResolvedSettings) -> Recipe:
         tell = None if on_event is None else partial(on_event, number)
@@ -168,7 +169,8 @@ def only_take(
     comes later is answered at once.
     """
     keep = None
-    if not bpy.app.background if in_child is None else in_child:
+    in_window = not bpy.app.background if in_child is None else in_child
+    if in_window and not settings.camera:
         keep = partial(unchanged.keep, unchanged.now(scene, render_layer(scene).name, settings))
     one = take(scene, replace(settings, part=None), on_report=on_report, on_event=on_event, in_child=in_child)
     return recipes.only_take(one, keep)
@@ -198,13 +200,14 @@ def first_frame_again(scene, settings: ResolvedSettings, *, in_child: bool | Non
     check_server(scene, settings.server)
     facts = facts_of(scene, settings)
     check_cache(settings.cache_folder, facts.folder)
-    return recipes.first_frame_again(facts, settings, source_of(scene, facts.view_layer, in_child=in_child))
+    source = source_of(scene, facts.view_layer, in_child=in_child, camera=settings.camera)
+    return recipes.first_frame_again(facts, settings, source)
 
 
 def suggested_keys(scene, settings: ResolvedSettings, *, in_child: bool | None = None) -> Recipe:
     """Which frames of the scene's shot should be key pictures; returns `key_recipes.Suggested`."""
     facts = facts_of(scene, settings)
-    source = source_of(scene, facts.view_layer, in_child=in_child)
+    source = source_of(scene, facts.view_layer, in_child=in_child, camera=settings.camera)
     wanted = [choice.frame for choice in settings.key_pictures or ()]
     return key_recipes.suggested(facts, settings, source, wanted=wanted, most_unseen=scene.das.key_most_unseen / 100.0)
 
@@ -218,7 +221,7 @@ def rendered_keys(
     check_cache(settings.cache_folder, facts.folder)
     settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
-    source = source_of(scene, facts.view_layer, in_child=in_child)
+    source = source_of(scene, facts.view_layer, in_child=in_child, camera=settings.camera)
     return key_recipes.rendered_keys(facts, settings, source, again=again)
 
 
@@ -229,7 +232,7 @@ def carried_key(scene, settings: ResolvedSettings, frame: int, *, in_child: bool
     check_cache(settings.cache_folder, facts.folder)
     settings = _with_strokes(scene, settings, facts.view_layer)
     check_first_frame(facts.folder, facts.owner, settings)
-    source = source_of(scene, facts.view_layer, in_child=in_child)
+    source = source_of(scene, facts.view_layer, in_child=in_child, camera=settings.camera)
     return key_recipes.carried_key(facts, settings, source, frame)
 
 
@@ -245,7 +248,7 @@ def tracking_preview(
     """
     facts = facts_of(scene, settings)
     known = findings_of_scene(scene, settings.frames[-1])
-    source = source_of(scene, facts.view_layer, in_child=in_child)
+    source = source_of(scene, facts.view_layer, in_child=in_child, camera=settings.camera)
     return preview_recipe.tracking_preview(facts, settings, source, known=known, on_files=on_files)
 
 
@@ -255,7 +258,7 @@ def checked_shot(scene, settings: ResolvedSettings, *, in_child: bool | None = N
     try:
         facts = facts_of(scene, settings)
         settings = _with_strokes(scene, settings, facts.view_layer)
-        source = source_of(scene, facts.view_layer, in_child=in_child)
+        source = source_of(scene, facts.view_layer, in_child=in_child, camera=settings.camera)
     except SceneError as error:
         return _only(ShotReport(sorted_findings([*known, refusal(error)])))
     for check in (

@@ -9,6 +9,7 @@ pictures of a copy.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import bpy
@@ -18,7 +19,7 @@ from ..child.launch import launch
 from ..child.open_copy import OpenCopy, PictureOrder
 from ..child.scratch import Scratch
 from ..client.take import Progress
-from ..errors import JobCancelled
+from ..errors import JobCancelled, SceneError
 from ..scene.appearance import shading_digest
 from ..scene.camera import active_camera, checked_render_size, pixel_aspect
 from ..scene.colours import kept_look
@@ -46,7 +47,11 @@ Step = Callable[[int | None], object]
 
 
 def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFacts:
-    """What a job must know of ``scene``.  ``view_layer`` "": the first one that renders.  Raises `SceneError`."""
+    """What a job must know of ``scene``.  ``view_layer`` "": the first one that renders.
+
+    What was painted for the scene's own camera counts for another one only where it sees the same.
+    Raises `SceneError`.
+    """
     layer = view_layer or render_layer(scene).name
     folder = take_over_folder(scene, settings.cache_folder, layer)
     return SceneFacts(
@@ -58,7 +63,7 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
         view_layer=layer,
         layer_apart=layer_apart(scene, layer),
         look=kept_look(scene),
-        owner=owner_of(scene, folder),
+        owner=replace(owner_of(scene, folder), files=()) if settings.camera else owner_of(scene, folder),
         shading=shading_digest(scene.original, scene.original.view_layers[layer]),
         blender=bpy.app.version_string,
         transparent_film=scene.render.film_transparent,
@@ -100,20 +105,33 @@ def source_of(
     step: Step | None = None,
     *,
     in_child: bool | None = None,
+    camera: str = "",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Source:
     """The source for a job about ``scene``: a copy in a child Blender, written now, or the scene itself.
 
-    ``in_child`` None: where there is a window.
+    ``in_child`` None: where there is a window.  ``camera``: the name of one that sees every frame, in a copy always.
     ``step``: where the caller is inside a render of it; in a window the copy is then written by the main thread as soon
     as no operator holds the scene, until when ``should_stop`` is asked.  Raises `SceneError` (no camera),
     `StorageError`, `JobCancelled`.
     """
-    active_camera(scene, scene.frame_current)  # the commonest mistake is told before anything takes time
+    if camera:
+        check_camera(scene, camera)
+        in_child = True
+    else:
+        active_camera(scene, scene.frame_current)  # the commonest mistake is told before anything takes time
     if bpy.app.background if in_child is None else not in_child:
         return OwnSource(scene, view_layer, step)
     name = scene.name_full
-    return CopySource(on_main_thread(lambda: write_copy(scene_named(name), view_layer), should_stop))
+    return CopySource(on_main_thread(lambda: write_copy(scene_named(name), view_layer, camera), should_stop))
+
+
+def check_camera(scene, name: str) -> None:
+    """Raise `SceneError` unless ``name`` is a camera of ``scene``."""
+    found = sorted(shape.name for shape in scene.objects if shape.type == "CAMERA")
+    if name not in found:
+        there = f"there are {', '.join(map(repr, found))}" if found else "it has none"
+        raise SceneError(f"The scene {scene.name!r} has no camera {name!r}; {there}.", field="camera")
 
 
 class CopySource:

@@ -39,6 +39,7 @@ class ResolvedSettings:
     ``model_frames_every``: of so many frames the model makes one, 0: as its own frame rate says.
     ``background``: of the tracking video, "black" or "sky".  ``view``: of a stereoscopic scene, by its name.
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
+    ``camera``: the name of the one that sees every frame, "" for the scene's own and those that are bound to markers.
     ``anew_as``: a word that names the jobs of a take that is made anew, so that it can be gone on with.  ``resumes``:
     (window from 0 on, id of the job that it must be), for a take that goes on.
     ``part`` (number from 1 on, of how many): only these windows of it.  ``priority``: a key of `PRIORITIES`, "" for
@@ -76,6 +77,7 @@ class ResolvedSettings:
     window_seeds: tuple[tuple[int, int], ...] = ()
     loras: tuple[tuple[str, float], ...] = ()
     speed: str = ""
+    camera: str = ""
     anew_as: str = ""
     resumes: tuple[tuple[int, str], ...] = ()
 

@@ -42,6 +42,7 @@ ENVIRONMENT = (
     "DAS_TRACKING_RANGE",
     "DAS_BACKGROUND",
     "DAS_VIEW",
+    "DAS_CAMERA",
     "DAS_COMPOSE",
     "DAS_MODEL_FRAMES_EVERY",
     "DAS_KEY_PICTURES",
@@ -90,10 +91,11 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
         tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
         view=stereo_view(scene, environment),
+        camera=_text(environment, "DAS_CAMERA", ""),
         background=_background(environment.get("DAS_BACKGROUND", "") or settings.background),
         compose=_detail(environment, settings.compose),
         frames=frames,
-        first_frame_path=_absolute(environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path),
+        first_frame_path=_first_frame(environment, settings),
         first_frame_image=_image_name(settings, environment),
         first_frame_engine=first_frame_engine,
         first_frame_samples=_number(
@@ -377,6 +379,12 @@ def _switch(environment, name: str, otherwise: bool | None) -> bool | None:
 
 
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _first_frame(environment, settings) -> str:
+    """The file that is the first frame, "" for the one in the cache, as "auto" says."""
+    named = environment.get("DAS_FIRST_FRAME", "")
+    return "" if named.strip().lower() == "auto" else _absolute(named or settings.first_frame_path)
 
 
 def _image_name(settings, environment) -> str:

@@ -248,6 +248,8 @@ def plan_of(facts: SceneFacts, settings: ResolvedSettings) -> Recipe:
         yield Status("connecting", "No server answers; looking for a complete take", 0.0)
     try:
         planned = plan_shot(facts, settings, capabilities)
+        if settings.camera:
+            planned = replace(planned, notes=(*planned.notes, f"Seen by the camera {settings.camera}."))
         job_spec(planned, TakeSettings.from_resolved(settings))  # what the model does not take is told before any work
         return capabilities, planned, unreachable
     except DasError as error:

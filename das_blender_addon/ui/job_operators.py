@@ -94,17 +94,18 @@ class JobOperator:
         return {"FINISHED"}
 
 
-def begin(operator: type, scene, recipe, note: Note | None = None, finishing: type | None = None) -> int:
+def begin(operator: type, scene, recipe, note: Note | None = None, title: str = "") -> int:
     """Let the window drive ``recipe`` as the job of ``operator``, now or after those that wait; how many are before it.
 
-    ``finishing``: the operator whose result it is, where that is another one.
+    ``title``: what tells it from others of its kind.
     """
-    show, done = shown_in_window(finishing or operator, scene)
+    show, done = shown_in_window(operator, scene)
 
     def begun() -> None:
         session.show_begin(bpy.context.window_manager.das, operator.bl_label, operator.line)
 
-    job = session.SessionJob(operator.bl_label, recipe, show, done, begin=begun, note=note, scene=scene.name)
+    about = {"note": note, "scene": scene.name, "title": title}
+    job = session.SessionJob(operator.bl_label, recipe, show, done, begin=begun, **about)
     before = session.add_job(job)
     redraw()
     return before

@@ -78,7 +78,7 @@ class DAS_OT_queue_retry(_OfPlace, bpy.types.Operator):
         operator = operator_of(job.note.kind)
         recipe, note = noted_takes(scene, job.note.kind, job.note.settings, on_report=keeping(scene))
         session.queue.failed.pop(self.place)
-        begin(operator, scene.name, recipe, note)
+        begin(operator, scene, recipe, note)
 
 
 class DAS_OT_queue_dismiss(_OfPlace, bpy.types.Operator):

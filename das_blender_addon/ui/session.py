@@ -49,11 +49,12 @@ class SessionJob:
         begin: Callable[[], None] = lambda: None,
         note: Note | None = None,
         scene: str = "",
+        title: str = "",
     ):
         """``begin``: called when it starts, which may be after others.  ``note``: of the takes that it makes, of the
         scene called ``scene``.
         """
-        self.name, self.note, self.scene = name, note, scene
+        self.name, self.note, self.scene, self.title = name, note, scene, title
         self.file = files_opened()
         self.words = ""
         self.begin = begin
@@ -67,10 +68,10 @@ class SessionJob:
     def about(self) -> str:
         """What tells it from others of its name."""
         if self.note is None:
-            return ""
+            return self.title
         first, count = self.note.settings[0], len(self.note.settings)
         what = said("seed {seed}", seed=first.seed) if count == 1 else said("{count} takes", count=count)
-        return " · ".join(filter(None, (what, first.prompt)))
+        return " · ".join(filter(None, (self.title, what, first.prompt)))
 
     def drop(self) -> None:
         """Close it before it began."""

@@ -283,6 +283,7 @@ class DAS_PT_takes(RenderPanel, bpy.types.Panel):
         layout, manager = self.layout, context.window_manager
         draw_kept_jobs(layout, context.scene)
         layout.operator("das.variations", icon="PRESET_NEW")
+        layout.operator("das.render_all_shots", icon="CAMERA_DATA")
         entry = chosen_take(context)
         if entry is None:
             say(layout, "None yet: every take of the shot will be listed here", "INFO")

@@ -46,7 +46,7 @@ def add(name: str, done: list, **how) -> session.SessionJob:
 
 def press_take(scene) -> int:
     recipe, note = noted.noted_takes(scene, noted.TAKE, [resolve_settings(scene)], in_child=True)
-    return job_operators.begin(TAKE, scene.name, recipe, note)
+    return job_operators.begin(TAKE, scene, recipe, note)
 
 
 def run_all() -> None:
