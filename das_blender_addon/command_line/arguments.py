@@ -17,6 +17,7 @@ OVERRIDES = {
     "--timeout": ("DAS_TIMEOUT_S", "seconds of silence after which the server counts as gone"),
     "--model": ("DAS_MODEL", "model, by the server's name for it"),
     "--prompt": ("DAS_PROMPT", "what the shot shows"),
+    "--prompt-file": ("DAS_PROMPT_FILE", "a text file with the prompt, in several lines; # begins a comment"),
     "--negative-prompt": ("DAS_NEGATIVE_PROMPT", "what it must not show"),
     "--seed": ("DAS_SEED", "the same seed gives the same frames"),
     "--steps": ("DAS_STEPS", "denoising steps, 0 for the model's default"),

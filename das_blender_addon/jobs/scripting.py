@@ -349,6 +349,7 @@ def _chosen_settings(scene, server, frames, folder, settings: dict):
     if "key_pictures" in named:
         shot = named.get("frames", resolved.frames)
         named["key_pictures"] = chosen_keys(named["key_pictures"], scene.das, shot)
+    named |= {"prompts_at": ()} if "prompt" in named else {}  # it is that of the whole shot
     if "compose" in named:
         named["compose"] = None if named["compose"] == "auto" else check_detail(named["compose"])
     if "background" in named:

@@ -40,6 +40,8 @@ class ResolvedSettings:
     ``background``: of the tracking video, "black" or "sky".  ``view``: of a stereoscopic scene, by its name.
     ``timeout_s``: seconds of silence.  ``anew``: make the take although a finished one is there.
     ``camera``: the name of the one that sees every frame, "" for the scene's own and those that are bound to markers.
+    ``prompts_at``: (Blender frame, prompt from there on), frames increasing; a window has that of its first frame, ""
+    for ``prompt``.
     ``anew_as``: a word that names the jobs of a take that is made anew, so that it can be gone on with.  ``resumes``:
     (window from 0 on, id of the job that it must be), for a take that goes on.
     ``part`` (number from 1 on, of how many): only these windows of it.  ``priority``: a key of `PRIORITIES`, "" for
@@ -78,6 +80,7 @@ class ResolvedSettings:
     loras: tuple[tuple[str, float], ...] = ()
     speed: str = ""
     camera: str = ""
+    prompts_at: tuple[tuple[int, str], ...] = ()
     anew_as: str = ""
     resumes: tuple[tuple[int, str], ...] = ()
 

@@ -17,6 +17,7 @@ from ..errors import SettingsError
 from ..protocol.kinds import MAX_TEXT
 from . import machine as machines
 from .plan import BLACK, FINE, SKY
+from .prompts import check_prompt, prompt_of_file, prompt_of_text, prompts_at_markers
 from .resolved import MAX_GUIDANCE, MAX_SEED, PRIORITIES, SPEEDS, KeyChoice, ResolvedSettings
 from .scene_shot import frame_range, shot_frames
 from .server_consent import chosen_server
@@ -34,6 +35,7 @@ ENVIRONMENT = (
     "DAS_TIMEOUT_S",
     "DAS_MODEL",
     "DAS_PROMPT",
+    "DAS_PROMPT_FILE",
     "DAS_NEGATIVE_PROMPT",
     "DAS_SEED",
     "DAS_STEPS",
@@ -83,7 +85,8 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         server=chosen_server(scene, environment),
         timeout_s=_number(environment, "DAS_TIMEOUT_S", float, machine.timeout_s, low=1.0, high=86400.0),
         model=_text(environment, "DAS_MODEL", "") or settings.model,
-        prompt=_text(environment, "DAS_PROMPT", settings.prompt),
+        prompt=_prompt(environment, settings),
+        prompts_at=() if _says_prompt(environment) else prompts_at_markers(scene),
         negative_prompt=_text(environment, "DAS_NEGATIVE_PROMPT", settings.negative_prompt),
         seed=_number(environment, "DAS_SEED", int, settings.seed, low=0, high=MAX_SEED),
         steps=_number(environment, "DAS_STEPS", int, settings.steps, low=0, high=1000),
@@ -228,6 +231,20 @@ def _text(environment, name: str, otherwise: str) -> str:
     if len(text) > MAX_TEXT:
         raise SettingsError(f"{name} has {len(text)} characters; it takes {MAX_TEXT} at most.", field=name)
     return text
+
+
+def _says_prompt(environment) -> bool:
+    return bool(environment.get("DAS_PROMPT", "") or environment.get("DAS_PROMPT_FILE", ""))
+
+
+def _prompt(environment, settings) -> str:
+    """The environment's words, its file, the scene's text, its words."""
+    file, text = environment.get("DAS_PROMPT_FILE", ""), settings.prompt_text
+    if environment.get("DAS_PROMPT", "") or not (file or text):
+        return _text(environment, "DAS_PROMPT", settings.prompt)
+    if file:
+        return check_prompt(prompt_of_file(_absolute(file)), f"The prompt {file}")
+    return check_prompt(prompt_of_text(text.as_string()), f"The text {text.name!r}")
 
 
 def _tracking_range(text: str) -> str:

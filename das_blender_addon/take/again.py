@@ -24,6 +24,7 @@ def settings_again(entry: TakeEntry, settings: ResolvedSettings) -> ResolvedSett
         settings,
         model=report["model"],
         prompt=report.get("prompt", ""),
+        prompts_at=tuple((frame, words) for frame, words in report.get("prompts_at", ())),
         negative_prompt=report.get("negative_prompt", ""),
         seed=report["seed"],
         steps=report.get("num_inference_steps", 0),

@@ -56,6 +56,7 @@ class TakeSettings:
 
     ``window_seeds``: (number from 1 on, seed) of windows that have a seed of their own.  ``loras``: (name, weight) of
     each adapter.
+    ``prompts_at``: (Blender frame, prompt from there on), see `prompt_at`.
     """
 
     prompt: str = ""
@@ -67,6 +68,7 @@ class TakeSettings:
     window_seeds: tuple[tuple[int, int], ...] = ()
     loras: tuple[tuple[str, float], ...] = ()
     speed: str = ""
+    prompts_at: tuple[tuple[int, str], ...] = ()
 
     @classmethod
     def from_resolved(cls, resolved) -> TakeSettings:
@@ -81,11 +83,17 @@ class TakeSettings:
             window_seeds=resolved.window_seeds,
             loras=resolved.loras,
             speed=resolved.speed,
+            prompts_at=resolved.prompts_at,
         )
 
     def seed_of(self, number: int) -> int:
         """That of the window ``number``, from 0 on."""
         return int(dict(self.window_seeds).get(number + 1, self.seed))
+
+    def prompt_at(self, frame: int) -> str:
+        """The prompt of a window that begins at the Blender frame ``frame``."""
+        said = [words for at, words in self.prompts_at if at <= frame]
+        return (said[-1] if said else "") or self.prompt
 
 
 @dataclass(frozen=True)
@@ -310,7 +318,7 @@ def job_spec(plan: ShotPlan, settings: TakeSettings, window: Window | None = Non
         task="mesh_to_video",
         model=model.name,
         model_revision=model.revision,
-        prompt=settings.prompt,
+        prompt=settings.prompt_at(plan.frames[plan.made[window.start]]),
         negative_prompt=settings.negative_prompt,
         seed=settings.seed_of(plan.windows.index(window)),
         num_inference_steps=int(steps),

@@ -32,7 +32,8 @@ SETTINGS = {
 }
 """Names in a take's report → names of a scene's settings."""
 COMPARED = (
-    *SETTINGS, "options", "window_seeds", "model_size", "render_size", "keep_detail", "key_pictures", "frame_numbers"
+    *SETTINGS, "options", "window_seeds", "prompts_at", "model_size", "render_size", "keep_detail", "key_pictures",
+    "frame_numbers",
 )  # fmt: skip
 """What can differ between two takes of a shot, of their reports."""
 

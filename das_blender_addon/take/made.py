@@ -72,6 +72,7 @@ def description(request: TakeRequest, made: list[Made], names: list[str], timing
             "window_seeds": {str(number): seed for number, seed in request.settings.window_seeds},
             "options": spec.options,
             "frame_numbers": list(plan.frames),
+            **_prompts(request),
             "render_size": list(plan.render_size),
             "model_size": list(plan.model_size),
             "crop": list(plan.framing.crop),
@@ -91,3 +92,11 @@ def description(request: TakeRequest, made: list[Made], names: list[str], timing
         },
         "timings": timings,
     }
+
+
+def _prompts(request: TakeRequest) -> dict:
+    """The shot's own prompt and those from markers on, where there are any."""
+    settings = request.settings
+    if not settings.prompts_at:
+        return {}
+    return {"prompt": settings.prompt, "prompts_at": [list(one) for one in settings.prompts_at]}

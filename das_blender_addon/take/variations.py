@@ -42,6 +42,8 @@ def combinations(
 
     Raises `SettingsError` for more than `MOST`, and for values out of bounds.
     """
+    if prompts:  # each is that of the whole shot
+        settings = replace(settings, prompts_at=())
     seeds, prompts = seeds or (settings.seed,), prompts or (settings.prompt,)
     guidances = guidances or (settings.guidance,)
     count = len(seeds) * len(prompts) * len(guidances)

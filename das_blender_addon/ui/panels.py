@@ -15,6 +15,7 @@ from ..scene import sequencer
 from ..scene.colours import colour_warning, pixel_changes
 from ..scene.drivers import untrusted_driver
 from ..shot.plan import frame_rate
+from ..shot.prompts import prompts_at_markers
 from ..shot.scene_shot import frames_per_second
 from ..shot.settings import resolve_settings
 from ..shot.windows import frames_every
@@ -46,8 +47,12 @@ class DAS_PT_shot(RenderPanel, bpy.types.Panel):
             draw_server_line(layout, context)
         column = layout.column()
         column.active = model is None or model.uses_prompt
-        column.prop(settings, "prompt")
+        row = column.row()
+        row.active = settings.prompt_text is None
+        row.prop(settings, "prompt")
+        column.prop(settings, "prompt_text")
         column.prop(settings, "negative_prompt")
+        _draw_marked_prompts(column, context.scene)
         if model is not None and not model.uses_prompt:
             say(layout, said("The model {model} ignores the prompt", model=model.name), "INFO")
         row = layout.row(align=True)
@@ -65,6 +70,18 @@ class DAS_PT_shot(RenderPanel, bpy.types.Panel):
         row.prop(settings, "model", **compat.placeholder(model.name if model else "server's default"))
         row.menu("DAS_MT_models", text="", icon="DOWNARROW_HLT")
         DAS_PT_presets.draw_menu(layout, "Presets")
+
+
+def _draw_marked_prompts(layout, scene) -> None:
+    """At which frames markers change the prompt."""
+    try:
+        changes = prompts_at_markers(scene)
+    except DasError as error:
+        alert(layout, error.message)
+        return
+    if changes:
+        frames = ", ".join(str(frame) for frame, _ in changes)
+        say(layout, said("Markers change the prompt at {frames}, for windows that begin there or later", frames=frames))
 
 
 class DAS_PT_first_frame(RenderPanel, bpy.types.Panel):

@@ -91,6 +91,12 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
         super().__setattr__(name, value)
 
     prompt: StringProperty(name="Prompt", description="What the shot shows, in words")
+    prompt_text: PointerProperty(
+        name="Prompt Text",
+        description="Text of this file that is the prompt, in several lines, instead of the words above; lines that "
+        "begin with # are none",
+        type=bpy.types.Text,
+    )
     negative_prompt: StringProperty(name="Negative Prompt", description="What the shot must not show")
     seed: IntProperty(
         name="Seed", description="The same seed gives the same frames", default=0, min=0, max=MAX_SEED, options=set()

@@ -106,6 +106,23 @@ def test_windows_that_ask_for_the_same_share_a_job(request_of, peer):
     assert levels(take.frames) == LEVELS and len(peer.jobs) == 2
 
 
+def test_prompt_of_a_window_is_that_of_its_first_frame(request_of, peer, tmp_path):
+    """Of markers at the frames 12, before all windows, and 15: windows begin at 11, 13 and 15."""
+    made, picture = shot(), tmp_path / "first.png"
+    picture.write_bytes(encode_png(pattern((WIDTH, HEIGHT))))
+
+    def asked(*prompts_at):
+        return take_request(made, picture, replace(SETTINGS, prompts_at=prompts_at), tmp_path / "shot")
+
+    take = run_take(asked((12, "a lamp"), (15, "")), peer.address)
+    assert [job.spec.prompt for job in peer.jobs.values()] == ["a vase", "a lamp", "a vase"]
+    assert (take.report["prompt"], take.report["prompts_at"]) == ("a vase", [[12, "a lamp"], [15, ""]])
+    run_take(asked((12, "a lamp"), (15, "a cat")), peer.address)
+    assert [job.spec.prompt for job in peer.jobs.values()][3:] == ["a cat"]  # only what it changes is made
+    assert len({asked(*at).key for at in ((), ((12, "b"),), ((12, "c"),), ((15, "b"),))}) == 4
+    assert asked((90, "later")).key == asked().key and asked((-4, "a cat")).job.spec.prompt == "a cat"
+
+
 def test_window_that_a_key_picture_begins_starts_with_that(request_of, peer):
     asked = request_of(shot(keys=[2, 4]))
     run_take(asked, peer.address)
