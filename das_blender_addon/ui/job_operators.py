@@ -24,6 +24,7 @@ from ..take.last_reports import keep_report, keeping
 from ..take.pending import Note
 from . import saving, session
 from .images import load_sequence, show_image
+from .job_overlay import redraw_views
 from .job_report import redraw_status, report_end
 from .last_check import words_of_report
 from .replacing import ReplacingJob
@@ -122,6 +123,7 @@ def shown_in_window(operator: type, scene):
     def show(status):
         session.show_status(bpy.context.window_manager.das, status, operator.line)
         redraw()
+        redraw_views()
 
     def done(result, error):
         words = ""
@@ -141,6 +143,7 @@ def shown_in_window(operator: type, scene):
             error = late
         session.show_end(bpy.context.window_manager.das, words, error, operator.line)
         redraw()
+        redraw_views()
         report_end(operator.bl_label, words, error)
 
     return show, done

@@ -340,6 +340,13 @@ class DAS_PG_session(bpy.types.PropertyGroup):
         update=_take_is_shown,
         options={"SKIP_SAVE"},
     )
+    follow_job: BoolProperty(
+        name="Follow Job",
+        description="While a job runs, show its previews there, as large as they fit, with how far it is",
+        default=True,
+        update=_take_is_shown,
+        options={"SKIP_SAVE"},
+    )
     take_opacity: FloatProperty(
         name="Opacity",
         description="How opaque the take is",

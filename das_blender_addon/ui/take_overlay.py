@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """*Show Take*: the chosen take over the camera's view in the viewport, at the scene's current frame.
 
-Drawn by a handler from textures of its own: no image of the file is touched, and scrubbing plays it in step.
+While a job runs its previews go first, where *Follow Job* is on.  Drawn by a handler from textures of its own:
+no image of the file is touched, and scrubbing plays it in step.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from collections import OrderedDict
 from pathlib import Path
 
 import bpy
-import numpy as np
 
 from .. import compat
-from ..protocol.png import decode_png
+from .job_overlay import fitted, followed, pixels_of, write_lines
 from .take_shelf import chosen_take
 
 LOGGER = logging.getLogger(__name__)
@@ -61,12 +61,21 @@ def draw() -> None:
     if not shown.show_take or context.scene.render.engine != compat.ENGINE:
         return
     try:
-        entry = chosen_take(context)
-        path = None if entry is None else shown_frame(entry.take, context.scene.frame_current)
         rectangle = camera_rectangle(context)
-        if path is None or rectangle is None:
+        if rectangle is None:
             return
-        _draw(_texture(path), rectangle, shown.take_opacity, shown.take_wipe)
+        preview, lines = followed(shown)
+        if preview is not None:
+            texture = _texture(preview)
+            place = fitted(rectangle, (texture.width, texture.height))
+            _draw(texture, place, shown.take_opacity, shown.take_wipe)
+        else:
+            entry = chosen_take(context)
+            path = None if entry is None else shown_frame(entry.take, context.scene.frame_current)
+            if path is not None:
+                _draw(_texture(path), rectangle, shown.take_opacity, shown.take_wipe)
+        if lines:
+            write_lines(rectangle, lines)
     except Exception:
         LOGGER.exception("the take cannot be drawn over the viewport")
 
@@ -94,10 +103,8 @@ def _texture(path: Path):
     if name in _textures:
         _textures.move_to_end(name)
         return _textures[name][0]
-    picture = decode_png(path.read_bytes())[::-1]
-    height, width = picture.shape[:2]
-    pixels = np.ones((height, width, 4), np.float32)
-    pixels[..., :3] = picture * np.float32(1.0 / 255.0)
+    pixels = pixels_of(path)
+    height, width = pixels.shape[:2]
     buffer = gpu.types.Buffer("FLOAT", pixels.size, pixels.reshape(-1))
     texture = gpu.types.GPUTexture((width, height), format="RGBA16F", data=buffer)
     _textures[name] = texture, pixels.nbytes // 2

@@ -287,6 +287,7 @@ class DAS_PT_takes(RenderPanel, bpy.types.Panel):
         entry = chosen_take(context)
         if entry is None:
             say(layout, "None yet: every take of the shot will be listed here", "INFO")
+            _draw_overlay(layout, manager)
             return
         row = layout.row()
         row.template_list("DAS_UL_takes", "", manager, "das_takes", manager, "das_take_index", rows=ROWS)
@@ -337,6 +338,7 @@ def _draw_overlay(layout, manager) -> None:
     box = layout.column(align=True)
     box.prop(manager.das, "show_take", toggle=True, icon="OVERLAY")
     if manager.das.show_take:
+        box.prop(manager.das, "follow_job")
         box.prop(manager.das, "take_opacity", slider=True)
         box.prop(manager.das, "take_wipe", slider=True)
 
