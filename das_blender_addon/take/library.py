@@ -32,9 +32,16 @@ SETTINGS = {
 }
 """Names in a take's report → names of a scene's settings."""
 COMPARED = (
-    *SETTINGS, "options", "window_seeds", "prompts_at", "model_size", "render_size", "keep_detail", "key_pictures",
+    *SETTINGS,
+    "options",
+    "window_seeds",
+    "prompts_at",
+    "model_size",
+    "render_size",
+    "keep_detail",
+    "key_pictures",
     "frame_numbers",
-)  # fmt: skip
+)
 """What can differ between two takes of a shot, of their reports."""
 
 

@@ -22,7 +22,7 @@ from ..shot.windows import frames_every
 from . import job_operators, operators
 from .drawing import alert, draw_server_line, say, thumbnail
 from .panel import RenderPanel
-from .presets import DAS_PT_presets
+from .presets import DAS_PT_presets, DAS_PT_word_presets
 from .server_answers import draw_question, draw_refusal
 from .step_preview import preview_path
 from .words import register_classes, said, unregister_classes
@@ -69,7 +69,9 @@ class DAS_PT_shot(RenderPanel, bpy.types.Panel):
         row = layout.row(align=True)
         row.prop(settings, "model", **compat.placeholder(model.name if model else "server's default"))
         row.menu("DAS_MT_models", text="", icon="DOWNARROW_HLT")
-        DAS_PT_presets.draw_menu(layout, "Presets")
+        row = layout.row(align=True)
+        DAS_PT_presets.draw_menu(row, "Presets")
+        DAS_PT_word_presets.draw_menu(row, "Prompts and Styles")
 
 
 def _draw_marked_prompts(layout, scene) -> None:

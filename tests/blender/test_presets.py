@@ -38,11 +38,77 @@ def test_preset_of_the_time_when_key_picture_detail_was_a_switch_is_read(scene, 
 
 
 def test_every_setting_of_a_preset_exists(scene):
-    assert set(presets.SETTINGS) <= set(scene.das.bl_rna.properties.keys())
+    assert {*presets.SETTINGS, *presets.WORDS} <= set(scene.das.bl_rna.properties.keys())
 
 
 def test_panel_offers_presets(scene):
-    assert "DAS_PT_presets" in drawn(panels.DAS_PT_shot)
+    assert {"DAS_PT_presets", "DAS_PT_word_presets"} <= set(drawn(panels.DAS_PT_shot))
+
+
+@pytest.fixture
+def empty_lists():
+    for kind in presets.KINDS:
+        for file in presets.folder_of(kind).glob("*.py"):
+            file.unlink()
+
+
+WORDS = "A street,\n'by' night \"夜\" \\ {x}"
+
+
+def test_prompts_and_styles_are_shared_as_files(scene, tmp_path, empty_lists):
+    das = scene.das
+    with pytest.raises(RuntimeError, match="no preset in the list yet"):
+        bpy.ops.das.export_preset(kind="WORDS", directory=str(tmp_path / "shared"))
+    das.prompt, das.negative_prompt, das.seed, das.steps = WORDS, "blur", 5, 7
+    assert bpy.ops.das.add_word_preset(name="Street Ü") == {"FINISHED"}
+    assert bpy.ops.das.export_preset(kind="WORDS", directory=str(tmp_path / "shared")) == {"FINISHED"}
+    (shared,) = (tmp_path / "shared").iterdir()
+    with pytest.raises(RuntimeError, match="is there already"):
+        bpy.ops.das.export_preset(kind="WORDS", directory=str(tmp_path / "shared"))
+    assert bpy.ops.das.export_preset(kind="WORDS", directory=str(tmp_path / "shared"), overwrite=True) == {"FINISHED"}
+    assert bpy.ops.das.import_preset(kind="WORDS", filepath=str(shared)) == {"FINISHED"}
+    files = sorted(presets.folder_of("WORDS").glob("*.py"))
+    assert [file.stem for file in files] == [shared.stem, f"{shared.stem}_2"], "nothing is written over"
+    das.prompt, das.negative_prompt, das.seed, das.steps = "", "", 6, 8
+    bpy.ops.script.execute_preset(filepath=str(files[1]), menu_idname="DAS_PT_word_presets")
+    assert (das.prompt, das.negative_prompt, das.seed, das.steps) == (WORDS, "blur", 6, 8)
+
+
+HEAD = "import bpy\ndas = bpy.context.scene.das\n\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("import os\ndas.prompt = 'a'\n", "Line 1 .* is no setting"),
+        (HEAD + "das.prompt = open('/etc/passwd').read()\n", "Line 4 .* is no setting"),
+        (HEAD + "das.prompt = 'a' * 9\n", "is no setting"),
+        (HEAD + "das.server = 'tcp://10.0.0.1:1'\n", "is no setting"),
+        (HEAD + "bpy.context.scene.das.prompt = 'a'\n", "is no setting"),
+        (HEAD + "das.prompt = ['a']\n", "is no setting"),
+        (HEAD + "das.prompt = das.negative_prompt = 'a'\n", "is no setting"),
+        (HEAD + "das.prompt =\n", "cannot be read"),
+        ("\0", "cannot be read"),
+        (HEAD, "says nothing"),
+    ],
+)
+def test_file_of_somebody_else_is_never_run(scene, tmp_path, empty_lists, lines, sentence):
+    file = tmp_path / "shared.py"
+    file.write_text(lines)
+    with pytest.raises(RuntimeError, match=sentence):
+        bpy.ops.das.import_preset(kind="WORDS", filepath=str(file))
+    assert not list(presets.folder_of("WORDS").glob("*.py"))
+    with pytest.raises(RuntimeError, match="cannot be read"):
+        bpy.ops.das.import_preset(kind="WORDS", filepath=str(tmp_path / "missing.py"))
+
+
+def test_settings_that_were_imported_come_back(scene, tmp_path, empty_lists):
+    file = tmp_path / "fast.py"
+    file.write_text(HEAD + "das.steps = 3\ndas.guidance = -1.5\ndas.compose = True\n")
+    assert bpy.ops.das.import_preset(kind="SETTINGS", filepath=str(file)) == {"FINISHED"}
+    (made,) = presets.folder_of("SETTINGS").glob("*.py")
+    bpy.ops.script.execute_preset(filepath=str(made), menu_idname="DAS_PT_presets")
+    assert (scene.das.steps, scene.das.compose) == (3, "ON")
 
 
 def menu_entries() -> list:
