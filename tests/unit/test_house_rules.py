@@ -26,7 +26,7 @@ from tests.support.imports import (
 ADDON = ROOT / "das_blender_addon"
 SERVER = ROOT / "das_server"
 ROOMS_WITHOUT_BPY = ("protocol", "tracking", "client", "footage", "take")
-BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "imbuf", "addon_utils", "bpy_extras"}
+BLENDER_MODULES = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "blf", "imbuf", "addon_utils", "bpy_extras"}
 TORCH_MODULES = {"torch", "diffusers", "transformers", "accelerate"}
 ROOMS_WITHOUT_TORCH = ("config", "door", "listening", "store", "web")
 
