@@ -121,6 +121,19 @@ def several_takes(
         raise
 
 
+def prepared(scene, settings: ResolvedSettings) -> tuple[SceneFacts, ResolvedSettings]:
+    """What a take with ``settings`` must know of ``scene`` as it is now, and the settings with its unsaved strokes.
+
+    Raises what `take` raises before anything is made.
+    """
+    check_view(scene, settings.view)
+    check_server(scene, settings.server)
+    facts = facts_of(scene, settings)
+    settings = _with_strokes(scene, settings, facts.view_layer)
+    check_first_frame(facts.folder, facts.owner, settings)
+    return facts, settings
+
+
 def check_first_frame(folder: Path, owner: Owner, settings: ResolvedSettings) -> None:
     """Raise `FirstFrameError` where a picture that somebody chose, or the first frame that somebody painted in the
     shot's ``folder``, cannot be read.

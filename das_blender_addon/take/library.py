@@ -36,6 +36,7 @@ COMPARED = (
     "options",
     "window_seeds",
     "prompts_at",
+    "region",
     "model_size",
     "render_size",
     "keep_detail",
