@@ -2,7 +2,8 @@
 """Which value of a setting counts: the environment goes before the scene, the scene before a local server that was
 started from here, that one before the add-on preferences, those before the defaults.
 
-A farm can so override every setting of a file without opening it.
+A farm can so override every setting of a file without opening it.  One file, though long: the order in which values
+count is seen for all settings at once.
 """
 
 from __future__ import annotations

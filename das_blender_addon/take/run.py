@@ -70,7 +70,8 @@ def run_take(
     that its job must have; `SettingsError` where the shot asks for another one.
     ``on_event`` gets the events of `client.take.run_job`, from several threads where the shot has several windows, one
     at a time.  ``should_stop`` is asked as often as `run_job` asks it, and between two frames of what follows.
-    ``lease_s``, ``priority``: see `run_job`.  Raises whatever `run_job` raises, `JobCancelled`, and `StorageError`.
+    ``lease_s``, ``priority``: see `run_job`.  One function, though long: half of it says what can be asked.  Raises
+    whatever `run_job` raises, `JobCancelled`, and `StorageError`.
     """
     others_wait: list[Callable[[], bool]] = []
 

@@ -46,8 +46,8 @@ def test_overlay_follows_the_previews_of_the_running_job(scene, tmp_path):
             drive.Status("denoising", "Denoising 2/4, about 15 s left", 0.5, picture_of(100)), None, None]  # fmt: skip
     before = len(bpy.data.images)
     assert job_overlay.followed(shown()) == (None, [])
-    job_operators.begin(job_operators.DAS_OT_render_take, scene.name, iter_of(said))
-    job_operators.begin(job_operators.DAS_OT_render_take, scene.name, iter_of(said))
+    job_operators.begin(job_operators.DAS_OT_render_take, scene, iter_of(said))
+    job_operators.begin(job_operators.DAS_OT_render_take, scene, iter_of(said))
     job = session.running_job()
     job.tick()
     path, lines = job_overlay.followed(shown())
