@@ -22,6 +22,7 @@ from ..footage.estimated import AUTO, is_asked
 from ..footage.lifting import camera_path_of
 from ..footage.masks import is_file
 from ..footage.paths import camera_path
+from ..footage.repainting import Repaint
 from ..jobs import of_scene
 from ..jobs.scripting import export_tracking
 from ..jobs.sources import source_of
@@ -193,6 +194,7 @@ def _staged_clip(arguments, masks: dict[str, str], blend: Path | None, stack: Ex
         size=parse_size(arguments.DAS_SIZE or ""),
         every=arguments.every or 0,
         first_picture=absolute(arguments.first_picture) if arguments.first_picture else None,
+        repaint=_repaint(arguments),
         alignment=read_alignment(arguments.align),
         should_stop=should_stop,
     )
@@ -210,10 +212,17 @@ def clip_wish(arguments, masks: dict[str, str]) -> ClipWish:
         depth=_depth(arguments),
         camera=arguments.clip_camera,
         tracks=tracks,
-        **_server(AUTO in (tracks, arguments.depth), masks),
+        **_server(AUTO in (tracks, arguments.depth) or arguments.repaint is not None, masks),
         masks=masks,
         **_known(arguments),
     )
+
+
+def _repaint(arguments) -> Repaint | None:
+    if arguments.repaint is None:
+        return None
+    settings = resolve_settings(bpy.context.scene)
+    return Repaint(arguments.repaint, settings.negative_prompt, settings.seed)
 
 
 def _depth(arguments) -> str:

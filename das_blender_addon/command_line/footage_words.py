@@ -21,7 +21,7 @@ MASKS = "a file, box:x,y,w,h, or of the server salient, point:x,y, cut:x,y,w,h, 
 def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
     """What ``das word`` takes besides the flags of settings."""
     command.set_defaults(file="", scene="", strict=False, scripts=None, tracking_only=False, path="")
-    command.set_defaults(first_picture="", align="")
+    command.set_defaults(first_picture="", repaint=None, align="")
     what = "a clip" if word == "transfer" else "a picture of any format that Blender reads, or a clip"
     command.add_argument("picture", help=f"{what}: a movie, a folder of pictures, or the folder of a clip's plate")
     add_depth(command)
@@ -99,6 +99,11 @@ def _add_transfer(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--first-picture", default="", metavar="FILE", help="the clip's first picture in another style, or another one"
     )
+    command.add_argument(
+        "--repaint", default=None, metavar="WORDS",
+        help="the server paints the clip's first picture anew by these words; its depth keeps its shapes where it is "
+        "known, else its edges",
+    )  # fmt: skip
     command.add_argument(
         "--align", default="", metavar="RIGHT,DOWN,SCALE,DEGREES",
         help="lay the clip over that picture: pixels, a factor and degrees clockwise about the middle",

@@ -19,6 +19,14 @@ WALL_DISTANCE = 10.0
 BEFORE_WALL = 0.98
 """A card that touches no ground stands at this share of the wall's distance."""
 
+GROUND = "a ground and"
+"""How the source of such a plate begins."""
+
+
+def is_guessed(plate: Plate) -> bool:
+    """Whether the depth of ``plate`` is no more than a ground and a wall."""
+    return plate.source.startswith(GROUND)
+
 
 def plane_plate(
     picture: np.ndarray,
@@ -58,7 +66,7 @@ def plane_plate(
         depth = np.where(mask, _card(mask, ground, rays, farthest), depth)
     valid = np.isfinite(depth) & (depth < 1000.0 * farthest)
     depth = np.where(valid, depth, 0.0).astype(np.float32)
-    source = f"a ground and {'a wall' if wall else 'no wall'}, horizon at {horizon:g}"
+    source = f"{GROUND} {'a wall' if wall else 'no wall'}, horizon at {horizon:g}"
     return Plate(picture, depth, valid, lens_mm, dict(masks or {}), eye_height, pitch, source)
 
 

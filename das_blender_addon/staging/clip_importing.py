@@ -23,9 +23,11 @@ from ..footage.estimated import AUTO, found_depth, found_masks, is_asked
 from ..footage.mesh import check_quads
 from ..footage.plane import WALL_DISTANCE, plane_plate
 from ..footage.plate import EYE_HEIGHT, SENSOR_MM, Plate, check_lens
+from ..footage.repainting import Repaint, check_repaint, repainted
 from ..footage.track_files import fitted_tracks, read_tracks
 from ..footage.triangulation import depth_of_points, triangulated
 from ..protocol.png import encode_png
+from ..shot.machine import check_online_access
 from .clip_source import SourceClip, read_clip
 from .clip_stage import ClipShot, stage_clip
 from .importing import PLANE, masks_of, measure_of
@@ -255,17 +257,21 @@ def import_clip(
     size: tuple[int, int] | None = None,
     every: int = 0,
     first_picture: Path | None = None,
+    repaint: Repaint | None = None,
     alignment: Alignment | None = None,
     should_stop: ShouldStop | None = None,
 ) -> tuple[Stage, ClipPlate]:
     """`clip_plate_of`, then `clip_stage.stage_clip`, with what is to know of both.
 
     ``folder``: of the positions (PC2).  ``size`` (width, height): the render's; None for the clip's.  ``every``: pixels
-    along the side of a quad; 0 for `CLIP_EVERY`.  ``first_picture``: a file in the place of the clip's first picture.
-    Errors as `clip_plate_of`; `SettingsError` for an alignment of a clip with a camera that moves.
+    along the side of a quad; 0 for `CLIP_EVERY`.  ``first_picture``: a file in the place of the clip's first picture;
+    ``repaint``: the wish's server paints that one.  Errors as `clip_plate_of`; `SettingsError` for an alignment of a
+    clip with a camera that moves, or both kinds of a first picture; as `repainting.check_repaint`.
     """
     if wish.num_frames < 0 or every < 0:
         raise SettingsError(f"The frames are {wish.num_frames} and a quad {every} pixels; give 0 or more.")
+    if repaint is not None:
+        _check_repaint(wish, repaint, first_picture)
     clip, source = clip_plate_of(wish, should_stop)
     every = every or CLIP_EVERY
     plate = clip.first
@@ -283,12 +289,26 @@ def import_clip(
     if first_picture is not None:
         styled, said = styled_picture(first_picture, plate)
         notes += said
+    if repaint is not None:
+        styled, painted = repainted(plate, repaint, wish.server, should_stop, wish.timeout_s)
+        notes.append(painted)
     shot = ClipShot(wish.clip.stem or "Clip", folder, size, every, styled, alignment, source.file)
     stage = stage_clip(clip, shot)
     width, height = plate.size
     if size is not None and size != plate.size:
         notes.append(f"The clip has {width}×{height} pixels and the shot {size[0]}×{size[1]}; it is fitted to it.")
     return replace(stage, notes=tuple(notes)), clip
+
+
+def _check_repaint(wish: ClipWish, repaint: Repaint, first_picture: Path | None) -> None:
+    if first_picture is not None:
+        raise SettingsError(
+            f"The first picture is {first_picture} and is to be repainted from the clip's own, too; choose one.",
+            field="repaint",
+        )
+    if wish.server:
+        check_online_access(wish.server)
+    check_repaint(repaint, wish.server, wish.timeout_s)
 
 
 def styled_picture(path: Path, plate: Plate) -> tuple[np.ndarray, list[str]]:

@@ -11,6 +11,7 @@ import bpy
 
 from ..errors import SettingsError
 from ..footage.alignment import Alignment
+from ..footage.repainting import Repaint
 from .clip_importing import ClipWish, import_clip, positions_folder
 from .clip_source import is_footage
 from .importing import PLANE, PlateWish, import_picture
@@ -33,11 +34,13 @@ def import_plate(
     picture's.  ``num_frames``: of the shot, from frame 1 on; 0 for 49, of a clip for all.  ``every``: pixels along the
     side of a quad of the meshes; 0 for 1, of a clip for 2.  ``known``: the other fields of `PlateWish` (``lens_mm``,
     ``masks``, ``depth_kind``, …), of a clip those of `ClipWish` (``tracks``, ``camera``, ``first``, …) and
-    ``first_picture`` (a file in the place of its own), ``alignment`` (`footage.alignment.Alignment`), ``positions``
-    (the folder of its PC2 files; without it one beside the open file).  ``server``: whom "auto" asks.
+    ``first_picture`` (a file in the place of its own), ``repaint`` (words that its own is painted anew by, or a
+    `footage.repainting.Repaint`), ``alignment`` (`footage.alignment.Alignment`), ``positions`` (the folder of its PC2
+    files; without it one beside the open file).  ``server``: whom "auto", masks and ``repaint`` ask.
 
     Raises `FirstFrameError` (no picture or clip that can be used), `SettingsError` (depth, lens, mask, tracks, a cut, a
-    field that does not exist), `SceneError` (a camera that cannot be found), `StorageError`.
+    field that does not exist), `ModelError` (what the server lacks), `SceneError` (a camera that cannot be found),
+    `StorageError`.
     """
     path = Path(os.path.realpath(bpy.path.abspath(str(picture))))
     if is_footage(path):
@@ -48,10 +51,11 @@ def import_plate(
 
 
 def _clip(path: Path, depth: str, size, num_frames: int, every: int, known: dict) -> Stage:
-    _check_names(known, ClipWish, ("clip", "depth"), ("first_picture", "alignment", "positions"))
+    _check_names(known, ClipWish, ("clip", "depth"), ("first_picture", "repaint", "alignment", "positions"))
     known = dict(known)
     alignment = known.pop("alignment", Alignment())
     first, positions = known.pop("first_picture", None), known.pop("positions", None)
+    repaint = known.pop("repaint", None)
     folder = positions_folder(None) if positions is None else Path(positions)
     wish = ClipWish(path, depth=depth, num_frames=num_frames, **known)
     stage, _ = import_clip(
@@ -60,6 +64,7 @@ def _clip(path: Path, depth: str, size, num_frames: int, every: int, known: dict
         size=size,
         every=every,
         first_picture=None if first is None else Path(bpy.path.abspath(str(first))),
+        repaint=Repaint(repaint) if isinstance(repaint, str) else repaint,
         alignment=alignment,
     )
     if bpy.data.filepath:
