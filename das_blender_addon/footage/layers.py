@@ -33,13 +33,15 @@ class Layer:
 @dataclass(frozen=True)
 class Layers:
     """``parts``: the background first.  ``background`` u8 [H,W,3]: the picture with the things painted out.
-    ``filled`` bool [H,W]: where.  ``farthest``: Blender units along the view axis.
+    ``filled`` bool [H,W]: where.  ``farthest``: Blender units along the view axis.  ``behind`` f32 [H,W]: the depth of
+    background and sky.
     """
 
     parts: tuple[Layer, ...]
     background: np.ndarray
     filled: np.ndarray
     farthest: float
+    behind: np.ndarray
 
 
 def sky_depth_of(plate: Plate) -> float:
@@ -74,7 +76,9 @@ def layers_of(plate: Plate, every: int = 1, motion: np.ndarray | None = None) ->
             )
         parts.append(Layer(name, mesh, False))
     filled = np.any(list(plate.masks.values()), axis=0) if plate.masks else np.zeros(shown.shape, bool)
-    return Layers(tuple(parts), background, filled, sky_depth if not shown.all() else known_farthest)
+    farthest = sky_depth if not shown.all() else known_farthest
+    depth_behind = np.where(behind.valid, behind.depth, np.float32(sky_depth))
+    return Layers(tuple(parts), background, filled, farthest, depth_behind)
 
 
 def _motion_behind(plate: Plate, motion: np.ndarray | None) -> np.ndarray | None:
@@ -97,14 +101,27 @@ def _background(plate: Plate) -> tuple[Plate, np.ndarray]:
     filled = np.where(hole & plate.valid, np.minimum(filled, BEHIND * inverse), filled)
     valid = np.where(hole, surface & (filled > 0.0), plate.valid)
     depth = np.where(valid, 1.0 / np.where(filled > 0.0, filled, 1.0), 0.0).astype(np.float32)
+    return replace(plate, depth=depth, valid=valid, masks={}), painted_out(plate.picture, hole)
+
+
+def painted_out(
+    picture: np.ndarray, hole: np.ndarray, shown: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
+    """``picture`` u8 [H,W,3] with its ``hole`` bool [H,W] continued from what is round it.
+
+    ``shown``: colours [H,W,3] of the hole that are known, and bool [H,W] where; they come first.
+    """
     # The pixels round a mask are mixed with the thing's own: what is painted begins one pixel farther out.
-    wide = _widened(hole)
-    painted = fill_harmonic(plate.picture.astype(np.float64), ~wide, wide) if not wide.all() else plate.picture
-    picture = np.where(hole[..., None], np.rint(np.clip(painted, 0.0, 255.0)), plate.picture).astype(np.uint8)
-    return replace(plate, depth=depth, valid=valid, masks={}), picture
+    wide, values = widened(hole), picture.astype(np.float64)
+    known = ~wide
+    if shown is not None:
+        values, known = np.where((shown[1] & hole)[..., None], shown[0], values), known | (shown[1] & hole)
+    painted = fill_harmonic(values, known, wide & ~known) if known.any() else values
+    return np.where(hole[..., None], np.rint(np.clip(painted, 0.0, 255.0)), picture).astype(np.uint8)
 
 
-def _widened(mask: np.ndarray) -> np.ndarray:
+def widened(mask: np.ndarray) -> np.ndarray:
+    """``mask`` bool [H,W] and the pixels that touch it."""
     framed = np.pad(mask, 1)
     height, width = mask.shape
     return np.any([framed[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)

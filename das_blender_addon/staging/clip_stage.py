@@ -15,8 +15,9 @@ import bpy
 import numpy as np
 
 from ..footage.alignment import Alignment
+from ..footage.clean_plate import carried_background, followed_mask
 from ..footage.clip import ClipPlate
-from ..footage.layers import BACKGROUND, SKY, Layer, Layers, layers_of, sky_depth_of
+from ..footage.layers import BACKGROUND, SKY, Layer, Layers, layers_of, painted_out, sky_depth_of
 from ..footage.lifting import Lifted, camera_path_of, lift, steadied
 from ..footage.moving import apart_limit, influence, motion_field, motion_of, positions, trusted
 from ..footage.pc2 import write_pc2
@@ -57,6 +58,9 @@ def stage_clip(clip: ClipPlate, shot: ClipShot) -> Stage:
         lifted = trusted(steadied(clip, lifted), plate.focal_px)
     motion = None if lifted is None else motion_of(lifted, plate.focal_px)
     layers = layers_of(plate, shot.every, None if lifted is None else _field(plate, lifted, motion))
+    moved = [None if lifted is None else _moved(part, plate, lifted, motion) for part in layers.parts]
+    if plate.masks:
+        layers = _seen_behind(clip, layers, moved, None if lifted is None else (lifted, motion))
     scene = bpy.data.scenes.new(shot.name)
     picture = packed_image(shot.name, plate.picture if shot.first_picture is None else shot.first_picture)
     shown = shining(shot.name, picture)
@@ -70,9 +74,8 @@ def stage_clip(clip: ClipPlate, shot: ClipShot) -> Stage:
         _show_clip(camera, shot.background)
     key_camera(camera, camera_path_of(clip), 1)
     things = {}
-    for part in layers.parts:
-        moved = None if lifted is None else _moved(part, plate, lifted, motion)
-        made = _part(scene, part, plate, behind if part.is_filled else shown, moved, len(clip), shot)
+    for part, places in zip(layers.parts, moved, strict=True):
+        made = _part(scene, part, plate, behind if part.is_filled else shown, places, len(clip), shot)
         if part.name in plate.masks:
             things[part.name] = made
     return Stage(scene, camera, things, plate, layers)
@@ -83,6 +86,17 @@ def _field(plate: Plate, lifted: Lifted, motion: np.ndarray) -> np.ndarray:
     depth = np.where(plate.valid, plate.depth, sky_depth_of(plate))
     every = np.ones(len(lifted.at), bool)
     return motion_field(lifted, motion, depth, every) / apart_limit(lifted)
+
+
+def _seen_behind(clip: ClipPlate, layers: Layers, moved: list, moving) -> Layers:
+    """``layers`` whose background shows, behind the things, what other frames of the clip show there."""
+    masks = clip.masks
+    covered = np.zeros((len(clip), *layers.filled.shape), bool)
+    for part, places in zip(layers.parts, moved, strict=True):
+        if part.name in masks:
+            covered |= followed_mask(clip, masks[part.name], part.mesh, places, moving and moving[0])
+    shown = carried_background(clip, layers.filled, layers.behind, covered, moving)
+    return replace(layers, background=painted_out(clip.pictures[0], layers.filled, shown))
 
 
 def _farthest(layers: Layers, lifted: Lifted | None) -> float:

@@ -11,7 +11,7 @@ from das_blender_addon import api, commands
 from das_blender_addon.client import known_servers
 from das_blender_addon.client.client import DasClient
 from das_blender_addon.errors import ModelError
-from das_blender_addon.protocol.png import encode_png
+from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.ui.picture_import import draw_measured
 from tests.support.server import run_das_server, running_server
 from tests.support.tiny_estimators import tiny_onnx
@@ -64,6 +64,39 @@ def test_commands_ask_the_server_for_what_is_measured(picture, measuring, tmp_pa
     assert commands.main([*map(str, words)]) == 0, capsys.readouterr().err
     done = json.loads([line for line in capsys.readouterr().out.splitlines() if line.startswith("{")][-1])
     assert "metric" in done["depth"] and blend.is_file()
+
+
+@pytest.mark.parametrize("words", ["point:45,29", "cut:26,14,38,30", "box:30,18,30,22", "file"])
+def test_thing_of_a_clip_leaves_what_other_frames_show_behind_it(scene, measuring, tmp_path, capsys, words):
+    """It goes to the left through the clip, and up by the command; the mask is of the first picture."""
+    folder, wall = tmp_path / "street", shown()
+    folder.mkdir()
+    wall[18:40, 30:60] = np.random.default_rng(4).integers(90, 150, (22, 30, 3))
+    y, x = (axis.ravel() for axis in np.mgrid[4:HEIGHT:6, 4:WIDTH:6])
+    thing = (y >= 18) & (y < 40) & (x >= 30) & (x < 60)
+    tracks, visible = np.zeros((4, len(x), 2)), np.zeros((4, len(x)), bool)
+    for number in range(4):
+        frame, left = wall.copy(), 30 - 9 * number
+        frame[18:40, left : left + 30] = shown()[18:40, 30:60]
+        (folder / f"{number:04d}.png").write_bytes(encode_png(frame))
+        covered = (y >= 18) & (y < 40) & (x >= left) & (x < left + 30)
+        tracks[number] = np.stack([x + 0.5 - np.where(thing, 9 * number, 0), y + 0.5], axis=1)
+        visible[number] = thing | ~covered
+    np.savez(tmp_path / "tracks.npz", tracks=tracks, visible=visible)
+    if words == "file":
+        words = tmp_path / "mask.npy"
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        mask[18:40, 30:60] = True
+        np.save(words, mask)
+    said = ["move", folder, "--mask", words, "--by", "0,0,0.5", "--lens", 35, "--tracks", tmp_path / "tracks.npz"]
+    said += ["--every", 1, "--save", tmp_path / "shot.blend", "--server", measuring.address]
+    assert commands.main([*map(str, said)]) == 0, capsys.readouterr().err
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    made = decode_png(bpy.data.images["street Background"].packed_file.data).astype(float)
+    off = np.abs(made - wall)[18:40, 30:60]
+    assert np.median(off[:, 5:]) <= 1.0 and (off[:, 5:] > 8.0).mean() < 0.1, "frames 2 to 4 show it"
+    things = [one for one in bpy.data.objects if one.name == "Thing"]
+    assert len(things) == 1 and things[0].parent is not None
 
 
 def test_what_the_server_lacks_is_said_with_the_command_and_another_way(picture, measuring, tmp_path, capsys):
