@@ -28,8 +28,9 @@ from ..footage.track_files import fitted_tracks, read_tracks
 from ..footage.triangulation import depth_of_points, triangulated
 from ..protocol.png import encode_png
 from ..shot.machine import check_online_access
+from .beside import in_blender, tell
 from .clip_source import SourceClip, read_clip
-from .clip_stage import ClipShot, stage_clip
+from .clip_stage import ClipShot, prepare_surfaces, stage_surfaces
 from .importing import PLANE, masks_of, measure_of
 from .picture import EXR, read_picture, values_of_exr
 from .stage import Stage
@@ -84,6 +85,7 @@ def clip_plate_of(wish: ClipWish, should_stop: ShouldStop | None = None) -> tupl
     """
     if wish.camera not in ("", KEEP, SOLVE):
         raise SettingsError(f"The clip's camera is {wish.camera!r}; choose {KEEP} or {SOLVE}.", field="camera")
+    tell("Reading the clip", 0.0)
     source = read_clip(wish.clip, first=wish.first, num_frames=wish.num_frames, fps=wish.fps, should_stop=should_stop)
     shape = source.pictures.shape[1:3]
     known = _known(wish, source)
@@ -198,13 +200,14 @@ def _tracks(wish: ClipWish, source: SourceClip, known: ClipPlate | None, lens: f
 
 def _solved(source: SourceClip, lens: float, needs_camera: bool, should_stop) -> Solved:
     height, width = source.pictures.shape[1:3]
+    tell("Finding the clip's camera" if needs_camera else "Following the clip's features", 0.1)
     scratch = Scratch("clip")
     try:
         files = [Path(scratch.name) / f"{number + 1:04d}.png" for number in range(len(source.pictures))]
         for file, picture in zip(files, source.pictures, strict=True):
             write_whole(file, encode_png(picture))
         sensor = SENSOR_MM * width / max(width, height)
-        return solve_clip(files, lens, sensor, launch(), solve=needs_camera, should_stop=should_stop)
+        return solve_clip(files, lens, sensor, in_blender(launch), solve=needs_camera, should_stop=should_stop)
     finally:
         scratch.cleanup()
 
@@ -250,7 +253,7 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
     return found, cameras, tracks
 
 
-def import_clip(
+def prepare_clip(
     wish: ClipWish,
     *,
     folder: Path,
@@ -260,8 +263,9 @@ def import_clip(
     repaint: Repaint | None = None,
     alignment: Alignment | None = None,
     should_stop: ShouldStop | None = None,
-) -> tuple[Stage, ClipPlate]:
-    """`clip_plate_of`, then `clip_stage.stage_clip`, with what is to know of both.
+) -> tuple[Callable[[], Stage], ClipPlate]:
+    """(what makes the scene, on the thread that may touch Blender; the plate): `clip_plate_of`, then `clip_stage`, with
+    what is to know of both.  In any thread below `beside.beside_blender`.
 
     ``folder``: of the positions (PC2).  ``size`` (width, height): the render's; None for the clip's.  ``every``: pixels
     along the side of a quad; 0 for `CLIP_EVERY`.  ``first_picture``: a file in the place of the clip's first picture;
@@ -290,14 +294,22 @@ def import_clip(
         styled, said = styled_picture(first_picture, plate)
         notes += said
     if repaint is not None:
+        tell("The server repaints the first picture", 0.6)
         styled, painted = repainted(plate, repaint, wish.server, should_stop, wish.timeout_s)
         notes.append(painted)
     shot = ClipShot(wish.clip.stem or "Clip", folder, size, every, styled, alignment, source.file)
-    stage = stage_clip(clip, shot)
+    tell("Making the surfaces", 0.8)
+    prepared = prepare_surfaces(clip, shot)
     width, height = plate.size
     if size is not None and size != plate.size:
         notes.append(f"The clip has {width}×{height} pixels and the shot {size[0]}×{size[1]}; it is fitted to it.")
-    return replace(stage, notes=tuple(notes)), clip
+    return lambda: replace(stage_surfaces(prepared), notes=tuple(notes)), clip
+
+
+def import_clip(wish: ClipWish, **known) -> tuple[Stage, ClipPlate]:
+    """`prepare_clip`, and the scene made."""
+    finish, clip = prepare_clip(wish, **known)
+    return finish(), clip
 
 
 def _check_repaint(wish: ClipWish, repaint: Repaint, first_picture: Path | None) -> None:
@@ -307,7 +319,7 @@ def _check_repaint(wish: ClipWish, repaint: Repaint, first_picture: Path | None)
             field="repaint",
         )
     if wish.server:
-        check_online_access(wish.server)
+        in_blender(lambda: check_online_access(wish.server))
     check_repaint(repaint, wish.server, wish.timeout_s)
 
 

@@ -18,6 +18,7 @@ from ..footage.clip import is_clip
 from ..footage.cuts import check_no_cut
 from ..footage.movie_times import check_even
 from ..protocol.png import decode_png
+from .beside import in_blender
 from .picture import read_picture
 
 MOST_PIXELS = 150_000_000
@@ -86,12 +87,13 @@ def _of_folder(path: Path, first: int, num_frames: int, fps: float) -> SourceCli
 
 def _of_movie(path: Path, first: int, num_frames: int, fps: float, should_stop) -> SourceClip:
     check_even(path)
-    facts = movie_facts(path, launch(), should_stop)
+    launched = in_blender(launch)
+    facts = movie_facts(path, launched, should_stop)
     numbers = _chosen(range(1, facts.count + 1), path, first, num_frames)
     _check_size(*facts.size, len(numbers), path)
     scratch = Scratch("clip")
     try:
-        files = unpack_movie(path, numbers[0], numbers[-1], Path(scratch.name), launch(), should_stop)
+        files = unpack_movie(path, numbers[0], numbers[-1], Path(scratch.name), launched, should_stop)
         pictures = np.stack([decode_png(file.read_bytes(), name=f"A frame of {path}") for file in files])
     finally:
         scratch.cleanup()

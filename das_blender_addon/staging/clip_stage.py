@@ -19,6 +19,7 @@ from ..footage.clean_plate import carried_background, followed_mask
 from ..footage.clip import ClipPlate
 from ..footage.layers import BACKGROUND, SKY, Layer, Layers, layers_of, painted_out, sky_depth_of
 from ..footage.lifting import Lifted, camera_path_of, lift, steadied
+from ..footage.mesh import PlateMesh
 from ..footage.moving import apart_limit, influence, motion_field, motion_of, positions, trusted
 from ..footage.pc2 import write_pc2
 from ..footage.plate import Plate
@@ -48,11 +49,39 @@ class ClipShot:
     background: Path | None = None
 
 
+@dataclass(frozen=True)
+class Surface:
+    """``part`` of a clip's layers; ``mesh``: aligned; ``middles`` f64 [T,3]: of a thing, world; ``cache``: the PC2 file
+    of its positions, None where nothing of it moves.
+    """
+
+    part: Layer
+    mesh: PlateMesh
+    middles: np.ndarray | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """All that `stage_surfaces` makes a scene of; ``farthest``: Blender units."""
+
+    clip: ClipPlate
+    shot: ClipShot
+    layers: Layers
+    surfaces: tuple[Surface, ...]
+    farthest: float
+
+
 def stage_clip(clip: ClipPlate, shot: ClipShot) -> Stage:
-    """A new scene with ``clip`` in it, which the extension's engine renders.  Raises `SettingsError` (tracks, masks),
+    """A new scene with ``clip`` in it, which the extension's engine renders.  Raises as `prepare_surfaces`."""
+    return stage_surfaces(prepare_surfaces(clip, shot))
+
+
+def prepare_surfaces(clip: ClipPlate, shot: ClipShot) -> Surfaces:
+    """The surfaces of ``clip``, and the files of how they move.  No Blender.  Raises `SettingsError` (tracks, masks),
     `StorageError` (the folder).
     """
-    plate, size = clip.first, shot.size or clip.first.size
+    plate = clip.first
     lifted = lift(clip, sky_depth_of(plate))
     if lifted is not None:
         lifted = trusted(steadied(clip, lifted), plate.focal_px)
@@ -61,23 +90,31 @@ def stage_clip(clip: ClipPlate, shot: ClipShot) -> Stage:
     moved = [None if lifted is None else _moved(part, plate, lifted, motion) for part in layers.parts]
     if plate.masks:
         layers = _seen_behind(clip, layers, moved, None if lifted is None else (lifted, motion))
+    made = [_surface(part, plate, one, len(clip), shot) for part, one in zip(layers.parts, moved, strict=True)]
+    return Surfaces(clip, shot, layers, tuple(made), _farthest(layers, lifted))
+
+
+def stage_surfaces(made: Surfaces) -> Stage:
+    """The scene of ``made``."""
+    clip, shot, layers, plate = made.clip, made.shot, made.layers, made.clip.first
+    size = shot.size or plate.size
     scene = bpy.data.scenes.new(shot.name)
     picture = packed_image(shot.name, plate.picture if shot.first_picture is None else shot.first_picture)
     shown = shining(shot.name, picture)
     behind = shown
     if plate.masks:
         behind = shining(f"{shot.name} Background", packed_image(f"{shot.name} Background", layers.background))
-    camera = plate_camera(scene, plate, picture, size, _farthest(layers, lifted))
+    camera = plate_camera(scene, plate, picture, size, made.farthest)
     set_render(scene, size, len(clip), picture)
     scene.render.fps, scene.render.fps_base = _rate(clip.fps)
     if shot.background is not None:
         _show_clip(camera, shot.background)
     key_camera(camera, camera_path_of(clip), 1)
     things = {}
-    for part, places in zip(layers.parts, moved, strict=True):
-        made = _part(scene, part, plate, behind if part.is_filled else shown, places, len(clip), shot)
-        if part.name in plate.masks:
-            things[part.name] = made
+    for surface in made.surfaces:
+        shape = _shape(scene, surface, plate, behind if surface.part.is_filled else shown)
+        if surface.part.name in plate.masks:
+            things[surface.part.name] = shape
     return Stage(scene, camera, things, plate, layers)
 
 
@@ -133,15 +170,14 @@ def _moved(part: Layer, plate: Plate, lifted: Lifted, motion: np.ndarray):
     return lambda number: positions(part.mesh, moved, lifted, number)
 
 
-def _part(scene, part: Layer, plate: Plate, material, moved, count: int, shot: ClipShot):
-    """The object of a layer, that moves."""
+def _surface(part: Layer, plate: Plate, moved, count: int, shot: ClipShot) -> Surface:
+    """A layer with how it moves, which is written."""
     is_thing = part.name in plate.masks
     aligned = shot.alignment.matrix(plate)
     mesh = replace(part.mesh, vertices=_applied(aligned, part.mesh.vertices).astype(np.float32))
     mesh = replace(mesh, pixels=shot.alignment.pixels(mesh.pixels, plate.size).astype(np.float32))
-    made = layer_object(scene, part.name, mesh, plate, material, centred=is_thing)
     if moved is None:
-        return made
+        return Surface(part, mesh)
     world = plate.world_from_camera
 
     def places(number: int) -> np.ndarray:
@@ -149,12 +185,21 @@ def _part(scene, part: Layer, plate: Plate, material, moved, count: int, shot: C
 
     middles = np.stack([np.median(places(number), axis=0) for number in range(count)]) if is_thing else None
     origins = np.zeros((count, 3)) if middles is None else middles
-    if is_thing:
-        _hang(scene, made, middles)
     path = shot.folder / f"{_file_name(part.name)}.pc2"
     write_pc2(path, (places(number) - origins[number] for number in range(count)), count, len(mesh.vertices))
+    return Surface(part, mesh, middles, path)
+
+
+def _shape(scene, surface: Surface, plate: Plate, material):
+    """The object of a surface."""
+    name = surface.part.name
+    made = layer_object(scene, name, surface.mesh, plate, material, centred=name in plate.masks)
+    if surface.cache is None:
+        return made
+    if surface.middles is not None:
+        _hang(scene, made, surface.middles)
     cache = made.modifiers.new("Clip", "MESH_CACHE")
-    cache.cache_format, cache.filepath = "PC2", os.fspath(path)
+    cache.cache_format, cache.filepath = "PC2", os.fspath(surface.cache)
     cache.frame_start, cache.interpolation, cache.play_mode = 1.0, "NONE", "SCENE"
     return made
 

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import bpy
 
+from ..client.connection import ShouldStop
 from ..errors import SettingsError
 from ..footage.alignment import Alignment
 from ..footage.repainting import Repaint
-from .clip_importing import ClipWish, import_clip, positions_folder
+from .beside import in_blender
+from .clip_importing import ClipWish, positions_folder, prepare_clip
 from .clip_source import is_footage
-from .importing import PLANE, PlateWish, import_picture
+from .importing import PLANE, PlateWish, prepare_picture
 from .stage import Stage
 
 
@@ -42,34 +45,58 @@ def import_plate(
     field that does not exist), `ModelError` (what the server lacks), `SceneError` (a camera that cannot be found),
     `StorageError`.
     """
-    path = Path(os.path.realpath(bpy.path.abspath(str(picture))))
+    known |= {"depth": depth, "size": size, "num_frames": num_frames, "every": every}
+    return prepare_plate(picture, **known)()
+
+
+def prepare_plate(
+    picture: str | Path,
+    *,
+    depth: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    num_frames: int = 0,
+    every: int = 0,
+    should_stop: ShouldStop | None = None,
+    **known,
+) -> Callable[[], Stage]:
+    """All of `import_plate` that takes time; what is returned makes the scene, on the thread that may touch Blender.
+
+    In any thread below `beside.beside_blender`.  Arguments and errors as of `import_plate`, and `JobCancelled`.
+    """
+    path = in_blender(lambda: Path(os.path.realpath(bpy.path.abspath(str(picture)))))
     if is_footage(path):
-        return _clip(path, "" if depth is None else str(depth), size, num_frames, every, known)
-    _check_names(known, PlateWish, ("picture", "depth"))
-    wish = PlateWish(path, PLANE if depth is None else str(depth), **known)
-    return import_picture(wish, size=size, num_frames=num_frames or 49, every=every or 1)
+        return _clip(path, "" if depth is None else str(depth), size, num_frames, every, should_stop, known)
+    _check_names(known, PlateWish, ("picture", "depth", "should_stop"))
+    wish = PlateWish(path, PLANE if depth is None else str(depth), should_stop=should_stop, **known)
+    return prepare_picture(wish, size=size, num_frames=num_frames or 49, every=every or 1)
 
 
-def _clip(path: Path, depth: str, size, num_frames: int, every: int, known: dict) -> Stage:
+def _clip(path: Path, depth: str, size, num_frames: int, every: int, should_stop, known: dict) -> Callable[[], Stage]:
     _check_names(known, ClipWish, ("clip", "depth"), ("first_picture", "repaint", "alignment", "positions"))
     known = dict(known)
     alignment = known.pop("alignment", Alignment())
     first, positions = known.pop("first_picture", None), known.pop("positions", None)
     repaint = known.pop("repaint", None)
-    folder = positions_folder(None) if positions is None else Path(positions)
+    folder = in_blender(lambda: positions_folder(None)) if positions is None else Path(positions)
     wish = ClipWish(path, depth=depth, num_frames=num_frames, **known)
-    stage, _ = import_clip(
+    stage_it, _ = prepare_clip(
         wish,
         folder=folder,
         size=size,
         every=every,
-        first_picture=None if first is None else Path(bpy.path.abspath(str(first))),
+        first_picture=None if first is None else Path(in_blender(lambda: bpy.path.abspath(str(first)))),
         repaint=Repaint(repaint) if isinstance(repaint, str) else repaint,
         alignment=alignment,
+        should_stop=should_stop,
     )
-    if bpy.data.filepath:
-        positions_beside(stage.scene, Path(bpy.data.filepath))
-    return stage
+
+    def finish() -> Stage:
+        stage = stage_it()
+        if bpy.data.filepath:
+            positions_beside(stage.scene, Path(bpy.data.filepath))
+        return stage
+
+    return finish
 
 
 def positions_beside(scene, blend: Path) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from ..client.connection import ShouldStop
 from ..errors import SettingsError
 from ..footage.depth_files import read_depth
 from ..footage.estimated import AUTO, found_depth, found_masks, is_asked, measure_on
+from ..footage.layers import layers_of
 from ..footage.masks import read_mask
 from ..footage.mesh import check_quads
 from ..footage.plane import WALL_DISTANCE, plane_plate
 from ..footage.plate import EYE_HEIGHT, Plate, check_lens, is_plate, load_plate, save_plate
 from ..shot.machine import check_online_access
+from .beside import in_blender, tell
 from .picture import EXR, read_picture, values_of_exr
 from .stage import Stage, stage_plate
 
@@ -99,8 +101,14 @@ def measure_of(server: str, wanted: bool, should_stop: ShouldStop | None, timeou
     """What asks the ``server``; None where nothing is ``wanted`` of it, or none is named.  Raises `SettingsError`."""
     if not server or not wanted:
         return None
-    check_online_access(server)
-    return measure_on(server, should_stop, timeout_s)
+    in_blender(lambda: check_online_access(server))
+    measure = measure_on(server, should_stop, timeout_s)
+
+    def asked(kind, picture, **parameters):
+        tell(f"The server measures: {kind}", 0.3)
+        return measure(kind, picture, **parameters)
+
+    return asked
 
 
 def masks_of(wanted: Mapping[str, str | np.ndarray], shape: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -140,14 +148,31 @@ def import_picture(
     wish: PlateWish, *, size: tuple[int, int] | None = None, num_frames: int = 49, every: int = 1
 ) -> Stage:
     """`plate_of`, then `stage.stage_plate`, with what is to know of both; errors as `plate_of`."""
+    return prepare_picture(wish, size=size, num_frames=num_frames, every=every)()
+
+
+def prepare_picture(
+    wish: PlateWish, *, size: tuple[int, int] | None = None, num_frames: int = 49, every: int = 1
+) -> Callable[[], Stage]:
+    """All of `import_picture` that takes time; what is returned makes the scene, on the thread that may touch Blender.
+    In any thread below `beside.beside_blender`.
+    """
+    tell("Reading the picture", 0.0)
     for value, what, field_name in ((num_frames, "frames of a shot", "frames"), (every, "pixels of a quad", "every")):
         if value < 1:
             raise SettingsError(f"The {what} are {value}; give at least 1.", field=field_name)
     plate, notes = plate_of(wish)
     check_quads(plate.size, every)
-    stage = stage_plate(plate, wish.picture.stem, size=size, num_frames=num_frames, every=every)
+    tell("Making the surfaces", 0.8)
+    layers = layers_of(plate, every)
     (width, height), shown = plate.size, size or plate.size
     if shown != plate.size:
         fitted = f"The picture has {width}×{height} pixels and the shot {shown[0]}×{shown[1]}; it is fitted to it."
         notes = (*notes, fitted)
-    return replace(stage, notes=notes)
+
+
+    def finish() -> Stage:
+        stage = stage_plate(plate, wish.picture.stem, size=size, num_frames=num_frames, layers=layers)
+        return replace(stage, notes=notes)
+
+    return finish

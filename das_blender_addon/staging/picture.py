@@ -16,6 +16,7 @@ from ..footage.plate import check_colours
 from ..footage.tags import tags_of, upright
 from ..protocol.png import MAX_PIXELS, decode_png, has_transparency
 from ..shot.picture_bytes import bytes_of_picture
+from .beside import in_blender
 
 EXR = ".exr"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -47,7 +48,7 @@ def read_picture(path: Path, *, may_be_plain: bool = False) -> SourcePicture:
         if has_transparency(data):
             notes.append(f"{name} has transparent parts; they are laid over black.")
     else:
-        pixels = _read_by_blender(path, name, notes)
+        pixels = in_blender(lambda: _read_by_blender(path, name, notes))
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise FirstFrameError(f"{name} has {pixels.shape[1]}×{pixels.shape[0]} pixels; make it smaller.")
     if tags.orientation != 1:
@@ -63,6 +64,10 @@ def values_of_exr(path: Path) -> np.ndarray:
     name = f"The depth file {path}"
     if not path.is_file():
         raise SettingsError(f"There is no depth file {path}.", field="depth")
+    return in_blender(lambda: _values_by_blender(path, name))
+
+
+def _values_by_blender(path: Path, name: str) -> np.ndarray:
     try:
         image = bpy.data.images.load(os.fspath(path), check_existing=False)
     except RuntimeError as error:

@@ -43,14 +43,21 @@ class Stage:
 
 
 def stage_plate(
-    plate: Plate, name: str, *, size: tuple[int, int] | None = None, num_frames: int = 49, every: int = 1
+    plate: Plate,
+    name: str,
+    *,
+    size: tuple[int, int] | None = None,
+    num_frames: int = 49,
+    every: int = 1,
+    layers: Layers | None = None,
 ) -> Stage:
     """A new scene called ``name`` with ``plate`` in it, which the extension's engine renders.
 
     ``size`` (width, height): the render's, pixels; None for the picture's.  Where its shape is another one it shows the
     middle of the picture.  ``num_frames``: from frame 1 on.  ``every``: pixels along the side of a quad of the meshes.
+    ``layers``: those of the plate, where they are there already.
     """
-    layers = layers_of(plate, every)
+    layers = layers_of(plate, every) if layers is None else layers
     scene = bpy.data.scenes.new(name)
     picture = packed_image(name, plate.picture)
     background = packed_image(f"{name} Background", layers.background) if plate.masks else picture

@@ -6,12 +6,11 @@ from __future__ import annotations
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, StringProperty
 
-from ..errors import DasError
 from ..footage.plate import LONGEST_LENS
 from ..shot.settings import resolve_settings
-from ..staging.entry import import_plate
+from .import_job import ImportOperator
 from .picture_import import NOT_SAID
-from .words import register_classes, said, unregister_classes
+from .words import register_classes, unregister_classes
 
 TRACKS = (
     ("KNOWN", "As Known", "Those of the clip's plate, where it has some", 0),
@@ -21,14 +20,13 @@ TRACKS = (
 )
 
 
-class DAS_OT_import_clip(bpy.types.Operator):
+class DAS_OT_import_clip(ImportOperator, bpy.types.Operator):
     bl_idname = "das.import_clip"
     bl_label = "Import Clip as Scene"
     bl_description = (
         "Make a scene of a movie or a folder of pictures: its camera, and its surfaces as meshes that move as they do "
         "in the clip; the file must be saved"
     )
-    bl_options = {"REGISTER", "UNDO"}
 
     filepath: StringProperty(name="Clip", description="The clip", subtype="FILE_PATH", options={"SKIP_SAVE"})
     filter_movie: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
@@ -61,34 +59,18 @@ class DAS_OT_import_clip(bpy.types.Operator):
     num_frames: IntProperty(name="Frames", description="Frames of the shot; 0 for all", min=0, max=10_000)
     every: IntProperty(name="Pixels per Quad", description="0 for 2", min=0)
 
-    def invoke(self, context, event):
-        """Ask for the clip first."""
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
-
-    def execute(self, context):
-        """Make the scene and show it."""
-        try:
-            stage = import_plate(
-                self.filepath,
-                depth=bpy.path.abspath(self.depth) if self.depth else None,
-                lens_mm=self.lens,
-                camera="" if self.camera == NOT_SAID else self.camera,
-                tracks=self._tracks(),
-                server=self._server(context.scene),
-                first=self.first,
-                num_frames=self.num_frames,
-                every=self.every,
-            )
-        except DasError as error:
-            self.report({"ERROR"}, error.message)
-            return {"CANCELLED"}
-        if context.window is not None:
-            context.window.scene = stage.scene
-        for note in stage.notes:
-            self.report({"INFO"}, note)
-        self.report({"INFO"}, said("{name} is a scene now", name=stage.scene.name))
-        return {"FINISHED"}
+    def wanted(self, scene) -> dict:
+        """What is asked for, besides the file."""
+        return {
+            "depth": bpy.path.abspath(self.depth) if self.depth else None,
+            "lens_mm": self.lens,
+            "camera": "" if self.camera == NOT_SAID else self.camera,
+            "tracks": self._tracks(),
+            "server": self._server(scene),
+            "first": self.first,
+            "num_frames": self.num_frames,
+            "every": self.every,
+        }
 
     def _tracks(self) -> str:
         if self.tracks == "FILE":
@@ -101,7 +83,7 @@ class DAS_OT_import_clip(bpy.types.Operator):
         return resolve_settings(scene).server
 
     def draw(self, context):
-        """Beside the list of files, and to adjust afterwards."""
+        """Beside the list of files."""
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False

@@ -44,6 +44,8 @@ class JobOperator:
     waits = False
     note = None
     """Of the takes that `make_recipe` makes a recipe of: a `Note`."""
+    keeps_shot_id = True
+    """Whether what it makes is the scene's, and found by its id."""
 
     @classmethod
     def poll(cls, context):
@@ -77,7 +79,8 @@ class JobOperator:
         """Start the job and return; a timer drives it."""
         if bpy.app.background:
             return self.execute(context)
-        ensure_shot_id(context.scene)
+        if self.keeps_shot_id:
+            ensure_shot_id(context.scene)
         try:
             full = session.no_room()
             if full:

@@ -15,9 +15,9 @@ from ..footage.masks import SALIENT
 from ..footage.plane import WALL_DISTANCE
 from ..footage.plate import EYE_HEIGHT, LONGEST_LENS
 from ..shot.settings import resolve_settings
-from ..staging.entry import import_plate
 from ..staging.importing import PLANE
-from .words import register_classes, said, unregister_classes
+from .import_job import ImportOperator
+from .words import register_classes, unregister_classes
 
 NOT_SAID = "AUTO"
 THING = "Thing"
@@ -27,14 +27,13 @@ LINE = 46
 """Characters that have room in a line of the file browser's panel."""
 
 
-class DAS_OT_import_picture(bpy.types.Operator):
+class DAS_OT_import_picture(ImportOperator, bpy.types.Operator):
     bl_idname = "das.import_picture"
     bl_label = "Import Picture as Scene"
     bl_description = (
         "Make a scene of a picture: a camera with its lens, its surfaces as a mesh, and the picture itself as the "
         "first frame of the shot"
     )
-    bl_options = {"REGISTER", "UNDO"}
 
     filepath: StringProperty(name="Picture", description="The picture", subtype="FILE_PATH", options={"SKIP_SAVE"})
     filter_image: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
@@ -98,39 +97,21 @@ class DAS_OT_import_picture(bpy.types.Operator):
         min=1,
     )
 
-    def invoke(self, context, event):
-        """Ask for the picture first."""
-        if self.filepath:
-            return self.execute(context)
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
-
-    def execute(self, context):
-        """Make the scene and show it."""
-        try:
-            stage = import_plate(
-                self.filepath,
-                depth=self._depth(),
-                depth_kind="" if self.depth_kind == NOT_SAID else self.depth_kind,
-                depth_scale=self.depth_scale,
-                lens_mm=self.lens,
-                horizon=self.horizon,
-                wall=self.wall,
-                eye_height=self.eye_height,
-                num_frames=self.num_frames,
-                every=self.every,
-                masks={THING: SALIENT} if self.salient else {},
-                server=resolve_settings(context.scene).server if self.depth_by_server or self.salient else "",
-            )
-        except DasError as error:
-            self.report({"ERROR"}, error.message)
-            return {"CANCELLED"}
-        if context.window is not None:
-            context.window.scene = stage.scene
-        for note in stage.notes:
-            self.report({"INFO"}, note)
-        self.report({"INFO"}, said("{name} is a scene now", name=stage.scene.name))
-        return {"FINISHED"}
+    def wanted(self, scene) -> dict:
+        """What is asked for, besides the file."""
+        return {
+            "depth": self._depth(),
+            "depth_kind": "" if self.depth_kind == NOT_SAID else self.depth_kind,
+            "depth_scale": self.depth_scale,
+            "lens_mm": self.lens,
+            "horizon": self.horizon,
+            "wall": self.wall,
+            "eye_height": self.eye_height,
+            "num_frames": self.num_frames,
+            "every": self.every,
+            "masks": {THING: SALIENT} if self.salient else {},
+            "server": resolve_settings(scene).server if self.depth_by_server or self.salient else "",
+        }
 
     def _depth(self) -> str:
         if self.depth_by_server:
@@ -138,7 +119,7 @@ class DAS_OT_import_picture(bpy.types.Operator):
         return bpy.path.abspath(self.depth) if self.depth else PLANE
 
     def draw(self, context):
-        """Beside the list of files, and to adjust afterwards."""
+        """Beside the list of files."""
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False

@@ -7,7 +7,7 @@ import pytest
 
 from das_blender_addon import api
 from das_blender_addon.errors import SceneError
-from das_blender_addon.jobs.scripting import _exported
+from das_blender_addon.jobs.scripting import exported_geometry
 from das_blender_addon.tracking.video import render_tracking_video
 from tests.blender.test_content import agreement, in_cycles
 from tests.support.scenes import add_camera, add_cube, add_grid, key, link
@@ -27,7 +27,7 @@ def stage(scene):
 
 def made(scene, frames=(1,)):
     """Tracking video and notes of an export of ``scene``."""
-    with _exported(scene, tuple(frames), SIZE, None, None, None) as geometry:
+    with exported_geometry(scene, tuple(frames), SIZE, None, None, None) as geometry:
         return render_tracking_video(geometry), {note.name: note for note in geometry.notes}
 
 

@@ -7,7 +7,7 @@ import pytest
 from mathutils import Matrix
 
 from das_blender_addon import api, commands
-from das_blender_addon.jobs.scripting import _exported
+from das_blender_addon.jobs.scripting import exported_geometry
 from das_blender_addon.take.last_reports import last_report
 from das_blender_addon.tracking.geometry import OFF_SCREEN
 from tests.support.scenes import add_camera, add_cube, add_grid, key, link
@@ -28,7 +28,7 @@ def stage(scene):
 
 def off_screen(scene, frames=(1, 2, 3)) -> list[str]:
     """The objects that an export of ``scene`` says are never in view."""
-    with _exported(scene, tuple(frames), SIZE, None, None, None) as geometry:
+    with exported_geometry(scene, tuple(frames), SIZE, None, None, None) as geometry:
         return [note.name for note in geometry.notes if note.code == OFF_SCREEN]
 
 
