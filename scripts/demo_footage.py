@@ -92,7 +92,6 @@ def make_room(out: Path) -> None:
 
 
 def _checkered(bpy, name: str, colour):
-    """Squares that are blotched, so that no two are alike: what follows points must not take one for another."""
     material = bpy.data.materials.new(name)
     if material.node_tree is None:  # always there since Blender 5.0
         material.use_nodes = True
@@ -101,17 +100,8 @@ def _checkered(bpy, name: str, colour):
     checker.inputs["Scale"].default_value = 5.0
     checker.inputs["Color1"].default_value = (*colour, 1.0)
     checker.inputs["Color2"].default_value = (*(0.6 * part for part in colour), 1.0)
-    blotches = tree.nodes.new("ShaderNodeTexNoise")
-    stronger, both = tree.nodes.new("ShaderNodeVectorMath"), tree.nodes.new("ShaderNodeVectorMath")
-    blotches.inputs["Scale"].default_value, blotches.inputs["Detail"].default_value = 6.0, 1.0
-    stronger.operation, both.operation = "MULTIPLY_ADD", "MULTIPLY"
-    stronger.inputs[1].default_value, stronger.inputs[2].default_value = (2.4,) * 3, (-0.3,) * 3
-    for texture in (checker, blotches):
-        tree.links.new(place.outputs["Object"], texture.inputs["Vector"])
-    tree.links.new(blotches.outputs[0], stronger.inputs[0])
-    tree.links.new(stronger.outputs[0], both.inputs[0])
-    tree.links.new(checker.outputs["Color"], both.inputs[1])
-    tree.links.new(both.outputs[0], tree.nodes["Principled BSDF"].inputs["Base Color"])
+    tree.links.new(place.outputs["Object"], checker.inputs["Vector"])
+    tree.links.new(checker.outputs["Color"], tree.nodes["Principled BSDF"].inputs["Base Color"])
     return material
 
 
