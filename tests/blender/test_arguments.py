@@ -5,6 +5,8 @@ import pytest
 
 from das_blender_addon.command_line.arguments import joined, parser
 
+pytestmark = pytest.mark.any_blender
+
 
 def render():
     """Render."""
