@@ -79,7 +79,7 @@ def _about(report: messages.StatusReport, address: str) -> str:
     counts = ", ".join(f"{totals[name]} {name}" for name in ("running", "waiting", "unfetched") if totals.get(name))
     about = [f"server {report.server_id[:8]} at {address}", f"up {duration(report.uptime_s)}", counts]
     about += ["it is being drained" if totals.get("draining") else ""]
-    return " · ".join(word for word in about if word)
+    return " · ".join(_cell(word) for word in about if word)
 
 
 def words_of_report(report: messages.StatusReport, address: str, now: float) -> list[str]:

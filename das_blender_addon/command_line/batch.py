@@ -75,6 +75,7 @@ def rows_of_shots(file: Path, shots: Sequence[SceneShot], output: Path | None) -
             words.append("--first-frame=auto")
         if output is not None:
             name = re.sub(r"[^\w.-]+", "_", shot.name if shot.name == shot.scene else f"{shot.scene}-{shot.name}")
+            name = name if name.strip(".") else f"shot_{number}"
             name = f"{name}-{number}" if name.lower() in folders else name
             folders.add(name.lower())
             words.append(f"--output={output / name}")

@@ -31,6 +31,7 @@ from ..client.files import write_whole
 from ..errors import SettingsError, StorageError
 from ..protocol.png import decode_png, encode_png
 from .plate import EYE_HEIGHT, Plate
+from .unreadable import UNREADABLE
 
 FORMAT, VERSION = "das-clip", 1
 FRAMES = "frames"
@@ -183,7 +184,7 @@ def load_clip(folder: Path) -> ClipPlate:
         cameras, tracks, visible = (known.get(name) for name in ("cameras", "tracks", "visible"))
         lens, fps = float(values["lens_mm"]), float(values.get("fps", 24.0))
         eye, pitch = float(values.get("eye_height", EYE_HEIGHT)), float(values.get("pitch_degrees", 0.0))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise StorageError(f"The plate in {folder} cannot be read ({error}); make it again.") from error
     return ClipPlate(
         np.stack(pictures),

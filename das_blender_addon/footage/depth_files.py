@@ -22,6 +22,7 @@ import numpy as np
 
 from ..errors import SettingsError
 from ..protocol.png import decode_grey16
+from .unreadable import UNREADABLE
 
 KINDS = ("metric", "relative", "inverse")
 ENDINGS = (".npy", ".npz", ".png")
@@ -132,7 +133,7 @@ def _values(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
                 mask = loaded["mask"].astype(bool) if "mask" in loaded.files else None
                 kind = str(loaded["kind"]) if "kind" in loaded.files else ""
         values = np.squeeze(values).astype(np.float64)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         reason = "it holds no array of numbers" if "pickle" in str(error) else error
         raise SettingsError(f"The depth file {path} cannot be read ({reason}).", field="depth") from error
     mask = np.ones(values.shape, bool) if mask is None else np.squeeze(mask)

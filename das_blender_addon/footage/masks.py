@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import SettingsError
 from ..protocol.png import decode_png_with_alpha
+from .unreadable import UNREADABLE
 
 BOX = "box:"
 SALIENT = "salient"
@@ -72,6 +73,6 @@ def _file(path: Path) -> np.ndarray:
         if path.suffix.lower() == ".png":
             pixels = decode_png_with_alpha(path.read_bytes(), name=f"The mask {path}", error=SettingsError)
             return pixels[..., 3] > 127 if pixels.shape[2] == 4 else pixels[..., :3].mean(axis=2) > 127.0
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise SettingsError(f"The mask {path} cannot be read ({error}).", field="mask") from error
     raise SettingsError(f"The mask {path} is of no kind that can be read; give a .png or a .npy.", field="mask")

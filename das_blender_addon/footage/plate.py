@@ -25,6 +25,7 @@ import numpy as np
 from ..client.files import write_whole
 from ..errors import FirstFrameError, SettingsError, StorageError
 from ..protocol.png import decode_png, encode_png
+from .unreadable import UNREADABLE
 
 SENSOR_MM = 36.0
 """Along the picture's longer side, as Blender's own default sensor."""
@@ -161,7 +162,7 @@ def load_plate(folder: Path) -> Plate:
             masks = {name[len(_MASK) :]: arrays[name].astype(bool) for name in arrays.files if name.startswith(_MASK)}
             depth, valid = arrays["depth"].astype(np.float32), arrays["valid"].astype(bool)
         lens, eye, pitch = (float(values[name]) for name in ("lens_mm", "eye_height", "pitch_degrees"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise StorageError(f"The plate in {folder} cannot be read ({error}); make it again.") from error
     return Plate(picture, depth, valid, lens, masks, eye, pitch, str(values.get("source", "")))
 

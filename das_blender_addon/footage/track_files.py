@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SettingsError
+from .unreadable import UNREADABLE
 
 
 def read_tracks(path: Path, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +23,7 @@ def read_tracks(path: Path, first: int, count: int) -> tuple[np.ndarray, np.ndar
     try:
         with np.load(path) as arrays:
             tracks, visible = arrays["tracks"].astype(np.float32), arrays["visible"].astype(bool)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise SettingsError(
             f"The tracks {path} cannot be read ({error}); give an .npz with tracks [T,N,2] and visible [T,N].",
             field="tracks",

@@ -64,5 +64,5 @@ class Digest:
 
     def _settle(self) -> None:
         if self._waits_for is not None:
-            self._waits_for.result()
-            self._waits_for = None
+            waited, self._waits_for = self._waits_for, None
+            waited.result()

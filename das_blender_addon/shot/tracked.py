@@ -98,6 +98,7 @@ def shot_from_geometry(
     seen = replace(geometry, cameras=plan.framing.overscan(geometry.cameras))
     total, done = sum(window.count for window in plan.windows) + len(plan.between), 0
     videos, between = [], {}
+    asked = {"sky": plan.sky, "exact_outlines": False, "should_stop": should_stop}  # a take asks for colours only
     for window, others in zip(plan.windows, _between_of_windows(plan), strict=True):
         part = part_of(seen, plan.made_in(window))
 
@@ -106,19 +107,17 @@ def shot_from_geometry(
                 progress(before + count, total)
 
         try:
-            tracking = render_tracking_video(part, sky=plan.sky, progress=tell, should_stop=should_stop)
+            tracking = render_tracking_video(part, progress=tell, **asked)
         except SceneError:  # nothing in view
             if not videos:
                 raise
             depths = videos[0].inverse_depth_range  # a window in the middle of a shot may begin with nothing in view
-            tracking = render_tracking_video(
-                part, sky=plan.sky, inverse_depth_range=depths, progress=tell, should_stop=should_stop
-            )
+            tracking = render_tracking_video(part, inverse_depth_range=depths, progress=tell, **asked)
         videos.append(tracking)
         done += window.count
         for some in (others[at : at + BETWEEN_AT_A_TIME] for at in range(0, len(others), BETWEEN_AT_A_TIME)):
             part, depths = part_of(seen, (plan.made[window.start], *some)), tracking.inverse_depth_range
-            found = render_tracking_video(part, sky=plan.sky, inverse_depth_range=depths, should_stop=should_stop)
+            found = render_tracking_video(part, inverse_depth_range=depths, **asked)
             between |= {index: (found.video[at].copy(), found.coverage[at].copy()) for at, index in enumerate(some, 1)}
             done += len(some)
             if progress is not None:

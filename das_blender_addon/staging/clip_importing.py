@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 import bpy
@@ -341,7 +342,8 @@ def styled_picture(path: Path, plate: Plate) -> tuple[np.ndarray, list[str]]:
 
 
 def positions_folder(blend: Path | None) -> Path:
-    """Where the positions of a clip's surfaces lie: beside the file ``blend``, or the one that is open.
+    """Where the positions of a clip's surfaces are to lie: a new folder beside the file ``blend``, or the one that is
+    open; another clip's stays as it is.
 
     Raises `SettingsError` where there is none.
     """
@@ -351,4 +353,6 @@ def positions_folder(blend: Path | None) -> Path:
             "The positions of the clip's surfaces are kept beside the file, which has no place yet; save it first.",
             field="file",
         )
-    return Path(os.path.realpath(file)).parent / f"{file.stem}_clip"
+    folder = Path(os.path.realpath(file)).parent
+    names = (f"{file.stem}_clip{'' if number == 1 else f'_{number}'}" for number in count(1))
+    return next(folder / name for name in names if not (folder / name).exists())

@@ -7,6 +7,7 @@ follows its middle, so that keyframes of its own are added to how it moves in th
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from ..footage.alignment import Alignment
 from ..footage.clean_plate import carried_background, followed_mask
 from ..footage.clip import ClipPlate
-from ..footage.layers import BACKGROUND, SKY, Layer, Layers, layers_of, painted_out, sky_depth_of
+from ..footage.layers import SKY, Layer, Layers, layers_of, painted_out, sky_depth_of
 from ..footage.lifting import Lifted, camera_path_of, lift, steadied
 from ..footage.mesh import PlateMesh
 from ..footage.moving import apart_limit, influence, motion_field, motion_of, positions, trusted
@@ -185,7 +186,7 @@ def _surface(part: Layer, plate: Plate, moved, count: int, shot: ClipShot) -> Su
 
     middles = np.stack([np.median(places(number), axis=0) for number in range(count)]) if is_thing else None
     origins = np.zeros((count, 3)) if middles is None else middles
-    path = shot.folder / f"{_file_name(part.name)}.pc2"
+    path = shot.folder / f"{_file_name(part.name, is_thing)}.pc2"
     write_pc2(path, (places(number) - origins[number] for number in range(count)), count, len(mesh.vertices))
     return Surface(part, mesh, middles, path)
 
@@ -220,6 +221,10 @@ def _hang(scene, thing, middles: np.ndarray) -> None:
     thing.parent, thing.location = carrier, (0.0, 0.0, 0.0)
 
 
-def _file_name(name: str) -> str:
-    kept = "".join(letter if letter.isalnum() or letter in "-_ " else "_" for letter in name)
-    return kept if kept in (BACKGROUND, SKY) else f"Thing {kept}".replace("Thing Thing", "Thing")
+def _file_name(name: str, is_thing: bool) -> str:
+    """Each layer's own, whatever its name; things do not meet the background and the sky."""
+    if not is_thing:
+        return name
+    kept = "".join(letter if letter.isalnum() or letter in "-_ " else "_" for letter in name)[:40]
+    digest = "" if kept == name else f" {hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"Thing {kept}{digest}".replace("Thing Thing", "Thing")

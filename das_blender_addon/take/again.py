@@ -12,6 +12,7 @@ from ..errors import SettingsError
 from ..shot.plan import FINE
 from ..shot.resolved import MAX_SEED, ResolvedSettings
 from .adherence_figures import worst_window
+from .job_options import EXACT
 from .library import TakeEntry
 
 
@@ -20,6 +21,7 @@ def settings_again(entry: TakeEntry, settings: ResolvedSettings) -> ResolvedSett
     of the scene."""
     report = entry.report
     keeps, size = report.get("keep_detail"), report.get("model_size")
+    options = report.get("options", {})
     return replace(
         settings,
         model=report["model"],
@@ -35,6 +37,8 @@ def settings_again(entry: TakeEntry, settings: ResolvedSettings) -> ResolvedSett
         background=report.get("background", settings.background),
         frames=tuple(report.get("frame_numbers", settings.frames)),
         model_frames_every=report.get("model_frames_every", settings.model_frames_every),
+        loras=tuple((str(name), float(weight)) for name, weight, *_ in options.get("loras", ())),
+        speed=options.get("speed", EXACT),
         window_seeds=tuple((int(number), seed) for number, seed in report.get("window_seeds", {}).items()),
         anew=False,
         part=None,

@@ -124,6 +124,10 @@ class Note:
             _remove(self.path)
         self._owner.leave()
 
+    def forget(self) -> None:
+        """Nobody wants them any more: the note goes, why ever it was kept."""
+        _remove(self.path)
+
     def following(self, recipe: Recipe) -> Recipe:
         """``recipe``, which makes the takes; the note is over with it."""
         return WithEnd(recipe, self.over)

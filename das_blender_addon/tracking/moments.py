@@ -66,5 +66,7 @@ def moments(
             before.reshape(-1, 2)[pixels] = xy
             visible.reshape(-1)[pixels] = last_view.shows(xy, place[:, 2])
         depth = interpolate_on_surface(pixels, seen, surface.triangles, points, points, camera)[:, 2]
-        last, last_view = index, FirstView.of(pixels, depth, seen, surface.triangles, points, camera)
+        last, last_view = index, FirstView.of(
+            pixels, depth, seen, surface.triangles, points, camera, is_exact=False
+        )
         yield Moment(index, objects, before, visible)

@@ -24,6 +24,8 @@ ON_EDGE = 1e-5
 """Share of a triangle's height by which it is larger, so that two of them have no gap between them."""
 CELLS = 2
 """Of a pixel's side."""
+AT_A_TIME, MOST = 1 << 21, 1 << 22
+"""Pairs of an outline and a triangle that are looked at together, and that are kept at most: 0.1 kB each."""
 NOTHING = -1
 
 
@@ -51,10 +53,10 @@ class Outlines:
         points: np.ndarray,
         camera: Pinhole,
         cut: np.ndarray | None = None,
-    ) -> Outlines:
+    ) -> Outlines | None:
         """``planes``: of `FirstView`.  ``nearest`` [H·W] i32: the one of ``triangles`` [M,3] that each pixel sees, -1
         for none; ``points`` [N,3] f64, optical.  ``cut`` [C]: triangles with holes; pixels that see them are no
-        outlines.
+        outlines.  None where outlines and triangles are too many, as in dense hair.
         """
         pixels = np.flatnonzero(_breaks(planes, camera))
         around = _around(nearest, NOTHING, pixels, camera)
@@ -71,7 +73,10 @@ class Outlines:
         seen = np.sort(around, axis=0)
         new = (seen != NOTHING) & ~small[seen]
         new[1:] &= seen[1:] != seen[:-1]
-        which, where = _reaching(boxes, small, place, points[:, 2], triangles, least, camera)
+        reaching = _reaching(boxes, small, place, points[:, 2], triangles, least, camera)
+        if reaching is None:
+            return None
+        which, where = reaching
         owners, numbers = np.concatenate([np.nonzero(new)[1], where]), np.concatenate([seen[new], which])
         used, numbers = np.unique(numbers, return_inverse=True)
         cells, found = _cells(owners, numbers.reshape(-1), pixels, _planes(points[triangles[used]], camera), camera)
@@ -165,26 +170,38 @@ def _boxes(triangles: np.ndarray, points: np.ndarray, camera: Pinhole) -> tuple[
     return boxes, small
 
 
-def _reaching(boxes, small, place, depth, triangles, least, camera) -> tuple[np.ndarray, np.ndarray]:
+def _reaching(boxes, small, place, depth, triangles, least, camera) -> tuple[np.ndarray, np.ndarray] | None:
     """The ``small`` triangles that reach into outlines, by their ``boxes``, and into which each does: both [R].  Left
-    out are those behind all that is seen in 3×3 pixels, whose 1/depth is ``least`` [O] at least.
+    out are those behind all that is seen in 3×3 pixels, whose 1/depth is ``least`` [O] at least.  None for more than
+    `MOST`.
     """
     shape = camera.height, camera.width
     left, right, top, bottom = boxes
     count = np.zeros((shape[0] + 1, shape[1] + 1), np.int32)
     count[1:, 1:] = (place != NOTHING).reshape(shape)
     count = count.cumsum(axis=0).cumsum(axis=1)
-    has_some = count[bottom, right] - count[top, right] - count[bottom, left] + count[top, left] > 0
-    which = np.flatnonzero(has_some & small[:-1])
+    inside = count[bottom, right] - count[top, right] - count[bottom, left] + count[top, left]
+    chosen = np.flatnonzero((inside > 0) & small[:-1])
     before = np.concatenate([[0], np.cumsum(place != NOTHING)])  # outlines in the pixels before each
-    each, row = _counted(bottom[which] - top[which])
-    row = (row + top[which][each]).astype(np.int64) * shape[1]
-    first = before[row + left[which][each]]
-    of_row, owner = _counted(before[row + right[which][each]] - first)
-    each, owner = each[of_row], owner + first[of_row]
-    nearest = 1.0 / depth[triangles[which]].min(axis=1)
-    kept = nearest[each] >= least[owner] * (1.0 - SAME_PLANE_SHARE)
-    return which[each[kept]], owner[kept]
+    found, total = [(np.zeros(0, np.int64),) * 2], 0
+    upto = np.cumsum(inside[chosen].astype(np.int64))
+    ends = np.searchsorted(upto, np.arange(AT_A_TIME, upto[-1] + AT_A_TIME, AT_A_TIME)) if len(chosen) else []
+    start = 0
+    for end in (min(int(end) + 1, len(chosen)) for end in ends):
+        which, start = chosen[start:end], end
+        each, row = _counted(bottom[which] - top[which])
+        row = (row + top[which][each]).astype(np.int64) * shape[1]
+        first = before[row + left[which][each]]
+        of_row, owner = _counted(before[row + right[which][each]] - first)
+        each, owner = each[of_row], owner + first[of_row]
+        nearest = 1.0 / depth[triangles[which]].min(axis=1)
+        kept = nearest[each] >= least[owner] * (1.0 - SAME_PLANE_SHARE)
+        found.append((which[each[kept]], owner[kept]))
+        total += len(found[-1][0])
+        if total > MOST:
+            return None
+    which, owner = (np.concatenate(part) for part in zip(*found, strict=True))
+    return which, owner
 
 
 def _counted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

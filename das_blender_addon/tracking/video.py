@@ -29,6 +29,7 @@ def render_tracking_video(
     geometry: GeometrySequence,
     *,
     sky: bool = False,
+    exact_outlines: bool = True,
     inverse_depth_range: tuple[float, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -36,6 +37,7 @@ def render_tracking_video(
     """Render the tracking video of a shot with the cameras of ``geometry``, at their size.
 
     ``sky``: what no surface covers is tracked, too, as infinitely far away, see `sky`; without, it is black.
+    ``exact_outlines``: `TrackingVideo.first_frame_visible` is exact between pixel centres, too, where surfaces end.
     ``inverse_depth_range`` (low, high) in 1/Blender units replaces the percentiles of the first frame.
     ``progress(done, total)`` is called after every frame; ``should_stop()`` is asked many times per frame.
 
@@ -76,8 +78,9 @@ def render_tracking_video(
             if surface.roles is not None:
                 drawn = interpolate_on_surface(pixels, seen, surface.triangles, points, points, camera)
             first_view = FirstView.of(
-                pixels, drawn[:, 2], seen, surface.triangles, points, first_camera, cut=surface.cut
-            )
+                pixels, drawn[:, 2], seen, surface.triangles, points, first_camera,
+                cut=surface.cut, is_exact=exact_outlines,
+            )  # fmt: skip
             if depth_range is None:
                 depth_range = _range_of(place[:, 2], geometry.frames[0])
         # 3. Where was each surface point in the first frame?  Its colour and correspondence, a few pixels at a time,

@@ -78,6 +78,7 @@ class DAS_OT_queue_retry(_OfPlace, bpy.types.Operator):
         operator = operator_of(job.note.kind)
         recipe, note = noted_takes(scene, job.note.kind, job.note.settings, on_report=keeping(scene))
         session.queue.failed.pop(self.place)
+        job.note.forget()  # the new one takes its place
         begin(operator, scene, recipe, note)
 
 
@@ -90,8 +91,10 @@ class DAS_OT_queue_dismiss(_OfPlace, bpy.types.Operator):
     def jobs(self):
         return session.queue.failed
 
-    def act(self, _context, _job):
+    def act(self, _context, job):
         session.queue.failed.pop(self.place)
+        if job.note is not None:
+            job.note.forget()
 
 
 class DAS_OT_queue_pause(bpy.types.Operator):

@@ -20,9 +20,11 @@ USES = "estimator"
 CLIP = "clip"
 MAX_SIDE, MIN_SIDE = 8192, 16
 MAX_FRAMES = 2048
-MAX_CLIP_BYTES = 8 << 30
+MAX_CLIP_BYTES = 2 << 30
 MAX_POINTS = 4096
 MAX_TRACKS = 400_000
+MAX_PLACES = 1 << 26
+"""Tracks × frames: 9 bytes each are given back."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,12 @@ def _check_tracks(spec: JobSpec) -> None:
         raise JobRejected(
             f"Every {every} pixels of {spec.width}×{spec.height} are {tracks} tracks and {MAX_TRACKS} are followed at "
             f"the most; ask for every {enough} pixels.",
+            field="every",
+        )
+    if tracks * spec.num_frames > MAX_PLACES:
+        raise JobRejected(
+            f"{tracks} tracks through {spec.num_frames} frames are more than the {MAX_PLACES} places that are given at "
+            "once; ask for fewer tracks with a larger step, or send fewer frames.",
             field="every",
         )
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A clip becomes a scene: by a script, the menu and the commands; what cannot be used is said in one sentence."""
+"""A clip becomes a scene: by a script, the menu and the commands; what cannot be used is said in one sentence.
+
+One file, though long: all of it needs the same clip.
+"""
 
 import json
 import shutil
@@ -101,6 +104,11 @@ def test_menu_entry_keeps_positions_beside_the_file_and_relative_to_it(plate, sc
     assert bpy.ops.das.import_clip(filepath=str(plate) + "/", every=4) == {"FINISHED"}
     cached = [one for one in bpy.data.objects if one.modifiers]
     assert cached and all(one.modifiers[0].filepath.startswith("//shot_clip/") for one in cached)
+    first = {file: file.read_bytes() for file in (folder / "shot_clip").iterdir()}
+    assert bpy.ops.das.import_clip(filepath=str(plate) + "/", every=8) == {"FINISHED"}  # another one beside it
+    assert {file: file.read_bytes() for file in first} == first
+    others = [one for one in bpy.data.objects if one.modifiers and one not in cached]
+    assert others and all(one.modifiers[0].filepath.startswith("//shot_clip_2/") for one in others)
     bpy.ops.wm.save_mainfile()
     folder.rename(tmp_path / "elsewhere")
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "elsewhere" / "shot.blend"))

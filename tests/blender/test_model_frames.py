@@ -60,7 +60,8 @@ def test_scene_environment_and_script_say_how_many(scene, monkeypatch):
 def test_panel_says_how_many_there_are(shot_scene):
     assert "model_frames_every" in words(panels.DAS_PT_shot)
     bpy.ops.das.test_connection()
-    preview, full = (model for model in known_servers.known_capabilities(shot_scene.das.server).models)
+    known = {model.name: model for model in known_servers.known_capabilities(shot_scene.das.server).models}
+    preview, full = known["das-preview"], known["das-cogvideox-5b"]
     assert (panels.automatic_every(shot_scene, preview), panels.automatic_every(shot_scene, full)) == (1, 3)
     shot_scene.das.model_frames_every = 3
     assert any("every 3rd frame (8 of 24 per second)" in line for line in panels.shot_summary(shot_scene))

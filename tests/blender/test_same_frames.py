@@ -177,7 +177,7 @@ def asked(server, tmp_path, monkeypatch) -> Path:
 
 def takes(folder: Path, name: str, files: dict[str, Path]) -> dict[str, bytes]:
     """Every picture of the shot's takes in the cache of ``folder``."""
-    (shot,) = [path for path in (folder / "cache").iterdir() if files[name].stem in path.name]
+    (shot,) = [path for path in (folder / "cache").iterdir() if files[name].stem[:20] in path.name]
     return {str(path.relative_to(shot)): path.read_bytes() for path in shot.glob("takes/**/*.png")}
 
 

@@ -4,10 +4,12 @@
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from das_blender_addon.errors import ModelError
 from das_server.models.adapters import AdapterUse, file_sha
 from das_server.pipeline.loading import load_pipeline
 from das_server.workers.companions import Companions
@@ -48,6 +50,16 @@ def main(state: Path) -> None:
     compare("long", (17, 80, 48), guidance_scale=1.0)
     compare("odd", (17, 72, 56), guidance_scale=1.0)
     compare("lora", (9, 48, 32), guidance_scale=6.0, loras=[ink])
+    pipeline.group, pipeline.adapters.used = group, None
+    pipeline.use_adapters([ink])
+    with suppress(ModelError):
+        pipeline.use_adapters([AdapterUse("lost", state / "lost.safetensors", "0" * 64, 1.0)])
+    pipeline.use_adapters([])  # as a job without any does: both processes have none
+    both = clip((9, 48, 32), guidance_scale=6.0)
+    pipeline.group = None
+    alone = clip((9, 48, 32), guidance_scale=6.0)
+    difference = (both.latents - alone.latents).abs().max().item()
+    print(json.dumps(["after a lost one", difference, both.settings["rows"], None]), flush=True)
     compare("without", (9, 48, 32), guidance_scale=1.0)
     compare("fast", (9, 48, 32), guidance_scale=6.0, num_inference_steps=10, speed="fast")
     os._exit(0)  # the threads of gloo outlive Python's end

@@ -14,8 +14,8 @@ from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.shot.plan import plan, plan_with_keys
 from das_blender_addon.shot.tracked import shot_from_geometry
 from das_blender_addon.take.cache import LAYOUT, Take, TakeRequest, TakeSettings, take_of, take_request
+from das_blender_addon.tracking.resampling import resize_lanczos
 from tests.support.capabilities import capabilities_of, model_capability
-from tests.support.layered_clips import textured
 from tests.support.shots import wall
 
 SIZE, FIRST = (160, 104), 11
@@ -32,7 +32,7 @@ def measurable_request(folder: Path, *, num_frames: int = 8, length: int = 5, ke
     geometry = wall(made.render_size, made.frames, step=STEP_PX * 10.0 / SIZE[0])
     geometry = replace(geometry, objects=np.array([0, 1], np.int32), names=NAMES)
     shot = replace(shot_from_geometry(geometry, made), geometry=geometry)
-    picture = textured(np.random.default_rng(2), max(SIZE))[: SIZE[1], : SIZE[0]]
+    picture = _textured(np.random.default_rng(2), max(SIZE))[: SIZE[1], : SIZE[0]]
     files = []
     for place in range(len(made.keys)):
         files.append(folder / f"key{place}.png")
@@ -58,3 +58,12 @@ def take_of_frames(request: TakeRequest, frame: Callable[[int, int, np.ndarray],
     }  # fmt: skip
     (folder / "take.json").write_text(json.dumps(said))
     return take_of(folder, said, cached=False)
+
+
+def _textured(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A square [size,size,3] u8 with structure of several sizes, made without a library of pictures."""
+    out = np.zeros((size, size, 3))
+    for cells, share in ((size // 12, 0.5), (size // 5, 0.3), (size // 2, 0.2)):
+        coarse = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        out += share * resize_lanczos(coarse, (0, 0, cells, cells), (size, size))
+    return np.clip((out - 128.0) * 1.6 + 128.0, 0, 255).astype(np.uint8)

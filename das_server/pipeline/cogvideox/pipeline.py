@@ -4,6 +4,8 @@
 Three random streams decide the result: ``generator`` (latents, first-frame posteriors, sampler),
 ``tracking_generator`` (the tracking video's posterior) and nothing else.  Draws happen on the generator's device, in
 the pipeline's dtype.
+
+One file, though long: the recipe is read from top to bottom.
 """
 
 from __future__ import annotations
@@ -221,10 +223,17 @@ class DasPipeline:
         does."""
         if any(one.weight for one in wanted):
             check_adapters(self.float8)
-        if self.adapters.use(self.transformer, wanted, self.dtype, self.device):
-            self._modulation.clear()  # adaptive norms may be among what they change
-            if self.group is not None and self.group.rank == 0:
-                self.group.tell("adapters", wanted=[{**asdict(one), "path": str(one.path)} for one in wanted])
+        told: Sequence[AdapterUse] | None = ()  # of what fails, the other processes have nothing either
+        try:
+            told = wanted if self.adapters.use(self.transformer, wanted, self.dtype, self.device) else None
+        finally:
+            if told is not None:
+                self._tell_adapters(told)
+
+    def _tell_adapters(self, wanted: Sequence[AdapterUse]) -> None:
+        self._modulation.clear()  # adaptive norms may be among what they change
+        if self.group is not None and self.group.rank == 0:
+            self.group.tell("adapters", wanted=[{**asdict(one), "path": str(one.path)} for one in wanted])
 
     # ── The recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
 

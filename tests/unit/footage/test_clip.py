@@ -14,6 +14,7 @@ from das_blender_addon.footage.cuts import check_no_cut, find_cuts
 from das_blender_addon.footage.depth_files import read_depth
 from das_blender_addon.footage.epipolar import moving_points
 from das_blender_addon.footage.lifting import lift, steadied
+from das_blender_addon.footage.masks import read_mask
 from das_blender_addon.footage.mesh import mesh_of_depth
 from das_blender_addon.footage.movie_times import check_even, frame_times
 from das_blender_addon.footage.moving import influence, motion_of, positions, trusted
@@ -344,3 +345,33 @@ def test_points_that_move_by_themselves_are_told_from_those_that_the_camera_move
     found = moving_points(tracks, visible, size)
     assert found[:30].mean() > 0.9 and found[30:].mean() < 0.05
     assert not moving_points(tracks[:, :10], visible[:, :10], size).any(), "too few to tell"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("kind", ["tracks", "depth", "mask"])
+def test_damaged_arrays_are_refused_in_a_sentence(tmp_path, kind, share):
+    file = tmp_path / ("it.npy" if kind == "mask" else "it.npz")
+    if kind == "mask":
+        np.save(file, np.zeros((HEIGHT, WIDTH), bool))
+    else:
+        tracks, visible = grid_tracks()
+        np.savez_compressed(file, tracks=tracks[..., :2], visible=visible, depth=np.ones((HEIGHT, WIDTH), np.float32))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(SettingsError, match="cannot be read"):
+        if kind == "tracks":
+            read_tracks(file, 1, COUNT)
+        elif kind == "depth":
+            read_depth(file, (HEIGHT, WIDTH))
+        else:
+            read_mask(str(file), (HEIGHT, WIDTH))
+
+
+def test_middle_of_an_archive_that_is_damaged_is_refused(tmp_path):
+    file = tmp_path / "it.npz"
+    np.savez_compressed(file, depth=np.random.default_rng(2).random((HEIGHT, WIDTH)).astype(np.float32))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3 : len(data) // 3 + 40] = bytes(40)
+    file.write_bytes(data)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_depth(file, (HEIGHT, WIDTH))

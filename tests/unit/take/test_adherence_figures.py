@@ -149,11 +149,13 @@ def test_take_is_asked_for_again_as_it_was(tmp_path):
     take = written_take(
         tmp_path, "one", frames=(3, 5), seed=9, prompt="ein Hügel", guidance_scale=4.5, window_seeds={"2": 17},
         keep_detail=True, fine_detail_only=False, model_frames_every=2, tracking_range="unit",
+        options={"loras": [["ink", 0.8, "ab" * 32]], "speed": "fast"},
     )  # fmt: skip
     settings = settings_again(TakeEntry(take, 0.0, 0, False), replace(SETTINGS, anew=True))
     assert (settings.seed, settings.prompt, settings.guidance, settings.frames) == (9, "ein Hügel", 4.5, (3, 5))
     assert settings.window_seeds == ((2, 17),) and settings.compose is True and settings.size == (12, 8)
     assert settings.model_frames_every == 2 and settings.tracking_range == "unit"
+    assert settings.loras == (("ink", 0.8),) and settings.speed == "fast"
     assert not settings.anew and settings.part is None and settings.cache_folder == SETTINGS.cache_folder
 
 

@@ -38,6 +38,7 @@ def clips(tmp_path_factory):
         ("long", SPLIT),
         ("odd", "together"),
         ("lora", A_ROW_EACH),
+        ("after a lost one", A_ROW_EACH),
         ("without", SPLIT),
     ],
 )
