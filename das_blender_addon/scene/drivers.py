@@ -146,7 +146,7 @@ def _has_run_one() -> bool:
         return True
     layer = bpy.context.view_layer
     for shape in layer.objects if layer is not None else ():
-        if shape.visible_get(view_layer=layer):
+        if shape is not None and shape.visible_get(view_layer=layer):  # None: just removed (Blender 5.2)
             for owner in (shape, shape.data, getattr(shape.data, "shape_keys", None)):
                 if any(_is_python(curve) for curve in _drivers(owner)):
                     return True

@@ -97,8 +97,18 @@ def _of_pictures(scene) -> Iterator[Finding]:
     layer = render_layer(scene)
     holdouts = tuple(
         shape.name
-        for shape in layer.objects
+        for shape in _objects_of(layer.layer_collection)
         if not shape.hide_render and (shape.is_holdout or shape.holdout_get(view_layer=layer))
     )
     if holdouts:
         yield Finding("scene.holdout", NOTE, "Holdouts cut holes into the tracking video.", objects=holdouts)
+
+
+def _objects_of(layer_collection) -> dict:
+    """The objects of a view layer, each once: its own list may be out of date (Blender 5.2)."""
+    if layer_collection.exclude:
+        return {}
+    found = dict.fromkeys(layer_collection.collection.objects)
+    for child in layer_collection.children:
+        found |= _objects_of(child)
+    return found
