@@ -98,7 +98,7 @@ def build_scene(number: int, num_frames: int, width: int, height: int) -> bpy.ty
 
 def write_carried(scene: bpy.types.Scene, folder: Path, keys: tuple[int, ...], stretch: range) -> None:
     """What key pictures at the frames ``keys`` show of the frames ``stretch`` (0-based) as PNGs with alpha."""
-    from das_blender_addon.jobs.scripting import _exported
+    from das_blender_addon.jobs.scripting import exported_geometry
     from das_server.training.synthetic.keyed import carried_frames
 
     size = scene.render.resolution_x, scene.render.resolution_y
@@ -111,7 +111,7 @@ def write_carried(scene: bpy.types.Scene, folder: Path, keys: tuple[int, ...], s
             bpy.ops.render.render(write_still=True)
             pictures.append(np.asarray(Image.open(scene.render.filepath).convert("RGB")))
     scene.frame_set(1)
-    with _exported(scene, tuple(range(scene.frame_start, scene.frame_end + 1)), size, None, None, None) as geometry:
+    with exported_geometry(scene, tuple(range(scene.frame_start, scene.frame_end + 1)), size, None, None, None) as geometry:
         carried = carried_frames(geometry, keys, pictures, stretch)
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(carried, 1):
