@@ -111,7 +111,8 @@ def write_carried(scene: bpy.types.Scene, folder: Path, keys: tuple[int, ...], s
             bpy.ops.render.render(write_still=True)
             pictures.append(np.asarray(Image.open(scene.render.filepath).convert("RGB")))
     scene.frame_set(1)
-    with exported_geometry(scene, tuple(range(scene.frame_start, scene.frame_end + 1)), size, None, None, None) as geometry:
+    frames = tuple(range(scene.frame_start, scene.frame_end + 1))
+    with exported_geometry(scene, frames, size, None, None, None) as geometry:
         carried = carried_frames(geometry, keys, pictures, stretch)
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(carried, 1):

@@ -157,7 +157,7 @@ def render_shot(folder: Path, name: str, sizes=SIZES, frames=RENDERED) -> None:
     """Render ``name`` and export its geometry into ``folder``; what is there is kept."""
     import bpy
 
-    from das_blender_addon.jobs.scripting import _exported
+    from das_blender_addon.jobs.scripting import exported_geometry
 
     wanted = [(size, frame) for size in sizes for frame in frames if not picture_path(folder, size, frame).exists()]
     if not wanted and (folder / "geometry.npz").exists():
@@ -166,7 +166,7 @@ def render_shot(folder: Path, name: str, sizes=SIZES, frames=RENDERED) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "geometry.npz").exists():
         scene.render.resolution_x, scene.render.resolution_y = SIZES[-1]
-        with _exported(scene, tuple(range(1, NUM_FRAMES + 1)), SIZES[-1], None, None, None) as geometry:
+        with exported_geometry(scene, tuple(range(1, NUM_FRAMES + 1)), SIZES[-1], None, None, None) as geometry:
             np.savez(
                 folder / "geometry.npz",
                 triangles=geometry.triangles,
