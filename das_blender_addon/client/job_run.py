@@ -88,10 +88,11 @@ class Silence:
 
 @dataclass(frozen=True)
 class Named:
-    """The job of the window ``number`` (from 0 on) of the take goes by the id ``job`` from now on."""
+    """The job of the window ``number`` (from 0 on, ``of`` how many) of the take goes by the id ``job`` from now on."""
 
     number: int
     job: str
+    of: int = 1
 
 
 JobEvent = Progress | Preview | Log | Silence | Named

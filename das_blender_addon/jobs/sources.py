@@ -8,9 +8,11 @@ pictures of a copy.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import bpy
 
@@ -42,6 +44,7 @@ from ..take.source import Report, SceneFacts, Source
 from ..tracking.spool import SpoolWriter
 from .main_thread import on_main_thread
 
+LOGGER = logging.getLogger(__name__)
 Step = Callable[[int | None], object]
 """``step(frame)``: sets the scene to a frame and gives its depsgraph, inside a render; None: back to where it was."""
 
@@ -166,8 +169,14 @@ class CopySource:
         return (yield from in_thread(lambda should_stop, _say: self._open.sound(frames, should_stop)))
 
     def sheets(self, sheets: list[Sheet]) -> Rendered | None:
-        """The alpha of ``sheets``, see `sheet_render.render_sheets`.  Raises `SceneError`."""
-        return read_rendered(self._open.sheets(lambda file: write_sheets(file, sheets), lambda: False))
+        """The alpha of ``sheets``, see `sheet_render.render_sheets`; None, too, where their files cannot be written or
+        read.  Raises `SceneError`.
+        """
+        try:
+            return read_rendered(self._open.sheets(lambda file: write_sheets(file, sheets), lambda: False))
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            LOGGER.warning("The alpha of materials could not be handed over (%s).", error)
+            return None
 
     def movies(self, request: dict, report: Report) -> Recipe:
         """See `Source.movies`."""

@@ -11,13 +11,14 @@ from ..client.job_states import UNKNOWN, job_states
 from ..errors import DasError
 from .pending import PendingTake, pending_takes
 
-NOT_SENT, RUNNING, FINISHED, FAILED, FORGOTTEN, AWAY, NOT_ASKED = (
-    "not sent", "running", "finished", "failed", "forgotten", "away", "not asked",
+NOT_SENT, RUNNING, FINISHED, PARTLY, FAILED, FORGOTTEN, AWAY, NOT_ASKED = (
+    "not sent", "running", "finished", "partly", "failed", "forgotten", "away", "not asked",
 )  # fmt: skip
 WORDS = {
     NOT_SENT: "was not sent yet",
     RUNNING: "is being made on the server",
     FINISHED: "finished on the server",
+    PARTLY: "finished in part on the server, the rest was not sent yet",
     FAILED: "failed or was cancelled on the server",
     FORGOTTEN: "is no longer known to the server",
     AWAY: "its server does not answer",
@@ -63,13 +64,13 @@ def _left(note: PendingTake, refusal: Callable[[str], str], answers: dict) -> Le
     except DasError as error:
         answers[server] = error.message
         return Left(note, AWAY, error.message)
-    return Left(note, fate_of(list(states.values())))
+    return Left(note, fate_of(list(states.values()), note.is_wholly_sent))
 
 
-def fate_of(states: Sequence[str]) -> str:
-    """That of a take whose jobs are in these ``states``."""
+def fate_of(states: Sequence[str], is_wholly_sent: bool = True) -> str:
+    """That of takes whose jobs are in these ``states``; ``is_wholly_sent``: they have no others."""
     if any(state in ("FAILED", "CANCELLED") for state in states):
         return FAILED
     if all(state == "DONE" for state in states):
-        return FINISHED
+        return FINISHED if is_wholly_sent else PARTLY
     return FORGOTTEN if UNKNOWN in states else RUNNING

@@ -37,7 +37,8 @@ class PendingTake:
     """A note that was found.
 
     ``kind``: of what was asked for, a word of whoever noted it.  ``settings``: of each take.  ``jobs``: (take from 0
-    on, window from 0 on) → the id of its job, as far as they were known.  ``began``: seconds since the epoch.
+    on, window from 0 on) → the id of its job, as far as they were known.  ``windows``: take → how many it has.
+    ``began``: seconds since the epoch.
     """
 
     path: Path
@@ -46,6 +47,13 @@ class PendingTake:
     began: float
     settings: tuple[ResolvedSettings, ...]
     jobs: dict[tuple[int, int], str] = field(default_factory=dict)
+    windows: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def is_wholly_sent(self) -> bool:
+        """Whether the last window of every take has its job: no window is left that only a Blender would ask for."""
+        last = {take: max(window for of, window in self.jobs if of == take) for take, _ in self.jobs}
+        return all(last.get(take, -1) + 1 >= self.windows.get(take, 1) for take in range(len(self.settings)))
 
     @property
     def key(self) -> str:
@@ -84,6 +92,7 @@ class Note:
         self.path = Path(folder) / FOLDER / f"{uuid.uuid4().hex[:16]}.json" if found is None else found.path
         self._goes_on = found is not None
         self._jobs = {} if found is None else dict(found.jobs)
+        self._windows = {} if found is None else dict(found.windows)
         self._said = {
             "layout": LAYOUT,
             "kind": kind,
@@ -99,7 +108,7 @@ class Note:
         """An event of the take ``take``."""
         if isinstance(event, Named):
             with self._lock:
-                self._jobs[take, event.number] = event.job
+                self._jobs[take, event.number], self._windows[take] = event.job, event.of
                 self._write()
 
     def follow(self, folder: Path) -> None:
@@ -139,7 +148,8 @@ class Note:
     def _write(self) -> None:
         try:
             jobs = [[*place, job] for place, job in sorted(self._jobs.items())]
-            write_whole(self.path, json.dumps({**self._said, "jobs": jobs}, indent=1).encode())
+            said = {**self._said, "jobs": jobs, "windows": sorted(self._windows.items())}
+            write_whole(self.path, json.dumps(said, indent=1).encode())
         except StorageError as error:
             LOGGER.warning("The take is not noted: %s", error.message)
 
@@ -172,7 +182,8 @@ def _read(path: Path) -> PendingTake | None:
         jobs = {(int(take), int(window)): str(job) for take, window, job in said["jobs"]}
         if not settings or any(take >= len(settings) for take, _ in jobs):
             return None
-        return PendingTake(path, str(said["kind"]), str(said["scene"]), float(said["began"]), settings, jobs)
+        windows = {int(take): int(count) for take, count in said.get("windows", ())}
+        return PendingTake(path, str(said["kind"]), str(said["scene"]), float(said["began"]), settings, jobs, windows)
     except (KeyError, TypeError, ValueError, AttributeError, DasError) as error:
         LOGGER.warning("%s cannot be read: %s", path, error)
         return None

@@ -288,7 +288,7 @@ class _Making:
         if outcome is None:
             job_id = id_of_job(key, self._anew)
             check_job(number, job_id, self._resumes)
-            tell(Named(number, job_id))
+            tell(Named(number, job_id, len(self._plan.windows)))
             outcome = self._run(job, folder, job_id, after_carrying, stop)
         note_window(folder, key, outcome)
         return Made(number, part, key, job, outcome)

@@ -26,7 +26,7 @@ def load(spec: EstimatorSpec, folder: Path, device: str) -> DepthAnything:
 
     try:
         model = AutoModelForDepthEstimation.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
         said = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -35,6 +35,12 @@ class EstimatorShelf:
         """Forget what is loaded."""
         self._name, self._weights, self._estimator = "", "", None
 
+    def let_go(self) -> bool:
+        """Forget what is loaded; whether anything was, whose memory is free now."""
+        held = self._estimator is not None
+        self.clear()
+        return held
+
     def take(self, name: str, weights: str, device: str, *, is_alone: bool) -> Estimator:
         """The estimator, loaded with its weights as they are now; ``weights``: the fingerprint that the job means, ""
         for any.  ``is_alone``: no model is loaded beside it.  Raises `ModelError`, `OutOfMemory`.

@@ -93,9 +93,9 @@ class Worker:
         self._profile = profile
         self._acceleration: dict[str, Any] = {"attention_backend": attention_backend, "compile_blocks": compile_blocks}
         self._always_float8, self._speed, self._float8 = float8, speed, False
-        self._companions, self._group = companions, None
         """Whether the weights are in float8 for every job; what the server does where a job leaves it the choice; and
         whether those that are loaded are."""
+        self._companions, self._group = companions, None
         self._acceleration |= {"kernel_notes": kernel_notes or state / "kernel_notes"}
         self._check_weights = check_weights
         self._device_label = device
@@ -235,8 +235,9 @@ class Worker:
             note_broken_device(self._pipeline.acceleration, error)
 
     def _work_within_memory(self, order: dict[str, Any]) -> tuple[list[Artefact], dict[str, Any]]:
-        """`_work`; where the memory does not suffice, again with a smaller memory profile, which stays."""
-        for _ in range(MAX_SMALLER_PROFILES):
+        """`_work`; where the memory does not suffice, again without an estimator beside the model, then with a smaller
+        memory profile, which stays."""
+        for _ in range(1 + MAX_SMALLER_PROFILES):
             try:
                 return self._work(order)
             except Exception as error:
@@ -245,6 +246,9 @@ class Worker:
                 _log.warning("job %s: %s: %s", order["job"], type(error).__name__, first_line(error))
                 problem = error.with_traceback(None)  # which holds the tensors of this attempt
                 problem.__context__ = problem.__cause__ = None
+            if self._shelf.let_go():  # an estimator was in the way: the profile stays
+                free_memory()
+                continue
             self._use_smaller_profile(order, problem)
         return self._work(order)
 

@@ -57,6 +57,18 @@ def pytest_pyfunc_call(pyfuncitem):
     _forget_the_tests_name()
 
 
+@pytest.fixture
+def one_status_a_tick(monkeypatch):
+    """A window's job says one thing at each tick of its timer, and is over at the end, its threads too."""
+    from das_blender_addon.take import drive
+    from das_blender_addon.ui import session
+
+    monkeypatch.setattr(session, "BUDGET_S", 0.0)
+    yield
+    session.stop_job()
+    drive.wait_for_threads(60.0)
+
+
 @pytest.fixture(scope="session")
 def addon():
     """The extension, enabled as users have it (with an entry in the preferences)."""

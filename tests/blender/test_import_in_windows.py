@@ -14,22 +14,14 @@ from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.staging import beside
 from das_blender_addon.take import drive
-from das_blender_addon.ui import session
 from das_blender_addon.ui.clip_import import DAS_OT_import_clip
 from das_blender_addon.ui.import_job import _importing
 from das_blender_addon.ui.picture_import import DAS_OT_import_picture
 from tests.support.snapshot import undo_steps
 from tests.support.window import shown, start_as_in_window, tick_to_the_end, tick_until
 
+pytestmark = pytest.mark.usefixtures("one_status_a_tick")
 COUNT = 12
-
-
-@pytest.fixture(autouse=True)
-def one_status_a_tick(monkeypatch):
-    monkeypatch.setattr(session, "BUDGET_S", 0.0)
-    yield
-    session.stop_job()
-    drive.wait_for_threads(60.0)
 
 
 @pytest.fixture

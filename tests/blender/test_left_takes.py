@@ -12,12 +12,13 @@ import bpy
 import pytest
 
 from das_blender_addon import api, commands
+from das_blender_addon.client.take import Named
 from das_blender_addon.errors import JobCancelled, ServerUnreachable, SettingsError
 from das_blender_addon.jobs import noted
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.shot.shot_folder import shot_folder
 from das_blender_addon.take import drive, fates
-from das_blender_addon.take.pending import pending_takes
+from das_blender_addon.take.pending import Note, PendingTake, pending_takes
 from das_blender_addon.ui import kept_jobs, session, takes
 from tests.blender.test_panels import drawn, words
 from tests.support.window import LIMIT_S
@@ -195,6 +196,34 @@ def test_note_of_another_server_or_of_nobody_knows_what_is_not_asked(saved, shot
     (left,) = kept_jobs.kept.look(shot_scene, wait=True)
     assert bpy.ops.das.forget_left_take(key=left.note.key) == {"FINISHED"}
     assert pending_takes(folder) == [] and not note.path.exists()
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize(
+    ("jobs", "windows", "whole"),
+    [
+        ({(0, 0): "a"}, {0: 1}, True),
+        ({(0, 0): "a"}, {0: 3}, False),  # its next window begins with a frame of this one
+        ({(0, 2): "c"}, {0: 3}, True),  # the first two were there
+        ({(0, 0): "a"}, {}, True),  # as an earlier release noted it
+        ({(0, 0): "a", (1, 0): "b"}, {0: 1, 1: 1}, False),  # the third take was not begun
+        ({(0, 0): "a", (1, 0): "b", (2, 0): "c"}, {0: 1, 1: 1, 2: 1}, True),
+    ],
+)
+def test_take_of_which_a_window_was_not_sent_is_finished_in_part(scene, tmp_path, jobs, windows, whole):
+    count = 3 if (1, 0) in jobs else 1
+    note = PendingTake(tmp_path, "TAKE", "Scene", 0.0, (resolve_settings(scene),) * count, jobs, windows)
+    assert note.is_wholly_sent is whole
+    assert fates.fate_of(["DONE"], note.is_wholly_sent) == (fates.FINISHED if whole else fates.PARTLY)
+    assert fates.fate_of(["RUNNING"], note.is_wholly_sent) == fates.RUNNING
+
+
+def test_number_of_windows_is_noted(shot_scene, tmp_path):
+    note = Note(tmp_path, "TAKE", "Scene", [resolve_settings(shot_scene)])
+    note.hear(0, Named(1, "ab" * 16, 3))
+    note.over(ServerUnreachable("gone"))
+    (found,) = pending_takes(tmp_path)
+    assert found.jobs == {(0, 1): "ab" * 16} and found.windows == {0: 3} and not found.is_wholly_sent
 
 
 @pytest.mark.parametrize(

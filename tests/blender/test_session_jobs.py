@@ -17,12 +17,7 @@ from tests.blender.test_engine import ENDLESS_STEPS, running_jobs
 from tests.support.server import running_server
 from tests.support.window import LIMIT_S, press, shown, start_as_in_window, tick_to_the_end, tick_until
 
-
-@pytest.fixture(autouse=True)
-def one_status_a_tick(monkeypatch):
-    monkeypatch.setattr(session, "BUDGET_S", 0.0)
-    yield
-    session.stop_job()
+pytestmark = pytest.mark.usefixtures("one_status_a_tick")
 
 
 def steps(*said):

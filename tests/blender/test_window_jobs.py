@@ -16,7 +16,7 @@ from das_blender_addon.jobs.sources import source_of
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.take import drive, recent
 from das_blender_addon.take.key_recipes import Suggested
-from das_blender_addon.ui import job_operators, key_buttons, saving, session
+from das_blender_addon.ui import job_operators, key_buttons, saving
 from tests.blender.test_first_frame import glowing
 from tests.support.children import scratch_folders
 from tests.support.scenes import add_cube, add_grid
@@ -31,16 +31,9 @@ from tests.support.window import (
     tick_until,
 )
 
+pytestmark = pytest.mark.usefixtures("one_status_a_tick")
 SIZE = (96, 64)
 LAST = 9
-
-
-@pytest.fixture(autouse=True)
-def one_status_a_tick(monkeypatch):
-    monkeypatch.setattr(session, "BUDGET_S", 0.0)
-    yield
-    session.stop_job()
-    drive.wait_for_threads(60.0)
 
 
 @pytest.fixture

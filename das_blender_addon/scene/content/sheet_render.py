@@ -39,7 +39,7 @@ def render_sheets(sheets: list[Sheet]) -> Rendered | None:
     try:
         with no_new_result():
             alpha = _rendered(sheets, laid, made)
-    except (RuntimeError, AttributeError, TypeError) as error:
+    except (RuntimeError, AttributeError, TypeError, OSError) as error:
         LOGGER.warning("The alpha of materials could not be rendered (%s).", error)
         return None
     finally:
@@ -60,7 +60,7 @@ def _rendered(sheets: list[Sheet], laid: Laid, made: list) -> np.ndarray:
     for sheet in sheets:
         for name in sheet.materials:
             if name not in copies:
-                copies[name] = _shining(next(one for one in bpy.data.materials if one.name_full == name), made)
+                copies[name] = _shining(_material(name), made)
         part = slice(first, first + sheet.count)
         _add_mesh(scene, sheet, laid.rectangles[part], laid.shares[part], copies, made)
         first = part.stop
@@ -70,6 +70,14 @@ def _rendered(sheets: list[Sheet], laid: Laid, made: list) -> np.ndarray:
     if _has_hard_edges(alpha):
         alpha = sum(_picture(scene, place) for place in _WITHIN) / np.float32(len(_WITHIN))
     return alpha
+
+
+def _material(name_full: str):
+    """The material with this ``name_full``.  Raises `RuntimeError`."""
+    found = next((one for one in bpy.data.materials if one.name_full == name_full), None)
+    if found is None:
+        raise RuntimeError(f"the material {name_full} is no longer there")
+    return found
 
 
 def _picture(scene, place: tuple[float, float]) -> np.ndarray:

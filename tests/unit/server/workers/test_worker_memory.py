@@ -72,6 +72,17 @@ def test_job_is_done_with_the_next_smaller_profile_and_the_user_is_told(open_hou
     assert house.pixels(done) == house.pixels(expected)
 
 
+def test_estimator_beside_the_model_goes_before_the_profile_does(open_house, tmp_path):
+    house = open_house("resident")
+    (expected,) = house.run([])
+    house.worker._shelf.take("dis-flow", "", "cpu", is_alone=False)
+    (done,) = house.run(["resident"], once=str(tmp_path / "once"))
+    assert done["kind"] == "done" and done["report"]["memory_profile"] == "resident"
+    assert house.pixels(done) == house.pixels(expected) and not house.worker._shelf.let_go()
+    retry, done = house.run(["resident"])  # none is left that could go
+    assert retry["kind"] == "retry" and done["report"]["memory_profile"] == "drop_text_encoder"
+
+
 def test_smaller_profile_is_told_and_taken_back_when_there_is_memory(open_house, monkeypatch):
     house = open_house("resident")
     (expected,) = house.run([])
