@@ -101,7 +101,8 @@ def _of_pictures(scene) -> Iterator[Finding]:
         if not shape.hide_render and (shape.is_holdout or shape.holdout_get(view_layer=layer))
     )
     if holdouts:
-        yield Finding("scene.holdout", NOTE, "Holdouts cut holes into the tracking video.", objects=holdouts)
+        words = "Holdouts are not tracked: what is behind them is, although the picture has a hole there."
+        yield Finding("scene.holdout", NOTE, words, objects=holdouts)
 
 
 def _objects_of(layer_collection) -> dict:
