@@ -16,14 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from das_server.workers import wire
+
 if TYPE_CHECKING:
     from das_server.pipeline.group import Group
 
 _log = logging.getLogger(__name__)
-
-COMPANION_LOST_STATUS = 71
-"""Exit status of a worker one of whose other processes has ended."""
-
 
 class Companions:
     """Processes for ``devices``, all of the worker's, the first being this one's own.  ``arguments``: what the others
@@ -70,4 +68,4 @@ class Companions:
 
     def _end(self, process: subprocess.Popen) -> None:
         _log.error("the process %s, which is part of this worker, has ended (%s)", process.pid, process.poll())
-        os._exit(COMPANION_LOST_STATUS)
+        os._exit(wire.COMPANION_LOST_STATUS)

@@ -345,4 +345,6 @@ def _how_it_ended(code: int) -> str:
             return f"was killed by {signal.Signals(-code).name}"
         except ValueError:
             return f"was killed by signal {-code}"
+    if code == wire.COMPANION_LOST_STATUS:
+        return "ended because the process of another one of its devices had: the server's log says why"
     return f"ended by itself with exit status {code}"

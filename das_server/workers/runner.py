@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs one job after another on one device with torch, whoever carries the words between it and the server."""
+"""Runs one job after another on one device with torch, whoever carries the words between it and the server.
+
+One file, though long: it is the way of one job through one worker.
+"""
 
 from __future__ import annotations
 
@@ -214,7 +217,8 @@ class Worker:
                 self._note_what_broke(error)
                 os._exit(CONTEXT_IS_DEAD_STATUS)
             failure = error_of(error, self._device_label)
-            if not (is_out_of_memory(error) or is_refusal(error)):  # nobody knows what it has left behind in here
+            is_known = is_out_of_memory(error) or is_refusal(error)
+            if self._is_out_of_step(error) or not is_known:  # nobody knows what it has left behind in here
                 shutil.rmtree(self._scratch, ignore_errors=True)
                 self._link.end(failure.message, wire.UNEXPECTED_STATUS)
             self._link.fail(order, failure)
@@ -252,8 +256,18 @@ class Worker:
             self._use_smaller_profile(order, problem)
         return self._work(order)
 
+    def _is_out_of_step(self, error: Exception) -> bool:
+        """Whether it came while the other devices of this worker wait in the middle of a step: only an end helps."""
+        if self._group is None:
+            return False
+        from das_server.pipeline.group import OutOfStep
+
+        return isinstance(error, OutOfStep)
+
     def _can_profile_help(self, error: Exception) -> bool:
         """Whether a smaller memory profile might help: where the device has memory of its own, it frees that only."""
+        if self._is_out_of_step(error):
+            return False
         on_gpu = self._device.startswith("cuda")
         return is_out_of_device_memory(error) if on_gpu else is_out_of_memory(error)
 

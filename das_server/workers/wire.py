@@ -35,6 +35,8 @@ TOKEN_VARIABLE = "DAS_WORKER_TOKEN"
 HEARTBEAT_S = 1.0
 UNEXPECTED_STATUS = 71
 """Exit status of a worker that does not trust itself any more."""
+COMPANION_LOST_STATUS = 72
+"""Exit status of a worker of several devices, one of whose other processes has ended."""
 
 
 def pack(token: str, message: dict[str, Any]) -> list[bytes]:

@@ -12,6 +12,7 @@ import torch
 
 from das_blender_addon.errors import OutOfMemory
 from das_server.pipeline import acceleration, placement
+from das_server.pipeline.group import Group, OutOfStep
 from das_server.store.blobs import BlobStore
 from das_server.tasks import base
 from das_server.workers.link import Link
@@ -70,6 +71,16 @@ def test_job_is_done_with_the_next_smaller_profile_and_the_user_is_told(open_hou
     retry, done = house.run(["drop_text_encoder"])  # the smaller profile has stayed
     assert done["report"]["memory_profile"] == "group_offload"
     assert house.pixels(done) == house.pixels(expected)
+
+
+def test_memory_that_does_not_suffice_on_one_of_several_devices_ends_the_worker(open_house, tmp_path):
+    """The others wait in the middle of a step: nothing can be tried again in here."""
+    worker = open_house("resident").worker
+    told = OutOfStep("one clip on several devices: RuntimeError: DefaultCPUAllocator: can't allocate memory")
+    assert worker._can_profile_help(told)
+    worker._group = Group
+    assert not worker._can_profile_help(told) and worker._is_out_of_step(told)
+    assert not worker._is_out_of_step(RuntimeError(str(told)))
 
 
 def test_estimator_beside_the_model_goes_before_the_profile_does(open_house, tmp_path):
