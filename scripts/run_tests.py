@@ -5,11 +5,11 @@
 
 unit, parity and e2e run in .venv; parity once more as on an old processor, whose last bits are others; the unit tests
 of the extension once more in every other Blender's environment (another Python, another numpy); blender runs once per
-Blender version, each in a process of its own with an empty Blender profile, but what is marked ``any_blender``, which
-is about processes, files and sockets and not about Blender, with the Blender of .venv only.  binary runs only when it
-is named: it needs the Blender program that ``BLENDER`` names.
+Blender version, each in a process of its own with an empty Blender profile, but what is marked ``any_blender`` (it is
+about processes, files and sockets, or another test asks the same of every version) with that of .venv only.  binary
+runs only when it is named: it needs the Blender program that ``BLENDER`` names.
 
-One suite more than there are processor cores runs at once, three at most (``-j`` says otherwise): they wait a lot. 
+Two suites more than there are processor cores run at once, four at most (``-j`` says otherwise): they wait a lot.
 Each keeps its output to itself until it has ended; one that runs alone writes as it goes.
 """
 
@@ -34,7 +34,7 @@ SUITES = ("unit", "parity", "e2e", "blender")
 ALL_SUITES = (*SUITES, "binary")
 LIMIT_S = 2700
 """A suite that takes longer hangs: it is killed and counts as failed."""
-MOST_AT_ONCE = 3
+MOST_AT_ONCE = 4
 """Each suite has servers and workers of its own, about 1.5 GB in all."""
 OF_NO_BLENDER = ("server", "test_house_rules.py", "test_run_tests.py")
 """Unit tests that are not about what runs inside Blender."""
@@ -110,7 +110,7 @@ def planned_runs(wanted: list[str]) -> list[Run]:
     if "e2e" in wanted:
         runs.append(Run("e2e", main, ("tests/e2e",)))
     if "blender" in wanted:
-        for version, python in blenders:
+        for version, python in sorted(blenders, key=lambda one: one[1] != main):  # that with all tests first
             options = () if python == main else ("-m", "not any_blender")
             runs.append(Run(f"blender {version}", python, ("tests/blender",), options=options))
     if "parity" in wanted:
@@ -230,8 +230,9 @@ def main() -> int:
     if unknown:
         sys.exit(f"run_tests: no suite {unknown[0]!r}; there are {', '.join(ALL_SUITES)}.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    at_once = options.at_once or min(cores + 1, MOST_AT_ONCE)
+    at_once = options.at_once or min(cores + 2, MOST_AT_ONCE)
     runs = planned_runs(options.suites or list(SUITES))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and so would all tests
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("run_tests: ended from outside"))  # ends the suites, too
     results = {run.name: result for run, result in execute(runs, words[cut + 1 :], at_once)}
     print("\n━━ all suites")

@@ -57,7 +57,7 @@ def load(spec: EstimatorSpec, folder: Path, device: str) -> ZImage:
 
 
 def _find_transformers() -> None:
-    """Have diffusers find transformers, where a worker has begun without it (`workers.lean`)."""
+    """Have diffusers find transformers, where a worker has begun without it (`models.lean`)."""
     from diffusers.utils import import_utils
 
     if not import_utils._transformers_available:

@@ -10,9 +10,12 @@ import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from das_blender_addon.errors import ModelError
+
+from .lean import lean_imports
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,17 @@ class ModelFamily:
 
     def check_tensors(self, folder: Path) -> None:
         """Compare the tensors of a checkpoint with its configurations; nothing is loaded.  Raises `ModelError`."""
-        importlib.import_module(self.checkpoint).check_tensors(folder)
+        self._checkpoint().check_tensors(folder)
 
     def about_own(self, folder: Path) -> dict[str, Any]:
         """What the manifest of a model with a name of its own says of it: ``based_on``, ``num_frames``, ``sizes``.
 
         Raises `ModelError` for a clip that the pipeline could not make."""
-        return importlib.import_module(self.checkpoint).about_own(folder)
+        return self._checkpoint().about_own(folder)
+
+    def _checkpoint(self) -> ModuleType:
+        with lean_imports(compiler=False):  # a command that only looks at files needs no more, and ends
+            return importlib.import_module(self.checkpoint)
 
 
 _FAMILIES = (

@@ -73,13 +73,13 @@ def check_adapters(float8: bool) -> None:
             "LoRAs need the package peft, which the server does not have: install peft beside it and start it again.",
             field="loras",
         )
-    _show_peft_to_diffusers()
+    show_peft_to_diffusers()
     if float8:
         raise ModelError("LoRAs do not go with float8 weights: start the server without --float8.", field="loras")
 
 
-def _show_peft_to_diffusers() -> None:
-    """diffusers looks once, when it is imported, and a worker that starts lean hides peft from it then."""
+def show_peft_to_diffusers() -> None:
+    """diffusers looks once, when it is imported, and a process that starts lean hides peft from it then."""
     from diffusers.loaders import peft as loader
     from diffusers.utils import import_utils
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from das_blender_addon.errors import ModelError
+from das_server.pipeline.adapters import show_peft_to_diffusers
 
 LORA_NAME = "lora.safetensors"
 """In a recipe's folder; `das-server models add-lora NAME FILE` takes it."""
@@ -25,6 +26,7 @@ def add_lora(transformer: torch.nn.Module, rank: int) -> None:
         from peft import LoraConfig
     except ImportError as error:
         raise ModelError("a LoRA is trained with the package peft, which is not installed: install it.") from error
+    show_peft_to_diffusers()
     transformer.requires_grad_(False)
     transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS), adapter_name=NAME)
     for name, parameter in transformer.named_parameters():

@@ -28,7 +28,6 @@ from .preview_transformer import (
 )
 from .ranks import Ranks
 from .recipe import PreviewRecipe, TransformerSettings
-from .text_components import write_text_components
 
 _log = logging.getLogger(__name__)
 
@@ -234,6 +233,8 @@ def sample_clips(recipe: PreviewRecipe, transformer, path: Path, device: torch.d
     from das_server.pipeline.cogvideox.pipeline import DasPipeline
     from das_server.pipeline.cogvideox.prompt import PromptEncoder
 
+    from .text_components import write_text_components  # transformers, which takes seconds
+
     text = recipe.folder / "text"
     write_text_components(text, recipe.transformer.text_embed_dim)
     pipeline = DasPipeline(transformer=transformer, vae=load_autoencoder(recipe).to(device),
@@ -284,6 +285,8 @@ def write_transformer(recipe: PreviewRecipe, weights: dict[str, torch.Tensor]) -
 
 def assemble(recipe: PreviewRecipe) -> None:
     """Write `checkpoint/` in the full model's layout, float16 safetensors."""
+    from .text_components import write_text_components
+
     target = recipe.folder / "checkpoint"
     shutil.rmtree(target, ignore_errors=True)
     autoencoder = AutoencoderKLCogVideoX.from_pretrained(recipe.folder / "decoder" / "final")

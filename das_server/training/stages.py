@@ -2,6 +2,7 @@
 """Which function runs which stage of a recipe.  Only that stage's modules are imported: a process starts faster."""
 
 from das_blender_addon.errors import ModelError
+from das_server.models.lean import lean_imports
 
 from .ranks import Ranks
 from .recipe import FineTuneRecipe, PreviewRecipe
@@ -12,6 +13,9 @@ PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", 
 
 def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, resume: bool) -> None:
     """Run `stage` of `recipe` as one of `ranks`. Raises ModelError for a stage that the recipe does not have."""
+    if not stage.startswith("render_"):
+        with lean_imports(compiler=True):
+            import das_server.models.transformer  # noqa: F401 — and diffusers with it
     if isinstance(recipe, FineTuneRecipe) and stage == "finetune":
         from . import finetune
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from das_server import __version__
-from das_server.workers.lean import lean_imports
+from das_server.models.lean import lean_imports
 
 PR_SET_PDEATHSIG = 1
 

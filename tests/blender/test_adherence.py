@@ -59,6 +59,7 @@ def das(*words, capsys):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")][-1]
 
 
+@pytest.mark.any_blender
 def test_take_is_measured_when_asked_and_tells_its_objects(textured, capsys):
     take = api.render_take(textured)
     assert read_report(take.folder) is None

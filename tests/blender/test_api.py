@@ -195,6 +195,7 @@ def test_render_take_gives_frames_and_then_finds_them(shot, server, painted, tmp
     assert api.render_take(shot, **{**options, "seed": 6}).key != take.key
 
 
+@pytest.mark.any_blender
 def test_take_rendered_anew_takes_the_place_of_the_old_one(shot, server, painted, tmp_path):
     shot.frame_end = 3
     options = {"server": server.address, "folder": tmp_path, "first_frame": painted, "size": MODEL_SIZE}

@@ -109,6 +109,7 @@ def test_animated_exposure_is_not_applied_again(painted_shot):
     assert painted_shot.view_settings.exposure == 2.0
 
 
+@pytest.mark.any_blender
 def test_render_command_and_animation_are_equal_where_the_first_frame_has_the_look(shot_scene, tmp_path):
     shot_scene.das.cache_folder = str(tmp_path / "cache")  # without the first frame that other tests have rendered
     shot_scene.render.filepath = str(tmp_path / "out" / "####")

@@ -89,6 +89,7 @@ STAGES = [
 ]
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_cancelled_job_leaves_nothing(slow, name, stage, tmp_path):
     if not stage.startswith("Exporting"):
@@ -107,6 +108,7 @@ def test_job_that_never_began_leaves_nothing(slow, name, tmp_path):
     assert_nothing_is_left()
 
 
+@pytest.mark.any_blender
 def test_job_right_after_a_cancelled_export_works(slow):
     """The child of the first one is still at a frame."""
     slow.objects["Cube"].modifiers["Smooth"].render_levels = 9
@@ -127,6 +129,7 @@ def test_warm_child_serves_the_next_job(shot_scene, tmp_path):
     assert scratch_folders("das-copy-*") == []
 
 
+@pytest.mark.any_blender
 def test_cancelled_export_keeps_its_child_warm(slow):
     job = press("preview", slow)
     tick_to_line(job, "Exporting frame 2")
@@ -139,6 +142,7 @@ def test_cancelled_export_keeps_its_child_warm(slow):
     assert shown().job_state == "DONE" and child_blenders() == children
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize(
     ("name", "stage", "failed"),
     [
@@ -162,6 +166,7 @@ def test_job_whose_child_is_killed_says_so_and_the_next_one_works(slow, name, st
     assert_next_job_works(slow)
 
 
+@pytest.mark.any_blender
 def test_child_that_dies_between_two_jobs_is_replaced(shot_scene, tmp_path):
     shot_scene.das.cache_folder = str(tmp_path / "cache")
     tick_to_the_end(press("preview", shot_scene))

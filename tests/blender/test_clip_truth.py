@@ -84,6 +84,7 @@ def test_motion_of_a_clip_is_that_of_what_was_filmed(filmed, tmp_path, solved):
     checked(f"transfer, camera {'solved' if solved else 'kept'}", scene, staged(plate, tmp_path))
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize("words", ["orbit:10", "dolly:0.6; tilt:-4", "trans 0.3 0 0.2; rot y 4"])
 def test_new_camera_sees_what_it_would_have_filmed(filmed, tmp_path, words):
     scene, camera, plate = filmed
@@ -97,6 +98,7 @@ def test_new_camera_sees_what_it_would_have_filmed(filmed, tmp_path, words):
     checked(f"camera {words}", scene, stage)
 
 
+@pytest.mark.any_blender
 def test_thing_that_moves_otherwise_adds_to_how_it_moved(filmed, tmp_path):
     scene, _, plate = filmed
     stage = staged(plate, tmp_path)
@@ -117,6 +119,7 @@ def test_thing_that_moves_otherwise_adds_to_how_it_moved(filmed, tmp_path):
     checked("moved", scene, stage)
 
 
+@pytest.mark.any_blender
 def test_comparison_notices_tracks_that_are_wrong(filmed, tmp_path):
     scene, _, plate = filmed
     late = replace(plate, masks={}, tracks=plate.tracks[[0, 0, 0, 1, 2]], cameras=plate.cameras)

@@ -123,6 +123,7 @@ def test_menu_entry_keeps_positions_beside_the_file_and_relative_to_it(plate, sc
     assert np.abs(places[1] - places[0]).max() > 0.2
 
 
+@pytest.mark.any_blender
 def test_transfer_gives_a_clips_motion_to_a_styled_picture(plate, scene, tmp_path, capsys):
     styled = 255 - load_clip(plate).pictures[0]
     (tmp_path / "styled.png").write_bytes(encode_png(styled))
@@ -211,6 +212,7 @@ def test_thing_of_a_clip_moves_as_it_did_and_as_it_is_told(plate, scene, tmp_pat
     assert step[2] > 0.1 and step[0] > 0.1, "it moved in the clip itself"
 
 
+@pytest.mark.any_blender
 def test_take_of_a_clip_begins_with_its_own_first_picture(plate, server, scene, tmp_path, capsys):
     words = ["transfer", plate, "--server", server.address, "--cache", tmp_path / "cache", "--output", tmp_path / "out"]
     done = das(*words, "--size", f"{SIZE[0]}x{SIZE[1]}", capsys=capsys)
@@ -274,6 +276,7 @@ def write_frames(folder, pictures: np.ndarray):
     return folder
 
 
+@pytest.mark.any_blender
 def test_what_cannot_be_used_is_refused_in_one_sentence(plate, frames, scene, tmp_path, capsys):
     one, other = smooth(6), 255 - smooth(6, seed=1) // 3
     cut = write_frames(tmp_path / "cut", np.concatenate([one, other]))
@@ -396,6 +399,7 @@ def test_camera_of_a_clip_is_found_although_a_thing_moves_in_it(scene, tmp_path)
     np.testing.assert_array_equal(load_clip(tmp_path / "kept").cameras, plate.cameras)
 
 
+@pytest.mark.any_blender
 def test_server_follows_the_points_of_a_clip_when_it_is_asked_to(plate, frames, server, scene, tmp_path, capsys):
     words = ["transfer", frames, "--tracks", "auto", "--lens", 28, "--tracking-only", "--output", tmp_path / "out"]
     done = das(*words, "--server", server.address, capsys=capsys)

@@ -66,6 +66,7 @@ def test_render_writes_the_takes_frames_under_their_numbers(shot_file, server, t
     assert (strip["das_seed"], strip["das_take"], strip["das_job"]) == (5, take.key, done["job"])
 
 
+@pytest.mark.any_blender
 def test_shorter_render_tells_of_the_frames_that_an_earlier_take_left(shot_file, server, tmp_path, capsys):
     def render(frames: str, *flags: str) -> tuple[str, list[str]]:
         words = ["render", str(shot_file), "--server", server.address, "--cache", str(tmp_path / "cache")]
@@ -110,6 +111,7 @@ def test_output_that_cannot_be_written_leaves_nothing_behind(shot_file, tmp_path
     assert "0003.png cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.any_blender
 def test_interrupted_render_cancels_its_job(shot_file, server, tmp_path):
     own_jobs = server.new_jobs()
     words = ("--server", server.address, "--size", "240x160", "--steps", "1000", "--output", str(tmp_path / "out"))
@@ -152,6 +154,7 @@ def test_doctor_names_what_is_wrong_and_what_to_do(scene, tmp_path, capsys):
     assert "FAIL  cache folder" in shown and "FAIL  server" in shown and "das-server serve" in shown
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize(
     ("change", "flags", "error"),
     [
@@ -205,6 +208,7 @@ def test_new_first_frame_needs_no_value(words, value):
     assert arguments.parser("das", commands.COMMANDS).parse_args(["doctor", *words]).DAS_NEW_FIRST_FRAME == value
 
 
+@pytest.mark.any_blender
 def test_render_anew_makes_another_job(shot_scene, capsys):
     jobs = []
     for words in ([], [], ["--anew"], ["--anew", "0"]):

@@ -201,6 +201,7 @@ def test_alpha_that_changes_is_named(stage):
     assert len(geometry.triangles) == 18 + 24 and len(geometry.cut.triangles) == 18
 
 
+@pytest.mark.any_blender
 def test_cut_outs_and_notes_come_from_a_child_as_they_are(stage):
     """And the tracking video with them."""
     material, card = add_material("Leaf"), add_card(stage)

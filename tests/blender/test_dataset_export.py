@@ -109,6 +109,7 @@ def test_clip_is_what_blender_itself_renders(clip_scene, tmp_path):
     np.testing.assert_array_equal(decode_png(clip.first_frame.read_bytes()), own)
 
 
+@pytest.mark.any_blender
 def test_second_clip_is_appended_as_videos_of_another_size(clip_scene, tmp_path):
     api.export_dataset(clip_scene, tmp_path, name="one", frames=[1, 2], lossless=True)
     events = []
@@ -212,6 +213,7 @@ def scripts_run():
     bpy.context.preferences.filepaths.use_scripts_auto_execute = False
 
 
+@pytest.mark.any_blender
 def test_render_that_fails_says_why_and_lists_nothing(clip_scene, scripts_run, tmp_path):
     text = bpy.data.texts.new("breaks.py")
     text.write("import bpy, os\nos._exit(3)\n")
@@ -253,6 +255,7 @@ def test_menu_has_the_export(addon):
     assert dataset_operator.draw_entry in bpy.types.TOPBAR_MT_file_export._dyn_ui_initialize()
 
 
+@pytest.mark.any_blender
 def test_command_exports_and_ends_with_the_code_of_its_error(clip_scene, tmp_path, capsys):
     words = ["dataset", "--output", str(tmp_path), "--name", "red", "--caption", "red", "--lossless", "--json"]
     words += ["--frames", "1-5x2", "--size", "48x48"]

@@ -118,6 +118,7 @@ def test_complete_take_is_found_while_the_server_is_off(shot, tmp_path, monkeypa
     assert_render_fails(shot, "No server answers")
 
 
+@pytest.mark.any_blender
 def test_take_of_the_engine_says_how_long_each_station_took(shot):
     shot.das.seed = 12
     before = take_folders(shot)
@@ -129,6 +130,7 @@ def test_take_of_the_engine_says_how_long_each_station_took(shot):
     assert api.render_take(shot).timings == timings
 
 
+@pytest.mark.any_blender
 def test_frames_rendered_one_by_one_are_those_of_one_take(shot):
     shot.das.seed = 11
     before = take_folders(shot)
@@ -254,6 +256,7 @@ def test_marker_bound_cameras_are_those_of_their_frames(shot):
     assert len(set(tracked[:4])) == 1 and len(set(tracked[4:])) == 1 and tracked[3] != tracked[4]
 
 
+@pytest.mark.any_blender
 def test_damaged_frame_in_the_cache_is_made_anew(shot):
     frames = render_animation(shot)
     take = api.render_take(shot)
@@ -344,6 +347,7 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.any_blender
 @pytest.mark.usefixtures("ctrl_c")
 def test_interrupted_render_writes_nothing_and_cancels_its_job(shot, server):
     """Ctrl-C where Blender is a module: the render fails, the job is cancelled at the server."""

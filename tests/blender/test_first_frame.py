@@ -134,6 +134,7 @@ def test_first_frame_is_the_same_bytes_every_time(shot_scene, tmp_path):
     assert ensure(shot_scene, tmp_path / "b").png == first
 
 
+@pytest.mark.any_blender
 def test_first_frame_is_kept_while_fresh_and_rendered_anew_when_stale(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     old = ensure(shot_scene, tmp_path, shot)
@@ -184,6 +185,7 @@ def test_first_frame_that_the_user_painted_over_wins(shot_scene, tmp_path):
     assert first_frame_path(tmp_path, FRAME) == path
 
 
+@pytest.mark.any_blender
 def test_painted_first_frame_is_put_aside_by_a_new_render(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     first = ensure(shot_scene, tmp_path, shot)
@@ -203,6 +205,7 @@ def test_painted_first_frame_outlives_a_render_that_fails(shot_scene, tmp_path):
     assert ensure(shot_scene, tmp_path, shot).png == PAINTED and path.read_bytes() == PAINTED
 
 
+@pytest.mark.any_blender
 def test_first_frame_painted_for_another_frame_is_not_used_and_a_note_says_so(shot_scene, tmp_path):
     path = ensure(shot_scene, tmp_path, shot_of(shot_scene)).path
     path.write_bytes(PAINTED)
@@ -294,6 +297,7 @@ def test_first_frame_started_twice_here_waits_for_nobody(shot_scene, tmp_path):
     assert drive.finish(second).png == drive.finish(first).png
 
 
+@pytest.mark.any_blender
 def test_first_frame_is_sent_as_it_was_read(shot_scene, tmp_path):
     shot = shot_of(shot_scene)
     picture = ensure(shot_scene, tmp_path, shot)
@@ -301,6 +305,7 @@ def test_first_frame_is_sent_as_it_was_read(shot_scene, tmp_path):
     assert take_request(shot, picture, TakeSettings(), tmp_path).job.first_frame_png == picture.png != PAINTED
 
 
+@pytest.mark.any_blender
 def test_painted_first_frame_of_an_earlier_version_counts_for_its_frame(shot_scene, tmp_path):
     """`first_frame.png` in the shot's folder: with a record of its frame, or without, as the old code left it."""
     earlier = tmp_path / "first_frame.png"
@@ -348,6 +353,7 @@ def test_first_frame_that_is_not_there_is_refused(shot_scene, tmp_path):
         ensure(shot_scene, tmp_path, path=tmp_path / "nowhere.png")
 
 
+@pytest.mark.any_blender
 def test_empty_first_frame_is_rendered_anew(shot_scene, tmp_path):
     path = ensure(shot_scene, tmp_path).path
     path.write_bytes(b"")
@@ -387,6 +393,7 @@ def test_first_frame_reports_progress_and_stops_when_asked(shot_scene, tmp_path)
     assert first_frame_state(tmp_path, FRAME) == "rendered"
 
 
+@pytest.mark.any_blender
 def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_path):
     file = tmp_path / "scene.blend"
     bpy.ops.wm.save_as_mainfile(filepath=str(file))
@@ -417,6 +424,7 @@ def test_render_of_a_first_frame_does_not_outlive_its_blender(shot_scene, tmp_pa
     assert not list(scratch.glob("das-copy-*/pictures_*/*.png")), "the child rendered to its end"
 
 
+@pytest.mark.any_blender
 def test_first_frame_that_fails_says_why(shot_scene, tmp_path):
     with pytest.raises(FirstFrameError, match="could not be rendered with CYCLES: the child Blender was killed"):
         ensure(shot_scene, tmp_path, samples=ENDLESS, progress=lambda *_: kill_child_blenders())

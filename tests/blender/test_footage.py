@@ -151,6 +151,7 @@ def test_camera_of_another_file_is_followed_from_its_first_frame(picture, tmp_pa
         np.testing.assert_allclose(np.array(scene.camera.matrix_world), wanted, atol=NEAR)
 
 
+@pytest.mark.any_blender
 def test_tracking_only_needs_no_server(picture, tmp_path, capsys):
     words = ["camera", picture, "--path", "dolly:0.5", "--lens", 30, "--frames", 3, "--server", "tcp://127.0.0.1:9"]
     done = das(*words, "--size", "48x32", "--tracking-only", "--output", tmp_path / "out", capsys=capsys)
@@ -205,6 +206,7 @@ def test_plate_is_kept_and_used_again(picture, tmp_path, capsys):
     assert status == SettingsError.exit_code and "another picture" in said
 
 
+@pytest.mark.any_blender
 def test_take_begins_with_the_users_own_picture(picture, server, tmp_path, capsys):
     words = ["camera", picture, "--path", "truck:0.2", "--lens", 30, "--frames", 5, "--server", server.address]
     done = das(*words, "--size", "96x64", "--cache", tmp_path / "cache", "--output", tmp_path / "out", capsys=capsys)

@@ -144,6 +144,7 @@ def test_take_shows_every_key_picture_at_its_frame_and_carries_it_between(turn_s
     assert again.cached and again.key == take.key
 
 
+@pytest.mark.any_blender
 def test_painted_picture_is_used_and_changes_the_take(turn_scene):
     turn_scene.das.key_pictures.add().frame = 9
     first = api.render_take(turn_scene)
@@ -161,6 +162,7 @@ def test_painted_picture_is_used_and_changes_the_take(turn_scene):
     assert next(one for one in api.key_pictures(turn_scene) if one.frame == 9).origin == "rendered"
 
 
+@pytest.mark.any_blender
 def test_carried_picture_is_transparent_only_where_no_picture_shows_the_surface(turn_scene):
     turn_scene.frame_set(9)
     bpy.ops.das.carry_key_picture()
@@ -193,6 +195,7 @@ def test_first_frame_cannot_be_carried(turn_scene):
         bpy.ops.das.carry_key_picture()
 
 
+@pytest.mark.any_blender
 def test_frame_of_a_take_becomes_a_key_picture(turn_scene):
     bpy.ops.das.render_take()
     turn_scene.frame_set(6)
@@ -203,6 +206,7 @@ def test_frame_of_a_take_becomes_a_key_picture(turn_scene):
     assert state.origin == "painted" and state.path.read_bytes() == take.frames[5].read_bytes()
 
 
+@pytest.mark.any_blender
 def test_frame_is_repaired_and_the_takes_other_key_pictures_stay(turn_scene):
     take = api.render_take(turn_scene, key_pictures=(4, 9))
     for frame in (3, 9):  # a list that does not count
@@ -260,6 +264,7 @@ def test_shot_of_one_frame_has_one_picture(turn_scene):
     assert len(take.frames) == 1 and [one["frame"] for one in take.report["key_pictures"]] == [1]
 
 
+@pytest.mark.any_blender
 def test_key_picture_where_nothing_is_in_view_is_a_picture_like_any(turn_scene):
     cube = bpy.data.objects["Cube"]
     key(cube, "location", {8: 0.0, 9: 500.0}, index=0)
@@ -271,6 +276,7 @@ def test_key_picture_where_nothing_is_in_view_is_a_picture_like_any(turn_scene):
 # ── Command and settings ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.any_blender
 def test_command_suggests_renders_and_lists(turn_scene, server, tmp_path, capsys):
     turn_scene.das.server = ""
     file = str(tmp_path / "shot.blend")

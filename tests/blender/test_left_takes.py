@@ -122,6 +122,7 @@ def test_variations_of_a_killed_blender_are_fetched_all_and_a_changed_scene_refu
     assert pending_takes(note.path.parents[1]) == []
 
 
+@pytest.mark.any_blender
 def test_note_is_there_while_it_is_made_and_goes_with_the_end(saved, shot_scene, monkeypatch):
     monkeypatch.setattr(session, "BUDGET_S", 0.0)
     settings, folder = resolve_settings(shot_scene), shot_folder(shot_scene, shot_scene.das.cache_folder)
@@ -151,6 +152,7 @@ def test_note_is_there_while_it_is_made_and_goes_with_the_end(saved, shot_scene,
             left.path.unlink()
 
 
+@pytest.mark.any_blender
 def test_take_that_is_made_anew_goes_on_with_its_own_job(saved, shot_scene, server):
     settings = resolve_settings(shot_scene)
     own = server.new_jobs()
@@ -169,6 +171,7 @@ def test_take_that_is_made_anew_goes_on_with_its_own_job(saved, shot_scene, serv
     assert len(own(server.status())) == 2
 
 
+@pytest.mark.any_blender
 def test_note_of_another_server_or_of_nobody_knows_what_is_not_asked(saved, shot_scene):
     settings = resolve_settings(shot_scene)
     folder = shot_folder(shot_scene, shot_scene.das.cache_folder)

@@ -90,6 +90,7 @@ def test_server_is_started_once(scene, program):
     assert local_server.start() is local_server.start()
 
 
+@pytest.mark.any_blender
 def test_server_that_died_is_noticed_and_started_again(scene, program):
     first = local_server.start()
     first.wait_until_listening()
@@ -118,6 +119,7 @@ def test_missing_program_is_named(scene, tmp_path, monkeypatch):
     assert not bpy.ops.das.start_local_server.poll()
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize("ending", ["sys.exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_server_does_not_outlive_its_blender(program, ending):
     script = f"""

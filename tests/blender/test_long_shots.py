@@ -94,6 +94,7 @@ def test_numbers_of_the_choice_are_those_that_older_files_hold(scene):
     assert (items["OFF"].value, items["ON"].value, items["AUTO"].value) == (0, 1, 2)
 
 
+@pytest.mark.any_blender
 def test_frames_are_the_models_own_where_no_detail_is_kept(long_shot):
     long_shot.frame_end = 9
     long_shot.render.resolution_x = long_shot.render.resolution_y = 48

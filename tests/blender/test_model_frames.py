@@ -74,6 +74,7 @@ def test_another_frame_rate_is_a_change(scene):
     assert unchanged.now(scene, scene.view_layers[0].name, settings) != before
 
 
+@pytest.mark.any_blender
 def test_take_with_every_third_frame_of_the_model_has_all_frames(shot_scene):
     shot_scene.das.steps = 1
     whole = api.render_take(shot_scene)

@@ -52,6 +52,7 @@ def test_render_take_then_strip(shot_scene):
     assert not sequencer.hides_engine(shot_scene)
 
 
+@pytest.mark.any_blender
 def test_render_take_anew_makes_another_job(shot_scene):
     bpy.ops.das.render_take()
     before = recent.last_take(shot_scene)
@@ -323,6 +324,7 @@ def test_failed_window_job_hands_its_error_over(shot_scene, monkeypatch):
     assert isinstance(ticker.ended[0][1], ServerUnreachable)
 
 
+@pytest.mark.any_blender
 def test_stop_is_seen_in_the_middle_of_long_work():
     """Whoever drives a recipe is asked often, also while its thread works and asks nothing itself."""
     release, asked = threading.Event(), []

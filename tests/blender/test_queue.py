@@ -108,6 +108,7 @@ def test_waiting_take_is_that_of_the_press(shot_scene, tmp_path):
     assert pending_takes(take.folder.parents[1]) == [] and not list(take.folder.parents[1].glob("pending/*"))
 
 
+@pytest.mark.any_blender
 def test_failed_take_is_listed_with_its_reason_and_made_again(shot_scene, tmp_path):
     scene = shot_scene
     scene.frame_end, scene.das.cache_folder, scene.das.seed = 3, str(tmp_path / "cache"), 4

@@ -410,6 +410,7 @@ def run(*words: str, shell_end: str = "", **environment: str) -> subprocess.Comp
     )
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize(
     ("shell_end", "environment"),
     [
@@ -432,6 +433,7 @@ def test_frames_are_written_whoever_listens(shot_file, tmp_path, shell_end, envi
         assert "mes" in done.stdout.splitlines()[-1] and done.stdout.isascii()
 
 
+@pytest.mark.any_blender
 def test_failure_is_told_whoever_listens(shot_file, tmp_path):
     words = ("preview", str(shot_file), "--frames", "99999999", "--json")
     for shell_end in ("| head -n 0", ">&-", "> /dev/full"):
@@ -440,6 +442,7 @@ def test_failure_is_told_whoever_listens(shot_file, tmp_path):
         assert done.stderr.count("das: There is no frame 99999999") == 1 and "Traceback" not in done.stderr
 
 
+@pytest.mark.any_blender
 def test_help_is_shown_in_any_encoding(scene):
     done = run("render", "--help", PYTHONIOENCODING="ascii")
     assert done.returncode == 0 and "--enable-autoexec" in done.stdout and not done.stderr

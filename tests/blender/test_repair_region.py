@@ -28,6 +28,7 @@ def changed(base, made) -> list[np.ndarray]:
     return [np.abs(one - other).max(axis=2) > 0 for one, other in zip(pictures(base), pictures(made), strict=True)]
 
 
+@pytest.mark.any_blender
 def test_object_is_made_anew_and_nothing_else_changes(shot):
     base = api.render_take(shot)
     other = api.render_take(shot, seed=3)

@@ -31,6 +31,7 @@ def failed_test(shot_scene, late_server, monkeypatch):
     return shot_scene
 
 
+@pytest.mark.any_blender
 def test_alert_goes_when_a_take_has_heard_the_server(failed_test, late_server, monkeypatch):
     monkeypatch.delenv("DAS_TIMEOUT_S")
     late_server.start()
@@ -39,6 +40,7 @@ def test_alert_goes_when_a_take_has_heard_the_server(failed_test, late_server, m
     assert "answers at" not in shown and "das-server" in shown
 
 
+@pytest.mark.any_blender
 def test_alert_stays_when_another_server_answers(failed_test, server, late_server):
     failed_test.das.server = server.address
     api.render_take(failed_test)

@@ -25,6 +25,7 @@ def steps(*said):
     yield from said
 
 
+@pytest.mark.any_blender
 def test_job_ends_when_its_result_cannot_be_shown(shot_scene, monkeypatch):
     def broken(*_):
         raise RuntimeError("no such colour space")

@@ -39,6 +39,7 @@ def running(scene):
     session.show_end(shown(), "done", None)
 
 
+@pytest.mark.any_blender
 def test_two_blenders_of_one_user_do_not_write_over_each_others_preview(running):
     script = f"""
         import sys

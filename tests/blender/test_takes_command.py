@@ -29,6 +29,7 @@ def das(*words, capsys):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")][::-1]
 
 
+@pytest.mark.any_blender
 def test_list_show_star_and_delete(two_takes, capsys):
     first, second = two_takes
     for words, sentence in REFUSALS:
@@ -47,6 +48,7 @@ def test_list_show_star_and_delete(two_takes, capsys):
     assert f"1 * {first.key[:8]}" in said and second.key[:8] not in said
 
 
+@pytest.mark.any_blender
 def test_frames_sheet_movie_and_comparison(two_takes, tmp_path, capsys):
     first, second = two_takes
     out = tmp_path / "out"

@@ -128,6 +128,7 @@ def test_single_layer_gets_the_take_that_it_has_among_others(layered):
     np.testing.assert_array_equal(combined(planes, BACK), combined(both, BACK))
 
 
+@pytest.mark.any_blender
 def test_layers_with_the_same_geometry_have_their_own_first_frames(layered):
     """A material override makes another picture of the same shot."""
     back = layered.view_layers[BACK]
@@ -143,6 +144,7 @@ def test_layers_with_the_same_geometry_have_their_own_first_frames(layered):
     assert len(takes(layered)) == 2
 
 
+@pytest.mark.any_blender
 def test_painted_first_frame_stays_with_its_layer(layered):
     planes = render(layered)
     first = layered.das.shot_start
@@ -156,6 +158,7 @@ def test_painted_first_frame_stays_with_its_layer(layered):
     assert (combined(again, BACK) != combined(planes, BACK)).any()
 
 
+@pytest.mark.any_blender
 def test_one_picture_for_several_layers_is_refused(layered, tmp_path):
     image = tmp_path / "first.png"
     image.write_bytes(encode_png(np.full((64, 96, 3), 90, np.uint8)))

@@ -277,7 +277,11 @@ def render_with_the_engine(scene, folder):
     bpy.ops.render.render()
 
 
-MEANWHILE = [undo, undo_and_redo, save, change_everything, render_with_cycles, render_with_the_engine]
+OF_ANY_BLENDER = (undo, save, change_everything, render_with_the_engine)
+MEANWHILE = [
+    pytest.param(happens, id=happens.__name__, marks=[pytest.mark.any_blender] if happens in OF_ANY_BLENDER else [])
+    for happens in (undo, undo_and_redo, save, change_everything, render_with_cycles, render_with_the_engine)
+]
 
 
 @pytest.fixture
@@ -295,8 +299,8 @@ def assert_is_the_take_of_the_press(take) -> None:
     assert take.report["prompt"] == "when it was pressed" and take.frame_numbers == (1, 2, 3, 4, 5)
 
 
-@pytest.mark.parametrize("stage", ["Exporting frame", "First frame"])
-@pytest.mark.parametrize("happens", MEANWHILE, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("stage", ["Exporting frame", pytest.param("First frame", marks=pytest.mark.any_blender)])
+@pytest.mark.parametrize("happens", MEANWHILE)
 def test_take_is_that_of_the_press_whatever_happens_meanwhile(pressed, happens, stage, tmp_path):
     tick_to_line(pressed, stage)
     happens(bpy.context.scene, tmp_path)
@@ -305,6 +309,7 @@ def test_take_is_that_of_the_press_whatever_happens_meanwhile(pressed, happens, 
     assert_is_the_take_of_the_press(recent.last_take(bpy.context.scene))
 
 
+@pytest.mark.any_blender
 def test_take_of_a_job_is_found_again_by_a_render(pressed, shot_scene):
     tick_to_the_end(pressed)
     made = recent.last_take(shot_scene)
@@ -312,6 +317,7 @@ def test_take_of_a_job_is_found_again_by_a_render(pressed, shot_scene):
     assert take.cached and take.key == made.key and take.folder == made.folder
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize("name", ["take", "first frame"])
 @pytest.mark.parametrize("cache", ["beside the file", "one for all"])
 def test_result_is_found_again_after_save_as_in_the_middle(shot_scene, tmp_path, name, cache):
@@ -333,6 +339,7 @@ def test_result_is_found_again_after_save_as_in_the_middle(shot_scene, tmp_path,
         assert take.cached and take.folder.is_relative_to(folder)
 
 
+@pytest.mark.any_blender
 def test_removed_scene_does_not_end_its_take(pressed, shot_scene):
     tick_to_line(pressed, "Exporting frame")
     other = bpy.data.scenes.new("Other")
@@ -341,6 +348,7 @@ def test_removed_scene_does_not_end_its_take(pressed, shot_scene):
     assert shown().job_state == "DONE" and recent.last_take(other) is None
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize("stage", ["Exporting frame", "First frame"])
 def test_take_is_not_given_to_a_scene_of_the_same_name_in_another_file(pressed, stage, tmp_path):
     tick_to_line(pressed, stage)
@@ -355,6 +363,7 @@ def test_take_is_not_given_to_a_scene_of_the_same_name_in_another_file(pressed, 
     assert api.render_take(scene).cached, "it is on the disk"
 
 
+@pytest.mark.any_blender
 def test_job_is_that_of_the_press_also_for_a_scene_that_is_renamed(pressed, shot_scene):
     tick_to_line(pressed, "Exporting frame")
     shot_scene.name = "Another name"

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -75,13 +76,15 @@ def test_watch_shows_what_changes_until_it_is_stopped(tmp_path):
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30"}
         process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
         os.close(theirs)
-        shown, until = b"", time.monotonic() + 30
-        while shown.count(b"server ") < 3 and time.monotonic() < until:
-            shown += os.read(ours, 65536)
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(OSError):
-            while piece := os.read(ours, 65536):
-                shown += piece
+        shown, is_stopped, until = b"", False, time.monotonic() + 60
+        with contextlib.suppress(OSError):  # the terminal's end, with the process's
+            while time.monotonic() < until:
+                if select.select([ours], [], [], 1.0)[0]:
+                    shown += os.read(ours, 65536)
+                if shown.count(b"server ") >= 3 and not is_stopped:
+                    process.send_signal(signal.SIGINT)
+                    is_stopped = True
+        process.send_signal(signal.SIGKILL)  # nothing, to one that has ended
         assert process.wait(30) == 130 and b"Traceback" not in shown and shown.count(b"server ") >= 3
         os.close(ours)
 

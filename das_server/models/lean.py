@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A lean start: diffusers imported without the large libraries that it looks for and a worker does not use by it."""
+"""A lean start: diffusers imported without the large libraries that it looks for and our processes do not use by it."""
 
 from __future__ import annotations
 
