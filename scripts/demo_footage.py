@@ -51,7 +51,15 @@ WORDS = {
 
 
 def make_room(out: Path) -> None:
-    """In a Blender of its own: picture, depth and the mask of a box."""
+    """In a Blender of its own: picture, depth and the mask of a box, and a clip."""
+    import bpy
+
+    make_picture(out)
+    demo_footage_clip.film(bpy, out)
+
+
+def make_picture(out: Path) -> None:
+    """Picture, depth and the mask of a box."""
     import bpy
     import numpy as np
     from mathutils import Vector
@@ -88,7 +96,6 @@ def make_room(out: Path) -> None:
             depth[y, x], parcel[y, x] = place.y, thing is not None and thing.name == "Parcel"
     np.save(out / "depth.npy", depth)
     np.save(out / "parcel.npy", parcel)
-    demo_footage_clip.film(bpy, out)
 
 
 def _checkered(bpy, name: str, colour):

@@ -31,6 +31,7 @@ if INSIDE_BLENDER:
 
     FOLDER = Path(os.environ["DAS_TOUR_FOLDER"]).resolve()
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from tests.blender.ui_tour_footage import tour_of_footage
     from tests.blender.ui_tour_keys import tour_of_keys
     from tests.blender.ui_tour_takes import tour_of_takes
 
@@ -147,11 +148,23 @@ def tour():
     # 7. Every take of the shot, and what is to be known of it.
     yield from tour_of_takes(scene, SimpleNamespace(**globals()))
 
-    # 8. The strip.
+    # 8. A picture becomes a scene.
+    yield from tour_of_footage(SimpleNamespace(**globals()))
+    manager.windows[0].scene = scene
+    yield from settle(20)
+
+    # 9. The strip.
     call("add_to_sequencer")
     check(bpy.data.scenes.get(f"DAS Edit {scene.name}") is not None, "no edit scene")
     yield from show_sequencer(scene.das.edit_scene)
     yield from stop("strip")
+
+
+def part_of_footage():
+    yield from settle()
+    yield from arrange()
+    yield from settle(30)
+    yield from tour_of_footage(SimpleNamespace(**globals()))
 
 
 def recorded_session(scene) -> tuple:
@@ -386,7 +399,7 @@ def tour_main() -> None:
     open_scene()
     bpy.app.handlers.render_complete.append(note_complete)
     bpy.app.handlers.render_cancel.append(note_cancel)
-    steps = tour()
+    steps = tour() if not os.environ.get("DAS_TOUR_PART") else part_of_footage()
     bpy.app.timers.register(lambda: walk(steps), first_interval=1.0, persistent=True)
 
 
@@ -398,6 +411,7 @@ IMAGES = {
     "key_carried": "ui_carried.png",
     "running": "ui_take_running.png",
     "takes": "ui_takes.png",
+    "footage_moved": "ui_footage.png",
     "strip": "ui_sequencer.png",
 }
 """Stop → picture of the documentation."""
@@ -408,12 +422,15 @@ def conduct() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=Path, help="folder for the pictures of the documentation")
+    parser.add_argument("--part", choices=["footage"], default="", help="this part only")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     (folder / "shots").mkdir(parents=True, exist_ok=True)
+    os.environ["DAS_TOUR_PART"] = arguments.part
     for old in (*folder.glob("stop-*"), folder / "tour.log"):
         old.unlink(missing_ok=True)
     shutil.rmtree(folder / "cache", ignore_errors=True)  # a take of the last tour would be found at once
+    make_picture(folder / "footage")
     if "DAS_SERVER" in os.environ:
         return conduct_with(os.environ["DAS_SERVER"], folder, arguments.images)
     sys.path.insert(0, str(ROOT))
@@ -421,6 +438,13 @@ def conduct() -> int:
 
     with running_server(folder / "server") as server:
         return conduct_with(server.address, folder, arguments.images)
+
+
+def make_picture(folder: Path) -> None:
+    """``picture.png`` and ``depth.npy`` of a room, by Blender as a module of this Python."""
+    folder.mkdir(exist_ok=True)
+    program = "import sys, demo_footage; from pathlib import Path; demo_footage.make_picture(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT / "scripts", check=True)
 
 
 def conduct_with(server: str, folder: Path, images: Path | None) -> int:
