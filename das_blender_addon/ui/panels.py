@@ -106,6 +106,8 @@ class DAS_PT_first_frame(RenderPanel, bpy.types.Panel):
             return
         if icon is not None:
             layout.template_icon(icon_value=icon, scale=THUMBNAIL_SCALE)
+        elif settings.first_frame_path or settings.first_frame_image is not None:
+            say(layout, "Your own picture; a take fits it to the shot", "INFO")
         else:
             say(layout, "None yet: a take renders it when it needs it", "INFO")
         if words:

@@ -181,6 +181,13 @@ def test_first_frame_is_shown_as_a_picture(scene, tmp_path):
     assert "picture" in drawn(panels.DAS_PT_first_frame)
 
 
+def test_picture_of_ones_own_is_not_said_to_be_none(scene):
+    assert "None yet" in words(panels.DAS_PT_first_frame)
+    scene.das.first_frame_image = bpy.data.images.new("Mine", 8, 8)
+    assert "Your own picture" in words(panels.DAS_PT_first_frame)
+    assert "None yet" not in words(panels.DAS_PT_first_frame)
+
+
 def test_traps_of_the_scene_are_told(scene, tmp_path):
     assert panels.scene_warnings(scene) == []
     scene.view_settings.view_transform = "AgX"

@@ -54,7 +54,7 @@ def tour_of_footage(steps):
     yield from steps.until(lambda: manager.das.job_state == "RUNNING", "the take did not begin")
     yield from steps.until(lambda: manager.das.job_state != "RUNNING", "the take did not end")
     steps.check(manager.das.job_state == "DONE", manager.das.job_line)
-    manager.das.show_take, manager.das.take_wipe = True, 1.0
+    manager.das.show_take, manager.das.take_wipe = True, 0.0
     yield from steps.settle(60)
     yield from steps.stop("footage_take")
     manager.das.show_take = False
