@@ -289,7 +289,8 @@ class FrameLight:
                 weights.append(weight)
                 total += weight
         total = np.where(here > 0.0, 1.0 / np.maximum(total, 1e-20), 0.0).astype(np.float32)
-        return RowsLight(self.ratios, len(self.inverse[part]) * width, pixels, places, [w * total for w in weights])
+        weights = [np.repeat(weight * total, 4) for weight in weights]
+        return RowsLight(self.ratios, len(self.inverse[part]) * width, pixels, places, weights)
 
 
 def _slopes(values: np.ndarray, step: int) -> list[np.ndarray]:
@@ -314,7 +315,7 @@ def _with_ends(change: np.ndarray, axis: int):
 @dataclass(frozen=True)
 class RowsLight:
     """Of some rows of a frame: the flat ``pixels`` [P] of ``count`` whose light changes, and how the ratios [K,h,w,3]
-    at four ``places`` [P] are weighed there.
+    at four ``places`` [P] are weighed there, ``weights`` [P·4], each four times.
     """
 
     ratios: np.ndarray
@@ -327,12 +328,14 @@ class RowsLight:
         """[count,4] f32: what colours of the key picture ``number`` are multiplied with, the fourth 1; None for 1."""
         if not self.pixels.size:
             return None
-        packed = (self.ratios[number] - 1.0).view(np.complex128).reshape(-1)
-        total = np.zeros((len(self.pixels), 4), np.float32)
+        packed, total = (self.ratios[number] - 1.0).view(np.complex128).reshape(-1), None
         for place, weight in zip(self.places, self.weights, strict=True):
-            total += packed.take(place).view(np.float32).reshape(-1, 4) * weight[:, None]
+            part = packed.take(place).view(np.float32)  # four floats at a time, which numpy moves as one number
+            part *= weight
+            total = part if total is None else np.add(total, part, out=total)
+        total += 1.0
         found = np.ones((self.count, 4), np.float32)
-        found[self.pixels] += total
+        found.view(np.complex128)[self.pixels, 0] = total.view(np.complex128)
         return found
 
 
