@@ -75,9 +75,11 @@ class Pyramid:
         np.clip(v, 0.0, rows - 1, out=v)
         column = np.minimum(u.astype(np.int32), max(columns - 2, 0))
         row = np.minimum(v.astype(np.int32), max(rows - 2, 0))
-        u -= column
-        v -= row
-        place = row.astype(np.int64) * columns + column
+        u -= column.astype(np.float32)  # of integers numpy would make float64
+        v -= row.astype(np.float32)
+        place = row.astype(np.int64)
+        place *= columns
+        place += column
         right, below = min(columns - 1, 1), columns * min(rows - 1, 1)
         packed = samples.reshape(-1).view(_PACKED[samples.itemsize])
         u, v = np.repeat(u, _CHANNELS), np.repeat(v, _CHANNELS)
@@ -103,32 +105,46 @@ class Pyramid:
 
         The places lie evenly along the line of length (``step_x``, ``step_y``) [P] f32 around the point.
         """
-        result = np.zeros(len(x) * _CHANNELS, dtype=np.float32)
+        result = np.zeros((len(x), _CHANNELS), dtype=np.float32)
+        packed = result.view(np.complex128)[:, 0]
         level = np.minimum(level, np.float32(len(self.levels) - 1))
         lower = level.astype(np.int32)
-        share = level - lower
+        share = level - lower.astype(np.float32)
         for floor in range(len(self.levels)):
+            here = lower == floor
             for above in (0, 1):
-                weight = share if above else 1.0 - share
-                chosen = np.flatnonzero((lower == floor) & (weight > 0.0))
+                weight = share if above else np.float32(1.0) - share
+                chosen = np.flatnonzero(here & (weight > 0.0))
                 if not chosen.size:
                     continue
                 total = self._along(x, y, min(floor + above, len(self.levels) - 1), step_x, step_y, taps, chosen)
-                total *= np.repeat(weight[chosen], _CHANNELS)
-                result.reshape(-1, _CHANNELS)[chosen] += total.reshape(-1, _CHANNELS)
-        return result
+                total *= np.repeat(weight.take(chosen), _CHANNELS)
+                total += packed.take(chosen).view(np.float32)
+                packed[chosen] = total.view(np.complex128)
+        return result.reshape(-1)
 
     def _along(self, x, y, level, step_x, step_y, taps, chosen) -> np.ndarray:
-        total = np.zeros((len(chosen), _CHANNELS), dtype=np.float32)
-        counts = taps[chosen]
-        for tap in range(int(counts.max())):
-            active = np.flatnonzero(counts > tap)
-            points, count = chosen[active], counts[active].astype(np.float32)
+        counts = taps.take(chosen)
+        most, total = int(counts.max()), None
+        for tap in range(most):
+            active = None if tap == 0 or int(counts.min()) > tap else np.flatnonzero(counts > tap)
+            points, count = (chosen, counts) if active is None else (chosen.take(active), counts.take(active))
+            count = count.astype(np.float32)
             along = (np.float32(tap) + np.float32(0.5)) / count - np.float32(0.5)
-            found = self.look_up(x[points] + along * step_x[points], y[points] + along * step_y[points], level)
-            found *= np.repeat(1.0 / count, _CHANNELS)
-            total[active] += found.reshape(-1, _CHANNELS)
-        return total.reshape(-1)
+            found = self.look_up(
+                x.take(points) + along * step_x.take(points), y.take(points) + along * step_y.take(points), level
+            )
+            if most > 1:
+                found *= np.repeat(np.float32(1.0) / count, _CHANNELS)
+            if total is None:
+                total = found
+            elif active is None:
+                total += found
+            else:
+                packed = total.view(np.complex128)
+                found += packed.take(active).view(np.float32)
+                packed[active] = found.view(np.complex128)
+        return total
 
 
 def _doubled(base: np.ndarray) -> np.ndarray:
