@@ -102,7 +102,7 @@ class Relighting:
         now = self._light.on(self._maps(frame.index), places, normals)
         shape = len(rows), len(columns)
         ratios = np.ones((len(self._keys), *shape, 4), np.float32)
-        shown = np.zeros(len(there), bool)
+        shown, alike = np.zeros(len(there), bool), _alike(grid_inverse)
         for number, distance in self._nearest_first(frame.index):
             wanted = np.zeros((height, width), bool)
             wanted[row, column] = ~shown if distance > 1.0 else True
@@ -113,10 +113,10 @@ class Relighting:
             x, y = frame.xy[number, row[seen], column[seen]].T
             before, good = self._of_key(number, frame, y.astype(np.int64), x.astype(np.int64))
             place, ratio = there[seen[good]], now[seen[good]] / before
-            values, known = np.ones((len(rows) * len(columns), 4), np.float32), np.zeros(len(rows) * len(columns), bool)
-            values[place, :3], values[place, 3] = np.clip(ratio, 1.0 / MOST, MOST), before.mean(axis=1)
+            values, known = np.ones((4, len(rows) * len(columns)), np.float32), np.zeros(len(rows) * len(columns), bool)
+            values[:3, place], values[3, place] = np.clip(ratio, 1.0 / MOST, MOST).T, before.mean(axis=1)
             known[place] = True
-            ratios[number] = _smooth(values.reshape(*shape, 4), known.reshape(shape), grid_inverse, self._gamma)
+            ratios[number] = _smooth(values.reshape(4, *shape), known.reshape(shape), alike, self._gamma)
         return FrameLight(ratios, grid_inverse, inverse, step, *_slopes(grid_inverse, step))
 
     def _nearest_first(self, index: int) -> list[tuple[int, float]]:
@@ -210,33 +210,45 @@ def _middles(length: int, count: int) -> np.ndarray:
     return ((np.arange(count) + 0.5) / count * length).astype(np.int64)
 
 
-def _smooth(values: np.ndarray, known: np.ndarray, inverse: np.ndarray, gamma: float) -> np.ndarray:
-    """[h,w,4] f32: ratios of stored colours, and what they are worth, of ``values`` [h,w,4] f32: the ratios of light,
+def _smooth(values: np.ndarray, known: np.ndarray, alike: Sequence[np.ndarray], gamma: float) -> np.ndarray:
+    """[h,w,4] f32: ratios of stored colours, and what they are worth, of ``values`` [4,h,w] f32: the ratios of light,
     and the light in the key picture; where they are ``known`` [h,w] bool.
 
-    Evened out over 3×3 places of one surface; where they are not known, what is known around.  ``inverse`` [h,w] f32:
-    1/depth.
+    Evened out over 3×3 places of one surface; where they are not known, what is known around.  ``alike``: see `_alike`.
     """
-    logarithms = np.log(values)
-    values = np.where(known[..., None], np.stack([*np.moveaxis(logarithms, 2, 0), known, known], 2), 0.0)
-    values = values.astype(np.float32)
-    values[..., 5] *= values[..., 3] ** 2
-    total, around = np.zeros_like(values), np.zeros_like(values)
-    framed, depths = np.pad(values, ((1, 1), (1, 1), (0, 0))), np.pad(inverse, 1)
     height, width = known.shape
+    framed = np.zeros((6, height + 2, width + 2), np.float32)
+    middle = framed[:, 1:-1, 1:-1]
+    np.log(values, out=middle[:4], where=known)
+    middle[4] = known
+    np.multiply(middle[3], middle[3], out=middle[5])
+    total, around = np.zeros((6, height, width), np.float32), np.zeros((6, height, width), np.float32)
+    for place, weight in enumerate(alike):
+        down, right = divmod(place, 3)
+        there = framed[:, down : down + height, right : right + width]
+        around += there
+        total += there * weight
+    found = np.where(known, total, around)
+    found /= np.maximum(found[4], np.float32(1e-6))
+    spread = np.maximum(found[5] - found[3] ** 2, 0.0)
+    smooth = np.empty((height, width, 4), np.float32)
+    smooth[..., :3] = np.exp(found[:3] / np.float32(gamma)).transpose(1, 2, 0)
+    smooth[..., 3] = 1.0 / (1.0 + spread / np.float32(EDGE**2))
+    return smooth
+
+
+def _alike(inverse: np.ndarray) -> list[np.ndarray]:
+    """[h,w] f32 for each of 3×3 places around one: how much it counts there, nothing where it is of another surface.
+
+    ``inverse`` [h,w] f32: 1/depth.
+    """
+    depths, (height, width), found = np.pad(inverse, 1), inverse.shape, []
     for down in range(3):
         for right in range(3):
-            there = framed[down : down + height, right : right + width]
             other = depths[down : down + height, right : right + width]
             same = np.abs(other - inverse) <= _SAME_SURFACE * np.maximum(other, inverse)
-            weight = np.float32((2 - abs(down - 1)) * (2 - abs(right - 1)))
-            around += there
-            total += there * np.where(same, weight, np.float32(0.0))[..., None]
-    found = np.where(known[..., None], total, around)
-    found /= np.maximum(found[..., 4:5], np.float32(1e-6))
-    spread = np.maximum(found[..., 5] - found[..., 3] ** 2, 0.0)
-    worth = 1.0 / (1.0 + spread / np.float32(EDGE**2))
-    return np.concatenate([np.exp(found[..., :3] / np.float32(gamma)), worth[..., None]], axis=2)
+            found.append(same * np.float32((2 - abs(down - 1)) * (2 - abs(right - 1))))
+    return found
 
 
 @dataclass(frozen=True)
