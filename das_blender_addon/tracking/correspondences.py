@@ -205,6 +205,7 @@ class _Follower:
             piece = pixels[start : start + _PIXELS_PER_PIECE]
             triangle = seen[start : start + _PIXELS_PER_PIECE]
             place = interpolate_on_surface(piece, triangle, self.triangles, self.points, attributes, self.camera)
+            piece = _as_slice(piece)
             if depth is not None:
                 depth[piece] = place[:, -1]
             for at, number in enumerate(numbers):
@@ -223,11 +224,17 @@ class _Follower:
                 visible[number, piece] = shows_sky(self.views[number], found)
 
 
+def _as_slice(pixels: np.ndarray) -> np.ndarray | slice:
+    """The increasing ``pixels`` [P], as a slice where none is left out: several times faster to write to."""
+    first, last = int(pixels[0]), int(pixels[-1]) + 1
+    return slice(first, last) if last - first == len(pixels) else pixels
+
+
 def _as_complex(xy: np.ndarray) -> np.ndarray:
     """[P] c64, x + iy, of ``xy`` [P,2]: numpy moves it as one number."""
-    found = np.empty((len(xy), 2), np.float32)
-    found[...] = xy
-    return found.view(np.complex64)[:, 0]
+    found = np.empty(len(xy), np.complex64)
+    found.real, found.imag = xy[:, 0], xy[:, 1]
+    return found
 
 
 def _frame(index, keys, follower: _Follower, numbers, cut, edges, check) -> FrameCorrespondences:

@@ -97,7 +97,9 @@ class FirstView:
             xy = xy.take(inside, axis=0)
         column = np.minimum(x.astype(np.int32), width - 1)
         row = np.minimum(y.astype(np.int32), height - 1)
-        pixel = row.astype(np.int64) * width + column
+        pixel = row.astype(np.int64)
+        pixel *= width
+        pixel += column
         x, y = x - column, y - row
         found = self.planes.view(np.complex128).reshape(-1).take(pixel).view(np.float32).reshape(-1, 4)
         surface = found[:, 0]
