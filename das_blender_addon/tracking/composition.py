@@ -233,29 +233,38 @@ class Composer:
 
     def _add(self, tile: _Tile, at: np.ndarray, chosen, footprint: Footprint, weights, number: int) -> None:
         """Add the pixels ``at`` [P] of the ``tile``, those that are ``chosen`` [P] of ``footprint`` and ``weights``."""
-        pyramid = self._pyramids[number]
-        places = tile.frame.xy[number].view(np.complex64).reshape(-1).take(at + tile.start)
+        pyramid, whole = self._pyramids[number], len(at) == len(tile.plain)
+
+        def of(values: np.ndarray) -> np.ndarray:
+            return values if whole else values.take(at)
+
+        places = tile.frame.xy[number].view(np.complex64).reshape(-1)[tile.start : tile.start + len(tile.plain)]
+        places = of(places)
         x, y = places.real.copy(), places.imag.copy()
         scaled = np.flatnonzero(footprint.scaled.take(chosen))
         found = pyramid.look_up(x, y, 0)
         if scaled.size:
-            long = chosen[scaled]
+            long = chosen.take(scaled)
             step = footprint.step.take(long)
-            packed = found.view(np.complex128)
-            packed[scaled] = pyramid.look_up_scaled(
-                x[scaled], y[scaled], footprint.level.take(long), step.real.copy(), step.imag.copy(),
+            found.view(np.complex128)[scaled] = pyramid.look_up_scaled(
+                x.take(scaled), y.take(scaled), footprint.level.take(long), step.real.copy(), step.imag.copy(),
                 footprint.taps.take(long),
             ).view(np.complex128)
         belief = found[3::4] * np.float32(1.0 / pyramid.full_belief)
         own = weights.take(chosen)
         lit = None if tile.light is None else tile.light.of(number)
         if lit is not None:
-            change = lit.view(np.complex128).take(at).view(np.float32)
+            change = of(lit.view(np.complex128)[:, 0]).view(np.float32)
             found *= change
             own *= change[3::4]
-        own[belief < tile.needed.take(at)] = 0.0
+        own *= belief >= of(tile.needed)
         found[3::4] = 1.0
-        found *= np.repeat(own * belief, 4)
+        belief *= own
+        found *= np.repeat(belief, 4)
+        if whole:
+            tile.total.reshape(-1)[:] += found
+            tile.plain[:] += own
+            return
         # Four floats at a time, which numpy moves as one number.
         packed = tile.total.view(np.complex128).reshape(-1)
         found += packed.take(at).view(np.float32)
@@ -324,15 +333,19 @@ def _rims_of_others(frame: FrameCorrespondences, numbers, part: slice, left) -> 
     """
     height, width = frame.coverage.shape
     rows = slice(max(0, part.start - FEATHER_PX), min(height, part.stop + FEATHER_PX))
-    wanted = np.zeros((height, width), bool)
-    wanted.reshape(-1)[part.start * width + left] = True
-    wanted[rows] = around(wanted[rows]) > 0
-    found = {}
+    found, flat = {}, part.start * width + left
     for number in numbers:
+        wanted = np.zeros((height, width), bool)
+        wanted.reshape(-1)[flat] = True
         frame.follow(number, wanted)
-        rims = rims_of(frame.visible[number, rows])[part.start - rows.start :].reshape(-1).take(left)
-        if rims.any():
-            found[int(number)] = rims
+        shown = flat[frame.visible[number].reshape(-1).take(flat)]
+        if not shown.size:
+            continue
+        wanted[rows] = False
+        wanted.reshape(-1)[shown] = True
+        wanted[rows] = around(wanted[rows]) > 0
+        frame.follow(number, wanted)
+        found[int(number)] = rims_of(frame.visible[number, rows])[part.start - rows.start :].reshape(-1).take(left)
     return found
 
 
