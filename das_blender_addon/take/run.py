@@ -326,7 +326,8 @@ class _Making:
         request, framing = self._request, self._plan.framing
 
         def keep(index: int, frame: np.ndarray, covered: np.ndarray | None = None) -> None:
-            write_whole(request.folder / "frames" / self._names[index], encode_png(frame))
+            png = encode_png(frame, photographic=True)
+            write_whole(request.folder / "frames" / self._names[index], png)
             if covered is not None and not self._plan.transparent_film:
                 self._write_coverage(index, np.where(covered, np.uint8(255), np.uint8(0)))
 

@@ -145,6 +145,20 @@ def test_image_comes_back_equal(size):
     assert encode_png(frame.copy()) == data and len(blob_sha(data)) == 64
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (64, 48)])
+def test_photographic_image_comes_back_equal_and_packed(size):
+    rng = np.random.default_rng(3)
+    slope = np.add.outer(np.arange(size[1]), np.arange(size[0]))[..., None] * 2 + rng.integers(0, 3, (*size[::-1], 3))
+    picture = slope.astype(np.uint8)
+
+    packed = encode_png(picture, photographic=True)
+
+    np.testing.assert_array_equal(decode_png(packed), picture)
+    assert packed == encode_png(picture, photographic=True)
+    if picture.size > 1000:
+        assert len(packed) < 0.5 * picture.size and packed != encode_png(picture)
+
+
 def test_alpha_comes_back_equal():
     alpha = np.arange(40, dtype=np.uint8).reshape(5, 8)[..., None] * 6
     data = encode_png(np.concatenate((picture(5, 8), alpha), axis=2))
