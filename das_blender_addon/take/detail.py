@@ -159,10 +159,11 @@ class Detail:
         indices: Sequence[int],
         should_stop: Callable[[], bool],
         show: Callable[[np.ndarray], None] = lambda _frame: None,
+        pause: Callable[[], Any] = lambda: None,
     ) -> None:
         """Compose as many of the frames ``indices`` as `AHEAD_BYTES` hold, for `compose`; returns when ``should_stop``
         says so, or at the end.  ``show`` is given the first one that is no key picture [H,W,3] u8, at the render's
-        size, as soon as it is there.
+        size, as soon as it is there; then no more are begun until ``pause`` returns.
         """
         width, height = self.plan.picture_size
         most = AHEAD_BYTES // (width * height * AHEAD_PIXEL_BYTES)
@@ -178,6 +179,7 @@ class Detail:
                 if not is_told and shown.index not in self.plan.keys:
                     show(np.ascontiguousarray(shown.gathered.filled().picture[top:bottom, left:right]))
                     is_told = True
+                    pause()
 
     def compose(
         self,

@@ -197,7 +197,9 @@ class _Making:
 
     @contextmanager
     def _composing_ahead(self) -> Iterator[None]:
-        """While the model paints, frames are composed as far as the key pictures tell."""
+        """While the model paints, frames are composed as far as the key pictures tell; until it does, only one to look
+        at: the processor has the job to prepare.
+        """
         if not self._plan.keeps_detail:
             yield
             return
@@ -209,13 +211,15 @@ class _Making:
 
         half = len(self._plan.frames) // 2  # a frame from there tells more than the second one
         indices = [*range(half, len(self._plan.frames)), *range(half)]
+
+        def stop() -> bool:
+            return over.is_set() or self._should_stop()
+
+        def pause() -> None:
+            self._turns.wait_for([0], stop)
+
         with ThreadPoolExecutor(1, thread_name_prefix="das ahead") as pool:
-            ahead = pool.submit(
-                self._request.detail.compose_ahead,
-                indices,
-                lambda: over.is_set() or self._should_stop(),
-                show,
-            )
+            ahead = pool.submit(self._request.detail.compose_ahead, indices, stop, show, pause)
             ahead.add_done_callback(lambda _: shown.set())
             try:
                 if self._plan.reads_carried:

@@ -2,6 +2,7 @@
 """A take of a shot that is longer than the model's window: one job for each window, joined to one frame each."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from das_blender_addon.protocol.messages import Cancel
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.plan import plan, plan_with_keys
 from das_blender_addon.take.cache import TakeSettings, find_take, job_key, load_take, over_white, take_request
+from das_blender_addon.take.detail import THREADS
 from das_blender_addon.take.run import MOST_JOBS, run_take
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, WIDTH, Peer, frame
@@ -218,6 +220,18 @@ def test_frames_of_several_windows_are_composed_at_the_renders_size(request_of, 
         np.testing.assert_array_equal(decode_png(take.frames[key].read_bytes()), picture.pixels)
     said = json.loads((take.folder / "take.json").read_text())["report"]
     assert said["keep_detail"] and [one["frame"] for one in said["key_pictures"]] == [11, 15]
+
+
+def test_job_is_prepared_before_more_than_a_look_is_composed(request_of, peer):
+    asked, held = request_of(shot(num_frames=21, keys=[4], inputs=["carried_video"])), []
+
+    def on_event(event):
+        if isinstance(event, Progress) and event.stage == "carrying" and not held:
+            time.sleep(0.3)  # composing has the processor to itself
+            held.append(len(asked.detail._ahead))
+
+    run_take(asked, peer.address, on_event=on_event)
+    assert held and held[0] <= 2 + THREADS
 
 
 def test_pictures_are_as_many_as_the_plan_has(tmp_path):
