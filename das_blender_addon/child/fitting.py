@@ -6,9 +6,10 @@ It is a finished picture: its values are those that its colour space says, shown
 Blender's Image Editor shows it.  The scene's view transform belongs to what Blender renders; of a scene-linear picture
 (OpenEXR, Radiance HDR) that is said.
 
-A picture of the model's shape becomes the model's picture.  Any other is taken for the shot's own: it goes where the
-shot lies in the model's picture (scaled to cover that, and cut evenly at its longer side), and its outermost pixels
-fill what the model sees beyond.
+A picture of the model's shape becomes the model's picture.  Any other, and one of exactly the shot's size, is taken for
+the shot's own: it goes where the shot lies in the model's picture (scaled to cover that, and cut evenly at its longer
+side), and its outermost pixels fill what the model sees beyond; other key pictures than the first leave that to those
+that show it.
 """
 
 from __future__ import annotations
@@ -64,9 +65,10 @@ def fitted_picture(request: dict, scene) -> tuple[np.ndarray, list[str]]:
     pixels[..., :3] *= pixels[..., 3:]
     covered = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
     source = (covered.shape[1], covered.shape[0])
-    picture = _fit(covered if is_transparent and keeps_alpha else covered[..., :3], (width, height), request["crop"])
+    covered = covered if is_transparent and keeps_alpha else covered[..., :3]
+    picture = fit(covered, (width, height), request["crop"], leaves_rest=keeps_alpha)
     if picture.shape[2] == 4:
-        opacity = np.maximum(picture[..., 3:], 1).astype(np.float32) / 255.0
+        opacity = np.where(picture[..., 3:] > 0, picture[..., 3:], 255).astype(np.float32) / 255.0
         picture[..., :3] = np.rint(np.clip(picture[..., :3] / opacity, 0.0, 255.0)).astype(np.uint8)
     if source != (width, height):
         notes.append(f"{name} has {source[0]}×{source[1]} pixels and was fitted to the model's {width}×{height}.")
@@ -175,15 +177,23 @@ def _srgb(linear: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def _fit(rgb: np.ndarray, size: tuple[int, int], crop: Sequence[float]) -> np.ndarray:
-    """``rgb`` [H,W,C] u8, of ``size`` (width, height)."""
+def fit(rgb: np.ndarray, size: tuple[int, int], crop: Sequence[float], *, leaves_rest: bool = False) -> np.ndarray:
+    """``rgb`` [H,W,C] u8, of ``size`` (width, height); ``crop`` (left, top, right, bottom) of the shot in it, pixels.
+
+    ``leaves_rest``: what lies beyond the shot has alpha 0, or the picture no alpha where that is nothing.
+    """
     height, width = rgb.shape[:2]
-    if abs(width * size[1] / (height * size[0]) - 1.0) < SAME_SHAPE:
-        return resize_lanczos(rgb, (0, 0, width, height), size)
     left, top = (int(round(side)) for side in crop[:2])
     right, bottom = max(int(round(crop[2])), left + 1), max(int(round(crop[3])), top + 1)
     inner = (right - left, bottom - top)
+    if abs(width * size[1] / (height * size[0]) - 1.0) < SAME_SHAPE and (width, height) != inner:
+        return resize_lanczos(rgb, (0, 0, width, height), size)
     scale = min(width / inner[0], height / inner[1])
     cut_x, cut_y = (width - inner[0] * scale) / 2.0, (height - inner[1] * scale) / 2.0
     placed = resize_lanczos(rgb, (cut_x, cut_y, width - cut_x, height - cut_y), inner)
-    return np.pad(placed, ((top, size[1] - bottom), (left, size[0] - right), (0, 0)), mode="edge")
+    beyond = ((top, size[1] - bottom), (left, size[0] - right))
+    picture = np.pad(placed, (*beyond, (0, 0)), mode="edge")
+    if not leaves_rest or inner == tuple(size):
+        return picture
+    alpha = placed[..., 3] if placed.shape[2] == 4 else np.full(placed.shape[:2], 255, np.uint8)
+    return np.dstack([picture[..., :3], np.pad(alpha, beyond)])

@@ -276,7 +276,7 @@ def shrink(
     pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
 ) -> np.ndarray:
     """``box`` of ``pixels`` [H,W,3 or 4] u8 at ``size`` (width, height); what alpha says was not painted counts for
-    nothing.
+    nothing beside what was, and keeps its colours elsewhere.
     """
     if pixels.shape[2] == 3:
         return resize_lanczos(pixels, box, size)
@@ -285,6 +285,9 @@ def shrink(
     small = resize_lanczos(np.concatenate([covered, pixels[..., 3:]], axis=2), box, size)
     opacity = np.maximum(small[..., 3:], 1).astype(np.float32) / 255.0
     rgb = np.rint(np.clip(small[..., :3] / opacity, 0.0, 255.0)).astype(np.uint8)
+    unpainted = small[..., 3] == 0
+    if unpainted.any():
+        rgb[unpainted] = resize_lanczos(np.ascontiguousarray(pixels[..., :3]), box, size)[unpainted]
     return np.concatenate([rgb, small[..., 3:]], axis=2)
 
 

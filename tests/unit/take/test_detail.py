@@ -322,6 +322,13 @@ def test_shrinking_keeps_colours_beside_transparent_places():
     assert np.abs(small[painted][:, :3].astype(int) - (200, 120, 40)).max() <= GREY_ALPHA
 
 
+def test_shrinking_keeps_the_colours_of_what_is_transparent():
+    picture = np.full((64, 96, 4), (30, 60, 90, 0), np.uint8)
+    picture[:, 48:] = (200, 120, 40, 255)
+    small = shrink(picture, (0, 0, 96, 64), (24, 16))
+    np.testing.assert_array_equal(small[:, :8], np.broadcast_to((30, 60, 90, 0), (16, 8, 4)))
+
+
 def test_shrinking_an_opaque_picture_is_lanczos():
     picture, whole = pattern((96, 64)), (0, 0, 96, 64)
     np.testing.assert_array_equal(shrink(picture, whole, (48, 32)), resize_lanczos(picture, whole, (48, 32)))
