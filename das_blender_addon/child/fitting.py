@@ -40,9 +40,10 @@ _LINEAR_SPACES = ("Linear", "ACEScg", "ACES2065", "scene_linear", "Utility - Lin
 def fitted_picture(request: dict, scene) -> tuple[np.ndarray, list[str]]:
     """(picture [H,W,3 or 4] u8 of ``request["size"]``, what was done to it in sentences).
 
-    ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"frame"`` (of a sequence), ``"size"`` (width,
-    height), ``"crop"`` (left, top, right, bottom) of the shot in it, pixels, ``"keep_alpha"``: what is transparent
-    stays so, and ``"view_transform"`` of the first frame, "" for that of ``scene``.  Raises `FirstFrameError`.
+    ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"frame"`` (of a sequence), ``"name"``: what to
+    call a file, ``"size"`` (width, height), ``"crop"`` (left, top, right, bottom) of the shot in it, pixels,
+    ``"keep_alpha"``: what is transparent stays so, and ``"view_transform"`` of the first frame, "" for that of
+    ``scene``.  Raises `FirstFrameError`.
     """
     image, name, notes = opened(request)
     layered = None if all(image.size) else size_of_exr(image)
@@ -75,23 +76,25 @@ def fitted_picture(request: dict, scene) -> tuple[np.ndarray, list[str]]:
     return picture, notes
 
 
-def check_picture(path: str | os.PathLike[str], image: str = "", frame: int = 0) -> None:
+def check_picture(
+    path: str | os.PathLike[str], image: str = "", frame: int = 0, name: str = "first frame"
+) -> None:
     """Raise `FirstFrameError` where Blender cannot read the file ``path``, else the data block ``image``, of a sequence
-    at ``frame``.
+    at ``frame``; ``name``: what to call the picture.
 
     A look before any work begins; nothing of the open file changes.
     """
     if path:
-        bytes_of_picture(path)
-        _check_file(path, f"The first frame {path}")
+        bytes_of_picture(path, name)
+        _check_file(path, f"The {name} {path}")
     elif image:
-        name = f"The image {image!r}"
+        named = f"The image {image!r}"
         found = image_named(image)
         if found is not None and found.source == "SEQUENCE":
-            return _check_file(file_of_frame(found, frame), name)
-        found, name, _ = opened({"image": image})
+            return _check_file(file_of_frame(found, frame), named)
+        found, named, _ = opened({"image": image})
         if not all(found.size) and size_of_exr(found) is None:
-            raise unreadable(name)
+            raise unreadable(named)
     return None
 
 

@@ -47,7 +47,7 @@ def opened(request: dict):
         single = _loaded(path, name)
         single.colorspace_settings.name, single.alpha_mode = image.colorspace_settings.name, image.alpha_mode
         return single, name, words
-    name = f"The first frame {request['path']}"
+    name = f"The {request.get('name', 'first frame')} {request['path']}"
     return _loaded(request["path"], name), name, []
 
 

@@ -141,7 +141,7 @@ def check_first_frame(folder: Path, owner: Owner, settings: ResolvedSettings) ->
     Of several painted ones the scene's geometry decides: then all of them must be unreadable.
     """
     for choice in settings.key_pictures or ():
-        check_picture(choice.path, choice.image, choice.frame)
+        check_picture(choice.path, choice.image, choice.frame, f"key picture of frame {choice.frame}")
     if settings.first_frame_path or settings.first_frame_image:
         return check_picture(settings.first_frame_path, settings.first_frame_image, settings.frames[0])
     refusal = None

@@ -61,6 +61,7 @@ class FirstFrameWish:
     ``layer_apart``: see `render_digest`.  ``owner``: whose painted pictures count.  ``file``, ``blender``: for the
     record, as is ``shading``, the digest of what a window compares.  ``again``: render it whatever is there.
     ``not_before``: one that was rendered earlier (seconds since the epoch) does not count; a painted one does.
+    ``used``: Blender frames of all the shot's key pictures, whose painted pictures are used there.
     """
 
     folder: Path
@@ -76,6 +77,13 @@ class FirstFrameWish:
     shading: str = ""
     again: bool = False
     not_before: float = 0.0
+    used: tuple[int, ...] = ()
+
+    def unused(self, view: PictureView) -> str:
+        """One sentence about painted pictures that count nowhere in the shot, where ``view`` is its first frame."""
+        if not view.is_first:
+            return ""
+        return painted_elsewhere(self.folder, view.frame, owner=self.owner, used=self.used)
 
     def digest(self, view: PictureView) -> str:
         """`render_digest` for ``view``."""
@@ -101,10 +109,10 @@ def find_first_frame(wish: FirstFrameWish, view: PictureView) -> FirstFrame | Un
     if wish.image:
         return Unfitted(wish.image, "")
     if wish.path:
-        return given_first_frame(Path(wish.path), size, with_alpha=not view.is_first)
+        return given_first_frame(Path(wish.path), size, with_alpha=not view.is_first, name=view.name)
     if wish.again:
         return None
-    painted = find_painted(wish.folder, frame, geometry=view.digest, owner=wish.owner)
+    painted = find_painted(wish.folder, frame, geometry=view.digest, owner=wish.owner, name=view.name)
     if painted is not None:
         try:
             fitting = checked(painted, size)
@@ -114,18 +122,19 @@ def find_first_frame(wish: FirstFrameWish, view: PictureView) -> FirstFrame | Un
     rendered = find_rendered(wish.folder, frame, wish.digest(view), not_before=wish.not_before)
     if rendered is None:
         return None
-    return checked(rendered, size, painted_elsewhere(wish.folder, frame, owner=wish.owner))
+    return checked(rendered, size, wish.unused(view))
 
 
 def given_first_frame(
-    path: str | Path, model_size: tuple[int, int], *, with_alpha: bool = False
+    path: str | Path, model_size: tuple[int, int], *, with_alpha: bool = False, name: str = "first frame"
 ) -> FirstFrame | Unfitted:
     """A file of the user's own: as it is where it is a PNG of the model's size.  ``with_alpha``: it keeps its own.
+    ``name``: what to call it.
 
     Raises `FirstFrameError` when it cannot be read.
     """
     path = Path(path)
-    png = bytes_of_picture(path)
+    png = bytes_of_picture(path, name)
     try:
         given = FirstFrame(path, check_first_frame(png, path, model_size), "given")
         return given if with_alpha else opaque(given)
@@ -153,12 +162,12 @@ def keep_first_frame(wish: FirstFrameWish, view: PictureView, png: Path) -> Firs
     `StorageError`.
     """
     frame, (width, height) = view.frame, view.size
-    note = painted_elsewhere(wish.folder, frame, owner=wish.owner)
+    note = wish.unused(view)
     # Blender writes date and render time into its files: the same pixels shall be the same bytes.
-    pixels = decode_png(png.read_bytes(), name="The rendered first frame", error=FirstFrameError)
+    pixels = decode_png(png.read_bytes(), name=f"The rendered {view.name}", error=FirstFrameError)
     if pixels.shape[:2] != (height, width):
         raise FirstFrameError(
-            f"The first frame was rendered at {pixels.shape[1]}×{pixels.shape[0]} instead of {width}×{height}; a "
+            f"The {view.name} was rendered at {pixels.shape[1]}×{pixels.shape[0]} instead of {width}×{height}; a "
             "script in the file changes the resolution: remove it."
         )
     if wish.again:

@@ -19,14 +19,14 @@ def read_first_frame(path: Path, model_size: tuple[int, int]) -> bytes:
     return check_first_frame(bytes_of_picture(path), path, model_size)
 
 
-def bytes_of_picture(path: Path) -> bytes:
-    """What the file of a first frame holds.  Raises `FirstFrameError` when it cannot be read."""
+def bytes_of_picture(path: Path, name: str = "first frame") -> bytes:
+    """What the file of a picture, a ``name``, holds.  Raises `FirstFrameError` when it cannot be read."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
-            raise FirstFrameError(f"The first frame {path} is no file; choose another.")
+            raise FirstFrameError(f"The {name} {path} is no file; choose another.")
         return Path(path).read_bytes()
     except OSError as error:
-        raise FirstFrameError(f"The first frame {path} cannot be read: {error.strerror}; choose another.") from error
+        raise FirstFrameError(f"The {name} {path} cannot be read: {error.strerror}; choose another.") from error
 
 
 def check_first_frame(png: bytes, path: Path, model_size: tuple[int, int]) -> bytes:

@@ -97,12 +97,14 @@ def find_painted(
     *,
     geometry: str = "",
     owner: Owner = ANYBODY,
+    name: str = "first frame",
 ) -> FirstFrame | None:
     """The picture that somebody painted for ``frame``; of several the one for this ``geometry``, else the newest.
 
     ``geometry``: `ShotTracking.digest` of the window; a picture that was painted for another one says so in its notes.
     A picture of another file than the ``owner``'s that is still there, its origin or its copy, counts only for the
-    geometry that it was painted for.  Raises `FirstFrameError` when the file cannot be read.
+    geometry that it was painted for.  ``name``: what to call it.  Raises `FirstFrameError` when the file cannot be
+    read.
     """
     painted = _painted(folder, frame, geometry, owner)
     if not painted:
@@ -111,14 +113,14 @@ def find_painted(
     notes = ()
     if geometry and _geometry_of(file) not in ("", geometry):
         notes = (
-            f"The first frame {file.path} was painted for another camera or other geometry at frame {frame}; it is "
-            "used as it is: Render First Frame makes a new one and keeps this one.",
+            f"The {name} {file.path} was painted for another camera or other geometry at frame {frame}; it is used as "
+            "it is: rendering it anew keeps this one under another name.",
         )
     try:
         return FirstFrame(file.path, file.path.read_bytes(), "painted", notes)
     except OSError as error:
         raise FirstFrameError(
-            f"The first frame {file.path} cannot be read: {error.strerror}; choose another."
+            f"The {name} {file.path} cannot be read: {error.strerror}; choose another."
         ) from error
 
 
@@ -139,12 +141,14 @@ def find_rendered(folder: Path, frame: int, view: str, *, not_before: float = 0.
     return None
 
 
-def painted_elsewhere(folder: Path, frame: int, *, owner: Owner = ANYBODY) -> str:
-    """One sentence about painted pictures that do not count for ``frame``: for other frames, else of another file's
-    camera; "" when there are none.
+def painted_elsewhere(
+    folder: Path, frame: int, *, owner: Owner = ANYBODY, used: Collection[int] = ()
+) -> str:
+    """One sentence about painted pictures that do not count for ``frame``: for other frames than those that are
+    ``used``, else of another file's camera; "" when there are none.
     """
     painted = [file for file in _files(folder, owner.start) if _is_painted(file)]
-    others = sorted((file for file in painted if file.frame != frame), key=lambda file: file.frame)
+    others = sorted((file for file in painted if file.frame not in (frame, *used)), key=lambda file: file.frame)
     foreign = [file for file in painted if file.frame == frame and _is_foreign(file, owner)]
     if foreign:
         return (

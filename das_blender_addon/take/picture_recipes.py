@@ -66,6 +66,7 @@ def key_pictures(
     ``again``: Blender frames whose pictures are rendered whatever is there.
     """
     own = {choice.frame: choice for choice in choices or ()}
+    wish = replace(wish, used=tuple(view.frame for view in shot.views))
     pictures = []
     for number, view in enumerate(shot.views):
         order = picture_order(view, part_of_cameras(shot.cameras, [number]))
@@ -168,6 +169,7 @@ def _fitting(unfitted: Unfitted, view: PictureView, look: dict) -> dict:
         "image": unfitted.image,
         "path": unfitted.path,
         "frame": view.frame,
+        "name": view.name,
         "size": list(view.size),
         "crop": list(view.framing.crop),
         "keep_alpha": not view.is_first,

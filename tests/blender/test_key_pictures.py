@@ -145,7 +145,8 @@ def test_take_shows_every_key_picture_at_its_frame_and_carries_it_between(turn_s
 
 
 @pytest.mark.any_blender
-def test_painted_picture_is_used_and_changes_the_take(turn_scene):
+def test_painted_picture_is_used_and_changes_the_take(turn_scene, caplog):
+    caplog.set_level("INFO")
     turn_scene.das.key_pictures.add().frame = 9
     first = api.render_take(turn_scene)
     state = next(state for state in api.key_pictures(turn_scene) if state.frame == 9)
@@ -156,6 +157,7 @@ def test_painted_picture_is_used_and_changes_the_take(turn_scene):
     take = api.render_take(turn_scene)
     assert take.key != first.key
     np.testing.assert_array_equal(decode_png(take.frames[8].read_bytes()), painted)
+    assert "does not use it" not in caplog.text
     turn_scene.das.key_index = 0
     bpy.ops.das.render_key_pictures(chosen=True)
     assert list(state.path.parent.glob("*-kept-1.png")), "the painting is gone"
@@ -243,7 +245,7 @@ def test_picture_of_another_size_is_fitted_and_said(turn_scene, tmp_path, caplog
 def test_picture_that_is_missing_is_told(turn_scene, tmp_path):
     line = turn_scene.das.key_pictures.add()
     line.frame, line.path = 9, str(tmp_path / "gone.png")
-    with pytest.raises(FirstFrameError, match=r"gone\.png cannot be read"):
+    with pytest.raises(FirstFrameError, match=r"^The key picture of frame 9 .*gone\.png cannot be read: "):
         api.render_take(turn_scene)
 
 
