@@ -40,8 +40,8 @@ _LINEAR_SPACES = ("Linear", "ACEScg", "ACES2065", "scene_linear", "Utility - Lin
 def fitted_picture(request: dict, scene) -> tuple[np.ndarray, list[str]]:
     """(picture [H,W,3 or 4] u8 of ``request["size"]``, what was done to it in sentences).
 
-    ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"frame"`` (of a sequence), ``"name"``: what to
-    call a file, ``"size"`` (width, height), ``"crop"`` (left, top, right, bottom) of the shot in it, pixels,
+    ``request``: ``"image"`` the name of a data block or "", ``"path"``, ``"frame"`` (of a sequence), ``"name"`` of a
+    file in sentences, ``"size"`` (width, height), ``"crop"`` (left, top, right, bottom) of the shot in it, pixels,
     ``"keep_alpha"``: what is transparent stays so, and ``"view_transform"`` of the first frame, "" for that of
     ``scene``.  Raises `FirstFrameError`.
     """

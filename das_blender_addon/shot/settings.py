@@ -82,6 +82,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
             field="first_frame_engine",
         )
     frames = parse_frames(said) if (said := environment.get("DAS_FRAMES", "")) else shot_frames(scene)
+    first_path, first_image = _first_frame(environment, settings, frames[0])
     return ResolvedSettings(
         server=chosen_server(scene, environment),
         timeout_s=_number(environment, "DAS_TIMEOUT_S", float, machine.timeout_s, low=1.0, high=86400.0),
@@ -99,8 +100,8 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         background=_background(environment.get("DAS_BACKGROUND", "") or settings.background),
         compose=_detail(environment, settings.compose),
         frames=frames,
-        first_frame_path=_first_frame(environment, settings),
-        first_frame_image=_image_name(settings, environment),
+        first_frame_path=first_path,
+        first_frame_image=first_image,
         first_frame_engine=first_frame_engine,
         first_frame_samples=_number(
             environment, "DAS_FIRST_FRAME_SAMPLES", int, settings.first_frame_samples, low=1, high=MAX_SAMPLES
@@ -334,12 +335,28 @@ def _key_pictures(text: str, settings, frames: tuple[int, ...]) -> tuple[KeyChoi
 def chosen_keys(wanted, settings, frames: tuple[int, ...]) -> tuple[KeyChoice, ...] | None:
     """The key pictures at the Blender frames ``wanted``, with the pictures of the scene's list; None for "auto".
 
-    Raises `SettingsError` for a frame that is not one of the shot's ``frames``.
+    Raises `SettingsError` for a frame that is not one of the shot's ``frames``, one that comes twice, and what are no
+    frames.
     """
-    if wanted == "auto":
-        return None
+    if isinstance(wanted, str):
+        word = wanted.strip().lower()
+        if word == "auto":
+            return None
+        wanted = () if word == "first" else parse_key_frames(wanted)
+    try:
+        asked = [int(frame) for frame in wanted]
+        whole = all(number == frame for number, frame in zip(asked, wanted, strict=True))
+    except (TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise SettingsError(
+            f"The key pictures are {wanted!r}; give a list of frame numbers, auto or first.", field="key_pictures"
+        )
+    twice = next((frame for frame in asked if asked.count(frame) > 1), None)
+    if twice is not None:
+        raise SettingsError(f"Two key pictures are at frame {twice}: keep one of them.", field="key_pictures")
     own = {key.frame: _key_choice(key) for key in settings.key_pictures}
-    return _within([own.get(int(frame)) or KeyChoice(int(frame)) for frame in wanted], frames)
+    return _within([own.get(frame) or KeyChoice(frame) for frame in asked], frames)
 
 
 def _within(chosen: list[KeyChoice], frames: tuple[int, ...]) -> tuple[KeyChoice, ...]:
@@ -399,16 +416,26 @@ def _switch(environment, name: str, otherwise: bool | None) -> bool | None:
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
-def _first_frame(environment, settings) -> str:
-    """The file that is the first frame, "" for the one in the cache, as "auto" says."""
-    named = environment.get("DAS_FIRST_FRAME", "")
-    return "" if named.strip().lower() == "auto" else _absolute(named or settings.first_frame_path)
+def _first_frame(environment, settings, frame: int) -> tuple[str, str]:
+    """(file, data block) that is the first frame, at ``frame``; "" for both where it is the one in the cache, as "auto"
+    says.  A file goes before a data block, what the environment names before both.
 
-
-def _image_name(settings, environment) -> str:
-    """The data block that is the first frame; a file that is named goes before it."""
-    named = environment.get("DAS_FIRST_FRAME", "") or settings.first_frame_path
-    return "" if named or settings.first_frame_image is None else settings.first_frame_image.name_full
+    A line of the list at that frame is the first frame's, too: `SettingsError` where both have a picture.
+    """
+    named = environment.get("DAS_FIRST_FRAME", "").strip()
+    if named:
+        return "" if named.lower() == "auto" else _absolute(named), ""
+    path, image = settings.first_frame_path, settings.first_frame_image
+    lines = settings.key_pictures if settings.key_mode == "LIST" else ()
+    line = next((one for one in lines if one.frame == frame and (one.path or one.image is not None)), None)
+    if line is not None and (path or image is not None):
+        raise SettingsError(
+            f"Two key pictures are at frame {frame}, the first frame's and one of the list: remove one of them.",
+            field="key_pictures",
+        )
+    if line is not None:
+        path, image = line.path, line.image
+    return _absolute(path), "" if path or image is None else image.name_full
 
 
 def _absolute(path: str) -> str:

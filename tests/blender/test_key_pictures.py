@@ -11,7 +11,7 @@ from das_blender_addon import api, commands
 from das_blender_addon.errors import FirstFrameError, SettingsError
 from das_blender_addon.jobs.sources import owner_of
 from das_blender_addon.protocol.png import decode_png, decode_png_with_alpha, encode_png
-from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.shot.settings import chosen_keys, resolve_settings
 from das_blender_addon.ui import key_pictures, take_shelf, timeline
 from das_blender_addon.ui.key_plot import AFTER, BEFORE, SIZE, plot
 from tests.blender.test_panels import words
@@ -87,6 +87,39 @@ def test_environment_that_makes_no_sense_is_one_sentence(turn_scene, said):
     with pytest.raises(SettingsError) as refused:
         resolve_settings(turn_scene, {"DAS_KEY_PICTURES": said})
     assert refused.value.field == "key_pictures" and len(refused.value.message) < 300
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize(
+    "asked, frames",
+    [((9, 4), [4, 9]), ([1, np.int64(9)], [9]), ((), []), ("4, 9", [4, 9]), ("first", []), ("auto", None)],
+)
+def test_callers_choose_frames_as_the_environment_does(turn_scene, asked, frames):
+    chosen = chosen_keys(asked, turn_scene.das, resolve_settings(turn_scene).frames)
+    assert chosen is None if frames is None else [one.frame for one in chosen] == frames
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("asked", [(4, 4), (4.5,), 4, "4,4", "last", (None,), ("4",), (99,)])
+def test_frames_of_a_caller_that_make_no_sense_are_one_sentence(turn_scene, asked):
+    with pytest.raises(SettingsError, match=r"key picture.*[.]$"):
+        api.render_take(turn_scene, key_pictures=asked)
+
+
+@pytest.mark.any_blender
+def test_picture_of_the_list_at_the_first_frame_is_the_first_frame(turn_scene, tmp_path):
+    line = turn_scene.das.key_pictures.add()
+    line.frame, line.path = 1, str(tmp_path / "own.png")
+    settings = resolve_settings(turn_scene)
+    assert settings.first_frame_path == line.path and settings.key_pictures == ()
+    assert [(one.frame, one.origin) for one in api.key_pictures(turn_scene)] == [(1, "own")]
+    turn_scene.das.key_mode = "FIRST"
+    assert not resolve_settings(turn_scene).first_frame_path
+    turn_scene.das.key_mode, turn_scene.das.first_frame_path = "LIST", str(tmp_path / "other.png")
+    with pytest.raises(SettingsError, match="Two key pictures are at frame 1"):
+        resolve_settings(turn_scene)
+    line.path = ""
+    assert resolve_settings(turn_scene).first_frame_path.endswith("other.png")
 
 
 def test_panel_draws_what_is_there(turn_scene):
