@@ -9,6 +9,8 @@ fill with, the same is done to its difference from the known pixels: its details
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .projection import BEYOND
@@ -54,8 +56,7 @@ def fill_holes(
         flat[holes] = 0.0 if wanted is None else wanted
         return
     grid = _Grid(inverse_depth)
-    spread = grid.spread(picture, painting, known)
-    values = grid.read(spread, holes)
+    values = grid.read(grid.spread(picture, painting, known, holes), holes)
     _continue_rims(values, holes, picture, known, inverse_depth, painting)
     flat[holes] = values if wanted is None else values + wanted
 
@@ -93,23 +94,23 @@ class _Grid:
         near = np.log2(np.maximum(inverse, self.low) / self.low) / self.octaves * (_LAYERS - 1)
         return np.where(inverse > 0.0, np.minimum(near, _LAYERS - 1), _LAYERS).astype(np.float32)
 
-    def spread(self, picture, painting, known) -> np.ndarray:
-        """[LAYERS+1, rows, columns, 3] f32: the known pixels' means, everywhere."""
+    def spread(self, picture, painting, known, pixels=None) -> _Spread:
+        """The known pixels' means, everywhere, or where the flat ``pixels`` need them."""
         height, width = known.shape
         step = 1 if max(height, width) <= _EVERY_PIXEL_UP_TO else 2
         some = np.zeros_like(known)
         some[::step, ::step] = known[::step, ::step]
-        pixels = np.flatnonzero(some.reshape(-1))
-        if not pixels.size:
-            pixels = np.flatnonzero(known.reshape(-1))
-        values = [picture[..., channel].reshape(-1).take(pixels) for channel in range(3)]
+        sources = np.flatnonzero(some.reshape(-1))
+        if not sources.size:
+            sources = np.flatnonzero(known.reshape(-1))
+        values = [picture.reshape(-1).take(3 * sources + channel) for channel in range(3)]
         if painting is not None:
             for channel in range(3):
-                values[channel] -= painting[..., channel].reshape(-1).take(pixels)
-        layer = self.layer(pixels)
+                values[channel] -= painting.reshape(-1).take(3 * sources + channel)
+        layer = self.layer(sources)
         lower = layer.astype(np.int64)
         share = (layer - lower).astype(np.float64)
-        row, column = np.divmod(pixels, width)
+        row, column = np.divmod(sources, width)
         cell = (row // self.cell) * self.columns + column // self.cell
         layer_cells = self.rows * self.columns
         place = np.concatenate([lower * layer_cells + cell, np.minimum(lower + 1, _LAYERS) * layer_cells + cell])
@@ -120,39 +121,105 @@ class _Grid:
         sums[3] = np.bincount(place, weight, sums.shape[1])
         sums *= np.where(sums[3] < 1e-3, np.float32(0.0), np.float32(1.0) / np.maximum(sums[3], np.float32(1.0)))
         sums = sums.reshape(4, _LAYERS + 1, self.rows, self.columns)
-        return np.ascontiguousarray(np.moveaxis(_pull_push(sums), 0, -1))
+        cells = None
+        if pixels is not None:
+            is_read = np.zeros(sums[0].size, bool)
+            for places in self._places(pixels)[0]:
+                for place in places:
+                    is_read[place] = True
+            cells = np.flatnonzero(is_read)
+        return _Spread.of(_pull_push(sums, cells), cells, sums[0].size)
 
-    def read(self, spread: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """[P,3] f32: ``spread`` at flat ``pixels`` [P], linear in place and depth."""
+    def _places(self, pixels: np.ndarray) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray, np.ndarray]:
+        """The cells around flat ``pixels`` [P]: for each of two layers the flat numbers [P] of four, upper ones first;
+        and how far they are on the way to the second layer, the lower row and the right column, [P,1] f32 each.
+        """
         layer = self.layer(pixels)
         row, column = np.divmod(pixels, self.width)
-        places = []
+        ways = []
         for pixel, count in ((row, self.rows), (column, self.columns)):
             position = np.clip((pixel + 0.5) / self.cell - 0.5, 0.0, count - 1.0)
             floor = np.minimum(position.astype(np.int64), max(count - 2, 0))
-            places.append((floor, np.minimum(floor + 1, count - 1), (position - floor).astype(np.float32)[:, None]))
-        (top, bottom, down), (left, right, across) = places
-        total = np.zeros((len(pixels), 3), dtype=np.float32)
+            ways.append((floor, np.minimum(floor + 1, count - 1), (position - floor).astype(np.float32)[:, None]))
+        (top, bottom, down), (left, right, across) = ways
         lower = np.floor(layer).astype(np.int64)
-        share = (layer - lower)[:, None]
-        for index, weight in ((lower, 1.0 - share), (np.minimum(lower + 1, _LAYERS), share)):
-            upper = spread[index, top, left] * (1 - across) + spread[index, top, right] * across
-            under = spread[index, bottom, left] * (1 - across) + spread[index, bottom, right] * across
+        places = []
+        for index in (lower, np.minimum(lower + 1, _LAYERS)):
+            first = index * (self.rows * self.columns)
+            upper, under = first + top * self.columns, first + bottom * self.columns
+            places.append([upper + left, upper + right, under + left, under + right])
+        return places, (layer - lower)[:, None], down, across
+
+    def read(self, spread: _Spread, pixels: np.ndarray) -> np.ndarray:
+        """[P,3] f32: ``spread`` at flat ``pixels`` [P], linear in place and depth."""
+        places, share, down, across = self._places(pixels)
+        total = np.zeros((len(pixels), 3), dtype=np.float32)
+        for corners, weight in zip(places, (1.0 - share, share), strict=True):
+            upper_left, upper_right, under_left, under_right = (spread.at(place) for place in corners)
+            upper = upper_left * (1 - across) + upper_right * across
+            under = under_left * (1 - across) + under_right * across
             total += weight * (upper * (1 - down) + under * down)
         return total
 
 
-def _pull_push(sums: np.ndarray) -> np.ndarray:
-    """``sums`` [4,Z,h,w] f32, colours times weight and weight ≤ 1 → [3,Z,h,w] colours everywhere."""
+@dataclass(frozen=True)
+class _Spread:
+    """``values`` [K,3] f32 of cells; ``numbers`` [LAYERS+1 · rows · columns] i32: which, None for all in order."""
+
+    values: np.ndarray
+    numbers: np.ndarray | None
+
+    @classmethod
+    def of(cls, values: np.ndarray, cells: np.ndarray | None, count: int) -> _Spread:
+        """``values`` [3,K] of the flat ``cells`` [K] of ``count``, None for all."""
+        numbers = None
+        if cells is not None:
+            numbers = np.empty(count, np.int32)
+            numbers[cells] = np.arange(len(cells), dtype=np.int32)
+        return cls(np.ascontiguousarray(values.reshape(3, -1).T), numbers)
+
+    def at(self, cells: np.ndarray) -> np.ndarray:
+        """[P,3] f32 of the flat ``cells`` [P]."""
+        return self.values.take(cells if self.numbers is None else self.numbers.take(cells), axis=0)
+
+
+def _pull_push(sums: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
+    """``sums`` [4,Z,h,w] f32, colours times weight and weight ≤ 1 → [3,Z,h,w] colours everywhere, or [3,K] in the flat
+    ``cells`` [K].
+    """
     levels = [sums]
     while max(levels[-1].shape[2:]) > 1:
         levels.append(_halved(levels[-1]))
     filled = _across_layers(levels[-1])
-    for level in reversed(levels[:-1]):
+    for level in reversed(levels[:-1] if cells is None else levels[1:-1]):
         filled = _enlarged(filled, level.shape[2:])
         filled *= np.float32(1.0) - level[3]
         filled += level[:3]
-    return filled
+    if cells is None:
+        return filled
+    found = sums.reshape(4, -1).take(cells, axis=1)
+    if len(levels) == 1:
+        return filled.reshape(3, -1).take(cells, axis=1)
+    return _enlarged_at(filled, sums.shape[1:], cells) * (np.float32(1.0) - found[3]) + found[:3]
+
+
+def _enlarged_at(values: np.ndarray, shape: tuple[int, int, int], cells: np.ndarray) -> np.ndarray:
+    """[3,K]: `_enlarged` ``values`` [3,Z,h,w] of ``shape`` (Z, height, width) in the flat ``cells`` [K]."""
+    height, width = values.shape[2:]
+    rest, column = np.divmod(cells, shape[2])
+    layer, row = np.divmod(rest, shape[1])
+    (near_row, far_row), (near_column, far_column) = (
+        (place // 2, np.clip(place // 2 + place % 2 * 2 - 1, 0, count - 1))
+        for place, count in ((row, height), (column, width))
+    )
+    flat, first = values.reshape(3, -1), layer * height
+    near, far = np.float32(0.75), np.float32(0.25)
+    of_columns = [
+        near * flat.take((first + near_row) * width + place, axis=1)
+        + far * flat.take((first + far_row) * width + place, axis=1)
+        for place in (near_column, far_column)
+    ]
+    return near * of_columns[0] + far * of_columns[1]
 
 
 def _halved(sums: np.ndarray) -> np.ndarray:
