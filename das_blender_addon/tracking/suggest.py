@@ -10,6 +10,7 @@ one, so the end is always reached; at last every key picture that has become sup
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,7 +81,9 @@ def suggest_key_frames(
     most_keys = len(frames) if most_keys is None else most_keys
     candidates = min(len(frames), MOST_CANDIDATES) if most_keys > len(fixed) else 0
     spread = np.linspace(0, len(frames) - 1, candidates).round().astype(int)
-    seen = {index: shot.seen_by(index) for index in sorted({*(frames[place] for place in spread), *fixed})}
+    asked = sorted({*(frames[place] for place in spread), *fixed})
+    with ThreadPoolExecutor(shot.threads, thread_name_prefix="das suggest") as pool:
+        seen = dict(zip(asked, pool.map(shot.seen_by, asked), strict=True))
     before = shot.unseen(np.logical_or.reduce([seen[index] for index in fixed]))
     keys = _choose(shot, seen, fixed, most_unseen, most_keys)
     after = shot.unseen(np.logical_or.reduce([seen[index] for index in keys]))
@@ -137,6 +140,8 @@ class _Shot:
     def __init__(self, geometry: GeometrySequence, frames: list[int], check: Callable[[], None]):
         self.geometry, self.frames, self._check = geometry, frames, check
         self._surfaces = DrawnSurfaces(geometry)
+        #: How many keys may be asked for at a time: numpy works on one core, surfaces that change know one frame.
+        self.threads = 2 if geometry.changes is None else 1
         self._pixels, self._triangles, self._weights = [], [], []
         self._sky, self._silhouette = [], []
         for index in frames:
@@ -176,10 +181,10 @@ class _Shot:
                 points = surfaces.known(surface, key, camera)
             for start in range(0, len(seen), _POINTS_PER_PIECE):
                 piece = slice(start, start + _POINTS_PER_PIECE)
-                corners = seen[piece].T
-                there = [points.take(corner, axis=0) * weight[:, None]
-                         for corner, weight in zip(corners, weights[:, piece], strict=True)]
-                there = there[0] + there[1] + there[2]
+                corners, there = seen[piece].T, 0.0
+                for corner, weight in zip(corners, weights[:, piece], strict=True):
+                    there = there + np.ascontiguousarray(points.take(corner, axis=0).T) * weight
+                there = there.T
                 shown = view.shows(camera.project(there), there[:, 2])
                 parts.append(shown if silhouette is None else shown | silhouette[piece])  # no picture would show it
             parts.append(self._sky_shown(sky, pinhole_at(geometry.cameras, index), view))
