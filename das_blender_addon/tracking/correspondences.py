@@ -38,7 +38,7 @@ class FrameCorrespondences:
 
     ``index``: the frame, 0-based; ``key_indices``: the key pictures' frames, 0-based, in the order of the arrays.
     ``xy`` [K,H,W,2] f32: where the point that each pixel sees lies in the key picture, pixels, centres at +0.5 (may lie
-    outside the picture); NaN where there is none or it lies behind that camera.
+    outside the picture); NaN where there is none or it lies behind that camera; nothing of keys that were not followed.
     ``visible`` [K,H,W] bool: it lies inside the key picture and nothing hides it there.
     ``coverage`` [H,W] bool: the frame sees a surface.  ``depth`` [H,W] f32: how far away, Blender units; inf where
     there is none.  ``key_edges`` [K,H,W] bool: in the key picture, pixels at an outline, which show two surfaces mixed;
@@ -242,7 +242,8 @@ def _frame(index, keys, follower: _Follower, numbers, cut, edges, check) -> Fram
     pixels, seen = seen_surfaces(follower.points, triangles, camera, check, cut)
     check()
     count, shape = camera.height * camera.width, (camera.height, camera.width)
-    xy = np.full((len(keys), count, 2), np.nan, dtype=np.float32)
+    xy = np.zeros((len(keys), count, 2), dtype=np.float32)  # takes no memory before something is written
+    xy[list(numbers)] = np.nan
     places = xy.view(np.complex64)[..., 0]
     visible = np.zeros((len(keys), count), dtype=bool)
     depth = np.full(count, np.inf, dtype=np.float32)
@@ -252,11 +253,14 @@ def _frame(index, keys, follower: _Follower, numbers, cut, edges, check) -> Fram
     surface[pixels] = seen
     if follower.background:
         follower.follow_sky(numbers, np.flatnonzero(surface == NO_TRIANGLE), places, visible)
-    done = set(numbers)
+    done, begun = set(numbers), set(numbers)
 
     def enter(number: int, wanted: np.ndarray) -> None:
         if number in done:
             return
+        if number not in begun:
+            xy[number] = np.nan
+            begun.add(number)
         asked = np.flatnonzero(wanted)
         seen = surface.take(asked)
         there = np.flatnonzero(seen != NO_TRIANGLE)
