@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import SceneError
 from ..tracking.changes import Changes
-from ..tracking.geometry import CameraPath, GeometrySequence
+from ..tracking.geometry import HOLE, CameraPath, GeometrySequence
 from ..tracking.passes import Shading
 from ..tracking.projection import pinhole_at
 from ..tracking.spool import SpoolWriter
@@ -29,7 +29,7 @@ from .identities import Identities
 from .in_view import InView
 from .instances import Mesh, read_meshes
 from .shading import ShadingReader
-from .slots import Slots
+from .slots import Slot, Slots
 from .stereo import camera_of_view, seen_by_eye
 
 FAR = 1e15
@@ -132,7 +132,7 @@ class GeometryExport:
         )
         epochs = self._slots.epochs(sequence, starts, firsts)
         counts = [len(part) for part in own]
-        roles = np.repeat(np.array([slot.role for slot in chosen], np.uint8), counts)
+        roles = np.concatenate([np.zeros(0, np.uint8), *map(_roles, chosen, counts)])
         roles = roles if roles.any() else None
         owners = [keys[slot.serial][1] for slot in chosen]
         names = sorted(set(owners))
@@ -169,6 +169,14 @@ class GeometryExport:
     def _keep(self, array: np.ndarray) -> int:
         self._arrays.append(array)
         return len(self._arrays) - 1
+
+
+def _roles(slot: Slot, count: int) -> np.ndarray:
+    """[M] u8: of the ``count`` triangles of a ``slot``."""
+    found, look = np.full(count, slot.role, np.uint8), slot.look
+    if look is not None and look.hole is not None and len(look.hole) == count:
+        found[look.hole] = HOLE
+    return found
 
 
 def _place(vertices: np.ndarray, mesh: Mesh, starts: np.ndarray) -> bool:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import SceneError
-from ..tracking.geometry import TRACKED
+from ..tracking.geometry import HOLE, TRACKED
 from .choices import IGNORE, ROLES, Choices
 from .content.reading import Contents
 from .content.surfaces import Look
 from .guides import guided
-from .layers import is_aside
+from .layers import is_aside, is_holdout
 
 PATTERN_INSTANCERS = ("VERTS", "FACES")
 """Instancers whose children are only the pattern of their instances."""
@@ -177,11 +177,12 @@ class _Reading:
         numbers = tuple(instance.persistent_id) if origin.has_numbers else ()
         self._counts[origin.name, numbers] += 1
         key = (*origin.name, numbers, self._counts[origin.name, numbers])
-        for own, shape in self._contents.shapes(instance, key):
+        for own, shape, is_hole in self._contents.shapes(instance, key):
             faces = shape.faces
             topology = Topology(faces.num_vertices, faces.num_faces, faces.corners, faces.triangles)
             row = np.array([numbers or (0,) * NUMBERS], np.int32)
-            placement = Placement(own[:3], np.array([place]), row, IN_WORLD, origin.is_stable, role=origin.role)
+            role = HOLE if is_hole else origin.role
+            placement = Placement(own[:3], np.array([place]), row, IN_WORLD, origin.is_stable, role=role)
             self.others.append(Mesh(shape.positions, topology, placements=[placement]))
 
 
@@ -210,11 +211,12 @@ def _origin(instance, shape, objects: _Objects) -> _Origin | None:
     """Where an instance comes from, None if it is not seen."""
     if not instance.is_instance:
         source = objects(shape)
-        seen = source.is_seen and source.renders and not source.is_pattern and not objects.is_hole(shape)
-        return _Origin(("", source.name, ""), False, True, source.role) if seen else None
+        seen = source.is_seen and source.renders and not source.is_pattern and not objects.is_aside(shape)
+        kind, role = objects.as_shown(shape, "", source.role)
+        return _Origin(("", source.name, kind), False, True, role) if seen else None
     source, parent = objects(instance.instance_object), objects(instance.parent)
     particles = instance.particle_system
-    if not (source.is_seen and parent.is_seen and parent.renders) or objects.is_hole(instance.parent):
+    if not (source.is_seen and parent.is_seen and parent.renders) or objects.is_aside(instance.parent):
         return None
     if not source.renders and _hides_with_source(parent, particles):
         return None
@@ -222,8 +224,10 @@ def _origin(instance, shape, objects: _Objects) -> _Origin | None:
         return None
     # A collection's numbers count visible objects only and shift when one is hidden; the names do not.
     of_collection = parent.instances == "COLLECTION"
-    name = (parent.name, source.name, particles.name if particles else "")
-    role = source.role or parent.role
+    kind, role = objects.as_shown(
+        instance.parent, particles.name if particles else "", source.role or parent.role
+    )
+    name = (parent.name, source.name, kind)
     return _Origin(name, not of_collection, of_collection or particles is not None, role)
 
 
@@ -262,10 +266,10 @@ class _Objects:
     """
 
     def __init__(self, depsgraph, note):
-        self._layer = depsgraph.view_layer
+        self._layer = depsgraph.view_layer_eval
         self._choices = Choices(depsgraph.scene, note)
         self._is_render = depsgraph.mode == "RENDER"
-        self._note, self._known, self._holes = note, {}, {}
+        self._note, self._known, self._aside, self._holes = note, {}, {}, {}
 
     def __call__(self, shape) -> _Object:
         pointer = shape.as_pointer()
@@ -283,16 +287,25 @@ class _Objects:
             )
         return known
 
-    def is_hole(self, shape) -> bool:
-        """Whether what the object ``shape`` shows, itself or its instances, cuts a hole into the picture (a holdout) or
-        is there for light only, in this view layer.
+    def is_aside(self, shape) -> bool:
+        """Whether what the object ``shape`` shows, itself or its instances, is there for light only, in this view
+        layer.
 
         As in Cycles, of instances only the object that shows them is asked, not the one that they are instances of.
         """
         pointer = shape.as_pointer()
+        if pointer not in self._aside:
+            self._aside[pointer] = is_aside(shape, self._layer)
+        return self._aside[pointer]
+
+    def as_shown(self, shape, kind: str, role: int) -> tuple[str, int]:
+        """The third part of `Placement.name`, ``kind``, and the ``role`` of what the object ``shape`` shows, itself or
+        its instances: what is a hole now is another thing than what it was or will be without.
+        """
+        pointer = shape.as_pointer()
         if pointer not in self._holes:
-            self._holes[pointer] = shape.is_holdout or is_aside(shape.original, self._layer)
-        return self._holes[pointer]
+            self._holes[pointer] = is_holdout(shape, self._layer)
+        return (f"{kind} hole", HOLE) if self._holes[pointer] else (kind, role)
 
     def _is_catcher(self, shape) -> bool:
         if shape.is_shadow_catcher:

@@ -18,10 +18,19 @@ def layer_apart(scene, view_layer: str) -> str:
 
 
 def is_aside(shape, layer) -> bool:
-    """Whether the object ``shape`` (original data) is a holdout or only indirect in the view ``layer``, by its
-    collections; False where it is not in it.
+    """Whether the object ``shape`` is only indirect in the view ``layer``, by its collections; False where it is not in
+    it.  Both are original data or both evaluated.
     """
     try:
-        return shape.holdout_get(view_layer=layer) or shape.indirect_only_get(view_layer=layer)
+        return shape.indirect_only_get(view_layer=layer)
     except RuntimeError:  # Blender's word for an object that is in no collection of the layer
+        return False
+
+
+def is_holdout(shape, layer) -> bool:
+    """Whether the object ``shape`` is a holdout, by itself or by its collections in the view ``layer``; see `is_aside`.
+    """
+    try:
+        return shape.is_holdout or shape.holdout_get(view_layer=layer)
+    except RuntimeError:
         return False

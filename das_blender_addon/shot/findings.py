@@ -23,7 +23,7 @@ this that no key picture shows is plainly the model's own; points that move by m
 next leave what a video model's latents (16 pixels of about 480 a side) see as one place; and a shot whose points never
 move by a pixel of the model looks still to it."""
 
-HARMLESS = ("glass", "grease_pencil", "see_through", "shadow_catcher", "ignored", "silhouette", "background")
+HARMLESS = ("glass", "grease_pencil", "see_through", "shadow_catcher", "ignored", "silhouette", "background", "holdout")
 """Codes of `Note` about what is as somebody may expect it."""
 REMEDIES = {
     "glass": "Object properties › Transmission › What Is Behind has that tracked instead.",

@@ -11,7 +11,7 @@ from ..scene.camera import active_camera, camera_from_blender, pixel_aspect, ren
 from ..scene.colours import colour_warning
 from ..scene.drivers import check_drivers, handlers_of_session
 from ..scene.lacking import lacking
-from ..scene.layers import render_layer
+from ..scene.layers import is_holdout, render_layer
 from ..scene.simulations import unbaked
 from ..scene.stereo import check_view
 from .findings import NOTE, WARNING, Finding, refusal
@@ -98,10 +98,10 @@ def _of_pictures(scene) -> Iterator[Finding]:
     holdouts = tuple(
         shape.name
         for shape in _objects_of(layer.layer_collection)
-        if not shape.hide_render and (shape.is_holdout or shape.holdout_get(view_layer=layer))
+        if not shape.hide_render and is_holdout(shape, layer)
     )
     if holdouts:
-        words = "Holdouts are not tracked: what is behind them is, although the picture has a hole there."
+        words = "Holdouts cut holes into the picture: they are black, and nothing is tracked in them or through them."
         yield Finding("scene.holdout", NOTE, words, objects=holdouts)
 
 

@@ -209,10 +209,12 @@ class Detail:
 
         def finish(shown: _Shown) -> None:
             gathered, painting = shown.gathered, None
-            if plan.fine_only or not gathered.known.all():
+            if plan.fine_only or not gathered.settled.all():
                 painting = enlarge(painted(shown.index), box, plan.picture_size)
             if plan.fine_only:
                 whole = over_model(gathered.filled(), gathered.inverse_depth, painting, pixel)
+                if gathered.hole is not None:
+                    whole[gathered.hole] = 0
             else:
                 whole = gathered.filled(painting, share).picture
             seen = gathered.inverse_depth > 0.0

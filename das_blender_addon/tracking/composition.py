@@ -64,7 +64,8 @@ class Gathered:
 
     ``picture`` [H,W,3] f32; ``known`` [H,W] bool; ``inverse_depth`` [H,W] f32: 1/Blender units, 0 for the sky;
     ``outline``, ``mixed`` [P]: flat pixels at an outline, and those among them that may show two surfaces; ``own``
-    [H,W,3 or 4]: the picture of the frame itself, where there is one, of the pictures' ``dtype``.
+    [H,W,3 or 4]: the picture of the frame itself, where there is one, of the pictures' ``dtype``.  ``hole`` [H,W] bool:
+    nothing is there, whatever is behind it, and black is shown; None where that is nowhere.
     """
 
     picture: np.ndarray
@@ -74,6 +75,12 @@ class Gathered:
     mixed: np.ndarray
     own: np.ndarray | None
     dtype: np.dtype
+    hole: np.ndarray | None = None
+
+    @property
+    def settled(self) -> np.ndarray:
+        """[H,W] bool: what is shown is known, a surface's colour or a hole's black."""
+        return self.known if self.hole is None else self.known | self.hole
 
     def filled(self, fill: np.ndarray | None = None, share: float = 1.0) -> Composed:
         """The frame.  Where no key picture knows better it shows the ``share`` (0 to 1) of ``fill`` [H,W,3], its tone
@@ -89,12 +96,16 @@ class Gathered:
         fill_holes(picture, self.known, self.inverse_depth, painting)
         if self.own is None:
             clear_outlines(picture, self.mixed, self.inverse_depth)
+            if self.hole is not None:
+                picture[self.hole] = 0.0
             soften(picture, self.outline)
+        elif self.hole is not None:
+            picture[self.hole] = 0.0
         result = _stored(picture, self.dtype)
         if self.own is not None:
             painted = _painted(self.own)
             result[painted] = self.own[..., :3][painted]
-        return Composed(result, self.known)
+        return Composed(result, self.settled)
 
 
 class PreparedPictures:
@@ -179,7 +190,7 @@ class Composer:
             picture[painted], known = self._pictures[own][..., :3][painted], known | painted
         return Gathered(
             picture, known, inverse_depth, outline, mixed, None if own is None else self._pictures[own],
-            self._pictures[0].dtype,
+            self._pictures[0].dtype, frame.hole,
         )
 
     def _look_up(self, frame: FrameCorrespondences, at_outline, light, picture, known, trust) -> None:

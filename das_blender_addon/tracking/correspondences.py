@@ -28,6 +28,7 @@ from .surface import interpolate_on_surface
 from .visibility import SAME_SURFACE_SHARE, FirstView
 
 _PIXELS_PER_PIECE = 1 << 16
+_HOLE = NO_TRIANGLE - 1
 #: Key pictures that are prepared at a time: numpy works on one core.
 KEYS_AT_A_TIME = 2
 
@@ -41,9 +42,10 @@ class FrameCorrespondences:
     outside the picture); NaN where there is none or it lies behind that camera; nothing of keys that were not followed.
     ``visible`` [K,H,W] bool: it lies inside the key picture and nothing hides it there.
     ``coverage`` [H,W] bool: the frame sees a surface.  ``depth`` [H,W] f32: how far away, Blender units; inf where
-    there is none.  ``key_edges`` [K,H,W] bool: in the key picture, pixels at an outline, which show two surfaces mixed;
-    the same array for all frames.  ``key_inverse_depth``: K [H,W] f32, how far away what the key picture sees is,
-    1/Blender units, 0 for nothing; the same for all frames.  ``enter``: see `follow`.
+    there is none.  ``hole`` [H,W] bool: it sees a hole, nothing whatever is behind it; None where it sees none.
+    ``key_edges`` [K,H,W] bool: in the key picture, pixels at an outline, which show two surfaces mixed; the same array
+    for all frames.  ``key_inverse_depth``: K [H,W] f32, how far away what the key picture sees is, 1/Blender units, 0
+    for nothing; the same for all frames.  ``enter``: see `follow`.
     """
 
     index: int
@@ -55,6 +57,7 @@ class FrameCorrespondences:
     key_edges: np.ndarray
     key_inverse_depth: Sequence[np.ndarray] = ()
     enter: Callable[[int, np.ndarray], None] = lambda _number, _wanted: None
+    hole: np.ndarray | None = None
 
     def follow(self, number: int, wanted: np.ndarray) -> None:
         """Enter ``xy`` and ``visible`` of the key ``number`` where they are ``wanted`` [H,W] bool, for frames of which
@@ -148,7 +151,7 @@ def _frames(geometry, keys, wanted, background, beside_only, shared, check) -> I
         points = surfaces.optical(surface, index, camera)
         follower = _Follower(camera, points, surface.triangles, key_points, views, background)
         numbers = beside(index, keys) if beside_only else range(len(keys))
-        yield _frame(index, keys, follower, numbers, surface.cut, edges, check)
+        yield _frame(index, keys, follower, numbers, surface, edges, check)
 
 
 def beside(index: int, keys: Sequence[int]) -> tuple[int, ...]:
@@ -173,10 +176,15 @@ def _view(points, surface: Drawn, camera, check) -> tuple[FirstView, np.ndarray]
     """What the key frame shows, prepared for questions about points, and its outlines [H,W] bool."""
     triangles = surface.triangles
     pixels, seen = seen_surfaces(points, triangles, camera, check, surface.cut)
+    _, _, holes = surface.without_holes(pixels, seen)
     depth = interpolate_on_surface(pixels, seen, triangles, points, points, camera)[:, 2]
     # A picture has one colour for a pixel: what counts is what its centre shows.
     view = FirstView.of(pixels, depth, seen, triangles, points, camera, is_exact=False)
-    return view, outlines(view.inverse_depth.reshape(camera.height, camera.width))
+    shown = view.inverse_depth
+    if len(holes):  # a hole in a face is at an outline, too
+        shown = shown.copy()
+        shown[holes] = 0.0
+    return view, outlines(shown.reshape(camera.height, camera.width))
 
 
 @dataclass(frozen=True)
@@ -237,9 +245,10 @@ def _as_complex(xy: np.ndarray) -> np.ndarray:
     return found
 
 
-def _frame(index, keys, follower: _Follower, numbers, cut, edges, check) -> FrameCorrespondences:
-    camera, triangles = follower.camera, follower.triangles
-    pixels, seen = seen_surfaces(follower.points, triangles, camera, check, cut)
+def _frame(index, keys, follower: _Follower, numbers, drawn: Drawn, edges, check) -> FrameCorrespondences:
+    camera = follower.camera
+    nearest = seen_surfaces(follower.points, drawn.triangles, camera, check, drawn.cut)
+    pixels, seen, holes = drawn.without_holes(*nearest)
     check()
     count, shape = camera.height * camera.width, (camera.height, camera.width)
     xy = np.zeros((len(keys), count, 2), dtype=np.float32)  # takes no memory before something is written
@@ -250,7 +259,7 @@ def _frame(index, keys, follower: _Follower, numbers, cut, edges, check) -> Fram
     follower.follow(numbers, pixels, seen, places, visible, depth)
     check()
     surface = np.full(count, NO_TRIANGLE, np.int32)
-    surface[pixels] = seen
+    surface[pixels], surface[holes] = seen, _HOLE
     if follower.background:
         follower.follow_sky(numbers, np.flatnonzero(surface == NO_TRIANGLE), places, visible)
     done, begun = set(numbers), set(numbers)
@@ -263,7 +272,7 @@ def _frame(index, keys, follower: _Follower, numbers, cut, edges, check) -> Fram
             begun.add(number)
         asked = np.flatnonzero(wanted)
         seen = surface.take(asked)
-        there = np.flatnonzero(seen != NO_TRIANGLE)
+        there = np.flatnonzero(seen >= 0)
         follower.follow([number], asked[there], seen[there], places, visible)
         if follower.background:
             follower.follow_sky([number], asked[seen == NO_TRIANGLE], places, visible)
@@ -273,11 +282,12 @@ def _frame(index, keys, follower: _Follower, numbers, cut, edges, check) -> Fram
         keys,
         xy.reshape(len(keys), *shape, 2),
         visible.reshape(len(keys), *shape),
-        (surface != NO_TRIANGLE).reshape(shape),
+        (surface >= 0).reshape(shape),
         depth.reshape(shape),
         edges,
         tuple(view.inverse_depth.reshape(shape) for view in follower.views),
         enter,
+        (surface == _HOLE).reshape(shape) if len(holes) else None,
     )
 
 

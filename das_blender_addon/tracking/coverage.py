@@ -86,7 +86,7 @@ def _eroded(whole: np.ndarray) -> np.ndarray:
 
 
 def _covered(points, surface: Drawn, camera: Pinhole, check) -> np.ndarray:
-    pixels, _ = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
+    pixels, _, _ = surface.without_holes(*seen_surfaces(points, surface.triangles, camera, check, surface.cut))
     found = np.zeros(camera.width * camera.height, bool)
     found[pixels] = True
     return found.reshape(camera.height, camera.width)

@@ -15,7 +15,7 @@ import numpy as np
 from . import changes as at
 from .changes import NONE, combined
 from .cut_outs import CutOuts
-from .geometry import BACKGROUND, SILHOUETTE, GeometrySequence
+from .geometry import BACKGROUND, HOLE, SILHOUETTE, GeometrySequence
 from .projection import Pinhole
 
 
@@ -39,6 +39,17 @@ class Drawn:
         if self.roles is None:
             return np.zeros(0, np.int32)
         return np.unique(self.triangles[self.roles == role])
+
+    def without_holes(self, pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the flat ``pixels`` [P] and the triangles that they have ``seen`` [P] those that see a surface; and the
+        pixels that see a hole.
+        """
+        if self.roles is None:
+            return pixels, seen, pixels[:0]
+        is_hole = self.roles[seen] == HOLE
+        if not is_hole.any():
+            return pixels, seen, pixels[:0]
+        return pixels[~is_hole], seen[~is_hole], pixels[is_hole]
 
 
 class DrawnSurfaces:

@@ -10,9 +10,10 @@ import numpy as np
 from .changes import Changes
 from .cut_outs import CutOuts
 
-TRACKED, SILHOUETTE, BACKGROUND = 0, 1, 2
+TRACKED, SILHOUETTE, BACKGROUND, HOLE = 0, 1, 2, 3
 """Roles of triangles: their points are tracked; they hide what is behind them, and nobody knows their points from one
-frame to another; they are tracked and drawn behind everything else, as if they were far away."""
+frame to another; they are tracked and drawn behind everything else, as if they were far away; they hide what is behind
+them and are no surface themselves, as a holdout: black, whatever is there."""
 
 OFF_SCREEN = "off_screen"
 """Code of a `Note` about an object that never comes into view."""

@@ -53,7 +53,8 @@ def moments(
     for index in indices:
         camera, surface = pinhole_at(geometry.cameras, index), surfaces.at(index)
         points = surfaces.optical(surface, index, camera)
-        pixels, seen = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
+        nearest = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
+        pixels, seen, _ = surface.without_holes(*nearest)
         check()
         objects = np.full(shape, NO_OBJECT, np.int32)
         before, visible = np.full((*shape, 2), np.nan, np.float32), np.zeros(shape, bool)
@@ -65,8 +66,8 @@ def moments(
             xy = last_view.camera.project(place)
             before.reshape(-1, 2)[pixels] = xy
             visible.reshape(-1)[pixels] = last_view.shows(xy, place[:, 2])
-        depth = interpolate_on_surface(pixels, seen, surface.triangles, points, points, camera)[:, 2]
+        depth = interpolate_on_surface(*nearest, surface.triangles, points, points, camera)[:, 2]
         last, last_view = index, FirstView.of(
-            pixels, depth, seen, surface.triangles, points, camera, is_exact=False
+            nearest[0], depth, nearest[1], surface.triangles, points, camera, is_exact=False
         )
         yield Moment(index, objects, before, visible)

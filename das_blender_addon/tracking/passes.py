@@ -58,8 +58,8 @@ class SurfacePasses:
     ``normal`` [H,W,3] f32: world space, length 1, towards the camera; 0 where there is no surface.
     ``before``, ``after`` [H,W,2] f32: where the surface point was in the frame before, and where it will be in the
     frame after, from where it is now: pixels, x right, y down, through the cameras of these frames; NaN where the point
-    was not there or lay behind the camera.  Where no surface is seen, of what is infinitely far away; NaN there with an
-    orthographic camera that turns.  None where it was not asked for.
+    was not there or lay behind the camera, and in holes.  Where no surface is seen, of what is infinitely far away; NaN
+    there with an orthographic camera that turns.  None where it was not asked for.
     ``objects`` [H,W] i32: the object, an index into ``names``, −1 where there is none; names are those of the file
     (with its library's), an instance has that of the object that it shows.
     ``object_index``, ``material_index`` [H,W] i32: Blender's pass indices, 0 where there is no surface; None where they
@@ -95,7 +95,8 @@ def surface_passes(
     surfaces = DrawnSurfaces(geometry)
     view = _View(camera, surfaces.at(index))
     view.points = surfaces.optical(view.surface, index, camera)
-    view.pixels, view.seen = seen_surfaces(view.points, view.surface.triangles, camera, check, view.surface.cut)
+    nearest = seen_surfaces(view.points, view.surface.triangles, camera, check, view.surface.cut)
+    view.pixels, view.seen, holes = view.surface.without_holes(*nearest)
     depth = view.interpolated(view.points[:, 2:])[:, 0] - camera.virtual_distance
     depth[depth >= BEYOND / 2] = np.inf
     motion = {}
@@ -103,6 +104,7 @@ def surface_passes(
         if other is not None:
             there = pinhole_at(geometry.cameras, other)
             motion[name] = _sky_motion(camera, there)
+            motion[name].reshape(-1, 2)[holes] = np.nan
             place = there.project(view.interpolated(surfaces.optical(view.surface, other, there)))
             row, column = np.divmod(view.pixels, camera.width)
             motion[name][row, column] = place - np.stack([column + 0.5, row + 0.5], axis=1)

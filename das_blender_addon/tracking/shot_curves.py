@@ -95,7 +95,7 @@ class _Seen:
         self._surface = surface = self._surfaces.at(index)
         self._points = self._surfaces.optical(surface, index, self._camera)
         seen = seen_surfaces(self._points, surface.triangles, self._camera, check, surface.cut)
-        self.pixels, self._triangles = seen
+        self.pixels, self._triangles, _ = surface.without_holes(*seen)
         self.depth = self._on_surface(self._points)[:, 2]
 
     def moved_to(self, index: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import JobCancelled, SettingsError
 from .drawn import DrawnSurfaces
-from .geometry import SILHOUETTE, CameraPath, GeometrySequence
+from .geometry import HOLE, SILHOUETTE, CameraPath, GeometrySequence
 from .projection import Pinhole, pinhole_at
 from .seen import check_geometry, seen_surfaces
 from .sky import shows_sky, sky_places
@@ -143,7 +143,7 @@ class _Shot:
         #: How many keys may be asked for at a time: numpy works on one core, surfaces that change know one frame.
         self.threads = 2 if geometry.changes is None else 1
         self._pixels, self._triangles, self._weights = [], [], []
-        self._sky, self._silhouette = [], []
+        self._sky, self._unknown = [], []
         for index in frames:
             camera = pinhole_at(geometry.cameras, index)
             surface = self._surfaces.at(index)
@@ -151,7 +151,8 @@ class _Shot:
             pixels, seen = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
             self._pixels.append(pixels)
             self._triangles.append(surface.triangles[seen])
-            self._silhouette.append(None if surface.roles is None else surface.roles[seen] == SILHOUETTE)
+            unknown = None if surface.roles is None else np.isin(surface.roles[seen], (SILHOUETTE, HOLE))
+            self._unknown.append(unknown)
             self._weights.append(corner_weights(pixels, seen, surface.triangles, points, camera))
             bare = np.ones(camera.width * camera.height, dtype=bool)
             bare[pixels] = False
@@ -173,9 +174,9 @@ class _Shot:
         depth = interpolate_on_surface(pixels, own, triangles, points, points, camera)[:, 2]
         view = FirstView.of(pixels, depth, own, triangles, points, camera, is_exact=False)
         parts = []
-        of_frames = zip(self.frames, self._triangles, self._weights, self._silhouette, self._sky, strict=True)
+        of_frames = zip(self.frames, self._triangles, self._weights, self._unknown, self._sky, strict=True)
         points = surfaces.known(surface, key, camera)
-        for index, seen, weights, silhouette, sky in of_frames:
+        for index, seen, weights, unknown, sky in of_frames:
             if surfaces.at(index) is not surface:
                 surface = surfaces.at(index)
                 points = surfaces.known(surface, key, camera)
@@ -186,7 +187,7 @@ class _Shot:
                     there = there + np.ascontiguousarray(points.take(corner, axis=0).T) * weight
                 there = there.T
                 shown = view.shows(camera.project(there), there[:, 2])
-                parts.append(shown if silhouette is None else shown | silhouette[piece])  # no picture would show it
+                parts.append(shown if unknown is None else shown | unknown[piece])  # no picture would show it
             parts.append(self._sky_shown(sky, pinhole_at(geometry.cameras, index), view))
         return np.concatenate(parts)
 

@@ -68,7 +68,8 @@ def render_tracking_video(
             surface = surfaces.at(index)
             first_points = surfaces.known(surface, 0, first_camera)
         points = surfaces.optical(surface, index, camera)
-        pixels, seen = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
+        nearest = seen_surfaces(points, surface.triangles, camera, check, surface.cut)
+        pixels, seen, holes = surface.without_holes(*nearest)
         check()
         # 2. The first frame: what it shows, and the ends of the blue channel.
         place = None
@@ -76,9 +77,9 @@ def render_tracking_video(
             place = interpolate_on_surface(pixels, seen, surface.triangles, points, first_points, camera)
             drawn = place
             if surface.roles is not None:
-                drawn = interpolate_on_surface(pixels, seen, surface.triangles, points, points, camera)
+                drawn = interpolate_on_surface(*nearest, surface.triangles, points, points, camera)
             first_view = FirstView.of(
-                pixels, drawn[:, 2], seen, surface.triangles, points, first_camera,
+                nearest[0], drawn[:, 2], nearest[1], surface.triangles, points, first_camera,
                 cut=surface.cut, is_exact=exact_outlines,
             )  # fmt: skip
             if depth_range is None:
@@ -97,7 +98,7 @@ def render_tracking_video(
                 there = place[part]
             _enter(pictures, flags, own, there, first_camera, first_view, depth_range)
         if sky:
-            _enter_sky(pictures, flags, camera, first_camera, first_view, depth_range)
+            _enter_sky(pictures, flags, holes, camera, first_camera, first_view, depth_range)
         if progress is not None:
             progress(index + 1, num_frames)
     low, high = depth_range
@@ -135,10 +136,15 @@ def _enter(pictures, flags, own, there, first_camera: Pinhole, first_view: First
     flags[1][own] = first_view.shows(xy, depth)
 
 
-def _enter_sky(pictures, flags, camera: Pinhole, first_camera: Pinhole, first_view: FirstView, depth_range) -> None:
-    """What no surface covers: infinitely far away, at its place in the first frame."""
+def _enter_sky(
+    pictures, flags, holes, camera: Pinhole, first_camera: Pinhole, first_view: FirstView, depth_range
+) -> None:
+    """What no surface covers, and no hole of the ``holes`` [P]: infinitely far away, at its place in the first frame.
+    """
     (video, first_frame_xy), (coverage, first_frame_visible) = pictures, flags
-    bare = np.flatnonzero(~coverage)
+    is_bare = ~coverage
+    is_bare[holes] = False
+    bare = np.flatnonzero(is_bare)
     xy = sky_places(bare, camera, first_camera)
     nowhere_near = np.full(len(bare), np.inf)
     video[bare] = tracking_colours(xy, nowhere_near, first_camera.width, first_camera.height, depth_range)

@@ -31,7 +31,9 @@ SAMPLE_PX = 0.01
 
 @pytest.fixture
 def moving(scene):
-    """Things that turn, bend, are mirrored, flat and smooth, seen by a camera that moves; every one has an index."""
+    """Things that turn, bend, are mirrored, flat and smooth, and a holdout, seen by a camera that moves; every one has
+    an index.
+    """
     camera = add_camera(scene, location=(0.0, -9.0, 2.0))
     key(camera, "location", {1: -0.6, 9: 0.6}, index=0)
     key(camera.data, "lens", {1: 38.0, 9: 44.0})
@@ -57,6 +59,8 @@ def moving(scene):
             material = bpy.data.materials.new(shape.name)
             material.pass_index = number
             shape.data.materials.append(material)
+    hole = add_cube(scene, "Hole", size=0.9, location=(1.2, -1.5, 0.9))
+    hole.is_holdout, hole.pass_index = True, 50
     for curve in [curve for action in bpy.data.actions for curve in curves_of(action)]:
         for point in curve.keyframe_points:
             point.interpolation = "LINEAR"
@@ -219,10 +223,12 @@ def test_arrays_of_the_interface_are_the_passes_of_the_engine(moving):
     expected, one = ours(moving), found[FRAME]
     depth, vector, index = (expected[of.name] for of in (DEPTH, VECTOR, OBJECT_INDEX))
     np.testing.assert_array_equal(np.minimum(one.depth, np.float32(FAR_AWAY)), depth[..., 0])
-    np.testing.assert_allclose(one.before, vector[..., :2] * (1, -1), atol=1e-5)
-    np.testing.assert_allclose(one.after, vector[..., 2:] * (-1, 1), atol=1e-5)
-    assert one.names == ("Cloth", "Cube", "Ground", "Mirrored")
-    np.testing.assert_array_equal(np.array([30, 20, 10, 40, 0])[one.objects], index[..., 0])
+    hole = np.isnan(one.before).all(axis=2)
+    assert hole.any() and not vector[hole].any()
+    np.testing.assert_allclose(np.nan_to_num(one.before), vector[..., :2] * (1, -1), atol=1e-5)
+    np.testing.assert_allclose(np.nan_to_num(one.after), vector[..., 2:] * (-1, 1), atol=1e-5)
+    assert one.names == ("Cloth", "Cube", "Ground", "Hole", "Mirrored")
+    np.testing.assert_array_equal(np.array([30, 20, 10, 50, 40, 0])[one.objects], index[..., 0])
     flat = inside(index[..., 0]) & np.isin(index[..., 0], (10, 20))
     np.testing.assert_allclose(one.normal[flat], expected[NORMAL.name][flat], atol=1e-5)
     ((frame, small),) = api.surface_passes(moving, frames=[9], size=(33, 21), motion=False)

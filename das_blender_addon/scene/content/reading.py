@@ -64,8 +64,10 @@ class Contents:
             return instance.show_self
         return instance.show_particles and bool(hair_systems(shape))
 
-    def shapes(self, instance, key: tuple) -> Iterator[tuple[tuple, Shape]]:
-        """All that there is of an instance: (``key`` or one of its own, the same in every frame; what is drawn)."""
+    def shapes(self, instance, key: tuple) -> Iterator[tuple[tuple, Shape, bool]]:
+        """All that there is of an instance: (``key`` or one of its own, the same in every frame; what is drawn; whether
+        its material makes it a hole).
+        """
         shape = instance.object
         if shape.type in self._untracked:
             self.note(shape.name, *UNTRACKED[shape.type])
@@ -74,20 +76,22 @@ class Contents:
         if shape.type in KINDS:
             if not instance.show_self:
                 return
-            pointer = shape.data.as_pointer()
+            pointer, is_hole = shape.data.as_pointer(), self.looks.is_hole(shape, 0, self._layer)
             if shape.type == "POINTCLOUD":
-                yield from self._domes(key, self._once(("data", pointer), lambda: read_points(shape.data)), rows)
+                found = self._once(("data", pointer), lambda: read_points(shape.data))
+                yield from ((*one, is_hole) for one in self._domes(key, found, rows))
                 return
             strands = self._once(("data", pointer), lambda: read_curves(shape.data, self._scene))
             if strands is not None:
-                yield key, self._ribbons(key, strands, rows)
+                yield key, self._ribbons(key, strands, rows), is_hole
         elif instance.show_particles:
             for system in hair_systems(shape):
                 known = ("hair", shape.as_pointer(), system.name)
                 strands = self._once(known, lambda system=system: read_particle_hair(shape, system, self._scene))
                 if strands is not None:
                     own = (key[0], key[1], f"hair {system.name} {key[2]}", *key[3:])
-                    yield own, self._ribbons(own, strands, rows)
+                    is_hole = self.looks.is_hole(shape, system.settings.material - 1, self._layer)
+                    yield own, self._ribbons(own, strands, rows), is_hole
 
     def is_nothing(self, shape, data) -> bool:
         """Whether no material of the mesh ``data`` of the object ``shape`` is a surface."""

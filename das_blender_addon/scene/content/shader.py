@@ -13,7 +13,6 @@ from ...compat import shader_nodes
 
 HALF = 0.5
 """Alpha from which on there is a surface."""
-_TRANSPARENT = ("BSDF_TRANSPARENT", "HOLDOUT")
 _GLASS = ("BSDF_GLASS", "BSDF_REFRACTION")
 
 
@@ -47,13 +46,21 @@ PROCEDURAL = Alpha(procedural=True)
 @dataclass(frozen=True)
 class Seen:
     """What a camera sees of a material.  ``is_volume``: it has a volume and no surface.  ``is_glass``: what is behind
-    it is seen through it; ``is_passed``: that is what counts.
+    it is seen through it; ``is_passed``: that is what counts.  ``held_out``: the share, 0 to 1, of what is behind it
+    that a holdout swallows.
     """
 
     alpha: Alpha
     is_volume: bool = False
     is_glass: bool = False
     is_passed: bool = False
+    held_out: float = 0.0
+
+    @property
+    def is_hole(self) -> bool:
+        """Whether a hole is there: less than half is a surface, and of the rest most is held out."""
+        gone = 1.0 - self.alpha.bias
+        return self.held_out > 0.0 and _is_constant(self.alpha) and gone > HALF and self.held_out >= 0.5 * gone
 
 
 def read_material(material) -> Seen:
@@ -68,6 +75,8 @@ def read_material(material) -> Seen:
     if surface is None:
         return Seen(Alpha(), is_volume=source_of(output.inputs["Volume"], ()) is not None)
     seen = _shader(surface)
+    if getattr(surface[0], "type", "") == "HOLDOUT":
+        return seen  # nothing changes that
     if _is_constant(seen.alpha) and seen.alpha.bias < 1.0 and is_animated(material):
         return replace(seen, alpha=PROCEDURAL)  # a mesh that fades in is there in some frames
     return seen
@@ -113,16 +122,22 @@ def _shader(source) -> Seen:
         transmission = node.inputs["Transmission Weight"]
         is_glass = bool(transmission.links) or transmission.default_value > 0.0
         return Seen(_value(node.inputs["Alpha"], groups), is_glass=is_glass)
-    if kind in _TRANSPARENT:
-        return Seen(Alpha(bias=0.0))
+    if kind in ("BSDF_TRANSPARENT", "HOLDOUT"):
+        return Seen(Alpha(bias=0.0), held_out=float(kind == "HOLDOUT"))
     if kind in _GLASS:
         return Seen(Alpha(), is_glass=True)
     if kind == "MIX_SHADER":
         first, second = (_shader_of(socket, groups) for socket in node.inputs[1:3])
-        return Seen(_mixed(_value(node.inputs[0], groups), first.alpha, second.alpha), False,
-                    first.is_glass or second.is_glass)
+        share = _value(node.inputs[0], groups)
+        return Seen(
+            _mixed(share, first.alpha, second.alpha),
+            is_glass=first.is_glass or second.is_glass,
+            held_out=_mixed_number(share, first.held_out, second.held_out),
+        )
     if kind == "ADD_SHADER":
         parts = [_shader_of(socket, groups) for socket in node.inputs[:2]]
+        if sum(part.held_out for part in parts) >= 1.0:
+            return Seen(Alpha(bias=0.0), held_out=1.0)  # nothing is left for the other one to show
         solid = [part for part in parts if not _is_constant(part.alpha) or part.alpha.bias > 0.0]
         return solid[0] if len(solid) == 1 else Seen(parts[0].alpha if not solid else Alpha())
     return Seen(Alpha())
@@ -145,6 +160,14 @@ def _mixed(share: Alpha, first: Alpha, second: Alpha) -> Alpha:
     if _is_constant(share) and share.bias in (0.0, 1.0):
         return second if share.bias else first
     return PROCEDURAL
+
+
+def _mixed_number(share: Alpha, first: float, second: float) -> float:
+    """``first`` and ``second`` mixed; 0 where nobody knows how."""
+    if first == second:
+        return first
+    part = min(max(share.bias, 0.0), 1.0)
+    return (1.0 - part) * first + part * second if _is_constant(share) else 0.0
 
 
 def _value(socket, groups) -> Alpha:

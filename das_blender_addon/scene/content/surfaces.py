@@ -26,6 +26,7 @@ _NO_SURFACE = {
         "is more transparent than opaque: it is not tracked, and what is behind it is tracked through it",
     ),
 }
+_HOLE = ("holdout", "cuts a hole into the picture: it is black, and nothing is tracked in it or through it")
 _CHANGING = "whose alpha changes over time: it is tracked as it is at first"
 _PASSED = ("see_through", "lets light through: what is behind it is tracked through it, as was chosen")
 
@@ -39,7 +40,7 @@ class Look:
 
     ``kept`` [K] i64: the triangles that are seen.  ``cut`` [C] i64: which of those, by their place in ``kept``, are cut
     out by ``picture`` [C] i32 (indices into `Looks.pictures`) at ``uv`` [C,3,2] f32.  ``sheet``: of others, whose alpha
-    is to be rendered.
+    is to be rendered.  ``hole`` [K] bool: which of those that are kept are holes, None where none is.
     """
 
     num_triangles: int
@@ -48,6 +49,7 @@ class Look:
     picture: np.ndarray
     uv: np.ndarray
     sheet: Sheet | None = None
+    hole: np.ndarray | None = None
 
 
 class Looks:
@@ -75,6 +77,16 @@ class Looks:
             return False
         self._note(shape.name, *_NO_SURFACE[seen[0].is_volume])
         return True
+
+    def is_hole(self, shape, number: int, layer) -> bool:
+        """Whether the material ``number`` (from 0 on, the last one for those beyond) of the object ``shape`` is a hole.
+        """
+        materials = materials_of(shape, shape.data, layer)
+        material = materials[min(max(number, 0), len(materials) - 1)]
+        seen = self._read(material)
+        if seen.is_hole:
+            self._tell(shape, material, seen)
+        return seen.is_hole
 
     def of(self, name: tuple[str, str, str], shape, mesh, layer) -> Look | None:
         """What is left of the ``mesh`` (of `instances`) of the object ``shape``, whose instances are called ``name``,
@@ -116,7 +128,8 @@ class Looks:
                 picture.append(np.full(len(places), found[0], np.int32))
                 uv.append(found[1][kept[places]])
         sheet = self._sheet(shape, data, materials, sorted(unread), kept, index)
-        if not cut and sheet is None and len(kept) == len(index):
+        hole = np.array([one.is_hole for one in seen])[index[kept]]
+        if not cut and sheet is None and not hole.any() and len(kept) == len(index):
             return None
         return Look(
             len(index),
@@ -125,6 +138,7 @@ class Looks:
             np.concatenate([np.zeros(0, np.int32), *picture]),
             np.concatenate([np.zeros((0, 3, 2), np.float32), *uv]),
             sheet,
+            hole if hole.any() else None,
         )
 
     def see(self, meshes: list, camera: Pinhole) -> None:
@@ -190,6 +204,8 @@ class Looks:
     def _tell(self, shape, material, seen: Seen) -> None:
         if seen.is_passed:
             self._note(shape.name, *_PASSED)
+        elif seen.is_hole:
+            self._note(shape.name, _HOLE[0], f"{_HOLE[1]}, where its material is {material.name!r}")
         elif _is_nothing(seen):
             code, words = _NO_SURFACE[seen.is_volume]
             self._note(shape.name, code, f"{words} where its material is {material.name!r}")
@@ -264,6 +280,8 @@ def _solid(material: str) -> str:
 
 def _is_nothing(seen: Seen) -> bool:
     alpha = seen.alpha
+    if seen.is_hole and not seen.is_passed:
+        return False
     return seen.is_volume or seen.is_passed or (not alpha.procedural and alpha.gain == 0.0 and alpha.bias < HALF)
 
 
