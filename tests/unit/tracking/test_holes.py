@@ -104,12 +104,19 @@ def test_frames_are_composed_with_black_in_holes_and_do_not_spread_it(beside_onl
     )
     np.testing.assert_array_equal(frame.hole, there[1])
     assert not (frame.coverage & frame.hole).any() and not frame.visible[:, frame.hole].any()
-    frame.follow(1, np.ones((HEIGHT, WIDTH), bool))
-    assert not frame.visible[:, frame.hole].any() and np.isnan(frame.xy[:, frame.hole]).all()
+    assert np.isnan(frame.xy[:, frame.hole]).all()
     made, other = (Composer(keys).compose(one, fill=painting) for one in (frame, plain))
     inside, beyond = (_around(mask, 1) for mask in (~there[1], there[1]))
     assert not made.picture[~inside].any() and made.known[there[1]].all() and (~inside).sum() > 100
     np.testing.assert_array_equal(made.picture[~beyond], other.picture[~beyond])
+
+
+def test_hole_has_no_place_in_a_key_picture_that_is_followed_later():
+    frame = list(correspondences(two_boxes(HOLE), [0, 1], background=True, beside_only=True))[2]
+    assert not frame.visible[0].any()
+    frame.follow(0, np.ones((HEIGHT, WIDTH), bool))
+    assert frame.visible[0].any() and not frame.visible[0][frame.hole].any()
+    assert np.isnan(frame.xy[0][frame.hole]).all() and np.isfinite(frame.xy[0][~frame.hole]).all()
 
 
 def test_holes_are_black_in_what_no_key_picture_shows_and_in_the_keys_own_frames():
