@@ -20,6 +20,7 @@ from bpy.app.handlers import persistent
 from . import compat
 from .errors import DasError, JobCancelled, SceneError, SettingsError
 from .jobs import of_scene, unchanged
+from .jobs.kept_sheets import forget_sheets, kept_sheets
 from .scene import sequencer
 from .scene.blender_passes import render_passes, wanted_passes
 from .scene.camera import check_one_view
@@ -186,7 +187,11 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         def step(frame: int | None) -> None:
             self.frame_set(*(standing if frame is None else (frame, 0.0)))
 
-        return render_passes(depsgraph, (self.resolution_x, self.resolution_y), wanted, step, self._check)
+        kept = kept_sheets(depsgraph.scene.original, depsgraph.view_layer.name)
+        size = (self.resolution_x, self.resolution_y)
+        return render_passes(
+            depsgraph, size, wanted, step, self._check, lambda sheets: kept.render(sheets, self.test_break)
+        )
 
     def _check(self) -> None:
         if self.test_break():
@@ -295,6 +300,7 @@ def go_on_without_look(*_):
 def forget_looks(*_):
     """Another file is opened: its scenes are other scenes."""
     _looks.clear()
+    forget_sheets()
     _during_render.pop_all()
 
 
@@ -312,6 +318,7 @@ def forget_takes(scene, *_):
         return
     _takes.clear()
     _during_render.close()
+    forget_sheets()
     _give_look_back(scene)
     if bpy.app.background:
         _simulate(scene)
@@ -349,6 +356,7 @@ def release_takes(scene, *_):
     if scene.render.engine == compat.ENGINE:
         _takes.clear()
         _during_render.close()
+        forget_sheets()
         _give_look_back(scene)
 
 

@@ -162,7 +162,7 @@ class OpenCopy:
         write(given)
         request = {"task": "sheets", "sheets": str(given), "output": str(output)}
         failed = "The alpha of materials could not be rendered"
-        self._ask(request, SceneError, failed, None, should_stop, can_stop=False)
+        self._ask(request, SceneError, failed, None, should_stop, can_stop=True)
         return output
 
     def movies(self, request: dict, should_stop: ShouldStop, say: Say) -> None:

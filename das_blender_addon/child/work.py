@@ -80,7 +80,7 @@ def export(request: dict, say, check_stop) -> dict:
     scene, frames = _scene(request), request["frames"]
     _simulate(scene, frames, check_stop)
     spool = SpoolWriter(Path(request["spool"]))
-    builder = GeometryExport(*request["size"], spool=spool, view=request["view"], sheets=render_sheets)
+    builder = GeometryExport(*request["size"], spool=spool, view=request["view"])
 
     def visit(frame: int, depsgraph) -> None:
         check_stop()
@@ -91,7 +91,7 @@ def export(request: dict, say, check_stop) -> dict:
         walk_in_render(scene, request["view_layer"], frames, visit)
         if _opened["checks_drivers"]:
             check_drivers(scene)  # those that only a render runs are known now
-        builder.finish()
+        builder.finish(lambda sheets: render_sheets(sheets, check_stop))
     finally:
         spool.close()
     return {"simulated": _opened["simulated"], "memory": memory_bytes()}
@@ -114,7 +114,7 @@ def fitted(request: dict, say, check_stop) -> dict:
 
 def sheets(request: dict, say, check_stop) -> dict:
     """Render the alpha of the sheets in the file ``"sheets"`` into the file ``"output"``."""
-    write_rendered(Path(request["output"]), render_sheets(read_sheets(Path(request["sheets"]))))
+    write_rendered(Path(request["output"]), render_sheets(read_sheets(Path(request["sheets"])), check_stop))
     return {"memory": memory_bytes()}
 
 

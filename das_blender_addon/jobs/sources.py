@@ -28,6 +28,7 @@ from ..scene.colours import kept_look
 from ..scene.content.sheet_files import read_rendered, write_sheets
 from ..scene.content.sheet_render import render_sheets
 from ..scene.content.sheets import Rendered, Sheet
+from ..scene.content.surfaces import RenderSheets
 from ..scene.drivers import check_drivers
 from ..scene.export import GeometryExport
 from ..scene.layers import layer_apart, render_layer
@@ -168,12 +169,12 @@ class CopySource:
         """See `Source.sound`."""
         return (yield from in_thread(lambda should_stop, _say: self._open.sound(frames, should_stop)))
 
-    def sheets(self, sheets: list[Sheet]) -> Rendered | None:
+    def sheets(self, sheets: list[Sheet], should_stop: Callable[[], bool] = lambda: False) -> Rendered | None:
         """The alpha of ``sheets``, see `sheet_render.render_sheets`; None, too, where their files cannot be written or
-        read.  Raises `SceneError`.
+        read.  Raises `SceneError`, `JobCancelled`.
         """
         try:
-            return read_rendered(self._open.sheets(lambda file: write_sheets(file, sheets), lambda: False))
+            return read_rendered(self._open.sheets(lambda file: write_sheets(file, sheets), should_stop))
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             LOGGER.warning("The alpha of materials could not be handed over (%s).", error)
             return None
@@ -253,9 +254,7 @@ class OwnSource:
         """See `Source.export`."""
         check_drivers(self._scene)
         spool = self._spool_writer()
-        # Nothing renders inside of a render.
-        sheets = render_sheets if self._step is None else lambda sheets: self._copied().sheets(sheets)
-        builder = GeometryExport(*size, spool=spool, view=self._view, sheets=sheets)
+        builder = GeometryExport(*size, spool=spool, view=self._view)
         try:
             if self._step is not None:
                 # Whoever renders has stepped them before the render: nothing simulates inside of one.
@@ -269,9 +268,19 @@ class OwnSource:
             else:
                 yield from on_this_thread(lambda stop, say: self._walk(frames, builder, stop, say), report)
             check_drivers(self._scene)  # those that only a render runs are known now
-            return builder.finish()
+            return (yield from on_this_thread(lambda stop, _say: builder.finish(self._sheets_by(stop))))
         finally:
             spool.close()
+
+    def _sheets_by(self, should_stop: Callable[[], bool]) -> RenderSheets:
+        """What renders the alpha of materials: this Blender, or a child, since nothing renders inside of a render."""
+        def check() -> None:
+            if should_stop():
+                raise JobCancelled("The export of the scene was cancelled.")
+
+        if self._step is None:
+            return lambda sheets: render_sheets(sheets, check)
+        return lambda sheets: self._copied().sheets(sheets, should_stop)
 
     def pictures(self, order: PictureOrder, report: Report, stage: str) -> Recipe:
         """See `Source.pictures`."""

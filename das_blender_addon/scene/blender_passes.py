@@ -13,6 +13,7 @@ import numpy as np
 from ..compat import INDEX_PASSES
 from ..tracking.passes import SurfacePasses, surface_passes
 from .camera import active_camera
+from .content.surfaces import RenderSheets
 from .export import GeometryExport
 from .grease_pencil import has_grease_pencil
 from .shading import ShadingReader
@@ -56,11 +57,13 @@ def render_passes(
     wanted: tuple[Pass, ...],
     step: Callable[[int | None], None],
     check: Callable[[], None] | None = None,
+    sheets: RenderSheets | None = None,
 ) -> dict[str, np.ndarray]:
     """Name → [H,W,C] f32, rows top-down, of the passes ``wanted`` of the frame that ``depsgraph``, a render's, holds.
 
     ``size``: (width, height).  For *Vector* ``step(frame)`` sets it to the frames beside it, and back with None;
-    ``check`` is called now and then; what it raises passes through.  Raises `SceneError`.
+    ``check`` is called now and then; ``sheets`` renders alpha that is no image, which is solid without; what they raise
+    passes through.  Raises `SceneError`.
     """
     scene = depsgraph.scene
     frame = scene.frame_current
@@ -68,7 +71,7 @@ def render_passes(
     export = GeometryExport(*size, shading=ShadingReader())
     if VECTOR not in wanted:
         export.add(frame, depsgraph, is_shaded=True)
-        found = surface_passes(export.finish(), 0, shading=export.shading, check=check)
+        found = surface_passes(export.finish(sheets), 0, shading=export.shading, check=check)
     else:
         try:
             for number in (frame - 1, frame, frame + 1):
@@ -76,7 +79,7 @@ def render_passes(
                 export.add(number, depsgraph, camera, is_shaded=number == frame)
         finally:
             step(None)
-        found = surface_passes(export.finish(), 1, before=0, after=2, shading=export.shading, check=check)
+        found = surface_passes(export.finish(sheets), 1, before=0, after=2, shading=export.shading, check=check)
     return {one.name: _VALUES[one](found) for one in wanted}
 
 

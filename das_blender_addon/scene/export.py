@@ -49,17 +49,15 @@ class GeometryExport:
         spool: SpoolWriter | None = None,
         view: str = "",
         shading: ShadingReader | None = None,
-        sheets: RenderSheets | None = None,
     ):
         """For a picture of ``width`` × ``height`` pixels; the vertices go to ``spool``, or stay in memory.
 
         ``view``: by its name, of a stereoscopic scene, "" of another one.  ``shading`` reads the frame that is `add`-ed
-        as ``is_shaded``; `finish` sets `shading`.  ``sheets`` renders alpha that is no image, when everything is
-        added; without, it is solid.
+        as ``is_shaded``; `finish` sets `shading`.
         """
         self._view = view
         self.shading: Shading | None = None
-        self._reader, self._render_sheets = shading, sheets
+        self._reader = shading
         self._width, self._height, self._spool = width, height, spool
         self._frames: list[int] = []
         self._cameras: list[CameraPath] = []
@@ -111,8 +109,11 @@ class GeometryExport:
         else:
             self._blocks.append((vertices, spans))
 
-    def finish(self) -> GeometrySequence:
-        """The whole shot.  Raises `SceneError` when no frame was added."""
+    def finish(self, sheets: RenderSheets | None = None) -> GeometrySequence:
+        """The whole shot.  ``sheets`` renders alpha that is no image; without, it is solid.
+
+        Raises `SceneError` when no frame was added, and what ``sheets`` raises.
+        """
         if not self._frames:
             raise SceneError("The shot has no frames; give it at least one.")
         # In the order of the names: the same shot gives the same arrays whatever order a depsgraph has.
@@ -121,7 +122,7 @@ class GeometryExport:
         chosen = [slots[number] for number in sequence]
         order = np.concatenate([np.zeros(0, np.int64), *(np.arange(slot.start, slot.end) for slot in chosen)])
         starts = np.cumsum([0, *(slot.shape.topology.num_vertices for slot in chosen)])
-        self._contents.looks.render(self._render_sheets)
+        self._contents.looks.render(sheets)
         own, cut = self._contents.looks.applied(
             [slot.look for slot in chosen], [slot.shape.topology.triangles for slot in chosen]
         )

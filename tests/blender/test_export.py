@@ -176,10 +176,10 @@ def test_export_of_an_empty_scene_has_no_triangles(blank_scene):
 
 
 def visibility_scene(scene):
-    """One cube per way to be hidden; only those named "Shown …" render."""
+    """One cube per way to be hidden; only those named "Shown …" are there.  A holdout is there, as a hole."""
     add_camera(scene)
     for index, name in enumerate(
-        ["Shown", "Hidden render", "Shown hide_viewport", "Shown eye", "Hidden camera", "Hidden holdout"]
+        ["Shown", "Hidden render", "Shown hide_viewport", "Shown eye", "Hidden camera", "Shown holdout"]
     ):
         add_cube(scene, name=name, location=(3 * index, 0, 0))
     bpy.context.view_layer.update()  # hidden objects keep the matrices they have
@@ -188,7 +188,7 @@ def visibility_scene(scene):
     objects["Shown hide_viewport"].hide_viewport = True
     objects["Shown eye"].hide_set(True)
     objects["Hidden camera"].visible_camera = False
-    objects["Hidden holdout"].is_holdout = True
+    objects["Shown holdout"].is_holdout = True
     for index, (name, prop, on_layer) in enumerate(
         [
             ("Hidden collection", "hide_render", False),

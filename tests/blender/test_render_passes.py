@@ -7,6 +7,7 @@ import pytest
 
 from das_blender_addon import api, compat
 from das_blender_addon.errors import JobCancelled
+from das_blender_addon.jobs.kept_sheets import forget_sheets, kept_sheets
 from das_blender_addon.scene.blender_passes import (
     DEPTH,
     FAR_AWAY,
@@ -17,6 +18,7 @@ from das_blender_addon.scene.blender_passes import (
     VECTOR,
     render_passes,
 )
+from tests.support.content import add_material
 from tests.support.exr import read_exr
 from tests.support.scenes import add_camera, add_cube, add_grid, key, link
 
@@ -74,7 +76,7 @@ def curves_of(action):
     return [curve for bag in bags for curve in bag.fcurves]
 
 
-def ours(scene, frame=FRAME, wanted=PASSES) -> dict[str, np.ndarray]:
+def ours(scene, frame=FRAME, wanted=PASSES, sheets=None) -> dict[str, np.ndarray]:
     """Inside a render, as the engine makes them for the first view layer."""
     found = {}
 
@@ -88,7 +90,7 @@ def ours(scene, frame=FRAME, wanted=PASSES) -> dict[str, np.ndarray]:
             def step(number):
                 self.frame_set(frame if number is None else number, 0.0)
 
-            found.update(render_passes(depsgraph, (self.resolution_x, self.resolution_y), wanted, step))
+            found.update(render_passes(depsgraph, (self.resolution_x, self.resolution_y), wanted, step, sheets=sheets))
             assert depsgraph.scene.frame_current == frame
 
     bpy.utils.register_class(Engine)
@@ -139,6 +141,19 @@ def inside(index: np.ndarray) -> np.ndarray:
         along[1:] &= equal
         along[:-1] &= equal
     return same
+
+
+def cut_by_noise(name):
+    material = add_material(name)
+    tree, texture = material.node_tree, material.node_tree.nodes.new("ShaderNodeTexNoise")
+    texture.inputs["Scale"].default_value = 4.0
+    tree.links.new(texture.outputs[0], tree.nodes["Principled BSDF"].inputs["Alpha"])
+    return material
+
+
+def by_child(scene):
+    kept = kept_sheets(scene, scene.view_layers[0].name)
+    return lambda sheets: kept.render(sheets, lambda: False)
 
 
 def hide(owner, shown: dict[int, bool]):
@@ -237,6 +252,36 @@ def test_arrays_of_the_interface_are_the_passes_of_the_engine(moving):
         next(api.surface_passes(moving, should_stop=lambda: True))
 
 
+@pytest.mark.any_blender
+def test_passes_are_cut_out_as_the_tracking_is_and_alpha_is_rendered_again_only_where_it_must(scene):
+    """The camera comes near: what is larger than there was room for is rendered again."""
+    camera = add_camera(scene, location=(0.0, -6.0, 0.0))
+    key(camera, "location", {1: -6.0, 2: -5.9, 3: -2.5}, index=1)
+    card = add_grid(scene, "Card", cells=3, size=4.0)
+    card.rotation_euler.x, card.pass_index = 1.4, 7
+    card.data.materials.append(cut_by_noise("Lace"))
+    by, found = by_child(scene), []
+
+    def counted(sheets):
+        found.append(by(sheets))
+        return found[-1]
+
+    for frame in (1, 2, 3):
+        passes = ours(scene, frame, (DEPTH, OBJECT_INDEX), counted)
+        if frame == 2:
+            continue
+        tracked = api.export_tracking(scene, frames=[frame]).coverage[0]
+        cut = passes[DEPTH.name][..., 0] < FAR_AWAY
+        np.testing.assert_array_equal(passes[OBJECT_INDEX.name][..., 0] == 7, cut)
+        assert 0.1 < cut.mean() and (cut == tracked).mean() > 0.998
+    solid = ours(scene, 3, (DEPTH,))[DEPTH.name][..., 0] < FAR_AWAY
+    assert (solid != tracked).mean() > 0.1
+    ((_, arrays),) = api.surface_passes(scene, frames=[3], motion=False)
+    np.testing.assert_array_equal(np.isfinite(arrays.depth), tracked)
+    assert found[0] is found[1] and found[2] is not found[1]
+    forget_sheets()
+
+
 @pytest.mark.parametrize("border", [False, True])
 def test_engine_gives_each_view_layer_the_passes_that_it_asks_for(shot_scene, tmp_path, border):
     """Also from the cache, the second time."""
@@ -244,6 +289,7 @@ def test_engine_gives_each_view_layer_the_passes_that_it_asks_for(shot_scene, tm
     scene.objects["Cube"].pass_index = 3
     ground = add_grid(scene, "Ground", size=9.0, location=(0.0, 4.0, 0.0))
     ground.rotation_euler[0] = 1.3
+    ground.data.materials.append(cut_by_noise("Ground"))
     first = scene.view_layers[0]
     second = scene.view_layers.new("Second")
     apart = bpy.data.collections.new("Apart")
@@ -254,7 +300,8 @@ def test_engine_gives_each_view_layer_the_passes_that_it_asks_for(shot_scene, tm
     for one in (DEPTH, VECTOR, OBJECT_INDEX):
         setattr(first, one.setting, True)
     second.use_pass_normal = True
-    expected = ours(scene, wanted=(DEPTH, VECTOR, OBJECT_INDEX))
+    expected = ours(scene, wanted=(DEPTH, VECTOR, OBJECT_INDEX), sheets=by_child(scene))
+    forget_sheets()
     scene.render.engine = compat.ENGINE
     scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 4, 6
     scene.frame_start, scene.frame_end = 5, 6

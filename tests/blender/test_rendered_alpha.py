@@ -7,6 +7,7 @@ import bpy
 import numpy as np
 import pytest
 
+from das_blender_addon.errors import JobCancelled
 from das_blender_addon.jobs.sources import source_of
 from das_blender_addon.scene.content.sheet_render import render_sheets
 from das_blender_addon.scene.export import GeometryExport
@@ -31,9 +32,9 @@ def stage(blank_scene):
 
 
 def exported(scene, frames=(1,), size=SIZE, sheets=render_sheets):
-    export = GeometryExport(*size, sheets=sheets)
+    export = GeometryExport(*size)
     walk_in_render(scene, scene.view_layers[0].name, list(frames), export.add)
-    return export.finish()
+    return export.finish(sheets)
 
 
 def harden(owner) -> None:
@@ -218,105 +219,42 @@ def test_child_and_what_is_inside_of_a_render_see_the_same(stage):
             np.testing.assert_array_equal(values, found[0][name])
 
 
-# ── What is named ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def at_places_in_the_world(tree):
-    texture = new_node(tree, "TexNoise")
-    tree.links.new(new_node(tree, "NewGeometry").outputs["Position"], texture.inputs["Vector"])
-    return texture.outputs[0]
-
-
-def at_another_object(tree):
-    place, texture = new_node(tree, "TexCoord", object=bpy.context.scene.camera), new_node(tree, "TexNoise")
-    tree.links.new(place.outputs["Object"], texture.inputs["Vector"])
-    return texture.outputs[0]
-
-
-def by_the_camera(tree):
-    return new_node(tree, "LayerWeight").outputs["Facing"]
-
-
-def by_the_instance(tree):
-    return new_node(tree, "ObjectInfo").outputs["Random"]
-
-
-def by_depth_of_rays(tree):
-    return new_node(tree, "LightPath").outputs["Transparent Depth"]
-
-
-def by_an_attribute_that_is_not_there(tree):
-    return new_node(tree, "Attribute", attribute_name="Nothing").outputs["Fac"]
-
-
-def moving(tree):
-    texture = new_node(tree, "TexNoise", noise_dimensions="4D")
-    key(texture.inputs["W"], "default_value", {1: 0.0, 9: 3.0})
-    return texture.outputs[0]
-
-
-def in_a_group_that_moves(tree):
-    group = bpy.data.node_groups.new("Moving", "ShaderNodeTree")
-    group.interface.new_socket("Value", in_out="OUTPUT", socket_type="NodeSocketFloat")
-    group.links.new(moving(group), group.nodes.new("NodeGroupOutput").inputs[0])
-    return new_node(tree, "Group", node_tree=group).outputs[0]
-
-
-UNSTEADY = [
-    at_places_in_the_world, at_another_object, by_the_camera, by_the_instance, by_depth_of_rays,
-    by_an_attribute_that_is_not_there, moving, in_a_group_that_moves,
-]  # fmt: skip
-
-
 @pytest.mark.any_blender
-@pytest.mark.parametrize("how", UNSTEADY, ids=lambda how: how.__name__)
-def test_alpha_that_does_not_belong_to_the_surface_is_solid_and_named(stage, how):
+def test_render_can_be_cancelled_while_a_child_renders_alpha(stage):
+    """Inside of a render, as `blender -b -a` is one: everything is exported when it is."""
     material, card = add_material("Lace"), add_card(stage)
     card.data.materials.append(material)
-    tree = material.node_tree
-    tree.links.new(how(tree), tree.nodes["Principled BSDF"].inputs["Alpha"])
-    geometry = exported(stage)
-    assert geometry.cut is None and len(geometry.triangles) == 18
-    assert [note.sentence for note in geometry.notes] == [SOLID]
+    vertex_colours(card, material)
+    layer, exported_all = stage.view_layers[0].name, []
 
+    def export(_, depsgraph):
+        def step(frame):
+            if frame is None:
+                exported_all.append(True)
+            return depsgraph
 
-SOLID = "'Card' has a material 'Lace' whose alpha cannot be made an image: it is tracked as if it were solid."
+        source = source_of(stage, layer, step, in_child=False)
+        try:
+            assert drive.finish(source.export((1,), SIZE, lambda *_: None)).cut is not None
+            exported_all.clear()
+            with pytest.raises(JobCancelled):
+                drive.finish(source.export((1,), SIZE, lambda *_: None), should_stop=lambda: bool(exported_all))
+        finally:
+            source.close()
+
+    walk_in_render(stage, layer, [1], export)
 
 
 @pytest.mark.any_blender
-def test_alpha_that_could_not_be_rendered_is_named(stage):
+def test_alpha_can_be_cancelled_before_its_picture(stage):
     material, card = add_material("Lace"), add_card(stage)
     card.data.materials.append(material)
     noise(card, material)
-    for sheets in (None, lambda _: None):
-        geometry = exported(stage, sheets=sheets)
-        assert geometry.cut is None and [note.sentence for note in geometry.notes] == [SOLID]
+    before = len(bpy.data.scenes), len(bpy.data.meshes)
 
+    def stop():
+        raise JobCancelled("Enough.")
 
-@pytest.mark.any_blender
-def test_surface_that_moves_through_alpha_in_its_object_is_named(stage):
-    """Generated coordinates go with a surface that is bent; the object's do not."""
-    for name, output in (("Stays", "Generated"), ("Slides", "Object")):
-        material, card = add_material(name), add_card(stage, name)
-        card.data.materials.append(material)
-        tree, texture = material.node_tree, new_node(material.node_tree, "TexNoise")
-        tree.links.new(new_node(tree, "TexCoord").outputs[output], texture.inputs["Vector"])
-        tree.links.new(texture.outputs[0], tree.nodes["Principled BSDF"].inputs["Alpha"])
-        card.modifiers.new("Wave", "WAVE")
-    geometry = exported(stage, (1, 5))
-    words = "whose alpha changes over time: it is tracked as it is at first."
-    assert [note.sentence for note in geometry.notes] == [f"'Slides' has a material 'Slides' {words}"]
-    assert len(geometry.cut.triangles) == 36
-
-
-@pytest.mark.any_blender
-def test_nothing_is_rendered_where_no_alpha_needs_it(stage):
-    def never(sheets):
-        raise AssertionError
-
-    card, material = add_card(stage), add_material("Lace")
-    texture = new_node(material.node_tree, "TexImage", image=add_image())
-    tree = material.node_tree
-    tree.links.new(texture.outputs["Alpha"], tree.nodes["Principled BSDF"].inputs["Alpha"])
-    card.data.materials.append(material)
-    assert len(exported(stage, sheets=never).cut.triangles) == 18
+    with pytest.raises(JobCancelled, match="Enough"):
+        exported(stage, sheets=lambda sheets: render_sheets(sheets, stop))
+    assert (len(bpy.data.scenes), len(bpy.data.meshes)) == before

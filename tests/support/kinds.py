@@ -67,9 +67,9 @@ def measure(kind: Kind, scene, folder: Path) -> Measured:
     """Make ``kind`` in the empty ``scene`` and compare its tracking video with the truth."""
     kind.make(scene)
     size = (scene.render.resolution_x, scene.render.resolution_y)
-    export = GeometryExport(*size, sheets=render_sheets)
+    export = GeometryExport(*size)
     walk_in_render(scene, scene.view_layers[0].name, FRAMES, export.add)
-    video = render_tracking_video(export.finish())
+    video = render_tracking_video(export.finish(render_sheets))
     if kind.before_truth is not None:
         kind.before_truth(scene)
     truth = by_rays(scene, FRAMES) if kind.truth == "rays" else by_cycles(scene, FRAMES, folder)

@@ -45,11 +45,13 @@ def read_sheets(file: Path) -> list[Sheet]:
 def write_rendered(file: Path, found: Rendered | None) -> None:
     """What a render of sheets gave.  Raises `OSError`."""
     levels, places = (np.zeros((0, 0), np.uint16), []) if found is None else found
-    np.savez(file, levels=levels, **{f"places {number}": each for number, each in enumerate(places)})
+    there = {f"places {number}": each for number, each in enumerate(places) if each is not None}
+    np.savez(file, levels=levels, count=len(places), **there)
 
 
 def read_rendered(file: Path) -> Rendered | None:
     """The inverse of `write_rendered`.  Raises `OSError`, `KeyError`, `ValueError`."""
     with np.load(file, allow_pickle=False) as said:
-        places = [said[f"places {number}"] for number in range(len(said.files) - 1)]
+        names = [f"places {number}" for number in range(int(said["count"]))]
+        places = [said[name] if name in said.files else None for name in names]
         return (said["levels"], places) if places else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 from ..named import render_scene
 from ..walk import no_new_result
 from .shader import HALF
-from .sheets import GENERATED, LOCAL, Laid, Rendered, Sheet, lay_out
+from .sheets import GENERATED, LOCAL, Laid, Rendered, Sheet, lay_out_most
 from .steady import ON_COORDINATES
 
 LOGGER = logging.getLogger(__name__)
@@ -30,15 +31,19 @@ _COORDINATES = {"Generated": GENERATED, "Object": LOCAL}
 _JOINTS = ("MIX_SHADER", "ADD_SHADER", "GROUP", "GROUP_INPUT", "REROUTE")
 
 
-def render_sheets(sheets: list[Sheet]) -> Rendered | None:
-    """The alpha of all ``sheets``; None where Cycles is missing or they are too many.  Not inside of a render."""
-    laid = lay_out(np.concatenate([sheet.sides for sheet in sheets]))
+def render_sheets(sheets: list[Sheet], check: Callable[[], None] | None = None) -> Rendered | None:
+    """The alpha of ``sheets``, of as many as have room; None where Cycles is missing.  Not inside of a render.
+
+    ``check`` is called before each picture; what it raises passes through.
+    """
+    chosen, laid = lay_out_most(sheets)
     if laid is None:
-        return None
+        return np.zeros((1, 1), np.uint16), [None] * len(sheets)
+    count, sheets = len(sheets), [sheets[number] for number in chosen]
     made: list = []
     try:
         with no_new_result():
-            alpha = _rendered(sheets, laid, made)
+            alpha = _rendered(sheets, laid, made, check or (lambda: None))
     except (RuntimeError, AttributeError, TypeError, OSError) as error:
         LOGGER.warning("The alpha of materials could not be rendered (%s).", error)
         return None
@@ -48,10 +53,13 @@ def render_sheets(sheets: list[Sheet]) -> Rendered | None:
                 bpy.data.batch_remove([one])
     bounds = np.cumsum([sheet.count for sheet in sheets])[:-1]
     levels = np.rint(alpha * 65535.0).astype(np.uint16)
-    return levels, np.split((laid.corners / laid.size).astype(np.float32), bounds)
+    places: list[np.ndarray | None] = [None] * count
+    for number, own in zip(chosen, np.split((laid.corners / laid.size).astype(np.float32), bounds), strict=True):
+        places[number] = own
+    return levels, places
 
 
-def _rendered(sheets: list[Sheet], laid: Laid, made: list) -> np.ndarray:
+def _rendered(sheets: list[Sheet], laid: Laid, made: list, check: Callable[[], None]) -> np.ndarray:
     """[h,w] f32: the alpha; ``made`` gets what is to be removed."""
     scene = bpy.data.scenes.new("Sheets")
     made.append(scene)
@@ -66,9 +74,14 @@ def _rendered(sheets: list[Sheet], laid: Laid, made: list) -> np.ndarray:
         first = part.stop
     _look_down(scene, laid.size, made)
     _be_plain(scene)
-    alpha = _picture(scene, (0.0, 0.0))
+
+    def picture(place: tuple[float, float]) -> np.ndarray:
+        check()
+        return _picture(scene, place)
+
+    alpha = picture((0.0, 0.0))
     if _has_hard_edges(alpha):
-        alpha = sum(_picture(scene, place) for place in _WITHIN) / np.float32(len(_WITHIN))
+        alpha = sum(picture(place) for place in _WITHIN) / np.float32(len(_WITHIN))
     return alpha
 
 

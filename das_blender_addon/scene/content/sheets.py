@@ -8,7 +8,7 @@ is sampled at its edge.  A triangle is as large there as it comes to be in the p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,17 +20,20 @@ GENERATED, LOCAL = "das generated", "das object"
 TEXELS = 4.0
 """On a pixel's side."""
 MOST_TEXELS = 1 << 23
+LEAST_TEXELS = 9
+"""Of a triangle."""
 LONGEST = 2048.0
 """Texels of a triangle's side."""
 _CHANNELS = {"FLOAT": 1, "INT": 1, "BOOLEAN": 1, "FLOAT2": 2, "FLOAT_VECTOR": 3, "FLOAT_COLOR": 4, "BYTE_COLOR": 4}
+_DOMAINS = ("POINT", "CORNER", "FACE")
 _FIELDS = {"FLOAT_VECTOR": "vector", "FLOAT2": "vector", "FLOAT_COLOR": "color", "BYTE_COLOR": "color"}
 _MOST_INSTANCES = 256
 """Of one mesh whose sizes in the picture are looked at, the nearest ones."""
 
 
-Rendered = tuple[np.ndarray, list[np.ndarray]]
+Rendered = tuple[np.ndarray, list[np.ndarray | None]]
 """The alpha of sheets as a picture [h,w] u16, rows bottom-up, and for each sheet where its triangles are in it [B,3,2]
-f32, 0 to 1.
+f32, 0 to 1; None for one that has no room in it.
 """
 
 
@@ -42,6 +45,7 @@ class Sheet:
     ``values``: by the attribute's name [B,3,k] f32, k: its channels; ``uv_map``: the name of the one that renders.
     ``local``: positions [N,3] f32 of the mesh, where its alpha lies in the object's space, else None.
     ``sides`` [B,3] f32: the most pixels that each triangle's sides, from corner 0, 1 and 2 on, have had.
+    ``places_of``: by the attribute's name, where in it the ``values`` are [B,3].
     """
 
     places: np.ndarray
@@ -52,11 +56,23 @@ class Sheet:
     uv_map: str
     local: np.ndarray | None
     sides: np.ndarray
+    places_of: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """How many triangles it has."""
         return len(self.sides)
+
+    def moved(self, data) -> str | None:
+        """The name of an attribute that is not any more what it was, in the mesh ``data``; None where all are."""
+        for name, places in self.places_of.items():
+            now = _values(data, name)
+            before = self.values[name]
+            if now is None or now.shape[1] != before.shape[2] or places.max(initial=-1) >= len(now):
+                return name
+            if not np.array_equal(now[places], before):
+                return name
+        return None
 
     def see(self, positions: np.ndarray, matrices: np.ndarray, camera: Pinhole) -> None:
         """A frame shows instances of the mesh: ``positions`` [N,3] f32, ``matrices`` [K,3,4] f32, world from local."""
@@ -102,12 +118,13 @@ def sheet_of(data, kept: np.ndarray, places: np.ndarray, which: np.ndarray, mate
     of_domain = {"POINT": corners, "CORNER": loops, "FACE": np.repeat(faces[triangles][:, None], 3, axis=1)}
     uv_map = next((layer.name for layer in data.uv_layers if layer.active_render), "")
     names = {name or uv_map for one in wanted for name in one.names}
-    values = {}
+    values, places_of = {}, {}
     for name in sorted(names):
-        attribute = data.attributes.get(name) if name else None
-        if attribute is None or attribute.data_type not in _CHANNELS or attribute.domain not in of_domain:
+        found = _values(data, name)
+        if found is None:
             return None
-        values[name] = _read(attribute)[of_domain[attribute.domain]]
+        places_of[name] = of_domain[data.attributes[name].domain]
+        values[name] = found[places_of[name]]
     local = None
     if any(one.local for one in wanted):
         local = _vertices(data, "co")
@@ -118,7 +135,8 @@ def sheet_of(data, kept: np.ndarray, places: np.ndarray, which: np.ndarray, mate
         values[GENERATED] = there[corners].astype(np.float32)
     if any(not np.isfinite(each).all() for each in values.values()):
         return None
-    return Sheet(places, corners, materials, which, values, uv_map, local, np.zeros((len(places), 3), np.float32))
+    sides = np.zeros((len(places), 3), np.float32)
+    return Sheet(places, corners, materials, which, values, uv_map, local, sides, places_of)
 
 
 def _vertices(data, name: str) -> np.ndarray:
@@ -127,8 +145,11 @@ def _vertices(data, name: str) -> np.ndarray:
     return found
 
 
-def _read(attribute) -> np.ndarray:
-    """[n,k] f32."""
+def _values(data, name: str) -> np.ndarray | None:
+    """[n,k] f32 of the attribute ``name`` of the mesh ``data``; None where it has none that can be laid out."""
+    attribute = data.attributes.get(name) if name else None
+    if attribute is None or attribute.data_type not in _CHANNELS or attribute.domain not in _DOMAINS:
+        return None
     kind = attribute.data_type
     found = np.empty((len(attribute.data), _CHANNELS[kind]), {"INT": np.int32, "BOOLEAN": bool}.get(kind, np.float32))
     attribute.data.foreach_get(_FIELDS.get(kind, "value"), found.reshape(-1))
@@ -150,6 +171,20 @@ class Laid:
     corners: np.ndarray
     rectangles: np.ndarray
     shares: np.ndarray
+
+
+def lay_out_most(sheets: list[Sheet]) -> tuple[list[int], Laid | None]:
+    """The numbers of those of ``sheets`` that have room in one picture, increasing, and how they lie there: all, or all
+    but the ones that have the most triangles; (none, None) where not one has.
+    """
+    chosen = list(range(len(sheets)))
+    while chosen:
+        if LEAST_TEXELS * sum(sheets[number].count for number in chosen) <= MOST_TEXELS:
+            laid = lay_out(np.concatenate([sheets[number].sides for number in chosen]))
+            if laid is not None:
+                return chosen, laid
+        chosen.remove(max(chosen, key=lambda number: sheets[number].count))
+    return [], None
 
 
 def lay_out(sides: np.ndarray) -> Laid | None:

@@ -14,6 +14,7 @@ import numpy as np
 from ...tracking.cut_outs import AlphaPicture, CutOuts
 from ...tracking.projection import Pinhole
 from ..choices import sees_through
+from .laid import Laid, uv_of
 from .shader import HALF, Alpha, Seen, is_animated, read_material
 from .sheets import Rendered, Sheet, sheet_of
 from .steady import Wanted, wanted_by
@@ -28,6 +29,7 @@ _NO_SURFACE = {
 }
 _HOLE = ("holdout", "cuts a hole into the picture: it is black, and nothing is tracked in it or through it")
 _CHANGING = "whose alpha changes over time: it is tracked as it is at first"
+_TOO_MANY = "whose alpha is on more triangles than there is room for in an image: it is tracked as if it were solid"
 _PASSED = ("see_through", "lets light through: what is behind it is tracked through it, as was chosen")
 
 RenderSheets = Callable[[list[Sheet]], Rendered | None]
@@ -41,6 +43,7 @@ class Look:
     ``kept`` [K] i64: the triangles that are seen.  ``cut`` [C] i64: which of those, by their place in ``kept``, are cut
     out by ``picture`` [C] i32 (indices into `Looks.pictures`) at ``uv`` [C,3,2] f32.  ``sheet``: of others, whose alpha
     is to be rendered.  ``hole`` [K] bool: which of those that are kept are holes, None where none is.
+    ``laid``: where the images lie.
     """
 
     num_triangles: int
@@ -50,6 +53,7 @@ class Look:
     uv: np.ndarray
     sheet: Sheet | None = None
     hole: np.ndarray | None = None
+    laid: tuple[Laid, ...] = ()
 
 
 class Looks:
@@ -64,6 +68,7 @@ class Looks:
         self._wanted: dict[str, Wanted | None] = {}
         self._sheets: list[tuple[str, Sheet]] = []
         self._rendered: dict[Sheet, np.ndarray] = {}
+        self._moved: set[Sheet | int] = set()
         self.pictures: list[AlphaPicture] = []
 
     def is_nothing(self, shape, data, layer) -> bool:
@@ -116,17 +121,20 @@ class Looks:
                 unread.append(int(number))
         gone = np.array([_is_nothing(one) for one in seen])
         kept = np.flatnonzero(~gone[index])
-        cut, picture, uv = [], [], []
+        loops = np.empty((len(data.loop_triangles), 3), np.int32)
+        data.loop_triangles.foreach_get("loops", loops.reshape(-1))
+        cut, picture, laid = [], [], []
         for number, one in enumerate(seen):
             places = np.flatnonzero(index[kept] == number)
             if one.alpha.image is not None and len(places):
-                found = self._picture(one.alpha), _uv_of(data, one.alpha)
+                found = self._picture(one.alpha), uv_of(data, one.alpha)
                 if found[0] is None or found[1] is None:
                     unread.append(number)
                     continue
                 cut.append(places)
                 picture.append(np.full(len(places), found[0], np.int32))
-                uv.append(found[1][kept[places]])
+                corners = loops[kept[places]]
+                laid.append(Laid(shape.name, materials[number].name, one.alpha, corners, found[1][corners]))
         sheet = self._sheet(shape, data, materials, sorted(unread), kept, index)
         hole = np.array([one.is_hole for one in seen])[index[kept]]
         if not cut and sheet is None and not hole.any() and len(kept) == len(index):
@@ -136,24 +144,33 @@ class Looks:
             kept,
             np.concatenate([np.zeros(0, np.int64), *cut]),
             np.concatenate([np.zeros(0, np.int32), *picture]),
-            np.concatenate([np.zeros((0, 3, 2), np.float32), *uv]),
+            np.concatenate([np.zeros((0, 3, 2), np.float32), *(one.uv for one in laid)]),
             sheet,
             hole if hole.any() else None,
+            tuple(laid),
         )
 
     def see(self, meshes: list, camera: Pinhole) -> None:
         """A frame shows ``meshes`` (of `instances`) with all their instances to ``camera``."""
-        if not self._sheets:
-            return
         owners = {sheet: name for name, sheet in self._sheets}
-        for mesh in meshes:
-            for placement in mesh.placements:
-                sheet = placement.look.sheet if placement.look is not None else None
+        for mesh in (mesh for mesh in meshes if mesh.has_look):
+            known: dict[tuple, object] = {}  # of objects that share a mesh and materials one tells of all
+            for placement in (one for one in mesh.placements if one.look is not None):
+                sheet = placement.look.sheet
                 if sheet is not None:
                     sheet.see(mesh.positions, placement.matrices, camera)
-                    if sheet.local is not None and not np.array_equal(sheet.local, mesh.positions, equal_nan=True):
-                        words = f"has a material {sheet.materials[0]!r} {_CHANGING}"
-                        self._note(owners[sheet], "changing_alpha", words)
+                    if sheet not in self._moved:
+                        self._look_again(owners[sheet], sheet, mesh, known)
+                for laid in placement.look.laid:
+                    key = (laid.material, laid.alpha)
+                    if id(laid) in self._moved:
+                        continue
+                    if key not in known:
+                        known[key] = laid.has_moved(mesh.data)
+                    if not known[key]:
+                        continue
+                    self._moved.add(id(laid))
+                    self._note(laid.name, "changing_alpha", f"has a material {laid.material!r} {_CHANGING}")
 
     def render(self, by: RenderSheets | None) -> None:
         """Let ``by`` render the alpha that is no image; None: it is tracked as if it were solid, and said to be."""
@@ -167,8 +184,12 @@ class Looks:
             return
         levels, places = found
         self.pictures.append(AlphaPicture(levels, np.iinfo(levels.dtype).max / 2.0, extension="EXTEND"))
-        for (_, sheet), uv in zip(self._sheets, places, strict=True):
-            self._rendered[sheet] = uv
+        for (name, sheet), uv in zip(self._sheets, places, strict=True):
+            if uv is not None:
+                self._rendered[sheet] = uv
+                continue
+            for material in sheet.materials:
+                self._note(name, "alpha", f"has a material {material!r} {_TOO_MANY}")
 
     def applied(
         self, looks: list[Look | None], triangles: list[np.ndarray]
@@ -192,6 +213,24 @@ class Looks:
         return left, CutOuts(places.astype(np.int32), uv, picture, tuple(self.pictures))
 
     # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _look_again(self, name: str, sheet: Sheet, mesh, known: dict) -> None:
+        """Say it once where what the alpha of a ``sheet`` of the object ``name`` looks up is not what it was."""
+        key = tuple(sheet.materials)
+        if key not in known:
+            is_bent = sheet.local is not None and not np.array_equal(sheet.local, mesh.positions, equal_nan=True)
+            known[key] = sheet.moved(mesh.data), is_bent
+        attribute, is_bent = known[key]
+        for material in sheet.materials:
+            wanted = self._wanted[material]
+            looked_up = wanted.names | ({sheet.uv_map} if "" in wanted.names else set())
+            if attribute is not None and attribute in looked_up:
+                words = f"whose alpha follows {attribute!r}, which changes over time: it is tracked as it is at first"
+                self._note(name, "changing_alpha", f"has a material {material!r} {words}")
+            elif is_bent and wanted.local:
+                self._note(name, "changing_alpha", f"has a material {material!r} {_CHANGING}")
+        if attribute is not None or is_bent:
+            self._moved.add(sheet)
 
     def _read(self, material) -> Seen:
         name = material.name_full if material is not None else ""
@@ -295,21 +334,6 @@ def materials_of(shape, data, layer) -> list:
         if slot.link == "OBJECT" and index < len(found):
             found[index] = slot.material
     return found or [None]
-
-
-def _uv_of(data, alpha: Alpha) -> np.ndarray | None:
-    """[M,3,2] f32 of the corners of all triangles, where the image is on them; None where the mesh has no such map."""
-    layers = data.uv_layers
-    layer = layers.get(alpha.uv_map) if alpha.uv_map else next((one for one in layers if one.active_render), None)
-    if layer is None:
-        return None
-    corners = np.empty((len(data.loops), 2), np.float32)
-    layer.uv.foreach_get("vector", corners.reshape(-1))
-    (scale_u, offset_u), (scale_v, offset_v) = alpha.placement
-    corners = corners * np.float32((scale_u, scale_v)) + np.float32((offset_u, offset_v))
-    loops = np.empty(len(data.loop_triangles) * 3, np.int32)
-    data.loop_triangles.foreach_get("loops", loops)
-    return corners[loops].reshape(-1, 3, 2)
 
 
 def _levels(node, channel: int | None) -> tuple[np.ndarray, bool] | None:

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("bpy")
 
 from das_blender_addon.scene.content import sheets
-from das_blender_addon.scene.content.sheets import lay_out
+from das_blender_addon.scene.content.sheet_files import read_rendered, write_rendered
+from das_blender_addon.scene.content.sheets import Sheet, lay_out, lay_out_most
 
 
 def some_sides(count, seed=1, size=9.0):
@@ -53,3 +54,29 @@ def test_too_large_ones_are_coarser_and_too_many_are_none(monkeypatch):
     laid = lay_out(some_sides(50))
     assert laid.size[0] * laid.size[1] <= 5000
     assert lay_out(some_sides(800)) is None
+
+
+def of_count(count, seed=1):
+    nothing = np.zeros(0, np.int64)
+    return Sheet(nothing, nothing, ["Lace"], np.zeros(count, np.int32), {}, "", None, some_sides(count, seed))
+
+
+@pytest.mark.parametrize(
+    ("counts", "chosen"),
+    [((3, 40, 5), [0, 1, 2]), ((3, 800, 5), [0, 2]), ((700, 3, 800), [1]), ((800, 900), []), ((), [])],
+)
+def test_only_the_largest_sheets_have_no_room(monkeypatch, counts, chosen):
+    monkeypatch.setattr(sheets, "MOST_TEXELS", 5000)
+    found, laid = lay_out_most([of_count(count) for count in counts])
+    assert found == chosen and (laid is None) == (not chosen)
+    assert not chosen or len(laid.corners) == sum(counts[number] for number in chosen)
+
+
+def test_rendered_sheets_come_back_from_their_file_with_those_that_have_no_room(tmp_path):
+    places = [np.full((2, 3, 2), 0.5, np.float32), None, np.zeros((1, 3, 2), np.float32), None]
+    write_rendered(tmp_path / "alpha.npz", (np.arange(6, dtype=np.uint16).reshape(2, 3), places))
+    levels, found = read_rendered(tmp_path / "alpha.npz")
+    assert levels.tolist() == [[0, 1, 2], [3, 4, 5]] and [one is None for one in found] == [False, True, False, True]
+    np.testing.assert_array_equal(found[0], places[0])
+    write_rendered(tmp_path / "alpha.npz", None)
+    assert read_rendered(tmp_path / "alpha.npz") is None
