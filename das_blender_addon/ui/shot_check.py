@@ -12,6 +12,7 @@ from ..take.last_reports import keep_report, last_report
 from .drawing import say, thumbnail
 from .job_operators import JobOperator, redraw
 from .last_check import forget_reports, last_plot, words_of_report
+from .mending import CHOICES, DAS_OT_mend_finding, mendable
 from .panel import RenderPanel
 from .words import register_classes, said, unregister_classes
 
@@ -113,9 +114,11 @@ def _draw_finding(layout, index: int, finding) -> None:
     if finding.code in REMEDIES:
         operator, icon = REMEDIES[finding.code]
         row.operator(operator, icon=icon)
+    if mendable(finding):
+        row.operator("das.mend_finding", text=said(CHOICES[finding.code][2]), icon="CHECKMARK").index = index
 
 
-CLASSES = (DAS_OT_check_shot, DAS_OT_go_to_finding, DAS_PT_shot_check)
+CLASSES = (DAS_OT_check_shot, DAS_OT_go_to_finding, DAS_OT_mend_finding, DAS_PT_shot_check)
 
 
 def register():
