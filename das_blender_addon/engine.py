@@ -22,7 +22,7 @@ from .errors import DasError, JobCancelled, SceneError, SettingsError
 from .jobs import of_scene, unchanged
 from .jobs.kept_sheets import forget_sheets, kept_sheets
 from .scene import sequencer
-from .scene.blender_passes import render_passes, wanted_passes
+from .scene.blender_passes import VECTOR, render_passes, wanted_passes
 from .scene.camera import check_one_view
 from .scene.colours import View, colour_warning, set_view, show_plain, unknown_view, working_from_rec709
 from .scene.export import GeometryExport
@@ -336,7 +336,9 @@ def _simulate(scene) -> None:
     except DasError:  # the render itself will say it
         return
     last = frames[-1]
-    _during_render.enter_context(ranging_over(scene, frames))
+    if any(layer.use and getattr(layer, VECTOR.setting) for layer in scene.view_layers):
+        last += 1  # to where the last frame's points move
+    _during_render.enter_context(ranging_over(scene, (*frames, last)))
     stepped = step_simulations(scene, last)
     if stepped:
         LOGGER.info("simulations without a bake were stepped to frame %d: %s", last, ", ".join(stepped))

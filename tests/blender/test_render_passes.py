@@ -5,7 +5,7 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import api, compat
+from das_blender_addon import api, compat, engine
 from das_blender_addon.errors import JobCancelled
 from das_blender_addon.jobs.kept_sheets import forget_sheets, kept_sheets
 from das_blender_addon.scene.blender_passes import (
@@ -18,6 +18,7 @@ from das_blender_addon.scene.blender_passes import (
     VECTOR,
     render_passes,
 )
+from tests.blender.test_child_export import cloth, moving_particles, rigid_bodies
 from tests.support.content import add_material
 from tests.support.exr import read_exr
 from tests.support.scenes import add_camera, add_cube, add_grid, key, link
@@ -250,6 +251,27 @@ def test_arrays_of_the_interface_are_the_passes_of_the_engine(moving):
     assert frame == 9 and small.depth.shape == (21, 33) and small.before is None
     with pytest.raises(JobCancelled):
         next(api.surface_passes(moving, should_stop=lambda: True))
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("build", [cloth, rigid_bodies, moving_particles], ids=lambda build: build.__name__)
+def test_vector_of_the_last_frame_knows_where_a_simulation_goes_on(scene, build):
+    """As it is of a longer shot.  What a render job simulates before it, nothing simulates within it."""
+    build(scene)
+    add_camera(scene, location=(0.0, -9.0, 3.0))
+    scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 1, 6
+    scene.frame_start, scene.frame_end = 1, 6
+    scene.view_layers[0].use_pass_vector = True
+    found = []
+    for last in (6, 8):
+        scene.das.shot_end, scene.render.engine = last, compat.ENGINE
+        scene.frame_set(1)
+        engine.forget_takes(scene)
+        found.append(ours(scene, 6, (VECTOR,))[VECTOR.name])
+        scene.render.engine = compat.ENGINE
+        engine.release_takes(scene)
+    assert np.abs(found[0][..., 2:]).max() > 0.1 and np.abs(found[0][..., :2]).max() > 0.1
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
 
 
 @pytest.mark.any_blender
