@@ -14,12 +14,13 @@ from ..shot.resolved import ResolvedSettings
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..take.adherence import read_report
-from ..take.again import settings_again, window_again
+from ..take.again import window_again
 from ..take.cache import Take
 from ..take.drive import Recipe, finish
 from ..take.library import TakeEntry, find_entry, takes_of
 from ..take.variations import combinations, varied
 from . import of_scene
+from .as_made import settings_as_made
 
 
 def measured_take(scene, entry: TakeEntry, settings: ResolvedSettings, *, server_named: bool = False) -> Recipe:
@@ -30,7 +31,7 @@ def measured_take(scene, entry: TakeEntry, settings: ResolvedSettings, *, server
     report = entry.adherence
     if report is None:
         take = yield from of_scene.measured(
-            scene, settings_again(entry, settings), entry.key, server_named=server_named
+            scene, settings_as_made(scene, entry, settings), entry.key, server_named=server_named
         )
         report = read_report(take.folder)
     return report
@@ -49,7 +50,7 @@ def worst_window_again(scene, entry: TakeEntry, settings: ResolvedSettings, seed
     Raises `SettingsError` (see `window_again`), and where the scene would not make the take any more.
     """
     report = yield from measured_take(scene, entry, settings)
-    made_with = settings_again(entry, settings)
+    made_with = settings_as_made(scene, entry, settings)
     asked, number, chosen = window_again(made_with, report, seed)
     take = yield from of_scene.measured(scene, asked, entry.key, made_with)
     return take, number, chosen

@@ -9,13 +9,13 @@ from dataclasses import replace
 from ..errors import SettingsError
 from ..shot.resolved import MAX_SEED, ResolvedSettings
 from ..take import recipes
-from ..take.again import settings_again
 from ..take.cache import TakeSettings
 from ..take.drive import Recipe, WithEnd, in_thread
 from ..take.library import TakeEntry
 from ..take.region import Masks, Region, put_region, region_masks, settings_inside
 from ..take.reporter import Reporter
 from . import of_scene
+from .as_made import settings_as_made
 from .sources import SharedSource, source_of
 
 
@@ -39,7 +39,7 @@ def region_again(
             "The take has a repaired region already; choose the take that it was made of, or one of another seed.",
             field="take",
         )
-    made_with = settings_again(entry, settings)
+    made_with = settings_as_made(scene, entry, settings)
     facts, made_with = of_scene.prepared(scene, made_with)
     if seed is None:
         seed = random.Random(f"{entry.key} {region.digest}").randrange(MAX_SEED)

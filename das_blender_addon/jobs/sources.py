@@ -23,7 +23,7 @@ from ..child.scratch import Scratch
 from ..client.take import Progress
 from ..errors import JobCancelled, SceneError
 from ..scene.appearance import shading_digest
-from ..scene.camera import active_camera, checked_render_size, pixel_aspect
+from ..scene.camera import active_camera, cameras_at, checked_render_size, pixel_aspect
 from ..scene.colours import kept_look
 from ..scene.content.sheet_files import read_rendered, write_sheets
 from ..scene.content.sheet_render import render_sheets
@@ -73,6 +73,9 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
         transparent_film=scene.render.film_transparent,
         in_window=not bpy.app.background,
         frames_per_second=frames_per_second(scene),
+        cameras=((settings.frames[0], settings.camera),)
+        if settings.camera
+        else cameras_at(scene.original, settings.frames),
     )
 
 

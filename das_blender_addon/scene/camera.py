@@ -78,6 +78,21 @@ def active_camera(scene, frame: int):
     return camera
 
 
+def cameras_at(scene, frames: Sequence[int]) -> tuple[tuple[int, str], ...]:
+    """(frame, name of the camera that renders it and those after it) of the increasing ``frames``; none where the scene
+    has no camera.
+    """
+    found: list[tuple[int, str]] = []
+    try:
+        for frame in frames:
+            name = active_camera(scene, frame).name
+            if not found or found[-1][1] != name:
+                found.append((int(frame), name))
+    except SceneError:
+        return ()
+    return tuple(found)
+
+
 def animated_frame(scene, frame: int) -> int:
     """The frame of the animation that the scene's ``frame`` shows, after its time remapping; rounded as Blender does,
     in single precision and towards 0.

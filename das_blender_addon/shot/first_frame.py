@@ -19,6 +19,7 @@ from ..errors import FirstFrameError, SettingsError
 from ..protocol.png import decode_png, encode_png, has_transparency
 from .picture_bytes import bytes_of_picture, check_first_frame, checked
 from .pictures import (
+    GIVEN,
     FirstFrame,
     Owner,
     find_painted,
@@ -136,7 +137,7 @@ def given_first_frame(
     path = Path(path)
     png = bytes_of_picture(path, name)
     try:
-        given = FirstFrame(path, check_first_frame(png, path, model_size), "given")
+        given = FirstFrame(path, check_first_frame(png, path, model_size), GIVEN)
         return given if with_alpha else opaque(given)
     except FirstFrameError:
         return Unfitted("", str(path))
@@ -152,7 +153,7 @@ def opaque(picture: FirstFrame) -> FirstFrame:
 
 def fitted_first_frame(unfitted: Unfitted, png: Path, notes: list[str]) -> FirstFrame:
     """The picture of the user's own, fitted into ``png``."""
-    return FirstFrame(Path(unfitted.path or unfitted.image), png.read_bytes(), "given", tuple(notes))
+    return FirstFrame(Path(unfitted.path or unfitted.image), png.read_bytes(), GIVEN, tuple(notes))
 
 
 def keep_first_frame(wish: FirstFrameWish, view: PictureView, png: Path) -> FirstFrame:

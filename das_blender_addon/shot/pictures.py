@@ -35,6 +35,8 @@ from ..protocol.png import blob_sha
 LOGGER = logging.getLogger(__name__)
 REPLACED_IN = "replaced_in"
 """In the record of a painted picture: files, copies of its own, for which it counts no more."""
+GIVEN = "given"
+"""Origin of a picture that is a file or an image of the user's own."""
 DIGITS = 16
 """Hex digits of a SHA-256 in a file's name."""
 

@@ -54,7 +54,8 @@ class ShotTracking:
     u8 [H,W,3], coverage bool [H,W].  ``views``: what the key pictures at ``plan.keys`` must show.  ``cameras``: those
     of the key pictures' frames, at ``plan.picture_size``.  ``geometry``: at ``plan.render_size``, for as long as its
     source is open; None where only the tracking videos count.  ``digest``: SHA-256 (hex) of it, else "".  ``timings``:
-    seconds per station.  ``findings``: what was known of it before any job.
+    seconds per station.  ``findings``: what was known of it before any job.  ``seen_by``: (Blender frame, name of the
+    camera from there on); ``camera_path``: SHA-256 (hex) of what they see, "" where nobody asked.
     """
 
     plan: ShotPlan
@@ -66,6 +67,8 @@ class ShotTracking:
     timings: dict[str, float] = field(default_factory=dict)
     between: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    seen_by: tuple[tuple[int, str], ...] = ()
+    camera_path: str = ""
 
     @property
     def tracking(self) -> TrackingVideo:
@@ -222,6 +225,18 @@ def geometry_digest(geometry: GeometrySequence) -> str:
     surfaces = DrawnSurfaces(geometry)
     for index in range(geometry.num_frames):
         digest.update(np.ascontiguousarray(surfaces.points(surfaces.at(index), index)))
+    return digest.hexdigest()
+
+
+def camera_path_digest(cameras: CameraPath) -> str:
+    """SHA-256 (hex) of ``cameras``: where they stand, and what part of the picture each thing is seen at."""
+    digest = hashlib.sha256(f"{cameras.width}x{cameras.height}".encode())
+    own = cameras.virtual_distance
+    for array in (
+        cameras.camera_from_world, cameras.focal_px, cameras.principal_px, cameras.clip_start, cameras.clip_end,
+        *(() if own is None else (own,)),
+    ):  # fmt: skip
+        digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
 

@@ -9,21 +9,24 @@ import random
 from dataclasses import replace
 
 from ..errors import SettingsError
+from ..shot.pictures import GIVEN
 from ..shot.plan import FINE
-from ..shot.resolved import MAX_SEED, ResolvedSettings
+from ..shot.resolved import MAX_SEED, KeyChoice, ResolvedSettings
 from .adherence_figures import worst_window
 from .job_options import EXACT
 from .library import TakeEntry
 
 
 def settings_again(entry: TakeEntry, settings: ResolvedSettings) -> ResolvedSettings:
-    """``settings`` of the scene with everything that the take ``entry`` says it was made with; key pictures stay those
-    of the scene."""
+    """``settings`` of the scene with everything that the take ``entry`` says it was made with, but its camera.  Key
+    pictures stay those of the scene, at the take's frames where it says which it had."""
     report = entry.report
     keeps, size = report.get("keep_detail"), report.get("model_size")
     options = report.get("options", {})
+    frames = tuple(report.get("frame_numbers", settings.frames))
     return replace(
         settings,
+        **_pictures(report, settings, frames),
         model=report["model"],
         prompt=report.get("prompt", ""),
         prompts_at=tuple((frame, words) for frame, words in report.get("prompts_at", ())),
@@ -35,7 +38,7 @@ def settings_again(entry: TakeEntry, settings: ResolvedSettings) -> ResolvedSett
         tracking_range=report.get("tracking_range", ""),
         compose=FINE if report.get("fine_detail_only") else settings.compose if keeps is None else bool(keeps),
         background=report.get("background", settings.background),
-        frames=tuple(report.get("frame_numbers", settings.frames)),
+        frames=frames,
         model_frames_every=report.get("model_frames_every", settings.model_frames_every),
         loras=tuple((str(name), float(weight)) for name, weight, *_ in options.get("loras", ())),
         speed=options.get("speed", EXACT),
@@ -43,6 +46,21 @@ def settings_again(entry: TakeEntry, settings: ResolvedSettings) -> ResolvedSett
         anew=False,
         part=None,
     )
+
+
+def _pictures(report: dict, settings: ResolvedSettings, frames: tuple[int, ...]) -> dict:
+    """The first frame and the key pictures of a take of ``frames``: of the user's own pictures those that it had."""
+    made_of, keys = report.get("key_pictures", ()), settings.key_pictures
+    if not made_of or not all(isinstance(one, dict) and one.get("origin") for one in made_of):
+        inside = None if keys is None else tuple(key for key in keys if key.frame in frames[1:])
+        return {"key_pictures": inside}
+    own = {choice.frame: choice for choice in (*(keys or ()), settings.first)}
+    chosen = [
+        own.get(one["frame"], KeyChoice(one["frame"])) if one["origin"] == GIVEN else KeyChoice(one["frame"])
+        for one in made_of
+    ]
+    first, *others = chosen
+    return {"first_frame_path": first.path, "first_frame_image": first.image, "key_pictures": tuple(others)}
 
 
 def window_again(

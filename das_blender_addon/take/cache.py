@@ -32,7 +32,7 @@ from ..errors import FirstFrameError, SettingsError
 from ..protocol.messages import JobSpec, ModelCapability
 from ..protocol.png import blob_sha, decode_png_with_alpha, encode_png
 from ..shot.picture_bytes import check_first_frame, read_first_frame
-from ..shot.pictures import FirstFrame
+from ..shot.pictures import GIVEN, FirstFrame
 from ..shot.plan import ShotPlan
 from ..shot.tracked import ShotTracking
 from ..shot.windows import Window
@@ -269,9 +269,11 @@ def _check_windows(plan: ShotPlan, settings: TakeSettings) -> None:
 def _key_picture(index: int, picture: FirstFrame | Path, plan: ShotPlan) -> KeyPicture:
     if isinstance(picture, FirstFrame):
         png, path = check_first_frame(picture.png, picture.path, plan.picture_size), picture.path
+        origin = picture.origin
     else:
-        png, path = read_first_frame(picture, plan.picture_size), picture
-    return KeyPicture(index, decode_png_with_alpha(png, name=f"The picture {path}", error=FirstFrameError), png)
+        png, path, origin = read_first_frame(picture, plan.picture_size), picture, GIVEN
+    pixels = decode_png_with_alpha(png, name=f"The picture {path}", error=FirstFrameError)
+    return KeyPicture(index, pixels, png, origin)
 
 
 def _for_model(picture: KeyPicture, plan: ShotPlan) -> bytes:

@@ -53,12 +53,13 @@ PIXELS_TO_TRIM = 8 << 20
 @dataclass(frozen=True)
 class KeyPicture:
     """``index``: the frame of the shot, 0-based.  ``pixels`` [H,W,3 or 4] u8 of `ShotPlan.picture_size`, alpha 0 where
-    nothing was painted.  ``png``: what it was read from.
+    nothing was painted.  ``png``: what it was read from.  ``origin``: of `FirstFrame`, "" where nobody said.
     """
 
     index: int
     pixels: np.ndarray
     png: bytes
+    origin: str = ""
 
 
 class Detail:

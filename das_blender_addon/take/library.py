@@ -39,6 +39,7 @@ COMPARED = (
     "region",
     "model_size",
     "render_size",
+    "cameras",
     "keep_detail",
     "key_pictures",
     "frame_numbers",
@@ -173,10 +174,12 @@ def differences(before: TakeEntry, after: TakeEntry) -> list[tuple[str, object, 
 def _told(value, name: str):
     if name == "window_seeds":
         return value or None
+    if name == "cameras" and isinstance(value, list):
+        return ", ".join(str(one[-1]) for one in value)
     if name == "frame_numbers" and isinstance(value, list) and value:
         return f"{value[0]} to {value[-1]}"
     if name == "key_pictures" and isinstance(value, list):
-        return [tuple(picture.values()) if isinstance(picture, dict) else picture for picture in value]
+        return [(one.get("frame"), one.get("sha256")) if isinstance(one, dict) else one for one in value]
     return value
 
 

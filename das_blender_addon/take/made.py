@@ -83,8 +83,10 @@ def description(request: TakeRequest, made: list[Made], names: list[str], timing
             "fine_detail_only": plan.fine_only,
             "model_frames_every": plan.every,
             "model_frame_numbers": [plan.frames[index] for index in plan.made],
+            **_cameras(request),
             "key_pictures": [
-                {"frame": plan.frames[picture.index], "sha256": blob_sha(picture.png)} for picture in request.pictures
+                {"frame": plan.frames[picture.index], "sha256": blob_sha(picture.png), "origin": picture.origin}
+                for picture in request.pictures
             ],
             "first_frame_sha256": blob_sha(request.first_frame_png),
             "tracking_video_sha256": array_sha(made[0].job.tracking_video),
@@ -92,6 +94,14 @@ def description(request: TakeRequest, made: list[Made], names: list[str], timing
         },
         "timings": timings,
     }
+
+
+def _cameras(request: TakeRequest) -> dict:
+    """(frame, name of the camera from there on), and what these see; nothing where nobody said."""
+    shot = request.shot
+    if not shot.seen_by:
+        return {}
+    return {"cameras": [list(one) for one in shot.seen_by], "camera_path_sha256": shot.camera_path}
 
 
 def _prompts(request: TakeRequest) -> dict:

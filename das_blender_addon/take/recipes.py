@@ -31,6 +31,7 @@ from ..shot.picture_size import own_picture_size
 from ..shot.plan import ShotPlan, plan_with_keys
 from ..shot.resolved import ResolvedSettings
 from ..shot.tracked import (
+    camera_path_digest,
     check_in_view,
     picture_cameras,
     picture_view,
@@ -41,7 +42,7 @@ from ..tracking.geometry import OFF_SCREEN, GeometrySequence
 from ..tracking.suggest import suggest_key_frames
 from ..tracking.video import render_tracking_video
 from .adherence import KIND, measure, read_report
-from .cache import Take, TakeRequest, TakeSettings, find_take, job_spec, take_request
+from .cache import Take, TakeRequest, TakeSettings, find_take, job_spec, read_json, take_request
 from .drive import Recipe, Status, WithEnd, in_thread
 from .finished import FinishedPart, FinishedTake
 from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
@@ -133,7 +134,10 @@ def take(
         if shot.geometry is None:
             source.close()
         # 5. The jobs and their frames.
-        shot = replace(shot, timings=clock.seconds, findings=found.findings)
+        seen = camera_path_digest(geometry.cameras)
+        shot = replace(
+            shot, timings=clock.seconds, findings=found.findings, seen_by=facts.cameras, camera_path=seen
+        )
 
         def make(should_stop, say):
             request = take_request(
@@ -174,12 +178,35 @@ def _reporter(settings: ResolvedSettings, on_event: OnEvent | None) -> Reporter:
 
 
 def _check_same(key: str, request: TakeRequest) -> None:
+    """Raise `SettingsError` where ``request`` is not that of the take ``key``, and say where that is its camera."""
     if request.key != key:
+        words = _other_camera(read_json(request.folder.parent / key / "take.json") or {}, request)
+        if words:
+            raise SettingsError(f"The take {key[:8]} {words}", field="camera")
         raise SettingsError(
             f"The shot is not what it was when the take {key[:8]} was made: its geometry, key pictures or settings "
             "differ; render it once more and go on with that take.",
             field="take",
         )
+
+
+def _other_camera(said: dict, request: TakeRequest) -> str:
+    """That the shot of ``request`` is not seen by the cameras of the take that ``said`` is about, and what helps; ""
+    where it is, or the take does not say.
+    """
+    shot, report = request.shot, said.get("report", {})
+    if report.get("camera_path_sha256", shot.camera_path) == shot.camera_path:
+        return ""
+    before, now = (
+        " and ".join(repr(name) for name in dict.fromkeys(str(name) for _, name in seen)) or "no camera"
+        for seen in (report.get("cameras", ()), shot.seen_by)
+    )
+    if before != now:
+        return (
+            f"was made by the camera {before}, and the shot is seen by {now}: make that the scene's camera again, or "
+            "bind it to a marker."
+        )
+    return f"was made before its camera {now} was moved or changed: put it back, or render the shot once more."
 
 
 def first_frame_again(facts: SceneFacts, settings: ResolvedSettings, source: Source) -> Recipe:

@@ -31,7 +31,7 @@ class SceneFacts:
     ``look``: of `scene.colours.kept_look`.  ``owner``: whose painted pictures count.
     ``shading``: digest of what a window compares to see that a picture is stale.  ``file``: the .blend, or "".
     ``transparent_film``: what no surface covers has alpha 0.  ``in_window``: somebody is looking: sizes may follow the
-    machine's speed.  ``frames_per_second``: of its frames.
+    machine's speed.  ``frames_per_second``: of its frames.  ``cameras``: (frame, name of the camera from there on).
     """
 
     name: str
@@ -48,6 +48,7 @@ class SceneFacts:
     transparent_film: bool
     in_window: bool
     frames_per_second: float
+    cameras: tuple[tuple[int, str], ...] = ()
 
 
 class Source(Protocol):

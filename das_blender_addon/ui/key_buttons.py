@@ -10,12 +10,14 @@ import bpy
 
 from ..errors import DasError, SettingsError, StorageError
 from ..jobs import of_scene
+from ..jobs.as_made import check_own_camera
 from ..jobs.sources import owner_of
 from ..scene.named import image_named
 from ..shot.carried_pictures import put_in_place
 from ..shot.open_pictures import keep_strokes, read_again
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import ensure_shot_id, shot_folder
+from ..take.library import TakeEntry
 from .images import show_image
 from .job_operators import JobOperator, no_camera, redraw, server_question
 from .key_list import active_key, add_key, painted_picture, state_at, why_not_replace
@@ -130,7 +132,7 @@ class DAS_OT_key_picture_from_take(FrameOfTake, bpy.types.Operator):
 
     def execute(self, context):
         try:
-            key_from_take(context.scene, chosen_take(context).take)
+            key_from_take(context.scene, chosen_take(context))
         except DasError as error:
             self.report({"ERROR"}, error.message)
             return {"CANCELLED"}
@@ -138,13 +140,15 @@ class DAS_OT_key_picture_from_take(FrameOfTake, bpy.types.Operator):
         return {"FINISHED"}
 
 
-def key_from_take(scene, take) -> Path:
-    """Make the current frame of ``take`` a key picture of ``scene``; what was painted there is put aside.  Returns its
-    file.  Raises `SettingsError` where the take has no such frame, `StorageError`.
+def key_from_take(scene, entry: TakeEntry) -> Path:
+    """Make the current frame of the take ``entry`` a key picture of ``scene``; what was painted there is put aside.
+    Returns its file.  Raises `SettingsError` where the take has no such frame, or another camera has seen it,
+    `StorageError`.
     """
-    frame, settings = scene.frame_current, resolve_settings(scene)
+    take, frame, settings = entry.take, scene.frame_current, resolve_settings(scene)
     if frame not in take.frame_numbers or frame not in settings.frames:
         raise SettingsError(said("The take has no frame {frame}; go to one of its frames", frame=frame), field="take")
+    check_own_camera(scene, entry, frame)
     ensure_shot_id(scene)
     folder = shot_folder(scene, settings.cache_folder)
     try:

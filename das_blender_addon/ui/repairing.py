@@ -30,7 +30,7 @@ class DAS_OT_repair_frame(FrameOfTake, bpy.types.Operator):
         scene, entry = context.scene, chosen_take(context)
         counted = scene.das.key_mode == "LIST"
         try:
-            path = key_from_take(scene, entry.take)
+            path = key_from_take(scene, entry)
             keep_keys(scene, entry, counted)
         except DasError as error:
             self.report({"ERROR"}, error.message)

@@ -9,12 +9,16 @@ import pytest
 
 from das_blender_addon import api, commands
 from das_blender_addon.errors import SceneError, SettingsError
+from das_blender_addon.jobs.measuring import worst_window_again
 from das_blender_addon.jobs.shots import CAMERAS, MARKERS, scenes_with_engine, shots_of, shots_of_scenes
-from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.settings import resolve_settings
-from das_blender_addon.shot.shot_folder import shot_folder
-from das_blender_addon.take.library import takes_of
+from das_blender_addon.shot.shot_folder import ensure_shot_id, shot_folder
+from das_blender_addon.take.drive import finish
+from das_blender_addon.take.library import differences, takes_of
+from das_blender_addon.ui import take_shelf
 from tests.support.scenes import add_camera
+from tests.support.shots import pattern
 
 
 @pytest.fixture
@@ -118,6 +122,70 @@ def test_every_camera_gets_its_take_and_the_scene_stays(two_cameras, shot_scene)
     shot_scene.camera = second
     np.testing.assert_array_equal(pictures[1], seen(shot_scene))
     assert np.abs(pictures[0] - pictures[1]).max() > 50
+
+
+@pytest.fixture
+def two_takes(two_cameras, shot_scene, tmp_path):
+    """Of each camera a take of two frames, by markers that are gone by now; the first one has a picture of its own."""
+    first, second = two_cameras
+    shot_scene.frame_end, shot_scene.das.size, shot_scene.das.steps = 4, "48x48", 1
+    shot_scene.render.resolution_x = shot_scene.render.resolution_y = 48
+    picture = tmp_path / "own.png"
+    picture.write_bytes(encode_png(pattern((48, 48))))
+    shot_scene.das.first_frame_path = str(picture)
+    shot_scene.das.key_mode = "LIST"
+    shot_scene.das.key_pictures.add().frame = 4
+    bind(shot_scene, A=(1, first), B=(3, second))
+    ensure_shot_id(shot_scene)  # as a window does
+    assert bpy.ops.das.render_all_shots(by="MARKERS") == {"FINISHED"}
+    shot_scene.timeline_markers.clear()
+    take_shelf.shelf.forget()
+    entries = takes_of(shot_folder(shot_scene, resolve_settings(shot_scene).cache_folder))
+    return sorted(entries, key=lambda entry: entry.take.frame_numbers)
+
+
+def choose(entry):
+    take_shelf.shelf.forget()
+    take_shelf.chosen_take(bpy.context)
+    keys = [one.key for one in take_shelf.shelf.entries]
+    bpy.context.window_manager.das_take_index = keys.index(entry.key)
+
+
+@pytest.mark.any_blender
+def test_take_of_another_camera_is_measured_and_repaired_by_that_camera(two_takes, shot_scene, capsys):
+    one, other = two_takes
+    assert [entry.report["cameras"] for entry in two_takes] == [[[1, "Camera"]], [[3, "Seite ü"]]]
+    assert [key["origin"] for entry in two_takes for key in entry.report["key_pictures"]] == [
+        "given", "rendered", "rendered",
+    ]  # fmt: skip
+    for entry in two_takes:
+        report = api.adherence(shot_scene, entry.take)
+        assert [frame["frame"] for frame in report["frames"]] == list(entry.take.frame_numbers)
+    with pytest.raises(SettingsError, match="one window only"):
+        finish(worst_window_again(shot_scene, other, resolve_settings(shot_scene)))
+    choose(other)
+    assert bpy.ops.das.repair_region(by="OBJECT", shape="Cube", seed=3) == {"FINISHED"}
+    made = [entry for entry in takes_of(other.take.folder.parents[1]) if "region" in entry.report]
+    assert [entry.report["region"]["of"] for entry in made] == [other.key]
+    assert [name for name, *_ in differences(one, other)][-2:] == ["key_pictures", "frame_numbers"]
+    assert ("cameras", "Camera", "Seite ü") in differences(one, other)
+
+
+@pytest.mark.any_blender
+def test_take_of_a_camera_that_is_no_more_what_it_was_says_so(two_takes, shot_scene):
+    one, other = two_takes
+    choose(other)
+    shot_scene.frame_set(3)
+    with pytest.raises(RuntimeError, match="was made by the camera 'Seite ü', and the scene is seen by 'Camera'"):
+        bpy.ops.das.repair_frame()
+    shot_scene.camera = shot_scene.objects["Seite ü"]
+    assert bpy.ops.das.key_picture_from_take() == {"FINISHED"}
+    shot_scene.camera.location.x += 0.25
+    with pytest.raises(SettingsError, match="was made before its camera 'Seite ü' was moved or changed: put it back"):
+        api.adherence(shot_scene, other.take)
+    shot_scene.camera.name = "Drohne"
+    with pytest.raises(SettingsError, match="made by the camera 'Seite ü', and the shot is seen by 'Drohne'"):
+        api.adherence(shot_scene, other.take)
 
 
 @pytest.mark.any_blender

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import SettingsError
-from das_blender_addon.shot.resolved import MAX_SEED
+from das_blender_addon.shot.resolved import MAX_SEED, KeyChoice
 from das_blender_addon.take.adherence import LAYOUT, heat_map, read_report
 from das_blender_addon.take.adherence_figures import BIN_PX, FEWEST, Flicker, Means, Tally, sampled, score, worst_window
 from das_blender_addon.take.adherence_words import table_of, words_of
@@ -157,6 +157,26 @@ def test_take_is_asked_for_again_as_it_was(tmp_path):
     assert settings.model_frames_every == 2 and settings.tracking_range == "unit"
     assert settings.loras == (("ink", 0.8),) and settings.speed == "fast"
     assert not settings.anew and settings.part is None and settings.cache_folder == SETTINGS.cache_folder
+
+
+def test_take_is_asked_for_again_with_the_pictures_that_it_had(tmp_path):
+    scenes = replace(
+        SETTINGS, frames=tuple(range(1, 10)), first_frame_path="/own.png",
+        key_pictures=(KeyChoice(4, "/four.png"), KeyChoice(6, image="six"), KeyChoice(8)),
+    )  # fmt: skip
+
+    def again(name, *made_of, frames):
+        pictures = [{"frame": frame, "sha256": "ab", **origin} for frame, origin in made_of]
+        take = written_take(tmp_path, name, frames=frames, key_pictures=pictures)
+        return settings_again(TakeEntry(take, 0.0, 0, False), scenes)
+
+    given, rendered, painted = ({"origin": origin} for origin in ("given", "rendered", "painted"))
+    part = again("part", (4, given), (6, rendered), (7, painted), frames=(4, 5, 6, 7))
+    assert part.first == KeyChoice(4, "/four.png") and part.key_pictures == (KeyChoice(6), KeyChoice(7))
+    assert again("whole", (1, given), frames=(1, 2)).first == KeyChoice(1, "/own.png")
+    assert again("other", (1, rendered), frames=(1, 2)).first == KeyChoice(1)
+    old = again("old", (4, {}), (6, {}), frames=(4, 5, 6))
+    assert (old.first_frame_path, old.key_pictures) == ("/own.png", (KeyChoice(6, image="six"),))
 
 
 def test_worst_window_gets_another_seed_and_the_others_keep_theirs():
