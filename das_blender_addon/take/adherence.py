@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..errors import SettingsError, StorageError
 from ..protocol.png import decode_png, encode_png
 from ..tracking.moments import NO_OBJECT, moments
 from .adherence_figures import OFF_SHARE, Flicker, Means, Tally
+from .adherence_frames import MeasuredFrames, flickers
 from .cache import Take, TakeRequest, read_json
 from .detail import Detail
 
@@ -94,7 +96,7 @@ def measure(
         tell = _part_of(on_event, number, len(request.plan.windows))
         measuring.add_window(number, server, tell, should_stop, timeout_s)
     report = measuring.report()
-    measuring.write_heat_maps()
+    measuring.frames.fill_heat_maps()
     write_whole(take.folder / KIND / "report.json", json.dumps(report, indent=1, sort_keys=True).encode())
     return report
 
@@ -118,13 +120,12 @@ class _Measuring:
         self._detail = request.detail or Detail(request.shot.geometry, request.plan, request.pictures)
         self._height = self._plan.model_size[1]
         self._all, self._objects = self._tally(), {}
-        self._frames: dict[int, tuple[Tally, Flicker, Flicker, dict[str, Means]]] = {}
+        self.frames = MeasuredFrames(take.folder / KIND, self._height, self._plan.frames)
         self._windows: list[dict] = []
         self._seams: list[dict] = []
         self._before: tuple[int, np.ndarray] | None = None
         self._flicker, self._expected = Flicker(), Flicker()
         self._seen = self._pixels = 0
-        self._heat: dict[int, bytes] = {}
         said = read_json(take.folder / "take.json") or {}
         self._parts = [str(window.get("part", "")) for window in said.get("windows", [])]
         if len(self._parts) != len(self._plan.windows):
@@ -136,6 +137,7 @@ class _Measuring:
     def add_window(self, number: int, server: str, tell, should_stop: StopQuestion | None, timeout_s: float) -> None:
         """Measure the window ``number`` (from 0)."""
         window = self._plan.windows[number]
+        self.frames.finish(self._plan.made[window.start])
         indices = self._plan.made_in(window)
         clip = np.stack(list(self._model_frames(number, len(indices))))
 
@@ -170,29 +172,28 @@ class _Measuring:
         for place, moment in enumerate(moments(geometry, indices, should_stop=should_stop)):
             here, errors = seen[place], error[place]
             levels = np.abs(clip[place].astype(np.int16) - prediction[place]).mean(axis=2, dtype=np.float32)
-            of_frame = self._frames.setdefault(moment.index, (self._tally(), Flicker(), Flicker(), {}))
-            for tally in (self._all, whole, of_frame[0]):
+            of_frame = self.frames.at(moment.index)
+            for tally in (self._all, whole, of_frame.tally):
                 tally.add(errors[here], levels[here])
             for owner in np.unique(moment.objects[here]):
                 if owner != NO_OBJECT:
                     name, own = self._names[owner], here & (moment.objects == owner)
-                    tallies = self._objects.setdefault(name, self._tally()), of_frame[3].setdefault(name, Means())
+                    tallies = self._objects.setdefault(name, self._tally()), of_frame.objects.setdefault(name, Means())
                     for tally in tallies:
                         tally.add(errors[own], levels[own])
             if place:
                 pair = (moment.before, moment.visible_before)
                 twice = pair[1] & here & (sampled_mask(seen[place - 1], pair[0], pair[1]))
-                for flickers, frames, where in (
-                    ((self._flicker, flicker, of_frame[1]), clip, pair[1]),
-                    ((self._expected, expected, of_frame[2]), prediction, twice),
+                for kept, frames, where in (
+                    ((self._flicker, flicker, of_frame.flicker), clip, pair[1]),
+                    ((self._expected, expected, of_frame.expected), prediction, twice),
                 ):
-                    for one in flickers:
+                    for one in kept:
                         one.add(frames[place], frames[place - 1], pair[0], where)
             self._seen, self._pixels = self._seen + int(here.sum()), self._pixels + here.size
-            if moment.index not in self._heat:
-                self._heat[moment.index] = encode_png(heat_map(clip[place], here, errors))
+            self.frames.keep_heat_map(moment.index, partial(_heat_map_png, clip[place], here, errors))
         frames = [self._plan.frames[indices[end]] for end in (0, -1)]
-        about = {"number": number + 1, "frames": frames, **_flickers(flicker, expected)}
+        about = {"number": number + 1, "frames": frames, **flickers(flicker, expected)}
         self._windows.append({**about, **whole.figures()})
 
     def _add_seam(self, start: int, clip: np.ndarray) -> None:
@@ -218,33 +219,18 @@ class _Measuring:
             "height": self._height,
             "limit_px": round(OFF_SHARE * self._height, 3),
             **self._all.figures(),
-            **_flickers(self._flicker, self._expected),
+            **flickers(self._flicker, self._expected),
             "seen": round(seen, 4),
             "composed": round(seen, 4) if is_composed else 0.0,
-            "frames": [
-                {
-                    "frame": self._plan.frames[index],
-                    **tally.figures(),
-                    **_flickers(flicker, expected),
-                    "objects": {name: means.figures() for name, means in objects.items()},
-                }
-                for index, (tally, flicker, expected, objects) in sorted(self._frames.items())
-            ],
+            "frames": self.frames.told(),
             "objects": sorted(whole, key=lambda one: (-(one["off"] or 0.0), -(one["mean_px"] or 0.0), one["name"])),
             "windows": self._windows,
             "seams": self._seams,
         }
 
-    def write_heat_maps(self) -> None:
-        """One for each frame of the shot; where the model made none, that of the last one it made before."""
-        last = b""
-        for index in range(len(self._plan.frames)):
-            last = self._heat.get(index, last)
-            write_whole(self._take.folder / KIND / f"{index + 1:04d}.png", last)
 
-
-def _flickers(flicker: Flicker, expected: Flicker) -> dict:
-    return {"flicker": flicker.levels, "flicker_expected": expected.levels}
+def _heat_map_png(frame: np.ndarray, seen: np.ndarray, error: np.ndarray) -> bytes:
+    return encode_png(heat_map(frame, seen, error))
 
 
 def sampled_mask(mask: np.ndarray, xy: np.ndarray, where: np.ndarray) -> np.ndarray:
