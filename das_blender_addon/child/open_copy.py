@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from ..client.take import Progress
 from ..errors import DasError, FirstFrameError, JobCancelled, SceneError, StorageError
-from ..tracking.geometry import GeometrySequence
+from ..tracking.geometry import CameraPath, GeometrySequence
 from ..tracking.spool import open_spool
 from .process import ChildBlender, ChildBroke, Launch
 from .warm import give_back, take_child
@@ -70,6 +72,8 @@ class OpenCopy:
         self._child: ChildBlender | None = None
         self._memory_bytes = 0
         self._pictures = 0
+        #: What `Source.own_cameras` tells, of the last export.
+        self.own_cameras: CameraPath | None = None
         self._lock = threading.Lock()
         self._is_busy = self._is_closed = False
         self._remove = weakref.finalize(self, copy.close)  # also when nobody ever asks for anything
@@ -102,7 +106,12 @@ class OpenCopy:
             "spool": str(spool),
         }
         done = self._ask(request, SceneError, "The scene could not be exported", pass_on, should_stop, can_stop=True)
-        return open_spool(spool), done["simulated"]
+        geometry, own = open_spool(spool), done.get("own_cameras")
+        self.own_cameras = None if own is None else CameraPath(
+            **{name: None if value is None else np.array(value) for name, value in own.items()}, width=size[0],
+            height=size[1],
+        )  # fmt: skip
+        return geometry, done["simulated"]
 
     def pictures(self, order: PictureOrder, should_stop: ShouldStop, say: Say, stage: str) -> list[Path]:
         """The pictures of ``order``, PNG files that are there until `close`; ``stage``: of the `Progress`.

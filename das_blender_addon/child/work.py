@@ -19,6 +19,7 @@ import numpy as np
 from ..client.files import write_whole
 from ..errors import SceneError
 from ..protocol.png import encode_png
+from ..scene.camera import active_camera, camera_from_blender, join_cameras, pixel_aspect
 from ..scene.content.sheet_files import read_sheets, write_rendered
 from ..scene.content.sheet_render import render_sheets
 from ..scene.drivers import check_drivers, check_names
@@ -53,8 +54,7 @@ def open_copy(request: dict, say, check_stop) -> dict:
         _give_pixels(image_named(said["name"]), Path(said["pixels"]))
     scene = _scene(request)
     check_names(request["driver_names"])
-    if request.get("camera"):
-        _see_with(scene, scene.objects[request["camera"]])
+    own = _see_with(scene, scene.objects[request["camera"]]) if request.get("camera") else None
     _leave_modes()
     if request["checks_drivers"]:
         check_drivers(scene)
@@ -64,15 +64,62 @@ def open_copy(request: dict, say, check_stop) -> dict:
         zones=not scene.use_custom_simulation_range,
         simulated_to=None,
         simulated=[],
+        own=own,
     )
     return {}
 
 
-def _see_with(scene, camera) -> None:
-    """``camera`` sees every frame, whatever is bound to markers."""
-    for marker in scene.timeline_markers:
+def _see_with(scene, camera) -> tuple:
+    """``camera`` sees every frame, whatever is bound to markers; returns what saw them before."""
+    own = scene.camera, [(marker, marker.camera) for marker in scene.timeline_markers]
+    for marker, _ in own[1]:
         marker.camera = None  # which lets the scene see with that of another marker
     scene.camera = camera
+    return own
+
+
+class _OwnCameras:
+    """The cameras that would see an export's ``frames`` if no other one was asked for; `paths` empty where that is so,
+    or where one of them cannot be tracked.
+    """
+
+    def __init__(self, scene, frames: list[int], size: list[int], view: str):
+        self._size, self.paths = size, []
+        self._of = {} if _opened["own"] is None or view else _cameras_before(scene, frames)
+
+    def add(self, frame: int, depsgraph) -> None:
+        """See the next frame."""
+        camera = self._of.get(frame)
+        evaluated = None if camera is None else camera.evaluated_get(depsgraph)
+        try:
+            if evaluated is None or not evaluated.is_evaluated:  # in no collection that renders
+                raise SceneError("It is not there.")
+            aspect = pixel_aspect(depsgraph.scene)
+            self.paths.append(camera_from_blender(evaluated, *self._size, aspect=aspect, frame=frame))
+        except SceneError:
+            self._of, self.paths = {}, []
+
+    def told(self) -> dict | None:
+        """The fields of a `CameraPath` as lists, but its size."""
+        if not self.paths:
+            return None
+        fields = vars(join_cameras(self.paths)).items()
+        values = {name: value for name, value in fields if name not in ("width", "height")}
+        return {name: None if value is None else value.tolist() for name, value in values.items()}
+
+
+def _cameras_before(scene, frames: list[int]) -> dict:
+    """Frame → the camera that saw it before `_see_with`."""
+    now, (camera, bound) = scene.camera, _opened["own"]
+    try:
+        scene.camera = camera
+        for marker, one in bound:
+            marker.camera = one
+        return {frame: active_camera(scene, frame) for frame in frames}
+    except SceneError:
+        return {}
+    finally:
+        _see_with(scene, now)
 
 
 def export(request: dict, say, check_stop) -> dict:
@@ -81,11 +128,13 @@ def export(request: dict, say, check_stop) -> dict:
     _simulate(scene, frames, check_stop)
     spool = SpoolWriter(Path(request["spool"]))
     builder = GeometryExport(*request["size"], spool=spool, view=request["view"])
+    own = _OwnCameras(scene, frames, request["size"], request["view"])
 
     def visit(frame: int, depsgraph) -> None:
         check_stop()
         say(frame=frame, done=builder.num_frames)
         builder.add(frame, depsgraph)
+        own.add(frame, depsgraph)
 
     try:
         walk_in_render(scene, request["view_layer"], frames, visit)
@@ -94,7 +143,7 @@ def export(request: dict, say, check_stop) -> dict:
         builder.finish(lambda sheets: render_sheets(sheets, check_stop))
     finally:
         spool.close()
-    return {"simulated": _opened["simulated"], "memory": memory_bytes()}
+    return {"simulated": _opened["simulated"], "own_cameras": own.told(), "memory": memory_bytes()}
 
 
 def pictures(request: dict, say, check_stop) -> dict:

@@ -22,7 +22,6 @@ from ..scene.named import scene_named
 from ..scene.stereo import check_view
 from ..shot import scene_shot
 from ..shot.findings import ShotReport, refusal, sorted_findings
-from ..shot.open_pictures import strokes_on
 from ..shot.picture_size import own_picture_size
 from ..shot.pictures import Owner, painted_pictures
 from ..shot.resolved import KeyChoice, ResolvedSettings
@@ -38,7 +37,7 @@ from ..take.reporter import OnEvent
 from ..take.source import SceneFacts, Source
 from . import unchanged
 from .main_thread import on_main_thread
-from .sources import SharedSource, Step, facts_of, owner_of, picture_file, source_of
+from .sources import SharedSource, Step, facts_of, owner_of, source_of, with_strokes
 
 OF_RENDERS = ("scene.colours", "scene.strips")
 """Codes of findings about what Blender itself does with a take's frames, or instead of them."""
@@ -159,8 +158,7 @@ def _with_strokes(scene, settings: ResolvedSettings, view_layer: str) -> Resolve
     """A picture that is open with strokes that were not saved is taken as it is seen, not as its file is."""
 
     def seen(choice: KeyChoice) -> KeyChoice:
-        image = None if choice.image else strokes_on(picture_file(scene, settings, choice, view_layer))
-        return choice if image is None else replace(choice, image=image.name_full)
+        return with_strokes(scene, settings, choice, view_layer)
 
     keys = settings.key_pictures
     return replace(

@@ -21,7 +21,7 @@ from ..child.launch import launch
 from ..child.open_copy import OpenCopy, PictureOrder
 from ..child.scratch import Scratch
 from ..client.take import Progress
-from ..errors import JobCancelled, SceneError
+from ..errors import JobCancelled, SceneError, SettingsError
 from ..scene.appearance import shading_digest
 from ..scene.camera import active_camera, cameras_at, checked_render_size, pixel_aspect
 from ..scene.colours import kept_look
@@ -35,13 +35,15 @@ from ..scene.layers import layer_apart, render_layer
 from ..scene.named import scene_named
 from ..scene.simulations import ranging_over, unbaked
 from ..scene.walk import step_simulations, walk_in_render
+from ..shot.open_pictures import strokes_on
 from ..shot.pictures import Owner, first_frame_path
 from ..shot.resolved import KeyChoice, ResolvedSettings
 from ..shot.scene_shot import frames_per_second
 from ..shot.settings import resolve_settings, stereo_view
 from ..shot.shot_folder import own_files, shot_folder, take_over_folder, this_file
 from ..take.drive import Recipe, in_thread, on_this_thread
-from ..take.source import Report, SceneFacts, Source
+from ..take.source import OwnPictures, Report, SceneFacts, Source
+from ..tracking.geometry import CameraPath
 from ..tracking.spool import SpoolWriter
 from .main_thread import on_main_thread
 
@@ -58,6 +60,7 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
     """
     layer = view_layer or render_layer(scene).name
     folder = take_over_folder(scene, settings.cache_folder, layer)
+    own = owner_of(scene, folder)
     return SceneFacts(
         name=scene.name,
         file=this_file(),
@@ -67,7 +70,7 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
         view_layer=layer,
         layer_apart=layer_apart(scene, layer),
         look=kept_look(scene),
-        owner=replace(owner_of(scene, folder), files=()) if settings.camera else owner_of(scene, folder),
+        owner=replace(own, files=(), camera=settings.camera) if settings.camera else own,
         shading=shading_digest(scene.original, scene.original.view_layers[layer]),
         blender=bpy.app.version_string,
         transparent_film=scene.render.film_transparent,
@@ -76,7 +79,24 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
         cameras=((settings.frames[0], settings.camera),)
         if settings.camera
         else cameras_at(scene.original, settings.frames),
+        own_pictures=OwnPictures(_given(scene, settings, layer), own) if settings.camera else None,
     )
+
+
+def _given(scene, settings: ResolvedSettings, view_layer: str) -> tuple[KeyChoice, ...]:
+    """The pictures of the user's own that the scene's own camera has, with strokes that were not saved."""
+    try:
+        own = resolve_settings(scene, environment={})
+    except SettingsError:  # of the scene's own shot, which is not asked for
+        return ()
+    chosen = [with_strokes(scene, settings, one, view_layer) for one in (own.first, *(own.key_pictures or ()))]
+    return tuple(one for one in chosen if one.path or one.image)
+
+
+def with_strokes(scene, settings: ResolvedSettings, choice: KeyChoice, view_layer: str) -> KeyChoice:
+    """``choice``, or the image that is its file with strokes that were not saved: a picture is taken as it is seen."""
+    image = None if choice.image else strokes_on(picture_file(scene, settings, choice, view_layer))
+    return choice if image is None else replace(choice, image=image.name_full)
 
 
 def owner_of(scene, folder: Path) -> Owner:
@@ -185,6 +205,10 @@ class CopySource:
     def movies(self, request: dict, report: Report) -> Recipe:
         """See `Source.movies`."""
         yield from in_thread(lambda should_stop, say: self._open.movies(request, should_stop, say), report)
+
+    def own_cameras(self) -> CameraPath | None:
+        """See `Source.own_cameras`."""
+        return self._open.own_cameras
 
     def simulated(self) -> list[str]:
         """See `Source.simulated`."""
@@ -300,6 +324,10 @@ class OwnSource:
     def movies(self, request: dict, report: Report) -> Recipe:
         """See `Source.movies`."""
         yield from self._copied().movies(request, report)
+
+    def own_cameras(self) -> CameraPath | None:
+        """None: no other camera sees the shot."""
+        return None
 
     def simulated(self) -> list[str]:
         """See `Source.simulated`."""

@@ -48,7 +48,8 @@ class FirstFrame:
     """A first frame as it was read, once.
 
     ``path``: the file that it came from.  ``png``: its bytes.  ``origin``: "rendered" (by us), "painted" (over one of
-    ours, or put into its place) or "given" (a file of the user's own, by its path).  ``notes``: what its user should
+    ours, or put into its place), "given" (a file of the user's own, by its path) or "shared" (rendered, with what was
+    painted for another camera).  ``notes``: what its user should
     know, one sentence each.
     """
 
@@ -66,11 +67,13 @@ class Owner:
     """Whose pictures are asked for.
 
     ``start``: the frame that a picture of an earlier version, which did not say its frame, is taken for.  ``files``:
-    the .blend files whose painted pictures are the shot's own; None for all.
+    the .blend files whose painted pictures are the shot's own; None for all.  ``camera``: the name of the one that sees
+    the shot, where that is not the scene's own: of other cameras' pictures those count that show the same.
     """
 
     start: int | None = None
     files: Collection[str] | None = None
+    camera: str = ""
 
 
 ANYBODY = Owner()
@@ -153,9 +156,12 @@ def painted_elsewhere(
     others = sorted((file for file in painted if file.frame not in (frame, *used)), key=lambda file: file.frame)
     foreign = [file for file in painted if file.frame == frame and _is_foreign(file, owner)]
     if foreign:
+        record = read_record(foreign[0].path)
+        if str(record.get("camera", "")) != owner.camera:
+            return f"The first frame {foreign[0].path} was painted for another camera of the scene."
         return (
             f"The first frame {foreign[0].path} was painted for another camera or other geometry of the file "
-            f"{read_record(foreign[0].path)['file']}, of which this one is a copy; it is not used."
+            f"{record['file']}, of which this one is a copy; it is not used."
         )
     if not others:
         return ""
@@ -353,8 +359,13 @@ def _is_shared(file: _File, geometry: str, owner: Owner) -> bool:
 
 
 def _is_foreign(file: _File, owner: Owner) -> bool:
-    """Whether the picture was made for another file, which is still there (else this one is it, and was moved)."""
-    made_for = str(read_record(file.path).get("file", ""))
+    """Whether the picture was made for another camera, or another file, which is still there (else this one is it, and
+    was moved).
+    """
+    record = read_record(file.path)
+    made_for = str(record.get("file", ""))
+    if owner.files is not None and str(record.get("camera", "")) != owner.camera:
+        return True
     return owner.files is not None and bool(made_for) and made_for not in owner.files and os.path.exists(made_for)
 
 

@@ -116,7 +116,7 @@ def picture_of(
     """
     found = yield from in_thread(lambda _should_stop, _say: find_first_frame(wish, view))
     if isinstance(found, Unfitted):
-        file, notes = yield from source.fitted(_fitting(found, view, wish.look))
+        file, notes = yield from source.fitted(fitting_of(found, view, wish.look))
         found = fitted_first_frame(found, file, notes)
     if found is None and unreachable is not None:
         raise unreachable
@@ -163,7 +163,7 @@ def _wait_for_another(
         time.sleep(WAIT_S)
 
 
-def _fitting(unfitted: Unfitted, view: PictureView, look: dict) -> dict:
+def fitting_of(unfitted: Unfitted, view: PictureView, look: dict) -> dict:
     """What `child.fitting.fitted_picture` reads."""
     return {
         "image": unfitted.image,

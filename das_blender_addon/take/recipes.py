@@ -48,6 +48,7 @@ from .finished import FinishedPart, FinishedTake
 from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
 from .reporter import MEASURED_JOB_SPAN, MEASURED_SPANS, Clock, OnEvent, Reporter, counting
 from .run import run_part, run_take
+from .shared_pictures import shared_pictures
 from .shot_report import FRAMES_BEFORE_TAKE, shot_report
 from .source import Report, SceneFacts, Source
 
@@ -128,6 +129,7 @@ def take(
         # 4. The key pictures, the first frame first.
         wish = wish_of(facts, settings, began=began)
         pictures = yield from key_pictures(wish, shot, settings.key_pictures, source, report, unreachable)
+        pictures = yield from shared_pictures(facts, wish, planned, geometry, pictures, source, report)
         clock.lap("first_frame")
         if settings.measure:
             shot = replace(shot, geometry=geometry)

@@ -15,11 +15,24 @@ from typing import Protocol
 from ..child.open_copy import PictureOrder
 from ..client.take import JobEvent
 from ..shot.pictures import Owner
+from ..shot.resolved import KeyChoice
+from ..tracking.geometry import CameraPath
 from .drive import Recipe, Status
 
 Report = Callable[..., Status | None]
 """``report(event, words)``: the `Status` of an event."""
 OnEvent = Callable[[JobEvent], None]
+
+
+@dataclass(frozen=True)
+class OwnPictures:
+    """Pictures of the shot that the scene's own camera sees, for one that another camera sees.
+
+    ``given``: files and images of the user's own.  ``owner``: whose painted ones count.
+    """
+
+    given: tuple[KeyChoice, ...]
+    owner: Owner
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,7 @@ class SceneFacts:
     ``shading``: digest of what a window compares to see that a picture is stale.  ``file``: the .blend, or "".
     ``transparent_film``: what no surface covers has alpha 0.  ``in_window``: somebody is looking: sizes may follow the
     machine's speed.  ``frames_per_second``: of its frames.  ``cameras``: (frame, name of the camera from there on).
+    ``own_pictures``: where another camera than the scene's own sees the shot.
     """
 
     name: str
@@ -49,6 +63,7 @@ class SceneFacts:
     in_window: bool
     frames_per_second: float
     cameras: tuple[tuple[int, str], ...] = ()
+    own_pictures: OwnPictures | None = None
 
 
 class Source(Protocol):
@@ -85,6 +100,10 @@ class Source(Protocol):
 
     def movies(self, request: dict, report: Report) -> Recipe:
         """Encodes pictures as movies, see `child.pictures.make_movies`; `Progress` is of "encoding video"."""
+        ...
+
+    def own_cameras(self) -> CameraPath | None:
+        """The scene's own cameras at the frames that were exported last, where another one sees these; else None."""
         ...
 
     def simulated(self) -> list[str]:
