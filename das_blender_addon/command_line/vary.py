@@ -10,13 +10,17 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from ..jobs import of_scene
+from ..jobs.as_made import full_settings
+from ..shot.resolved import ResolvedSettings
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import check_cache, shot_folder
 from ..take import drive
 from ..take.adherence import read_report
 from ..take.adherence_words import words_of
 from ..take.comparing import write_sheet
-from ..take.variations import MOST, combinations, parse_seeds, prompts_of, ranked, varied
+from ..take.library import find_entry, takes_of
+from ..take.variation_table import COLUMNS, read_text, variations_of
+from ..take.variations import MOST, combinations, parse_seeds, ranked, varied
 from .places import output_folder
 from .voice import Voice
 
@@ -24,7 +28,15 @@ from .voice import Voice
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What can vary."""
     command.add_argument("--seeds", default="", help="1-4, or 3,9,12-14")
-    command.add_argument("--prompts", default="", help="a text file with a prompt in each line")
+    command.add_argument(
+        "--prompts", default="",
+        help=f"a text file with a prompt in each line; or a table, CSV, with columns of {', '.join(COLUMNS)}",
+    )  # fmt: skip
+    command.add_argument(
+        "--full", default="", metavar="TAKE",
+        help="only this take (a number of das takes list, or first digits of its key) once more: with its seed and "
+        "words, and the size, steps and speed of the file",
+    )  # fmt: skip
     command.add_argument("--guidances", default="", help="3,6,9")
     command.add_argument(
         "--best", action="store_true", help="measure each, and tell them in order: the one first that follows best"
@@ -36,11 +48,14 @@ def vary(scene, arguments, voice: Voice, should_stop) -> int:
     """Render the shot once for each of several seeds, prompts and guidance scales; those that are there are found."""
     settings = resolve_settings(scene)
     settings = replace(settings, measure=settings.measure or arguments.best)
-    asked = combinations(
-        settings, parse_seeds(arguments.seeds), _prompts(arguments.prompts), _guidances(arguments.guidances)
-    )
+    folder = shot_folder(scene, settings.cache_folder)
+    if arguments.full:
+        entry = find_entry(takes_of(folder), arguments.full)
+        asked = [full_settings(scene, entry, settings)]
+    else:
+        asked = _asked(settings, arguments)
     sheet = _sheet(arguments.output)
-    check_cache(settings.cache_folder, shot_folder(scene, settings.cache_folder))
+    check_cache(settings.cache_folder, folder)
     take_of = partial(of_scene.only_take, scene, on_report=voice.warnings)
     made = drive.finish(varied(asked, take_of), on_status=voice.status, should_stop=should_stop)
     if arguments.best:
@@ -76,17 +91,12 @@ def _followed(one) -> str:
     return "" if report is None else f"\n     {words_of(report)}"
 
 
-def _prompts(file: str) -> tuple[str, ...]:
+def _asked(settings: ResolvedSettings, arguments) -> list[ResolvedSettings]:
+    seeds, guidances, file = parse_seeds(arguments.seeds), _guidances(arguments.guidances), arguments.prompts
     if not file:
-        return ()
-    try:
-        found = prompts_of(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise SettingsError(f"The prompts {file} cannot be read: {reason}.", field="prompt") from error
-    if not found:
-        raise SettingsError(f"There is no prompt in {file}; write one in each line.", field="prompt")
-    return found
+        return combinations(settings, seeds, (), guidances)
+    is_csv = file.lower().endswith(".csv")
+    return variations_of(read_text(file), settings, seeds, guidances, name=file, only_table=is_csv)
 
 
 def _guidances(text: str) -> tuple[float, ...]:

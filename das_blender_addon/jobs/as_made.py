@@ -11,6 +11,13 @@ from ..shot.resolved import ResolvedSettings
 from ..take.again import settings_again
 from ..take.library import TakeEntry
 
+OF_LOOK = (
+    "prompt", "prompts_at", "negative_prompt", "seed", "frames", "camera",
+    "first_frame_path", "first_frame_image", "key_pictures",
+)  # fmt: skip
+OF_MODEL = ("guidance", "window_seeds")
+"""Settings that a take keeps when it is made in full; the latter mean nothing to another model."""
+
 
 def settings_as_made(scene, entry: TakeEntry, settings: ResolvedSettings) -> ResolvedSettings:
     """``settings`` of ``scene`` with everything that the take ``entry`` was made with, and its camera where that is
@@ -24,6 +31,24 @@ def settings_as_made(scene, entry: TakeEntry, settings: ResolvedSettings) -> Res
     cameras = {shape.name for shape in scene.objects if shape.type == "CAMERA"}
     is_scenes = seen == cameras_at(scene.original, made.frames)
     return made if is_scenes or others or name not in cameras else replace(made, camera=name)
+
+
+def full_settings(scene, entry: TakeEntry, settings: ResolvedSettings) -> ResolvedSettings:
+    """``settings`` of ``scene`` with words, seed, camera and pictures of the take ``entry``, which was a first look:
+    all else, size and steps first of all, is the scene's.  Guidance and seeds of windows are the take's where the scene
+    has its model.
+
+    Raises `SettingsError` for a take of which a region was repaired.
+    """
+    if "region" in entry.report:
+        raise SettingsError(
+            f"A region of the take {entry.key[:8]} was repaired, and is not made anew with it; choose the take that it "
+            "was made of.",
+            field="take",
+        )
+    made = settings_as_made(scene, entry, settings)
+    kept = OF_LOOK + (OF_MODEL if settings.model in ("", made.model) else ())
+    return replace(settings, anew=False, part=None, **{name: getattr(made, name) for name in kept})
 
 
 def cameras_of(entry: TakeEntry) -> tuple[tuple[int, str], ...]:

@@ -310,6 +310,7 @@ class DAS_PT_takes(RenderPanel, bpy.types.Panel):
         row = column.row(align=True)
         row.operator("das.take_sheet", icon="IMGDISPLAY")
         row.operator("das.take_movie", icon="FILE_MOVIE")
+        column.operator("das.make_full", icon="RENDER_RESULT")
         column.operator("das.repair_frame", icon="BRUSH_DATA")
         column.operator("das.repair_region", icon="MOD_MASK")
         column.operator("das.clean_up_takes", icon="TRASH")

@@ -9,6 +9,9 @@ import pytest
 from das_blender_addon import commands
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.shot.shot_folder import shot_folder
+from das_blender_addon.take.library import takes_of
+from das_blender_addon.ui import take_shelf
 
 pytestmark = pytest.mark.any_blender  # which takes are made of a table: Blender only opens the files
 
@@ -53,3 +56,32 @@ def test_variations_of_a_shot(shot_scene, tmp_path, capsys):
     assert bpy.data.images["DAS Variations"].size[0] > 1000
     with pytest.raises(RuntimeError, match="no text 'Nowhere'"):
         bpy.ops.das.variations(prompts="Nowhere")
+
+
+def test_first_look_of_a_table_is_chosen_and_made_in_full(shot_scene, tmp_path, capsys):
+    shot_scene.frame_end, shot_scene.das.steps, shot_scene.das.seed = 2, 2, 40
+    shot_scene.das.cache_folder = str(tmp_path / "cache")
+    table = tmp_path / "Tabelle ü.csv"
+    table.write_text("Seed;Prompt;guidance\n7-8;eine Vase, rot;3\n;lamp;\n", encoding="utf-8-sig")
+    assert bpy.ops.das.variations(seeds="5", table=str(table), steps=1, size="72x48") == {"FINISHED"}
+    found = takes_of(shot_folder(shot_scene, shot_scene.das.cache_folder))
+    told = {(one.report["prompt"], one.report["seed"], one.report["guidance_scale"]) for one in found}
+    assert {one[:2] for one in told} == {("eine Vase, rot", 7), ("eine Vase, rot", 8), ("lamp", 5)}
+    assert {tuple(one.report["model_size"]) for one in found} == {(72, 48)}
+    assert {one.report["num_inference_steps"] for one in found} == {1}
+    chosen = next(one for one in found if one.report["seed"] == 8)
+    take_shelf.shelf.forget()
+    take_shelf.chosen_take(bpy.context)
+    keys = [one.key for one in take_shelf.shelf.entries]
+    bpy.context.window_manager.das_take_index = keys.index(chosen.key)
+    assert bpy.ops.das.make_full() == {"FINISHED"}
+    full = take_shelf.chosen_take(bpy.context)
+    assert (full.report["prompt"], full.report["seed"], full.report["guidance_scale"]) == ("eine Vase, rot", 8, 3.0)
+    assert (full.report["model_size"], full.report["num_inference_steps"]) == ([96, 64], 2)
+    assert "Seed 8 with 2 steps at 96×64" in bpy.context.window_manager.das.job_line
+    assert commands.main(["vary", "--full", chosen.key[:8], "--json"]) == 0
+    (again,) = lines_of(capsys)[-1]["takes"]
+    assert again["key"] == full.key and again["cached"], "the command makes the same"
+    table.write_text("Seed;Farbe\n7;rot\n")
+    with pytest.raises(RuntimeError, match="does not name its columns"):
+        bpy.ops.das.variations(table=str(table))
