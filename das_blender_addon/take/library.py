@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from .adherence import read_report
 from .cache import LAYOUT, Take, read_json, take_of
 
 STAR = "starred"
+GONE = ".gone"
+"""Ends the name of the folder of a take that was deleted and is still being removed."""
 LEAST_DIGITS = 4
 """Of a key that names a take on the command line."""
 SETTINGS = {
@@ -217,13 +220,33 @@ def check_deletable(entry: TakeEntry, used: Collection[str]) -> None:
 
 def delete_take(entry: TakeEntry) -> int:
     """Delete the take's folder; returns how many bytes that freed.  Raises `StorageError`."""
+    gone = put_away(entry)
     try:
-        (entry.take.folder / "take.json").unlink(missing_ok=True)  # first: from now on it is no take
-        shutil.rmtree(entry.take.folder)
+        shutil.rmtree(gone)
     except OSError as error:
-        raise StorageError(f"{entry.take.folder} cannot be deleted: {error.strerror}.") from error
-    _known.pop(entry.take.folder, None)
+        raise StorageError(f"{gone} cannot be deleted: {error.strerror}.") from error
     return entry.size_bytes
+
+
+def put_away(entry: TakeEntry) -> Path:
+    """Take the take out of the list, at once however many files it has; returns its folder, which `remove_gone` deletes
+    at leisure.  The same take may be made anew meanwhile.  Raises `StorageError`.
+    """
+    folder = entry.take.folder
+    gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{GONE}")
+    try:
+        os.rename(folder, gone)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be deleted: {error.strerror}.") from error
+    _known.pop(folder, None)
+    return gone
+
+
+def remove_gone(takes: Path) -> None:
+    """Delete what was put away in the folder ``takes``, now or by a Blender that ended meanwhile; what a disk refuses
+    stays for the next time."""
+    for folder in takes.glob(f".*{GONE}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _size(folder: Path) -> int:

@@ -54,10 +54,7 @@ def pixels_of(path: Path) -> np.ndarray:
     Raises `DasError` and `OSError` for a file that is none, or gone.
     """
     if path.suffix == PNG:
-        picture = decode_png(path.read_bytes())[::-1]
-        pixels = np.ones((*picture.shape[:2], 4), np.float32)
-        pixels[..., :3] = picture[..., :3] * np.float32(1.0 / 255.0)
-        return pixels
+        return png_pixels(path)
     name = f"{path}@{path.stat().st_mtime_ns}"
     _collection().clear()
     found = _collection().load(name, str(path), "IMAGE")
@@ -65,6 +62,14 @@ def pixels_of(path: Path) -> np.ndarray:
     if not width or not height:
         raise OSError(f"{path} is no picture")
     return np.array(found.image_pixels_float, np.float32).reshape(height, width, 4)
+
+
+def png_pixels(path: Path) -> np.ndarray:
+    """[H,W,4] f32 of a PNG file, the lowest row first, alpha 1; in any thread.  Raises `DasError` and `OSError`."""
+    picture = decode_png(path.read_bytes())[::-1]
+    pixels = np.ones((*picture.shape[:2], 4), np.float32)
+    pixels[..., :3] = picture[..., :3] * np.float32(1.0 / 255.0)
+    return pixels
 
 
 def write_lines(rectangle: tuple[float, float, float, float], lines: list[str]) -> None:
@@ -98,6 +103,11 @@ def redraw_views() -> None:
     if state == _shown_last:
         return
     _shown_last = state
+    tag_viewports()
+
+
+def tag_viewports() -> None:
+    """Let all viewports be drawn again."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type == "VIEW_3D":

@@ -14,7 +14,8 @@ from pathlib import Path
 import bpy
 
 from .. import compat
-from .job_overlay import fitted, followed, pixels_of, write_lines
+from .frame_reader import FrameReader
+from .job_overlay import fitted, followed, pixels_of, tag_viewports, write_lines
 from .take_shelf import chosen_take
 
 LOGGER = logging.getLogger(__name__)
@@ -23,6 +24,9 @@ CACHE_BYTES = 256 << 20
 
 _textures: OrderedDict[tuple[Path, int], tuple[object, int]] = OrderedDict()
 _handle = None
+_reader = FrameReader()
+WAIT_S = 0.02
+"""Between two looks whether a frame is read."""
 
 
 def camera_rectangle(context) -> tuple[float, float, float, float] | None:
@@ -71,9 +75,11 @@ def draw() -> None:
             _draw(texture, place, shown.take_opacity, shown.take_wipe)
         else:
             entry = chosen_take(context)
-            path = None if entry is None else shown_frame(entry.take, context.scene.frame_current)
-            if path is not None:
-                _draw(_texture(path), rectangle, shown.take_opacity, shown.take_wipe)
+            frame = context.scene.frame_current
+            path = None if entry is None else shown_frame(entry.take, frame)
+            texture = None if path is None else _texture_soon(path, shown_frame(entry.take, frame + 1))
+            if texture is not None:
+                _draw(texture, rectangle, shown.take_opacity, shown.take_wipe)
         if lines:
             write_lines(rectangle, lines)
     except Exception:
@@ -95,15 +101,46 @@ def _draw(texture, rectangle, opacity: float, wipe: float) -> None:
     gpu.state.blend_set("NONE")
 
 
+def _texture_soon(path: Path, following: Path | None):
+    """The frame ``path`` on the graphics card; while a thread reads it, the one that was shown before, and None where
+    there is none.  ``following`` is read ahead, for playback.
+    """
+    name = path, path.stat().st_mtime_ns
+    if name not in _textures:
+        pixels = _reader.take(name)
+        if pixels is None:
+            if not bpy.app.timers.is_registered(_wait):
+                bpy.app.timers.register(_wait, first_interval=WAIT_S)
+            return next(reversed(_textures.values()), (None,))[0]
+        _kept(name, pixels)
+    if following is not None and following.exists():
+        ahead = following, following.stat().st_mtime_ns
+        if ahead not in _textures:
+            _reader.ask(ahead)
+    return _texture(path)
+
+
+def _wait() -> float | None:
+    """A frame is being read: the viewports are drawn once it is there."""
+    if _reader.is_busy:
+        return WAIT_S
+    tag_viewports()
+    return None
+
+
 def _texture(path: Path):
     """The frame ``path`` on the graphics card; one that has changed is read again."""
-    import gpu
-
     name = path, path.stat().st_mtime_ns
     if name in _textures:
         _textures.move_to_end(name)
         return _textures[name][0]
-    pixels = pixels_of(path)
+    return _kept(name, pixels_of(path))
+
+
+def _kept(name: tuple[Path, int], pixels):
+    """A texture of ``pixels`` [H,W,4] f32, which is called ``name``."""
+    import gpu
+
     height, width = pixels.shape[:2]
     buffer = gpu.types.Buffer("FLOAT", pixels.size, pixels.reshape(-1))
     texture = gpu.types.GPUTexture((width, height), format="RGBA16F", data=buffer)
@@ -124,6 +161,7 @@ def unregister():
     """Undo `register`."""
     global _handle
     _textures.clear()
+    _reader.close()
     if _handle is not None:
         bpy.types.SpaceView3D.draw_handler_remove(_handle, "WINDOW")
         _handle = None

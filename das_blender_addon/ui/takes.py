@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import bpy
@@ -17,7 +18,7 @@ from ..scene.layers import render_layer
 from ..scene.sound import heard_with
 from ..take.cleaning import size_in_words
 from ..take.comparing import MODES, compare_takes, write_sheet
-from ..take.library import TakeEntry, check_deletable, delete_take, differences, set_star, settings_of
+from ..take.library import TakeEntry, check_deletable, differences, put_away, remove_gone, set_star, settings_of
 from ..take.movie import SUFFIX, movie
 from .cache_page import used_takes
 from .drawing import say, thumbnail
@@ -115,7 +116,7 @@ class DAS_OT_delete_take(TakeOperator, bpy.types.Operator):
 
     def act(self, context, entry):
         check_deletable(entry, used_takes())
-        return said("{size} freed", size=size_in_words(delete_take(entry)))
+        return said("{size} freed", size=size_in_words(_throw_away([entry])))
 
 
 class DAS_OT_clean_up_takes(TakeOperator, bpy.types.Operator):
@@ -135,7 +136,7 @@ class DAS_OT_clean_up_takes(TakeOperator, bpy.types.Operator):
         )
 
     def act(self, context, entry):
-        freed = sum(delete_take(one) for one in _disposable(shelf.look(context.scene)))
+        freed = _throw_away(_disposable(shelf.look(context.scene)))
         return said("{size} freed", size=size_in_words(freed))
 
 
@@ -242,6 +243,18 @@ class DAS_OT_take_movie(JobOperator, bpy.types.Operator):
     @classmethod
     def words(cls, path):
         return said("Movie in {path}", path=path)
+
+
+def _throw_away(entries: list[TakeEntry]) -> int:
+    """Take ``entries`` out of the list at once and let a thread remove their many files; returns their bytes."""
+    for entry in entries:
+        put_away(entry)
+    for takes in {entry.take.folder.parent for entry in entries}:
+        removing = threading.Thread(target=remove_gone, args=(takes,), name="das remove")
+        removing.start()
+        if bpy.app.background:
+            removing.join()
+    return sum(entry.size_bytes for entry in entries)
 
 
 def _disposable(entries: list[TakeEntry]) -> list[TakeEntry]:

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The takes of a shot in the window: the list, what is done with one, and what is drawn over the viewport."""
 
+import threading
+import time
 from pathlib import Path
 
 import bpy
+import numpy as np
 import pytest
 
-from das_blender_addon.protocol.png import decode_png
+from das_blender_addon.errors import DasError
+from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.shot_folder import shot_folder
 from das_blender_addon.take import recent
+from das_blender_addon.take.library import put_away, remove_gone
 from das_blender_addon.ui import take_overlay, take_shelf, takes
+from das_blender_addon.ui.frame_reader import MOST, FrameReader
 from tests.support.takes import written_take
 
 
@@ -115,6 +121,47 @@ def test_overlay_knows_the_frame_and_the_part(shelf):
     corners, places = take_overlay.part_after_wipe((10.0, 20.0, 110.0, 70.0), 0.25)
     assert corners == ((35.0, 20.0), (110.0, 20.0), (110.0, 70.0), (35.0, 70.0))
     assert places == ((0.25, 0.0), (1.0, 0.0), (1.0, 1.0), (0.25, 1.0))
+
+
+@pytest.mark.any_blender
+def test_frame_of_the_overlay_is_read_by_a_thread(tmp_path):
+    rows = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    (tmp_path / "0001.png").write_bytes(encode_png(rows))
+    (tmp_path / "0002.png").write_bytes(b"no picture")
+    reader, name = FrameReader(), (tmp_path / "0001.png", 1)
+    blocked = threading.Event()
+    reader.ask(name)
+    reader._pool.submit(blocked.wait)
+    reader._pool.submit(blocked.wait)
+    later = tmp_path / "0002.png", 1
+    assert reader.take(later) is None and reader.is_busy, "drawing goes on while it is read"
+    blocked.set()
+    while reader.is_busy:
+        time.sleep(0.01)
+    pixels = reader.take(name)
+    np.testing.assert_array_equal(np.rint(pixels[..., :3] * 255.0), rows[::-1])
+    assert (pixels[..., 3] == 1.0).all()
+    with pytest.raises(DasError):
+        reader.take(later)
+    for number in range(MOST + 5):
+        reader.ask((name[0], number + 10))
+    while reader.is_busy:
+        time.sleep(0.01)
+    assert reader.take((name[0], 10)) is None and reader.take((name[0], MOST + 14)) is not None
+    reader.close()
+
+
+@pytest.mark.any_blender
+def test_deleted_take_leaves_the_list_at_once_and_its_files_in_a_thread(shelf):
+    entry = choose(2)
+    gone = put_away(entry)
+    assert listed() == [3, 1] and gone.parent == entry.take.folder.parent and (gone / "take.json").exists()
+    written_take(shelf, "2", seed=2, made=1002.0)  # made anew meanwhile
+    remove_gone(entry.take.folder.parent)
+    assert listed() == [3, 2, 1] and not gone.exists()
+    choose(1)
+    assert bpy.ops.das.clean_up_takes() == {"FINISHED"} and listed() == []
+    assert list((shelf / "takes").iterdir()) == []
 
 
 def test_many_takes_are_listed_by_a_thread(shelf):
