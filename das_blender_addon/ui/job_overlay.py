@@ -5,6 +5,7 @@ and queue.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
@@ -21,12 +22,12 @@ TEXT_PX, MARGIN_PX = 14, 8
 _pictures = None
 
 
-def followed(shown) -> tuple[Path | None, list[str]]:
+def followed(shown, *, always: bool = False) -> tuple[Path | None, list[str]]:
     """(the picture of the running job's last step, or None; the lines that are written over it); no lines where nothing
-    runs, or nobody follows it.
+    runs, or nobody follows it in viewports.  ``always``: for who has chosen to follow elsewhere.
     """
     job = session.running_job()
-    if job is None or not shown.follow_job or shown.job_state != "RUNNING":
+    if job is None or not (always or shown.follow_job) or shown.job_state != "RUNNING":
         return None, []
     name = translated(job.name)
     lines = [f"{name} · {job.about}" if job.about else name, f"{shown.job_line} · {shown.progress:.0%}"]
@@ -89,28 +90,32 @@ def write_lines(rectangle: tuple[float, float, float, float], lines: list[str]) 
 
 
 _shown_last: tuple = ()
+also_shown: list[Callable[[], bool]] = []
+"""Whether editors other than viewports follow the job."""
 
 
 def redraw_views() -> None:
-    """Let the viewports show what is new of the job; nothing where nobody follows it, or nothing is new."""
+    """Let viewports and other editors show what is new of the job; nothing where nobody follows it, or nothing is new.
+    """
     global _shown_last
     shown = bpy.context.window_manager.das
-    if not shown.show_take:
+    elsewhere = any(ask() for ask in also_shown)
+    if not shown.show_take and not elsewhere:
         return
-    now = followed(shown)
+    now = followed(shown, always=elsewhere)
     path = now[0]
     state = now, None if path is None or not path.exists() else path.stat().st_mtime_ns
     if state == _shown_last:
         return
     _shown_last = state
-    tag_viewports()
+    tag_viewports(also="IMAGE_EDITOR" if elsewhere else "")
 
 
-def tag_viewports() -> None:
-    """Let all viewports be drawn again."""
+def tag_viewports(also: str = "") -> None:
+    """Let all viewports be drawn again, and editors of the type ``also``."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            if area.type == "VIEW_3D":
+            if area.type in ("VIEW_3D", also):
                 area.tag_redraw()
 
 

@@ -70,23 +70,26 @@ def draw() -> None:
             return
         preview, lines = followed(shown)
         if preview is not None:
-            texture = _texture(preview)
+            texture = texture_of(preview)
             place = fitted(rectangle, (texture.width, texture.height))
-            _draw(texture, place, shown.take_opacity, shown.take_wipe)
+            draw_texture(texture, place, shown.take_opacity, shown.take_wipe)
         else:
             entry = chosen_take(context)
             frame = context.scene.frame_current
             path = None if entry is None else shown_frame(entry.take, frame)
             texture = None if path is None else _texture_soon(path, shown_frame(entry.take, frame + 1))
             if texture is not None:
-                _draw(texture, rectangle, shown.take_opacity, shown.take_wipe)
+                draw_texture(texture, rectangle, shown.take_opacity, shown.take_wipe)
         if lines:
             write_lines(rectangle, lines)
     except Exception:
         LOGGER.exception("the take cannot be drawn over the viewport")
 
 
-def _draw(texture, rectangle, opacity: float, wipe: float) -> None:
+def draw_texture(texture, rectangle, opacity: float = 1.0, wipe: float = 0.0) -> None:
+    """Draw ``texture`` into ``rectangle`` (left, bottom, right, top), pixels of the region, right of the share ``wipe``
+    of it; inside of a draw handler only.
+    """
     import gpu
     from gpu_extras.batch import batch_for_shader
 
@@ -117,7 +120,7 @@ def _texture_soon(path: Path, following: Path | None):
         ahead = following, following.stat().st_mtime_ns
         if ahead not in _textures:
             _reader.ask(ahead)
-    return _texture(path)
+    return texture_of(path)
 
 
 def _wait() -> float | None:
@@ -128,7 +131,7 @@ def _wait() -> float | None:
     return None
 
 
-def _texture(path: Path):
+def texture_of(path: Path):
     """The frame ``path`` on the graphics card; one that has changed is read again."""
     name = path, path.stat().st_mtime_ns
     if name in _textures:

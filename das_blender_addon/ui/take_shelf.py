@@ -15,7 +15,7 @@ from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..take import recent
 from ..take.cache import Take
-from ..take.library import TakeEntry, takes_of
+from ..take.library import TakeEntry, put_away, remove_gone, takes_of
 from .job_operators import redraw
 
 FRESH_S = 2.0
@@ -102,3 +102,15 @@ def chosen_take(context) -> TakeEntry | None:
         bring_list(context.window_manager, entries)
     key = chosen_key(context.window_manager)
     return next((entry for entry in entries if entry.key == key), entries[0] if entries else None)
+
+
+def throw_away(entries: list[TakeEntry]) -> int:
+    """Take ``entries`` out of the list at once and let a thread remove their many files; returns their bytes."""
+    for entry in entries:
+        put_away(entry)
+    for takes in {entry.take.folder.parent for entry in entries}:
+        removing = threading.Thread(target=remove_gone, args=(takes,), name="das remove")
+        removing.start()
+        if bpy.app.background:
+            removing.join()
+    return sum(entry.size_bytes for entry in entries)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import bpy
@@ -18,7 +17,7 @@ from ..scene.layers import render_layer
 from ..scene.sound import heard_with
 from ..take.cleaning import size_in_words
 from ..take.comparing import MODES, compare_takes, write_sheet
-from ..take.library import TakeEntry, check_deletable, differences, put_away, remove_gone, set_star, settings_of
+from ..take.library import TakeEntry, check_deletable, differences, set_star, settings_of
 from ..take.movie import SUFFIX, movie
 from .cache_page import used_takes
 from .drawing import say, thumbnail
@@ -26,7 +25,7 @@ from .images import load_sequence, show_image
 from .job_operators import JobOperator, redraw
 from .kept_jobs import draw_kept_jobs
 from .panel import RenderPanel
-from .take_shelf import chosen_take, shelf
+from .take_shelf import chosen_take, shelf, throw_away
 from .words import register_classes, said, unregister_classes
 
 ROWS, DIFFERENCES_SHOWN, THUMBNAIL_SCALE = 4, 8, 6.0
@@ -116,7 +115,7 @@ class DAS_OT_delete_take(TakeOperator, bpy.types.Operator):
 
     def act(self, context, entry):
         check_deletable(entry, used_takes())
-        return said("{size} freed", size=size_in_words(_throw_away([entry])))
+        return said("{size} freed", size=size_in_words(throw_away([entry])))
 
 
 class DAS_OT_clean_up_takes(TakeOperator, bpy.types.Operator):
@@ -136,7 +135,7 @@ class DAS_OT_clean_up_takes(TakeOperator, bpy.types.Operator):
         )
 
     def act(self, context, entry):
-        freed = _throw_away(_disposable(shelf.look(context.scene)))
+        freed = throw_away(_disposable(shelf.look(context.scene)))
         return said("{size} freed", size=size_in_words(freed))
 
 
@@ -243,18 +242,6 @@ class DAS_OT_take_movie(JobOperator, bpy.types.Operator):
     @classmethod
     def words(cls, path):
         return said("Movie in {path}", path=path)
-
-
-def _throw_away(entries: list[TakeEntry]) -> int:
-    """Take ``entries`` out of the list at once and let a thread remove their many files; returns their bytes."""
-    for entry in entries:
-        put_away(entry)
-    for takes in {entry.take.folder.parent for entry in entries}:
-        removing = threading.Thread(target=remove_gone, args=(takes,), name="das remove")
-        removing.start()
-        if bpy.app.background:
-            removing.join()
-    return sum(entry.size_bytes for entry in entries)
 
 
 def _disposable(entries: list[TakeEntry]) -> list[TakeEntry]:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The running job over the camera's view: what is shown of it, and where."""
 
+from types import SimpleNamespace
+
 import bpy
 import numpy as np
 import pytest
 
 from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.take import drive
-from das_blender_addon.ui import job_operators, job_overlay, session, takes
+from das_blender_addon.ui import job_editor, job_operators, job_overlay, session, takes
 from tests.blender.test_panels import drawn
 from tests.support.window import shown
 
@@ -66,6 +68,60 @@ def test_overlay_follows_the_previews_of_the_running_job(scene, tmp_path):
     assert len(bpy.data.images) == before, "no datablock is made"
     shown().follow_job = False
     assert job_overlay.followed(shown()) == (None, [])
+
+
+class Editor(SimpleNamespace):
+    """Stands in for an area of a window: there is none here."""
+
+    def as_pointer(self):
+        return id(self)
+
+
+@pytest.mark.any_blender
+def test_image_editor_of_ones_choice_follows_whether_viewports_do_or_not(scene):
+    one, other = (Editor(type="IMAGE_EDITOR", ui_type="IMAGE_EDITOR") for _ in range(2))
+    shown().follow_job = shown().show_take = False
+    job_editor.choose(one, True)
+    assert job_editor.follows(one) and not job_editor.follows(other) and not job_editor.follows(None)
+    assert job_overlay.followed(shown(), always=True) == (None, []), "its own image, while nothing runs"
+    said = [drive.Status("denoising", "Denoising 1/4, about 20 s left", 0.3, picture_of(100)), None, None]
+    job_operators.begin(job_operators.DAS_OT_render_take, scene, iter_of(said))
+    session.running_job().tick()
+    path, lines = job_overlay.followed(shown(), always=True)
+    assert job_overlay.pixels_of(path).shape == (8, 12, 4)
+    assert lines == ["Render Take", "Denoising 1/4, about 20 s left · 30%"]
+    assert any(ask() for ask in job_overlay.also_shown), "editors are drawn again with each step"
+    one.type = "NODE_EDITOR"
+    assert not job_editor.follows(one), "the user has made another editor of it"
+    one.type = "IMAGE_EDITOR"
+    job_editor.choose(one, False)
+    assert not job_editor.follows(one) and not any(ask() for ask in job_overlay.also_shown)
+    job_editor.choose(other, True)
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    assert not job_editor.follows(other), "editors of another file are others"
+
+
+@pytest.mark.any_blender
+def test_entry_of_the_menu_has_a_tick_where_the_editor_follows(scene):
+    scene.render.engine = "DAS"
+    editor = Editor(type="IMAGE_EDITOR", ui_type="IMAGE_EDITOR")
+    context, seen = SimpleNamespace(scene=scene, area=editor), []
+    layout = SimpleNamespace(separator=list, operator=lambda name, icon: seen.append((name, icon)))
+    menu = SimpleNamespace(layout=layout)
+    job_editor.draw_entry(menu, context)
+    job_editor.choose(editor, True)
+    job_editor.draw_entry(menu, context)
+    assert seen == [("das.follow_job_here", "CHECKBOX_DEHLT"), ("das.follow_job_here", "CHECKBOX_HLT")]
+    assert {"CHECKBOX_DEHLT", "CHECKBOX_HLT"} <= set(
+        bpy.types.UILayout.bl_rna.functions["operator"].parameters["icon"].enum_items.keys()
+    )
+    editor.ui_type = "UV"
+    job_editor.draw_entry(menu, context)
+    scene.render.engine = "CYCLES"
+    editor.ui_type = "IMAGE_EDITOR"
+    job_editor.draw_entry(menu, context)
+    assert len(seen) == 2 and not bpy.ops.das.follow_job_here.poll()
+    job_editor.choose(editor, False)
 
 
 def iter_of(said):
