@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Does a model follow the animation?  Six fixed scenes, each rendered as a take and measured; one table per model.
+"""Does a model follow the animation?  Six fixed scenes, each rendered as a take and measured; two tables per model: how
+far surfaces are off, and how far the camera and the motion of the made clips are from the true ones.
 
 Run: ``python tests/bench/bench_adherence.py [--server ADDRESS] [--model NAME] [--seeds 1,2] [--only walk]`` in an
 environment with Blender as a module.  Without a server one with das-preview is started; for the full model name a
@@ -13,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,12 +26,18 @@ import bpy  # noqa: E402
 import numpy as np  # noqa: E402
 
 from tests.support.adherence_scenes import SIZE, SUITE, VISITOR, build_suite_scene  # noqa: E402
+from tests.support.clip_measures import camera_error, motion_error  # noqa: E402
 from tests.support.server import running_server  # noqa: E402
 
-SAMPLES = 8
+SAMPLES, TRUE_SAMPLES = 8, 32
 HEAD = (
     "| scene | frames (windows, key pictures) | shown by key pictures, of that textured | error, px: mean | 95 % | "
     "of the height | off or lost | lost | flicker beyond the animation's | colour | seams | s |"
+)
+
+CONTROL_HEAD = (
+    "| scene | camera goes, turns | rotation off, °: mean, most | translation off, units: mean, most | of its way | "
+    "frames told | PSNR, dB | way from frame to frame, px | end-point error, px | of the true render |"
 )
 
 
@@ -70,6 +77,65 @@ def row(name: str, reports: list[dict], take, seconds: float) -> str:
     )
 
 
+@contextmanager
+def quiet():
+    """Nothing that Blender says of a render goes among the tables."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def true_clip(scene, frames, folder: Path) -> np.ndarray:
+    """u8 [T,H,W,3]: what Cycles renders of the scene at ``frames``."""
+    from das_blender_addon.protocol.png import decode_png
+
+    before = scene.render.engine, scene.frame_current
+    scene.render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", TRUE_SAMPLES, False
+    scene.render.image_settings.file_format = "PNG"
+    pictures = []
+    for frame in frames:
+        scene.frame_set(frame)
+        scene.render.filepath = str(folder / f"{frame:04d}.png")
+        with quiet():
+            bpy.ops.render.render(write_still=True)
+        pictures.append(decode_png(Path(scene.render.filepath).read_bytes()))
+    scene.render.engine = before[0]
+    scene.frame_set(before[1])
+    return np.stack(pictures)
+
+
+def control_row(name: str, scene, take, folder: Path) -> str:
+    """The camera and the motion of the take's clip, of the frames that the model made, against the true ones."""
+    from das_blender_addon.jobs.scripting import exported_geometry
+    from das_blender_addon.protocol.png import decode_png
+
+    made = tuple(take.report["model_frame_numbers"])
+    size = tuple(take.report["model_size"])
+    true = true_clip(scene, made, folder)
+    files = [take.model_frames[take.frame_numbers.index(frame)] for frame in made]
+    clip = np.stack([decode_png(file.read_bytes()) for file in files])
+    keys = [made.index(key["frame"]) for key in take.report["key_pictures"] if key["frame"] in made]
+    with exported_geometry(scene, made, size, None, None, None) as geometry:
+        camera = camera_error(clip, true, geometry)
+        motion, floor = (motion_error(one, true, geometry, keys) for one in (clip, true))
+    told = camera.frames[0] > 0
+    errors = camera.rotation_deg, camera.translation
+    off = [f"{part.mean():.3f}, {part.max():.3f}" if told else "–" for part in errors]
+    share = f"{camera.translation.mean() / camera.path:.2%}" if told and camera.path else "–"
+    return (
+        f"| {name} | {camera.path:.2f} units, {camera.turn_deg:.1f}° | {off[0]} | {off[1]} | {share} | "
+        f"{camera.frames[0]} of {camera.frames[1]} | {motion.psnr_db:.1f} | {motion.way_px:.2f} | "
+        f"{motion.epe_px:.2f} | {floor.epe_px:.2f} |"
+    )
+
+
 def reappearance(report: dict) -> str:
     """How the thing that leaves and returns looks, before and after: levels from its prediction."""
     frames = [one for one in report["frames"]]
@@ -98,6 +164,7 @@ def main() -> int:
     parser.add_argument("--model", default="")
     parser.add_argument("--size", default=f"{SIZE[0]}x{SIZE[1]}")
     parser.add_argument("--seeds", default="1")
+    parser.add_argument("--no-control", action="store_true", help="leave the second table out, and its true renders")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in SUITE])
     options = parser.parse_args()
     import addon_utils  # found once bpy is there
@@ -110,7 +177,7 @@ def main() -> int:
         environment = {"DAS_SERVER_THREADS": "0", "OMP_NUM_THREADS": str(os.cpu_count())}
         own = running_server(Path(folder) / "state", environment=environment)
         with nullcontext(SimpleNamespace(address=options.server)) if options.server else own as server:
-            notes, began = [], time.perf_counter()
+            notes, control, began = [], [], time.perf_counter()
             print(f"{HEAD}\n|{'---|' * HEAD.count(' |')}", flush=True)
             for one in SUITE:
                 if options.only and one.name not in options.only:
@@ -118,11 +185,16 @@ def main() -> int:
                 made = [measured(api, one, server.address, Path(folder) / one.name, seed, options) for seed in seeds]
                 reports = [report for report, _, _ in made]
                 print(row(one.name, reports, made[0][1], sum(part[2] for part in made)), flush=True)
+                if not (one.cuts or options.no_control):  # across a cut nothing flows from frame to frame
+                    true = Path(folder) / f"true {one.name}"
+                    control.append(control_row(one.name, bpy.context.scene, made[0][1], true))
                 if any(thing["name"] == VISITOR for thing in reports[0]["objects"]):
                     notes.append(reappearance(reports[0]))
             load = " ".join(Path("/proc/loadavg").read_text().split()[:3]) if Path("/proc/loadavg").exists() else "?"
             model = made[0][1].report["model"]
             about = f"{model}, {options.size}, seeds {options.seeds}, Blender {bpy.app.version_string}"
+            if control:
+                print(f"\n{CONTROL_HEAD}\n|{'---|' * CONTROL_HEAD.count(' |')}\n" + "\n".join(control))
             print("\n" + "\n".join([*notes, f"{about}; {time.perf_counter() - began:.0f} s, load {load}."]))
     return 0
 

@@ -21,13 +21,15 @@ VISITOR = "Visitor"
 
 @dataclass(frozen=True)
 class SuiteScene:
-    """``keys``: Blender frames of the key pictures besides the first, None for as many as the model wants."""
+    """``keys``: Blender frames of the key pictures besides the first, None for as many as the model wants.  ``cuts``:
+    its camera does."""
 
     name: str
     seed: int
     build: Callable
     num_frames: int = NUM_FRAMES
     keys: tuple[int, ...] | None = None
+    cuts: bool = False
 
 
 def build_suite_scene(one: SuiteScene):
@@ -170,6 +172,6 @@ SUITE = (
     SuiteScene("cloth", 2, _cloth),
     SuiteScene("orbit", 3, _orbit),
     SuiteScene("leaves and returns", 4, _returns, keys=()),
-    SuiteScene("two cameras", 5, _two_cameras, keys=((NUM_FRAMES + 1) // 2,)),
+    SuiteScene("two cameras", 5, _two_cameras, keys=((NUM_FRAMES + 1) // 2,), cuts=True),
     SuiteScene("long shot", 6, _long, LONG),
 )
