@@ -197,7 +197,8 @@ def _other_camera(said: dict, request: TakeRequest) -> str:
     where it is, or the take does not say.
     """
     shot, report = request.shot, said.get("report", {})
-    if report.get("camera_path_sha256", shot.camera_path) == shot.camera_path:
+    is_same_size = report.get("render_size") == list(request.plan.render_size)
+    if not is_same_size or report.get("camera_path_sha256", shot.camera_path) == shot.camera_path:
         return ""
     before, now = (
         " and ".join(repr(name) for name in dict.fromkeys(str(name) for _, name in seen)) or "no camera"

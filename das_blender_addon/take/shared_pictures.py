@@ -63,7 +63,7 @@ def shared_pictures(
     for index, picture in zip(planned.keys, pictures, strict=True):
         if picture.origin == RENDERED:
             view = picture_view(seen, planned, index)
-            other = yield from _of_own_camera(facts, wish, view, source)
+            other = yield from _of_own_camera(facts, wish, view, source, report)
             if other is not None:
                 picture = yield from _taken_over(picture, other, index, geometry, cameras, planned)
                 LOGGER.info("%s", picture.notes[-1] if picture.notes else other.path)
@@ -72,17 +72,24 @@ def shared_pictures(
     return found
 
 
-def _of_own_camera(facts: SceneFacts, wish: FirstFrameWish, view: PictureView, source: Source) -> Recipe:
+def _of_own_camera(
+    facts: SceneFacts, wish: FirstFrameWish, view: PictureView, source: Source, report: Report
+) -> Recipe:
     """The picture (`FirstFrame`) that was painted or given for ``view``, which the scene's own camera sees; None where
-    there is none."""
+    there is none, or none that can be read: this shot can do without."""
     own = facts.own_pictures
     choice = next((one for one in own.given if one.frame == view.frame), KeyChoice(view.frame))
     wish = replace(wish, path=choice.path, image=choice.image, owner=own.owner, again=False)
     view = replace(view, is_first=False)  # what is transparent in it is nobody's
-    found = yield from in_thread(lambda _stop, _say: find_first_frame(wish, view))
-    if isinstance(found, Unfitted):
-        file, notes = yield from source.fitted(fitting_of(found, view, wish.look))
-        found = fitted_first_frame(found, file, notes)
+    try:
+        found = yield from in_thread(lambda _stop, _say: find_first_frame(wish, view))
+        if isinstance(found, Unfitted):
+            file, notes = yield from source.fitted(fitting_of(found, view, wish.look))
+            found = fitted_first_frame(found, file, notes)
+    except FirstFrameError as error:
+        LOGGER.warning("%s", error.message)
+        yield report(Log(f"Nothing is taken over from the scene's own camera: {error.message}"))
+        return None
     if found is None or found.origin == RENDERED:
         return None
     is_given = bool(choice.path or choice.image)

@@ -183,6 +183,10 @@ def test_take_of_a_camera_that_is_no_more_what_it_was_says_so(two_takes, shot_sc
     shot_scene.camera.location.x += 0.25
     with pytest.raises(SettingsError, match="was made before its camera 'Seite ü' was moved or changed: put it back"):
         api.adherence(shot_scene, other.take)
+    shot_scene.render.resolution_x = 64
+    with pytest.raises(SettingsError, match="its geometry, key pictures or settings differ"):
+        api.adherence(shot_scene, other.take)
+    shot_scene.render.resolution_x = 48
     shot_scene.camera.name = "Drohne"
     with pytest.raises(SettingsError, match="made by the camera 'Seite ü', and the shot is seen by 'Drohne'"):
         api.adherence(shot_scene, other.take)

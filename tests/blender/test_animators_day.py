@@ -133,5 +133,5 @@ def test_day_of_an_animator_loses_nothing_and_asks_for_nothing_twice(shot, serve
     made = jobs()
     assert bpy.ops.das.render_take() == {"FINISHED"}
     scene.frame_end = 3
-    assert bpy.ops.das.variations(seeds=f"1-{VARIATIONS}", size="48x48", steps=1) == {"FINISHED"}
+    assert bpy.ops.das.variations(seeds="6-8", size="48x48", steps=1) == {"FINISHED"}
     assert jobs() == made and len(listed(scene)) == len(entries)
