@@ -32,7 +32,7 @@ from ..shot.plan import BLACK, ShotPlan, check_detail, check_every, check_frames
 from ..shot.resolved import ResolvedSettings
 from ..shot.scene_keys import KeyState, key_states, with_frames
 from ..shot.scene_shot import check_size, shot_frames
-from ..shot.settings import check_loras, chosen_keys, parse_speed, resolve_settings
+from ..shot.settings import check_loras, chosen_keys, keys_of_camera, parse_speed, resolve_settings
 from ..shot.shot_folder import shot_folder, this_file
 from ..shot.tracked import ShotTracking, check_in_view, shot_from_geometry
 from ..take import picture_recipes, run
@@ -349,6 +349,8 @@ def _chosen_settings(scene, server, frames, folder, settings: dict):
     if "key_pictures" in named:
         shot = named.get("frames", resolved.frames)
         named["key_pictures"] = chosen_keys(named["key_pictures"], scene.das, shot)
+    keys, camera = named.get("key_pictures", resolved.key_pictures), named.get("camera", resolved.camera)
+    named["key_pictures"] = keys_of_camera(keys, scene, camera, named.get("frames", resolved.frames))
     named |= {"prompts_at": ()} if "prompt" in named else {}  # it is that of the whole shot
     if "compose" in named:
         named["compose"] = None if named["compose"] == "auto" else check_detail(named["compose"])

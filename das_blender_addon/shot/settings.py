@@ -16,6 +16,7 @@ import bpy
 
 from ..errors import SettingsError
 from ..protocol.kinds import MAX_TEXT
+from ..scene.camera import cameras_at
 from . import machine as machines
 from .plan import BLACK, FINE, SKY
 from .prompts import check_prompt, prompt_of_file, prompt_of_text, prompts_at_markers
@@ -82,7 +83,10 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
             field="first_frame_engine",
         )
     frames = parse_frames(said) if (said := environment.get("DAS_FRAMES", "")) else shot_frames(scene)
-    first_path, first_image = _first_frame(environment, settings, frames[0])
+    camera = _text(environment, "DAS_CAMERA", "")
+    listed_at = frames[0] if _is_own_camera(scene, camera, frames) else None
+    first_path, first_image = _first_frame(environment, settings, listed_at)
+    keys = _key_pictures(environment.get("DAS_KEY_PICTURES", ""), settings, frames)
     return ResolvedSettings(
         server=chosen_server(scene, environment),
         timeout_s=_number(environment, "DAS_TIMEOUT_S", float, machine.timeout_s, low=1.0, high=86400.0),
@@ -96,7 +100,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         size=parse_size(environment.get("DAS_SIZE", "") or settings.size),
         tracking_range=_tracking_range(environment.get("DAS_TRACKING_RANGE", "") or settings.tracking_range),
         view=stereo_view(scene, environment),
-        camera=_text(environment, "DAS_CAMERA", ""),
+        camera=camera,
         background=_background(environment.get("DAS_BACKGROUND", "") or settings.background),
         compose=_detail(environment, settings.compose),
         frames=frames,
@@ -107,7 +111,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
             environment, "DAS_FIRST_FRAME_SAMPLES", int, settings.first_frame_samples, low=1, high=MAX_SAMPLES
         ),
         cache_folder=_cache_folder(environment.get("DAS_CACHE", "") or settings.cache_folder or machine.cache_folder),
-        key_pictures=_key_pictures(environment.get("DAS_KEY_PICTURES", ""), settings, frames),
+        key_pictures=keys_of_camera(keys, scene, camera, frames),
         new_first_frame=_switch(environment, "DAS_NEW_FIRST_FRAME", False),
         anew=_switch(environment, "DAS_ANEW", False),
         part=_part(environment.get("DAS_WINDOWS", "")),
@@ -359,6 +363,19 @@ def chosen_keys(wanted, settings, frames: tuple[int, ...]) -> tuple[KeyChoice, .
     return _within([own.get(frame) or KeyChoice(frame) for frame in asked], frames)
 
 
+def keys_of_camera(keys, scene, camera: str, frames: tuple[int, ...]) -> tuple[KeyChoice, ...] | None:
+    """``keys`` for a shot that ``camera`` sees: pictures in the scene's list are the scene's own camera's, another one
+    has their frames only.
+    """
+    if keys is None or _is_own_camera(scene, camera, frames):
+        return keys
+    return tuple(KeyChoice(one.frame) for one in keys)
+
+
+def _is_own_camera(scene, camera: str, frames: tuple[int, ...]) -> bool:
+    return not camera or cameras_at(scene, frames) == ((frames[0], camera),)
+
+
 def _within(chosen: list[KeyChoice], frames: tuple[int, ...]) -> tuple[KeyChoice, ...]:
     outside = next((one.frame for one in chosen if one.frame not in frames), None)
     if outside is not None:
@@ -416,11 +433,12 @@ def _switch(environment, name: str, otherwise: bool | None) -> bool | None:
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
-def _first_frame(environment, settings, frame: int) -> tuple[str, str]:
+def _first_frame(environment, settings, frame: int | None) -> tuple[str, str]:
     """(file, data block) that is the first frame, at ``frame``; "" for both where it is the one in the cache, as "auto"
     says.  A file goes before a data block, what the environment names before both.
 
-    A line of the list at that frame is the first frame's, too: `SettingsError` where both have a picture.
+    A line of the list at that frame is the first frame's, too: `SettingsError` where both have a picture.  ``frame`` is
+    None where the list is another camera's.
     """
     named = environment.get("DAS_FIRST_FRAME", "").strip()
     if named:

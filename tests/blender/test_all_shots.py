@@ -12,6 +12,7 @@ from das_blender_addon.errors import SceneError, SettingsError
 from das_blender_addon.jobs.measuring import worst_window_again
 from das_blender_addon.jobs.shots import CAMERAS, MARKERS, scenes_with_engine, shots_of, shots_of_scenes
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.shot.resolved import KeyChoice
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.shot.shot_folder import ensure_shot_id, shot_folder
 from das_blender_addon.take.drive import finish
@@ -77,6 +78,20 @@ def test_pictures_of_ones_own_go_to_their_shot_only(two_cameras, shot_scene, tmp
     assert own.settings.camera == "" and own.settings.first_frame_path.endswith("own.png")
     assert (side.settings.camera, side.settings.first_frame_path) == ("Seite ü", "")
     assert [(key.frame, key.path) for key in side.settings.key_pictures] == [(2, ""), (4, ""), (6, "")]
+
+
+@pytest.mark.any_blender
+def test_key_pictures_of_the_list_are_the_own_cameras_however_another_one_is_named(two_cameras, shot_scene, tmp_path):
+    first, second = two_cameras
+    picture = tmp_path / "2.png"
+    picture.write_bytes(encode_png(pattern((96, 64))))
+    key = shot_scene.das.key_pictures.add()
+    key.frame, key.path = 2, str(picture)
+    asked = {"DAS_KEY_PICTURES": "2", "DAS_FIRST_FRAME": "auto"}
+    told = {}
+    for camera in ("", first.name, second.name):
+        told[camera] = resolve_settings(shot_scene, environment={**asked, "DAS_CAMERA": camera}).key_pictures
+    assert told[""] == told[first.name] == (KeyChoice(2, str(picture)),) and told[second.name] == (KeyChoice(2),)
 
 
 @pytest.mark.any_blender
