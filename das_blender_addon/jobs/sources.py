@@ -60,7 +60,8 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
     """
     layer = view_layer or render_layer(scene).name
     folder = take_over_folder(scene, settings.cache_folder, layer)
-    own = owner_of(scene, folder)
+    own, seen_by = owner_of(scene, folder), cameras_at(scene.original, settings.frames)
+    is_other = bool(settings.camera) and seen_by != ((settings.frames[0], settings.camera),)
     return SceneFacts(
         name=scene.name,
         file=this_file(),
@@ -70,16 +71,14 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
         view_layer=layer,
         layer_apart=layer_apart(scene, layer),
         look=kept_look(scene),
-        owner=replace(own, files=(), camera=settings.camera) if settings.camera else own,
+        owner=replace(own, files=(), camera=settings.camera, own_cameras=()) if is_other else own,
         shading=shading_digest(scene.original, scene.original.view_layers[layer]),
         blender=bpy.app.version_string,
         transparent_film=scene.render.film_transparent,
         in_window=not bpy.app.background,
         frames_per_second=frames_per_second(scene),
-        cameras=((settings.frames[0], settings.camera),)
-        if settings.camera
-        else cameras_at(scene.original, settings.frames),
-        own_pictures=OwnPictures(_given(scene, settings, layer), own) if settings.camera else None,
+        cameras=((settings.frames[0], settings.camera),) if settings.camera else seen_by,
+        own_pictures=OwnPictures(_given(scene, settings, layer), own) if is_other else None,
     )
 
 
@@ -105,7 +104,9 @@ def owner_of(scene, folder: Path) -> Owner:
     """
     settings = getattr(scene, "das", None)  # a scene has none while the extension is not enabled
     start = settings.shot_start if settings is not None and settings.use_shot_range else scene.frame_start
-    return Owner(start, own_files(folder))
+    bound = {marker.camera.name for marker in scene.timeline_markers if marker.camera is not None}
+    cameras = frozenset(bound | ({scene.camera.name} if scene.camera else set()))
+    return Owner(start, own_files(folder), own_cameras=cameras)
 
 
 def first_frame_file(scene, settings: ResolvedSettings | None = None, view_layer: str = "") -> Path:

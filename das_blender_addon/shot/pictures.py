@@ -68,12 +68,18 @@ class Owner:
 
     ``start``: the frame that a picture of an earlier version, which did not say its frame, is taken for.  ``files``:
     the .blend files whose painted pictures are the shot's own; None for all.  ``camera``: the name of the one that sees
-    the shot, where that is not the scene's own: of other cameras' pictures those count that show the same.
+    the shot, where that is not the scene's own, whose names are ``own_cameras``: of other cameras' pictures those count
+    that show the same.
     """
 
     start: int | None = None
     files: Collection[str] | None = None
     camera: str = ""
+    own_cameras: Collection[str] = ()
+
+    def sees(self, record: dict) -> bool:
+        """Whether the picture with this ``record`` was made for the camera that sees the shot."""
+        return str(record.get("camera", "")) in (self.camera, *self.own_cameras)
 
 
 ANYBODY = Owner()
@@ -157,7 +163,7 @@ def painted_elsewhere(
     foreign = [file for file in painted if file.frame == frame and _is_foreign(file, owner)]
     if foreign:
         record = read_record(foreign[0].path)
-        if str(record.get("camera", "")) != owner.camera:
+        if not owner.sees(record):
             return f"The first frame {foreign[0].path} was painted for another camera of the scene."
         return (
             f"The first frame {foreign[0].path} was painted for another camera or other geometry of the file "
@@ -364,14 +370,15 @@ def _is_foreign(file: _File, owner: Owner) -> bool:
     """
     record = read_record(file.path)
     made_for = str(record.get("file", ""))
-    if owner.files is not None and str(record.get("camera", "")) != owner.camera:
+    if owner.files is not None and not owner.sees(record):
         return True
     return owner.files is not None and bool(made_for) and made_for not in owner.files and os.path.exists(made_for)
 
 
 def _rendered(folder: Path, frame: int, owner: Owner) -> list[_File]:
-    """The pictures of ``frame`` that are as we rendered them."""
-    return [file for file in _files(folder, owner.start) if file.frame == frame and _is_rendered(file)]
+    """The pictures of ``frame`` that are as we rendered them, for the ``owner``'s camera."""
+    rendered = [file for file in _files(folder, owner.start) if file.frame == frame and _is_rendered(file)]
+    return [file for file in rendered if owner.files is None or owner.sees(read_record(file.path))]
 
 
 _shas: dict[tuple, str] = {}

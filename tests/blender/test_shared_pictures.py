@@ -7,6 +7,7 @@ import pytest
 
 from das_blender_addon import api
 from das_blender_addon.jobs.shots import CAMERAS, shots_of
+from das_blender_addon.jobs.sources import first_frame_file
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.pictures import read_record
 from das_blender_addon.shot.shot_folder import shot_folder
@@ -121,3 +122,7 @@ def test_strokes_over_one_cameras_picture_reach_the_other_and_nothing_else_does(
     files[second.name].write_bytes(encode_png(own))
     assert origins(api.render_take(shot_scene, camera=second.name)) == ["painted"]
     assert api.render_take(shot_scene).key == mine.key, "what was painted for another camera is not this one's"
+    assert first_frame_file(shot_scene) == files[""], "nor is it what the panel shows and opens"
+    shot_scene.camera = second
+    assert first_frame_file(shot_scene) == files[second.name]
+    assert origins(api.render_take(shot_scene)) == ["painted"], "the camera is the scene's own now"
