@@ -8,7 +8,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, St
 
 from ..footage.plate import LONGEST_LENS
 from ..shot.settings import resolve_settings
-from .import_job import ImportOperator
+from .import_job import DroppedIntoView, ImportOperator
 from .picture_import import NOT_SAID
 from .words import register_classes, unregister_classes
 
@@ -95,18 +95,27 @@ class DAS_OT_import_clip(ImportOperator, bpy.types.Operator):
             layout.prop(self, name)
 
 
+class DAS_FH_clip(DroppedIntoView, bpy.types.FileHandler):
+    """A movie that is dropped into a 3D viewport."""
+
+    bl_idname = "DAS_FH_clip"
+    bl_label = "Clip as Scene (Diffusion as Shader)"
+    bl_import_operator = DAS_OT_import_clip.bl_idname
+    bl_file_extensions = ";".join(sorted(bpy.path.extensions_movie))
+
+
 def draw_entry(menu, _context) -> None:
     """The entry in File › Import."""
     menu.layout.operator(DAS_OT_import_clip.bl_idname, text="Clip as Scene (Diffusion as Shader)")
 
 
 def register():
-    """Register the operator and its entry in File › Import."""
-    register_classes([DAS_OT_import_clip])
+    """Register the operator, the handler of dropped files and the entry in File › Import."""
+    register_classes([DAS_OT_import_clip, DAS_FH_clip])
     bpy.types.TOPBAR_MT_file_import.append(draw_entry)
 
 
 def unregister():
     """Undo `register`."""
     bpy.types.TOPBAR_MT_file_import.remove(draw_entry)
-    unregister_classes([DAS_OT_import_clip])
+    unregister_classes([DAS_OT_import_clip, DAS_FH_clip])

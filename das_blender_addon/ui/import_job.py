@@ -18,6 +18,9 @@ from ..take.drive import Recipe
 from .job_operators import JobOperator
 from .words import said
 
+DIALOG_PX = 420
+"""Width of what asks about a file that was dropped."""
+
 
 @dataclass
 class Importing:
@@ -25,6 +28,15 @@ class Importing:
 
     finish: Callable[[], Stage]
     stage: Stage | None = None
+
+
+class DroppedIntoView:
+    """What the handlers of dropped files have in common: files of their endings go into a 3D viewport."""
+
+    @classmethod
+    def poll_drop(cls, context):
+        """Blender offers it beside its own handlers of pictures (empty, background)."""
+        return context.area is not None and context.area.type == "VIEW_3D"
 
 
 class ImportOperator(JobOperator):
@@ -39,8 +51,8 @@ class ImportOperator(JobOperator):
         if bpy.app.background:
             return self.execute(context)
         self._asked = True
-        if self.filepath:  # dropped
-            return self.execute(context)
+        if self.filepath:  # dropped into the window: only the rest is asked for
+            return context.window_manager.invoke_props_dialog(self, width=DIALOG_PX)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 

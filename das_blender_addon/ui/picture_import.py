@@ -16,7 +16,7 @@ from ..footage.plane import WALL_DISTANCE
 from ..footage.plate import EYE_HEIGHT, LONGEST_LENS
 from ..shot.settings import resolve_settings
 from ..staging.importing import PLANE
-from .import_job import ImportOperator
+from .import_job import DroppedIntoView, ImportOperator
 from .words import register_classes, unregister_classes
 
 NOT_SAID = "AUTO"
@@ -154,18 +154,27 @@ def draw_measured(layout, chosen, scene) -> None:
             column.label(text=line, translate=False)
 
 
+class DAS_FH_picture(DroppedIntoView, bpy.types.FileHandler):
+    """A picture that is dropped into a 3D viewport."""
+
+    bl_idname = "DAS_FH_picture"
+    bl_label = "Picture as Scene (Diffusion as Shader)"
+    bl_import_operator = DAS_OT_import_picture.bl_idname
+    bl_file_extensions = ";".join(sorted(bpy.path.extensions_image))
+
+
 def draw_entry(menu, _context) -> None:
     """The entry in File › Import."""
     menu.layout.operator(DAS_OT_import_picture.bl_idname, text="Picture as Scene (Diffusion as Shader)")
 
 
 def register():
-    """Register the operator and its entry in File › Import."""
-    register_classes([DAS_OT_import_picture])
+    """Register the operator, the handler of dropped files and the entry in File › Import."""
+    register_classes([DAS_OT_import_picture, DAS_FH_picture])
     bpy.types.TOPBAR_MT_file_import.append(draw_entry)
 
 
 def unregister():
     """Undo `register`."""
     bpy.types.TOPBAR_MT_file_import.remove(draw_entry)
-    unregister_classes([DAS_OT_import_picture])
+    unregister_classes([DAS_OT_import_picture, DAS_FH_picture])

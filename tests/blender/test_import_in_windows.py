@@ -5,6 +5,7 @@ the end in one step of undo, and what was cancelled leaves nothing behind.
 
 import threading
 import time
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -14,6 +15,7 @@ from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.staging import beside
 from das_blender_addon.take import drive
+from das_blender_addon.ui import import_job
 from das_blender_addon.ui.clip_import import DAS_OT_import_clip
 from das_blender_addon.ui.import_job import _importing
 from das_blender_addon.ui.picture_import import DAS_OT_import_picture
@@ -133,3 +135,39 @@ def test_work_for_blender_is_done_by_the_driver_and_waits_until_it_is_free():
         time.sleep(0.002)
     assert threads[0] is not threading.main_thread() and threads[1] is threading.main_thread() and waited > 2
     assert beside.in_blender(lambda: 3) == 3
+
+
+LONGEST_ENDINGS = 511
+"""Characters of a handler's endings that Blender keeps; it cuts the rest off."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken", "left"),
+    [
+        ("picture", {".png", ".jpg", ".jpeg", ".exr", ".tif", ".webp"}, {".mp4", ".blend"}),
+        ("clip", {".mp4", ".mov", ".mkv", ".webm"}, {".png", ".wav"}),
+    ],
+)
+def test_files_are_dropped_into_3d_viewports_only(scene, kind, taken, left):
+    handler = getattr(bpy.types, f"DAS_FH_{kind}")
+    endings = handler.bl_file_extensions
+    assert taken <= set(endings.split(";")) and not left & set(endings.split(";")) and len(endings) <= LONGEST_ENDINGS
+    kinds = [None, *(SimpleNamespace(type=area) for area in ("VIEW_3D", "NODE_EDITOR", "SEQUENCE_EDITOR"))]
+    assert [handler.poll_drop(SimpleNamespace(area=area)) for area in kinds] == [False, True, False, False]
+    area, name = handler.bl_import_operator.split(".")
+    properties = getattr(getattr(bpy.ops, area), name).get_rna_type().properties
+    assert properties["filepath"].is_skip_save, "the next one is no longer the file that was dropped"
+
+
+@pytest.mark.parametrize(("file", "asks"), [("street.png", "invoke_props_dialog"), ("", "fileselect_add")])
+def test_file_that_was_dropped_is_asked_about_and_no_other_one_is_chosen(monkeypatch, file, asks):
+    asked = []
+
+    def ask(name):
+        return lambda operator, **_: asked.append(name) or {"RUNNING_MODAL"}
+
+    window = SimpleNamespace(**{name: ask(name) for name in ("invoke_props_dialog", "fileselect_add")})
+    monkeypatch.setattr(import_job, "bpy", SimpleNamespace(app=SimpleNamespace(background=False)))
+    operator = SimpleNamespace(filepath=file)
+    answer = import_job.ImportOperator.invoke(operator, SimpleNamespace(window_manager=window), None)
+    assert answer == {"RUNNING_MODAL"} and asked == [asks] and operator._asked, "the answer starts a job"
