@@ -30,12 +30,13 @@ from ..protocol.png import encode_png
 from ..scene.layers import render_layer
 from ..shot.settings import parse_size, resolve_settings
 from ..shot.shot_folder import check_cache, shot_folder
+from ..staging.camera_files import camera_of_file, check_camera_file, is_camera_file
 from ..staging.clip_importing import BLENDER, ClipWish, import_clip, positions_folder
 from ..staging.clip_source import is_footage
 from ..staging.entry import positions_beside
 from ..staging.importing import PLANE, PlateWish, import_picture
-from ..staging.motion import key_camera, key_thing, path_of_file
-from ..staging.stage import Stage
+from ..staging.motion import key_camera, key_thing
+from ..staging.stage import Stage, set_rate
 from ..take import drive
 from ..take.movie import movie
 from .file import absolute
@@ -81,7 +82,7 @@ def camera(scene, arguments, voice: Voice, should_stop) -> int:
     """Move the camera through a picture or clip: save the shot, track it, or render it as a take."""
     places = _places(arguments)
     with staged(arguments, voice, {}, places.blend, should_stop) as made:
-        _move_camera(made, arguments)
+        _move_camera(made, arguments, voice)
         return _finished(made, places, arguments, voice, should_stop)
 
 
@@ -103,7 +104,7 @@ def move(scene, arguments, voice: Voice, should_stop) -> int:
             frame_end=end,
         )
         if arguments.path:
-            _move_camera(made, arguments)
+            _move_camera(made, arguments, voice)
         return _finished(made, places, arguments, voice, should_stop)
 
 
@@ -129,7 +130,9 @@ def transfer(scene, arguments, voice: Voice, should_stop) -> int:
 def _places(arguments) -> _Places:
     """Looked at before any work begins.  Raises `SettingsError` where the results would go nowhere."""
     places = _Places(output_folder(arguments.output or "", "The frames"), blend_file(arguments.save))
-    if arguments.path and not arguments.path.lower().endswith(".blend"):
+    if is_camera_file(arguments.path):
+        check_camera_file(absolute(arguments.path))
+    elif arguments.path:
         camera_path(arguments.path, max(arguments.count or NUM_FRAMES, 2), distance=1.0)
     if places == _Places(None, None):
         raise SettingsError(
@@ -175,6 +178,8 @@ def _staged_picture(arguments, masks: dict[str, str], should_stop) -> StagedShot
     count = NUM_FRAMES if arguments.count is None else arguments.count
     every = 1 if arguments.every is None else arguments.every
     stage = import_picture(wish, size=parse_size(arguments.DAS_SIZE or ""), num_frames=count, every=every)
+    if arguments.fps:
+        set_rate(stage.scene, arguments.fps)
     return StagedShot(stage, count, np.repeat(np.eye(4)[None], count, axis=0))
 
 
@@ -257,10 +262,16 @@ def _keep_settings(scene, arguments) -> None:
         setattr(scene.das, name, getattr(settings, name))
 
 
-def _move_camera(made: StagedShot, arguments) -> None:
+def _move_camera(made: StagedShot, arguments, voice: Voice) -> None:
     stage, seen = made.stage, made.stage.plate
-    if arguments.path.lower().endswith(".blend"):
-        path = path_of_file(absolute(arguments.path), made.count)
+    if is_camera_file(arguments.path):
+        render = stage.scene.render
+        is_free = made.clip is None and not arguments.fps
+        found = camera_of_file(absolute(arguments.path), made.count, render.fps / render.fps_base, is_free=is_free)
+        path = found.poses
+        set_rate(stage.scene, found.fps)
+        for note in found.notes:
+            voice.note(note)
     else:
         height, width = seen.depth.shape
         middle = np.s_[height * 2 // 5 : -(-height * 3 // 5), width * 2 // 5 : -(-width * 3 // 5)]

@@ -49,7 +49,7 @@ def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
     command.add_argument(
         "--path" if word == "camera" else "--camera", dest="path", default="", required=word == "camera",
         help="orbit:30, dolly:1.5, truck:1, crane:1, pan:20, tilt:10, roll:5, joined by ; or the published text "
-        "(trans, rot, spiral), or a .blend whose scene's camera moves so",
+        "(trans, rot, spiral), or a .blend, .abc, .usd or .fbx file whose camera moves so",
     )  # fmt: skip
     if word == "move":
         _add_move(command)
@@ -92,7 +92,7 @@ def add_clip(command: argparse.ArgumentParser, camera_flag: str) -> None:
     command.add_argument(
         "--from", dest="first", type=int, default=1, metavar="N", help="the clip's frame to begin with"
     )
-    command.add_argument("--fps", type=float, default=0.0, help="of a clip: its frames a second, where it is not said")
+    command.add_argument("--fps", type=float, default=0.0, help="frames a second, where no file says it")
 
 
 def _add_transfer(command: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ from ..footage.moving import apart_limit, influence, motion_field, motion_of, po
 from ..footage.pc2 import write_pc2
 from ..footage.plate import Plate
 from .motion import key_camera
-from .stage import CAMERA_FROM_OPTICAL, Stage, layer_object, packed_image, plate_camera, set_render, shining
+from .stage import CAMERA_FROM_OPTICAL, Stage, layer_object, packed_image, plate_camera, set_rate, set_render, shining
 
 PATH_OF = "{} in the Clip"
 """The empty that follows a thing."""
@@ -107,7 +107,7 @@ def stage_surfaces(made: Surfaces) -> Stage:
         behind = shining(f"{shot.name} Background", packed_image(f"{shot.name} Background", layers.background))
     camera = plate_camera(scene, plate, picture, size, made.farthest)
     set_render(scene, size, len(clip), picture)
-    scene.render.fps, scene.render.fps_base = _rate(clip.fps)
+    set_rate(scene, clip.fps)
     if shot.background is not None:
         _show_clip(camera, shot.background)
     key_camera(camera, camera_path_of(clip), 1)
@@ -139,11 +139,6 @@ def _seen_behind(clip: ClipPlate, layers: Layers, moved: list, moving) -> Layers
 
 def _farthest(layers: Layers, lifted: Lifted | None) -> float:
     return layers.farthest if lifted is None else max(layers.farthest, float(np.abs(lifted.places).max()))
-
-
-def _rate(fps: float) -> tuple[int, float]:
-    whole = max(1, int(np.ceil(fps - 1e-6)))
-    return whole, whole / fps
 
 
 def _show_clip(camera, path: Path) -> None:

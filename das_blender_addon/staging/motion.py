@@ -4,15 +4,10 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
-import bpy
 import numpy as np
 from mathutils import Matrix
-
-from ..errors import SettingsError
 
 
 def key_camera(camera, path: np.ndarray, frame_start: int) -> None:
@@ -56,44 +51,3 @@ def key_thing(
         thing.keyframe_insert(name, frame=frame_end)
     for name, value in zip(names, before, strict=True):
         setattr(thing, name, value)
-
-
-def path_of_file(path: Path, num_frames: int) -> np.ndarray:
-    """[T,4,4] f64: the poses of the camera of the one scene with a camera in the .blend ``path``, relative to that
-    scene's first frame, for its first ``num_frames`` frames.  The open file is left as it was.  Raises `SettingsError`.
-    """
-    if not path.is_file():
-        raise SettingsError(f"There is no file {path} with a camera path.", field="path")
-    if bpy.data.filepath and os.path.realpath(bpy.data.filepath) == os.path.realpath(path):
-        # Blender cannot read the open file a second time; 4.2 crashes.
-        raise SettingsError(f"{path} is the open file; open another one, or none, to follow its camera.", field="path")
-    before, window = set(bpy.data.user_map()), bpy.context.window
-    shown = window.scene if window is not None else None
-    try:
-        with bpy.data.libraries.load(os.fspath(path), link=False) as (source, target):
-            target.scenes = list(source.scenes)
-    except (OSError, RuntimeError) as error:
-        raise SettingsError(f"{path} cannot be opened for its camera: {str(error).strip()}", field="path") from error
-    try:
-        scenes = [scene for scene in target.scenes if scene is not None and scene.camera is not None]
-        if len(scenes) != 1:
-            raise SettingsError(
-                f"{path} has {len(scenes)} scenes with a camera, and one is needed to say which path is meant.",
-                field="path",
-            )
-        return _poses(scenes[0], num_frames, window)
-    finally:
-        if window is not None:
-            window.scene = shown
-        bpy.data.batch_remove(set(bpy.data.user_map()) - before)
-
-
-def _poses(scene, num_frames: int, window) -> np.ndarray:
-    if window is not None:
-        window.scene = scene
-    poses = []
-    for number in range(num_frames):
-        scene.frame_set(scene.frame_start + number * scene.frame_step)
-        evaluated = scene.camera.evaluated_get(scene.view_layers[0].depsgraph)
-        poses.append(np.array(evaluated.matrix_world.normalized(), dtype=np.float64))
-    return np.linalg.inv(poses[0]) @ np.stack(poses)

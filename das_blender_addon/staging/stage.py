@@ -13,6 +13,7 @@ import numpy as np
 from mathutils import Matrix
 
 from .. import compat
+from ..errors import SettingsError
 from ..footage.layers import Layers, layers_of
 from ..footage.mesh import PlateMesh
 from ..footage.plate import SENSOR_MM, Plate
@@ -22,6 +23,8 @@ CAMERA_FROM_OPTICAL = np.array([1.0, -1.0, -1.0])
 """Signs: Blender's camera axes ↔ +X right, +Y down, +Z forward."""
 ROOM_BEHIND = 2.0
 """The camera sees this many times as far as the farthest surface: it may move back."""
+
+MOST_FPS = 1e4
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,14 @@ def set_render(scene, size: tuple[int, int], num_frames: int, picture) -> None:
         scene.view_settings.view_transform = "Standard"
     scene.das.first_frame_image = picture
     scene.das.key_mode = "FIRST"  # a render of the plate from elsewhere shows no more than the picture does
+
+
+def set_rate(scene, fps: float) -> None:
+    """``scene`` plays ``fps`` frames a second.  Raises `SettingsError`."""
+    if not 0.0 < fps < MOST_FPS:
+        raise SettingsError(f"The shot has {fps} frames a second; give a number above 0.", field="fps")
+    whole = max(1, int(np.ceil(fps - 1e-6)))
+    scene.render.fps, scene.render.fps_base = whole, whole / fps
 
 
 def packed_image(name: str, pixels: np.ndarray):
