@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +45,14 @@ def movie_facts(movie: Path, launched: Launch, should_stop: ShouldStop | None = 
 
 
 def unpack_movie(
-    movie: Path, first: int, last: int, folder: Path, launched: Launch, should_stop: ShouldStop | None = None
+    movie: Path, numbers: Sequence[int], folder: Path, launched: Launch, should_stop: ShouldStop | None = None
 ) -> list[Path]:
-    """The frames ``first`` (from 1) to ``last`` as PNG files in ``folder``.  Raises `FirstFrameError`,
-    `JobCancelled`.
+    """The frames ``numbers`` (from 1, some perhaps more than once) as PNG files in ``folder``, a file for each number.
+    Raises `FirstFrameError`, `JobCancelled`.
     """
-    request = {"task": "unpack movie", "movie": str(movie), "first": first, "last": last, "folder": str(folder)}
+    request = {"task": "unpack movie", "movie": str(movie), "numbers": list(numbers), "folder": str(folder)}
     _ask(request, launched, FirstFrameError, should_stop)
-    files = [folder / f"{number:07d}.png" for number in range(first, last + 1)]
+    files = [folder / f"{number:07d}.png" for number in numbers]
     if not all(file.is_file() for file in files):
         raise FirstFrameError(f"Blender gives no pictures of the movie {movie}; save it as a folder of PNG files.")
     return files

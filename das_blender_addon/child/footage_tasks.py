@@ -41,8 +41,8 @@ def movie_facts(request: dict, say, check_stop) -> dict:
 
 
 def unpack_movie(request: dict, say, check_stop) -> dict:
-    """The frames ``request["first"]`` (from 1) to ``"last"`` of ``"movie"`` as PNG files in ``"folder"``, named by
-    their numbers in seven digits.
+    """The frames ``request["numbers"]`` (from 1) of ``"movie"`` as PNG files in ``"folder"``, named by their numbers in
+    seven digits.
     """
     _empty_file()
     clip = _loaded(request["movie"])
@@ -56,14 +56,16 @@ def unpack_movie(request: dict, say, check_stop) -> dict:
         name="movie", filepath=request["movie"], channel=1, frame_start=1, fit_method="ORIGINAL"
     )
     strip.colorspace_settings.name = "sRGB"
-    scene.frame_start, scene.frame_end = request["first"], request["last"]
     settings = render.image_settings
     if hasattr(settings, "media_type"):  # Blender 5.0 and newer
         settings.media_type = "IMAGE"
     settings.file_format, settings.color_mode, settings.color_depth = "PNG", "RGB", "8"
     settings.compression, render.use_file_extension = 15, True
     render.filepath = os.fspath(Path(request["folder"]) / "#######")
-    bpy.ops.render.render(animation=True, scene=scene.name)
+    for first, last in _runs(request["numbers"]):
+        check_stop()
+        scene.frame_start, scene.frame_end = first, last
+        bpy.ops.render.render(animation=True, scene=scene.name)
     return {}
 
 
@@ -97,6 +99,14 @@ def solve_clip(request: dict, say, check_stop) -> dict:
 
 
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """The (first, last) of ``numbers`` that follow one another."""
+    wanted = np.unique(numbers)
+    starts = np.flatnonzero(np.r_[True, np.diff(wanted) > 1])
+    ends = np.r_[starts[1:] - 1, len(wanted) - 1]
+    return [(int(wanted[start]), int(wanted[end])) for start, end in zip(starts, ends, strict=True)]
 
 
 def _empty_file() -> None:

@@ -22,13 +22,12 @@ def find_cuts(pictures: np.ndarray) -> list[int]:
     differ = np.abs(np.diff(small, axis=0)).mean(axis=(1, 2, 3)) if len(small) > 1 else np.zeros(0)
     apart = np.array([_exchanged(*pair) for pair in zip(pictures[:-1], pictures[1:], strict=True)])
     cuts = []
-    for number, step in enumerate(differ):
-        around = [
-            differ[other] for other in (number - 2, number - 1, number + 1, number + 2) if 0 <= other < len(differ)
-        ]
-        usual = float(np.median(around)) if around else 0.0
-        if step >= LEAST and step >= TIMES * usual and apart[number] >= HISTOGRAM:
-            cuts.append(number + 2)
+    steps = np.flatnonzero(differ > 0.0)  # a picture that is repeated is none
+    for place, number in enumerate(steps):
+        beside = [other for other in (place - 2, place - 1, place + 1, place + 2) if 0 <= other < len(steps)]
+        usual = float(np.median(differ[steps[beside]])) if beside else 0.0
+        if differ[number] >= LEAST and differ[number] >= TIMES * usual and apart[number] >= HISTOGRAM:
+            cuts.append(int(number) + 2)
     return cuts
 
 

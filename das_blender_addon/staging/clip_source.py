@@ -10,16 +10,17 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from ..child.footage import movie_facts, unpack_movie
+from ..child.footage import MovieFacts, movie_facts, unpack_movie
 from ..child.launch import launch
 from ..child.scratch import Scratch
 from ..errors import FirstFrameError, SettingsError
 from ..footage.clip import is_clip
 from ..footage.cuts import check_no_cut
-from ..footage.movie_times import check_even
+from ..footage.movie_times import Timing, timing_of
 from ..protocol.png import decode_png
 from .beside import in_blender
 from .picture import read_picture
+from .stage import MOST_FPS
 
 MOST_PIXELS = 150_000_000
 """Of all frames together: 49 of 1920×1080 are 102 million."""
@@ -30,12 +31,13 @@ FOLDER_FPS = 24.0
 @dataclass(frozen=True)
 class SourceClip:
     """``pictures`` u8 [T,H,W,3], sRGB-coded, rows top-down.  ``fps``: frames a second.  ``file``: what Blender shows
-    behind the scene: the movie, or the first file.  ``notes``: what was done to it, one sentence each.
+    behind the scene: the movie, or the first file; None where its frames are not the scene's.  ``notes``: what was done
+    to it, one sentence each.
     """
 
     pictures: np.ndarray
     fps: float
-    file: Path
+    file: Path | None
     notes: tuple[str, ...]
 
 
@@ -49,8 +51,9 @@ def read_clip(
 ) -> SourceClip:
     """``num_frames`` frames (0: all) from ``first`` (from 1) on of the clip ``path``.  ``fps`` 0: its own.
 
-    Raises `FirstFrameError` (no clip that can be read), `SettingsError` (a cut, a variable frame rate, too large, fewer
-    frames than asked for), `JobCancelled`.
+    A movie whose frames last differently long is taken by time, at its usual rate or at ``fps``, and that is said.
+    Raises `FirstFrameError` (no clip that can be read), `SettingsError` (a cut, too large, fewer frames than asked
+    for), `JobCancelled`.
     """
     if path.is_dir():
         clip = _of_folder(path, first, num_frames, fps)
@@ -86,18 +89,43 @@ def _of_folder(path: Path, first: int, num_frames: int, fps: float) -> SourceCli
 
 
 def _of_movie(path: Path, first: int, num_frames: int, fps: float, should_stop) -> SourceClip:
-    check_even(path)
-    launched = in_blender(launch)
-    facts = movie_facts(path, launched, should_stop)
-    numbers = _chosen(range(1, facts.count + 1), path, first, num_frames)
+    launched, timing = in_blender(launch), timing_of(path)
+    try:
+        facts = movie_facts(path, launched, should_stop)
+    except FirstFrameError as error:
+        if timing is None:
+            raise
+        raise FirstFrameError(
+            f"Blender cannot read the movie {path}, although its frames are there; one that a browser or a broken "
+            f"recording left says no length: save it anew (ffmpeg -i {path.name} -c copy whole.mkv)."
+        ) from error
+    frames, rate, file, notes = range(1, facts.count + 1), fps or facts.fps, path, ()
+    if timing is not None and not timing.is_even:
+        rate = fps or min(timing.rate, facts.fps)  # more than its own Blender does not give
+        frames = _by_time(timing, rate, facts)
+        file = path if frames == list(range(1, len(frames) + 1)) else None
+        notes = (
+            f"The movie {path.name} has a variable frame rate (a frame lasts up to {timing.longest:.1f} times as long "
+            f"as usual); it is taken by time at {rate:g} frames a second, with pictures repeated where it has none.",
+        )
+    numbers = _chosen(frames, path, first, num_frames)
     _check_size(*facts.size, len(numbers), path)
     scratch = Scratch("clip")
     try:
-        files = unpack_movie(path, numbers[0], numbers[-1], Path(scratch.name), launched, should_stop)
-        pictures = np.stack([decode_png(file.read_bytes(), name=f"A frame of {path}") for file in files])
+        files = unpack_movie(path, numbers, Path(scratch.name), launched, should_stop)
+        read = {file: decode_png(file.read_bytes(), name=f"A frame of {path}") for file in set(files)}
+        pictures = np.stack([read[file] for file in files])
     finally:
         scratch.cleanup()
-    return SourceClip(pictures, fps or facts.fps, path, ())
+    return SourceClip(pictures, rate, file, notes)
+
+
+def _by_time(timing: Timing, rate: float, facts: MovieFacts) -> list[int]:
+    """The movie's frames (from 1) as Blender counts them, by time, at each frame of a ``rate``."""
+    if not 0.0 < rate < MOST_FPS:
+        raise SettingsError(f"The clip has {rate} frames a second; give a number above 0.", field="fps")
+    seconds = np.arange(max(1, round(timing.seconds * rate))) / rate
+    return np.clip(np.floor(seconds * facts.fps + 0.5).astype(int) + 1, 1, facts.count).tolist()
 
 
 def _chosen(frames, path: Path, first: int, num_frames: int):

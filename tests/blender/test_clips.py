@@ -6,7 +6,6 @@ One file, though long: all of it needs the same clip.
 
 import json
 import shutil
-import struct
 from dataclasses import replace
 
 import bpy
@@ -26,6 +25,7 @@ from das_blender_addon.staging.clip_source import read_clip
 from tests.support.filmed import film, filmed, follow, textured
 from tests.support.rooms import add_room
 from tests.support.scenes import key
+from tests.support.uneven_movies import FOLDER, PHONE, shown
 
 SIZE, COUNT = (72, 48), 5
 NEAR = 1e-4
@@ -257,16 +257,36 @@ def test_frames_of_a_movie_are_those_that_were_put_in(scene, tmp_path, shape):
         (tmp_path / "no.mp4").write_bytes(b"no movie")
         read_clip(tmp_path / "no.mp4")
     with pytest.raises(FirstFrameError):
-        unpack_movie(tmp_path / "no.mp4", 1, 2, tmp_path, launch())
+        unpack_movie(tmp_path / "no.mp4", [1, 2], tmp_path, launch())
 
 
-def uneven_movie() -> bytes:
-    def box(kind, *parts):
-        return struct.pack(">I4s", 8 + sum(map(len, parts)), kind) + b"".join(parts)
+@pytest.mark.parametrize(
+    ("name", "fps", "rate", "wanted"),
+    [
+        ("uneven.mkv", 0.0, 24.0, [*range(12), *np.repeat(range(12, 18), 2), *range(18, 24)]),
+        pytest.param(
+            *("uneven.mov", 12.0, 12.0, [*range(0, 12, 2), *range(12, 18), *range(18, 24, 2)]),
+            marks=pytest.mark.any_blender,
+        ),
+    ],
+)
+def test_movie_with_a_variable_frame_rate_is_taken_by_time_and_that_is_said(scene, name, fps, rate, wanted):
+    clip = read_clip(FOLDER / name, fps=fps)
+    assert shown(clip.pictures) == wanted and clip.fps == rate
+    assert "variable frame rate (a frame lasts up to 2.0 times" in clip.notes[0] and f"{rate:g} frames" in clip.notes[0]
+    assert clip.file == (None if fps else FOLDER / name), "Blender shows the movie's own frames behind the scene"
+    part = read_clip(FOLDER / name, fps=fps, first=4, num_frames=3)
+    np.testing.assert_array_equal(part.pictures, clip.pictures[3:6])
+    with pytest.raises(SettingsError, match=f"has {len(wanted)} frames, and 99 is none"):
+        read_clip(FOLDER / name, fps=fps, first=99)
 
-    times = struct.pack(">I4I", 2, 20, 1000, 10, 3000)
-    table = box(b"minf", box(b"stbl", box(b"stts", bytes(4), times)))
-    return box(b"moov", box(b"trak", box(b"mdia", box(b"hdlr", bytes(8), b"vide", bytes(12)), table)))
+
+@pytest.mark.any_blender
+def test_recording_is_taken_no_faster_than_blender_gives_it(scene):
+    clip = read_clip(FOLDER / "phone.mkv")
+    times = np.arange(len(clip.pictures)) / clip.fps
+    wanted = np.searchsorted(np.array(PHONE) / 1000.0, times + 0.0005, side="right") - 1
+    assert clip.fps == 24.0 and shown(clip.pictures) == wanted.tolist()
 
 
 def write_frames(folder, pictures: np.ndarray):
@@ -284,7 +304,6 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(plate, frames, scene, tm
     odd = write_frames(tmp_path / "odd", one[:2])
     (odd / "0003.png").write_bytes(encode_png(one[2][:32]))
     black = write_frames(tmp_path / "black", np.zeros((3, 16, 16, 3), np.uint8))
-    (tmp_path / "uneven.mp4").write_bytes(uneven_movie())
     (tmp_path / "none").mkdir()
     large = write_frames(tmp_path / "large", np.broadcast_to(smooth(1, (2160, 3840)), (19, 2160, 3840, 3))[:1])
     for number in range(2, 20):
@@ -298,7 +317,7 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(plate, frames, scene, tm
     save, known = ["--save", tmp_path / "s.blend"], ["--save", tmp_path / "s.blend", "--lens", 30]
     for words, kind, sentence in (
         (["plate", cut, *known], SettingsError, "cut between its frames 6 and 7"),
-        (["plate", tmp_path / "uneven.mp4", *known], SettingsError, "variable frame rate"),
+        (["plate", FOLDER / "live.webm", *known], FirstFrameError, "says no length"),
         (["plate", flat, "--clip-camera", "solve", *known], SceneError, "too few features"),
         (["plate", large, *known], SettingsError, "19 frames of 3840×2160"),
         (["plate", odd, *known], FirstFrameError, "of one size"),

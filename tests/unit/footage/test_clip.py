@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A clip's plate: its folder, tracks that are led on, meshes that move, cuts, uneven movies, triangulated depth."""
+"""A clip's plate: its folder, tracks that are led on, meshes that move, cuts, triangulated depth."""
 
 import json
-import struct
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from das_blender_addon.footage.epipolar import moving_points
 from das_blender_addon.footage.lifting import lift, steadied
 from das_blender_addon.footage.masks import read_mask
 from das_blender_addon.footage.mesh import mesh_of_depth
-from das_blender_addon.footage.movie_times import check_even, frame_times
 from das_blender_addon.footage.moving import influence, motion_of, positions, trusted
 from das_blender_addon.footage.pc2 import read_pc2, write_pc2
 from das_blender_addon.footage.plate import focal_px
@@ -223,36 +221,13 @@ def test_cuts_are_found_and_named_and_fast_motion_or_a_flash_is_none():
     assert find_cuts(np.concatenate([one, other])) == [13]
     assert find_cuts(np.concatenate([one[:2], other[:2]])) == [3]
     assert find_cuts(np.concatenate([one, other, one])) == [13, 22]
+    assert find_cuts(np.repeat(one, 3, axis=0)) == [], "pictures that are repeated make no cut of the next one"
+    assert find_cuts(np.repeat(np.concatenate([one, other]), 3, axis=0)) == [37]
     brighter = (one * np.linspace(1.0, 0.3, 12)[:, None, None, None]).astype(np.uint8)
     assert find_cuts(brighter) == []
     with pytest.raises(SettingsError, match=r"frames 16 and 17, .*--frames 12.*--from 17"):
         check_no_cut(np.concatenate([one, other]), "x.mp4", first=5)
     check_no_cut(one, "x.mp4")
-
-
-def box(kind: bytes, *parts: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + sum(map(len, parts)), kind) + b"".join(parts)
-
-
-def movie(entries, handler: bytes = b"vide") -> bytes:
-    flat = [value for entry in entries for value in entry]
-    stts = box(b"stts", bytes(4), struct.pack(f">I{len(flat)}I", len(entries), *flat))
-    mdia = box(b"mdia", box(b"hdlr", bytes(8), handler, bytes(12)), box(b"minf", box(b"stbl", stts)))
-    sound = box(b"trak", box(b"mdia", box(b"hdlr", bytes(8), b"soun", bytes(12)), box(b"minf", box(b"stbl", stts))))
-    return box(b"ftyp", b"isom") + box(b"mdat", bytes(100)) + box(b"moov", sound, box(b"trak", mdia))
-
-
-def test_movies_with_a_variable_frame_rate_are_refused(tmp_path):
-    path = tmp_path / "phone.mp4"
-    path.write_bytes(movie([(30, 1000), (1, 400)]))
-    assert frame_times(path) == [(30, 1000), (1, 400)]
-    check_even(path)
-    path.write_bytes(movie([(20, 1000), (10, 3000)]))
-    with pytest.raises(SettingsError, match="variable frame rate"):
-        check_even(path)
-    for data in (b"", b"no movie at all", movie([(20, 1000), (10, 3000)])[:-30], movie([(9, 1), (9, 9)], b"soun")):
-        path.write_bytes(data)
-        check_even(path)
 
 
 def test_tracks_of_a_file_are_those_of_the_shots_frames(tmp_path):
