@@ -251,6 +251,9 @@ def _known(arguments) -> dict:
         "horizon": arguments.horizon,
         "eye_height": arguments.eye_height,
         "wall": arguments.wall,
+        "left": arguments.left,
+        "right": arguments.right,
+        "ceiling": arguments.ceiling,
         "folder": Path(os.path.realpath(arguments.plate)) if arguments.plate else None,
     }
 

@@ -25,6 +25,7 @@ from .voice import Voice
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What ``das dataset`` takes of a clip."""
     command.set_defaults(first_picture="", repaint=None, align="", save="", clip="", horizon=0.5, wall=WALL_DISTANCE)
+    command.set_defaults(left=0.0, right=0.0, ceiling=0.0)
     command.set_defaults(eye_height=EYE_HEIGHT, path="", picture="", count=None)
     add_depth(command)
     add_clip(command, "--clip-camera")

@@ -22,7 +22,7 @@ from ..footage.clip import ClipPlate, is_clip, load_clip, save_clip
 from ..footage.depth_files import MEDIAN_DEPTH, read_depth
 from ..footage.estimated import AUTO, found_depth, found_masks, is_asked
 from ..footage.mesh import check_quads
-from ..footage.plane import WALL_DISTANCE, plane_plate
+from ..footage.plane import WALL_DISTANCE, plane_plate, room_of
 from ..footage.plate import EYE_HEIGHT, SENSOR_MM, Plate, check_lens
 from ..footage.repainting import Repaint, check_repaint, repainted
 from ..footage.track_files import fitted_tracks, read_tracks
@@ -55,8 +55,9 @@ class ClipWish:
     "" for what is known (the plate's; the solved camera's), `PLANE`, or a depth file of the first picture or of all,
     with ``depth_kind`` and ``depth_scale``, or `AUTO` for the first one's by the server.  ``camera``: `KEEP`, `SOLVE`,
     or "" (as the plate says, else keep).  ``tracks``: `AUTO`, `BLENDER`, a file (`footage.track_files`), or "" for
-    the plate's or none.  ``masks``, ``horizon``, ``eye_height``, ``wall``: as of a `PlateWish`.  ``folder``: where
-    the plate is kept and found again.  ``server``: whom `AUTO` asks; ``timeout_s``: how long it may be silent.
+    the plate's or none.  ``masks``, ``horizon``, ``eye_height``, ``wall``, ``left``, ``right``, ``ceiling``: as of a
+    `PlateWish`.  ``folder``: where the plate is kept and found again.  ``server``: whom `AUTO` asks; ``timeout_s``: how
+    long it may be silent.
     """
 
     clip: Path
@@ -73,6 +74,9 @@ class ClipWish:
     horizon: float = 0.5
     eye_height: float = EYE_HEIGHT
     wall: float = WALL_DISTANCE
+    left: float = 0.0
+    right: float = 0.0
+    ceiling: float = 0.0
     folder: Path | None = None
     server: str = ""
     timeout_s: float = 30.0
@@ -241,10 +245,7 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
             (scale * sparse)[None], np.ones((1, *shape), bool), wish.eye_height, 0.0, "Blender's camera solver"
         )
     else:
-        plane = plane_plate(
-            source.pictures[0], lens, horizon=wish.horizon, eye_height=wish.eye_height, wall=wish.wall,
-            masks=masks,
-        )  # fmt: skip
+        plane = plane_plate(source.pictures[0], lens, room_of(wish), masks=masks)
         found = _Depth(plane.depth[None], plane.valid[None], plane.eye_height, plane.pitch_degrees, plane.source)
     if points is not None:
         there = found.valid[0] & np.isfinite(sparse)

@@ -16,7 +16,7 @@ from ..footage.estimated import AUTO, found_depth, found_masks, is_asked, measur
 from ..footage.layers import layers_of
 from ..footage.masks import read_mask
 from ..footage.mesh import check_quads
-from ..footage.plane import WALL_DISTANCE, plane_plate
+from ..footage.plane import WALL_DISTANCE, plane_plate, room_of
 from ..footage.plate import EYE_HEIGHT, Plate, check_lens, is_plate, load_plate, save_plate
 from ..shot.machine import check_online_access
 from .beside import in_blender, tell
@@ -36,7 +36,8 @@ class PlateWish:
     ``lens_mm``: of a 36 mm sensor along the longer side; 0 for what the picture's file says.  ``masks``: name → words
     of `footage.masks.read_mask` or of `footage.estimated`.  ``server``: the address of the one that measures, until
     ``should_stop()``; ``timeout_s``: how long it may be silent.
-    ``horizon``, ``wall``: of the plane, see `footage.plane`; ``eye_height``: of the camera above z = 0.  ``folder``:
+    ``horizon``, ``wall``, ``left``, ``right``, ``ceiling``: of the plane, see `footage.plane.Room`; ``eye_height``: of
+    the camera above z = 0.  ``folder``:
     where the plate is kept and found again; None for nowhere.
     """
 
@@ -49,6 +50,9 @@ class PlateWish:
     horizon: float = 0.5
     eye_height: float = EYE_HEIGHT
     wall: float = WALL_DISTANCE
+    left: float = 0.0
+    right: float = 0.0
+    ceiling: float = 0.0
     folder: Path | None = None
     server: str = ""
     timeout_s: float = 30.0
@@ -82,9 +86,7 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
         )
     check_lens(lens)
     if wish.depth == PLANE:
-        plate = plane_plate(
-            source.pixels, lens, horizon=wish.horizon, eye_height=wish.eye_height, wall=wish.wall, masks=masks
-        )
+        plate = plane_plate(source.pixels, lens, room_of(wish), masks=masks)
     elif wish.depth == AUTO:
         plate = Plate(source.pixels, depth, valid, lens, masks, wish.eye_height, 0.0, origin)
     else:

@@ -23,6 +23,8 @@ NOT_SAID = "AUTO"
 THING = "Thing"
 MEASURED = {"depth": "depth_by_server", "salient": "salient"}
 """Kind that a server measures → the property that asks for it."""
+ROOM = ("horizon", "wall", "left", "right", "ceiling")
+"""What is said of a picture without depth."""
 LINE = 46
 """Characters that have room in a line of the file browser's panel."""
 
@@ -86,6 +88,15 @@ class DAS_OT_import_picture(ImportOperator, bpy.types.Operator):
         default=WALL_DISTANCE,
         min=0.0,
     )
+    left: FloatProperty(
+        name="Left", description="Without a depth file: distance of a wall on the left, 0 for none", min=0.0
+    )
+    right: FloatProperty(
+        name="Right", description="Without a depth file: distance of a wall on the right, 0 for none", min=0.0
+    )
+    ceiling: FloatProperty(
+        name="Ceiling", description="Without a depth file: height of a ceiling above the ground, 0 for none", min=0.0
+    )
     eye_height: FloatProperty(
         name="Eye Height", description="Height of the camera above the ground", default=EYE_HEIGHT, min=0.001
     )
@@ -106,6 +117,9 @@ class DAS_OT_import_picture(ImportOperator, bpy.types.Operator):
             "lens_mm": self.lens,
             "horizon": self.horizon,
             "wall": self.wall,
+            "left": self.left,
+            "right": self.right,
+            "ceiling": self.ceiling,
             "eye_height": self.eye_height,
             "num_frames": self.num_frames,
             "every": self.every,
@@ -129,7 +143,7 @@ class DAS_OT_import_picture(ImportOperator, bpy.types.Operator):
         if self.depth_by_server:
             names = ()
         else:
-            names = ("depth_kind", "depth_scale") if self.depth else ("horizon", "wall")
+            names = ("depth_kind", "depth_scale") if self.depth else ROOM
         for name in names:
             layout.prop(self, name)
         for name in ("eye_height", "num_frames", "every"):

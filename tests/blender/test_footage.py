@@ -154,13 +154,14 @@ def test_camera_of_another_file_is_followed_from_its_first_frame(picture, tmp_pa
 @pytest.mark.any_blender
 def test_tracking_only_needs_no_server(picture, tmp_path, capsys):
     words = ["camera", picture, "--path", "dolly:0.5", "--lens", 30, "--frames", 3, "--server", "tcp://127.0.0.1:9"]
+    words += ["--left", 2, "--right", 2.5, "--ceiling", 3]
     done = das(*words, "--size", "48x32", "--tracking-only", "--output", tmp_path / "out", capsys=capsys)
     with np.load(done["tracking"]) as arrays:
         found = {name: (arrays[name].shape, arrays[name].dtype.name) for name in arrays.files}
         assert arrays["visible"][0].all()
         unseen = 1.0 - arrays["visible"].mean(axis=(1, 2))
     np.testing.assert_allclose(done["unseen"], unseen, atol=1e-4)
-    assert done["unseen"][0] == 0.0
+    assert done["unseen"][0] == 0.0 and "a wall (left, right, ceiling too)" in done["depth"]
     clip = bpy.data.movieclips.load(str(tmp_path / "out" / "tracking.mp4"))
     assert tuple(clip.size) == (48, 32) and clip.frame_duration == 3
     assert found == {

@@ -8,7 +8,7 @@ import pytest
 
 from das_blender_addon import api
 from das_blender_addon.footage.paths import camera_path
-from das_blender_addon.footage.plane import plane_plate
+from das_blender_addon.footage.plane import Room, plane_plate
 from das_blender_addon.footage.plate import Plate
 from das_blender_addon.staging.motion import key_camera, key_thing
 from das_blender_addon.staging.stage import stage_plate
@@ -20,6 +20,9 @@ MEDIAN_PX = 1.0
 """Pixels between where the plate and where the true scene say that a pixel's point lay in the first picture."""
 OVERLAP = 0.97
 """Of what the first picture sees: shown by both over shown by either."""
+
+TOLD_SHARE = 0.02
+"""The median error of a depth that is made from a room that was told."""
 
 
 @pytest.fixture
@@ -75,18 +78,23 @@ def test_comparison_notices_a_depth_that_is_wrong(room):
     assert compared(scene, stage)[0] > MEDIAN_PX
 
 
-def test_plane_without_an_estimator_is_measured(room):
-    """It is no more than a floor, a wall and cards; how far off it is, is printed."""
+@pytest.mark.any_blender
+@pytest.mark.parametrize("told", [False, True])
+def test_plane_without_an_estimator_is_measured(room, told):
+    """It is no more than a floor, walls and cards; how far off it is, is printed."""
     scene, camera, plate = room
-    guess = plane_plate(plate.picture, plate.lens_mm, wall=8.0, masks=plate.masks)
+    sides = {"left": 3.5, "right": 3.5, "ceiling": 3.2} if told else {}
+    guess = plane_plate(plate.picture, plate.lens_mm, Room(wall=8.0, **sides), masks=plate.masks)
     stage = stage_plate(guess, "Plate", num_frames=9)
     for one in (camera, stage.camera):
         key_camera(one, camera_path("orbit:12", 9, distance=5.0), 1)
     off = np.abs(guess.depth / plate.depth - 1.0)
     median, overlap, unseen = compared(scene, stage)
     print(
-        f"plane: depth off by {np.median(off):.2%} (median), {off.mean():.1%} (mean); orbit:12 median {median:.2f} px, "
-        f"overlap {overlap:.4f}, {unseen:.1%} not in the first picture"
+        f"plane{', sides and ceiling told' if told else ''}: depth off by {np.median(off):.2%} (median), "
+        f"{off.mean():.1%} (mean); orbit:12 median {median:.2f} px, overlap {overlap:.4f}, {unseen:.1%} not in the "
+        "first picture"
     )
     floor = plate.picture.shape[0] * 3 // 4
     assert np.median(off[floor:]) < 0.01, "the floor is where it is"
+    assert np.median(off) <= TOLD_SHARE or not told

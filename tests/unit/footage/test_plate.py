@@ -10,7 +10,7 @@ import pytest
 from das_blender_addon.errors import FirstFrameError, SettingsError, StorageError
 from das_blender_addon.footage.depth_files import MEDIAN_DEPTH, read_depth
 from das_blender_addon.footage.masks import read_mask
-from das_blender_addon.footage.plane import plane_plate
+from das_blender_addon.footage.plane import Room, plane_plate
 from das_blender_addon.footage.plate import Plate, check_colours, is_plate, load_plate, save_plate
 from das_blender_addon.protocol.png import encode_png
 from tests.support.picture_files import grey16_png
@@ -128,7 +128,7 @@ def test_masks_are_boxes_opaque_or_bright_places(tmp_path):
 def test_plane_puts_ground_wall_and_cards_where_the_horizon_says():
     mask = np.zeros(SHAPE, bool)
     mask[5:15, 10:14] = True
-    plate = plane_plate(PICTURE, 36.0, horizon=0.25, wall=8.0, masks={"card": mask})
+    plate = plane_plate(PICTURE, 36.0, Room(horizon=0.25, wall=8.0), masks={"card": mask})
     assert math.degrees(math.atan(0.25 * 20 / 30)) == pytest.approx(plate.pitch_degrees)
     camera = plate.world_from_camera
     y, x = np.mgrid[0:20, 0:30] + 0.5
@@ -140,7 +140,32 @@ def test_plane_puts_ground_wall_and_cards_where_the_horizon_says():
     np.testing.assert_allclose(np.ptp(world[mask][:, 1]), 0.0, atol=1e-5)
     foot = world[15, 12]
     assert foot[2] == pytest.approx(0.0, abs=1e-5) and 0.0 < world[14, 12, 1] - foot[1] < 2.0
-    open_ = plane_plate(PICTURE, 36.0, horizon=0.5, wall=0.0)
+    open_ = plane_plate(PICTURE, 36.0, Room(horizon=0.5, wall=0.0))
     assert not open_.valid[:10].any() and open_.valid[10:].all()
     with pytest.raises(SettingsError, match="shows no surface"):
-        plane_plate(PICTURE, 36.0, horizon=1.2, wall=0.0)
+        plane_plate(PICTURE, 36.0, Room(horizon=1.2, wall=0.0))
+
+
+def test_plane_has_side_walls_and_a_ceiling_where_they_are_told():
+    room = Room(horizon=0.4, eye_height=1.5, wall=9.0, left=2.0, right=3.0, ceiling=2.5)
+    plate = plane_plate(PICTURE, 24.0, room)
+    camera = plate.world_from_camera
+    y, x = np.mgrid[0:20, 0:30] + 0.5
+    rays = np.stack([(x - 15) / 20, -(y - 10) / 20, -np.ones_like(x)], axis=-1)
+    world = camera[:3, 3] + plate.depth[..., None] * (rays @ camera[:3, :3].T)
+    assert plate.valid.all() and plate.source.startswith("a ground and a wall (left, right, ceiling too)")
+    low, high = np.array([-2.0, 0.0, 0.0]), np.array([3.0, 9.0, 2.5])
+    apart = np.concatenate([world[..., [0, 2]] - low[[0, 2]], high - world], axis=-1)
+    assert apart.min() > -1e-5, "nothing lies outside of the room"
+    np.testing.assert_allclose(apart.min(axis=-1), 0.0, atol=1e-5)
+    assert [(apart[..., side] < 1e-5).any() for side in range(5)] == [True] * 5, "each side of it is seen"
+    only = plane_plate(PICTURE, 24.0, Room(wall=0.0, left=2.0))
+    assert only.valid[:, :15].all() and not only.valid[:9, 15:].any()
+    for wrong, said in (
+        ({"ceiling": 1.2}, "must be higher"),
+        ({"left": -1.0}, "left wall is -1.0"),
+        ({"right": float("nan")}, "right wall is nan"),
+        ({"wall": float("inf")}, "the wall is inf"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            plane_plate(PICTURE, 24.0, Room(**wrong))
