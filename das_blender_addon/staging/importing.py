@@ -16,11 +16,12 @@ from ..footage.estimated import AUTO, found_depth, found_masks, is_asked, measur
 from ..footage.layers import layers_of
 from ..footage.masks import read_mask
 from ..footage.mesh import check_quads
-from ..footage.plane import WALL_DISTANCE, plane_plate, room_of
+from ..footage.plane import WALL_DISTANCE, is_guessed, plane_plate, room_of
 from ..footage.plate import EYE_HEIGHT, Plate, check_lens, is_plate, load_plate, save_plate
 from ..shot.machine import check_online_access
 from .beside import in_blender, tell
 from .picture import EXR, read_picture, values_of_exr
+from .room import keep_room
 from .stage import Stage, stage_plate
 
 PLANE = "plane"
@@ -163,6 +164,7 @@ def prepare_picture(
     for value, what, field_name in ((num_frames, "frames of a shot", "frames"), (every, "pixels of a quad", "every")):
         if value < 1:
             raise SettingsError(f"The {what} are {value}; give at least 1.", field=field_name)
+    is_kept = wish.folder is not None and is_plate(wish.folder)
     plate, notes = plate_of(wish)
     check_quads(plate.size, every)
     tell("Making the surfaces", 0.8)
@@ -175,6 +177,8 @@ def prepare_picture(
 
     def finish() -> Stage:
         stage = stage_plate(plate, wish.picture.stem, size=size, num_frames=num_frames, layers=layers)
+        if is_guessed(plate) and wish.depth == PLANE and not plate.masks and not is_kept:
+            keep_room(stage, room_of(wish), every)
         return replace(stage, notes=notes)
 
     return finish

@@ -147,7 +147,15 @@ def plate_camera(scene, plate: Plate, picture, size: tuple[int, int], farthest: 
 
 def layer_object(scene, name: str, mesh: PlateMesh, plate: Plate, material, *, centred: bool):
     """The layer ``mesh`` as an object; ``centred``: its origin is its median point, else the world's."""
-    camera = plate.world_from_camera
+    made, origin = layer_mesh(name, mesh, plate, material, plate.world_from_camera, centred=centred)
+    shown = bpy.data.objects.new(name, made)
+    shown.location = origin.tolist()
+    scene.collection.objects.link(shown)
+    return shown
+
+
+def layer_mesh(name: str, mesh: PlateMesh, plate: Plate, material, camera: np.ndarray, *, centred: bool = False):
+    """(the layer ``mesh`` as Blender's, its origin [3]) before the pose ``camera`` [4,4]."""
     world = (mesh.vertices * CAMERA_FROM_OPTICAL) @ camera[:3, :3].T + camera[:3, 3]
     origin = np.median(world, axis=0) if centred else np.zeros(3)
     made = bpy.data.meshes.new(name)
@@ -162,7 +170,4 @@ def layer_object(scene, name: str, mesh: PlateMesh, plate: Plate, material, *, c
     places[:, 1] = 1.0 - places[:, 1]
     made.uv_layers.new(name="Picture").data.foreach_set("uv", places[mesh.quads.ravel()].ravel())
     made.materials.append(material)
-    shown = bpy.data.objects.new(name, made)
-    shown.location = origin.tolist()
-    scene.collection.objects.link(shown)
-    return shown
+    return made, origin

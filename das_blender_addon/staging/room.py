@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The room that a picture without depth is taken for, changed afterwards: its surfaces are made anew.
+
+What it was made from is kept with its scene (`Scene.das_room`).
+"""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ..errors import SceneError
+from ..footage.layers import BACKGROUND, SKY, layers_of
+from ..footage.plane import Room, plane_plate, room_of
+from ..protocol.png import decode_png
+from .stage import ROOM_BEHIND, Stage, layer_mesh
+
+VALUES = ("horizon", "eye_height", "wall", "left", "right", "ceiling")
+
+
+def keep_room(stage: Stage, room: Room, every: int) -> None:
+    """From now on the ``room`` of a ``stage`` without masks can be changed; ``every`` as of `stage.stage_plate`."""
+    kept, objects = stage.scene.das_room, stage.scene.objects
+    for name in VALUES:
+        setattr(kept, name, getattr(room, name))
+    kept.picture, kept.lens, kept.every = stage.scene.das.first_frame_image, stage.plate.lens_mm, every
+    kept.pose = _flat(stage.plate.world_from_camera)
+    kept.sky = next((one for one in objects if one.name.split(".")[0] == SKY), None)
+    kept.surface = next(one for one in objects if one.name.split(".")[0] == BACKGROUND)
+    kept.built, kept.num_vertices = words_of(kept), _vertices(kept)
+
+
+def words_of(kept) -> str:
+    """The values that ``kept`` says, to be compared."""
+    return repr(room_of(kept))
+
+
+def change_room(scene) -> None:
+    """Make the surfaces of ``scene`` anew, as its `das_room` says.  A camera without motion of its own is held as the
+    horizon says; one with keyframes stays, and the surfaces stand before its first pose.
+
+    Raises `SettingsError` for a room that cannot be, `SceneError` where its surfaces are no longer its own; nothing is
+    changed then.
+    """
+    kept = scene.das_room
+    _check_own(kept)
+    image = kept.picture
+    pixels = decode_png(bytes(image.packed_file.data), name=f"The picture {image.name}")
+    plate = plane_plate(pixels, kept.lens, room_of(kept))
+    layers = layers_of(plate, kept.every)
+    camera, pose = scene.camera, plate.world_from_camera
+    if camera is None or not _stands(camera, kept):
+        pose = np.array(kept.pose, dtype=np.float64).reshape(4, 4)
+    elif not np.allclose(pose, np.array(kept.pose).reshape(4, 4)):
+        camera.matrix_world = Matrix(pose.tolist())
+        kept.pose = _flat(pose)
+    material = kept.surface.data.materials[0]
+    made = {part.name: layer_mesh(part.name, part.mesh, plate, material, pose)[0] for part in layers.parts}
+    _replace(kept.surface, made[BACKGROUND])
+    if SKY in made and kept.sky is None:
+        kept.sky = bpy.data.objects.new(SKY, made[SKY])
+        scene.collection.objects.link(kept.sky)
+    elif SKY in made:
+        _replace(kept.sky, made[SKY])
+    elif kept.sky is not None:
+        gone, mesh = kept.sky, kept.sky.data
+        kept.sky = None
+        bpy.data.objects.remove(gone)
+        bpy.data.meshes.remove(mesh)
+    if camera is not None:
+        camera.data.clip_end = max(camera.data.clip_end, ROOM_BEHIND * layers.farthest)
+    kept.built, kept.num_vertices = words_of(kept), _vertices(kept)
+
+
+def _check_own(kept) -> None:
+    if kept.picture is None or kept.picture.packed_file is None:
+        raise SceneError("The picture that the room was made from is no longer in the file; import it again.")
+    is_edited = kept.surface.mode != "OBJECT" or not kept.surface.data.materials
+    if is_edited or _vertices(kept) != kept.num_vertices:
+        raise SceneError(
+            "The surfaces of the room were edited by hand and stay as they are; undo that, or import the picture again."
+        )
+
+
+def _vertices(kept) -> int:
+    return sum(len(one.data.vertices) for one in (kept.surface, kept.sky) if one is not None)
+
+
+def _stands(camera, kept) -> bool:
+    """Whether ``camera`` has no motion and is where the room put it."""
+    animation = camera.animation_data
+    is_led = camera.parent is not None or len(camera.constraints) > 0
+    is_moved = animation is not None and (animation.action or len(animation.drivers) or len(animation.nla_tracks))
+    at_rest = np.allclose(_flat(np.array(camera.matrix_basis)), kept.pose, atol=1e-5)
+    return not is_led and not is_moved and at_rest
+
+
+def _replace(shape, mesh) -> None:
+    old, name = shape.data, shape.data.name
+    shape.data = mesh
+    if not old.users:
+        bpy.data.meshes.remove(old)
+        mesh.name = name
+
+
+def _flat(pose: np.ndarray) -> list[float]:
+    return pose.ravel().tolist()

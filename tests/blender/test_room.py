@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Horizon, floor and walls of a picture without depth are changed afterwards, and its surfaces follow at once."""
+
+import bpy
+import numpy as np
+import pytest
+
+from das_blender_addon import api
+from das_blender_addon.protocol.png import encode_png
+from das_blender_addon.ui import room_handles
+from tests.support.scenes import key
+from tests.support.snapshot import undo_steps
+
+WIDTH, HEIGHT = 36, 24
+PIXELS = np.random.default_rng(5).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+NEAR = 1e-4
+"""Blender keeps values as float32."""
+
+
+@pytest.fixture
+def street(scene, tmp_path):
+    (tmp_path / "street.png").write_bytes(encode_png(PIXELS))
+    return tmp_path / "street.png"
+
+
+def surfaces(scene) -> dict[str, np.ndarray]:
+    """Name → [V,3]: the vertices of each mesh of ``scene`` in the world."""
+    found = {}
+    for shape in scene.objects:
+        if shape.type == "MESH":
+            places = np.empty(3 * len(shape.data.vertices), np.float32)
+            shape.data.vertices.foreach_get("co", places)
+            found[shape.name.split(".")[0]] = places.reshape(-1, 3) + np.array(shape.location)
+    return found
+
+
+def check_same(changed, made) -> None:
+    ours, wanted = surfaces(changed), surfaces(made)
+    assert ours.keys() == wanted.keys()
+    for name, places in wanted.items():
+        np.testing.assert_allclose(ours[name], places, rtol=NEAR, atol=NEAR)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_surfaces_follow_the_values_as_if_they_had_been_imported_so(street, every):
+    scene = api.import_plate(street, lens_mm=28.0, every=every).scene
+    for values in (
+        {"wall": 5.0},
+        {"horizon": 0.4, "left": 2.0, "right": 2.5},
+        {"ceiling": 2.6, "eye_height": 1.2},
+        {"wall": 0.0, "ceiling": 0.0, "left": 0.0},
+        {"wall": 7.0},
+    ):
+        for name, value in values.items():
+            setattr(scene.das_room, name, value)
+        known = {name: getattr(scene.das_room, name) for name in room_handles.VALUES}
+        fresh = api.import_plate(street, lens_mm=28.0, every=every, **known)
+        check_same(scene, fresh.scene)
+        assert ("Sky" in surfaces(scene)) == (not known["wall"]), "a sky comes and goes"
+        np.testing.assert_allclose(scene.camera.matrix_world, fresh.camera.matrix_world, atol=NEAR)
+        assert scene.das_room.problem == ""
+    bpy.context.window.scene = scene
+    tracking = api.export_tracking(scene, frames=[1])
+    assert tracking.coverage.all() and tracking.first_frame_visible.mean() > 0.99
+    assert len([one for one in bpy.data.meshes if not one.users]) == 0
+
+
+def test_camera_with_keyframes_stays_and_the_surfaces_stand_before_its_first_pose(street):
+    scene = api.import_plate(street, lens_mm=28.0).scene
+    first = np.array(scene.camera.matrix_world)
+    key(scene.camera, "location", {1: tuple(scene.camera.location), 9: (0.5, 1.0, 1.8)})
+    scene.das_room.horizon, scene.das_room.wall = 0.35, 4.0
+    np.testing.assert_allclose(scene.camera.matrix_world, first, atol=NEAR)
+    tracking = api.export_tracking(scene, frames=[1, 2])
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
+    assert tracking.coverage[0].all()
+    np.testing.assert_allclose(tracking.first_frame_xy[0], np.stack([x, y], axis=-1), atol=1e-2)
+    fresh = api.import_plate(street, lens_mm=28.0, horizon=0.35, wall=4.0).scene
+    lies = surfaces(fresh)["Plate"] - np.array(fresh.camera.matrix_world)[:3, 3]
+    lies = lies @ np.array(fresh.camera.matrix_world)[:3, :3]
+    ours = (surfaces(scene)["Plate"] - first[:3, 3]) @ first[:3, :3]
+    np.testing.assert_allclose(ours, lies, rtol=NEAR, atol=NEAR)
+
+
+def test_room_that_cannot_be_is_said_in_the_panel_and_changes_nothing(street):
+    scene = api.import_plate(street, lens_mm=28.0).scene
+    before = surfaces(scene)["Plate"]
+    scene.das_room.ceiling = 1.0
+    assert "must be higher" in scene.das_room.problem
+    np.testing.assert_array_equal(surfaces(scene)["Plate"], before)
+    scene.das_room.ceiling = 3.0
+    assert scene.das_room.problem == "" and not np.array_equal(surfaces(scene)["Plate"], before)
+    mesh = scene.das_room.surface.data
+    mesh.vertices.add(1)
+    scene.das_room.wall = 3.0
+    assert "edited by hand" in scene.das_room.problem and scene.das_room.surface.data == mesh
+
+
+def test_only_a_picture_without_depth_and_things_has_a_room(street, tmp_path):
+    np.save(tmp_path / "depth.npy", np.full((HEIGHT, WIDTH), 3.0, np.float32))
+    known = {"lens_mm": 28.0, "num_frames": 2}
+    deep = api.import_plate(street, depth=tmp_path / "depth.npy", depth_kind="metric", **known).scene
+    masked = api.import_plate(street, masks={"Car": "box:4,10,8,8"}, **known).scene
+    plain = api.import_plate(street, folder=tmp_path / "plate", **known).scene
+    kept = api.import_plate(street, folder=tmp_path / "plate", **known).scene
+    assert [one.das_room.surface is not None for one in (deep, masked, plain, kept)] == [False, False, True, False]
+    window = bpy.context.window
+    for one, is_shown in ((deep, False), (plain, True)):
+        window.scene = one
+        assert room_handles.DAS_PT_room.poll(bpy.context) == is_shown
+
+
+def test_surfaces_follow_an_undone_value(street):
+    """The step of undo was made before the surfaces were: in a window they come a moment later."""
+    scene = api.import_plate(street, lens_mm=28.0).scene
+    bpy.context.window.scene = scene
+    bpy.ops.ed.undo_push(message="imported")
+    before = surfaces(scene)["Plate"]
+    room, surface = scene.das_room, scene.das_room.surface
+    room.surface = None  # as in the step of undo: the value is there, the surfaces are not yet
+    room.wall, room.surface = 4.0, surface
+    bpy.ops.ed.undo_push(message="wall")
+    scene.das_room.eye_height = 1.0
+    bpy.ops.ed.undo_push(message="eyes")
+    steps = undo_steps()
+    bpy.ops.ed.undo()
+    scene = bpy.data.scenes["street"]
+    fresh = api.import_plate(street, lens_mm=28.0, wall=4.0)
+    check_same(scene, fresh.scene)
+    bpy.ops.ed.undo()
+    np.testing.assert_allclose(surfaces(bpy.data.scenes["street"])["Plate"], before, atol=NEAR)
+    assert "eyes" in steps
