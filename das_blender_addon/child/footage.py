@@ -67,7 +67,7 @@ def solve_clip(
     solve: bool = True,
     should_stop: ShouldStop | None = None,
 ) -> Solved:
-    """Blender's own tracker on ``frames`` (PNG files of one folder, in order), and its solver.  ``sensor_mm``: across
+    """Blender's own tracker on ``frames`` (files of one folder, in order), and its solver.  ``sensor_mm``: across
     the picture's width.  Raises `SceneError` (too few features), `JobCancelled`.
     """
     scratch = Scratch("clip")

@@ -70,7 +70,7 @@ def unpack_movie(request: dict, say, check_stop) -> dict:
 
 
 def solve_clip(request: dict, say, check_stop) -> dict:
-    """Find the features of the pictures ``request["frames"]`` (PNG files of one folder, in order), follow them, and
+    """Find the features of the pictures ``request["frames"]`` (files of one folder, in order), follow them, and
     where ``"solve"`` says so, the camera of a lens of ``"lens_mm"`` for a sensor of ``"sensor_mm"`` across the picture.
 
     Writes ``"output"``, an NPZ: ``tracks`` f32 [T,N,2] (pixels), ``visible`` bool [T,N]; ``cameras`` f64 [T,4,4] and

@@ -61,7 +61,7 @@ def mesh_of_depth(
     values are more than 1 apart lie on two surfaces, too.
     """
     height, width = depth.shape
-    rows, columns = _middles(height, every), _middles(width, every)
+    rows, columns = middles(height, every), middles(width, every)
     there = present[np.ix_(rows, columns)]
     inverse = np.where(there, 1.0 / np.where(there, depth[np.ix_(rows, columns)], 1.0), 0.0).astype(np.float64)
     blocks = (rows, height), (columns, width)
@@ -74,7 +74,7 @@ def mesh_of_depth(
     return PlateMesh(vertices.astype(np.float32), quads, np.stack([x, y], axis=1).astype(np.float32))
 
 
-def _middles(count: int, every: int) -> np.ndarray:
+def middles(count: int, every: int) -> np.ndarray:
     """The pixel in the middle of each block of ``every``."""
     starts = np.arange(0, count, every)
     return (starts + np.minimum(starts + every, count) - 1) // 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .lifting import Lifted, neighbours
-from .mesh import PlateMesh
+from .mesh import PlateMesh, middles
 
 NEAREST = 8
 SURFACE_SHARE = 0.04
@@ -44,16 +44,23 @@ def motion_of(lifted: Lifted, focal: float) -> np.ndarray:
     return np.clip(moved, -1e4, 1e4).transpose(1, 0, 2).reshape(len(lifted.at), -1)
 
 
-def motion_field(lifted: Lifted, motion: np.ndarray, depth: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """[H,W,2M]: the ``motion`` of the point nearest to each pixel on its surface; ``depth`` [H,W] (0 for nothing)."""
+def motion_field(
+    lifted: Lifted, motion: np.ndarray, depth: np.ndarray, chosen: np.ndarray, every: int = 1
+) -> np.ndarray:
+    """[H,W,2M]: the ``motion`` of the point nearest to each pixel on its surface; ``depth`` [H,W] (0 for nothing).
+    ``every``: pixels along the side of a block, all of which go as its middle does.
+    """
     height, width = depth.shape
-    y, x = np.mgrid[0:height, 0:width]
-    inverse = 1.0 / np.where(depth > 0.0, depth, np.inf)
-    nearest = np.zeros(height * width, np.int64)
+    rows, columns = middles(height, every), middles(width, every)
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    there = depth[np.ix_(rows, columns)]
+    inverse = 1.0 / np.where(there > 0.0, there, np.inf)
+    nearest = np.zeros(y.size, np.int64)
     places = np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)
     for vertices, points, apart in _blocks(places, inverse.ravel(), lifted, chosen):
         nearest[vertices] = points[apart.argmin(axis=1)]
-    return motion[nearest].reshape(height, width, -1)
+    nearest = nearest.reshape(y.shape).repeat(every, axis=0).repeat(every, axis=1)[:height, :width]
+    return motion[nearest]
 
 
 def apart_limit(lifted: Lifted) -> float:
@@ -69,9 +76,9 @@ def influence(mesh: PlateMesh, lifted: Lifted, motion: np.ndarray, chosen: np.nd
     inverse = 1.0 / mesh.vertices[:, 2].astype(np.float64)
     spacing, limit = lifted.spacing, apart_limit(lifted)
     for vertices, candidates, apart in _blocks(home, inverse, lifted, chosen):
-        own = motion[candidates[apart.argmin(axis=1)]]
-        differs = np.linalg.norm(own[:, None] - motion[candidates][None], axis=2)
-        apart = apart + (np.maximum(differs - limit, 0.0) / limit * 4.0) ** 2
+        moves = motion[candidates]
+        differs = np.linalg.norm(moves[:, None] - moves[None], axis=2)
+        apart = apart + ((np.maximum(differs - limit, 0.0) / limit * 4.0) ** 2)[apart.argmin(axis=1)]
         best = np.argpartition(apart, count - 1, axis=1)[:, :count] if count < apart.shape[1] else None
         best = np.broadcast_to(np.arange(apart.shape[1]), apart.shape) if best is None else best
         near = np.take_along_axis(apart, best, axis=1)
@@ -79,13 +86,17 @@ def influence(mesh: PlateMesh, lifted: Lifted, motion: np.ndarray, chosen: np.nd
         step = (lifted.at[here] - mesh.pixels[vertices][:, None].astype(np.float64)) / spacing
         points[vertices, : best.shape[1]] = here
         shares[vertices, : best.shape[1]] = _shares(step, 1.0 / (near + _SOFT) ** 2)
-    return Influence(points, shares)
+    return Influence(np.asfortranarray(points), np.asfortranarray(shares))  # read point by point
 
 
 def positions(mesh: PlateMesh, moved: Influence, lifted: Lifted, number: int) -> np.ndarray:
     """[V,3] f32: the mesh's vertices in frame ``number`` (from 0), optical space of the first camera."""
-    step = lifted.places[number] - lifted.places[0]
-    return (mesh.vertices + np.einsum("vk,vkc->vc", moved.shares, step[moved.points])).astype(np.float32)
+    steps = np.ascontiguousarray((lifted.places[number] - lifted.places[0]).T)
+    gone = np.zeros((3, len(mesh.vertices)))
+    for points, shares in zip(moved.points.T, moved.shares.T, strict=True):
+        for axis in range(3):
+            gone[axis] += shares * steps[axis][points]
+    return (mesh.vertices + gone.T).astype(np.float32)
 
 
 def _homes(mesh: PlateMesh) -> np.ndarray:
@@ -114,9 +125,11 @@ def _blocks(places: np.ndarray, inverse: np.ndarray, lifted: Lifted, chosen: np.
         end = starts[number + 1] if number + 1 < len(starts) else len(order)
         here = order[start:end]
         candidates = _candidates(cell[here[0]], owner, chosen)
-        step = (places[here][:, None] - lifted.at[candidates][None]) / lifted.spacing
         surface = (inverse[here][:, None] / lifted.inverse[candidates][None] - 1.0) / SURFACE_SHARE
-        yield here, candidates, (step**2).sum(axis=2) + np.minimum(surface**2, 1e6)
+        apart = np.minimum(surface**2, 1e6)
+        for axis in (0, 1):
+            apart += ((places[here, axis][:, None] - lifted.at[candidates, axis][None]) / lifted.spacing) ** 2
+        yield here, candidates, apart
 
 
 def _candidates(cell: np.ndarray, owner: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -15,7 +16,6 @@ import numpy as np
 from ..child.footage import Solved, solve_clip
 from ..child.launch import launch
 from ..child.scratch import Scratch
-from ..client.files import write_whole
 from ..errors import SettingsError
 from ..footage.alignment import Alignment
 from ..footage.clip import ClipPlate, is_clip, load_clip, save_clip
@@ -27,7 +27,6 @@ from ..footage.plate import EYE_HEIGHT, SENSOR_MM, Plate, check_lens
 from ..footage.repainting import Repaint, check_repaint, repainted
 from ..footage.track_files import fitted_tracks, read_tracks
 from ..footage.triangulation import depth_of_points, triangulated
-from ..protocol.png import encode_png
 from ..shot.machine import check_online_access
 from .beside import in_blender, tell
 from .clip_source import SourceClip, read_clip
@@ -208,13 +207,20 @@ def _solved(source: SourceClip, lens: float, needs_camera: bool, should_stop) ->
     tell("Finding the clip's camera" if needs_camera else "Following the clip's features", 0.1)
     scratch = Scratch("clip")
     try:
-        files = [Path(scratch.name) / f"{number + 1:04d}.png" for number in range(len(source.pictures))]
+        files = [Path(scratch.name) / f"{number + 1:04d}.tga" for number in range(len(source.pictures))]
         for file, picture in zip(files, source.pictures, strict=True):
-            write_whole(file, encode_png(picture))
+            file.write_bytes(_plain(picture))
         sensor = SENSOR_MM * width / max(width, height)
         return solve_clip(files, lens, sensor, in_blender(launch), solve=needs_camera, should_stop=should_stop)
     finally:
         scratch.cleanup()
+
+
+def _plain(picture: np.ndarray) -> bytes:
+    """``picture`` u8 [H,W,3] as a TGA file, which is not compressed: nobody keeps it."""
+    height, width = picture.shape[:2]
+    head = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, width, height, 24, 0x20)  # 24 bits, from the top
+    return head + picture[..., ::-1].tobytes()
 
 
 def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, followed, solved, masks, measure):

@@ -87,7 +87,7 @@ def prepare_surfaces(clip: ClipPlate, shot: ClipShot) -> Surfaces:
     if lifted is not None:
         lifted = trusted(steadied(clip, lifted), plate.focal_px)
     motion = None if lifted is None else motion_of(lifted, plate.focal_px)
-    layers = layers_of(plate, shot.every, None if lifted is None else _field(plate, lifted, motion))
+    layers = layers_of(plate, shot.every, None if lifted is None else _field(plate, lifted, motion, shot.every))
     moved = [None if lifted is None else _moved(part, plate, lifted, motion) for part in layers.parts]
     if plate.masks:
         layers = _seen_behind(clip, layers, moved, None if lifted is None else (lifted, motion))
@@ -119,11 +119,11 @@ def stage_surfaces(made: Surfaces) -> Stage:
     return Stage(scene, camera, things, plate, layers)
 
 
-def _field(plate: Plate, lifted: Lifted, motion: np.ndarray) -> np.ndarray:
-    """[H,W,C]: how each pixel moves, in units of what neighbours on a surface may differ by."""
+def _field(plate: Plate, lifted: Lifted, motion: np.ndarray, every: int) -> np.ndarray:
+    """[H,W,C]: how each pixel (as the middle of its block) moves; 1: what neighbours on a surface may differ by."""
     depth = np.where(plate.valid, plate.depth, sky_depth_of(plate))
-    every = np.ones(len(lifted.at), bool)
-    return motion_field(lifted, motion, depth, every) / apart_limit(lifted)
+    chosen = np.ones(len(lifted.at), bool)
+    return motion_field(lifted, motion, depth, chosen, every) / apart_limit(lifted)
 
 
 def _seen_behind(clip: ClipPlate, layers: Layers, moved: list, moving) -> Layers:

@@ -19,6 +19,8 @@ from ..shot.picture_bytes import bytes_of_picture
 from .beside import in_blender
 
 EXR = ".exr"
+_WITH_ALPHA = (4, 6)
+"""Types of a PNG's pixels."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -45,7 +47,7 @@ def read_picture(path: Path, *, may_be_plain: bool = False) -> SourcePicture:
         raise FirstFrameError(f"{name} has the four colours of print (CMYK); save it as RGB.")
     if data.startswith(_PNG) and data[24:25] == b"\x08" and data[28:29] == b"\x00":
         pixels = decode_png(data, name=name, error=FirstFrameError)
-        if has_transparency(data):
+        if _may_be_transparent(data) and has_transparency(data):
             notes.append(f"{name} has transparent parts; they are laid over black.")
     else:
         pixels = in_blender(lambda: _read_by_blender(path, name, notes))
@@ -57,6 +59,11 @@ def read_picture(path: Path, *, may_be_plain: bool = False) -> SourcePicture:
     if not may_be_plain:
         check_colours(pixels, name)
     return SourcePicture(pixels, tags.lens_mm, tuple(notes))
+
+
+def _may_be_transparent(png: bytes) -> bool:
+    """What its head says: a channel for it, or a chunk before the pixels."""
+    return png[25] in _WITH_ALPHA or b"tRNS" in png[: png.find(b"IDAT")]
 
 
 def values_of_exr(path: Path) -> np.ndarray:
