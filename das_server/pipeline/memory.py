@@ -57,7 +57,7 @@ class MemoryNeeds:
     ``slabs`` the host memory that they lie in then (`slabs`).  ``converted_text_encoder``: what the text encoder takes
     of the host while it is streamed: nothing where it is read from its files as it is; ``converted_transformer``
     likewise, while the slabs are filled.  ``tables``: kept beside a transformer that stays on the device.
-    ``denoising``, ``decoding``: activations.
+    ``encoding``, ``denoising``, ``decoding``: activations.
     """
 
     transformer: int
@@ -69,8 +69,14 @@ class MemoryNeeds:
     converted_text_encoder: int
     vae: int
     tables: int
+    encoding: int
     denoising: int
     decoding: int
+
+    @property
+    def working(self) -> int:
+        """Activations at their most."""
+        return max(self.encoding, self.denoising, self.decoding)
 
     def resting_bytes(self, profile: str) -> int:
         """Device memory that ``profile`` takes between clips and during all of one but its text."""
@@ -85,7 +91,7 @@ class MemoryNeeds:
 
     def peak_bytes(self, profile: str) -> int:
         """Memory that ``profile`` takes at its peak: of the device, or of the host for "cpu"."""
-        clip = self.resting_bytes(profile) + max(self.denoising, self.decoding)
+        clip = self.resting_bytes(profile) + self.working
         return max(self.text_encoder + self.tables, clip) if profile == "drop_text_encoder" else clip
 
     def host_bytes(self, profile: str) -> int:
@@ -206,7 +212,7 @@ def check_room(model: LoadedModel, what: str, needs: MemoryNeeds) -> None:
 
     ``what``: the request in words.  ``needs``: of the model as it is loaded, and of the request.
     """
-    free, needed = free_memory(model.device), max(needs.denoising, needs.decoding)
+    free, needed = free_memory(model.device), needs.working
     if model.profile == "resident" and model.prompt_encoder.model is None:
         free -= model.prompt_encoder.size_bytes()  # it is still to come, and stays
     if needed > free:

@@ -26,13 +26,23 @@ from .slabs import aligned, bytes_of, slab_bytes
 
 @dataclass(frozen=True)
 class Clip:
-    """One request.  ``batch`` 2 is for guidance where both rows are computed at once."""
+    """One request.  ``vae_tiling``: it decodes in tiles; ``tiled_encoding``: it encodes so, None: as it decodes.
+    ``batch`` 2 is for guidance where both rows are computed at once.  ``cached_rows``: those for which blocks may be
+    left out, see `models.block_cache`.
+    """
 
     num_frames: int
     width: int
     height: int
     vae_tiling: bool
     batch: int = 2
+    tiled_encoding: bool | None = None
+    cached_rows: int = 0
+
+    @property
+    def encodes_in_tiles(self) -> bool:
+        """Whether the VAE encodes in tiles."""
+        return self.vae_tiling if self.tiled_encoding is None else self.tiled_encoding
 
 
 Configs = tuple[Mapping, Mapping]
@@ -46,14 +56,15 @@ class FamilyNeeds:
     ``what``: its name in words.  ``unit_of(name)``: which unit of the streamed ones a tensor of the transformer belongs
     to, in the order in which units run; None for one that stays on the device.  ``dtype_of(name, dtype)``,
     ``vae_dtype(dtype)``: what a tensor of the transformer and the VAE are kept in, where the rest is in ``dtype``.
-    ``tables``, ``denoising``, ``decoding``: see `MemoryNeeds`.  ``home``: the clip of the length and size that a
-    checkpoint is made for; it raises KeyError or TypeError for configurations of something else.
+    ``tables``, ``encoding``, ``denoising``, ``decoding``: see `MemoryNeeds`.  ``home``: the clip of the length and size
+    that a checkpoint is made for; it raises KeyError or TypeError for configurations of something else.
     """
 
     what: str
     float8: Float8Layers
     unit_of: Callable[[str], Hashable]
     tables: Callable[[Mapping, torch.dtype], int]
+    encoding: Callable[[Mapping, torch.dtype, Clip], int]
     denoising: Callable[[Configs, torch.dtype, Clip], int]
     decoding: Callable[[Mapping, torch.dtype, Clip], int]
     home: Callable[[Mapping, Mapping, bool], Clip]
@@ -102,14 +113,17 @@ class FamilyNeeds:
         except (KeyError, TypeError) as error:
             raise ModelError(f"The configuration in {folder} is not that of a {self.what} model: {error!r}.") from error
 
-    def must_tile(self, folder: Path, dtype: torch.dtype, plan: MemoryPlan, *, float8: bool = False) -> bool:
-        """Whether the VAE has to work in tiles, which cost time and have statistics of their own, under a plan made for
-        them: where a whole clip of the model's own size, and a quarter more, has no room beside the model; always on a
-        CPU and with group_offload, after which there is no smaller profile."""
+    def must_tile(
+        self, folder: Path, dtype: torch.dtype, plan: MemoryPlan, *, float8: bool = False
+    ) -> tuple[bool, bool]:
+        """Whether the VAE has to encode, and to decode, in tiles, which cost time and have statistics of their own,
+        under a plan made for them: where a whole clip of the model's own size, and a quarter more, has no room beside the
+        model; always on a CPU and with group_offload, after which there is no smaller profile."""
         if plan.profile not in memory.ON_DEVICE[:-1] or plan.device.type == "cpu":
-            return True
+            return True, True
         whole = self.at_home(folder, dtype, False, float8=float8)
-        return whole.peak_bytes(plan.profile) + whole.decoding // 4 > plan.free_bytes
+        left = plan.free_bytes - whole.resting_bytes(plan.profile)
+        return 5 * whole.encoding > 4 * left, 5 * whole.decoding > 4 * left
 
     def check_room(self, pipeline: LoadedModel, clip: Clip) -> None:
         """`memory.check_room` for one clip.  Raises `OutOfMemory`."""
@@ -146,6 +160,7 @@ class FamilyNeeds:
             converted_text_encoder=converted_text_encoder,
             vae=vae,
             tables=self.tables(configs[0], dtype),
+            encoding=self.encoding(configs[1], self.vae_dtype(dtype), clip),
             denoising=self.denoising(configs, dtype, clip),
             decoding=self.decoding(configs[1], self.vae_dtype(dtype), clip),
         )

@@ -103,6 +103,8 @@ class DasPipeline:
         self.prompt_encoder = prompt_encoder
         self.device = device
         self.vae_tiling = vae_tiling
+        self.tiled_encoding = vae_tiling
+        """Whether the VAE encodes in tiles where a request leaves it open; ``vae_tiling``: whether it decodes so."""
         self.carries_first_frame = carries_first_frame
         self.paints_holes = paints_holes
         self.profile = "resident"
@@ -182,7 +184,9 @@ class DasPipeline:
 
         # 3. In their places, and as fast as this device can.
         plan = placement.place(pipeline, plan, needs, may_shrink=profile == "auto")
-        pipeline.vae_tiling = NEEDS.must_tile(path, dtype, plan, float8=float8) if vae_tiling == "auto" else vae_tiling
+        if vae_tiling == "auto":
+            tiles = NEEDS.must_tile(path, dtype, plan, float8=float8)
+            pipeline.tiled_encoding, pipeline.vae_tiling = tiles
         pipeline.acceleration = speed.accelerate(
             transformer,
             device=plan.device,
@@ -201,7 +205,8 @@ class DasPipeline:
 
     def needs(self) -> memory.MemoryNeeds:
         """What the model takes as it is loaded, with a clip of its own size."""
-        return NEEDS.of(self, clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling))
+        clip = clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling)
+        return NEEDS.of(self, replace(clip, tiled_encoding=self.tiled_encoding))
 
     def use_profile(self, profile: str) -> None:
         """Lay the model out by another memory profile on the same device.
@@ -320,12 +325,18 @@ class DasPipeline:
         speed_named(asked.speed)
         check_step_count(asked.num_inference_steps, exact_steps=asked.exact_steps)
         steps = int(asked.num_inference_steps)
-        tiling = self.vae_tiling if asked.vae_tiling in (None, "auto") else bool(asked.vae_tiling)
-        rows = self._rows_with_room(Clip(num_frames, width, height, tiling, batch=2 if asked.is_guided else 1))
+        is_open = asked.vae_tiling in (None, "auto")
+        tiling = self.vae_tiling if is_open else bool(asked.vae_tiling)
+        tiled_encoding = self.tiled_encoding if is_open else tiling
+        batch = 2 if asked.is_guided else 1
+        cached = batch if speed_named(asked.speed).threshold else 0
+        clip = Clip(num_frames, width, height, tiling, batch, tiled_encoding, cached)
+        rows = self._rows_with_room(clip)
         settings = used_settings(
             self, (num_frames, width, height), (asked.generator, asked.tracking_generator),
             num_inference_steps=steps, guidance_scale=asked.guidance_scale, use_dynamic_cfg=asked.use_dynamic_cfg,
-            tracking_range=asked.tracking_range, vae_tiling=tiling, speed=asked.speed, rows=rows,
+            tracking_range=asked.tracking_range, vae_tiling=tiling, tiled_encoding=tiled_encoding,
+            speed=asked.speed, rows=rows,
         )  # fmt: skip
         return replace(asked, holes=holes, num_inference_steps=steps, vae_tiling=tiling, rows=rows, settings=settings)
 
@@ -339,7 +350,7 @@ class DasPipeline:
 
         # 3. Conditions and noise, drawn in the published order.
         watch.check()
-        (self.vae.enable_tiling if asked.vae_tiling else self.vae.disable_tiling)()
+        self.vae.use_tiling = asked.settings["tiled_encoding"]
         video = asked.tracking_video
         picture = starting_picture(self, video, asked.image, asked.carried_video)
         if self.carries_first_frame:
@@ -370,6 +381,7 @@ class DasPipeline:
         if asked.output_type == "latent":
             return DasPipelineOutput(latents, latents, asked.settings)
         watch.enter("decoding")
+        self.vae.use_tiling = asked.vae_tiling
         if asked.holes is None:
             return DasPipelineOutput(border.decode(self.vae, latents), latents, asked.settings)
         made = border.decode_difference(self.vae, latents)

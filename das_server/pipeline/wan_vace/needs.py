@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a Wan VACE checkpoint needs of memory: activations are estimated from the configuration by the two formulas
-`denoising_bytes` and `decoding_bytes`.
+"""What a Wan VACE checkpoint needs of memory: activations are estimated from the configuration by the formulas
+`encoding_bytes`, `denoising_bytes` and `decoding_bytes`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ TOKEN_STREAMS = 18
 blocks have left for the others.  Measured in float32 on a CPU with four blocks of the smaller model: 18.1."""
 
 PIXEL_STREAMS = 16
-"""Feature maps of the VAE's finest level alive at once while encoding or decoding.  Measured on a CPU: decoding 96×96
-and 160×160 pixels 15.6 and 14.5, encoding 160×160 10.9."""
+"""Feature maps of the VAE's finest level alive at once while decoding.  Measured on a CPU: decoding 96×96
+and 160×160 pixels 15.6 and 14.5; counted at 832×480 and 81 frames 12.7."""
+
+ENCODING_STREAMS = 11
+"""Likewise while encoding: 10.9 at 160×160, counted at 832×480 and 81 frames 8.6."""
 
 NUM_REFERENCES = 2
 """Latent frames that are added for references."""
@@ -43,14 +46,25 @@ def denoising_bytes(configs: Configs, dtype: torch.dtype, clip: Clip) -> int:
     return streams * tokens * channels * dtype.itemsize
 
 
+def encoding_bytes(vae: Mapping, dtype: torch.dtype, clip: Clip) -> int:
+    """Activations of the VAE's finest level for the four frames that it works on at a time, plus the clip twice."""
+    width = vae.get("base_dim", 96)
+    return ENCODING_STREAMS * width * _finest_bytes(dtype, clip, clip.encodes_in_tiles) + _pixel_bytes(dtype, clip)
+
+
 def decoding_bytes(vae: Mapping, dtype: torch.dtype, clip: Clip) -> int:
     """Activations of the VAE's finest level for the four frames that it works on at a time, plus the clip twice."""
-    rows, columns = clip.height, clip.width
-    if clip.vae_tiling:
-        rows, columns = min(rows, TILE), min(columns, TILE)
     width = vae.get("decoder_base_dim") or vae.get("base_dim", 96)
-    finest = width * FRAMES_PER_LATENT * rows * columns * dtype.itemsize
-    return PIXEL_STREAMS * finest + 2 * clip.num_frames * clip.height * clip.width * 3 * dtype.itemsize
+    return PIXEL_STREAMS * width * _finest_bytes(dtype, clip, clip.vae_tiling) + _pixel_bytes(dtype, clip)
+
+
+def _finest_bytes(dtype: torch.dtype, clip: Clip, tiled: bool) -> int:
+    rows, columns = (min(clip.height, TILE), min(clip.width, TILE)) if tiled else (clip.height, clip.width)
+    return FRAMES_PER_LATENT * rows * columns * dtype.itemsize
+
+
+def _pixel_bytes(dtype: torch.dtype, clip: Clip) -> int:
+    return 2 * clip.num_frames * clip.height * clip.width * 3 * dtype.itemsize
 
 
 TILE = 256
@@ -69,6 +83,7 @@ NEEDS = FamilyNeeds(
     float8=VaceTransformer.float8_layers,
     unit_of=_unit_of,
     tables=lambda transformer, dtype: 0,
+    encoding=encoding_bytes,
     denoising=denoising_bytes,
     decoding=decoding_bytes,
     home=clip_at_home,

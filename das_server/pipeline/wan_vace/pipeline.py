@@ -70,7 +70,7 @@ class VacePipeline:
         self.device = device
         self.dtype = dtype
         """What the transformer and the text encoder are computed in; the VAE works in float32."""
-        self.vae_tiling = vae_tiling
+        self.vae_tiling, self.tiled_encoding = vae_tiling, vae_tiling
         self.profile = "resident"
         self.acceleration = speed.Acceleration()
         self.float8 = False
@@ -137,7 +137,7 @@ class VacePipeline:
         # 3. In their places, and as fast as this device can.
         plan = placement.place(pipeline, plan, needs, may_shrink=profile == "auto")
         if vae_tiling == "auto":
-            pipeline.vae_tiling = NEEDS.must_tile(path, dtype, plan, float8=float8)
+            pipeline.tiled_encoding, pipeline.vae_tiling = NEEDS.must_tile(path, dtype, plan, float8=float8)
         pipeline.acceleration = speed.accelerate(
             transformer,
             device=plan.device,
@@ -152,7 +152,8 @@ class VacePipeline:
 
     def needs(self) -> memory.MemoryNeeds:
         """What the model takes as it is loaded, with a clip of the published size."""
-        return NEEDS.of(self, clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling))
+        clip = clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling)
+        return NEEDS.of(self, replace(clip, tiled_encoding=self.tiled_encoding))
 
     def warm_up(self, num_rows: int) -> None:
         """Nothing: the first job compiles."""
@@ -170,7 +171,7 @@ class VacePipeline:
         """Step 1, the guard, see `base.Pipeline`."""
         asked = read(job, self.transformer.config.patch_size[1])
         num_frames, height, width = asked.holes.shape
-        NEEDS.check_room(self, Clip(num_frames, width, height, self.vae_tiling, batch=1))
+        NEEDS.check_room(self, Clip(num_frames, width, height, self.vae_tiling, 1, self.tiled_encoding))
         settings = {
             "num_frames": num_frames,
             "width": width,
@@ -182,6 +183,7 @@ class VacePipeline:
             "num_references": 0 if asked.references is None else len(asked.references),
             "hole_share": round(float(asked.holes.mean()), 4),
             "vae_tiling": self.vae_tiling,
+            "tiled_encoding": self.tiled_encoding,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
             "profile": self.profile,
@@ -198,7 +200,7 @@ class VacePipeline:
         prompt_embeds = encode_texts(self, texts)
 
         watch.check()
-        (self.vae.enable_tiling if self.vae_tiling else self.vae.disable_tiling)()
+        self.vae.use_tiling = self.tiled_encoding
         watch.on_picture(border.known_video(asked.carried, asked.holes))
         control = border.encode_control(self.vae, asked.carried, asked.holes, asked.references)
         watch.check()
@@ -234,6 +236,7 @@ class VacePipeline:
     def decode(self, asked: Asked, conditions: Conditions, latents: torch.Tensor, watch: Watch) -> VaceOutput:
         """Step 5: latents → frames."""
         watch.enter("decoding")
+        self.vae.use_tiling = self.vae_tiling
         return VaceOutput(border.decode(self.vae, latents), latents, asked.settings)
 
     def preview_frames(self, x0: torch.Tensor) -> np.ndarray:

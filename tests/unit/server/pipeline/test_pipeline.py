@@ -189,6 +189,21 @@ def test_settings_record_what_decided(pipeline):
     assert run(pipeline, num_inference_steps=1, output_type="latent").settings["tracking_range"] == "signed"
 
 
+@pytest.mark.parametrize("tiled", [(True, False), (False, True)])
+def test_vae_works_in_tiles_in_the_stages_that_ask_for_them(pipeline, monkeypatch, tiled):
+    seen = {"encoder": set(), "decoder": set()}
+    for name, part in (("encoder", pipeline.vae.encoder), ("decoder", pipeline.vae.decoder)):
+        forward = part.forward
+        note = lambda *args, name=name, forward=forward, **kwargs: (  # noqa: E731
+            seen[name].add(pipeline.vae.use_tiling), forward(*args, **kwargs))[1]
+        monkeypatch.setattr(part, "forward", note)
+    monkeypatch.setattr(pipeline, "tiled_encoding", tiled[0])
+    monkeypatch.setattr(pipeline, "vae_tiling", tiled[1])
+    settings = run(pipeline, num_inference_steps=1, guidance_scale=1.0, vae_tiling=None).settings
+    assert (seen["encoder"], seen["decoder"]) == ({tiled[0]}, {tiled[1]})
+    assert (settings["tiled_encoding"], settings["vae_tiling"]) == tiled
+
+
 def test_tracking_draw_leaves_the_other_stream_alone(pipeline):
     """The tracking generator decides the tracking latents and nothing else: the seeded stream ends where it would."""
     ends = []

@@ -119,8 +119,8 @@ def test_a_speed_that_there_is_not_is_refused(pipeline):
 
 def test_rows_of_guidance_follow_each_other_where_they_have_no_room_together(pipeline, monkeypatch):
     together = run(pipeline)
-    # As with the full model in tiles: decoding needs less than both rows.
-    needs = replace(NEEDS, decoding=lambda *_: 0)
+    # As with the full model in tiles: the VAE needs less than both rows.
+    needs = replace(NEEDS, encoding=lambda *_: 0, decoding=lambda *_: 0)
     monkeypatch.setattr(pipelines, "NEEDS", needs)
     two = needs.of(pipeline, Clip(9, 48, 32, pipeline.vae_tiling, batch=2)).denoising
     monkeypatch.setattr(memory, "free_memory", lambda device: two - 1)
