@@ -25,10 +25,12 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
     dtype_of: Callable[[str], torch.dtype] | None = None,
+    is_changed: bool = False,
 ) -> Any:
     """A diffusers model of ``config`` with the tensors of ``files``, in ``dtype`` on ``device``, in eval mode.
 
-    ``dtype_of(name)``: instead of ``dtype``, where not all tensors have the same.
+    ``dtype_of(name)``: instead of ``dtype``, where not all tensors have the same.  ``is_changed``: the weights will be,
+    so none of them is left in its file's pages.
     The files must hold all of its tensors (`tensors.check_tensors`).  Raises `ModelError`, and PyTorch's own error
     where the device is full.
     """
@@ -41,7 +43,7 @@ def load_model(
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 — it is no dictionary
                     kept = dtype_of(name) if dtype_of is not None else dtype
-                    _put(model, name, file.get_tensor(name).to(device=device, dtype=kept))
+                    _put(model, name, file.get_tensor(name).to(device=device, dtype=kept, copy=is_changed))
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path} cannot be read: {error}.") from error
     for module in model.modules():

@@ -117,8 +117,8 @@ class FamilyNeeds:
         self, folder: Path, dtype: torch.dtype, plan: MemoryPlan, *, float8: bool = False
     ) -> tuple[bool, bool]:
         """Whether the VAE has to encode, and to decode, in tiles, which cost time and have statistics of their own,
-        under a plan made for them: where a whole clip of the model's own size, and a quarter more, has no room beside the
-        model; always on a CPU and with group_offload, after which there is no smaller profile."""
+        under a plan made for them: where a whole clip of the model's own size, and a quarter more, has no room beside
+        the model; always on a CPU and with group_offload, after which there is no smaller profile."""
         if plan.profile not in memory.ON_DEVICE[:-1] or plan.device.type == "cpu":
             return True, True
         whole = self.at_home(folder, dtype, False, float8=float8)

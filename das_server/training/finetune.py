@@ -8,6 +8,7 @@ clips the last is not trained on: the samples and the PSNR of the validation are
 
 import contextlib
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,15 @@ from PIL import Image
 
 from das_blender_addon.errors import ModelError
 from das_server.models.conversion import TRACKING_PREFIXES
+from das_server.models.tensors import WEIGHTS_STEM, read_component_config, weight_files
 from das_server.models.transformer import DasTransformer3DModel
+from das_server.models.weights import load_model
 from das_server.pipeline.cogvideox import latents as border
 from das_server.pipeline.cogvideox.carry import carries_first_frame, carry
 from das_server.pipeline.cogvideox.holes import paints_holes
 from das_server.pipeline.cogvideox.prompt import PromptEncoder
 from das_server.pipeline.cogvideox.scheduler import load_scheduler
+from das_server.pipeline.prompt import PromptCache
 
 from .dataset import TrainingClip, read_dataset, read_frames
 from .loop import StepContext, TrainingLoop
@@ -31,7 +35,7 @@ from .objective import noised_image, velocity_objective
 from .preview import make_optimiser, to_video
 from .ranks import Ranks
 from .recipe import FineTuneRecipe
-from .sharding import shard
+from .sharding import fill, shard
 
 _log = logging.getLogger(__name__)
 
@@ -58,24 +62,16 @@ def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
     if paints_holes(recipe.model):
         raise ModelError(
             f'{recipe.model} paints holes, which is another objective: a recipe of kind "preview" trains it.')
-    # 1. the model, masters in float32
+    # 1. texts, whose encoder is larger than the rest of the frozen parts; then the model, masters in float32
     torch.manual_seed(recipe.loop.seed)
     half = torch.bfloat16 if recipe.mixed_precision == "bf16" else torch.float32
-    transformer = DasTransformer3DModel.from_pretrained(recipe.model / "transformer")
-    select_trainable(transformer, recipe.trainable, recipe.lora_rank)
-    for parameter in transformer.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(half)
-    transformer.to(ranks.device)
+    is_sharded = recipe.shard and ranks.size > 1
+    clips, validation_clip = hold_out(read_dataset(recipe.dataset))
+    encoders = ClipEncoders(recipe, ranks.device, half)
+    encoders.learn_texts([clip.prompt for clip in (*clips, validation_clip)], ranks)
+    transformer = load_transformer(recipe, ranks, half)
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    is_sharded = recipe.shard and ranks.size > 1
-    if is_sharded:
-        if recipe.trainable == "lora":
-            raise ModelError("a LoRA is not sharded: its weights are few; leave out shard.")
-        shard(transformer, ranks)
-    encoders = ClipEncoders(recipe, ranks.device, half)
-    clips, validation_clip = hold_out(read_dataset(recipe.dataset))
     # 2. the loop
     loop = TrainingLoop(transformer, make_optimiser(transformer, recipe.optimiser), recipe.loop, recipe.folder, ranks)
     if resume:
@@ -90,16 +86,49 @@ def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
     # A sample is made by one rank, which has not all of a model that is spread.
     validate = None if is_sharded else lambda loop: _sample(recipe, loop, encoders, validation_clip)
     loop.run(step_loss, validate)
-    averaged = loop.averaged_weights()
-    if ranks.rank == 0:
-        if is_sharded:
-            transformer = DasTransformer3DModel.from_pretrained(recipe.model / "transformer")
-            select_trainable(transformer, recipe.trainable, recipe.lora_rank)
-        transformer.load_state_dict(averaged)
-        if recipe.trainable == "lora":
+    if recipe.trainable == "lora":
+        transformer.load_state_dict(loop.averaged_weights())
+        if ranks.rank == 0:
             save_lora(transformer, recipe.folder / LORA_NAME)
-        else:
-            transformer.save_pretrained(recipe.folder / "transformer")
+        return
+    folder = recipe.folder / "transformer"
+    if ranks.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        transformer.save_config(folder)
+    loop.write_averaged(folder / f"{WEIGHTS_STEM}.safetensors")
+
+
+def load_transformer(recipe: FineTuneRecipe, ranks: Ranks, half: torch.dtype) -> DasTransformer3DModel:
+    """The recipe's transformer on this rank's device: what is trained in float32, the rest in `half`; spread over the
+    ranks where the recipe says so. At no time is more of it in memory than stays there, and one tensor.
+
+    Raises ModelError."""
+    folder, is_lora = recipe.model / "transformer", recipe.trainable == "lora"
+    is_sharded = recipe.shard and ranks.size > 1
+    if is_sharded and is_lora:
+        raise ModelError("a LoRA is not sharded: its weights are few; leave out shard.")
+    DasTransformer3DModel.check_folder(folder)
+    config, files = read_component_config(folder), weight_files(folder)
+
+    def dtype_of(name: str) -> torch.dtype:
+        is_trained = recipe.trainable == "all" or name.startswith(TRACKING_PREFIXES)
+        return torch.float32 if is_trained and not is_lora else half
+
+    if not is_sharded:
+        settings = {"dtype": half, "device": ranks.device, "dtype_of": dtype_of, "is_changed": True}
+        transformer = load_model(DasTransformer3DModel, config, files, **settings)
+        select_trainable(transformer, recipe.trainable, recipe.lora_rank)
+        return transformer
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        transformer = DasTransformer3DModel.from_config(config)
+    select_trainable(transformer, recipe.trainable)
+    for name, parameter in transformer.named_parameters():
+        parameter.data = parameter.data.to(dtype_of(name))
+    shard(transformer, ranks)
+    fill(transformer, files, ranks.device)
+    return transformer
 
 
 def hold_out(clips: list[TrainingClip]) -> tuple[list[TrainingClip], TrainingClip]:
@@ -129,8 +158,23 @@ class ClipEncoders:
         self.autoencoder.requires_grad_(False)
         self.alphas_cumprod = load_scheduler(recipe.model / "scheduler").alphas_cumprod.float()
         self.config = DasTransformer3DModel.load_config(recipe.model / "transformer")
-        self.prompts = PromptEncoder(recipe.model, self.config["max_text_seq_length"], dtype)
+        cache = PromptCache(recipe.folder / "prompts")
+        self.prompts = PromptEncoder(recipe.model, self.config["max_text_seq_length"], dtype, cache)
         self.carries_first_frame = carries_first_frame(recipe.model)
+
+    def learn_texts(self, texts: list[str], ranks: Ranks) -> None:
+        """Encode all `texts`, each by one of the ranks, and let the text encoder go: no step needs it again.
+
+        Raises ModelError where they cannot be kept."""
+        self.prompts.keep_loaded = True
+        for text in sorted(set(texts))[ranks.rank::ranks.size]:
+            self.prompts.encode([text], self.device)
+        self.prompts.keep_loaded = False
+        self.prompts.unload()
+        ranks.wait()
+        for text in set(texts):
+            if not self.prompts.is_cached([text], self.device):
+                raise ModelError(f"the encoded prompts cannot be kept in {self.prompts.cache.folder}; see the log.")
 
     @torch.no_grad()
     def encode(self, clips: list[TrainingClip], generator: torch.Generator) -> dict[str, torch.Tensor]:

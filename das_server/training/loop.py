@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from .ranks import Ranks
 from .sharding import like, whole
+from .tensor_files import read_tensors, write_tensors
 
 _log = logging.getLogger(__name__)
 
@@ -122,23 +122,27 @@ class TrainingLoop:
         together."""
         return {key: whole(value) for key, value in {**self.module.state_dict(), **self.average}.items()}
 
+    def write_averaged(self, path: Path) -> None:
+        """`averaged_weights` into a file, one after the other. All ranks together; rank 0 writes."""
+        write_tensors(path if self.ranks.rank == 0 else None, {**self.module.state_dict(), **self.average})
+
     def save(self) -> None:
         """Write `last/`: a new folder first, then the swap, so that at every moment one of the two is whole. All ranks
         together; rank 0 writes."""
         files = {"weights": self.trainable, "average": self.average, "optimiser": self._optimiser_tensors()}
-        files = {name: {key: whole(value).contiguous() for key, value in tensors.items()}
-                 for name, tensors in files.items()}
-        if self.ranks.rank:
-            return
+        is_first = self.ranks.rank == 0
         new, last, old = (self.folder / name for name in ("last.new", "last", "last.old"))
-        if self._whole_checkpoint() == new:  # an earlier run ended between the two steps of the swap
-            shutil.rmtree(last, ignore_errors=True)
-            os.replace(new, last)
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
-        new.mkdir()
+        if is_first:
+            if self._whole_checkpoint() == new:  # an earlier run ended between the two steps of the swap
+                shutil.rmtree(last, ignore_errors=True)
+                os.replace(new, last)
+            for left in (new, old):
+                shutil.rmtree(left, ignore_errors=True)
+            new.mkdir()
         for name, tensors in files.items():
-            save_file(tensors, new / f"{name}.safetensors")
+            write_tensors(new / f"{name}.safetensors" if is_first else None, tensors)
+        if not is_first:
+            return
         (new / "state.json").write_text(json.dumps({"step": self.step, "elapsed_s": self.elapsed_s}))
         if last.exists():
             os.replace(last, old)
@@ -164,16 +168,16 @@ class TrainingLoop:
             return False
         with torch.no_grad():
             for name, target in (("weights", self.trainable), ("average", self.average)):
-                for key, value in load_file(last / f"{name}.safetensors").items():
+                for key, value in read_tensors(last / f"{name}.safetensors"):
                     target[key].copy_(like(value, target[key]))
-        stored: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in load_file(last / "optimiser.safetensors").items():
-            index, name = key.split(".", 1)
-            stored.setdefault(int(index), {})[name] = value
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        stored: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in read_tensors(last / "optimiser.safetensors"):
+            index, name = key.split(".", 1)
+            value = value if name == "step" else like(value, parameters[int(index)])
+            stored.setdefault(int(index), {})[name] = value.clone()
         for index, state in stored.items():
-            self.optimiser.state[parameters[index]] = {
-                key: value if key == "step" else like(value, parameters[index]) for key, value in state.items()}
+            self.optimiser.state[parameters[index]] = state
         state = json.loads((last / "state.json").read_text())
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
         self.ranks.wait()  # rank 0 may not write the next one before all have read this one

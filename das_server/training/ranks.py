@@ -71,6 +71,8 @@ def join_ranks() -> Ranks:
     rank = int(os.environ.get("RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
     if size > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size)
     return Ranks(rank, size, device)

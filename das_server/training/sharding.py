@@ -5,7 +5,10 @@ By PyTorch's `fully_shard` (FSDP2), which is what accelerate's FSDP2 plugin call
 only while it runs.
 """
 
+from pathlib import Path
+
 import torch
+from safetensors import safe_open
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -14,7 +17,8 @@ from .ranks import Ranks
 
 
 def shard(transformer: torch.nn.Module, ranks: Ranks) -> None:
-    """Spread `transformer` over all ranks; before its optimiser is made. Every rank has loaded the same weights.
+    """Spread `transformer`, whose weights may still be on the meta device, over all ranks; before its optimiser is
+    made.
 
     Each part has weights of one dtype: the blocks, the linears that join the branches, and the rest."""
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
@@ -22,6 +26,22 @@ def shard(transformer: torch.nn.Module, ranks: Ranks) -> None:
     for part in (*transformer.transformer_blocks, *transformer.transformer_blocks_copy, *joints):
         fully_shard(part, mesh=mesh)
     fully_shard(transformer, mesh=mesh)
+
+
+def fill(transformer: torch.nn.Module, files: list[Path], device: torch.device) -> None:
+    """Give a spread model on the meta device its weights out of safetensors files: a rank has its own part of each, and
+    of one at a time the whole."""
+    buffers = dict(transformer.named_buffers())
+    transformer.to_empty(device=device)
+    targets = dict(transformer.named_parameters()) | dict(transformer.named_buffers())
+    with torch.no_grad():
+        for name, value in buffers.items():  # some are computed and in no file
+            targets[name].copy_(value)
+        for path in files:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 — it is no dictionary
+                    target = targets[name]
+                    target.copy_(like(file.get_tensor(name).to(target.dtype), target))
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -35,4 +55,5 @@ def like(tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     tensor = tensor.to(target.device)
     if not isinstance(target, DTensor):
         return tensor
-    return distribute_tensor(tensor, target.device_mesh, target.placements)
+    # Every rank has all of it and takes its own part: nothing is sent.
+    return distribute_tensor(tensor, target.device_mesh, target.placements, src_data_rank=None)

@@ -25,8 +25,8 @@ CACHED_STREAMS = 3
 """What a block cache keeps of each row besides: 2.96, counted likewise."""
 
 PIXEL_STREAMS = 18
-"""Feature maps of the VAE's finest level, ten frames each, alive at once while decoding: 17.7, in tiles 17.4, counted at
-720x480 and 49 frames."""
+"""Feature maps of the VAE's finest level, ten frames each, alive at once while decoding: 17.7, in tiles 17.4, counted
+at 720x480 and 49 frames."""
 
 ENCODING_STREAMS = 8
 """Likewise while encoding: 7.5."""

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from das_blender_addon.errors import ModelError
 from das_server.models.adapters import AdapterUse, file_sha, tensor_pairs
 from das_server.models.transformer import DasTransformer3DModel
+from das_server.pipeline import prompt
 from das_server.pipeline.adapters import LoadedAdapters
 from das_server.pipeline.cogvideox.carry import carry
 from das_server.training import finetune
@@ -73,6 +74,27 @@ def test_finetuning_resumes_bit_for_bit_after_an_interruption(recipe, tmp_path, 
                       for folder in (recipe.folder, again.folder))
     for key, value in whole.items():
         assert torch.equal(resumed[key], value), key
+
+
+def test_texts_are_encoded_before_the_first_step_and_their_encoder_is_read_once(recipe, monkeypatch):
+    """It is larger than all the rest that is frozen; read in every step it would take longer than the step."""
+    lists = {"prompt.txt": ["noise", "sea"], "videos.txt": ["video"] * 2, "trackings.txt": ["tracking"] * 2}
+    for name, lines in lists.items():
+        (recipe.dataset / name).write_text("\n".join(lines) + "\n")
+    happened, load, load_model = [], prompt.load_text_encoder, finetune.load_model
+    monkeypatch.setattr(prompt, "load_text_encoder", lambda *args: happened.append("text") or load(*args))
+    noted = lambda *args, **settings: happened.append("model") or load_model(*args, **settings)  # noqa: E731
+    monkeypatch.setattr(finetune, "load_model", noted)
+    loop = replace(recipe.loop, validate_every=2)
+    finetune.train(replace(recipe, loop=loop, sample_steps=1), ALONE, resume=False)
+    assert happened == ["text", "model"]
+
+
+def test_prompts_that_cannot_be_kept_are_told_before_the_model_is_loaded(recipe):
+    recipe.folder.mkdir()
+    (recipe.folder / "prompts").write_text("in the way")
+    with pytest.raises(ModelError, match="prompts cannot be kept in .*prompts"):
+        finetune.train(recipe, ALONE, resume=False)
 
 
 @pytest.fixture
