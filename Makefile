@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VENV := .venv/bin
 FIND_PYTHON = $(or $(shell for p in "$(PYTHON)" python3.11 python3.13 python3 /usr/bin/python3; do [ -n "$$p" ] && "$$p" -c "" 2>/dev/null && echo "$$p" && break; done),$(error no Python found on PATH: install Python 3.11 or 3.13))
 # A Python with PyTorch and diffusers, rather one that sees a GPU.
-FIND_TORCH = $(or $(shell for want in "assert torch.cuda.is_available()" pass; do for p in "$(PYTHON)" python3 python $(VENV)/python; do [ -n "$$p" ] && "$$p" -c "import torch, diffusers, transformers; $$want" 2>/dev/null && echo "$$p" && break 2; done; done),$(error no Python with torch, diffusers and transformers found: name one with PYTHON=))
+FIND_TORCH = $(or $(shell for want in "assert torch.cuda.is_available()" pass; do for p in "$(PYTHON)" python3 python $(VENV)/python; do [ -n "$$p" ] && "$$p" -c "import torch, diffusers; $$want" 2>/dev/null && echo "$$p" && break 2; done; done),$(error no Python with torch and diffusers found: name one with PYTHON=))
 SETUP = $(FIND_PYTHON) scripts/setup_environment.py
 
 ADD_RAY = $(VENV)/python -m pip install -q --disable-pip-version-check -c scripts/constraints.txt -e '.[cluster]'

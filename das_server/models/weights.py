@@ -7,7 +7,8 @@ time; of one that stays, nothing but the files' pages where they have its dtype 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,7 @@ def load_model(
     The files must hold all of its tensors (`tensors.check_tensors`).  Raises `ModelError`, and PyTorch's own error
     where the device is full.
     """
-    from accelerate import init_empty_weights
-
-    with init_empty_weights(include_buffers=False):  # buffers that no file holds are computed
+    with without_weights():
         model = model_class.from_config(config)
     for path in files:
         try:
@@ -50,6 +49,23 @@ def load_model(
         for name in module._non_persistent_buffers_set & module._buffers.keys():
             module._buffers[name] = module._buffers[name].to(device)
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Inside, parameters of new modules take no memory; buffers are as they are computed, for no file may hold them."""
+    register = torch.nn.Module.register_parameter
+
+    def register_empty(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None:
+            module._parameters[name] = torch.nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    torch.nn.Module.register_parameter = register_empty
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register
 
 
 def _put(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ from das_blender_addon.errors import ModelError
 from das_server.models.conversion import TRACKING_PREFIXES
 from das_server.models.tensors import WEIGHTS_STEM, read_component_config, weight_files
 from das_server.models.transformer import DasTransformer3DModel
-from das_server.models.weights import load_model
+from das_server.models.weights import load_model, without_weights
 from das_server.pipeline.cogvideox import latents as border
 from das_server.pipeline.cogvideox.carry import carries_first_frame, carry
 from das_server.pipeline.cogvideox.holes import paints_holes
@@ -119,9 +119,7 @@ def load_transformer(recipe: FineTuneRecipe, ranks: Ranks, half: torch.dtype) ->
         transformer = load_model(DasTransformer3DModel, config, files, **settings)
         select_trainable(transformer, recipe.trainable, recipe.lora_rank)
         return transformer
-    from accelerate import init_empty_weights
-
-    with init_empty_weights(include_buffers=False):
+    with without_weights():
         transformer = DasTransformer3DModel.from_config(config)
     select_trainable(transformer, recipe.trainable)
     for name, parameter in transformer.named_parameters():

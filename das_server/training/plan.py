@@ -12,6 +12,7 @@ import torch
 from das_server.models.block import DasBlock
 from das_server.models.tensors import read_component_config, read_tensor_shapes, weight_files
 from das_server.models.transformer import DasTransformer3DModel
+from das_server.models.weights import without_weights
 from das_server.pipeline.memory import in_gib
 
 from .finetune import select_trainable
@@ -61,9 +62,7 @@ def plan(recipe: FineTuneRecipe) -> TrainingPlan:
 
 def plan_of(recipe: FineTuneRecipe, config: dict, vae_bytes: int, stride: int) -> TrainingPlan:
     """The same from a transformer's configuration; `stride`: pixels per latent."""
-    from accelerate import init_empty_weights
-
-    with init_empty_weights():
+    with without_weights():
         model = DasTransformer3DModel.from_config(config)
         select_trainable(model, recipe.trainable, recipe.lora_rank)
     trained, frozen = (sum(value.numel() for value in model.parameters() if value.requires_grad is wanted)

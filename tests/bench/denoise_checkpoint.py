@@ -7,13 +7,14 @@ The holes read as zeros, so the product loads, plans and places it like any othe
 from __future__ import annotations
 
 import json
+import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
-from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
 from das_server.models.transformer import DasTransformer3DModel
 
@@ -65,6 +66,14 @@ VAE = {
     "down_block_types": ("CogVideoXDownBlock3D",) * 4,
     "up_block_types": ("CogVideoXUpBlock3D",) * 4,
 }
+NUM_BUCKETS = 32
+TEXT_ENCODER = {
+    "architectures": ["T5EncoderModel"],
+    "model_type": "t5",
+    "feed_forward_proj": "gated-gelu",
+    "is_encoder_decoder": False,
+    "relative_attention_num_buckets": NUM_BUCKETS,
+}
 SCHEDULER = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -89,28 +98,45 @@ def write_checkpoint(size: Size, folder: Path, dtype: torch.dtype) -> Path:
     with torch.device("meta"):
         transformer = DasTransformer3DModel(**(TRANSFORMER | size.transformer))
         vae = AutoencoderKLCogVideoX(**(VAE | size.vae))
-        config = T5Config(feed_forward_proj="gated-gelu", is_encoder_decoder=False, **size.text_encoder)
-        text_encoder = T5EncoderModel(config)
     for model, name in ((transformer, "transformer"), (vae, "vae")):
         model.save_config(folder / name)
-        write_holes(model, folder / name / "diffusion_pytorch_model.safetensors", dtype)
-    config.architectures = ["T5EncoderModel"]
-    config.save_pretrained(folder / "text_encoder")
-    write_holes(text_encoder, folder / "text_encoder" / "model.safetensors", dtype)
+        shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        write_holes(shapes, folder / name / "diffusion_pytorch_model.safetensors", dtype)
+    (folder / "text_encoder").mkdir()
+    config = json.dumps(TEXT_ENCODER | size.text_encoder)
+    (folder / "text_encoder" / "config.json").write_text(config, encoding="utf-8")
+    write_holes(text_encoder_shapes(**size.text_encoder), folder / "text_encoder" / "model.safetensors", dtype)
     CogVideoXDPMScheduler(**SCHEDULER).save_config(folder / "scheduler")
-    ByT5Tokenizer().save_pretrained(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    about = json.dumps({"tokenizer_class": "ByT5Tokenizer"})
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(about, encoding="utf-8")
     (folder / "model_index.json").write_text(json.dumps(INDEX), encoding="utf-8")
     return folder
 
 
-def write_holes(model: torch.nn.Module, path: Path, dtype: torch.dtype) -> None:
-    """A safetensors file of the model's tensors: a header and, where the file system can, no data."""
+def text_encoder_shapes(
+    *, d_model: int, d_ff: int, d_kv: int, num_heads: int, num_layers: int, vocab_size: int
+) -> dict[str, tuple[int, ...]]:
+    """The tensors of a T5 encoder by the names of its checkpoints, for machines without transformers."""
+    inner = d_kv * num_heads
+    shapes = {"shared.weight": (vocab_size, d_model), "encoder.final_layer_norm.weight": (d_model,)}
+    for index in range(num_layers):
+        attention, forward = (f"encoder.block.{index}.layer.{part}" for part in (0, 1))
+        shapes |= {f"{attention}.SelfAttention.{name}.weight": (inner, d_model) for name in "qkv"}
+        shapes[f"{attention}.SelfAttention.o.weight"] = (d_model, inner)
+        shapes |= {f"{forward}.DenseReluDense.{name}.weight": (d_ff, d_model) for name in ("wi_0", "wi_1")}
+        shapes[f"{forward}.DenseReluDense.wo.weight"] = (d_model, d_ff)
+        shapes |= {f"{part}.layer_norm.weight": (d_model,) for part in (attention, forward)}
+    shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (NUM_BUCKETS, num_heads)
+    return shapes
+
+
+def write_holes(shapes: Mapping[str, tuple[int, ...]], path: Path, dtype: torch.dtype) -> None:
+    """A safetensors file of tensors: a header and, where the file system can, no data."""
     header, end = {"__metadata__": {"format": "pt"}}, 0
-    for name, tensor in model.state_dict().items():
-        if name == "encoder.embed_tokens.weight":  # T5's second name for "shared.weight"
-            continue
-        begin, end = end, end + tensor.numel() * dtype.itemsize
-        header[name] = {"dtype": STORED_AS[dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    for name, shape in shapes.items():
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": STORED_AS[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from das_server.models.tensors import read_component_config, weight_files
 from das_server.models.transformer import DasTransformer3DModel
+from das_server.models.weights import without_weights
 from das_server.training import tensor_files
 from das_server.training.ranks import Ranks
 from das_server.training.sharding import fill, shard, whole
@@ -29,14 +30,12 @@ def alone(tmp_path):
 
 def test_spread_model_is_loaded_part_by_part(alone, tmp_path):
     """With its own shard, here all of it, no rank ever has more than one whole tensor."""
-    from accelerate import init_empty_weights
-
     folder = model_of_any_size(tmp_path / "model") / "transformer"
     expected = DasTransformer3DModel.from_pretrained(folder).state_dict()
     size_bytes = sum(value.numel() * 4 for value in expected.values())
     largest = max(value.numel() * 4 for value in expected.values())
     with LiveBytes([]) as live:
-        with init_empty_weights(include_buffers=False):
+        with without_weights():
             model = DasTransformer3DModel.from_config(read_component_config(folder))
         before = live.now  # what is made on the way has no place any more
         shard(model, alone)
