@@ -8,10 +8,13 @@ each connection.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket as sockets
 import struct
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import zmq
@@ -26,6 +29,12 @@ _log = logging.getLogger(__name__)
 
 CURVE_BYTES = 33
 """What CURVE adds to a frame: its name, a nonce, flags and a tag (rfc.zeromq.org/spec/26)."""
+
+QUIET_S = 60.0
+"""Where there are too many connections, one that has said nothing for so long may go; its client comes again."""
+
+TELL_EVERY_S = 5.0
+"""Pause between two lines of the log about connections that are cut."""
 
 _BYTES_RECEIVED_AT = 128
 """Offset of ``tcpi_bytes_received`` in Linux' ``struct tcp_info`` (linux/tcp.h)."""
@@ -65,9 +74,10 @@ def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> z
 
 @dataclass
 class _Connection:
-    """``read_bytes``: what we have read of it, framing included."""
+    """``read_bytes``: what we have read of it, framing included.  ``heard_s``: when that was, last."""
 
     read_bytes: int = 0
+    heard_s: float = 0.0
     is_cut: bool = False
 
 
@@ -77,12 +87,15 @@ class Connections:
     def __init__(self, socket: zmq.Socket, *, most: int = MAX_CONNECTIONS):
         self._most = most
         self._port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
-        self._monitor = socket.get_monitor_socket(
+        self.news = socket.get_monitor_socket(
             zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         )
+        """For the loop's poller: readable means that somebody came or went, see `look_who_came`."""
         self._socket = socket
         self._extra = CURVE_BYTES if socket.getsockopt(zmq.MECHANISM) == zmq.CURVE else 0
         self._open: dict[int, _Connection] = {}
+        self._hand = _Hand()
+        self._untold, self._tell_at_s = 0, 0.0
 
     def __len__(self) -> int:
         return sum(not one.is_cut for one in self._open.values())
@@ -90,29 +103,38 @@ class Connections:
     def close(self) -> None:
         """Watch no more."""
         self._socket.disable_monitor()
-        self._monitor.close(linger=0)
+        self.news.close(linger=0)
+        self._hand.close()
 
     def heard(self, frames: list[zmq.Frame]) -> None:
         """A message with these frames was read."""
-        one = self._open.get(frames[-1].get(zmq.SRCFD)) if frames else None
+        fd = frames[-1].get(zmq.SRCFD) if frames else None
+        if fd not in self._open:
+            self.look_who_came()
+        one = self._open.get(fd)
         if one is not None:
+            one.heard_s = time.monotonic()
             sizes = [len(frame.buffer) + self._extra for frame in frames]
             one.read_bytes += sum(size + (9 if size > 255 else 2) for size in sizes)
 
-    def look(self) -> None:
-        """Take in who came and went, and cut those that are too many or owe the end of what they send."""
-        while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor)
+    def look_who_came(self) -> None:
+        """Take in who came and went, and cut those that are too many."""
+        while self.news.poll(0):
+            event = recv_monitor_message(self.news)
             if event["event"] == zmq.EVENT_ACCEPTED:
                 self._open[event["value"]] = _Connection()
                 if len(self) > self._most:
-                    self._cut(event["value"], f"there are {self._most} connections already")
+                    self._cut(self._one_too_many(), f"there are {self._most} connections already")
             else:
                 self._open.pop(event["value"], None)
+
+    def look(self) -> None:
+        """The same, and cut those that owe the end of what they send."""
+        self.look_who_came()
         for fd, one in self._open.items():
             if one.is_cut:
                 continue
-            received = _received_bytes(fd)
+            received = self._hand.received_bytes(fd)
             if received is not None and received - one.read_bytes > MAX_BACKLOG_BYTES:
                 self._cut(fd, f"it has sent {received - one.read_bytes >> 20} MiB that are no whole message")
 
@@ -120,22 +142,66 @@ class Connections:
         """End a connection; ZeroMQ notices and forgets what it has of it."""
         self._open[fd].is_cut = True
         try:
-            with sockets.socket(fileno=os.dup(fd)) as connection:
+            with self._hand.holding(fd) as connection:
                 if connection.getsockname()[1] != self._port:  # closed meanwhile, and its number used anew
                     return
-                _log.warning("the connection from %s is cut: %s", connection.getpeername()[0], reason)
                 connection.shutdown(sockets.SHUT_RDWR)
+                self._tell_cut(connection.getpeername()[0], reason)
         except OSError:  # it has gone by itself
             return
 
+    def _tell_cut(self, where: str, reason: str) -> None:
+        """Say so in the log, of a flood now and then only."""
+        self._untold += 1
+        if time.monotonic() >= self._tell_at_s:
+            others = f" (and {self._untold - 1} others since this was said last)" if self._untold > 1 else ""
+            _log.warning("the connection from %s is cut: %s%s", where, reason, others)
+            self._untold, self._tell_at_s = 0, time.monotonic() + TELL_EVERY_S
 
-def _received_bytes(fd: int) -> int | None:
-    """What a TCP connection has brought since it began, None where the system does not say."""
-    if not hasattr(sockets, "TCP_INFO"):
-        return None
-    try:
-        with sockets.socket(fileno=os.dup(fd)) as connection:
-            about = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
-    except OSError:
-        return None
-    return struct.unpack_from("Q", about, _BYTES_RECEIVED_AT)[0] if len(about) >= _BYTES_RECEIVED_AT + 8 else None
+    def _one_too_many(self) -> int:
+        """Of the connections that never said a word the oldest, else the one that has been quiet for very long, else
+        the newest: nobody who speaks has to go for those who come and say nothing."""
+        *there, newest = ((fd, one) for fd, one in self._open.items() if not one.is_cut)
+        silent = next((fd for fd, one in there if not one.read_bytes), None)
+        if silent is not None:
+            return silent
+        quietest, one = min(there, key=lambda one: one[1].heard_s, default=newest)
+        is_quiet = quietest != newest[0] and time.monotonic() - one.heard_s > QUIET_S
+        return quietest if is_quiet else newest[0]
+
+
+class _Hand:
+    """Takes hold of a connection that is ZeroMQ's, so that its number is nobody else's meanwhile; needs no new number
+    for that, of which there may be none left."""
+
+    def __init__(self) -> None:
+        self._empty = os.open(os.devnull, os.O_RDONLY)
+        self._fd = os.dup(self._empty)
+
+    @contextlib.contextmanager
+    def holding(self, fd: int) -> Iterator[sockets.socket]:
+        """Raises `OSError` where it has gone."""
+        os.dup2(fd, self._fd, inheritable=False)
+        connection = None
+        try:
+            connection = sockets.socket(fileno=self._fd)
+            yield connection
+        finally:
+            if connection is not None:
+                connection.detach()
+            os.dup2(self._empty, self._fd, inheritable=False)
+
+    def close(self) -> None:
+        os.close(self._fd)
+        os.close(self._empty)
+
+    def received_bytes(self, fd: int) -> int | None:
+        """What a TCP connection has brought since it began, None where the system does not say."""
+        if not hasattr(sockets, "TCP_INFO"):
+            return None
+        try:
+            with self.holding(fd) as connection:
+                about = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
+        except OSError:
+            return None
+        return struct.unpack_from("Q", about, _BYTES_RECEIVED_AT)[0] if len(about) >= _BYTES_RECEIVED_AT + 8 else None

@@ -120,8 +120,10 @@ class Endpoint:
         self._beside.deliver()
 
     def look_at_connections(self) -> None:
-        """See to connections that hold more than their share, and that what nobody was promised comes to the disk, too,
-        every `LOOK_EVERY_S`."""
+        """See to connections that are too many; every `LOOK_EVERY_S` to those that hold more than their share, too, and
+        that what nobody was promised comes to the disk."""
+        if self._connections is not None:
+            self._connections.look_who_came()
         if time.monotonic() < self._look_at_s:
             return
         self._look_at_s = time.monotonic() + LOOK_EVERY_S

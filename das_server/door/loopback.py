@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
@@ -22,6 +24,10 @@ HEADERS = {
 }
 IDLE_S = 30.0
 """A connection that says nothing for so long is ended."""
+
+
+MOST_CONNECTIONS = 32
+"""At once; one more ends the oldest, so that nobody takes the process's threads and files, nor keeps others out."""
 
 
 class Refused(Exception):
@@ -77,9 +83,41 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(refused.words.encode(), "text/plain; charset=utf-8", refused.status, Connection="close")
         except (ConnectionError, TimeoutError):
             self.close_connection = True
+        except ValueError:  # of what is no address
+            self.close_connection = True
+            self.answer(b"This cannot be read.", "text/plain; charset=utf-8", 400, Connection="close")
 
     def log_message(self, form: str, *values: object) -> None:
         _log.debug("%s", self.command)  # a path may hold a token
+
+
+class _Server(ThreadingHTTPServer):
+    """With at most `MOST_CONNECTIONS`."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments):
+        self._open: dict[socket.socket, None] = {}
+        self._changing = threading.Lock()
+        super().__init__(*arguments)
+
+    def process_request(self, request, client_address) -> None:
+        with self._changing:
+            self._open[request] = None
+            oldest = next(iter(self._open))
+            if len(self._open) > MOST_CONNECTIONS:
+                del self._open[oldest]
+                with contextlib.suppress(OSError):  # it has gone by itself
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request) -> None:
+        with self._changing:
+            self._open.pop(request, None)
+            super().shutdown_request(request)
+
+    def handle_error(self, request, client_address) -> None:
+        _log.debug("a request failed", exc_info=True)
 
 
 class LoopbackServer:
@@ -88,10 +126,9 @@ class LoopbackServer:
 
     def __init__(self, handler: type[Handler], port: int, *, field: str):
         try:
-            self._server = ThreadingHTTPServer((HOST, port), handler)
+            self._server = _Server((HOST, port), handler)
         except (OSError, OverflowError) as error:
             raise SettingsError(f"Nothing can listen on {HOST}:{port}: {error}.", field=field) from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
     @property

@@ -143,7 +143,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             page = metrics.server if metrics else contextlib.nullcontext()
             with page, listening.said_in(config.state, address, gate is not None):
                 on_ready(address)
-                _loop(endpoint, dispatcher, more, gate, [door, *workers.bells(), beside.bell], ending)
+                _loop(endpoint, dispatcher, more, gate, [door, connections.news, *workers.bells(), beside.bell], ending)
             life.note_end()
         except BaseException as error:
             life.note_end(error)

@@ -2,6 +2,8 @@
 """What one connection can make the front door hold in memory, on real sockets."""
 
 import contextlib
+import os
+import select
 import socket
 import threading
 import time
@@ -14,6 +16,8 @@ from das_server.door.connections import Connections, open_door
 from das_server.limits import MAX_BACKLOG_BYTES, WAITING_IN, WAITING_OUT
 from tests.support.zmtp import RawClient
 
+with contextlib.suppress(ImportError):
+    import resource
 LINUX = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system says nothing of connections")
 MOST = 4
 
@@ -128,9 +132,22 @@ def test_frame_over_the_protocols_limit_ends_its_connection_and_one_at_it_does_n
     door.assert_serves()
 
 
+def speaking(door, count):
+    """Connections that have said a word, with its answer read."""
+    clients = [RawClient(door.address) for _ in range(count)]
+    for client in clients:
+        client.send(client.frame(b"a word"))
+        door.turn_until(lambda client=client: client.socket.recv(1 << 10, socket.MSG_PEEK) if readable(client) else b"")
+        assert client.receive(8).endswith(b"a word")
+    return clients
+
+
+def readable(client):
+    return bool(select.select([client.socket], [], [], 0)[0])
+
+
 def test_connection_more_than_the_most_is_ended(door):
-    honest = [RawClient(door.address) for _ in range(MOST)]
-    door.turn_until(lambda: len(door.connections) == MOST)
+    honest = speaking(door, MOST)
     more = RawClient(door.address)
     more.socket.settimeout(0.05)
     door.turn_until(more.is_cut)
@@ -138,6 +155,49 @@ def test_connection_more_than_the_most_is_ended(door):
     honest.pop().close()
     door.turn_until(lambda: len(door.connections) == MOST - 1)
     door.assert_serves()
+
+
+def test_connections_that_say_nothing_keep_nobody_out(door):
+    honest = speaking(door, 1)[0]
+    silent = [RawClient(door.address) for _ in range(MOST - 1)]
+    door.turn_until(lambda: len(door.connections) == MOST)
+    newcomer = speaking(door, 1)[0]
+    for one in (*silent, honest, newcomer):
+        one.socket.settimeout(0.05)
+    door.turn_until(silent[0].is_cut)
+    assert not any(one.is_cut() for one in (*silent[1:], honest, newcomer))
+
+
+def test_quiet_connection_goes_for_a_new_one_only_after_long(door, monkeypatch):
+    quiet, *others = speaking(door, MOST)
+    monkeypatch.setattr("das_server.door.connections.QUIET_S", 0.0)
+    newcomer = speaking(door, 1)[0]
+    for one in (quiet, *others, newcomer):
+        one.socket.settimeout(0.05)
+    door.turn_until(quiet.is_cut)
+    assert not any(one.is_cut() for one in (*others, newcomer))
+
+
+@LINUX
+def test_too_many_connections_are_cut_where_no_file_can_be_opened(door):
+    """A flood may have taken the last number of a file before it is noticed."""
+    clients = [RawClient(door.address) for _ in range(MOST + 1)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 2, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(50):
+            door.turn()
+            time.sleep(0.005)
+    finally:
+        for one in taken:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    clients[0].socket.settimeout(1.0)
+    assert clients[0].is_cut() and len(door.connections) == MOST
 
 
 def test_half_handshake_is_ended(door):

@@ -4,6 +4,8 @@
 import http.client
 import json
 import re
+import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import INTERACTIVE
+from das_server.door.loopback import MOST_CONNECTIONS
 from das_server.door.metrics import Metrics
 from das_server.store.jobs import JobStore
 from das_server.workers.base import WorkerStatus
@@ -85,6 +88,23 @@ def test_pages_that_come_by_another_name_and_other_paths_get_nothing(metrics):
     assert ask(made, "/")[0] == 404
     with pytest.raises(SettingsError, match="Nothing can listen on 127.0.0.1"):
         Metrics(int(made.server.address.rpartition(":")[2]), None, None, None, None)
+
+
+def test_connections_that_say_nothing_take_neither_threads_nor_files_of_the_server_without_end(metrics):
+    made, _ = metrics
+    host, port = made.server.address.removeprefix("http://").split(":")
+    before = threading.active_count()
+    idle = [socket.create_connection((host, int(port)), 10) for _ in range(3 * MOST_CONNECTIONS)]
+    try:
+        assert ask(made)[0] == 200
+        assert threading.active_count() - before <= 2 * MOST_CONNECTIONS
+        idle[0].settimeout(10)
+        assert idle[0].recv(1) == b""
+        idle[-1].sendall(b"GET http://[ HTTP/1.1\r\nHost: " + f"{host}:{port}".encode() + b"\r\n\r\n")
+        assert idle[-1].recv(100).startswith(b"HTTP/1.1 404")
+    finally:
+        for one in idle:
+            one.close()
 
 
 def test_dashboard_asks_for_numbers_that_there_are(metrics):

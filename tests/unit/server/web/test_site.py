@@ -2,6 +2,7 @@
 """The page over real HTTP: who gets in, what is shown, and that only its own page may change anything."""
 
 import http.client
+import socket
 import json
 from urllib.parse import urlsplit
 
@@ -116,6 +117,10 @@ def test_pages_of_others_get_nothing_and_change_nothing(browser):
         assert browser.ask(f"/api/job/{WAITING}/cancel", "POST", **headers)[0] == 403
     assert browser.ask(f"/api/job/{WAITING}/cancel", "GET", Origin=browser.origin)[0] == 404
     assert browser.ask("/api/status", "DELETE")[0] == 501
+    where = urlsplit(browser.site.address)
+    with socket.create_connection((where.hostname, where.port), 20) as raw:
+        raw.sendall(f"GET http://[ HTTP/1.1\r\nHost: {where.netloc}\r\n\r\n".encode())
+        assert raw.recv(100).startswith(b"HTTP/1.1 400")
     assert browser.json(f"/api/job/{WAITING}")["job"]["state"] == "QUEUED"
 
 
