@@ -14,7 +14,7 @@ import functools
 import math
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -94,9 +94,10 @@ def request_of(frames: Sequence[Frame]) -> int:
 def to_plain(value: Any, where: str = "") -> dict[str, Any]:
     """A dataclass of `messages.py` as a dict of msgpack's own kinds, checked; the inverse of `from_plain`."""
     where = where or type(value).__name__
-    plain = {
-        name: _write(getattr(value, name), hint, f"{where}.{name}") for name, hint, _ in _fields(type(value))
-    }
+    plain = {}
+    for name, hint, _, fits in _fields(type(value)):
+        one = getattr(value, name)
+        plain[name] = one if fits(one) else _write(one, hint, f"{where}.{name}")
     if isinstance(value, messages.Event):
         _check_event(plain, where)
     return plain
@@ -108,9 +109,10 @@ def from_plain(cls: type, plain: Any, where: str = "") -> Any:
     if not isinstance(plain, dict):
         raise ProtocolError(f"{where} must be a map, not {_short(plain)}.", field=where)
     values = {}
-    for name, hint, required in _fields(cls):
+    for name, hint, required, fits in _fields(cls):
         if name in plain:
-            values[name] = _read(plain[name], hint, f"{where}.{name}")
+            one = plain[name]
+            values[name] = one if fits(one) else _read(one, hint, f"{where}.{name}")
         elif required:
             raise ProtocolError(
                 f"{where} lacks its field {name!r}; use the same release on both sides.", field=f"{where}.{name}"
@@ -124,15 +126,33 @@ def from_plain(cls: type, plain: Any, where: str = "") -> Any:
 
 
 @functools.cache
-def _fields(cls: type) -> tuple[tuple[str, Any, bool], ...]:
-    """(name, type, is it required) of each field of ``cls``."""
+def _fields(cls: type) -> tuple[tuple[str, Any, bool, Callable[[Any], bool]], ...]:
+    """(name, type, is it required, see `_fitting`) of each field of ``cls``."""
     if cls not in _NAMES and not (dataclasses.is_dataclass(cls) and cls.__module__ == messages.__name__):
         raise ProtocolError(f"{cls.__name__} is not part of the protocol; see docs/protocol.md for the list.")
     hints = typing.get_type_hints(cls, include_extras=True)
     return tuple(
-        (f.name, hints[f.name], f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
+        (
+            f.name,
+            hints[f.name],
+            f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING,
+            _fitting(hints[f.name]),
+        )
         for f in dataclasses.fields(cls)
     )
+
+
+def _fitting(hint: Any) -> Callable[[Any], bool]:
+    """A quick test whether a value may be taken as it is; where it says no, the checks below say more."""
+    if hint is bool:
+        return lambda value: type(value) is bool
+    if dataclasses.is_dataclass(hint) or typing.get_origin(hint) in (list, dict):
+        return lambda value: False
+    kind, wanted = kind_of(hint), hint.__origin__
+    if wanted is str:
+        has_form = kind.pattern.fullmatch if kind.pattern else lambda value: True
+        return lambda value: type(value) is str and len(value) <= kind.most and has_form(value) is not None
+    return lambda value: type(value) is wanted and kind.low <= value <= kind.high
 
 
 def _read(value: Any, hint: Any, where: str) -> Any:

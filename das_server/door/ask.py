@@ -18,7 +18,7 @@ from das_server.config import ServerConfig, is_loopback, needs_keys, split_addre
 from das_server.store.keys import KeyRing
 
 PAGE = 200
-"""Jobs asked for at once."""
+"""Jobs asked for at once; a server may give fewer."""
 
 
 class Asker:
@@ -72,7 +72,7 @@ class Asker:
         while most > 0:
             page = self.ask(messages.ListJobs(0, list(states), prefix, before, min(PAGE, most))).jobs
             yield from page
-            if len(page) < min(PAGE, most):
+            if not page:
                 return
             most, before = most - len(page), page[-1]["number"]
 

@@ -45,7 +45,7 @@ class Overview:
 
     def of(self, job: Job) -> dict[str, Any]:
         """A job in a list."""
-        progress = self._store.last_event(job.job, "PROGRESS")
+        progress = self._store.last_event(job.job, "PROGRESS") if job.attempt else None
         last = self._store.last_event(job.job)
         position, eta_s = self._dispatcher.outlook(job)
         about = {

@@ -47,7 +47,8 @@ from das_server.workers.speed import SpeedRecord
 _log = logging.getLogger(__name__)
 
 Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
-MOST_LISTED = 500
+MOST_LISTED = 50
+"""Jobs in one answer, which is made within milliseconds."""
 Models = Callable[[], dict[str, ModelCapability]]
 Estimators = Callable[[], dict[str, EstimatorCapability]]
 RESULTS = ("frame", "array")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from das_blender_addon.errors import JobRejected, StorageError
+from das_blender_addon.protocol.kinds import MAX_NUMBER
 from das_blender_addon.protocol.messages import Event
 from das_server.store.job import Job, JobState, event_from_row, job_from_row
 from das_server.store.requesters import Requesters
@@ -23,6 +24,15 @@ def no_job(job: str) -> JobRejected:
     return JobRejected(
         f"The server has no job {job[:80]!r}; it was never accepted or is already forgotten.", field="job"
     )
+
+
+def _whose(owner: str | None) -> tuple[str, tuple[str, ...]]:
+    """The condition for this owner's and everybody's jobs (None: all), and its values."""
+    return ("1", ()) if owner is None else ("owner IN ('', ?)", (owner,))
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
 
 
 class StoredJobs:
@@ -97,18 +107,20 @@ class StoredJobs:
 
     def counts(self, owner: str | None = None) -> dict[str, int]:
         """State → how many jobs are in it; ``owner``: this one's and everybody's only."""
-        sql = "SELECT state, count(*) FROM jobs WHERE ? IS NULL OR owner IN ('', ?) GROUP BY state"
+        whose, named = _whose(owner)
         with self._errors():
-            return dict(map(tuple, self._db.execute(sql, (owner, owner))))
+            rows = self._db.execute(f"SELECT state, count(*) FROM jobs WHERE {whose} GROUP BY state", named)
+            return dict(map(tuple, rows))
 
     def num_unfetched(self, owner: str | None = None) -> int:
         """How many jobs are done and somebody still wants their results; ``owner`` as above."""
+        whose, named = _whose(owner)
         sql = (
             "SELECT count(DISTINCT jobs.job) FROM jobs JOIN requesters USING (job) WHERE jobs.state = 'DONE' "
-            "AND requesters.state = 'wants' AND (? IS NULL OR owner IN ('', ?))"
+            f"AND requesters.state = 'wants' AND {whose}"
         )
         with self._errors():
-            return self._db.execute(sql, (owner, owner)).fetchone()[0]
+            return self._db.execute(sql, named).fetchone()[0]
 
     def queued_jobs(self) -> list[str]:
         """All that wait."""
@@ -125,16 +137,23 @@ class StoredJobs:
     ) -> list[Job]:
         """Jobs in one of ``states`` (in any if none is named) whose id begins with ``prefix`` and whose ``number`` is
         below ``before`` (0: all), newest first; ``owner``: this one's and everybody's only."""
-        marks = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
-        sql = "SELECT * FROM jobs WHERE substr(job, 1, ?) = ? AND (? = 0 OR number < ?) "
-        sql += f"AND (? IS NULL OR owner IN ('', ?)) {marks} ORDER BY number DESC LIMIT ?"
+        named = [state.value for state in JobState if not states or state.value in states]
+        owners = None if owner is None else sorted({"", owner})
+        if prefix:  # ids are hex digits; a plus keeps SQLite from going by another index than that of ids
+            marks = f"+state IN ({_marks(named)})" + (f" AND +owner IN ({_marks(owners)})" if owners else "")
+            pieces = [(f"job >= ? AND job < ? AND {marks}", (prefix, f"{prefix}g", *named, *(owners or ())))]
+        elif owners is None:  # pieces of an index, each read from its end
+            pieces = [("state = ?", (state,)) for state in named]
+        else:
+            pieces = [("owner = ? AND state = ?", (one, state)) for one in owners for state in named]
+        last = before or MAX_NUMBER
+        by = "+number" if prefix else "number"
+        one = f"SELECT * FROM (SELECT number FROM jobs WHERE {{}} AND {by} < ? ORDER BY {by} DESC LIMIT ?)"
+        found = " UNION ALL ".join(one.format(condition) for condition, _ in pieces) or "SELECT 0"
+        sql = f"SELECT * FROM jobs WHERE number IN ({found}) ORDER BY number DESC LIMIT ?"
+        values = [value for _, own in pieces for value in (*own, last, limit)]
         with self._errors():
-            rows = self._db.execute(sql, (len(prefix), prefix, before, before, owner, owner, *states, limit))
-            return [job_from_row(row) for row in rows]
-
-    def queue_position(self, job: Job) -> int:
-        """How many waiting jobs are ahead; 0 for the next one and for one that runs or is over."""
-        return self._count_before(job.number) if job.state is JobState.QUEUED else 0
+            return [job_from_row(row) for row in self._db.execute(sql, (*values, limit))]
 
     def num_waiting(self, limit: int = 1000) -> dict[str, int]:
         """How many of the first ``limit`` waiting jobs are for each model."""

@@ -48,6 +48,7 @@ class Lines:
     def __init__(self) -> None:
         self.changes = 0
         self._jobs: dict[str, WaitingJob] = {}
+        self._numbers: list[int] = []
         self._lines: dict[bool, dict[str, list[tuple[int, str]]]] = {True: {}, False: {}}
 
     def __len__(self) -> int:
@@ -62,6 +63,10 @@ class Lines:
         for _, job in self._lines[interactive].get(owner, ()):
             yield self._jobs[job]
 
+    def num_before(self, number: int) -> int:
+        """How many came before the job with this number."""
+        return bisect.bisect_left(self._numbers, number)
+
     def put(self, job: str, now: WaitingJob | None) -> None:
         """The job waits, in its place, or does not (None)."""
         before = self._jobs.pop(job, None)
@@ -73,9 +78,11 @@ class Lines:
         if before is not None:
             line = self._lines[before.is_interactive][before.owner]
             del line[bisect.bisect_left(line, (before.number, job))]
+            del self._numbers[bisect.bisect_left(self._numbers, before.number)]
             if not line:
                 del self._lines[before.is_interactive][before.owner]
         if now is not None:
+            bisect.insort(self._numbers, now.number)
             bisect.insort(self._lines[now.is_interactive].setdefault(now.owner, []), (now.number, job))
 
 

@@ -161,7 +161,10 @@ class Scheduling:
             return 0, None if one is None else _known(one.remaining_s(self._clock())).get("eta_s")
         if job.state is not JobState.QUEUED:
             return 0, None
-        return self._outlook.get(job.job, (self._store.queue_position(job), None))
+        if job.job in self._outlook:
+            return self._outlook[job.job]
+        self._waiting.look()
+        return self._waiting.num_before(job.number), None
 
     def first_waiting(self, limit: int) -> list[str]:
         """See `Dispatcher.first_waiting`."""

@@ -22,6 +22,7 @@ from das_blender_addon.protocol.messages import (
 )
 from das_blender_addon.protocol.pairing import Pairing
 from das_server.door.ask import Asker
+from das_server.door.requests import MOST_LISTED
 from tests.support.front_door import FrontDoor
 from tests.support.jobs import job_id, job_inputs, job_spec
 from tests.support.wire import sha_of, submit
@@ -116,6 +117,23 @@ def test_user_who_runs_the_server_sees_and_ends_everybodys_jobs(door):
         with client(door, user_token()) as host:
             host._request(Cancel(0, job, everybody=True), Cancelling)
         assert {one["job"]: one["state"] for one in eve.status().jobs}[job] == "CANCELLED"
+
+
+def test_list_comes_in_short_pages_and_whole(door):
+    spec = job_spec(seed=6)
+    with client(door, EVE) as eve, Asker(door.address) as asker:
+        submit(eve, spec)
+        jobs = [job_id() for _ in range(MOST_LISTED + 2)]
+        for job in jobs:
+            eve.submit(job, spec, job_inputs(spec)[0])
+        page = eve._request(ListJobs(0, limit=4096), JobList).jobs
+        assert [one["job"] for one in page] == jobs[: -MOST_LISTED - 1 : -1]  # newest first
+        whole = [one["job"] for one in asker.jobs(most=len(jobs))]
+        assert whole == jobs[::-1]
+        assert len(list(asker.jobs(prefix=jobs[0][:9]))) == 1
+        assert list(asker.jobs(["NONE", "RUNNING"])) == []
+        for job in jobs:
+            eve.cancel(job)
 
 
 def test_machines_of_one_user_share_jobs_and_others_do_not(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from das_server.store import state_lock
 from das_server.store.job import request_digest
 from das_server.store.jobs import JobState, JobStore
 from das_server.store.state_lock import lock_state
+from das_server.store.waiting import WaitingJobs
 from tests.support.jobs import job_id, job_inputs, job_spec
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -152,12 +153,47 @@ def test_events_are_numbered_per_job_and_replayed_after_any(store):
 
 def test_jobs_come_out_in_order_and_retried_one_keeps_its_place(store):
     one, two, three = submit(store), submit(store), submit(store)
-    assert [store.queue_position(store.get(job)) for job in (one, two, three)] == [0, 1, 2]
+    waiting = WaitingJobs(store)
+    assert places(waiting, store, one, two, three) == [0, 1, 2]
     start(store, one)
     assert store.next_queued().job == two
-    assert [store.queue_position(store.get(job)) for job in (one, two, three)] == [0, 0, 1]
+    assert places(waiting, store, one, two, three) == [0, 0, 1]
     store.requeue(one, code="job.worker_lost", message="It died.", lost=True)
     assert store.next_queued().job == one
+    assert places(waiting, store, one, two, three) == [0, 1, 2]
+
+
+def places(waiting, store, *jobs):
+    """How many waiting jobs are before each."""
+    waiting.look()
+    return [waiting.num_before(store.get(job).number) for job in jobs]
+
+
+def test_lists_cost_no_more_where_there_are_many_jobs_of_others(store):
+    """In steps of SQLite's machine, which are the same on every computer."""
+    own = job_id()
+    store.submit(own, job_spec(), INPUTS, owner="ada")
+    questions = {
+        "by id": lambda: store.listed(prefix=own[:8]),
+        "no such id": lambda: store.listed(prefix="f" * 32),
+        "newest of one": lambda: store.listed(["QUEUED"], owner="ada", limit=5),
+        "next page": lambda: store.listed(before=2, limit=5),
+        "counts of one": lambda: store.counts("ada"),
+    }
+    before = {name: steps(store, ask) for name, ask in questions.items()}
+    for _ in range(300):
+        store.submit(job_id(), job_spec(), INPUTS, owner="ben")
+    after = {name: steps(store, ask) for name, ask in questions.items()}
+    assert store.counts("ada") == {"QUEUED": 1} and [job.job for job in store.listed(prefix=own[:8])] == [own]
+    assert not {name: (before[name], after[name]) for name in questions if after[name] > before[name] + 100}
+
+
+def steps(store, ask) -> int:
+    counted = []
+    store._db.set_progress_handler(lambda: counted.append(1), 1)
+    ask()
+    store._db.set_progress_handler(None, 0)
+    return len(counted)
 
 
 def test_retry_counts_attempts_and_losses(store):

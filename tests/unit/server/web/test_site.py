@@ -2,8 +2,8 @@
 """The page over real HTTP: who gets in, what is shown, and that only its own page may change anything."""
 
 import http.client
-import socket
 import json
+import socket
 from urllib.parse import urlsplit
 
 import numpy as np
