@@ -36,3 +36,9 @@ MAX_SENT_BYTES = 1 << 40
 
 MAX_JOBS = 20_000
 """Jobs of one owner that are not over; one more is refused."""
+
+MAX_REQUESTERS = 4096
+"""Requesters of one job that are remembered; one more is refused."""
+
+MAX_REQUESTERS_OF_OWNER = 200_000
+"""The same of all jobs of one owner."""

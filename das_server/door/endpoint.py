@@ -76,7 +76,8 @@ class Endpoint:
         self._socket = socket
         self._connections = connections
         self._look_at_s = 0.0
-        self._keeps = False
+        self._keeps = self._deletes = False
+        self._blobs = blobs
         self._beside = beside or Beside()
         self._gate = gate
         self._callers = callers or Callers()
@@ -116,8 +117,16 @@ class Endpoint:
             self._answer(peer.bytes, frames)
 
     def deliver(self) -> None:
-        """Send the replies that the disk has let go."""
+        """Send the replies that the disk has let go, and have what nobody needs any more deleted."""
         self._beside.deliver()
+        if self._blobs.has_unneeded and not self._deletes:
+            self._deletes = True
+            self._beside.do(self._blobs.delete_unneeded, self._deleted)
+
+    def _deleted(self, _: None, error: Exception | None) -> None:
+        self._deletes = False
+        if error is not None:
+            _log.error("unneeded blobs are not deleted: %s", error)
 
     def look_at_connections(self) -> None:
         """See to connections that are too many; every `LOOK_EVERY_S` to those that hold more than their share, too, and

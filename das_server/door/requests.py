@@ -215,6 +215,7 @@ class Requests:
             missing = self._missing_blobs(inputs, peer.caller)
             if missing:
                 return messages.Need(message.request, message.job, missing), None
+            self._dispatcher.check_room()
         job, duplicate = self._store.submit(
             message.job,
             spec,
@@ -277,8 +278,8 @@ class Requests:
     def _ack(self, peer: Peer, message: messages.Ack, blob: None):
         self._get(peer, message.job)
         self._dispatcher.done_with(message.job, message.requester)
-        for sha in self._store.acknowledge(message.job, message.requester):
-            self._blobs.delete(sha, unless_newer_than=self._store.oldest_running_s())
+        unneeded = self._store.acknowledge(message.job, message.requester)
+        self._blobs.let_go(unneeded, before_s=self._store.oldest_running_s())
         return messages.Acked(message.request, message.job), None
 
     def _status(self, peer: Peer, message: messages.Status, blob: None):
@@ -299,6 +300,7 @@ class Requests:
                 "again where it was asked for.",
                 field="job",
             )
+        self._dispatcher.check_room()
         run = self._store.run_again(message.job)
         _log.info("job %s: it is %s once more, on request", run.job, message.job)
         return messages.Requeued(message.request, message.job, run.job), None

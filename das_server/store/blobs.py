@@ -21,6 +21,7 @@ import re
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,7 @@ class BlobStore:
         self._digests = Digests()
         self._hashes: dict[str, tuple[int, Digest]] = {}
         self._deleting = threading.Lock()
+        self._unneeded: dict[str, float] = {}
         self.full = ""
         """Why no upload is taken for now."""
         with storage_errors(f"the folder {folder}"):
@@ -179,20 +181,32 @@ class BlobStore:
             os.replace(self.path(sha), self._damaged / sha)
         _log.error("the blob %s is damaged and was set aside in %s", sha, self._damaged)
 
-    def delete(self, sha: str, *, unless_newer_than: float = float("inf")) -> None:
-        """Forget a blob if it is there.  One stored again after that Unix time stays: a running job may need it."""
-        path = self.path(sha)
-        try:
-            if path.stat().st_mtime < unless_newer_than:
-                path.unlink()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise StorageError(f"The server cannot delete the blob {sha[:12]}…: {error.strerror}.") from error
+    def let_go(self, shas: Iterable[str], *, before_s: float) -> None:
+        """Have these blobs deleted by the next `delete_unneeded`, but for those that are used until then or were stored
+        after that Unix time: a running job may need them."""
+        with self._deleting:
+            self._unneeded.update((sha, min(before_s, time.time())) for sha in shas)
+
+    @property
+    def has_unneeded(self) -> bool:
+        """Whether `delete_unneeded` has something to do."""
+        return bool(self._unneeded)
+
+    def delete_unneeded(self) -> None:
+        """Delete what was `let_go`; a blob that cannot be deleted is left for later."""
+        while True:
+            with self._deleting:
+                if not self._unneeded:
+                    return
+                sha, before_s = self._unneeded.popitem()
+                gone = self._take_away(self.path(sha), before_s)
+            if gone is not None:
+                _unlink(gone)
 
     def use(self, sha: str) -> int | None:
         """Size of a complete blob, which counts as used now and so is not collected; None if it is not there."""
         with self._deleting:
+            self._unneeded.pop(sha, None)
             return self.size_bytes(sha) if _touch(self.path(sha)) else None
 
     def old(self, before_s: float) -> list[str]:
@@ -219,8 +233,24 @@ class BlobStore:
         count = 0
         for sha in shas:
             with self._deleting:
-                count += _delete_old(self.path(sha), before_s)
+                gone = self._take_away(self.path(sha), before_s)
+            count += gone is not None and _unlink(gone)
         return count
+
+    def _take_away(self, path: Path, before_s: float) -> Path | None:
+        """Move a blob that was last used before then to where nobody finds it → there, None where it stays.  Quick, as
+        deleting a large file is not."""
+        gone = self._incoming / f"{path.name}.{secrets.token_hex(8)}.part"
+        try:
+            if path.stat().st_mtime > before_s:
+                return None
+            os.replace(path, gone)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _log.warning("%s is not cleared away: %s", path, error.strerror)
+            return None
+        return gone
 
     def _part(self, sha: str, sender: str = "") -> Path:
         name = f".{hashlib.sha256(sender.encode()).hexdigest()[:16]}" if sender else ""
@@ -343,8 +373,15 @@ def _is_old(path: Path, before_s: float) -> bool:
 def _delete_old(path: Path, before_s: float) -> bool:
     """Delete a file that was last used before then (Unix time) → whether it is gone; one that refuses stays."""
     try:
-        if path.stat().st_mtime > before_s:
-            return False
+        return path.stat().st_mtime <= before_s and _unlink(path)
+    except OSError as error:
+        _log.warning("%s is not cleared away: %s", path, error.strerror)
+        return False
+
+
+def _unlink(path: Path) -> bool:
+    """Whether the file is gone; one that refuses stays."""
+    try:
         path.unlink()
     except OSError as error:
         _log.warning("%s is not cleared away: %s", path, error.strerror)

@@ -128,6 +128,11 @@ class Dispatcher:
         self._leases.drop(job, requester)
         return self._stop_unwanted(self._store.request_cancel(job, requester, everybody=everybody))
 
+    def check_room(self) -> None:
+        """Raise `StorageError` where the disk has no room for one job more in the list."""
+        if self._room is not None:
+            self._room.check_reserve()
+
     def give_out_no_more(self, reason: str) -> None:
         """No job starts any more; those that wait are told why: "The job waits, because the server …"."""
         self._ends_because = reason
@@ -163,8 +168,8 @@ class Dispatcher:
             try:
                 found = self._stop_unwanted(self._store.request_cancel(job, requester, lapsed=True))
                 _log.info("job %s: the lease of a requester ran out while it was %s", job, found.state.value)
-                for sha in self._store.let_go_of_unwanted(job):
-                    self._blobs.delete(sha, unless_newer_than=self._store.oldest_running_s())
+                unneeded = self._store.let_go_of_unwanted(job)
+                self._blobs.let_go(unneeded, before_s=self._store.oldest_running_s())
             except JobRejected:  # forgotten meanwhile
                 continue
             except StorageError as error:

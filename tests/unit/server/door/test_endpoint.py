@@ -17,11 +17,12 @@ from das_server.door.endpoint import Endpoint
 from das_server.door.followers import Followers
 from das_server.door.server import Guarded, known_models
 from das_server.limits import MAX_FLYING
-from das_server.store.blobs import BlobStore
+from das_server.store.blobs import DISK, BlobStore
 from das_server.store.jobs import JobStore
 from das_server.store.reading import EVENTS_AT_ONCE
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
+from das_server.workers.room import Room
 from tests.support.jobs import job_id, job_inputs, job_spec
 from tests.support.wire import sha_of
 
@@ -232,6 +233,50 @@ def test_results_that_are_looked_at_make_nobody_else_wait(house):
     assert house.heard() == m.Need(1, job, [one.sha for one in inputs])
 
 
+def test_new_jobs_are_refused_before_the_list_of_jobs_has_no_room_and_the_others_go_on(house):
+    spec = job_spec()
+    inputs, blobs = job_inputs(spec)
+    for content in blobs.values():
+        house.store.own_blob(house.blobs.add(content)[0], "", 1)
+    known, over = house.submitted(), house.submitted()
+    house.store.fail(over, code="error", message="It failed.")
+    house.endpoint._requests._dispatcher._room = Room(house.folder, 100, free_bytes=lambda: 49)
+    for request in (m.Submit(1, job_id(), spec, inputs), m.Requeue(1, over)):
+        refused = house.ask(request)
+        assert isinstance(refused, m.Failure) and (refused.code, refused.field) == ("job.storage", DISK)
+    house.send(m.Submit(2, known, spec, inputs))
+    until(house, lambda: house._dealer.poll(0))
+    assert house.heard() == m.Accepted(2, known, True, 0)
+    assert isinstance(house.ask(m.Attach(3, known, 0)), m.Attached)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a file that hangs is a named pipe here")
+def test_results_that_are_acknowledged_are_deleted_while_nobody_waits(house):
+    job, hanging = house.submitted(), "0" * 64
+    house.store.start(job, worker="worker-0", device="cpu")
+    sha, size_bytes = house.blobs.add(b"a frame")
+    house.store.finish(job, [m.Artefact("frame", sha, size_bytes, "image/png")], {})
+    house.blobs.path(hanging).parent.mkdir(exist_ok=True)
+    os.mkfifo(house.blobs.path(hanging))
+    house.store.own_blob(hanging, "", 1)
+    house.send(m.Fetch(1, hanging, 0, 1))  # the disk hangs
+    house.endpoint.receive()
+    house.send(m.Ack(2, job))
+    until(house, lambda: house._dealer.poll(0))
+    assert house.heard() == m.Acked(2, job) and house.blobs.size_bytes(sha) == size_bytes
+    os.close(os.open(house.blobs.path(hanging), os.O_WRONLY))
+    until(house, lambda: house.blobs.size_bytes(sha) is None)
+
+
+def until(house, is_so):
+    """Deliver what is done until ``is_so()``."""
+    deadline = time.monotonic() + 20
+    while not is_so() and time.monotonic() < deadline:
+        house.endpoint.deliver()
+        time.sleep(0.005)
+    assert is_so()
+
+
 def test_old_jobs_and_blobs_are_collected_in_steps_and_those_in_use_stay(house):
     sha, _ = house.blobs.add(b"kept")
     gone, _ = house.blobs.add(b"gone")
@@ -277,7 +322,7 @@ def test_unused_blobs_go_sooner_where_there_are_too_many_and_what_is_needed_stay
     assert house.blobs.size_bytes(needed) == house.blobs.size_bytes(young) == 100  # used just now
     with pytest.raises(StorageError, match="more than its limit of 0 MiB"):
         house.blobs.put("0" * 64, 10, 0, b"x")
-    house.blobs.delete(young)
+    house.blobs.path(young).unlink()
     collector = Collector(house.store, house.blobs, house.beside, **about | {"max_kept_bytes": 150})
     settled(house, collector, lambda: not house.blobs.full)
 

@@ -176,13 +176,19 @@ def test_damaged_blob_is_found_set_aside_and_can_be_stored_again(tmp_path, blobs
     assert blobs.is_whole(sha, size)
 
 
-def test_delete_spares_blob_that_was_stored_again_meanwhile(blobs):
-    sha, _ = blobs.add(CONTENT)
-    os.utime(blobs.path(sha), (1000, 1000))
+def test_unneeded_blob_goes_unless_it_was_stored_again_or_is_used_meanwhile(tmp_path, blobs):
+    stored, used, gone = (blobs.add(CONTENT + letter)[0] for letter in (b"a", b"b", b"c"))
+    for sha in (stored, used, gone):
+        os.utime(blobs.path(sha), (1000, 1000))
     began = time.time() - 1
-    blobs.add(CONTENT)
-    blobs.delete(sha, unless_newer_than=began)
-    assert blobs.read(sha) == CONTENT
-    blobs.delete(sha)
-    blobs.delete(sha)
-    assert blobs.size_bytes(sha) is None
+    blobs.add(CONTENT + b"a")
+    blobs.let_go([stored, used, gone, "0" * 64], before_s=began)
+    assert blobs.has_unneeded and blobs.size_bytes(gone) is not None
+    os.utime(blobs.path(used), (1000, 1000))
+    assert blobs.use(used) == len(CONTENT) + 1
+    os.utime(blobs.path(used), (1000, 1000))  # even on a disk that keeps no times
+    blobs.delete_unneeded()
+    assert not blobs.has_unneeded and files(tmp_path) == sorted([stored, used])
+    blobs.let_go([stored], before_s=float("inf"))
+    blobs.delete_unneeded()
+    assert files(tmp_path) == [used]

@@ -6,6 +6,7 @@ import pytest
 from das_blender_addon.errors import JobRejected
 from das_blender_addon.protocol.messages import Artefact
 from das_server.store.jobs import JobState, JobStore
+from das_server.store.requesters import Leases, Requesters
 from tests.support.jobs import job_id, job_inputs, job_spec
 
 ADA, BEN, CLEO = (letter * 32 for letter in "abc")
@@ -141,3 +142,54 @@ def test_who_cancels_for_one_owner_cancels_nothing_of_another(store):
     assert third.job == second.job != first.job
     assert store.wants_no_more(asked, ADA, "user:ada") and not store.wants_no_more(asked, ADA, "user:ben")
     assert store.run_of(asked, ADA, "user:ben").job == second.job
+
+
+def test_one_requester_more_than_the_most_is_refused_and_those_before_are_served(store):
+    store._requesters = Requesters(store._db, most=2)
+    job, other = wanted_by(store, ADA, BEN), wanted_by(store, ADA)
+    for ask in (lambda: wanted_by(store, CLEO, job=job), lambda: store.join(job, CLEO, 5.0)):
+        with pytest.raises(JobRejected, match="2 others"):
+            ask()
+    wanted_by(store, ADA, job=job)
+    store.join(job, BEN, 5.0)
+    store.join(other, CLEO, 5.0)
+    done(store, job)
+    with pytest.raises(JobRejected, match="2 others"):
+        store.acknowledge(job, CLEO)
+    store.acknowledge(job, ADA)
+    assert store.num_wanting(job) == 1
+    assert sorted(store.leases()) == sorted([(job, BEN, 5.0), (other, CLEO, 5.0)])
+
+
+def test_requesters_of_all_jobs_of_an_owner_are_bounded_and_others_are_not_concerned(store):
+    store._requesters = Requesters(store._db, most_of_owner=3)
+    for owner, count in (("ada", 3), ("ben", 3)):
+        for _ in range(count):
+            store.submit(job_id(), SPEC, INPUTS, requester=ADA, owner=owner)
+        with pytest.raises(JobRejected, match="asked for 3 times"):
+            store.submit(job_id(), SPEC, INPUTS, requester=ADA, owner=owner)
+    assert store.counts() == {"QUEUED": 6}  # the one more is not there either
+    store._requesters = Requesters(store._db, most_of_owner=4)
+    store.submit(job_id(), SPEC, INPUTS, requester=ADA, owner="ada")
+    with pytest.raises(JobRejected, match="asked for 4 times"):
+        store.submit(job_id(), SPEC, INPUTS, requester=ADA, owner="ada")
+
+
+def test_leases_end_in_their_turn_however_often_they_are_renewed(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("das_server.store.requesters.time.monotonic", lambda: now[0])
+    leases = Leases([("a", ADA, 10.0), ("b", BEN, 5.0)])
+    for _ in range(1000):
+        leases.renew("a", ADA, 10.0)
+    leases.renew("c", CLEO, 3.0)
+    leases.drop("c", CLEO)
+    leases.renew("d", CLEO, 3.0)
+    leases.renew("d", CLEO, 0.0)
+    assert leases.take_ended() == [] and len(leases._order) < 300
+    now[0] = 105.0
+    assert leases.take_ended() == [("b", BEN)]
+    leases.renew("a", ADA, 10.0)
+    now[0] = 114.0
+    assert leases.take_ended() == []
+    now[0] = 115.0
+    assert leases.take_ended() == [("a", ADA)] and leases.take_ended() == []

@@ -203,7 +203,7 @@ def test_result_that_vanished_from_disk_is_made_again(house):
     job = submitted(store)
     dispatcher.tick()
     artefact = frame(blobs)
-    blobs.delete(artefact.sha)
+    blobs.path(artefact.sha).unlink()
     workers.waiting = [WorkDone(job, 1, (artefact,), {})]
     dispatcher.tick()
     assert kinds(store, job)[-2:] == ["RETRY", "STARTED"]

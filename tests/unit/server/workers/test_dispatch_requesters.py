@@ -115,7 +115,7 @@ def test_results_go_with_the_lease_of_the_last_who_wanted_them(house):  # noqa: 
     workers.waiting = [WorkDone(job, 1, (result,), {})]
     dispatcher.tick()
     assert store.acknowledge(job, ADA) == []
-    turn_until(dispatcher, lambda: blobs.size_bytes(result.sha) is None)
+    turn_until(dispatcher, lambda: blobs.delete_unneeded() or blobs.size_bytes(result.sha) is None)
 
 
 def test_lease_of_a_forgotten_job_harms_nobody(house, caplog):  # noqa: F811

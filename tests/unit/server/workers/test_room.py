@@ -43,6 +43,20 @@ def disk(tmp_path):
     disk.store.close()
 
 
+def test_last_room_is_kept_for_what_runs(disk):
+    disk.free = LEAST // 2
+    disk.dispatcher.check_room()
+    disk.free -= 1
+    disk.dispatcher.check_room()  # as it was looked at last
+    disk.now += LOOK_EVERY_S
+    with pytest.raises(StorageError, match="takes no job for now. The disk of .* is full: 49 MiB are free, and 100"):
+        disk.dispatcher.check_room()
+    disk.free, disk.now = LEAST, disk.now + LOOK_EVERY_S
+    disk.dispatcher.check_room()
+    disk.room.note_full("quota")  # which others may not have
+    disk.dispatcher.check_room()
+
+
 def test_jobs_wait_where_the_disk_is_full_and_are_told_so_once(disk):
     disk.free = LEAST - 1
     job = submitted(disk.store)
