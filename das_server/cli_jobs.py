@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from das_blender_addon.errors import DasError, JobRejected
 from das_blender_addon.protocol import messages
-from das_server.cli_status import add_server_flag
+from das_server.cli_status import add_server_flag, printable
 from das_server.listening import client_config
 
 if TYPE_CHECKING:
     from das_server.door.ask import Asker
+
+LAST_S = 253_402_300_799.0
+"""The end of the year 9999, after which nothing is shown, Unix time."""
 
 STATES = ("QUEUED", "RUNNING", "DONE", "FAILED", "CANCELLED")
 
@@ -48,7 +51,7 @@ def words_of_job(job: dict[str, Any]) -> str:
         job["state"] == "RUNNING" and job.get("stage") and f"{job['stage']} {job['step']}/{job['of']}",
         job.get("message"),
     ]
-    return " · ".join(word for word in words if word)
+    return " · ".join(printable(str(word)) for word in words if word)
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -69,11 +72,12 @@ def _show(options: argparse.Namespace) -> None:
         print(json.dumps({"job": job, "events": [vars(event) for event in events]}, indent=2))
         return
     for name, value in job.items():
-        print(f"{name}: {value}")
+        print(printable(f"{name}: {value}"))
     for event in events:
         fields = {name: value for name, value in event.fields.items() if name not in ("report", "artefacts")}
         about = ", ".join(f"{name} {value}" for name, value in fields.items())
-        print(f"{event.seq:5} {time.strftime('%F %T', time.localtime(event.time_s))} {event.kind} {about}".rstrip())
+        when = time.strftime("%F %T", time.localtime(min(event.time_s, LAST_S)))
+        print(f"{event.seq:5} {when} {printable(f'{event.kind} {about}')}")
 
 
 def _cancel(options: argparse.Namespace) -> None:

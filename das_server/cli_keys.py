@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.pairing import Pairing
+from das_server.cli_status import printable
 from das_server.config import build_config, split_address
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ def _list(options: argparse.Namespace) -> None:
     for one in _ring(options).allowed():
         until = f"for one use until {time.strftime('%T', time.localtime(one.until_s))}" if one.is_for_one_use else ""
         words = [one.public[:8], one.user, one.machine, time.strftime("%F", time.localtime(one.created_s)), until]
-        print(" · ".join(word for word in words if word))
+        print(" · ".join(printable(word) for word in words if word))
 
 
 def _revoke(options: argparse.Namespace) -> None:
     for one in _ring(options).revoke(options.name):
-        print(f"{one.public[:8]} of {one.user} is let in no more")
+        print(f"{one.public[:8]} of {printable(one.user)} is let in no more")
 
 
 def _ring(options: argparse.Namespace) -> KeyRing:

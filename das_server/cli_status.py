@@ -59,9 +59,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     return ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
+def printable(text: str) -> str:
+    """``text`` in one line, without what controls a terminal: others may have written it."""
+    return "".join(one if one.isprintable() else "·" for one in " ".join(text.split()))
+
+
 def _cell(value: Any) -> str:
-    words = "" if value is None else " ".join(str(value).split())
-    words = "".join(one if one.isprintable() else "·" for one in words)  # nobody's message controls this terminal
+    words = printable("" if value is None else str(value))
     return words if len(words) <= MOST_IN_A_CELL else words[: MOST_IN_A_CELL - 1] + "…"
 
 

@@ -23,6 +23,7 @@ from zmq.utils.monitor import recv_monitor_message
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
 from das_server.door.gate import Gate
+from das_server.door.seldom import Seldom
 from das_server.limits import HANDSHAKE_MS, MAX_BACKLOG_BYTES, MAX_CONNECTIONS, WAITING_IN, WAITING_OUT
 
 _log = logging.getLogger(__name__)
@@ -32,9 +33,6 @@ CURVE_BYTES = 33
 
 QUIET_S = 60.0
 """Where there are too many connections, one that has said nothing for so long may go; its client comes again."""
-
-TELL_EVERY_S = 5.0
-"""Pause between two lines of the log about connections that are cut."""
 
 _BYTES_RECEIVED_AT = 128
 """Offset of ``tcpi_bytes_received`` in Linux' ``struct tcp_info`` (linux/tcp.h)."""
@@ -95,7 +93,7 @@ class Connections:
         self._extra = CURVE_BYTES if socket.getsockopt(zmq.MECHANISM) == zmq.CURVE else 0
         self._open: dict[int, _Connection] = {}
         self._hand = _Hand()
-        self._untold, self._tell_at_s = 0, 0.0
+        self._say = Seldom(_log)
 
     def __len__(self) -> int:
         return sum(not one.is_cut for one in self._open.values())
@@ -146,17 +144,9 @@ class Connections:
                 if connection.getsockname()[1] != self._port:  # closed meanwhile, and its number used anew
                     return
                 connection.shutdown(sockets.SHUT_RDWR)
-                self._tell_cut(connection.getpeername()[0], reason)
+                self._say(logging.WARNING, "the connection from %s is cut: %s", connection.getpeername()[0], reason)
         except OSError:  # it has gone by itself
             return
-
-    def _tell_cut(self, where: str, reason: str) -> None:
-        """Say so in the log, of a flood now and then only."""
-        self._untold += 1
-        if time.monotonic() >= self._tell_at_s:
-            others = f" (and {self._untold - 1} others since this was said last)" if self._untold > 1 else ""
-            _log.warning("the connection from %s is cut: %s%s", where, reason, others)
-            self._untold, self._tell_at_s = 0, time.monotonic() + TELL_EVERY_S
 
     def _one_too_many(self) -> int:
         """Of the connections that never said a word the oldest, else the one that has been quiet for very long, else

@@ -25,6 +25,7 @@ from das_server.door.draining import Drain
 from das_server.door.followers import Followers
 from das_server.door.gate import Gate
 from das_server.door.requests import Estimators, Models, Reply, Requests
+from das_server.door.seldom import Seldom
 from das_server.limits import MAX_FLYING, MAX_SENT_BYTES
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
@@ -77,6 +78,7 @@ class Endpoint:
         self._connections = connections
         self._look_at_s = 0.0
         self._keeps = self._deletes = False
+        self._say = Seldom(_log)
         self._blobs = blobs
         self._beside = beside or Beside()
         self._gate = gate
@@ -248,14 +250,14 @@ class Endpoint:
 
     def _refuse(self, peer: bytes, request: int, error: Exception) -> None:
         if not isinstance(error, DasError):  # a defect of ours must not end the server for everybody
-            _log.error("a request failed unexpectedly", exc_info=error)
+            self._say(logging.ERROR, "a request failed unexpectedly", exc_info=error)
             error = DasError(f"The server failed inside with {type(error).__name__}; its log has the details.")
         elif not isinstance(error, ProtocolError | JobRejected):
-            _log.warning("a request failed: %s", error.message)
+            self._say(logging.WARNING, "a request failed: %s", error.message)
         try:
             self._send(peer, _failure(request, error))
-        except Exception:  # its client asks again, or goes away
-            _log.exception("a request could not be refused: %s", error.message)
+        except Exception as problem:  # its client asks again, or goes away
+            self._say(logging.ERROR, "a request could not be refused: %s", error.message, exc_info=problem)
 
     def _send(self, peer: bytes, message: Any, blob: bytes | None = None) -> bool:
         """Whether the message is on its way; a client that is gone or does not read misses replies and asks again."""

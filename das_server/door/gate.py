@@ -10,6 +10,7 @@ import zmq
 from zmq.utils import z85
 
 from das_blender_addon.errors import AuthenticationFailed, DasError
+from das_server.door.seldom import Seldom
 from das_server.store.keys import AllowedKey, KeyRing
 
 _log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class Gate:
 
     def __init__(self, context: zmq.Context, keys: KeyRing):
         self._keys = keys
+        self._say = Seldom(_log)
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind("inproc://zeromq.zap.01")
@@ -43,7 +45,8 @@ class Gate:
             peer, _, version, request, _domain, address, _identity, mechanism, *credentials = frames
             known = self._known(mechanism, credentials)
             if known is None:
-                _log.warning("somebody at %s has no key that is let in", address.decode(errors="replace"))
+                where = address.decode(errors="replace")
+                self._say(logging.WARNING, "somebody at %s has no key that is let in", where)
             status, words = (b"200", b"OK") if known else (b"400", b"this key is not let in")
             user = known.public.encode() if known else b""
             self.socket.send_multipart([peer, b"", version, request, status, words, user, b""])
@@ -64,5 +67,5 @@ class Gate:
         try:
             return self._keys.find(z85.encode(credentials[0]).decode())
         except DasError as error:
-            _log.error("nobody is let in: %s", error.message)
+            self._say(logging.ERROR, "nobody is let in: %s", error.message)
             return None

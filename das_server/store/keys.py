@@ -51,6 +51,20 @@ class AllowedKey:
     def is_for_one_use(self) -> bool:
         return self.until_s > 0
 
+    def is_let_in(self, now_s: float) -> bool:
+        """At this Unix time; a clock that was set back makes no key for one use last longer."""
+        return not self.is_for_one_use or 0 < self.until_s - now_s <= PAIRING_S
+
+
+def _allowed_key(about: dict[str, object]) -> AllowedKey:
+    """As it is stored; fields that this release does not know are passed over."""
+    one = AllowedKey(**{name: value for name, value in about.items() if name in AllowedKey.__dataclass_fields__})
+    if not all(isinstance(text, str) for text in (one.public, one.user, one.machine)):
+        raise TypeError("a name is no text")
+    if not all(type(time_s) in (int, float) for time_s in (one.created_s, one.until_s)):
+        raise TypeError("a time is no number")
+    return one
+
 
 def _one_at_a_time(method):
     """Of the methods that change the list of a key ring, in whichever process: none writes over what another has."""
@@ -104,13 +118,13 @@ class KeyRing:
         """Those that are let in now."""
         self._reload()
         now = self._clock()
-        return [one for one in self._allowed.values() if not one.is_for_one_use or now < one.until_s]
+        return [one for one in self._allowed.values() if one.is_let_in(now)]
 
     def find(self, public: str) -> AllowedKey | None:
         """What is known of a key that is let in now."""
         self._reload()
         one = self._allowed.get(public)
-        return None if one is None or (one.is_for_one_use and self._clock() >= one.until_s) else one
+        return one if one is not None and one.is_let_in(self._clock()) else None
 
     @_one_at_a_time
     def pair(self, user: str) -> str:
@@ -159,14 +173,25 @@ class KeyRing:
             yield
 
     def _reload(self) -> None:
+        path = self._folder / ALLOWED
         try:
-            found = (self._folder / ALLOWED).stat()
+            found = path.stat()
         except FileNotFoundError:
             self._seen, self._allowed = None, {}
             return
+        except OSError as error:
+            raise StorageError(f"The keys in {path} cannot be read: {error.strerror}.") from error
         seen = (found.st_mtime_ns, found.st_ino)
         if seen != self._seen:
-            self._allowed = {one["public"]: AllowedKey(**one) for one in self._read(ALLOWED)}
+            self._seen, self._allowed = None, {}
+            try:
+                read = self._read(ALLOWED)
+                if not isinstance(read, list):
+                    raise TypeError("they are no list")
+                keys = [_allowed_key(one) for one in read]
+                self._allowed = {one.public: one for one in keys}
+            except (TypeError, KeyError, AttributeError) as error:
+                raise StorageError(f"The keys in {path} are damaged, and nobody is let in: {error}.") from error
             self._seen = seen
 
     def _save(self, allowed: list[AllowedKey]) -> None:
@@ -175,8 +200,14 @@ class KeyRing:
     def _read(self, name: str):
         path = self._folder / name
         try:
+            mode = path.stat().st_mode & 0o777
+            if os.name == "posix" and mode & (0o022 if name == ALLOWED else 0o077):
+                raise StorageError(
+                    f"Others than its owner may read or change {path} (mode {mode:o}), so that it is not trusted; make "
+                    "it your own with chmod 600, or make new keys where others may have read it."
+                )
             return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StorageError(f"The keys in {path} cannot be read: {error}.") from error
 
     def _write(self, name: str, value: object) -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from das_blender_addon.protocol.kinds import MAX_SECONDS
+
 _log = logging.getLogger(__name__)
 
 SEEN_SHARE = 1 / 200
@@ -28,11 +30,12 @@ class LivedClock:
         """(seconds lived, Unix time) now and then, oldest first."""
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
-            self._before_s = max(0.0, float(about["lived_s"]))
-            self._seen = [(float(lived_s), float(unix_s)) for lived_s, unix_s in about.get("seen", [])]
+            self._before_s = max(0.0, _seconds(about["lived_s"]))
+            self._seen = [(_seconds(lived_s), _seconds(unix_s)) for lived_s, unix_s in about.get("seen", [])]
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            self._before_s = 0.0
             _log.warning("%s cannot be read, so that finished jobs are kept longer: %s", path, error)
 
     def now(self) -> float:
@@ -59,3 +62,9 @@ class LivedClock:
             os.replace(part, self._path)
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._path, error.strerror)
+
+
+def _seconds(value: object) -> float:
+    if type(value) not in (int, float) or not abs(value) <= MAX_SECONDS:
+        raise ValueError(f"{str(value)[:40]} is no number of seconds")
+    return float(value)

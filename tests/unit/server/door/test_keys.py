@@ -12,7 +12,7 @@ import zmq
 
 from das_blender_addon.client.client import DasClient, pair_with
 from das_blender_addon.client.keys import ServerKeys, keys_file, keys_for
-from das_blender_addon.errors import AuthenticationFailed, JobRejected, ServerUnreachable, SettingsError
+from das_blender_addon.errors import AuthenticationFailed, JobRejected, ServerUnreachable, SettingsError, StorageError
 from das_blender_addon.protocol import messages as m
 from das_blender_addon.protocol.pairing import Pairing, read_pairing
 from das_server import cli
@@ -190,3 +190,67 @@ def test_lists_that_are_changed_at_once_lose_nothing(tmp_path):
         held.close()
         assert all(one.result() for one in paired)
     assert {one.user for one in ring.allowed()} == {ADMINISTRATOR, *(f"user {number}" for number in range(8))}
+
+
+DAMAGED = {
+    "no list": "{}",
+    "no JSON": "{",
+    "deep": "[" * 100_000,
+    "a name that is none": '[{"public": 1, "user": "eve"}]',
+    "a time that is none": '[{"public": "KEY", "user": "eve", "until_s": "0"}]',
+    "no key": '[{"user": "eve"}]',
+    "texts": '["KEY"]',
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_list_of_keys_lets_in_nobody_and_says_so(tmp_path, damaged):
+    ring = KeyRing(tmp_path)
+    ring.create()
+    own = ring.admin_keys()[1]
+    assert ring.find(own).user == ADMINISTRATOR
+    (tmp_path / "keys" / "allowed.json").write_text(damaged.replace("KEY", own))
+    for _ in range(2):
+        with pytest.raises(StorageError, match="allowed.json"):
+            ring.find(own)
+    newer = [{"public": own, "user": "ada", "colour": "blue"}]
+    (tmp_path / "keys" / "allowed.json").write_text(json.dumps(newer))  # of a newer release
+    assert ring.find(own).user == "ada"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_keys_that_others_may_read_and_lists_that_they_may_change_are_not_trusted(tmp_path):
+    ring = KeyRing(tmp_path)
+    ring.create()
+    public = ring.admin_keys()[1]
+    for name, ask in (("server.json", ring.server_keys), ("admin.json", ring.admin_keys)):
+        (tmp_path / "keys" / name).chmod(0o640)
+        with pytest.raises(StorageError, match="mode 640.*chmod 600"):
+            ask()
+        (tmp_path / "keys" / name).chmod(0o600)
+        ask()
+    (tmp_path / "keys" / "allowed.json").chmod(0o666)
+    os.utime(tmp_path / "keys" / "allowed.json")
+    with pytest.raises(StorageError, match="mode 666"):
+        ring.find(public)
+
+
+def test_key_for_one_use_lasts_no_longer_where_the_clock_is_set_back(tmp_path):
+    now = [1e9]
+    ring = KeyRing(tmp_path, clock=lambda: now[0])
+    ring.create()
+    secret = ring.pair("ada")
+    public = zmq.curve_public(secret.encode()).decode()
+    assert ring.find(public) is not None
+    now[0] -= 3600
+    assert ring.find(public) is None and [one.user for one in ring.allowed()] == [ADMINISTRATOR]
+
+
+def test_names_of_machines_control_no_terminal(tmp_path, capsys):
+    ring = KeyRing(tmp_path)
+    ring.create()
+    public = zmq.curve_public(ring.pair("ada").encode()).decode()
+    ring.exchange(public, "k" * 40, "\x1b[2Jmine\r\nroot · admin")
+    assert cli.main(["keys", "list", "--state", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and len(said.splitlines()) == 2 and "mine root" in said

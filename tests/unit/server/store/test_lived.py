@@ -65,3 +65,13 @@ def test_times_a_server_is_off_make_nothing_old_and_it_goes_on_where_it_was(mach
 def test_damaged_file_only_makes_lifetimes_longer(damaged, tmp_path):
     (tmp_path / "lived.json").write_text(damaged)
     assert LivedClock(tmp_path / "lived.json").unix_time_before(DAY) == float("-inf")
+
+
+@pytest.mark.parametrize("damaged", ["Infinity", "NaN", "1e300", "9" * 400, '"soon"', "true", "[" * 100_000])
+def test_damaged_count_of_the_time_that_was_makes_nothing_old(machine, damaged):
+    machine.path.write_text(f'{{"lived_s": {damaged}}}')
+    machine.start()
+    assert machine.clock.now() == 0.0
+    machine.path.write_text(f'{{"lived_s": 5.0, "seen": [[1.0, {damaged}]]}}')
+    machine.start()
+    assert machine.clock.now() == 0.0 and machine.clock.unix_time_before(DAY) == float("-inf")
