@@ -21,7 +21,7 @@ import msgpack
 
 from ..errors import MessageTooLarge, ProtocolError
 from . import messages
-from .kinds import MAX_ITEMS, MAX_NAME, MAX_NUMBER, MAX_TEXT, Kind, kind_of
+from .kinds import MAX_ITEMS, MAX_NAME, MAX_NUMBER, MAX_PARTS, MAX_TEXT, MAX_VALUES, Kind, kind_of
 from .messages import CHUNK_BYTES, EVENT_FIELDS, EVENT_MAY_HAVE, MAX_HEADER_BYTES, MAX_NESTING, MESSAGES, WITH_BLOB
 
 Frame = bytes | bytearray | memoryview
@@ -46,6 +46,8 @@ def encode(message: Any, blob: Frame | None = None) -> list[Frame]:
     plain = {"type": name, **to_plain(message, name)}
     try:
         header = msgpack.packb(plain, use_bin_type=True)
+        if len(header) > MAX_PARTS:  # in fewer bytes are fewer of them
+            _count(plain, _Counts())
     except (ValueError, TypeError, OverflowError) as error:  # a lone surrogate in a text
         raise ProtocolError(f"{name} cannot be written: {error}; send text that is valid Unicode.") from error
     _check_header_size(len(header), name)
@@ -243,13 +245,21 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, str):
         return _text(value, _FREE_TEXT, where)
     if isinstance(value, list | tuple):
-        return [_plain(item, where, depth + 1) for item in _list(value, where)]
+        return [one if _is_simple(one) else _plain(one, where, depth + 1) for one in _list(value, where)]
     if isinstance(value, dict):
         return {
-            str(key): _plain(item, f"{where}.{_clip(key)}", depth + 1)
+            str(key): item if _is_simple(item) else _plain(item, f"{where}.{_clip(key)}", depth + 1)
             for key, item in zip(_keys(value, where), value.values(), strict=True)
         }
     raise ProtocolError(f"{where} holds {_short(value)}; send null, a number, a text, a list or a map.", field=where)
+
+
+def _is_simple(value: Any) -> bool:
+    """Whether `_plain` would take it as it is; a quick no is no refusal."""
+    kind = type(value)
+    if kind is int:
+        return -MAX_NUMBER - 1 <= value <= MAX_NUMBER
+    return value is None or kind is bool or (kind is str and len(value) <= MAX_TEXT)
 
 
 def _keys(value: dict[Any, Any], where: str) -> Sequence[str]:
@@ -284,6 +294,7 @@ def _unpack(header: Frame) -> dict[str, Any]:
     """The header's map, bounded in size; `ProtocolError` for anything else."""
     view = memoryview(header)
     _check_header_size(view.nbytes, "A message")
+    counts = _Counts()
     try:
         plain = msgpack.unpackb(
             view,
@@ -294,6 +305,8 @@ def _unpack(header: Frame) -> dict[str, Any]:
             max_array_len=MAX_ITEMS,
             max_map_len=MAX_ITEMS,
             max_ext_len=0,
+            list_hook=counts,
+            object_hook=counts,
         )
     except _UNPACK_ERRORS as error:
         raise ProtocolError(
@@ -305,6 +318,26 @@ def _unpack(header: Frame) -> dict[str, Any]:
             f"A message's header must be a map, not {_short(plain)}; speak the protocol of docs/protocol.md."
         )
     return plain
+
+
+class _Counts:
+    """Lists and maps of one header, and what is in them; too many of either cost time, however few bytes they are."""
+
+    def __init__(self) -> None:
+        self._parts = self._values = 0
+
+    def __call__(self, part: Any) -> Any:
+        self._parts += 1
+        self._values += len(part)
+        if self._parts > MAX_PARTS or self._values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_PARTS} lists and maps, or {MAX_VALUES} values in them")
+        return part
+
+
+def _count(value: Any, counts: _Counts) -> None:
+    if isinstance(value, dict | list):
+        for one in counts(value).values() if isinstance(value, dict) else counts(value):
+            _count(one, counts)
 
 
 def _check_header_size(size_bytes: int, name: str) -> None:

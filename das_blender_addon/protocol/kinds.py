@@ -35,6 +35,12 @@ MAX_NAME = 4096
 MAX_ITEMS = 4096
 """Longest list and largest map, items."""
 
+MAX_PARTS = 10_000
+"""Most lists and maps in one message."""
+
+MAX_VALUES = 65_536
+"""Most values in all of them."""
+
 
 @dataclass(frozen=True)
 class Kind:

@@ -297,6 +297,10 @@ def test_refusal_names_field_value_and_bounds():
         ({"n": "x" * (kinds.MAX_TEXT + 1)}, "report.n has 100001 characters"),
         ({"x" * (kinds.MAX_NAME + 1): 1}, "a key of 4097 characters"),
         ({"n": math.inf}, "report.n is inf"),
+        ({"n": [[[]] * 4000] * 3}, "more than 10000 lists and maps"),
+        ({"n": [[{}] * 4000] * 3}, "more than 10000 lists and maps"),
+        ({"n": [[0] * 4000] * 17}, "or 65536 values"),
+        ({"n": [{str(n): n for n in range(4000)}] * 17}, "or 65536 values"),
     ],
     ids=lambda value: repr(value)[:30],
 )
