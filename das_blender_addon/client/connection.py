@@ -301,7 +301,7 @@ class Connection:
         while True:
             self._tick(should_stop)
             try:
-                socket.send_multipart(frames, zmq.NOBLOCK)
+                socket.send_multipart(frames, zmq.NOBLOCK, copy=blob is None)
                 return self._number
             except zmq.Again:
                 left = until - time.monotonic()

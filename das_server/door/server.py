@@ -51,6 +51,9 @@ _log = logging.getLogger(__name__)
 TICK_MS = 100
 """Longest sleep, and so the longest time before a dead worker is noticed."""
 
+OTHERS_MS = 5
+"""While pieces of blobs come and go, workers and all else are looked at this often."""
+
 UNTOLD_MS = 5
 """The same while events wait for a client to read those before them."""
 
@@ -139,7 +142,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             workers.start()
             ending.listen_to_signals()
             address = door.getsockopt_string(zmq.LAST_ENDPOINT)
-            more = [collector.step, *([gate.answer] if gate else []), *([metrics.step] if metrics else [])]
+            more = [collector.step, *([metrics.step] if metrics else [])]
             page = metrics.server if metrics else contextlib.nullcontext()
             with page, listening.said_in(config.state, address, gate is not None):
                 on_ready(address)
@@ -225,12 +228,21 @@ def _loop(
     poller = zmq.Poller()
     for one in [*sockets, gate.socket] if gate else sockets:
         poller.register(one, zmq.POLLIN)
-    turn = (endpoint.receive, endpoint.deliver, endpoint.look_at_connections, dispatcher.tick, endpoint.tell_followers)
-    steps = [Guarded(step) for step in (*turn, *more)]
+    traffic = [Guarded(step) for step in (endpoint.receive, endpoint.deliver, *([gate.answer] if gate else []))]
+    others = [Guarded(step) for step in (endpoint.look_at_connections, dispatcher.tick, *more)]
+    tell = Guarded(endpoint.tell_followers)
+    due_s, wait_ms = 0.0, 0
     while not ending.is_now():
-        poller.poll(TICK_MS if endpoint.has_told_all else UNTOLD_MS)
-        for step in steps:
+        poller.poll(wait_ms)
+        for step in traffic:
             step()
+        is_due = time.monotonic() >= due_s
+        if is_due:
+            for step in others:
+                step()
+            due_s = time.monotonic() + OTHERS_MS / 1000
+        tell()
+        wait_ms = OTHERS_MS if not is_due else TICK_MS if endpoint.has_told_all else UNTOLD_MS
 
 
 class Guarded:
