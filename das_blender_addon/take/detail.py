@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the key pictures of a shot show of its frames: at the model's size, for the model to complete, and at the
-render's size, completed by what the model has painted.  No Blender in here.
-
-A frame is composed from the key pictures around it (`keys_around`): a long shot costs no more per frame than a short
-one.
+render's size, completed by what the model has painted.  No Blender in here.  A frame is composed from the key pictures
+around it (`keys_around`): a long shot costs no more per frame than a short one.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ SERVER_LAYERS = {
     "tasks": 5, "training": 5,
     "workers": 6,
     "door": 7,
-    "web": 8, "cli_status": 8, "cli_keys": 8,
-    "cli_jobs": 9, "cli_web": 9,
+    "web": 8, "cli_status": 8,
+    "cli_keys": 9, "cli_jobs": 9, "cli_web": 9,
     "cli": 10,
     "__main__": 11,
 }  # fmt: skip
