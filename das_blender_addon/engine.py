@@ -187,11 +187,14 @@ class DAS_RE_engine(bpy.types.RenderEngine):
         def step(frame: int | None) -> None:
             self.frame_set(*(standing if frame is None else (frame, 0.0)))
 
-        kept = kept_sheets(depsgraph.scene.original, depsgraph.view_layer.name)
+        kept, said = kept_sheets(depsgraph.scene.original, depsgraph.view_layer.name), {}
         size = (self.resolution_x, self.resolution_y)
-        return render_passes(
-            depsgraph, size, wanted, step, self._check, lambda sheets: kept.render(sheets, self.test_break)
+        found = render_passes(
+            depsgraph, size, wanted, step, self._check, lambda sheets: kept.render(sheets, self.test_break), said
         )
+        for key, value in said.items():
+            self.get_result().stamp_data_add_field(key, value)
+        return found
 
     def _check(self) -> None:
         if self.test_break():

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import bpy
 import numpy as np
 
@@ -13,6 +15,19 @@ from .instances import Mesh
 from .slots import Slot, Slots
 
 _NO_ROW = -1
+NO_MATERIAL = "default_surface"
+"""What Cycles calls the material of objects that have none."""
+
+
+@dataclass(frozen=True)
+class _Named:
+    """An object with its materials: names and pass indices; ``asset``: its topmost parent's name."""
+
+    name: str
+    asset: str
+    index: int
+    material_indices: list[int]
+    materials: list[str]
 
 
 class ShadingReader:
@@ -24,7 +39,7 @@ class ShadingReader:
         self._num_rows = 0
         self._rows: dict[int, int] = {}
         self._turns: dict[int, tuple[np.ndarray, float]] = {}
-        self._indices: dict[str, tuple[int, list[int]]] = {}
+        self._known: dict[str, _Named] = {}
 
     def read(self, placed: list[tuple[Mesh, np.ndarray]], slots: Slots, depsgraph) -> None:
         """``placed``: the frame's meshes with the serials [K] of their instances, which have their ``slots``."""
@@ -34,8 +49,13 @@ class ShadingReader:
                 continue
             data = shape.data
             materials = materials_of(shape, data, layer) if hasattr(data, "materials") else [None]
-            found = [0 if material is None else material.pass_index for material in materials]
-            self._indices[shape.name_full] = (shape.pass_index, found)
+            self._known[shape.name_full] = _Named(
+                shape.name,
+                _topmost(shape).name,
+                shape.pass_index,
+                [0 if material is None else material.pass_index for material in materials],
+                [NO_MATERIAL if material is None else material.name for material in materials],
+            )
         for mesh, serials in placed:
             if not mesh.topology.num_vertices:
                 continue
@@ -65,7 +85,7 @@ class ShadingReader:
                 rows.append(np.arange(first, first + count, dtype=np.int32))
         nowhere = np.eye(3), 1.0
         found = [self._turns.get(number, nowhere) for number in numbers]
-        known = [self._indices.get(name, (0, [0])) for name in names]
+        known = [self._known.get(name) or _Named(name, name, 0, [0], [NO_MATERIAL]) for name in names]
         return Shading(
             row=np.concatenate([np.zeros(0, np.int32), *rows]),
             normals=np.concatenate([np.zeros((0, 3, 3), np.float32), *self._normals]),
@@ -73,9 +93,12 @@ class ShadingReader:
             member=np.repeat(np.arange(len(slots), dtype=np.int32), counts),
             turns=np.array([turn for turn, _ in found], np.float32).reshape(-1, 3, 3),
             signs=np.array([sign for _, sign in found], np.float32),
-            object_index=np.array([index for index, _ in known], np.int32),
-            material_index=np.array([index for _, own in known for index in own], np.int32),
-            first_material=np.cumsum([0, *(len(own) for _, own in known)]),
+            object_index=np.array([one.index for one in known], np.int32),
+            material_index=np.array([index for one in known for index in one.material_indices], np.int32),
+            first_material=np.cumsum([0, *(len(one.materials) for one in known)]),
+            object_names=tuple(one.name for one in known),
+            assets=tuple(one.asset for one in known),
+            material_names=tuple(name for one in known for name in one.materials),
         )
 
     def _add_rows(self, mesh: Mesh, loops: np.ndarray) -> None:
@@ -95,6 +118,12 @@ class ShadingReader:
         self._normals.append(normals)
         self._materials.append(material)
         self._num_rows += len(loops)
+
+
+def _topmost(shape):
+    while shape.parent is not None:
+        shape = shape.parent
+    return shape
 
 
 def _turns(linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

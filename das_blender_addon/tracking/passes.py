@@ -28,7 +28,8 @@ class Shading:
     ``member`` [M] i32: of each triangle in ``turns`` [S,3,3] f32, which turn the normals into world space, up to their
     length, and in ``signs`` [S] f32, −1 where an instance is mirrored.
     ``object_index`` [K] i32: Blender's pass index of each of the `GeometrySequence.names`; ``material_index`` [Q] i32:
-    that of their materials, which begin at ``first_material`` [K+1].
+    that of their materials, which begin at ``first_material`` [K+1].  ``object_names`` [K], ``assets`` [K],
+    ``material_names`` [Q]: what Cryptomatte calls them, and the topmost parents of objects.
     """
 
     row: np.ndarray
@@ -40,14 +41,21 @@ class Shading:
     object_index: np.ndarray
     material_index: np.ndarray
     first_material: np.ndarray
+    object_names: tuple[str, ...] = ()
+    assets: tuple[str, ...] = ()
+    material_names: tuple[str, ...] = ()
 
     def indices(self, row: np.ndarray, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The pass indices [P] of the ``objects`` [P], and of their materials at the ``row`` [P]; 0 for −1."""
-        first, end = self.first_material[objects], self.first_material[objects + 1]
-        number = np.where(row >= 0, np.append(self.material, 0)[row], 0)
-        material = self.material_index[np.clip(first + number, first, np.maximum(end - 1, first))]
+        material = self.material_index[self.material_place(row, objects)]
         known = objects >= 0
         return np.where(known, self.object_index[objects], 0), np.where(known, material, 0)
+
+    def material_place(self, row: np.ndarray, objects: np.ndarray) -> np.ndarray:
+        """[P]: the places in ``material_index`` of the materials of the ``objects`` [P] at the ``row`` [P]."""
+        first, end = self.first_material[objects], self.first_material[objects + 1]
+        number = np.where(row >= 0, np.append(self.material, 0)[row], 0)
+        return np.clip(first + number, first, np.maximum(end - 1, first))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..scene.blender_passes import PASSES
+from ..scene.blender_passes import MATTES, PASSES
 from .panel import RenderPanel
 from .words import register_classes, unregister_classes
 
@@ -23,6 +23,12 @@ class DAS_PT_passes(RenderPanel, bpy.types.Panel):
         column = layout.column(heading="Include")
         for one in PASSES:
             column.prop(context.view_layer, one.setting)
+        column = layout.column(heading="Cryptomatte")
+        for setting in MATTES.values():
+            column.prop(context.view_layer, setting)
+        row = layout.row()
+        row.active = any(getattr(context.view_layer, setting) for setting in MATTES.values())
+        row.prop(context.view_layer, "pass_cryptomatte_depth")
 
 
 CLASSES = (DAS_PT_passes,)

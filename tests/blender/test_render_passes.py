@@ -17,10 +17,11 @@ from das_blender_addon.scene.blender_passes import (
     PASSES,
     VECTOR,
     render_passes,
+    wanted_passes,
 )
 from tests.blender.test_child_export import cloth, moving_particles, rigid_bodies
 from tests.support.content import add_material
-from tests.support.exr import read_exr
+from tests.support.exr import read_exr, said_of_mattes
 from tests.support.scenes import add_camera, add_cube, add_grid, key, link
 
 FRAME = 5
@@ -77,7 +78,7 @@ def curves_of(action):
     return [curve for bag in bags for curve in bag.fcurves]
 
 
-def ours(scene, frame=FRAME, wanted=PASSES, sheets=None) -> dict[str, np.ndarray]:
+def ours(scene, frame=FRAME, wanted=PASSES, sheets=None, said=None) -> dict[str, np.ndarray]:
     """Inside a render, as the engine makes them for the first view layer."""
     found = {}
 
@@ -91,7 +92,8 @@ def ours(scene, frame=FRAME, wanted=PASSES, sheets=None) -> dict[str, np.ndarray
             def step(number):
                 self.frame_set(frame if number is None else number, 0.0)
 
-            found.update(render_passes(depsgraph, (self.resolution_x, self.resolution_y), wanted, step, sheets=sheets))
+            size = (self.resolution_x, self.resolution_y)
+            found.update(render_passes(depsgraph, size, wanted, step, sheets=sheets, said=said))
             assert depsgraph.scene.frame_current == frame
 
     bpy.utils.register_class(Engine)
@@ -322,7 +324,9 @@ def test_engine_gives_each_view_layer_the_passes_that_it_asks_for(shot_scene, tm
     for one in (DEPTH, VECTOR, OBJECT_INDEX):
         setattr(first, one.setting, True)
     second.use_pass_normal = True
-    expected = ours(scene, wanted=(DEPTH, VECTOR, OBJECT_INDEX), sheets=by_child(scene))
+    first.use_pass_cryptomatte_object, first.pass_cryptomatte_depth, said = True, 2, {}
+    expected = ours(scene, wanted=wanted_passes(scene, first), sheets=by_child(scene), said=said)
+    matte = expected.pop("CryptoObject00")
     forget_sheets()
     scene.render.engine = compat.ENGINE
     scene.das.use_shot_range, scene.das.shot_start, scene.das.shot_end = True, 4, 6
@@ -339,6 +343,7 @@ def test_engine_gives_each_view_layer_the_passes_that_it_asks_for(shot_scene, tm
         bpy.ops.render.render(animation=True)
         paths = sorted(tmp_path.glob("out_*"))
         taken.append([read_exr(path) for path in paths])
+        assert said_of_mattes(paths[0]) == said and '"Ground"' in said["cryptomatte/542cafa/manifest"]
         for path in paths:
             path.unlink()
     planes = taken[0][0]
@@ -350,6 +355,9 @@ def test_engine_gives_each_view_layer_the_passes_that_it_asks_for(shot_scene, tm
             if of_first:
                 wanted = expected[one.name][part][..., one.channels.index(letter)]
                 np.testing.assert_array_equal(planes[of_first[0]], wanted)
+    for place, letter in enumerate("rgba"):
+        (name,) = [one for one in planes if one.endswith(f"CryptoObject00.{letter}")]
+        np.testing.assert_array_equal(planes[name], matte[part][..., place])
     assert expected[OBJECT_INDEX.name].max() == 3.0 and (expected[VECTOR.name] != 0).mean() > 0.1
     for once, again in zip(taken[0], taken[-1], strict=True):
         for name, values in once.items():

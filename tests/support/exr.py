@@ -35,6 +35,18 @@ def read_exr(path: Path) -> dict[str, np.ndarray]:
     return planes
 
 
+def said_of_mattes(path: Path) -> dict[str, str]:
+    """What the header of a file says of Cryptomatte."""
+    data, found, at = path.read_bytes(), {}, -1
+    while (at := data.find(b"cryptomatte/", at + 1)) >= 0:
+        name, kind = data[at:].split(b"\0", 2)[:2]
+        if kind == b"string":
+            start = at + len(name) + len(kind) + 2
+            (size,) = struct.unpack_from("<I", data, start)
+            found[name.decode()] = data[start + 4 : start + 4 + size].decode()
+    return found
+
+
 def _header(data: bytes, offset: int) -> tuple[dict, int]:
     header = {}
     while data[offset]:
