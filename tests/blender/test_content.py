@@ -28,10 +28,10 @@ def stage(blank_scene):
     return scene
 
 
-def exported(scene, frames=(1,), size=SIZE):
+def exported(scene, frames=(1,), size=SIZE, sheets=None):
     export = GeometryExport(*size)
     walk_in_render(scene, scene.view_layers[0].name, list(frames), export.add)
-    return export.finish()
+    return export.finish(sheets)
 
 
 def in_cycles(scene, folder, samples=1, whole_pixels=False) -> np.ndarray:

@@ -9,10 +9,12 @@ import pytest
 
 from das_blender_addon import api
 from das_blender_addon.scene.content.shader import read_material
+from das_blender_addon.scene.content.sheet_render import render_sheets
 from das_blender_addon.tracking.geometry import HOLE
+from das_blender_addon.tracking.passes import surface_passes
 from das_blender_addon.tracking.video import render_tracking_video
 from tests.blender.test_content import agreement, exported, in_cycles
-from tests.support.content import add_cut_out, add_hair_curves, harden
+from tests.support.content import add_card, add_cut_out, add_hair_curves, add_image, harden
 from tests.support.scenes import add_camera, add_cube, add_grid, key
 
 SIZE = (120, 80)
@@ -115,6 +117,37 @@ def linked(scene, folder):
     shown.location, shown.is_holdout = (3, 0, -2), True
     scene.collection.objects.link(shown)
     return scene
+
+
+@pytest.mark.any_blender
+@pytest.mark.parametrize("mask", ["image", "noise"])
+def test_mask_that_holds_out_makes_holes_of_a_part_of_a_surface(blank_scene, tmp_path, mask):
+    """Before a wall that is seen beside the card only; the passes know nothing in the holes either."""
+    scene = stage(blank_scene)
+    for shape in [one for one in scene.objects if one.name not in ("Wall", "Camera")]:
+        bpy.data.objects.remove(shape)
+    card, material = add_card(scene), holdout("Masked", kind="BsdfDiffuse", share=0.5)
+    card.rotation_euler.x = np.pi / 2
+    card.data.materials.append(material)
+    tree = material.node_tree
+    joint = next(node for node in tree.nodes if node.type == "MIX_SHADER")
+    texture = tree.nodes.new("ShaderNodeTexImage" if mask == "image" else "ShaderNodeTexNoise")
+    if mask == "image":
+        texture.image = add_image()
+    compare = tree.nodes.new("ShaderNodeMath")
+    compare.operation, compare.inputs[1].default_value = "GREATER_THAN", 0.5
+    tree.links.new(texture.outputs["Alpha" if mask == "image" else 0], compare.inputs[0])
+    tree.links.new(compare.outputs[0], joint.inputs[0])
+    assert read_material(material).backs
+    geometry = exported(scene, (1,), SIZE, render_sheets)
+    made, truth = render_tracking_video(geometry), in_cycles(scene, tmp_path) <= 127
+    hole = ~made.coverage[0]
+    assert 0.01 < truth.mean() < 0.2 and agreement(hole, truth) > HOLES
+    found = surface_passes(geometry, 0)
+    np.testing.assert_array_equal(np.isinf(found.depth), hole)
+    assert {found.names[number] for number in np.unique(found.objects[~hole])} == {"Wall", "Card"}
+    (told,) = geometry.notes
+    assert told.code == "holdout" and "'Masked' holds out" in told.words
 
 
 def test_linked_holdouts_are_holes(blank_scene, tmp_path):

@@ -47,7 +47,7 @@ PROCEDURAL = Alpha(procedural=True)
 class Seen:
     """What a camera sees of a material.  ``is_volume``: it has a volume and no surface.  ``is_glass``: what is behind
     it is seen through it; ``is_passed``: that is what counts.  ``held_out``: the share, 0 to 1, of what is behind it
-    that a holdout swallows.
+    that a holdout swallows.  ``backs``: what the alpha cuts out is held out, too: nothing is seen through it.
     """
 
     alpha: Alpha
@@ -55,6 +55,12 @@ class Seen:
     is_glass: bool = False
     is_passed: bool = False
     held_out: float = 0.0
+    backs: bool = False
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether nothing is seen through it anywhere."""
+        return self.backs or (_is_constant(self.alpha) and self.alpha.bias + self.held_out >= 1.0)
 
     @property
     def is_hole(self) -> bool:
@@ -129,10 +135,12 @@ def _shader(source) -> Seen:
     if kind == "MIX_SHADER":
         first, second = (_shader_of(socket, groups) for socket in node.inputs[1:3])
         share = _value(node.inputs[0], groups)
+        alpha = _mixed(share, first.alpha, second.alpha)
         return Seen(
-            _mixed(share, first.alpha, second.alpha),
+            alpha,
             is_glass=first.is_glass or second.is_glass,
             held_out=_mixed_number(share, first.held_out, second.held_out),
+            backs=not _is_constant(alpha) and first.is_tight and second.is_tight,
         )
     if kind == "ADD_SHADER":
         parts = [_shader_of(socket, groups) for socket in node.inputs[:2]]

@@ -40,10 +40,10 @@ RenderSheets = Callable[[list[Sheet]], Rendered | None]
 class Look:
     """What is left of a mesh of ``num_triangles``.
 
-    ``kept`` [K] i64: the triangles that are seen.  ``cut`` [C] i64: which of those, by their place in ``kept``, are cut
-    out by ``picture`` [C] i32 (indices into `Looks.pictures`) at ``uv`` [C,3,2] f32.  ``sheet``: of others, whose alpha
-    is to be rendered.  ``hole`` [K] bool: which of those that are kept are holes, None where none is.
-    ``laid``: where the images lie.
+    ``kept`` [K] i64: the triangles that are seen, some twice.  ``cut`` [C] i64: which of those, by their place in
+    ``kept``, are cut out by ``picture`` [C] i32 (indices into `Looks.pictures`) at ``uv`` [C,3,2] f32.  ``sheet``: of
+    others, whose alpha is to be rendered.  ``hole`` [K] bool: which of those that are kept are holes, None where none
+    is.  ``laid``: where the images lie.
     """
 
     num_triangles: int
@@ -121,6 +121,7 @@ class Looks:
                 unread.append(int(number))
         gone = np.array([_is_nothing(one) for one in seen])
         kept = np.flatnonzero(~gone[index])
+        backed = kept[np.array([one.backs and not one.is_passed for one in seen])[index[kept]]]
         loops = np.empty((len(data.loop_triangles), 3), np.int32)
         data.loop_triangles.foreach_get("loops", loops.reshape(-1))
         cut, picture, laid = [], [], []
@@ -136,7 +137,10 @@ class Looks:
                 corners = loops[kept[places]]
                 laid.append(Laid(shape.name, materials[number].name, one.alpha, corners, found[1][corners]))
         sheet = self._sheet(shape, data, materials, sorted(unread), kept, index)
+        # Behind what is cut out, where that is held out: the same triangles once more, and whole.
+        kept = np.concatenate([kept, backed])
         hole = np.array([one.is_hole for one in seen])[index[kept]]
+        hole[len(kept) - len(backed) :] = True
         if not cut and sheet is None and not hole.any() and len(kept) == len(index):
             return None
         return Look(
@@ -243,8 +247,9 @@ class Looks:
     def _tell(self, shape, material, seen: Seen) -> None:
         if seen.is_passed:
             self._note(shape.name, *_PASSED)
-        elif seen.is_hole:
-            self._note(shape.name, _HOLE[0], f"{_HOLE[1]}, where its material is {material.name!r}")
+        elif seen.is_hole or seen.backs:
+            where = "holds out" if seen.backs else "is there"
+            self._note(shape.name, _HOLE[0], f"{_HOLE[1]}, where its material {material.name!r} {where}")
         elif _is_nothing(seen):
             code, words = _NO_SURFACE[seen.is_volume]
             self._note(shape.name, code, f"{words} where its material is {material.name!r}")
