@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import platform
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -82,6 +83,47 @@ def time_tracking_video(geometry):
     rasterise(points, geometry.triangles, camera)
     frame_ms, wall_ms = (1e3 * np.diff(stamps, axis=0)).min(axis=0)
     return frame_ms, wall_ms, 1e3 * (time.process_time() - start)
+
+
+def time_both_cores(geometry, rounds=3):
+    """Seconds on the wall of two passes over ``geometry``: one after the other, in two threads, in two processes; the
+    fastest of some rounds, taken in turns.  Processes are forked and give nothing back: less than that cannot be.
+    """
+
+    def draw():
+        render_tracking_video(geometry, exact_outlines=False, inverse_depth_range=(0.05, 0.3))
+
+    def in_turn():
+        draw()
+        draw()
+
+    def in_threads():
+        threads = [threading.Thread(target=draw) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def in_processes():
+        children = []
+        for _ in range(2):
+            child = os.fork()
+            if not child:
+                draw()
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+
+    ways = [in_turn, in_threads, *([in_processes] if hasattr(os, "fork") else [])]
+    seconds = []
+    for _ in range(rounds):
+        seconds.append([])
+        for way in ways:
+            start = time.perf_counter()
+            way()
+            seconds[-1].append(time.perf_counter() - start)
+    return np.array(seconds).min(axis=0)
 
 
 def time_painter():
@@ -159,6 +201,10 @@ def main():
             line += f"; Cycles {cycles_ms:.0f} ms, {cycles_ms / frame_ms:.1f}×"
         print(line)
     large_ms, wall_ms, _ = time_tracking_video(bench_scene(250_000, (1920, 1080)))
+    for count in TRIANGLE_COUNTS[:2]:
+        alone, *both = time_both_cores(bench_scene(count))
+        ratios = ", ".join(f"{alone / one:.2f}×" for one in both)
+        print(f"  {count:>9,} triangles, both cores by frames (two threads, two processes): {ratios} as fast")
     print(f"  1920×1080, 250,002 triangles: {large_ms:6.0f} ms/frame (on the wall {wall_ms:.0f})")
     frames = np.random.default_rng(0).integers(0, 256, (2, HEIGHT, WIDTH, 3), dtype=np.uint8)
     start = time.process_time()
