@@ -157,6 +157,7 @@ def test_linked_holdouts_are_holes(blank_scene, tmp_path):
     assert truth.mean() > 0.1 and agreement(hole, truth) > HOLES
 
 
+@pytest.mark.any_blender
 def test_report_names_holes_and_what_they_are_made_of(scene):
     stage(scene)
     told = [one for one in api.check_shot(scene).findings if one.code == "scene.holdout"]

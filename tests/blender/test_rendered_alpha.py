@@ -18,7 +18,7 @@ from tests.blender.test_content import agreement, in_cycles
 from tests.support.content import add_card, add_image, add_material
 from tests.support.scenes import add_camera, key, link
 
-SIZE = (240, 180)
+SIZE, SMALL, LARGE = (160, 120), (48, 36), (240, 180)
 CUT_OUTS = 0.998
 """Least share of the pixels that either covers, that both cover."""
 
@@ -162,6 +162,7 @@ def test_alpha_that_is_no_image_cuts_a_surface_out_as_in_cycles(stage, tmp_path,
 def test_turning_camera_and_several_objects_see_their_own_holes(stage, tmp_path):
     """Two cards, one of two materials, and two instances of a third; one render for all of them."""
     calls = []
+    stage.render.resolution_x, stage.render.resolution_y = LARGE
 
     def counted(sheets):
         calls.append(len(sheets))
@@ -185,7 +186,7 @@ def test_turning_camera_and_several_objects_see_their_own_holes(stage, tmp_path)
         empty.instance_type, empty.instance_collection = "COLLECTION", parts
         empty.location, empty.scale = (1.2 * number, -0.6, 0.6), (1.0, 0.6, 1.0)
     key(stage.camera, "location", {1: (1.5, -3.0, 4.0), 5: (0.6, -1.5, 3.0)})
-    geometry = exported(stage, (1, 5), sheets=counted)
+    geometry = exported(stage, (1, 5), LARGE, counted)
     assert geometry.notes == () and calls == [4]
     video = render_tracking_video(geometry)
     for material in (lace, checked):
@@ -206,7 +207,7 @@ def test_child_and_what_is_inside_of_a_render_see_the_same(stage):
     def export(**how):
         source = source_of(stage, layer, **how)
         try:
-            found.append(drive.finish(source.export((1,), SIZE, lambda *_: None)).cut.arrays())
+            found.append(drive.finish(source.export((1,), SMALL, lambda *_: None)).cut.arrays())
         finally:
             source.close()
 
@@ -235,10 +236,10 @@ def test_render_can_be_cancelled_while_a_child_renders_alpha(stage):
 
         source = source_of(stage, layer, step, in_child=False)
         try:
-            assert drive.finish(source.export((1,), SIZE, lambda *_: None)).cut is not None
+            assert drive.finish(source.export((1,), SMALL, lambda *_: None)).cut is not None
             exported_all.clear()
             with pytest.raises(JobCancelled):
-                drive.finish(source.export((1,), SIZE, lambda *_: None), should_stop=lambda: bool(exported_all))
+                drive.finish(source.export((1,), SMALL, lambda *_: None), should_stop=lambda: bool(exported_all))
         finally:
             source.close()
 
@@ -249,7 +250,7 @@ def test_render_can_be_cancelled_while_a_child_renders_alpha(stage):
 def test_alpha_can_be_cancelled_before_its_picture(stage):
     material, card = add_material("Lace"), add_card(stage)
     card.data.materials.append(material)
-    noise(card, material)
+    vertex_colours(card, material)
     before = len(bpy.data.scenes), len(bpy.data.meshes)
 
     def stop():
