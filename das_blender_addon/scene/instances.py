@@ -262,7 +262,7 @@ class _Objects:
     """Objects by pointer.
 
     A render's own depsgraph holds only what renders; the one of the viewport may also hold what is hidden for
-    rendering.  Of shadow catchers only shadows render: they are no surface.
+    rendering.  Of shadow catchers only shadows render: they are no surface; of those that are holdouts nothing does.
     """
 
     def __init__(self, depsgraph, note):
@@ -308,9 +308,10 @@ class _Objects:
         return (f"{kind} hole", HOLE) if self._holes[pointer] else (kind, role)
 
     def _is_catcher(self, shape) -> bool:
-        if shape.is_shadow_catcher:
-            self._note(shape.name, *CATCHER)
-        return shape.is_shadow_catcher
+        if not shape.is_shadow_catcher or is_holdout(shape, self._layer):
+            return False
+        self._note(shape.name, *CATCHER)
+        return True
 
 
 def _read_mesh(data, shape) -> Mesh:

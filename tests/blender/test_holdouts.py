@@ -61,6 +61,8 @@ def stage(scene):
     wall.rotation_euler.x = np.pi / 2
     add_cube(scene, "Own", location=(-3.0, 0.0, 1.2)).is_holdout = True
     into_collection(add_cube(scene, "Grouped", location=(-1.2, 0.0, 1.2)), "Held Out").holdout = True
+    catcher = add_cube(scene, "Catcher", size=0.6, location=(-1.5, 0.0, 0.0))
+    catcher.is_holdout = catcher.is_shadow_catcher = True
     faces = add_cube(scene, "Faces", location=(0.6, 0.0, 1.2))
     faces.data.materials.append(bpy.data.materials.new("Plain"))
     faces.data.materials.append(holdout())
@@ -92,7 +94,7 @@ def test_holes_are_where_cycles_has_no_alpha_before_a_wall(blank_scene, tmp_path
         assert truth.mean() > 0.15 and agreement(hole, truth) > HOLES
         assert not made.video[index][hole].any() and np.isnan(made.first_frame_xy[index][hole]).all()
     names = {geometry.names[number] for number in np.unique(geometry.objects[geometry.roles == HOLE])}
-    assert names == {"Own", "Grouped", "Faces", "Card", "Joint 0", "Joint 1", "Hair"}
+    assert names == {"Own", "Grouped", "Catcher", "Faces", "Card", "Joint 0", "Joint 1", "Hair"}
 
 
 def linked(scene, folder):
@@ -162,7 +164,7 @@ def test_report_names_holes_and_what_they_are_made_of(scene):
     stage(scene)
     told = [one for one in api.check_shot(scene).findings if one.code == "scene.holdout"]
     (flagged,) = (one for one in told if len(one.objects) > 1)
-    assert set(flagged.objects) == {"Own", "Grouped", "Card"} and all(one.level == "note" for one in told)
+    assert set(flagged.objects) == {"Own", "Grouped", "Catcher", "Card"} and all(one.level == "note" for one in told)
     made_of = {one.objects[0]: one.words for one in told if one is not flagged}
     assert set(made_of) == {"Faces", "Joint 0", "Joint 1", "Hair"} and "'Holdout'" in made_of["Faces"]
 
