@@ -22,7 +22,7 @@ from tests.support.scenes import add_camera
 from tests.support.server import ROOT
 from tests.support.window import LIMIT_S
 
-VARIATIONS, LONG = 12, 58
+VARIATIONS, LONG = 12, 50
 PAINT = (20, 30, 250)
 
 
