@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from ..shot.pictures import rendered_pictures
 
 TAKES, PREVIEWS, FIRST_FRAMES, KEPT = "takes", "previews", "first frames", "kept"
 DISPOSABLE = (TAKES, PREVIEWS, FIRST_FRAMES)
+GONE = ".gone"
+"""Ends the name of the folder of a take that was deleted and is still being removed."""
 UNFINISHED_S = 86400.0
 """A take without an end that nobody has written to for so long is not being made any more."""
 
@@ -56,7 +59,8 @@ def pieces_of(caches: Iterable[Path], used_takes: Collection[str] = ()) -> list[
 
 def _pieces_of_shot(folder: Path, shot: str, used_takes: Collection[str]) -> Iterator[Piece]:
     for take in _folders(folder / "takes"):
-        is_ours = _KEY.fullmatch(take.name) is not None  # else somebody's folder of that name
+        # Else somebody's folder of that name.
+        is_ours = _KEY.fullmatch(take.name) is not None or _is_gone(take)
         kind = TAKES if is_ours and take.name not in used_takes and not _is_being_made(take) else KEPT
         yield Piece(kind, shot, take, _size(take))
     previews = folder / "tracking_preview"
@@ -101,20 +105,45 @@ def by_shot(pieces: Iterable[Piece]) -> list[tuple[str, dict[str, tuple[int, int
 # ── Throwing away ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def throw_away(pieces: Iterable[Piece]) -> tuple[int, list[str]]:
+def aside(folder: Path) -> Path:
+    """Take the take in ``folder`` away at once, however many files it has; returns where it lies until `remove_gone`.
+    Raises `OSError`.
+    """
+    gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{GONE}")
+    os.rename(folder, gone)
+    return gone
+
+
+def remove_gone(takes: Path) -> None:
+    """Delete what was put `aside` in the folder ``takes``, now or by a Blender that ended meanwhile; what a disk
+    refuses stays for the next time."""
+    for folder in takes.glob(f".*{GONE}"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def throw_away(
+    pieces: Iterable[Piece], remove: Callable[[Collection[Path]], None] | None = None
+) -> tuple[int, list[str]]:
     """Delete the ``pieces``; returns how many bytes that freed, and why something stayed, one sentence each.
 
-    A first frame that was painted over since it was found stays.
+    A first frame that was painted over since it was found stays.  ``remove`` is given the folders in which takes were
+    put `aside`, whose many files are to be deleted; without, that is done here.
     """
-    freed, refused = 0, []
+    freed, refused, folders = 0, [], set()
     for piece in pieces:
         if piece.kind not in DISPOSABLE:
             continue
         try:
             if _delete(piece):
                 freed += piece.size_bytes
+                folders |= {piece.path.parent} if piece.kind == TAKES else set()
         except OSError as error:
             refused.append(f"{piece.path} cannot be deleted: {error.strerror or error}.")
+    if remove is not None:
+        remove(folders)
+    else:
+        for folder in folders:
+            remove_gone(folder)
     return freed, refused
 
 
@@ -132,8 +161,8 @@ def _delete(piece: Piece) -> bool:
         if not any(piece.path.iterdir()):
             piece.path.rmdir()
         return True
-    (piece.path / "take.json").unlink(missing_ok=True)  # first: from now on it is no take
-    shutil.rmtree(piece.path)
+    if not _is_gone(piece.path):
+        aside(piece.path)
     return True
 
 
@@ -144,8 +173,12 @@ def _frames_in(previews: Path) -> list[Path]:
     return [path for path in _files(previews) if _FRAME.fullmatch(path.name)]
 
 
+def _is_gone(take: Path) -> bool:
+    return take.name.startswith(".") and take.name.endswith(GONE)
+
+
 def _is_being_made(take: Path) -> bool:
-    if (take / "take.json").is_file():
+    if (take / "take.json").is_file() or _is_gone(take):
         return False
     newest = max((_changed(path) for path in (take, *_walk(take))), default=0.0)
     return time.time() - newest < UNFINISHED_S

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,9 @@ from pathlib import Path
 from ..errors import SettingsError, StorageError
 from .adherence import read_report
 from .cache import LAYOUT, Take, read_json, take_of
+from .cleaning import aside
 
 STAR = "starred"
-GONE = ".gone"
-"""Ends the name of the folder of a take that was deleted and is still being removed."""
 LEAST_DIGITS = 4
 """Of a key that names a take on the command line."""
 SETTINGS = {
@@ -229,24 +227,16 @@ def delete_take(entry: TakeEntry) -> int:
 
 
 def put_away(entry: TakeEntry) -> Path:
-    """Take the take out of the list, at once however many files it has; returns its folder, which `remove_gone` deletes
-    at leisure.  The same take may be made anew meanwhile.  Raises `StorageError`.
+    """Take the take out of the list, at once however many files it has; returns its folder, which
+    `cleaning.remove_gone` deletes at leisure.  The same take may be made anew meanwhile.  Raises `StorageError`.
     """
     folder = entry.take.folder
-    gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{GONE}")
     try:
-        os.rename(folder, gone)
+        gone = aside(folder)
     except OSError as error:
         raise StorageError(f"{folder} cannot be deleted: {error.strerror}.") from error
     _known.pop(folder, None)
     return gone
-
-
-def remove_gone(takes: Path) -> None:
-    """Delete what was put away in the folder ``takes``, now or by a Blender that ended meanwhile; what a disk refuses
-    stays for the next time."""
-    for folder in takes.glob(f".*{GONE}"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _size(folder: Path) -> int:

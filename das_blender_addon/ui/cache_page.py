@@ -19,6 +19,7 @@ from ..take import cleaning, recent
 from . import session
 from .drawing import say
 from .job_operators import redraw
+from .take_shelf import remove_later
 from .words import register_classes, said, unregister_classes
 
 FRESH_S = 60.0
@@ -47,6 +48,16 @@ class _Measured:
         self._thread.start()
         if not bpy.app.background:
             bpy.app.timers.register(self._wait, first_interval=0.2)
+
+    def known(self) -> list[cleaning.Piece]:
+        """What a thread has found of the caches as they are chosen now, at most `FRESH_S` ago; else it is looked for
+        now.
+        """
+        asked = (tuple(caches()), frozenset(used_takes()))
+        is_fresh = asked == self.asked and time.monotonic() - self._at < FRESH_S
+        if self.pieces is None or not is_fresh or (self._thread is not None and self._thread.is_alive()):
+            self.pieces, self.asked, self._at = cleaning.pieces_of(*asked), asked, time.monotonic()
+        return self.pieces
 
     def forget(self) -> None:
         """Look again at the next time."""
@@ -113,7 +124,7 @@ class DAS_OT_clean_up(bpy.types.Operator):
         """Look at the caches and ask."""
         if bpy.app.background:
             return self.execute(context)
-        self._pieces = cleaning.pieces_of(caches(), used_takes())
+        self._pieces = measured.known()
         if not cleaning.total_bytes(self._pieces, *cleaning.DISPOSABLE):
             self.report({"INFO"}, said("There is nothing to clean up"))
             return {"CANCELLED"}
@@ -147,8 +158,8 @@ class DAS_OT_clean_up(bpy.types.Operator):
 
     def execute(self, context):
         """Delete."""
-        pieces = self._chosen(cleaning.pieces_of(caches(), used_takes()))
-        freed, refused = cleaning.throw_away(pieces)
+        pieces = self._chosen(measured.known())
+        freed, refused = cleaning.throw_away(pieces, remove_later)
         if self.takes:
             recent.forget_takes()
         measured.forget()

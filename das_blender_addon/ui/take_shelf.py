@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import bpy
@@ -15,7 +16,8 @@ from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..take import recent
 from ..take.cache import Take
-from ..take.library import TakeEntry, put_away, remove_gone, takes_of
+from ..take.cleaning import remove_gone
+from ..take.library import TakeEntry, put_away, takes_of
 from .job_operators import redraw
 
 FRESH_S = 2.0
@@ -108,9 +110,18 @@ def throw_away(entries: list[TakeEntry]) -> int:
     """Take ``entries`` out of the list at once and let a thread remove their many files; returns their bytes."""
     for entry in entries:
         put_away(entry)
-    for takes in {entry.take.folder.parent for entry in entries}:
-        removing = threading.Thread(target=remove_gone, args=(takes,), name="das remove")
-        removing.start()
-        if bpy.app.background:
-            removing.join()
+    remove_later({entry.take.folder.parent for entry in entries})
     return sum(entry.size_bytes for entry in entries)
+
+
+def remove_later(folders: Collection[Path]) -> None:
+    """Let a thread remove what was put aside in the ``folders`` of takes; without a window, do it now."""
+
+    def work() -> None:
+        for folder in folders:
+            remove_gone(folder)
+
+    removing = threading.Thread(target=work, name="das remove")
+    removing.start()
+    if bpy.app.background:
+        removing.join()

@@ -3,6 +3,7 @@
 
 import bpy
 import numpy as np
+import pytest
 
 from das_blender_addon.protocol.png import encode_png
 from das_blender_addon.take import cleaning, recent
@@ -38,6 +39,24 @@ def test_take_on_a_strip_stays(shot_scene, tmp_path):
     bpy.ops.das.add_to_sequencer()
     bpy.ops.das.clean_up()
     assert all(path.is_file() for path in take.frames)
+
+
+@pytest.mark.any_blender
+def test_what_the_page_has_measured_is_not_looked_for_again(scene, tmp_path):
+    scene.das.cache_folder = str(tmp_path)
+    preview = tmp_path / "file-Scene" / "tracking_preview" / "0001.png"
+    preview.parent.mkdir(parents=True)
+    preview.write_bytes(b"x")
+    cache_page.measured.forget()
+    cache_page.measured.look()
+    cache_page.measured.join()
+    pieces = cache_page.measured.known()
+    assert [piece.kind for piece in pieces] == ["previews"] and cache_page.measured.known() is pieces
+    scene.das.cache_folder = str(tmp_path / "elsewhere")
+    assert cache_page.measured.known() == [], "other caches are looked at now"
+    scene.das.cache_folder = str(tmp_path)
+    cache_page.measured.forget()
+    assert cache_page.measured.known() == pieces and cache_page.measured.known() is not pieces
 
 
 def test_preferences_show_the_sizes(scene, tmp_path):

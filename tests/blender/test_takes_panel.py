@@ -13,7 +13,8 @@ from das_blender_addon.errors import DasError
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.shot_folder import shot_folder
 from das_blender_addon.take import recent
-from das_blender_addon.take.library import put_away, remove_gone
+from das_blender_addon.take.cleaning import remove_gone
+from das_blender_addon.take.library import put_away
 from das_blender_addon.ui import take_overlay, take_shelf, takes
 from das_blender_addon.ui.frame_reader import MOST, FrameReader
 from tests.support.takes import written_take

@@ -100,6 +100,26 @@ def test_take_that_is_being_made_stays_and_one_that_was_given_up_goes(shot):
     assert now.exists() and not old.parent.exists()
 
 
+def test_takes_are_gone_at_once_and_their_files_when_somebody_has_time(shot):
+    pieces, asked = cleaning.pieces_of([shot.parent]), []
+    freed, refused = cleaning.throw_away([one for one in pieces if one.kind == cleaning.TAKES], asked.append)
+    assert freed == 1000 + 3 * 7 and refused == []
+    assert asked == [{shot / "takes", shot / "layers" / "Back" / "takes"}]
+    names = [path.name for path in (shot / "takes").iterdir()]
+    assert AA not in names and len(names) == 3 and sum(name.endswith(cleaning.GONE) for name in names) == 2
+    write(shot / "takes" / AA / "take.json")  # made anew meanwhile
+    cleaning.remove_gone(shot / "takes")
+    assert sorted(path.name for path in (shot / "takes").iterdir()) == [AA, "best of 2024"]
+
+
+def test_what_a_blender_that_ended_has_left_of_deleted_takes_goes_with_the_next_ones(shot):
+    cleaning.aside(shot / "takes" / AA)
+    assert cleaning.total_bytes(cleaning.pieces_of([shot.parent]), cleaning.TAKES) == 1000 + 3 * 7
+    freed, refused = clean(shot)
+    assert refused == [] and freed >= 1000 + 3 * 7
+    assert [path.name for path in (shot / "takes").iterdir()] == ["best of 2024"]
+
+
 def test_sizes_are_told_per_kind_and_shot(shot):
     rendered(shot)
     pieces = cleaning.pieces_of([shot.parent, shot.parent])  # one cache counts once
