@@ -14,6 +14,7 @@ from .jobs import unchanged
 from .ui import (
     adherence,
     all_shots,
+    beside,
     cache_page,
     clip_import,
     clip_operator,
@@ -73,6 +74,7 @@ MODULES = (
     key_pictures,
     shot_check,
     takes,
+    beside,
     take_overlay,
     job_overlay,
     job_editor,

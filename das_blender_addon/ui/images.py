@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
 
+from ..scene.colours import read_as_srgb
 from ..shot.open_pictures import holds_more
 
 OUR_NAMES = "DAS "
@@ -42,6 +44,17 @@ def show_image(image, num_frames: int = 1, frame_start: int = 1) -> None:
         area.type = "IMAGE_EDITOR"
         area.ui_type = "IMAGE_EDITOR"
     put(image, area.spaces.active, num_frames, frame_start)
+
+
+def shown_as(name: str) -> Callable[[list[Path]], None]:
+    """``show(files)``: `show_image` of the sequence ``name``, in step with the timeline where files go by frames."""
+
+    def show(files: list[Path]) -> None:
+        image = load_sequence(name, files)
+        read_as_srgb(image)
+        show_image(image, len(files), int(files[0].stem) if len(files) > 1 else 1)
+
+    return show
 
 
 def editor_for(image, areas):

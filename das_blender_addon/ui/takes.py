@@ -19,9 +19,10 @@ from ..take.cleaning import size_in_words
 from ..take.comparing import MODES, compare_takes, write_sheet
 from ..take.library import TakeEntry, check_deletable, differences, set_star, settings_of
 from ..take.movie import SUFFIX, movie
+from .beside import beside
 from .cache_page import used_takes
 from .drawing import say, thumbnail
-from .images import load_sequence, show_image
+from .images import load_sequence, show_image, shown_as
 from .job_operators import JobOperator, redraw
 from .kept_jobs import draw_kept_jobs
 from .panel import RenderPanel
@@ -156,10 +157,8 @@ class DAS_OT_take_sheet(TakeOperator, bpy.types.Operator):
     bl_description = "Show a dozen frames of the take in one picture, which is kept beside the takes"
 
     def act(self, context, entry):
-        file = write_sheet(entry.take.frames, entry.take.folder.parent.parent / "sheets" / f"{entry.key[:16]}.png")
-        image = load_sequence("DAS Contact Sheet", [file])
-        read_as_srgb(image)
-        show_image(image)
+        file = entry.take.folder.parent.parent / "sheets" / f"{entry.key[:16]}.png"
+        beside(self.bl_label, lambda _stop: [write_sheet(entry.take.frames, file)], shown_as("DAS Contact Sheet"))
         return str(file)
 
 
@@ -197,11 +196,13 @@ class DAS_OT_compare_takes(TakeOperator, bpy.types.Operator):
         if other is None:
             self.report({"WARNING"}, said("There is no other take of the shot to compare with"))
             return ""
-        name = f"{entry.key[:8]}_{other.key[:8]}_{self.mode}"
-        files = compare_takes(entry.take, other.take, self.mode, shelf.folder / "compared" / name)
-        image = load_sequence("DAS Compared", files)
-        read_as_srgb(image)
-        show_image(image, len(files), int(files[0].stem))
+        mode = self.mode
+        folder = shelf.folder / "compared" / f"{entry.key[:8]}_{other.key[:8]}_{mode}"
+
+        def work(should_stop):
+            return compare_takes(entry.take, other.take, mode, folder, should_stop=should_stop)
+
+        beside(self.bl_label, work, shown_as("DAS Compared"))
         return ""
 
 

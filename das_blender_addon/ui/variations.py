@@ -11,14 +11,14 @@ from bpy.props import FloatVectorProperty, IntProperty, StringProperty
 from ..errors import SettingsError
 from ..jobs import noted
 from ..jobs.as_made import full_settings
-from ..scene.colours import read_as_srgb
 from ..shot.settings import parse_size, resolve_settings
 from ..take import recent
 from ..take.comparing import write_sheet
 from ..take.last_reports import keeping
 from ..take.variation_table import read_text, variations_of
 from ..take.variations import MOST, combinations, parse_seeds
-from .images import load_sequence, show_image
+from .beside import beside
+from .images import shown_as
 from .job_operators import DAS_OT_render_take, JobOperator
 from .take_shelf import chosen_take, shelf
 from .words import register_classes, said, unregister_classes
@@ -103,11 +103,8 @@ class DAS_OT_variations(JobOperator, bpy.types.Operator):
     def finished(cls, scene, made):
         recent.remember_take(scene, made[-1].take)
         shelf.forget()
-        folder = made[0].take.folder.parent.parent / "sheets"
-        file = write_sheet([one.middle for one in made], folder / "variations.png", most=MOST)
-        image = load_sequence("DAS Variations", [file])
-        read_as_srgb(image)
-        show_image(image)
+        file, middles = made[0].take.folder.parent.parent / "sheets" / "variations.png", [one.middle for one in made]
+        beside(cls.bl_label, lambda _stop: [write_sheet(middles, file, most=MOST)], shown_as("DAS Variations"))
 
     @classmethod
     def words(cls, made):

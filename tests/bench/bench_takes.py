@@ -93,7 +93,9 @@ class Nothing:
 
 def measure(count: int, frames: int) -> None:
     """The table."""
+    from das_blender_addon.protocol.png import decode_png, encode_png
     from das_blender_addon.shot.shot_folder import ensure_shot_id, shot_folder
+    from das_blender_addon.take.comparing import compared, contact_sheet
     from das_blender_addon.take.library import takes_of
     from das_blender_addon.ui import adherence, drawing, job_overlay, takes
     from das_blender_addon.ui.frame_reader import FrameReader
@@ -140,10 +142,11 @@ def measure(count: int, frames: int) -> None:
         measured("menu of Compare", lambda: takes._other_takes(None, bpy.context))
         hd = Path(cache) / "hd.png"
         grey = np.random.default_rng(1).integers(0, 255, (FULL_HD[1] // 8, FULL_HD[0] // 8, 3), dtype=np.uint8)
-        from das_blender_addon.protocol.png import encode_png
-
         hd.write_bytes(encode_png(np.ascontiguousarray(grey.repeat(8, 0).repeat(8, 1))))
         measured("a thread: a frame of 1920×1080 read for Show Take", lambda: job_overlay.pixels_of(hd))
+        pair = [decode_png(hd.read_bytes())] * 2
+        measured("a thread: two frames of 1920×1080 compared", lambda: encode_png(compared(*pair, "side")), 2)
+        measured("a thread: contact sheet of a dozen of them", lambda: contact_sheet([hd] * 12), 1)
         reader, name = FrameReader(), (hd, 0)
         measured("a frame of 1920×1080 asked for, until it is there", lambda: reader.take(name), 50)
         measured("question of Clean Up", lambda: takes._disposable(shelf.look(scene)))

@@ -9,13 +9,14 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon.errors import DasError
+from das_blender_addon.errors import DasError, StorageError
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.shot_folder import shot_folder
 from das_blender_addon.take import recent
 from das_blender_addon.take.cleaning import remove_gone
 from das_blender_addon.take.library import put_away
 from das_blender_addon.ui import take_overlay, take_shelf, takes
+from das_blender_addon.ui.beside import Beside
 from das_blender_addon.ui.frame_reader import MOST, FrameReader
 from tests.support.takes import written_take
 
@@ -122,6 +123,31 @@ def test_overlay_knows_the_frame_and_the_part(shelf):
     corners, places = take_overlay.part_after_wipe((10.0, 20.0, 110.0, 70.0), 0.25)
     assert corners == ((35.0, 20.0), (110.0, 20.0), (110.0, 70.0), (35.0, 70.0))
     assert places == ((0.25, 0.0), (1.0, 0.0), (1.0, 1.0), (0.25, 1.0))
+
+
+@pytest.mark.any_blender
+def test_sheets_and_comparisons_are_made_beside_the_window_and_shown_by_it():
+    blocked, told = threading.Event(), []
+
+    def work(should_stop):
+        blocked.wait()
+        return threading.current_thread(), should_stop()
+
+    one = Beside(work, told.append, told.append)
+    assert one.look() is not None and told == [], "the window goes on meanwhile"
+    blocked.set()
+    while one.look() is not None:
+        time.sleep(0.01)
+    ((worker, stops),) = told
+    assert worker is not threading.current_thread() and stops is False
+
+    def broken(_should_stop):
+        raise StorageError("The disk is full.")
+
+    other = Beside(broken, told.append, told.append)
+    while other.look() is not None:
+        time.sleep(0.01)
+    assert isinstance(told[-1], StorageError) and len(told) == 2
 
 
 @pytest.mark.any_blender
