@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from ..child.scratch import Scratch
@@ -11,13 +12,14 @@ from ..errors import SettingsError
 from ..jobs.sources import source_of
 from ..scene.layers import render_layer
 from ..scene.sound import heard_with
+from ..scene.written import output_file
 from ..shot.server_consent import check_server
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..take import drive
 from ..take.cache import load_take
 from ..take.cleaning import size_in_words
-from ..take.comparing import compare_takes, write_sheet
+from ..take.comparing import RENDERED, compare_takes, rendered_files, write_sheet
 from ..take.fates import Left, left_takes
 from ..take.library import TakeEntry, check_deletable, delete_take, differences, find_entry, set_star, takes_of
 from ..take.movie import SUFFIX, movie
@@ -43,7 +45,8 @@ def takes(scene, arguments, voice: Voice, should_stop) -> int:
             "are named; give numbers of the list.",
             field="take",
         )
-    chosen = [find_entry(entries, name) for name in names]
+    rendered = arguments.action == "compare" and names[1] == RENDERED
+    chosen = [find_entry(entries, name) for name in names[: 1 if rendered else wanted]]
     run = {"show": _show, "compare": _compare, "export": _export, "star": _star, "delete": _delete}
     return run[arguments.action](scene, entries, chosen, arguments, voice, should_stop)
 
@@ -110,7 +113,8 @@ def _show(scene, entries, chosen, arguments, voice: Voice, should_stop) -> int:
 
 
 def _compare(scene, entries, chosen, arguments, voice: Voice, should_stop) -> int:
-    first, second = (entry.take for entry in chosen)
+    first, *others = (entry.take for entry in chosen)
+    second = others[0] if others else rendered_files(first.frame_numbers, partial(output_file, scene))
     folder, target = _target(arguments.output)
     if folder is None:
         raise SettingsError("das takes compare writes pictures: name a folder with --output.", field="output")
@@ -119,7 +123,7 @@ def _compare(scene, entries, chosen, arguments, voice: Voice, should_stop) -> in
             folder = Path(stack.enter_context(Scratch("compare")).name)
         files = compare_takes(first, second, arguments.mode, folder, wipe=arguments.wipe, should_stop=should_stop)
         if target is not None:
-            files = _one_file(scene, files, first.frame_numbers, target, voice, should_stop)
+            files = _one_file(scene, files, [int(file.stem) for file in files], target, voice, should_stop)
     voice.result(f"{len(files)} file{'s' if len(files) > 1 else ''} in {files[0].parent}", files=files)
     return 0
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import bpy
 
@@ -31,6 +32,11 @@ def unwritten(scene, *, is_animation: bool) -> str:
     if render.image_settings.file_format == "PNG" and end != PNG_END:
         return f"The frame {path} was cut off: the disk is full; free some space and render it again."
     return ""
+
+
+def output_file(scene, frame: int) -> Path:
+    """Where Blender writes the ``frame`` of an animation."""
+    return Path(bpy.path.abspath(scene.render.frame_path(frame=frame)))
 
 
 def still_path(scene) -> str:

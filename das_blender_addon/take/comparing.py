@@ -6,6 +6,7 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,37 @@ from ..protocol.png import decode_png, encode_png
 from ..tracking.resampling import resize_lanczos
 from .cache import Take
 
+RENDERED = "rendered"
+"""Names, instead of a take, what Blender's own render has written."""
 MODES = ("side", "wipe", "difference")
 GAP_PX, WIPE_PX, GAIN = 4, 2, 4
 """Between two pictures; of the line of a wipe; how much a difference is brightened."""
 GROUND = 24
 SHEET_WIDTH_PX, SHEET_COLUMNS, SHEET_FRAMES = 1600, 4, 12
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Frames that are no take's: PNG files and their Blender frames."""
+
+    frames: tuple[Path, ...]
+    frame_numbers: tuple[int, ...]
+
+
+def rendered_files(numbers: Sequence[int], path_of: Callable[[int], Path]) -> Pictures:
+    """What Blender's own render has written of the Blender frames ``numbers`` to ``path_of(number)``.
+
+    Raises `SettingsError` where none of them is there as a PNG file.
+    """
+    found = [(number, path_of(number)) for number in numbers]
+    there = [(number, path) for number, path in found if path.suffix.lower() == ".png" and path.is_file()]
+    if not there:
+        raise SettingsError(
+            f"None of the frames {numbers[0]} to {numbers[-1]} is at the scene's output path as a PNG file, as "
+            f"{found[0][1]}: render them there with another engine first.",
+            field="take",
+        )
+    return Pictures(tuple(path for _, path in there), tuple(number for number, _ in there))
 
 
 def compared(first: np.ndarray, second: np.ndarray, mode: str, wipe: float = 0.5) -> np.ndarray:
@@ -47,7 +74,7 @@ def compared(first: np.ndarray, second: np.ndarray, mode: str, wipe: float = 0.5
 
 def compare_takes(
     first: Take,
-    second: Take,
+    second: Take | Pictures,
     mode: str,
     folder: Path,
     *,
@@ -122,5 +149,5 @@ def _write(file: Path, picture: np.ndarray) -> None:
     write_whole(file, encode_png(np.ascontiguousarray(picture)))
 
 
-def _range(take: Take) -> str:
+def _range(take: Take | Pictures) -> str:
     return f"{take.frame_numbers[0]} to {take.frame_numbers[-1]}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import bpy
@@ -15,8 +16,9 @@ from ..jobs.sources import source_of
 from ..scene.colours import read_as_srgb
 from ..scene.layers import render_layer
 from ..scene.sound import heard_with
+from ..scene.written import output_file
 from ..take.cleaning import size_in_words
-from ..take.comparing import MODES, compare_takes, write_sheet
+from ..take.comparing import MODES, RENDERED, compare_takes, rendered_files, write_sheet
 from ..take.library import TakeEntry, check_deletable, differences, set_star, settings_of
 from ..take.movie import SUFFIX, movie
 from .beside import beside
@@ -163,10 +165,12 @@ class DAS_OT_take_sheet(TakeOperator, bpy.types.Operator):
 
 
 def _other_takes(_self, context):
-    """The other takes, for the dialog; kept, as Blender does not keep the words of dynamic items."""
+    """What a take is compared with; kept, as Blender does not keep the words of dynamic items."""
     chosen = chosen_take(context)
     entries = [entry for entry in shelf.entries if chosen is None or entry.key != chosen.key]
-    _items[:] = [(entry.key, f"{entry.when}  {entry.words()}", "") for entry in entries] or [("NONE", "None", "")]
+    _items[:] = [(entry.key, f"{entry.when}  {entry.words()}", "") for entry in entries]
+    tip = said("The PNG files at the scene's output path, as another engine has rendered them")
+    _items.append((RENDERED, said("Blender's Own Render"), tip))
     return _items
 
 
@@ -176,7 +180,7 @@ _items: list[tuple[str, str, str]] = []
 class DAS_OT_compare_takes(TakeOperator, bpy.types.Operator):
     bl_idname = "das.compare_takes"
     bl_label = "Compare…"
-    bl_description = "Show the chosen take and another one beside each other, as a wipe, or their difference"
+    bl_description = "Show the chosen take beside another one, or Blender's own render; as a wipe, or their difference"
     other: EnumProperty(name="With", description="The other take", items=_other_takes)
     mode: EnumProperty(
         name="As",
@@ -192,15 +196,18 @@ class DAS_OT_compare_takes(TakeOperator, bpy.types.Operator):
         return context.window_manager.invoke_props_dialog(self)
 
     def act(self, context, entry):
-        other = next((one for one in shelf.look(context.scene) if one.key == self.other), None)
+        mode, name = self.mode, self.other
+        if name == RENDERED:
+            other = rendered_files(entry.take.frame_numbers, partial(output_file, context.scene))
+        else:
+            other = next((one.take for one in shelf.look(context.scene) if one.key == name), None)
         if other is None:
-            self.report({"WARNING"}, said("There is no other take of the shot to compare with"))
+            self.report({"WARNING"}, said("That take is gone; choose another one to compare with"))
             return ""
-        mode = self.mode
-        folder = shelf.folder / "compared" / f"{entry.key[:8]}_{other.key[:8]}_{mode}"
+        folder = shelf.folder / "compared" / f"{entry.key[:8]}_{name[:8]}_{mode}"
 
         def work(should_stop):
-            return compare_takes(entry.take, other.take, mode, folder, should_stop=should_stop)
+            return compare_takes(entry.take, other, mode, folder, should_stop=should_stop)
 
         beside(self.bl_label, work, shown_as("DAS Compared"))
         return ""

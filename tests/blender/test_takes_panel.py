@@ -9,11 +9,13 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon.errors import DasError, StorageError
+from das_blender_addon import commands
+from das_blender_addon.errors import DasError, SettingsError, StorageError
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.shot_folder import shot_folder
 from das_blender_addon.take import recent
 from das_blender_addon.take.cleaning import remove_gone
+from das_blender_addon.take.comparing import GAIN
 from das_blender_addon.take.library import put_away
 from das_blender_addon.ui import take_overlay, take_shelf, takes
 from das_blender_addon.ui.beside import Beside
@@ -98,6 +100,27 @@ def test_open_sheet_and_compare_show_pictures(shelf):
     assert bpy.ops.das.compare_takes(other=other.key, mode="difference") == {"FINISHED"}
     shown = decode_png(Path(bpy.data.images["DAS Compared"].filepath).read_bytes())
     assert shown.shape == (8, 12, 3) and (shown == 0).all(), "50 is far darker than 150"
+
+
+@pytest.mark.any_blender
+def test_take_is_compared_with_what_blender_has_rendered(shelf, shot_scene, tmp_path, capsys):
+    choose(3)
+    shot_scene.render.filepath = str(tmp_path / "gerendert ü" / "shot_####")
+    assert takes._other_takes(None, bpy.context)[-1][0] == "rendered"
+    with pytest.raises(RuntimeError, match="None of the frames 1 to 3 is at the scene's output path as a PNG file"):
+        bpy.ops.das.compare_takes(other="rendered", mode="difference")
+    for frame in (2, 3):
+        file = tmp_path / "gerendert ü" / f"shot_{frame:04d}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(encode_png(np.full((16, 24, 3), 151 + frame - 1, np.uint8)))
+    assert bpy.ops.das.compare_takes(other="rendered", mode="difference") == {"FINISHED"}
+    image = bpy.data.images["DAS Compared"]
+    assert image.filepath.endswith("0002.png") and decode_png(Path(image.filepath).read_bytes()).shape == (8, 12, 3)
+    assert (decode_png(Path(image.filepath).read_bytes()) == 128 + GAIN).all(), "152 instead of 151, at the take's size"
+    out = tmp_path / "out"
+    assert commands.main(["takes", "compare", "1", "rendered", "--mode", "side", "--output", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["0002.png", "0003.png"]
+    assert commands.main(["takes", "compare", "rendered", "1", "--output", str(out)]) == SettingsError.exit_code
 
 
 def test_take_that_was_just_made_is_chosen(shelf, shot_scene):
