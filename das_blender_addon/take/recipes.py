@@ -48,7 +48,7 @@ from .finished import FinishedPart, FinishedTake
 from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
 from .reporter import MEASURED_JOB_SPAN, MEASURED_SPANS, Clock, OnEvent, Reporter, counting
 from .run import run_part, run_take
-from .shared_pictures import shared_pictures
+from .shared_pictures import shared_notes, shared_pictures
 from .shot_report import FRAMES_BEFORE_TAKE, shot_report
 from .source import Report, SceneFacts, Source
 
@@ -138,8 +138,9 @@ def take(
         # 5. The jobs and their frames.
         seen = camera_path_digest(geometry.cameras)
         shot = replace(
-            shot, timings=clock.seconds, findings=found.findings, seen_by=facts.cameras, camera_path=seen
-        )
+            shot, timings=clock.seconds, findings=found.findings, seen_by=facts.cameras, camera_path=seen,
+            plan=replace(shot.plan, notes=(*shot.plan.notes, *shared_notes(pictures))),
+        )  # fmt: skip
 
         def make(should_stop, say):
             request = take_request(

@@ -72,6 +72,11 @@ def shared_pictures(
     return found
 
 
+def shared_notes(pictures: Sequence[FirstFrame]) -> list[str]:
+    """What a take says of those that took something over, a sentence each."""
+    return [picture.notes[-1] for picture in pictures if picture.origin == SHARED]
+
+
 def _of_own_camera(
     facts: SceneFacts, wish: FirstFrameWish, view: PictureView, source: Source, report: Report
 ) -> Recipe:

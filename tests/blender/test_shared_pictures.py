@@ -11,6 +11,7 @@ from das_blender_addon.jobs.sources import first_frame_file
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.pictures import read_record
 from das_blender_addon.shot.shot_folder import shot_folder
+from das_blender_addon.take.cache import read_json
 from tests.support.scenes import add_camera, add_grid
 
 CLOSE, MOST_OF_IT = 20, 0.8
@@ -92,6 +93,7 @@ def test_what_was_painted_for_one_camera_is_seen_by_the_other(two_views, shot_sc
     take = api.render_take(shot_scene, **asked)
     (note,) = [one for one in take.report["first_frame_notes"] if "takes over" in one]
     assert origins(take) == ["shared"] and f"{first.name}.png" in note
+    assert note in read_json(take.folder / "take.json")["report"]["notes"]
     shared, without = first_picture(take), first_picture(plain)
     print(f"right: {close(shared, truth):.2f} of what is shared, {close(without, truth):.2f} of its own render")
     assert close(shared, truth) > MOST_OF_IT > 0.6 > close(without, truth) and close(same, own) < 0.6
