@@ -274,6 +274,12 @@ def all_painted_pictures(folder: Path) -> list[Path]:
     return [file.path for file in _files(folder) if _is_painted(file)]
 
 
+def painted_frames(folder: Path, owner: Owner) -> list[int]:
+    """The frames for which somebody has painted a picture that counts for the ``owner``, whatever it shows."""
+    painted = [file for file in _files(folder, owner.start) if _is_painted(file) and not _is_foreign(file, owner)]
+    return sorted({file.frame for file in painted})
+
+
 def free_name(path: Path) -> Path:
     """The first numbered name beside the picture ``path`` that no file has."""
     number = 1

@@ -48,7 +48,7 @@ from .finished import FinishedPart, FinishedTake
 from .picture_recipes import key_pictures, picture_of, picture_order, wish_of
 from .reporter import MEASURED_JOB_SPAN, MEASURED_SPANS, Clock, OnEvent, Reporter, counting
 from .run import run_part, run_take
-from .shared_pictures import shared_notes, shared_pictures
+from .shared_pictures import shared_notes, shared_pictures, with_own_frames
 from .shot_report import FRAMES_BEFORE_TAKE, shot_report
 from .source import Report, SceneFacts, Source
 
@@ -118,6 +118,7 @@ def take(
         planned = yield from _note_untracked(planned, geometry, report)
         clock.lap("export")
         planned = yield from with_key_frames(planned, geometry, settings, report)
+        planned = planned if settings.key_pictures is not None else with_own_frames(facts, planned)
         clock.lap("key_frames")
         found = yield from shot_report(geometry, planned, settings, known, FRAMES_BEFORE_TAKE)
         if on_report is not None:

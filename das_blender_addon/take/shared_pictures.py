@@ -21,8 +21,8 @@ from ..errors import FirstFrameError
 from ..protocol.png import decode_png, decode_png_with_alpha, encode_png
 from ..scene.camera import join_cameras
 from ..shot.first_frame import FirstFrameWish, Unfitted, find_first_frame, fitted_first_frame
-from ..shot.pictures import FirstFrame, read_record
-from ..shot.plan import ShotPlan
+from ..shot.pictures import FirstFrame, painted_frames, read_record
+from ..shot.plan import ShotPlan, plan_with_keys
 from ..shot.resolved import KeyChoice
 from ..shot.tracked import PictureView, part_of, part_of_cameras, picture_view
 from ..tracking.composition import Composer
@@ -70,6 +70,18 @@ def shared_pictures(
                 yield report(Log(picture.notes[-1])) if picture.origin == SHARED else None
         found.append(picture)
     return found
+
+
+def with_own_frames(facts: SceneFacts, planned: ShotPlan) -> ShotPlan:
+    """``planned``, whose key pictures nobody chose, with some at the frames too for which the scene's own camera has
+    pictures that were painted or given; as it is where that camera sees the shot, or the model reads no key pictures.
+    """
+    own = facts.own_pictures
+    if own is None or not planned.reads_carried:
+        return planned
+    frames = {*(one.frame for one in own.given), *painted_frames(facts.folder, own.owner)}
+    more = [index for index, frame in enumerate(planned.frames) if frame in frames]
+    return plan_with_keys(planned, (*planned.keys, *more)) if set(more) - set(planned.keys) else planned
 
 
 def shared_notes(pictures: Sequence[FirstFrame]) -> list[str]:

@@ -125,6 +125,14 @@ def test_strokes_over_one_cameras_picture_reach_the_other_and_nothing_else_does(
     assert origins(api.render_take(shot_scene, camera=second.name)) == ["painted"]
     assert api.render_take(shot_scene).key == mine.key, "what was painted for another camera is not this one's"
     assert first_frame_file(shot_scene) == files[""], "nor is it what the panel shows and opens"
+    shot_scene.das.key_mode = "AUTO"
+    (folder / "0002.png").write_bytes(encode_png(np.ascontiguousarray(255 - first_picture(mine))))
+    files[second.name].write_bytes(encode_png(first_picture(plain)))  # as it was rendered
+    auto = api.render_take(shot_scene, camera=second.name).report["key_pictures"]
+    told = [(key["frame"], key["origin"]) for key in auto]
+    assert told == [(1, "rendered"), (2, "shared")], "the painted frame is one of them"
+    files[second.name].write_bytes(encode_png(own))
+    shot_scene.das.key_mode = "FIRST"
     shot_scene.camera = second
     assert first_frame_file(shot_scene) == files[second.name]
     assert origins(api.render_take(shot_scene)) == ["painted"], "the camera is the scene's own now"
