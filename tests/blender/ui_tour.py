@@ -167,6 +167,22 @@ def part_of_footage():
     yield from tour_of_footage(SimpleNamespace(**globals()))
 
 
+def part_of_takes():
+    manager = bpy.context.window_manager
+    scene = manager.windows[0].scene
+    yield from settle()
+    yield from arrange()
+    yield from settle(30)
+    scene.das.size, scene.das.key_mode, scene.frame_end = "192x128", "FIRST", 25
+    for seed in (1, 2):
+        scene.das.seed = seed
+        call("render_take")
+        yield from until(lambda: manager.das.job_state == "RUNNING", "the take did not begin")
+        yield from until(lambda: manager.das.job_state != "RUNNING", "the take did not end")
+        check(manager.das.job_state == "DONE", manager.das.job_line)
+    yield from tour_of_takes(scene, SimpleNamespace(**globals()))
+
+
 def recorded_session(scene) -> tuple:
     """What no job may touch: an unkeyed pose, unsaved strokes, frame, selection; made at the first call."""
     image = bpy.data.images.get("Strokes")
@@ -399,7 +415,7 @@ def tour_main() -> None:
     open_scene()
     bpy.app.handlers.render_complete.append(note_complete)
     bpy.app.handlers.render_cancel.append(note_cancel)
-    steps = tour() if not os.environ.get("DAS_TOUR_PART") else part_of_footage()
+    steps = {"": tour, "footage": part_of_footage, "takes": part_of_takes}[os.environ.get("DAS_TOUR_PART", "")]()
     bpy.app.timers.register(lambda: walk(steps), first_interval=1.0, persistent=True)
 
 
@@ -422,7 +438,7 @@ def conduct() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=Path, help="folder for the pictures of the documentation")
-    parser.add_argument("--part", choices=["footage"], default="", help="this part only")
+    parser.add_argument("--part", choices=["footage", "takes"], default="", help="this part only")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     (folder / "shots").mkdir(parents=True, exist_ok=True)
