@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import bpy
@@ -15,12 +16,12 @@ from ..jobs.sources import owner_of
 from ..scene.named import image_named
 from ..shot.carried_pictures import put_in_place
 from ..shot.open_pictures import keep_strokes, read_again
-from ..shot.settings import resolve_settings
+from ..shot.settings import chosen_keys, resolve_settings
 from ..shot.shot_folder import ensure_shot_id, shot_folder
 from ..take.library import TakeEntry
 from .images import show_image
 from .job_operators import JobOperator, no_camera, redraw, server_question
-from .key_list import active_key, add_key, painted_picture, state_at, why_not_replace
+from .key_list import active_key, add_key, automatic_keys, painted_picture, state_at, why_not_replace
 from .key_plot import keep_plot
 from .replacing import ReplacingJob, asked_to_replace
 from .take_shelf import chosen_take
@@ -43,6 +44,8 @@ class DAS_OT_add_key_picture(bpy.types.Operator):
                 words = said("The frame {frame} is not in the shot; go to one of its frames", frame=scene.frame_current)
                 self.report({"ERROR"}, words)
                 return {"CANCELLED"}
+            for frame in automatic_keys(context):
+                add_key(scene, frame)
             if not add_key(scene, scene.frame_current):
                 self.report({"INFO"}, said("Frame {frame} is a key picture already", frame=scene.frame_current))
         except DasError as error:
@@ -131,8 +134,13 @@ class DAS_OT_key_picture_from_take(FrameOfTake, bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context):
+        scene = context.scene
         try:
-            key_from_take(context.scene, chosen_take(context))
+            automatic = automatic_keys(context)
+            key_from_take(scene, chosen_take(context))
+            for frame in automatic:
+                add_key(scene, frame)
+            add_key(scene, scene.frame_current)  # the chosen line
         except DasError as error:
             self.report({"ERROR"}, error.message)
             return {"CANCELLED"}
@@ -249,10 +257,16 @@ class DAS_OT_carry_key_picture(ReplacingJob, JobOperator, bpy.types.Operator):
         return painted_picture(scene, scene.frame_current)
 
     def make_recipe(self, scene):
-        return of_scene.carried_key(scene, resolve_settings(scene), scene.frame_current)
+        settings = resolve_settings(scene)
+        if settings.key_pictures is None:
+            others = chosen_keys(automatic_keys(bpy.context), scene.das, settings.frames)
+            settings = replace(settings, key_pictures=others)
+        return of_scene.carried_key(scene, settings, scene.frame_current)
 
     @classmethod
     def finished(cls, scene, path):
+        for frame in automatic_keys(bpy.context) if bpy.context.scene == scene else ():
+            add_key(scene, frame)
         add_key(scene, int(path.stem))
         keep_strokes(path)  # what was painted while it was carried
         read_again(path)

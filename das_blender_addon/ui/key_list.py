@@ -10,6 +10,7 @@ from ..shot.pictures import first_frame_path, first_frame_state
 from ..shot.scene_keys import KeyState, key_states
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
+from .take_shelf import chosen_take
 
 
 def states_of(scene) -> list[KeyState]:
@@ -27,6 +28,22 @@ def active_key(scene):
     """The chosen line of the list; None where it is empty."""
     keys = scene.das.key_pictures
     return keys[scene.das.key_index] if 0 <= scene.das.key_index < len(keys) else None
+
+
+def keys_of_take(scene, entry) -> list[int]:
+    """The frames of ``scene``'s shot, without the first, that were key pictures of the take ``entry``."""
+    frames = resolve_settings(scene).frames
+    made_of = [one["frame"] for one in entry.report.get("key_pictures", ()) if isinstance(one, dict)]
+    return [frame for frame in made_of if frame in frames[1:]]
+
+
+def automatic_keys(context) -> list[int]:
+    """The frames that are key pictures by themselves, as far as the chosen take tells: those of the list count from the
+    next one on, and an empty list would lose them.
+    """
+    settings = context.scene.das
+    entry = chosen_take(context) if settings.key_mode == "AUTO" and not settings.key_pictures else None
+    return [] if entry is None else keys_of_take(context.scene, entry)
 
 
 def add_key(scene, frame: int) -> bool:

@@ -8,11 +8,10 @@ import os
 import bpy
 
 from ..errors import DasError
-from ..shot.settings import resolve_settings
 from .images import show_image
 from .job_operators import redraw
 from .key_buttons import FrameOfTake, key_from_take
-from .key_list import add_key
+from .key_list import add_key, keys_of_take
 from .take_shelf import chosen_take
 from .words import register_classes, said, unregister_classes
 
@@ -46,14 +45,13 @@ def keep_keys(scene, entry, counted: bool) -> None:
 
     ``counted``: the list counted before; else what was left in it does not come back to life.
     """
-    settings, now, frames = scene.das, scene.frame_current, resolve_settings(scene).frames
-    made_of = [one["frame"] for one in entry.report.get("key_pictures", ()) if isinstance(one, dict)]
+    settings, now, made_of = scene.das, scene.frame_current, keys_of_take(scene, entry)
     if not counted:
         for place, key in reversed(list(enumerate(settings.key_pictures))):
             if key.frame not in (*made_of, now):
                 settings.key_pictures.remove(place)
     for frame in made_of:
-        if frame in frames and frame != now:
+        if frame != now:
             add_key(scene, frame)
     places = [key.frame for key in settings.key_pictures]
     settings.key_index = places.index(now) if now in places else 0

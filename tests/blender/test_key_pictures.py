@@ -242,6 +242,26 @@ def test_frame_of_a_take_becomes_a_key_picture(turn_scene):
 
 
 @pytest.mark.any_blender
+def test_frame_that_is_added_in_automatic_keeps_the_takes_key_pictures(turn_scene, tmp_path):
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))  # whose id stays
+    for frame in (4, 9):
+        turn_scene.das.key_pictures.add().frame = frame
+    bpy.ops.das.render_take()
+    for button in (bpy.ops.das.add_key_picture, bpy.ops.das.key_picture_from_take, bpy.ops.das.carry_key_picture):
+        turn_scene.das.key_mode = "AUTO"
+        turn_scene.das.key_pictures.clear()
+        turn_scene.frame_set(6)
+        take_shelf.shelf.forget()
+        assert button() == {"FINISHED"}
+        assert frames_of(turn_scene) == [4, 6, 9] and turn_scene.das.key_mode == "LIST", button
+        assert turn_scene.das.key_index == 1, "the new one is chosen"
+    turn_scene.das.key_pictures.clear()
+    turn_scene.das.key_mode = "FIRST"
+    bpy.ops.das.add_key_picture()
+    assert frames_of(turn_scene) == [6]
+
+
+@pytest.mark.any_blender
 def test_frame_is_repaired_and_the_takes_other_key_pictures_stay(turn_scene):
     take = api.render_take(turn_scene, key_pictures=(4, 9))
     for frame in (3, 9):  # a list that does not count
