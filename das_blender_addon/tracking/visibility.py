@@ -94,7 +94,6 @@ class FirstView:
         if not everywhere:
             inside = np.flatnonzero(visible)
             x, y, depth = x.take(inside), y.take(inside), depth.take(inside)
-            xy = xy.take(inside, axis=0)
         column = np.minimum(x.astype(np.int32), width - 1)
         row = np.minimum(y.astype(np.int32), height - 1)
         pixel = row.astype(np.int64)
@@ -103,8 +102,10 @@ class FirstView:
         x, y = x - column, y - row
         found = self.planes.view(np.complex128).reshape(-1).take(pixel).view(np.float32).reshape(-1, 4)
         surface = found[:, 0]
-        change = found[:, 1] * (x - 0.5).astype(np.float32)
-        change += found[:, 2] * (y - 0.5).astype(np.float32)
+        x -= 0.5
+        y -= 0.5
+        change = found[:, 1] * x.astype(np.float32)
+        change += found[:, 2] * y.astype(np.float32)
         if self.camera.is_orthographic:
             surface = surface / np.maximum(1.0 + change * surface, NEARLY_NOTHING)  # 1 / (depth + change of depth)
         else:
@@ -112,6 +113,7 @@ class FirstView:
         surface = np.minimum(np.maximum(surface, found[:, 3]), self.surface_end.take(pixel))
         shown = surface * depth <= 1.0 + VISIBLE_DEPTH_SHARE
         if self.outlines is not None:
+            xy = xy if everywhere else xy.take(inside, axis=0)
             decided, answers = self.outlines.decide(pixel, xy, depth, VISIBLE_DEPTH_SHARE)
             shown[decided] = answers
         if everywhere:
