@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Takes from key pictures through the whole product: the time of a short one, station by station; a long one at
-1280×720, its time a frame and its memory; and the seams between its windows.
+1280×720, its time a frame and its memory; and the seams between its windows.  ``--large``: short takes at 1920×1080 and
+3840×2160 instead.
 
-Run: ``python tests/bench/bench_key_takes.py [--frames N]`` in an environment with Blender as a module.  A real server
-with das-preview renders; key pictures are rendered before anything is timed.
+Run: ``python tests/bench/bench_key_takes.py [--frames N] [--large]`` in an environment with Blender as a module.  A
+real server with das-preview renders; key pictures are rendered before anything is timed.
 """
 
 from __future__ import annotations
@@ -99,50 +100,70 @@ def windows_of(take) -> list[list[int]]:
     return [window["frames"] for window in json.loads((take.folder / "take.json").read_text())["windows"]]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--frames", type=int, default=250, help="length of the long shot")
-    parser.add_argument("--only-long", action="store_true", help="leave out the demo")
-    options = parser.parse_args()
+def demo_takes(api, server: str, scratch: Path, *, large: bool) -> None:
+    """The demo at its own size, or with ``large`` the first frames of it at larger ones; each second take counts."""
+    from scripts import demo_scene
+
+    scene = demo_scene.build_demo_scene()
+    bpy.ops.wm.save_as_mainfile(filepath=str(scratch / "demo.blend"))
+    sizes = ((1920, 1080, 13), (3840, 2160, 5)) if large else ((720, 480, 49),)
+    for width, height, count in sizes:
+        scene.render.resolution_x, scene.render.resolution_y, scene.frame_end = width, height, count
+        if large:
+            scene.das.first_frame_samples = 1
+        for seed in (1, 2):
+            keys = (1, count // 2 + 1, count)
+            measured = timed_take(api, scene, server, scratch / "cache", seed=seed, key_pictures=keys)
+        aims = "" if large else " (aims 12 s and 2 s)"
+        print_take(f"demo, {count} frames, {width}×{height}, 3 key pictures there{aims}", *measured)
+
+
+def long_takes(api, server: str, scratch: Path, num_frames: int) -> None:
+    """Orbits: one window, ``num_frames`` at the same size, and a chain of windows from the first frame alone."""
     import addon_utils
 
     from tests.support.key_shots import build_orbit
 
+    one = 1.0
+    for width, count, keys in ((1280, 49, (1, 25, 49)), (1280, num_frames, None), (384, 240, ())):
+        scene = build_orbit(1, 40.0, count)
+        addon_utils.enable("das_blender_addon", default_set=True)  # that began with factory settings
+        scene.render.resolution_x, scene.render.resolution_y = width, width * 9 // 16
+        scene.frame_start, scene.frame_end = 1, count
+        scene.render.engine, scene.das.first_frame_samples = "DAS", 4
+        bpy.ops.wm.save_as_mainfile(filepath=str(scratch / f"orbit_{width}_{count}.blend"))
+        chosen = {"key_pictures": "auto" if keys is None else keys}
+        measured = timed_take(api, scene, server, scratch / "cache", seed=1, **chosen)
+        name = f"orbit, {count} frames, {width}×{width * 9 // 16}, {len(measured[0].report['key_pictures'])} keys"
+        print_take(name, *measured)
+        if count > 49:
+            print_seams(measured[0])
+        elif width == 1280:
+            one = cost(measured[0], measured[1])
+        if width == 1280 and count > 49:
+            print(f"  a frame costs {cost(measured[0], measured[1]) / one:.2f} × that of one window (aim 1.25)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--frames", type=int, default=250, help="length of the long shot")
+    parser.add_argument("--only-long", action="store_true", help="leave out the demo")
+    parser.add_argument("--large", action="store_true", help="the demo at 1920×1080 and 3840×2160, no long shots")
+    options = parser.parse_args()
+    import addon_utils
+
     addon_utils.enable("das_blender_addon", default_set=True)
     from das_blender_addon import api
-    from scripts import demo_scene
 
     print(f"Blender {bpy.app.version_string}, {os.cpu_count()} processors, das-preview")
     with (
         tempfile.TemporaryDirectory() as scratch,
         running_server(Path(scratch) / "server", environment=ALL_CORES) as server,
     ):
-        scene = demo_scene.build_demo_scene()
-        scene.frame_end, cache = 49, Path(scratch) / "cache"
-        bpy.ops.wm.save_as_mainfile(filepath=str(Path(scratch) / "demo.blend"))
-        for seed in () if options.only_long else (1, 2):
-            measured = timed_take(api, scene, server.address, cache, seed=seed, key_pictures=(1, 25, 49))
-        if not options.only_long:
-            print_take("demo, 49 frames, 720×480, 3 key pictures there (aims 12 s and 2 s)", *measured)
-        one = 1.0
-
-        for width, count, keys in ((1280, 49, (1, 25, 49)), (1280, options.frames, None), (384, 240, ())):
-            scene = build_orbit(1, 40.0, count)
-            addon_utils.enable("das_blender_addon", default_set=True)  # that began with factory settings
-            scene.render.resolution_x, scene.render.resolution_y = width, width * 9 // 16
-            scene.frame_start, scene.frame_end = 1, count
-            scene.render.engine, scene.das.first_frame_samples = "DAS", 4
-            bpy.ops.wm.save_as_mainfile(filepath=str(Path(scratch) / f"orbit_{width}_{count}.blend"))
-            chosen = {"key_pictures": "auto" if keys is None else keys}
-            measured = timed_take(api, scene, server.address, cache, seed=1, **chosen)
-            name = f"orbit, {count} frames, {width}×{width * 9 // 16}, {len(measured[0].report['key_pictures'])} keys"
-            print_take(name, *measured)
-            if count > 49:
-                print_seams(measured[0])
-            elif width == 1280:
-                one = cost(measured[0], measured[1])
-            if width == 1280 and count > 49:
-                print(f"  a frame costs {cost(measured[0], measured[1]) / one:.2f} × that of one window (aim 1.25)")
+        if options.large or not options.only_long:
+            demo_takes(api, server.address, Path(scratch), large=options.large)
+        if not options.large:
+            long_takes(api, server.address, Path(scratch), options.frames)
 
 
 if __name__ == "__main__":
