@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SceneError
-from .filling import fill_harmonic
 from .lifting import OPTICAL
 from .plate import focal_px
 
@@ -73,11 +72,8 @@ def _errors(places, poses, flat, seen, focal: float, size) -> tuple[np.ndarray, 
     return np.where(seen, np.linalg.norm(pixels - flat, axis=2), 0.0), depth
 
 
-def depth_of_points(points: Points, at: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """[H,W] f32: the depth of the good points, in their unit, continued evenly between them; ``at`` [N,2] pixels.
-
-    Raises `SceneError` where there are too few.
-    """
+def check_points(points: Points, at: np.ndarray, shape: tuple[int, int]) -> None:
+    """Raise `SceneError` where too few good ``points`` lie, ``at`` [N,2+] pixels, in a picture of ``shape`` (H, W)."""
     height, width = shape
     x, y = (np.floor(at[:, axis]) for axis in (0, 1))
     with np.errstate(invalid="ignore"):
@@ -87,10 +83,3 @@ def depth_of_points(points: Points, at: np.ndarray, shape: tuple[int, int]) -> n
             f"Only {int(inside.sum())} points of the clip stand still and are seen from more than one side, and "
             f"{FEWEST} are needed to tell depth; give a depth file (--depth), or a clip whose camera moves sideways."
         )
-    total, count = np.zeros(shape), np.zeros(shape)
-    place = y[inside].astype(int), x[inside].astype(int)
-    np.add.at(total, place, 1.0 / points.places[inside, 2])
-    np.add.at(count, place, 1.0)
-    known = count > 0
-    inverse = fill_harmonic((total / np.maximum(count, 1.0))[..., None], known, ~known)[..., 0]
-    return (1.0 / np.maximum(inverse, 1e-9)).astype(np.float32)

@@ -23,10 +23,11 @@ from ..footage.depth_files import MEDIAN_DEPTH, read_depth
 from ..footage.estimated import AUTO, found_depth, found_masks, is_asked
 from ..footage.mesh import check_quads
 from ..footage.plane import WALL_DISTANCE, plane_plate, room_of
+from ..footage.plane_sweep import swept_depth
 from ..footage.plate import EYE_HEIGHT, SENSOR_MM, Plate, check_lens
 from ..footage.repainting import Repaint, check_repaint, repainted
 from ..footage.track_files import fitted_tracks, read_tracks
-from ..footage.triangulation import depth_of_points, triangulated
+from ..footage.triangulation import Points, check_points, triangulated
 from ..shot.machine import check_online_access
 from .beside import in_blender, tell
 from .clip_source import SourceClip, read_clip
@@ -232,7 +233,7 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
     if cameras is not None and not has_unit:
         lines = (solved.tracks, solved.visible) if tracks is None else (tracks, visible)
         points = triangulated(*lines, cameras, lens, shape[::-1])
-        sparse = depth_of_points(points, lines[0][0], shape)
+        check_points(points, lines[0][0], shape)
     if wish.depth == AUTO:
         depth, valid, _, origin = found_depth(source.pictures[0], lens, measure, scale=wish.depth_scale)
         found = _Depth(depth[None], valid[None], wish.eye_height, 0.0, origin)
@@ -246,19 +247,36 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
     elif known is not None and not wish.depth:
         found = _Depth(known.depth, known.valid, known.eye_height, known.pitch_degrees, known.source)
     elif points is not None and not wish.depth:
-        scale = MEDIAN_DEPTH / float(np.median(sparse))
+        tell("Measuring how far away all is", 0.6)
+        swept = swept_depth(source.pictures, cameras, lens, points, *lines)
+        scale = MEDIAN_DEPTH / float(np.median(swept))
         found = _Depth(
-            (scale * sparse)[None], np.ones((1, *shape), bool), wish.eye_height, 0.0, "Blender's camera solver"
+            (scale * swept)[None], np.ones((1, *shape), bool), wish.eye_height, 0.0, "Blender's camera solver"
         )
     else:
         plane = plane_plate(source.pictures[0], lens, room_of(wish), masks=masks)
         found = _Depth(plane.depth[None], plane.valid[None], plane.eye_height, plane.pitch_degrees, plane.source)
     if points is not None:
-        there = found.valid[0] & np.isfinite(sparse)
-        scale = float(np.median(found.depth[0][there] / sparse[there]))
+        scale = _scale_of(found, points, lines[0][0])
         cameras = cameras.copy()
         cameras[:, :3, 3] *= scale
     return found, cameras, tracks
+
+
+def _scale_of(found: _Depth, points: Points, at: np.ndarray) -> float:
+    """Units of ``found`` in one of the ``points``, which the first picture shows ``at`` [N,2+]."""
+    height, width = found.depth.shape[1:]
+    x, y = np.floor(at[points.good, :2].T).astype(int)
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    x, y, own = x[inside], y[inside], points.places[points.good, 2][inside]
+    there = found.valid[0, y, x]
+    if not there.any():
+        raise SettingsError(
+            "The depth file knows nothing of any point that the clip's camera was found by; give the depth of this "
+            "clip's first picture.",
+            field="depth",
+        )
+    return float(np.median(found.depth[0, y, x][there] / own[there]))
 
 
 def prepare_clip(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A clip's plate: its folder, tracks that are led on, meshes that move, cuts, triangulated depth."""
+"""A clip's plate: its folder, tracks that are led on, meshes that move, cuts, triangulated points."""
 
 import json
 
@@ -19,7 +19,7 @@ from das_blender_addon.footage.moving import influence, motion_of, positions, tr
 from das_blender_addon.footage.pc2 import read_pc2, write_pc2
 from das_blender_addon.footage.plate import focal_px
 from das_blender_addon.footage.track_files import read_tracks
-from das_blender_addon.footage.triangulation import depth_of_points, triangulated
+from das_blender_addon.footage.triangulation import check_points, triangulated
 
 COUNT, HEIGHT, WIDTH, LENS = 5, 24, 32, 30.0
 PIXELS = np.random.default_rng(1).integers(0, 255, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
@@ -278,13 +278,12 @@ def test_points_are_where_their_rays_meet_and_those_that_move_are_none():
     points = triangulated(tracks, np.ones(tracks.shape[:2], bool), path, LENS, size)
     assert points.good[5:].all() and not points.good[:5].any()
     assert np.median(np.abs(points.places[5:, 2] / places[5:, 2] - 1.0)) < 0.01
-    depth = depth_of_points(points, tracks[0], size[::-1])
-    assert depth.shape == size[::-1] and 2.5 < depth.min() <= depth.max() < 6.5
+    check_points(points, tracks[0], size[::-1])
     still = triangulated(
         tracks[:1].repeat(COUNT, 0), np.ones(tracks.shape[:2], bool), np.stack([np.eye(4)] * COUNT), LENS, size
     )
     with pytest.raises(SceneError, match="Only 0 points"):
-        depth_of_points(still, tracks[0], size[::-1])
+        check_points(still, tracks[0], size[::-1])
 
 
 def test_alignment_says_where_what_is_seen_must_be():
