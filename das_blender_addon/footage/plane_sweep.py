@@ -18,8 +18,10 @@ from .triangulation import Points
 MOST_PIXELS = 100_000
 """Of the pictures that are compared; larger ones are halved until they have fewer."""
 FRAMES = 6
-HALF = 3
+HALF = 2
 """Pixels from the middle of a window that is compared to its side."""
+FINER = 2
+"""Steps of distance to either side among which a pixel's own window chooses."""
 STEP_PX, FEWEST, MOST = 0.75, 24, 96
 """From one distance to the next the picture moves by so much at most, as far as `MOST` distances go."""
 SEEN = 0.4
@@ -134,16 +136,42 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def _best(cost: np.ndarray, inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(1/depth [H,W] between the two distances beside the best one, where it agrees)."""
-    at = cost.argmin(axis=0)
+    """(1/depth [H,W] between the two distances beside the best one, where it agrees).
+
+    A pixel at the edge of a surface is best told by a window beside it that lies on that surface alone; such windows
+    choose the distance, and the pixel's own one the finer place near it.
+    """
+    least = _least_beside(cost)
+    at = least.argmin(axis=0)
+    agrees = np.take_along_axis(least, at[None], axis=0)[0] < AGREES
+    steps = range(-FINER, FINER + 1)
+    near = np.stack([_taken(cost, np.clip(at + step, 0, len(cost) - 1)) for step in steps])
+    at = np.clip(at + near.argmin(axis=0) - FINER, 0, len(cost) - 1)
     inner = np.clip(at, 1, len(inverse) - 2)
-    before, here, after = (np.take_along_axis(cost, (inner + step)[None], axis=0)[0] for step in (-1, 0, 1))
+    before, here, after = (_taken(cost, inner + step) for step in (-1, 0, 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         bend = before - 2.0 * here + after
-        shift = np.where(bend > 1e-9, 0.5 * (before - after) / bend, 0.0)
+        shift = np.where((bend > 1e-9) & (here <= before) & (here <= after), 0.5 * (before - after) / bend, 0.0)
     shift = np.clip(np.nan_to_num(shift), -0.5, 0.5)
-    agrees = (here < AGREES) & (at == inner)
-    return inverse[inner] + shift * (inverse[1] - inverse[0]), agrees
+    return inverse[inner] + shift * (inverse[1] - inverse[0]), agrees & (at == inner)
+
+
+def _taken(cost: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """[H,W]: of ``cost`` [D,H,W] what is ``at`` [H,W]."""
+    return np.take_along_axis(cost, at[None], axis=0)[0]
+
+
+def _least_beside(cost: np.ndarray) -> np.ndarray:
+    """[D,H,W]: the least of each distance among the windows that a pixel is in."""
+    for axis in (1, 2):
+        margin = [(0, 0)] * 3
+        margin[axis] = (HALF, HALF)
+        framed, count = np.pad(cost, margin, constant_values=np.inf), cost.shape[axis]
+        for step in range(2 * HALF + 1):
+            part = [slice(None)] * 3
+            part[axis] = slice(step, step + count)
+            cost = np.minimum(cost, framed[tuple(part)])
+    return cost
 
 
 def _moving(points: Points, at: np.ndarray, visible: np.ndarray, shape: tuple[int, int], side: int) -> np.ndarray:
