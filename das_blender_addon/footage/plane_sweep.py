@@ -8,9 +8,12 @@ frames, or it moves by itself) is continued from around it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .filling import fill_harmonic, nearest_label
+from .layers import widened
 from .lifting import OPTICAL
 from .plate import focal_px
 from .triangulation import Points
@@ -33,14 +36,19 @@ AGREES, APART = 0.3, 0.06
 AROUND = 2
 BEYOND = 1.25
 """Times farther, and nearer, than the points that are known."""
+TOLD = 0.5
+"""A thing of which a smaller share was told is taken for a card."""
+FOOT, NEAREST = 6, 20.0
+"""It stands in the lowest sixth of its height, where the nearest fifth of what is beside it begins."""
 FLAT = 1.0
 """Levels squared: contrast of a window that tells nothing."""
 
 
 def swept_depth(
     pictures: np.ndarray, cameras: np.ndarray, lens_mm: float, points: Points, tracks: np.ndarray, visible: np.ndarray
-) -> np.ndarray:
-    """f32 [H,W] of the first of ``pictures`` u8 [T,H,W,3], in the unit of ``cameras`` [T,4,4] (camera → world).
+) -> tuple[np.ndarray, np.ndarray]:
+    """(depth f32 [H,W] of the first of ``pictures`` u8 [T,H,W,3], in the unit of ``cameras`` [T,4,4] (camera → world);
+    bool [H,W]: where it was told, and not continued from around).
 
     ``points``: the triangulated ones of ``tracks`` [T,N,2+] (pixels) with ``visible`` [T,N].
     """
@@ -61,10 +69,36 @@ def swept_depth(
     agrees &= ~_moving(points, tracks[0], visible, agrees.shape, 1 << halvings)
     agrees = _usual(found, agrees)
     _add_points(found, agrees, points, tracks[0], 1 << halvings)
-    whole = fill_harmonic(found[..., None], agrees, ~agrees)[..., 0]
+    whole = _without_specks(fill_harmonic(found[..., None], agrees, ~agrees)[..., 0])
     rows = np.minimum(np.arange(height) >> halvings, whole.shape[0] - 1)
     columns = np.minimum(np.arange(width) >> halvings, whole.shape[1] - 1)
-    return (1.0 / np.clip(whole[np.ix_(rows, columns)], 1.0 / far, None)).astype(np.float32)
+    place = np.ix_(rows, columns)
+    return (1.0 / np.clip(whole[place], 1.0 / far, None)).astype(np.float32), agrees[place]
+
+
+def cards_of(depth: np.ndarray, told: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """``depth`` [H,W] with each thing of ``masks`` (name → bool [H,W]) that it was not ``told`` [H,W] of as an upright
+    card: as far away as the nearest of what is beside its lower edge, where it stands.
+    """
+    depth = depth.copy()
+    things = np.any(list(masks.values()), axis=0) if masks else np.zeros(depth.shape, bool)
+    for mask in masks.values():
+        if told[mask].mean() >= TOLD:
+            continue
+        rows = np.flatnonzero(mask.any(axis=1))
+        beside = widened(widened(mask)) & ~things
+        beside[: rows[-1] - (rows[-1] - rows[0]) // FOOT] = False
+        if beside.any():
+            depth[mask] = np.percentile(depth[beside], NEAREST)
+    return depth
+
+
+def _without_specks(values: np.ndarray) -> np.ndarray:
+    """``values`` [H,W] with each one the middle one of the nine around it."""
+    height, width = values.shape
+    framed = np.pad(values, 1, mode="edge")
+    around = [framed[y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return np.median(np.stack(around), axis=0)
 
 
 def _small(picture: np.ndarray, halvings: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from ..footage.depth_files import MEDIAN_DEPTH, read_depth
 from ..footage.estimated import AUTO, found_depth, found_masks, is_asked
 from ..footage.mesh import check_quads
 from ..footage.plane import WALL_DISTANCE, plane_plate, room_of
-from ..footage.plane_sweep import swept_depth
+from ..footage.plane_sweep import cards_of, swept_depth
 from ..footage.plate import EYE_HEIGHT, SENSOR_MM, Plate, check_lens
 from ..footage.repainting import Repaint, check_repaint, repainted
 from ..footage.track_files import fitted_tracks, read_tracks
@@ -248,7 +248,7 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
         found = _Depth(known.depth, known.valid, known.eye_height, known.pitch_degrees, known.source)
     elif points is not None and not wish.depth:
         tell("Measuring how far away all is", 0.6)
-        swept = swept_depth(source.pictures, cameras, lens, points, *lines)
+        swept = cards_of(*swept_depth(source.pictures, cameras, lens, points, *lines), masks)
         scale = MEDIAN_DEPTH / float(np.median(swept))
         found = _Depth(
             (scale * swept)[None], np.ones((1, *shape), bool), wish.eye_height, 0.0, "Blender's camera solver"

@@ -6,7 +6,7 @@ import pytest
 
 from das_blender_addon.footage import plane_sweep
 from das_blender_addon.footage.filling import fill_harmonic
-from das_blender_addon.footage.plane_sweep import swept_depth
+from das_blender_addon.footage.plane_sweep import cards_of, swept_depth
 from das_blender_addon.footage.plate import focal_px
 from das_blender_addon.footage.triangulation import triangulated
 
@@ -76,7 +76,7 @@ def clip():
 
 def swept(clip) -> np.ndarray:
     pictures, cameras, points, tracks, visible, _, _ = clip
-    return swept_depth(pictures, cameras, LENS, points, tracks, visible)
+    return swept_depth(pictures, cameras, LENS, points, tracks, visible)[0]
 
 
 def continued(clip) -> np.ndarray:
@@ -116,6 +116,19 @@ def test_large_pictures_are_compared_smaller(clip, monkeypatch):
 
 def test_pictures_without_texture_are_continued_from_the_points(clip):
     pictures, cameras, points, tracks, visible, depth, which = clip
-    found = swept_depth(np.full_like(pictures, 90), cameras, LENS, points, tracks, visible)
+    found, told = swept_depth(np.full_like(pictures, 90), cameras, LENS, points, tracks, visible)
     off = np.abs(found / depth - 1.0)[which != 3]
-    assert np.isfinite(found).all() and np.median(off) < 0.06
+    assert np.isfinite(found).all() and np.median(off) < 0.06 and told.sum() <= points.good.sum()
+
+
+def test_masked_thing_that_moves_by_itself_stands_where_the_floor_beside_its_foot_is(clip):
+    pictures, cameras, points, tracks, visible, depth, which = clip
+    found, told = swept_depth(pictures, cameras, LENS, points, tracks, visible)
+    masks = {"Thing": which == 3, "Card": which == 2}
+    made = cards_of(found, told, masks)
+    foot = np.flatnonzero(masks["Thing"].any(axis=1))[-1]
+    floor = FOCAL * EYES / (foot + 0.5 - HEIGHT / 2)
+    assert np.ptp(made[masks["Thing"]]) == 0.0 and 0.8 * floor < made[masks["Thing"]][0] < floor
+    assert np.ptp(found[masks["Thing"]]) > 0.05 * floor, "without it, it leans as what is around it does"
+    np.testing.assert_array_equal(made[which != 3], found[which != 3])
+    np.testing.assert_array_equal(cards_of(found, told, {}), found)
