@@ -18,7 +18,7 @@ from .lifting import OPTICAL
 from .plate import focal_px
 from .triangulation import Points
 
-MOST_PIXELS = 100_000
+MOST_PIXELS = 150_000
 """Of the pictures that are compared; larger ones are halved until they have fewer."""
 FRAMES = 6
 HALF = 2
