@@ -66,7 +66,7 @@ def swept_depth(
     focal = focal_px(lens_mm, (width, height)) / (1 << halvings)
     cost, inverse = _swept(grey, np.linalg.inv(poses[numbers]), focal, 1.0 / far, 1.0 / near)
     found, agrees = _best(cost, inverse)
-    agrees &= ~_moving(points, tracks[0], visible, agrees.shape, 1 << halvings)
+    agrees &= ~moving_pixels(points, tracks[0], visible, agrees.shape, 1 << halvings)
     agrees = _usual(found, agrees)
     _add_points(found, agrees, points, tracks[0], 1 << halvings)
     whole = _without_specks(fill_harmonic(found[..., None], agrees, ~agrees)[..., 0])
@@ -208,8 +208,12 @@ def _least_beside(cost: np.ndarray) -> np.ndarray:
     return cost
 
 
-def _moving(points: Points, at: np.ndarray, visible: np.ndarray, shape: tuple[int, int], side: int) -> np.ndarray:
-    """Bool [H,W]: pixels that a track of what moves by itself is nearest to."""
+def moving_pixels(
+    points: Points, at: np.ndarray, visible: np.ndarray, shape: tuple[int, int], side: int = 1
+) -> np.ndarray:
+    """Bool [H,W]: pixels, ``side`` of the picture's wide, that a track of what moves by itself is nearest to; ``at``
+    [N,2+]: where the tracks of ``points`` are in the first picture, ``visible`` as of `swept_depth`.
+    """
     seen = visible[0] & np.isfinite(at[:, :2]).all(axis=1)
     x, y = np.floor(at[seen, :2].T / side).astype(int)
     inside = (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])

@@ -23,7 +23,7 @@ from ..footage.depth_files import MEDIAN_DEPTH, read_depth
 from ..footage.estimated import AUTO, found_depth, found_masks, is_asked
 from ..footage.mesh import check_quads
 from ..footage.plane import WALL_DISTANCE, plane_plate, room_of
-from ..footage.plane_sweep import cards_of, swept_depth
+from ..footage.plane_sweep import cards_of, moving_pixels, swept_depth
 from ..footage.plate import EYE_HEIGHT, SENSOR_MM, Plate, check_lens
 from ..footage.repainting import Repaint, check_repaint, repainted
 from ..footage.track_files import fitted_tracks, read_tracks
@@ -40,6 +40,8 @@ KEEP, SOLVE = "keep", "solve"
 """The clip's camera: taken for one that stands still (all motion is the points'), or found."""
 BLENDER = "blender"
 """In the place of a file of tracks: Blender's own tracker (some hundred points); `AUTO`: the server's."""
+SOLVER = "Blender's camera solver"
+"""Where such a depth comes from."""
 CLIP_EVERY = 2
 """Pixels along the side of a quad, where nobody said it: a clip's surfaces have positions in every frame."""
 
@@ -245,14 +247,13 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
         )
         found = _Depth(depth, valid, wish.eye_height, 0.0, f"the file {wish.depth}")
     elif known is not None and not wish.depth:
-        found = _Depth(known.depth, known.valid, known.eye_height, known.pitch_degrees, known.source)
+        depth = _with_cards(known, masks) if wish.masks and known.source == SOLVER else known.depth
+        found = _Depth(depth, known.valid, known.eye_height, known.pitch_degrees, known.source)
     elif points is not None and not wish.depth:
         tell("Measuring how far away all is", 0.6)
         swept = cards_of(*swept_depth(source.pictures, cameras, lens, points, *lines), masks)
         scale = MEDIAN_DEPTH / float(np.median(swept))
-        found = _Depth(
-            (scale * swept)[None], np.ones((1, *shape), bool), wish.eye_height, 0.0, "Blender's camera solver"
-        )
+        found = _Depth((scale * swept)[None], np.ones((1, *shape), bool), wish.eye_height, 0.0, SOLVER)
     else:
         plane = plane_plate(source.pictures[0], lens, room_of(wish), masks=masks)
         found = _Depth(plane.depth[None], plane.valid[None], plane.eye_height, plane.pitch_degrees, plane.source)
@@ -261,6 +262,15 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
         cameras = cameras.copy()
         cameras[:, :3, 3] *= scale
     return found, cameras, tracks
+
+
+def _with_cards(known: ClipPlate, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The depth of a plate of `SOLVER` [1,H,W] for ``masks`` that it did not have: as if it had had them."""
+    if known.cameras is None or known.tracks is None:
+        return known.depth
+    points = triangulated(known.tracks, known.visible, known.cameras, known.lens_mm, known.first.size)
+    moving = moving_pixels(points, known.tracks[0], known.visible, known.depth.shape[1:])
+    return cards_of(known.depth[0], ~moving, masks)[None]
 
 
 def _scale_of(found: _Depth, points: Points, at: np.ndarray) -> float:

@@ -415,10 +415,17 @@ def test_camera_of_a_clip_is_found_although_a_thing_moves_in_it(scene, tmp_path)
     assert off <= MOST_PATH * np.linalg.norm(np.diff(theirs[:, :3, 3], axis=0), axis=1).sum()
     assert plate.tracks.shape[1] >= 40 and "found the clip's camera" in source.notes[-1]
     assert np.median(plate.depth) == pytest.approx(5.0), "no unit is known: the middle is put at 5"
-    wrong = np.abs((a @ b) / (b @ b) * plate.depth[0] / film(scene, 1).plate.depth[0] - 1.0)
+    true = film(scene, 1, thing="Parcel").plate
+    wrong = np.abs((a @ b) / (b @ b) * plate.depth[0] / true.depth[0] - 1.0)
     print(f"depth {np.median(wrong):.2%} off")
     assert np.median(wrong) <= MOST_DEPTH, "each pixel has its own"
     np.testing.assert_array_equal(load_clip(tmp_path / "kept").cameras, plate.cameras)
+    mask = true.masks["Parcel"]
+    np.save(tmp_path / "parcel.npy", mask)
+    masked, _ = clip_plate_of(replace(wish, masks={"Parcel": str(tmp_path / "parcel.npy")}))
+    own = (a @ b) / (b @ b) * masked.depth[0, mask]
+    assert np.ptp(own) < NEAR and 0.7 < own[0] / np.median(true.depth[0, mask]) < 1.4, "a card on the floor beside it"
+    np.testing.assert_array_equal(masked.depth[0, ~mask], plate.depth[0, ~mask])
 
 
 @pytest.mark.any_blender

@@ -6,7 +6,7 @@ import pytest
 
 from das_blender_addon.footage import plane_sweep
 from das_blender_addon.footage.filling import fill_harmonic
-from das_blender_addon.footage.plane_sweep import cards_of, swept_depth
+from das_blender_addon.footage.plane_sweep import cards_of, moving_pixels, swept_depth
 from das_blender_addon.footage.plate import focal_px
 from das_blender_addon.footage.triangulation import triangulated
 
@@ -132,3 +132,5 @@ def test_masked_thing_that_moves_by_itself_stands_where_the_floor_beside_its_foo
     assert np.ptp(found[masks["Thing"]]) > 0.05 * floor, "without it, it leans as what is around it does"
     np.testing.assert_array_equal(made[which != 3], found[which != 3])
     np.testing.assert_array_equal(cards_of(found, told, {}), found)
+    moving = moving_pixels(points, tracks[0], visible, which.shape)
+    np.testing.assert_array_equal(cards_of(found, ~moving, masks), made)
