@@ -103,21 +103,18 @@ def pull(name: str, revision: str, models_folder: Path | None = None, *, progres
     spec = specs[name]
     if not spec.repository:
         raise ModelError(f"{name} has no weights to pull. {missing(spec, models_folder) or 'It is installed.'}")
-    if not revision:
-        raise ModelError(
-            f"Pulling {name} needs a revision: das-server models pull {name} --revision COMMIT, with the commit of "
-            f"{spec.repository} that you want ({spec.licence})."
-        )
+    commits = revisions_of(spec, revision)
     target = checkpoint.free_target(estimator_folder(name, models_folder))
     temporary = target.with_name(f".{target.name}.pull")  # kept on failure: the next attempt goes on from there
     by_hand = (
         f"On a machine that reaches {spec.repository}, download {', '.join(spec.files)} of it and run here: das-server "
         f"models add {name} FOLDER"
     )
-    about = {"repository": spec.repository}
-    about["commit"] = checkpoint.fetch(spec.repository, revision, temporary, spec.files, by_hand)
-    for part, repository, patterns in spec.parts:
-        checkpoint.fetch(repository, "main", temporary / part, patterns, by_hand)
+    about: dict[str, Any] = {"repository": spec.repository}
+    about["commit"] = checkpoint.fetch(spec.repository, commits[0], temporary, spec.files, by_hand)
+    for (part, repository, patterns), commit in zip(spec.parts, commits[1:], strict=True):
+        fetched = checkpoint.fetch(repository, commit, temporary / part, patterns, by_hand)
+        about.setdefault("parts", {})[part] = {"repository": repository, "commit": fetched}
     shutil.rmtree(temporary / ".cache", ignore_errors=True)
     _check(spec, temporary)
     try:
@@ -125,6 +122,20 @@ def pull(name: str, revision: str, models_folder: Path | None = None, *, progres
     except OSError as error:
         raise ModelError(f"{temporary} cannot be moved to {target}: {error}.") from error
     return target
+
+
+def revisions_of(spec: EstimatorSpec, revision: str) -> list[str]:
+    """The revision of each repository of an estimator, ``revision`` with commas between them.  Raises `ModelError`."""
+    repositories = [spec.repository, *(repository for _, repository, _ in spec.parts)]
+    commits = [one.strip() for one in revision.split(",")] if revision else []
+    if len(commits) != len(repositories) or not all(commits):
+        wanted = ",".join(["COMMIT"] * len(repositories))
+        raise ModelError(
+            f"Pulling {spec.name} needs a revision{' of each of its repositories' if spec.parts else ''}: das-server "
+            f"models pull {spec.name} --revision {wanted}, with the commit of {' and of '.join(repositories)} that you "
+            f"want ({spec.licence})."
+        )
+    return commits
 
 
 def verify(name: str, models_folder: Path | None = None, *, progress: Progress | None = None) -> VerifyReport:

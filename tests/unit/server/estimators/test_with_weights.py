@@ -14,7 +14,13 @@ from das_server.estimators.base import Asked, load_estimator
 from das_server.estimators.depth import fov_of_lens, lens_of_fov, network_size
 from das_server.estimators.z_image import control_picture
 from das_server.models import installing
-from das_server.models.estimators import capabilities_of_estimators, estimator_folder, estimator_spec, missing
+from das_server.models.estimators import (
+    capabilities_of_estimators,
+    estimator_folder,
+    estimator_spec,
+    estimator_specs,
+    missing,
+)
 from das_server.models.revision import Revisions, fingerprint
 from das_server.workers.estimator_shelf import EstimatorShelf
 from tests.support.tiny_estimators import tiny_depth_anything, tiny_onnx, tiny_sam2, tiny_z_image
@@ -318,3 +324,11 @@ def test_network_that_finds_no_distance_is_named(tmp_path):
     with pytest.raises((ModelError, JobRejected), match="tiny-depth found no distance"):
         loaded("tiny-depth")(Asked(picture(28, 28)[None]))
     assert json.loads((estimator_folder("tiny-depth") / "estimator.json").read_text())["mean"] == [9, 9, 9]
+
+
+@pytest.mark.parametrize("revision", ["", "main", "main,", ",main", "a,b,c"])
+def test_every_repository_of_an_estimator_is_pulled_at_a_commit_of_its_own(tmp_path, revision):
+    with pytest.raises(ModelError, match="--revision COMMIT,COMMIT, with the commit of .* and of ") as refused:
+        installing.pull("z-image-control", revision, tmp_path)
+    assert "\n" not in refused.value.message and not any(tmp_path.iterdir())
+    assert installing.revisions_of(estimator_specs()["z-image-control"], "a, b") == ["a", "b"]
