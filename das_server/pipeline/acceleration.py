@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,14 @@ class DeviceDescription:
 @dataclass(frozen=True)
 class Acceleration:
     """What is in use, and why.  ``attention_backend``: "native" or "cudnn"; ``compiled``: the blocks are, or will be
-    with the next clip; ``note``: the file that forbids this kernel on this device, for when it breaks it."""
+    with the next clip; ``note``: the file that forbids this kernel on this device, for when it breaks it.
+    ``set_aside``: modules and their compiled selves, for when those can be used again."""
 
     attention_backend: str = "native"
     compiled: bool = False
     reason: str = ""
     note: Path | None = None
+    set_aside: tuple[tuple[torch.nn.Module, Any], ...] = field(default=(), compare=False, repr=False)
 
 
 def describe_device(device: torch.device) -> DeviceDescription:
@@ -245,6 +247,22 @@ def undo_compilation(transformer: Accelerated, acceleration: Acceleration) -> Ac
     for module in transformer.modules():
         module._compiled_call_impl = None
     return replace(acceleration, compiled=False)
+
+
+def set_compilation_aside(transformer: Accelerated, acceleration: Acceleration) -> Acceleration:
+    """Run the blocks as they are until `take_compilation_up`, where they cannot run compiled for a while."""
+    if not acceleration.compiled:
+        return acceleration
+    compiled = [(module, module._compiled_call_impl) for module in transformer.modules()]
+    aside = tuple((module, call) for module, call in compiled if call is not None)
+    return replace(undo_compilation(transformer, acceleration), set_aside=aside)
+
+
+def take_compilation_up(acceleration: Acceleration) -> Acceleration:
+    """Undo `set_compilation_aside`."""
+    for module, call in acceleration.set_aside:
+        module._compiled_call_impl = call
+    return replace(acceleration, compiled=True, set_aside=()) if acceleration.set_aside else acceleration
 
 
 def without_what_failed(

@@ -179,7 +179,7 @@ class Pipeline(LoadedModel, Protocol):
 
     def warm_up(self, num_rows: int) -> None:
         """What would otherwise be done in the first job, for clips of the model's own size with so many rows of
-        guidance."""
+        guidance computed together."""
         ...
 
     def use_profile(self, profile: str) -> None:

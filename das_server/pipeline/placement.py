@@ -106,6 +106,13 @@ def room_for_model(pipeline: LoadedModel) -> int:
     return memory.free_memory(pipeline.device) + pipeline.needs().resting_bytes(pipeline.profile)
 
 
+def has_working_room(pipeline: LoadedModel) -> bool:
+    """Whether a clip of the model's own size, and a text encoder that is still to come and stays, have room now."""
+    needs = pipeline.needs()
+    is_to_come = pipeline.profile == "resident" and pipeline.prompt_encoder.model is None
+    return needs.working + (needs.text_encoder if is_to_come else 0) <= memory.free_memory(pipeline.device)
+
+
 def has_room_again(pipeline: LoadedModel, profile: str, short: int) -> bool:
     """Whether a profile that did not suffice once, with ``short`` bytes for the model, is worth another try: it fits by
     the plan, and there is more memory than then by as much as is left alone otherwise."""

@@ -37,6 +37,8 @@ class Companion:
         if kind == "load":
             self._pipeline = None
             self._pipeline = load_pipeline(order["model"], float8=order["float8"], **self._settings)
+            if self._group.size == 2:
+                self._pipeline.warm_up(1)
             self._pipeline.group = self._group
             self._group.wait()
         elif kind == "adapters":

@@ -31,6 +31,11 @@ class EstimatorShelf:
         self._name, self._weights = "", ""
         self._estimator: Estimator | None = None
 
+    @property
+    def name(self) -> str:
+        """What is loaded, "" for nothing."""
+        return self._name
+
     def clear(self) -> None:
         """Forget what is loaded."""
         self._name, self._weights, self._estimator = "", "", None

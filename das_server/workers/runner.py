@@ -143,8 +143,8 @@ class Worker:
             self._link.model = model
             try:
                 loaded = self._load(model, self._wants_float8({"speed": self._speed}))
-                if self._group is None:
-                    loaded.warm_up(2 if model_spec(model).default_guidance > 1 else 1)
+                for num_rows in self._rows_to_come(model):
+                    loaded.warm_up(num_rows)
             except DasError as error:
                 _log.error("the model %s is not loaded: %s", model, error.message)
                 self._link.say("problem", message=error.message)
@@ -155,6 +155,16 @@ class Worker:
                 reason = f"{type(error).__name__}: {error}"
                 self._link.say("problem", message=f"The model {model} cannot be loaded: {reason}")
             self._link.model = self._model
+
+    def _rows_to_come(self, model: str) -> tuple[int, ...]:
+        """How many rows of guidance jobs of this model will compute together: both, where it is guided, and one alone
+        in steps that a quicker speed leaves unguided; of two devices, each computes one; of more, each has a part of
+        both, which is not compiled."""
+        if self._group is not None:
+            return (1,) if self._group.size == 2 else ()
+        if model_spec(model).default_guidance <= 1:
+            return (1,)
+        return (2,) if self._speed == EXACT else (2, 1)
 
     def _wants_float8(self, options: dict[str, Any]) -> bool:
         """Whether a job with these options is computed in float8: of those that may lose something, on a server that
@@ -174,8 +184,10 @@ class Worker:
     def _load(self, model: str, float8: bool = False) -> Pipeline:
         weights = fingerprint(model_path(model))
         if self._is_loaded(model, float8, weights):
+            self._let_estimator_make_room()
             self._use_planned_profile_again()
-            return self._pipeline
+            if self._pipeline is not None:
+                return self._pipeline
         from das_server.pipeline.loading import load_pipeline
 
         self._pipeline, self._model = None, ""
@@ -294,8 +306,24 @@ class Worker:
 
         if self._pipeline.profile != self._planned and has_room_again(self._pipeline, self._planned, self._short):
             _log.info("the profile %s is used again: there is more memory now", self._planned)
-            self._move_to(self._planned)
+            try:
+                self._move_to(self._planned)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                _log.warning("there was less memory than it seemed, so the model is loaded anew: %s", first_line(error))
             self._link.say("problem", message="")
+
+    def _let_estimator_make_room(self) -> None:
+        """Nothing that is beside the model may make a job of its own smaller or slower than planned."""
+        if not self._shelf.name:
+            return
+        from das_server.pipeline.placement import has_working_room
+
+        if self._pipeline.profile != self._planned or not has_working_room(self._pipeline):
+            _log.info("the estimator %s makes room for a clip", self._shelf.name)
+            self._shelf.clear()
+            free_memory()
 
     def _move_to(self, profile: str) -> None:
         try:

@@ -11,6 +11,7 @@ import torch
 
 from das_blender_addon.errors import ModelError
 from das_server.models.adapters import AdapterUse, file_sha
+from das_server.pipeline.acceleration import Acceleration
 from das_server.pipeline.loading import load_pipeline
 from das_server.workers.companions import Companions
 from tests.support.adapters import shapes_of, write_lora
@@ -43,7 +44,8 @@ def main(state: Path) -> None:
             both.append(clip(size, **options))
         difference = (both[0].latents - both[1].latents).abs().max().item()
         said = both[1].settings
-        print(json.dumps([name, difference, said["rows"], said.get("guided_steps")]), flush=True)
+        guided = said.get("guided_steps", said["compiled"])
+        print(json.dumps([name, difference, said["rows"], guided]), flush=True)
 
     compare("guided", (9, 48, 32), guidance_scale=6.0)
     compare("plain", (9, 48, 32), guidance_scale=1.0)
@@ -62,6 +64,15 @@ def main(state: Path) -> None:
     print(json.dumps(["after a lost one", difference, both.settings["rows"], None]), flush=True)
     compare("without", (9, 48, 32), guidance_scale=1.0)
     compare("fast", (9, 48, 32), guidance_scale=6.0, num_inference_steps=10, speed="fast")
+    ran = []
+
+    def compiler(graph, inputs):
+        return lambda *arguments: ran.append(1) or graph(*arguments)
+
+    pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=compiler)
+    pipeline.acceleration = Acceleration("native", True, "")
+    compare("compiled, split", (9, 48, 32), guidance_scale=1.0)
+    print(json.dumps(["programs that ran", len(ran), "", pipeline.acceleration.compiled]), flush=True)
     os._exit(0)  # the threads of gloo outlive Python's end
 
 

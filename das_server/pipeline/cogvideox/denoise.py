@@ -114,6 +114,8 @@ def denoise(
             latents = on_step(index, timestep, latents.to(pipeline.dtype), seen)
             if checkpoint is not None:
                 checkpoint.note(index + 1, latents, x0, generator)
+        used = pipeline.acceleration  # which may have changed on the way
+        asked.settings.update(attention_backend=used.attention_backend, compiled=used.compiled)
 
     watch.check()
     if not speed.is_exact:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...models.run_cache import RunCache
+from .. import acceleration
 from ..group import Group, OutOfStep, shapes_of
 from .conditions import Conditions
 from .speeds import Speed
@@ -37,6 +38,8 @@ class SharedPasses:
         if way == SPLIT:
             tokens = _num_tokens(tensors["image"].shape, pipeline.transformer.config)
             evenly = _is_even((tensors["embeds"].shape[1], tokens), self._group.size)
+            # Parts are exchanged in the middle of a block, which no program of one device knows.
+            pipeline.acceleration = acceleration.set_compilation_aside(pipeline.transformer, pipeline.acceleration)
             self._group.split(pipeline.transformer, evenly=evenly)
 
     @classmethod
@@ -92,21 +95,24 @@ class SharedPasses:
             self._group.tell("end")
         if self._way == SPLIT:
             self._group.join(self._pipeline.transformer)
+            self._pipeline.acceleration = acceleration.take_compilation_up(self._pipeline.acceleration)
 
     def _pass(self, latents: torch.Tensor, timestep: int, embeds: torch.Tensor) -> torch.Tensor:
         pipeline, tensors, run = self._pipeline, self._tensors, self.runs[0]
         if pipeline.profile != "group_offload":
             run.modulation = pipeline.modulation_of(timestep)
         rows = torch.cat([latents, tensors["image"]], dim=2).expand(len(embeds), -1, -1, -1, -1)
-        return pipeline.transformer(
-            hidden_states=rows,
-            encoder_hidden_states=embeds,
-            timestep=timestep,
-            tracking_maps=tensors["tracking"],
-            image_rotary_emb=(tensors["cos"], tensors["sin"]) if "cos" in tensors else None,
-            run=run,
-            return_dict=False,
-        )[0].float()
+        inputs = {
+            "hidden_states": rows,
+            "encoder_hidden_states": embeds,
+            "timestep": timestep,
+            "tracking_maps": tensors["tracking"],
+            "image_rotary_emb": (tensors["cos"], tensors["sin"]) if "cos" in tensors else None,
+            "run": run,
+        }
+        if self._way == SPLIT:  # one that tries again would have the others wait
+            return pipeline.transformer(**inputs, return_dict=False)[0].float()
+        return acceleration.predict(pipeline, **inputs).float()
 
 
 def _is_even(lengths: Sequence[int], size: int) -> bool:

@@ -216,8 +216,10 @@ class DasPipeline:
         self.prompt_encoder.unload()
         self._modulation.clear()
         if profile == "group_offload":
-            self.acceleration = speed.undo_compilation(self.transformer, self.acceleration)
+            self.acceleration = speed.set_compilation_aside(self.transformer, self.acceleration)
         placement.apply_plan(self, profile)
+        if profile != "group_offload":
+            self.acceleration = speed.take_compilation_up(self.acceleration)
 
     def warm_up(self, num_rows: int) -> None:
         """Have compiled blocks ready for clips of the model's own size, with so many rows of guidance."""
@@ -369,10 +371,7 @@ class DasPipeline:
         """Step 4: initial noise → clean latents [1,F,C,h,w]."""
         watch.on_stage("denoising")
         prompt_embeds, _, conditions = encoded
-        result = denoise(self, asked, conditions, prompt_embeds, watch)
-        asked.settings["attention_backend"] = self.acceleration.attention_backend  # both may have changed on the way
-        asked.settings["compiled"] = self.acceleration.compiled
-        return result
+        return denoise(self, asked, conditions, prompt_embeds, watch)
 
     def decode(
         self, asked: Asked, encoded: tuple[torch.Tensor, np.ndarray, Conditions], latents: torch.Tensor, watch: Watch

@@ -24,7 +24,7 @@ from ...models.float8 import use_float8
 from ...models.verified import MANIFEST_NAME, verify_unless_known
 from ...models.wan_vace import VaceTransformer, check_condition, load_vae
 from .. import acceleration as speed
-from .. import memory, placement, previews
+from .. import memory, placement, previews, warming
 from ..base import ClipJob, Watch
 from ..needs import Clip
 from ..precision import check_float8
@@ -156,14 +156,32 @@ class VacePipeline:
         return NEEDS.of(self, replace(clip, tiled_encoding=self.tiled_encoding))
 
     def warm_up(self, num_rows: int) -> None:
-        """Nothing: the first job compiles."""
+        """Have compiled blocks ready for clips of the published size without references; rows of guidance follow each
+        other, so there is one kind of pass."""
+        clip = clip_at_home(self.transformer.config, self.vae.config, self.vae_tiling)
+        config = self.transformer.config
+        shape = border.latents_shape(self.vae, clip.num_frames, clip.height, clip.width)
+
+        def compute() -> None:
+            like = {"dtype": self.dtype, "device": self.device}
+            speed.predict(
+                self,
+                hidden_states=torch.zeros(shape, **like),
+                timestep=torch.tensor([999], device=self.device),
+                encoder_hidden_states=torch.zeros(1, MAX_LENGTH, config.text_dim, **like),
+                control_hidden_states=torch.zeros(1, config.vace_in_channels, *shape[2:], **like),
+            )
+
+        warming.warm_up(self, NEEDS, replace(clip, tiled_encoding=self.tiled_encoding), compute)
 
     def use_profile(self, profile: str) -> None:
         """Lay the model out by another memory profile on the same device; no result depends on it."""
         self.prompt_encoder.unload()
         if profile == "group_offload":
-            self.acceleration = speed.undo_compilation(self.transformer, self.acceleration)
+            self.acceleration = speed.set_compilation_aside(self.transformer, self.acceleration)
         placement.apply_plan(self, profile)
+        if profile != "group_offload":
+            self.acceleration = speed.take_compilation_up(self.acceleration)
 
     # ── The recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -3,6 +3,7 @@
 
 import logging
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from das_blender_addon.errors import ModelError
 from das_server.config import ATTENTION_BACKENDS as CONFIGURABLE
 from das_server.models.registry import PREVIEW_FOLDER
-from das_server.pipeline import acceleration
+from das_server.pipeline import acceleration, memory
 from das_server.pipeline.acceleration import (
     ATTENTION_BACKENDS,
     Acceleration,
@@ -22,7 +23,10 @@ from das_server.pipeline.acceleration import (
     pick_attention,
     probe_attention,
     relative_difference,
+    undo_compilation,
 )
+from das_server.pipeline.cogvideox import warm_up as warm_up_module
+from das_server.pipeline.cogvideox.needs import NEEDS, clip_at_home
 from das_server.pipeline.cogvideox.pipeline import DasPipeline
 from das_server.pipeline.prompt import PromptCache
 from tests.parity.golden_data import PIPELINE_MODEL
@@ -289,6 +293,45 @@ def test_first_clip_of_the_models_own_size_finds_its_blocks_compiled(tmp_path, g
     video, picture = gradient_clip(config.sample_frames, 8 * config.sample_width, 8 * config.sample_height)
     pipeline("a boat", video, picture, num_inference_steps=2, guidance_scale=guidance, output_type="latent")
     assert len(compiled) == warmed > 0
+
+
+def test_blocks_that_cannot_run_compiled_for_a_while_are_again_afterwards(tmp_path):
+    """A profile whose blocks come one by one has no use for them; the planned one, taken up again, has."""
+    pipeline = DasPipeline.from_pretrained(PIPELINE_MODEL, device="cpu", prompt_cache=PromptCache(tmp_path))
+    compiled = []
+
+    def compiler(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=compiler)
+    pipeline.acceleration = Acceleration("native", True, "")
+    pipeline.use_profile("group_offload")
+    pipeline.warm_up(1)
+    assert (pipeline.acceleration.compiled, compiled) == (False, [])
+    pipeline.use_profile("resident")
+    assert pipeline.acceleration == Acceleration("native", True, "")
+    pipeline.warm_up(1)
+    assert compiled
+    pipeline.acceleration = undo_compilation(pipeline.transformer, pipeline.acceleration)  # what failed stays away
+    pipeline.use_profile("group_offload")
+    pipeline.use_profile("resident")
+    assert not pipeline.acceleration.compiled
+
+
+def test_rows_that_have_no_room_together_are_compiled_as_they_will_be_computed(tmp_path, monkeypatch):
+    pipeline = DasPipeline.from_pretrained(PIPELINE_MODEL, device="cpu", prompt_cache=PromptCache(tmp_path))
+    pipeline.acceleration, rows = Acceleration("native", True, ""), []
+    hook = lambda module, args, kwargs: rows.append(len(kwargs["hidden_states"]))  # noqa: E731
+    pipeline.transformer.register_forward_pre_hook(hook, with_kwargs=True)
+    home = clip_at_home(pipeline.transformer.config, pipeline.vae.config, False)
+    needed = [NEEDS.of(pipeline, replace(home, batch=batch, cached_rows=0)).denoising for batch in (1, 2)]
+    vae_free = replace(NEEDS, encoding=lambda *_: 0, decoding=lambda *_: 0)
+    monkeypatch.setattr(warm_up_module, "NEEDS", vae_free)
+    monkeypatch.setattr(memory, "free_memory", lambda device: needed[1] - 1)
+    pipeline.profile = "drop_text_encoder"  # none is still to come
+    pipeline.warm_up(2)
+    assert rows == [1]
 
 
 def test_where_nothing_is_compiled_there_is_nothing_to_warm_up(tmp_path):

@@ -15,6 +15,8 @@ ATOL = 1e-5
 FAST_ATOL = 1e-2
 """Each row decides by itself what it leaves out."""
 LIMIT_S = 120
+NUM_BLOCKS = 4
+"""Main ones and copies of the preview model, each of which runs once a step."""
 A_ROW_EACH, SPLIT = "one on each device", "split over the devices"
 
 
@@ -45,6 +47,14 @@ def clips(tmp_path_factory):
 def test_two_devices_make_the_clip_of_one(clips, name, way):
     difference, used, _ = clips[name]
     assert difference <= ATOL and used == way
+
+
+def test_tokens_are_not_split_inside_a_program_of_one_device(clips):
+    """Alone the clip runs compiled; split it does not, and says so; afterwards it would again."""
+    difference, used, compiled = clips["compiled, split"]
+    assert (used, compiled) == (SPLIT, False) and difference <= ATOL
+    ran, _, again = clips["programs that ran"]
+    assert ran == 2 * NUM_BLOCKS and again
 
 
 def test_steps_without_guidance_are_the_second_devices(clips):

@@ -13,7 +13,7 @@ from das_server.models.checkpoint import add_model
 from das_server.models.float8 import use_float8
 from das_server.models.registry import GIBIBYTE, model_spec
 from das_server.models.wan_vace import VaceTransformer, dtype_of
-from das_server.pipeline.acceleration import accelerate
+from das_server.pipeline.acceleration import Acceleration, accelerate
 from das_server.pipeline.base import ClipJob, Watch
 from das_server.pipeline.clip import make_clip
 from das_server.pipeline.doctor import doctor
@@ -22,6 +22,7 @@ from das_server.pipeline.needs import Clip
 from das_server.pipeline.prompt import PromptCache
 from das_server.pipeline.resume import Checkpoint
 from das_server.pipeline.wan_vace import holes as masks
+from das_server.pipeline.wan_vace import pipeline as pipelines
 from das_server.pipeline.wan_vace.needs import NEEDS
 from das_server.pipeline.wan_vace.pipeline import VacePipeline
 from das_server.pipeline.wan_vace.prompt import MAX_LENGTH, clean
@@ -275,6 +276,25 @@ def test_clips_have_four_n_and_one_frames(pipeline, num_frames):
     video = np.zeros((num_frames, H, W, 3), np.uint8)
     frames = made(pipeline, tracking_video=video, carried_video=None, holes=None, references=None).frames
     assert frames.shape == video.shape
+
+
+def test_first_clip_of_the_published_size_finds_its_blocks_compiled(folder, tmp_path, monkeypatch):
+    pipeline, compiled = load(folder, tmp_path), []
+
+    def compiler(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    home = Clip(T, W, H, False, batch=1)
+    monkeypatch.setattr(pipelines, "clip_at_home", lambda *_: home)
+    pipeline.warm_up(2)
+    assert not compiled  # nothing is to be
+    pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=compiler)
+    pipeline.acceleration = Acceleration("native", True, "")
+    pipeline.warm_up(2)
+    warmed = len(compiled)
+    settings = made(pipeline, references=None, num_inference_steps=2).settings
+    assert len(compiled) == warmed > 0 and settings["compiled"]
 
 
 # ── Loading ─────────────────────────────────────────────────────────────────────────────────────────────────────────

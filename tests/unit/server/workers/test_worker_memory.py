@@ -94,6 +94,50 @@ def test_estimator_beside_the_model_goes_before_the_profile_does(open_house, tmp
     assert retry["kind"] == "retry" and done["report"]["memory_profile"] == "drop_text_encoder"
 
 
+def test_estimator_stays_beside_a_model_that_has_room_and_goes_where_it_has_none(open_house, monkeypatch):
+    house = open_house("resident")
+    house.run([])
+    shelf, pipeline = house.worker._shelf, house.worker._pipeline
+    shelf.take("dis-flow", "", "cpu", is_alone=False)
+    house.run([])
+    assert shelf.name == "dis-flow"
+    needs = pipeline.needs()
+    to_come = needs.text_encoder if pipeline.prompt_encoder.model is None else 0
+    free = [needs.working + to_come]
+    monkeypatch.setattr(placement.memory, "free_memory", lambda device: free[0])
+    house.worker._load("das-preview")
+    assert shelf.name == "dis-flow"
+    free[0] -= 1
+    house.worker._load("das-preview")
+    assert shelf.name == ""
+
+
+def test_estimator_does_not_keep_a_model_in_a_smaller_profile(open_house):
+    house = open_house("resident")
+    house.run([])
+    house.run(["resident"])
+    house.worker._shelf.take("dis-flow", "", "cpu", is_alone=False)
+    house.run([])
+    assert house.worker._shelf.name == ""
+
+
+def test_way_back_that_fails_costs_a_load_and_no_job(open_house, monkeypatch):
+    """Whoever has taken the memory meanwhile: the model is laid out by what there is."""
+    house = open_house("resident")
+    (expected,) = house.run([])
+    house.run(["resident"])
+    before = house.worker._pipeline
+    monkeypatch.setattr(placement, "has_room_again", lambda pipeline, profile, short: profile == "resident")
+
+    def full(profile):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    before.use_profile = full
+    told, done = house.run([], passed_over=())
+    assert (told["kind"], told["message"], done["kind"]) == ("problem", "", "done")
+    assert house.worker._pipeline is not before and house.pixels(done) == house.pixels(expected)
+
+
 def test_smaller_profile_is_told_and_taken_back_when_there_is_memory(open_house, monkeypatch):
     house = open_house("resident")
     (expected,) = house.run([])
