@@ -16,7 +16,7 @@ from das_server.cli_jobs import add_jobs_parser
 from das_server.cli_keys import add_keys_parser
 from das_server.cli_status import add_drain_parser, add_status_parser
 from das_server.cli_web import add_web_parser
-from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, SPEEDS, ServerConfig, build_config
+from das_server.config import ATTENTION_BACKENDS, LOG_LEVELS, SPEEDS, ServerConfig, build_config, default_state_folder
 
 NAME_HELP = {
     "path": "(default: the models folder itself)",
@@ -174,10 +174,14 @@ def _doctor(options: argparse.Namespace) -> None:
     from das_server.models.installing import list_estimators
     from das_server.pipeline import acceleration, precision
     from das_server.pipeline.doctor import doctor
+    from das_server.workers import compiled
 
     speed = acceleration.doctor(options.device)
     print(f"attention backend {speed.attention_backend}: {speed.reason}")
-    print("compilation of the blocks: off, unless the server is started with --compile")
+    kernels = default_state_folder() / compiled.FOLDER
+    said = f"{compiled.measure(kernels).size_bytes / 1e6:.0f} MB of kernels are kept in {kernels}"
+    bounds = f"at most {compiled.MOST_BYTES / 1e6:.0f} MB, {compiled.LONGEST_UNUSED_S / 86400:.0f} days unused"
+    print(f"compilation of the blocks: off, unless the server is started with --compile; {said} ({bounds})")
     problem = precision.doctor(options.device)
     print(f"float8: {f'not here, {problem}' if problem else 'off, unless the server is started with --float8'}")
     for one in doctor(device=options.device):

@@ -13,14 +13,11 @@ import signal
 import sys
 from pathlib import Path
 
-from das_server.workers import wire
+from das_server.workers import compiled, wire
 from das_server.workers.companions import Companions
 from das_server.workers.link import Link
 from das_server.workers.machine import die_with_parent, end_as_asked, import_all
 from das_server.workers.runner import Worker
-
-COMPILED = "compiled"
-"""In the state folder: the compiler's kernels, as PyTorch keeps them, by their content and its own version."""
 
 
 def wait_as_spare(*, compiler: bool) -> str:
@@ -30,6 +27,12 @@ def wait_as_spare(*, compiler: bool) -> str:
     if not routing_id:
         os._exit(0)
     return routing_id
+
+
+def keep_kernels(folder: Path) -> None:
+    """Have what the compiler makes kept in ``folder`` between starts, unless somebody has named another one."""
+    if os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder)) == str(folder):
+        compiled.prune(folder)
 
 
 def end_soon(link: Link) -> None:
@@ -64,8 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--log-level", required=True)
     options = parser.parse_args(arguments)
 
-    if options.compile:  # kept between starts, with all that the compiler has made
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(options.state.absolute() / COMPILED))
+    if options.compile:
+        keep_kernels(options.state.absolute() / compiled.FOLDER)
     die_with_parent(options.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = options.routing_id.partition(".")[0]

@@ -47,8 +47,8 @@ SERVER_LAYERS = {
 }  # fmt: skip
 ANY_FAMILY = {
     "base", "memory", "host_memory", "placement", "acceleration", "adapters", "precision", "device_errors",
-    "group", "kernel_notes", "randomness", "slabs", "streaming", "warming", "checks", "clip", "doctor", "families", "loading",
-    "needs", "previews", "prompt", "resume",
+    "group", "kernel_notes", "randomness", "slabs", "streaming", "checks", "clip", "doctor", "families", "loading",
+    "needs", "previews", "prompt", "resume", "warming",
 }  # fmt: skip
 """Modules of das_server/pipeline that know no model family: all but the rooms of the families."""
 

@@ -75,11 +75,14 @@ def test_pull_without_a_revision_says_how_to_pull_and_how_to_do_without(capsys, 
     assert str(tmp_path / "das-cogvideox-5b") in others and "  transformer/config.json" in others
 
 
-def test_doctor_names_the_attention_kernel_and_every_model(capsys):
+def test_doctor_names_the_attention_kernel_and_every_model(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "default_state_folder", lambda: tmp_path)
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled" / "kernel.so").write_bytes(bytes(3_000_000))
     assert cli.main(["doctor", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "attention backend native: cuDNN's kernel needs an NVIDIA GPU and this is CPU"
-    assert lines[1].endswith("off, unless the server is started with --compile")
+    assert "off, unless the server is started with --compile; 3 MB of kernels are kept in" in lines[1]
     assert lines[2].startswith("float8: not here, float8 needs an NVIDIA GPU of compute capability 8.9")
     assert lines[3].startswith("das-preview: installed; profile cpu") and lines[4].startswith("das-cogvideox-5b: ")
 
