@@ -8,6 +8,7 @@ in one of them ends all: they are one worker.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+POLL_S = 0.01
 LONGEST_WAIT = timedelta(hours=1)
 """For another rank: loading is among what they wait for."""
 
@@ -65,6 +67,20 @@ class Group:
         tensor = tensor.contiguous()
         distributed.broadcast(tensor, rank)
         return tensor
+
+    def await_from_rank(self, rank: int, tensor: torch.Tensor, meanwhile: Callable[[], None]) -> torch.Tensor:
+        """`from_rank` for one that has nothing else to do and calls ``meanwhile`` now and then."""
+        tensor = tensor.contiguous()
+        sent = distributed.broadcast(tensor, rank, async_op=True)
+        while not sent.is_completed():
+            meanwhile()
+            time.sleep(POLL_S)
+        sent.wait()
+        return tensor
+
+    def agree(self, wanted: bool) -> bool:
+        """What rank 0 wants, on all ranks at once."""
+        return bool(self.from_rank(0, torch.tensor([wanted], dtype=torch.uint8, device=self.device)).item())
 
     def wait(self) -> None:
         """Return when all ranks have come here."""

@@ -10,11 +10,15 @@ import argparse
 import json
 import logging
 import os
+import queue
 import signal
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from das_blender_addon.errors import JobCancelled
 from das_server.workers.machine import die_with_parent, import_all, num_cores, set_up_torch
 
 
@@ -25,6 +29,8 @@ class Companion:
         self._group, self._settings = group, settings
         self._pipeline: Any = None
         self._passes: Any = None
+        self.stops = threading.Event()
+        """The first process wants the end of the clip, and has said so while this one computes."""
 
     def obey(self, order: dict[str, Any]) -> None:
         """Do one thing, with all other ranks."""
@@ -44,15 +50,27 @@ class Companion:
         elif kind == "adapters":
             self._pipeline.use_adapters([AdapterUse(**one | {"path": Path(one["path"])}) for one in order["wanted"]])
         elif kind == "begin":
-            self._passes = SharedPasses.follow(self._pipeline, order)
+            self.stops.clear()
+            self._passes = SharedPasses.follow(self._pipeline, order, self.stops.is_set)
         elif kind == "step":
             latents = self._group.receive(order.pop("shapes"))["latents"]
             del order["kind"]
-            with deterministic_kernels():
+            with deterministic_kernels(), suppress(JobCancelled):  # then the end of the clip follows
                 self._passes.take_part(latents, **order)
         elif kind == "end":
             self._passes.close()
             self._passes = None
+
+
+def listen(orders: queue.SimpleQueue[dict[str, Any] | None], stops: threading.Event) -> None:
+    """Put what stdin says into ``orders``, None at its end; "stop" is heard at once."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order["kind"] == "stop":
+            stops.set()
+        else:
+            orders.put(order)
+    orders.put(None)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -81,10 +99,12 @@ def main(arguments: list[str] | None = None) -> None:
     settings |= {"compile_blocks": options.compile, "kernel_notes": options.state / "kernel_notes"}
     group = Group(options.rank, options.size, torch.device(device), options.meeting)
     companion = Companion(group, settings)
+    orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    threading.Thread(target=listen, args=(orders, companion.stops), name="orders", daemon=True).start()
     with torch.no_grad():
-        for line in sys.stdin:
+        while (order := orders.get()) is not None:
             try:
-                companion.obey(json.loads(line))
+                companion.obey(order)
             except Exception:
                 logging.getLogger(__name__).exception("a part of a clip went wrong")
                 os._exit(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from das_blender_addon.errors import ModelError
+from das_blender_addon.errors import JobCancelled, ModelError
 from das_server.models.adapters import AdapterUse, file_sha
 from das_server.pipeline.acceleration import Acceleration
 from das_server.pipeline.loading import load_pipeline
@@ -21,6 +21,7 @@ COMPANION = ["--threads", "1", "--profile", "resident", "--attention-backend", "
 
 
 def main(state: Path) -> None:
+    """One function, though long: one clip after the other, each with what it shows."""
     companions = Companions(("cpu", "cpu"), ["--state", str(state), *COMPANION], state / "group")
     group = companions.join("cpu")
     pipeline = load_pipeline("das-preview", device="cpu")
@@ -64,6 +65,28 @@ def main(state: Path) -> None:
     print(json.dumps(["after a lost one", difference, both.settings["rows"], None]), flush=True)
     compare("without", (9, 48, 32), guidance_scale=1.0)
     compare("fast", (9, 48, 32), guidance_scale=6.0, num_inference_steps=10, speed="fast")
+    def cancel(name, after, **options):
+        """Blocks that begin on this device once so many have and the clip is to stop; how the next clip differs."""
+        pipeline.group = group
+        begun = []
+        note = lambda *_: begun.append(1)  # noqa: E731
+        hooks = [block.register_forward_pre_hook(note) for block in pipeline.transformer.transformer_blocks]
+
+        try:
+            clip((9, 48, 32), should_stop=lambda: len(begun) >= after, num_inference_steps=8, **options)
+            said = "made"
+        except JobCancelled:
+            said = "cancelled"
+        for hook in hooks:
+            hook.remove()
+        late = len(begun) - after
+        both = [clip((9, 48, 32), **options).latents]
+        pipeline.group = None
+        both.append(clip((9, 48, 32), **options).latents)
+        print(json.dumps([name, (both[0] - both[1]).abs().max().item(), said, late]), flush=True)
+
+    cancel("cancelled, a row each", 4, guidance_scale=6.0)
+    cancel("cancelled, split", 4, guidance_scale=1.0)
     ran = []
 
     def compiler(graph, inputs):

@@ -128,7 +128,8 @@ def _rows(
 ) -> Rows | SharedPasses:
     speed = speed_named(asked.speed)
     if asked.rows in (A_ROW_EACH, SPLIT):
-        return SharedPasses.lead(pipeline, conditions, prompt_embeds, way=asked.rows, speed=speed)
+        shared = {"way": asked.rows, "speed": speed, "should_stop": watch.should_stop}
+        return SharedPasses.lead(pipeline, conditions, prompt_embeds, **shared)
     return Rows(pipeline, conditions, prompt_embeds, way=asked.rows, speed=speed, watch=watch)
 
 

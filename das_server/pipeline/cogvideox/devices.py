@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from das_blender_addon.errors import JobCancelled
 
 from ...models.run_cache import RunCache
 from .. import acceleration
 from ..group import Group, OutOfStep, shapes_of
 from .conditions import Conditions
 from .speeds import Speed
+
+ASKED_A_STEP = 6
+"""Where tokens are split, all ranks must stop at the same block: so often in a step they ask the first one, and each
+time a device waits for its next order."""
 
 A_ROW_EACH, SPLIT = "one on each device", "split over the devices"
 
@@ -27,13 +33,25 @@ def way_for(group: Group, num_rows: int, latents_shape: Sequence[int], config: A
 
 
 class SharedPasses:
-    """One rank's part of a clip.  On rank 0 it is `denoise.Rows` for the loop; the others `follow`."""
+    """One rank's part of a clip.  On rank 0 it is `denoise.Rows` for the loop; the others `follow`.
 
-    def __init__(self, pipeline: Any, tensors: dict[str, torch.Tensor], *, way: str, speed: Speed):
+    ``should_stop``: asked between blocks, whether somebody wants the end of the clip.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        tensors: dict[str, torch.Tensor],
+        *,
+        way: str,
+        speed: Speed,
+        should_stop: Callable[[], bool],
+    ):
+        self._should_stop, self._num_checks, self._is_stopped = should_stop, 0, False
         self._pipeline, self._group, self._tensors, self._way = pipeline, pipeline.group, tensors, way
         # Parts of the tokens would have to agree on what they leave out.
         cache = speed.cache() if way == A_ROW_EACH else None
-        self.runs = [RunCache(block_cache=cache)]
+        self.runs = [RunCache(block_cache=cache, check=self._check_together if way == SPLIT else self._check_alone)]
         self._last_is_due = False
         if way == SPLIT:
             tokens = _num_tokens(tensors["image"].shape, pipeline.transformer.config)
@@ -44,7 +62,14 @@ class SharedPasses:
 
     @classmethod
     def lead(
-        cls, pipeline: Any, conditions: Conditions, prompt_embeds: torch.Tensor, *, way: str, speed: Speed
+        cls,
+        pipeline: Any,
+        conditions: Conditions,
+        prompt_embeds: torch.Tensor,
+        *,
+        way: str,
+        speed: Speed,
+        should_stop: Callable[[], bool],
     ) -> SharedPasses:
         """Rank 0 begins a clip, and with it all others."""
         tensors = {"embeds": prompt_embeds, "image": conditions.image, "tracking": conditions.tracking}
@@ -53,12 +78,13 @@ class SharedPasses:
         cache = {"threshold": speed.threshold, "most_in_a_row": speed.most_in_a_row}
         pipeline.group.tell("begin", way=way, cache=cache, shapes=shapes_of(tensors))
         pipeline.group.send(tensors)
-        return cls(pipeline, tensors, way=way, speed=speed)
+        return cls(pipeline, tensors, way=way, speed=speed, should_stop=should_stop)
 
     @classmethod
-    def follow(cls, pipeline: Any, begin: dict[str, Any]) -> SharedPasses:
-        """Another rank begins as rank 0 has told."""
-        return cls(pipeline, pipeline.group.receive(begin["shapes"]), way=begin["way"], speed=Speed(**begin["cache"]))
+    def follow(cls, pipeline: Any, begin: dict[str, Any], should_stop: Callable[[], bool]) -> SharedPasses:
+        """Another rank begins as rank 0 has told.  ``should_stop``: whether that has said "stop" since."""
+        tensors, speed = pipeline.group.receive(begin["shapes"]), Speed(**begin["cache"])
+        return cls(pipeline, tensors, way=begin["way"], speed=speed, should_stop=should_stop)
 
     def velocity(self, latents: torch.Tensor, timestep: int, num_rows: int) -> torch.Tensor:
         """On rank 0: [num_rows,F,C,h,w] f32 of the last rows, the prompt's own the very last."""
@@ -68,21 +94,32 @@ class SharedPasses:
         try:
             self._group.send(latents)
             return self.take_part(latents["latents"], **step)
+        except JobCancelled:  # on all ranks
+            raise
         except Exception as error:  # the others wait in the middle of something
             raise OutOfStep(f"one clip on several devices: {type(error).__name__}: {error}") from error
 
     def take_part(self, latents: torch.Tensor, *, timestep: int, num_rows: int, is_last: bool) -> torch.Tensor:
-        """Any rank's part of one step → the velocity, whole on rank 0."""
+        """Any rank's part of one step → the velocity, whole on rank 0.  Raises `JobCancelled`, with nothing sent that
+        another rank waits for."""
         if is_last and self.runs[0].block_cache is not None:
             self.runs[0].block_cache.compute_next()
         embeds = self._tensors["embeds"]
         if self._way == SPLIT:
             return self._pass(latents, timestep, embeds[-num_rows:])
         rank, last = self._group.rank, len(embeds) - 1
-        mine = None
+        mine, nothing = None, torch.zeros_like(latents).float()
         if rank == last or num_rows > 1:
-            mine = self._pass(latents, timestep, embeds[rank : rank + 1])
-        positive = self._group.from_rank(last, torch.empty_like(latents).float() if rank != last else mine)
+            try:
+                mine = self._pass(latents, timestep, embeds[rank : rank + 1])
+            except JobCancelled:
+                mine = nothing
+        if rank == last:
+            positive = self._group.from_rank(last, mine)
+        else:
+            positive = self._group.await_from_rank(last, nothing, self._note_stop)
+        if self._is_stopped:
+            raise JobCancelled("The job was cancelled.")
         return positive if num_rows == 1 or rank == last else torch.cat([mine, positive])
 
     def compute_next(self) -> None:
@@ -96,6 +133,27 @@ class SharedPasses:
         if self._way == SPLIT:
             self._group.join(self._pipeline.transformer)
             self._pipeline.acceleration = acceleration.take_compilation_up(self._pipeline.acceleration)
+
+    def _check_alone(self) -> None:
+        """Between blocks of a rank that computes by itself."""
+        self._note_stop()
+        if self._is_stopped:
+            raise JobCancelled("The job was cancelled.")
+
+    def _check_together(self) -> None:
+        """Between blocks in which all ranks take part."""
+        self._num_checks += 1
+        every = max(1, self._pipeline.transformer.config.num_layers // ASKED_A_STEP)
+        if self._num_checks % every == 0 and self._group.agree(self._group.rank == 0 and self._should_stop()):
+            raise JobCancelled("The job was cancelled.")
+
+    def _note_stop(self) -> None:
+        """Where somebody wants the end, remember it; rank 0 tells the others, once."""
+        if self._is_stopped or not self._should_stop():
+            return
+        self._is_stopped = True
+        if self._group.rank == 0:
+            self._group.tell("stop")
 
     def _pass(self, latents: torch.Tensor, timestep: int, embeds: torch.Tensor) -> torch.Tensor:
         pipeline, tensors, run = self._pipeline, self._tensors, self.runs[0]

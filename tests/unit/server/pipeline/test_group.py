@@ -49,6 +49,13 @@ def test_two_devices_make_the_clip_of_one(clips, name, way):
     assert difference <= ATOL and used == way
 
 
+@pytest.mark.parametrize("name", ["cancelled, a row each", "cancelled, split"])
+def test_clip_of_several_devices_stops_within_a_step_and_the_next_one_is_right(clips, name):
+    """In the first of a step's three blocks, on both devices."""
+    difference, said, begun_after = clips[name]
+    assert said == "cancelled" and begun_after == 0 and difference <= ATOL
+
+
 def test_tokens_are_not_split_inside_a_program_of_one_device(clips):
     """Alone the clip runs compiled; split it does not, and says so; afterwards it would again."""
     difference, used, compiled = clips["compiled, split"]
