@@ -182,6 +182,10 @@ class Pipeline(LoadedModel, Protocol):
         guidance computed together."""
         ...
 
+    def follow(self, begin: dict[str, Any], should_stop: Callable[[], bool]) -> Any:
+        """Take part in a clip that another device leads (`group`), as that has told."""
+        ...
+
     def use_profile(self, profile: str) -> None:
         """Lay the model out by another memory profile."""
         ...

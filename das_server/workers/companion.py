@@ -35,7 +35,6 @@ class Companion:
     def obey(self, order: dict[str, Any]) -> None:
         """Do one thing, with all other ranks."""
         from das_server.models.adapters import AdapterUse
-        from das_server.pipeline.cogvideox.devices import SharedPasses
         from das_server.pipeline.loading import load_pipeline
         from das_server.pipeline.randomness import deterministic_kernels
 
@@ -51,7 +50,7 @@ class Companion:
             self._pipeline.use_adapters([AdapterUse(**one | {"path": Path(one["path"])}) for one in order["wanted"]])
         elif kind == "begin":
             self.stops.clear()
-            self._passes = SharedPasses.follow(self._pipeline, order, self.stops.is_set)
+            self._passes = self._pipeline.follow(order, self.stops.is_set)
         elif kind == "step":
             latents = self._group.receive(order.pop("shapes"))["latents"]
             del order["kind"]

@@ -12,16 +12,22 @@ import torch
 from das_blender_addon.errors import JobCancelled, ModelError
 from das_server.models.adapters import AdapterUse, file_sha
 from das_server.pipeline.acceleration import Acceleration
+from das_server.pipeline.base import ClipJob, Watch
+from das_server.pipeline.clip import make_clip
+from das_server.pipeline.group import Group
 from das_server.pipeline.loading import load_pipeline
 from das_server.workers.companions import Companions
 from tests.support.adapters import shapes_of, write_lora
 from tests.support.models import gradient_clip
+from tests.support.wan import write_wan_checkpoint
 
+WAN = "wan-vace-1.3b"
 COMPANION = ["--threads", "1", "--profile", "resident", "--attention-backend", "auto", "--log-level", "WARNING"]
 
 
 def main(state: Path) -> None:
     """One function, though long: one clip after the other, each with what it shows."""
+    os.environ["DAS_SERVER_MODELS"] = str(state / "models")
     companions = Companions(("cpu", "cpu"), ["--state", str(state), *COMPANION], state / "group")
     group = companions.join("cpu")
     pipeline = load_pipeline("das-preview", device="cpu")
@@ -96,7 +102,38 @@ def main(state: Path) -> None:
     pipeline.acceleration = Acceleration("native", True, "")
     compare("compiled, split", (9, 48, 32), guidance_scale=1.0)
     print(json.dumps(["programs that ran", len(ran), "", pipeline.acceleration.compiled]), flush=True)
+    share_wan(state, group)
     os._exit(0)  # the threads of gloo outlive Python's end
+
+
+def share_wan(state: Path, group: Group) -> None:
+    """A guided clip of the other family by both, with the prompts' encoder here only; and one that is cancelled."""
+    write_wan_checkpoint(state / "models" / WAN)
+    group.tell("load", model=WAN, float8=False)
+    group.wait()
+    pipeline = load_pipeline(WAN, device="cpu")
+    video, picture = gradient_clip(9, 48, 32)
+    begun = []
+    pipeline.transformer.blocks[0].register_forward_pre_hook(lambda *_: begun.append(1))
+
+    def clip(shared, guidance=5.0, should_stop=lambda: False):
+        pipeline.group = group if shared else None
+        job = ClipJob("a boat", video, picture, num_inference_steps=3, guidance_scale=guidance, seed=7)
+        return make_clip(pipeline, job, Watch(should_stop=should_stop))
+
+    def say(name, said, *rest):
+        difference = (clip(False).latents - clip(True).latents).abs().max().item()
+        print(json.dumps([name, difference, said, *rest]), flush=True)
+
+    begun.clear()
+    rows = clip(True).settings["rows"]
+    say("wan", rows, len(begun))
+    assert "rows" not in clip(True, guidance=1.0).settings
+    begun.clear()
+    with suppress(JobCancelled):
+        clip(True, should_stop=lambda: len(begun) >= 2)
+        rows = "made"
+    say("wan, cancelled", rows, len(begun))
 
 
 if __name__ == "__main__":

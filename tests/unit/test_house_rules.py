@@ -48,7 +48,7 @@ SERVER_LAYERS = {
 ANY_FAMILY = {
     "base", "memory", "host_memory", "placement", "acceleration", "adapters", "precision", "device_errors",
     "group", "kernel_notes", "randomness", "slabs", "streaming", "checks", "clip", "doctor", "families", "loading",
-    "needs", "previews", "prompt", "resume", "warming",
+    "needs", "previews", "prompt", "resume", "row_each", "warming",
 }  # fmt: skip
 """Modules of das_server/pipeline that know no model family: all but the rooms of the families."""
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from das_blender_addon.errors import JobCancelled
 from ...models.run_cache import RunCache
 from .. import acceleration
 from ..group import Group, OutOfStep, shapes_of
+from ..row_each import RowEach
 from .conditions import Conditions
 from .speeds import Speed
 
@@ -47,11 +49,12 @@ class SharedPasses:
         speed: Speed,
         should_stop: Callable[[], bool],
     ):
-        self._should_stop, self._num_checks, self._is_stopped = should_stop, 0, False
+        self._should_stop, self._num_checks = should_stop, 0
+        self._row_each = RowEach(pipeline.group, should_stop)
         self._pipeline, self._group, self._tensors, self._way = pipeline, pipeline.group, tensors, way
         # Parts of the tokens would have to agree on what they leave out.
         cache = speed.cache() if way == A_ROW_EACH else None
-        self.runs = [RunCache(block_cache=cache, check=self._check_together if way == SPLIT else self._check_alone)]
+        self.runs = [RunCache(block_cache=cache, check=self._check_together if way == SPLIT else self._row_each.check)]
         self._last_is_due = False
         if way == SPLIT:
             tokens = _num_tokens(tensors["image"].shape, pipeline.transformer.config)
@@ -108,18 +111,9 @@ class SharedPasses:
         if self._way == SPLIT:
             return self._pass(latents, timestep, embeds[-num_rows:])
         rank, last = self._group.rank, len(embeds) - 1
-        mine, nothing = None, torch.zeros_like(latents).float()
-        if rank == last or num_rows > 1:
-            try:
-                mine = self._pass(latents, timestep, embeds[rank : rank + 1])
-            except JobCancelled:
-                mine = nothing
-        if rank == last:
-            positive = self._group.from_rank(last, mine)
-        else:
-            positive = self._group.await_from_rank(last, nothing, self._note_stop)
-        if self._is_stopped:
-            raise JobCancelled("The job was cancelled.")
+        computes = rank == last or num_rows > 1
+        compute = partial(self._pass, latents, timestep, embeds[rank : rank + 1]) if computes else None
+        mine, positive = self._row_each.exchange(compute, latents.float())
         return positive if num_rows == 1 or rank == last else torch.cat([mine, positive])
 
     def compute_next(self) -> None:
@@ -134,26 +128,12 @@ class SharedPasses:
             self._group.join(self._pipeline.transformer)
             self._pipeline.acceleration = acceleration.take_compilation_up(self._pipeline.acceleration)
 
-    def _check_alone(self) -> None:
-        """Between blocks of a rank that computes by itself."""
-        self._note_stop()
-        if self._is_stopped:
-            raise JobCancelled("The job was cancelled.")
-
     def _check_together(self) -> None:
         """Between blocks in which all ranks take part."""
         self._num_checks += 1
         every = max(1, self._pipeline.transformer.config.num_layers // ASKED_A_STEP)
         if self._num_checks % every == 0 and self._group.agree(self._group.rank == 0 and self._should_stop()):
             raise JobCancelled("The job was cancelled.")
-
-    def _note_stop(self) -> None:
-        """Where somebody wants the end, remember it; rank 0 tells the others, once."""
-        if self._is_stopped or not self._should_stop():
-            return
-        self._is_stopped = True
-        if self._group.rank == 0:
-            self._group.tell("stop")
 
     def _pass(self, latents: torch.Tensor, timestep: int, embeds: torch.Tensor) -> torch.Tensor:
         pipeline, tensors, run = self._pipeline, self._tensors, self.runs[0]

@@ -48,7 +48,7 @@ from . import latents as border
 from .carry import carries_first_frame
 from .conditions import Conditions, encode_conditions, encode_tracking, starting_picture
 from .denoise import IN_TURN, TOGETHER, denoise
-from .devices import A_ROW_EACH, way_for
+from .devices import A_ROW_EACH, SharedPasses, way_for
 from .holes import holes_for, paint, paints_holes
 from .latents import TrackingRange
 from .modulation import ModulationTables
@@ -407,6 +407,10 @@ class DasPipeline:
             NEEDS.check_room(self, replace(clip, batch=1))
             return IN_TURN
         return TOGETHER
+
+    def follow(self, begin: dict[str, Any], should_stop: Callable[[], bool]) -> SharedPasses:
+        """Take part in a clip as rank 0 of the group has told."""
+        return SharedPasses.follow(self, begin, should_stop)
 
     def preview_frames(self, x0: torch.Tensor) -> np.ndarray:
         """Predicted clean latents [1,F,C,h,w] → rough u8 frames [F,h,w,3], cheap enough for every step."""

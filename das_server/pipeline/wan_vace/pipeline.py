@@ -9,6 +9,8 @@ Numbers are those of that pipeline, but for the mask of the latents (`holes`).
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,12 +28,14 @@ from ...models.wan_vace import VaceTransformer, check_condition, load_vae
 from .. import acceleration as speed
 from .. import memory, placement, previews, warming
 from ..base import ClipJob, Watch
+from ..group import Group
 from ..needs import Clip
 from ..precision import check_float8
 from ..prompt import PromptCache, default_prompt_cache, encode_texts, no_progress_bars
 from ..streaming import StreamedBlocks
 from . import conditions as border
 from .conditions import Conditions
+from .devices import A_ROW_EACH, SharedRows
 from .needs import NEEDS, clip_at_home
 from .prompt import MAX_LENGTH, WanPromptEncoder
 from .request import Asked, read
@@ -76,6 +80,8 @@ class VacePipeline:
         self.float8 = False
         self.streamed: StreamedBlocks | None = None
         self._latent_to_rgb: torch.Tensor | None = None
+        self.group: Group | None = None
+        """Two devices that make a guided clip together, of which this one leads or follows; None for this one alone."""
 
     @classmethod
     def from_pretrained(
@@ -238,10 +244,16 @@ class VacePipeline:
             if done:
                 take_up(scheduler, done, history)
 
-        with self.transformer.watched(watch.check):
+        shared: Any = nullcontext()
+        if asked.is_guided and self.group is not None and self.group.size == 2:
+            asked.settings["rows"] = A_ROW_EACH
+            shared = closing(
+                SharedRows.lead(self, conditions.prompt_embeds, conditions.control, watch.should_stop)
+            )
+        with shared as rows, self.transformer.watched(watch.check):
             for index, timestep in list(enumerate(scheduler.timesteps))[done:]:
                 watch.check()
-                velocity = self._velocity(asked, conditions, latents, timestep)
+                velocity = self._velocity(asked, conditions, latents, timestep, rows)
                 latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
                 x0 = scheduler.model_outputs[-1][:, :, conditions.num_references :]
                 watch.on_step(index, asked.num_inference_steps, x0.transpose(1, 2))
@@ -257,6 +269,10 @@ class VacePipeline:
         self.vae.use_tiling = self.vae_tiling
         return VaceOutput(border.decode(self.vae, latents), latents, asked.settings)
 
+    def follow(self, begin: dict[str, Any], should_stop: Callable[[], bool]) -> SharedRows:
+        """Take part in a clip as rank 0 of the group has told."""
+        return SharedRows.follow(self, begin, should_stop)
+
     def preview_frames(self, x0: torch.Tensor) -> np.ndarray:
         """Predicted clean latents [1,F,C,h,w] → rough u8 frames [F,h,w,3], cheap enough for every step."""
         if self._latent_to_rgb is None:
@@ -264,10 +280,16 @@ class VacePipeline:
         return previews.preview_frames(x0, self._latent_to_rgb)
 
     def _velocity(
-        self, asked: Asked, conditions: Conditions, latents: torch.Tensor, timestep: torch.Tensor
+        self,
+        asked: Asked,
+        conditions: Conditions,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        shared: SharedRows | None,
     ) -> torch.Tensor:
-        """Guided, [1,C,K+F,h,w] in the working dtype, as published; the rows of guidance follow each other."""
-        rows = [
+        """Guided, [1,C,K+F,h,w] in the working dtype, as published; the rows of guidance follow each other, but for
+        those that are ``shared`` by two devices."""
+        rows = shared.velocities(latents.to(self.dtype), int(timestep)) if shared is not None else [
             speed.predict(
                 self,
                 hidden_states=latents.to(self.dtype),

@@ -56,6 +56,13 @@ def test_clip_of_several_devices_stops_within_a_step_and_the_next_one_is_right(c
     assert said == "cancelled" and begun_after == 0 and difference <= ATOL
 
 
+def test_other_family_computes_a_row_on_each_device_too_and_stops_within_a_step(clips):
+    difference, rows, begun = clips["wan"]
+    assert rows == A_ROW_EACH and begun == 3 and difference <= ATOL  # one row of three steps here
+    difference, rows, begun = clips["wan, cancelled"]
+    assert rows == A_ROW_EACH and begun == 2 and difference <= ATOL  # not made, and the next one is right
+
+
 def test_tokens_are_not_split_inside_a_program_of_one_device(clips):
     """Alone the clip runs compiled; split it does not, and says so; afterwards it would again."""
     difference, used, compiled = clips["compiled, split"]
