@@ -107,8 +107,9 @@ class Worker:
         self._model = ""
         self._weights = ""
         self._shelf = EstimatorShelf(self._make_room)
-        self._planned, self._short = "", 0
-        """The profile that was planned for the model, and the memory in which it did not suffice."""
+        self._planned, self._short, self._is_smaller = "", 0, False
+        """The profile that was planned for the model, the memory in which it did not suffice, and whether the server
+        was told that another is in use."""
         self._checkpoints = state / "checkpoints"
         self._checkpoint: Checkpoint | None = None
 
@@ -204,6 +205,7 @@ class Worker:
         self._float8 = float8
         self._model = self._link.model = model
         self._planned, self._short = self._pipeline.profile, 0
+        self._no_longer_smaller()
         self._weights = weights if fingerprint(model_path(model)) == weights else ""  # if replaced meanwhile, once more
         _log.info("the model %s is loaded on %s after %.1f s", model, self._device, time.monotonic() - started)
         return self._pipeline
@@ -299,6 +301,13 @@ class Worker:
         self._move_to(smaller)
         lasting = f"The memory did not suffice for the profile {self._planned}: {smaller} is used until there is more."
         self._link.say("problem", message=lasting)
+        self._is_smaller = True
+
+    def _no_longer_smaller(self) -> None:
+        """Take back what `_use_smaller_profile` said for as long as that lasts."""
+        if self._is_smaller:
+            self._is_smaller = False
+            self._link.say("problem", message="")
 
     def _use_planned_profile_again(self) -> None:
         """Take back what `_use_smaller_profile` did, where there is more memory now."""
@@ -312,7 +321,7 @@ class Worker:
                 if not is_out_of_memory(error):
                     raise
                 _log.warning("there was less memory than it seemed, so the model is loaded anew: %s", first_line(error))
-            self._link.say("problem", message="")
+            self._no_longer_smaller()
 
     def _let_estimator_make_room(self) -> None:
         """Nothing that is beside the model may make a job of its own smaller or slower than planned."""

@@ -152,6 +152,17 @@ def test_smaller_profile_is_told_and_taken_back_when_there_is_memory(open_house,
     assert house.pixels(done) == house.pixels(expected)
 
 
+def test_smaller_profile_is_not_told_of_any_more_once_the_model_is_loaded_anew(open_house):
+    house = open_house("resident")
+    house.run([])
+    house.run(["resident"])
+    house.worker._make_room()  # for an estimator
+    told, done = house.run([], passed_over=())
+    assert (told["kind"], told["message"]) == ("problem", "")
+    assert done["report"]["memory_profile"] == "resident"
+    assert [one["kind"] for one in house.run([], passed_over=())] == ["done"]  # nor again
+
+
 def test_job_is_tried_with_every_smaller_profile(open_house):
     house = open_house("resident")
     house.run([])  # the text encoder is loaded now

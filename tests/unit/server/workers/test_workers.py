@@ -97,6 +97,10 @@ def test_words_that_cannot_be_understood_cost_no_other_word(tmp_path, caplog):
         while not workers.status()[0].problem and time.monotonic() < deadline:
             assert workers.news() == []
         assert workers.status()[0].problem == "It is hot."
+        dealer.send_multipart(wire.pack(workers._token, {"kind": "problem", "message": ""}))
+        while workers.status()[0].problem and time.monotonic() < deadline:
+            assert workers.news() == []
+        assert workers.status()[0].problem == ""
         assert caplog.text.count("cannot be understood") == 2
     finally:
         dealer.close(linger=0)
