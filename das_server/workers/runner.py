@@ -368,11 +368,16 @@ class Worker:
         about |= {"threads": self._threads, "versions": self._versions, "timings_s": timings_s}
         about |= {"memory_profile": getattr(self._pipeline, "profile", self._profile)}
         about |= {"peak_memory_bytes": peak_memory_bytes()}
+        about |= {"first_step_s": round(times.first_step_s, 3)} if times.first_step_s else {}
         return artefacts, about | result.report
 
     def _context(self, order: dict[str, Any], times: StageTimes) -> TaskContext:
         def emit_progress(stage: str, step: int, of: int) -> None:
             times.enter(stage)
+            if times.note_step(stage, step):
+                loading_s = times.spent_s("loading")
+                said = f", {loading_s:.1f} s of it to load the model" if loading_s else ""
+                _log.info("job %s: its first step is done after %.1f s%s", order["job"], times.first_step_s, said)
             fields = {"stage": stage, "step": step, "of": of, "elapsed_s": round(times.elapsed_s, 3)}
             self._link.progress(order, fields)
 

@@ -5,7 +5,9 @@ The worker, its link, the pipeline and the error are real: PyTorch is asked for 
 """
 
 import dataclasses
+import logging
 import queue
+import re
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from das_server.store.blobs import BlobStore
 from das_server.tasks import base
 from das_server.workers.link import Link
 from das_server.workers.runner import Worker
+from das_server.workers.stage_times import StageTimes
 from tests.support.jobs import job_id, job_spec
 
 BROKEN = "CUDA error: an illegal memory access was encountered"
@@ -232,6 +235,21 @@ def test_retry_begins_the_clock_of_stalls_anew(open_house):
     link.retry(order, "job.out_of_memory", "once more")
     beat = link._heartbeat(0.0)
     assert (beat["stage"], beat["step_s"]) == ("", 0.0)
+
+
+def test_time_to_the_first_step_is_told_once_and_what_of_it_the_model_took(open_house, caplog):
+    worker, times = open_house("resident").worker, StageTimes()
+    tell = worker._context({"job": job_id(), "attempt": 1}, times).emit_progress
+    caplog.set_level(logging.INFO)
+    for stage, step in (("loading", 0), ("encoding", 0), ("denoising", 0)):
+        tell(stage, step, 2)
+    assert times.first_step_s == 0.0
+    tell("denoising", 5, 9)  # one that goes on from a checkpoint
+    first_s = times.first_step_s
+    tell("denoising", 6, 9)
+    assert times.first_step_s == first_s > 0.0
+    said = r"its first step is done after \d+\.\d s, \d+\.\d s of it to load the model"
+    assert len(re.findall(said, caplog.text)) == 1
 
 
 @pytest.mark.parametrize("profile", ["cpu", "group_offload"])
