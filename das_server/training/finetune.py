@@ -79,7 +79,7 @@ def train(recipe: FineTuneRecipe, ranks: Ranks, resume: bool) -> None:
 
     def step_loss(context: StepContext):
         indices = clip_order(len(clips), recipe.loop.seed, context.step, recipe.batch_size, ranks)
-        with torch.autocast(ranks.device.type, half, enabled=half != torch.float32):
+        with half_precision(recipe, ranks.device, half):
             output = finetune_objective(transformer, encoders, [clips[index] for index in indices], context)
         return output.loss.float(), {}
 
@@ -127,6 +127,13 @@ def load_transformer(recipe: FineTuneRecipe, ranks: Ranks, half: torch.dtype) ->
     shard(transformer, ranks)
     fill(transformer, files, ranks.device)
     return transformer
+
+
+def half_precision(recipe: FineTuneRecipe, device: torch.device, half: torch.dtype) -> torch.autocast:
+    """Inside, the computation is in `half`. Where blocks are computed again nothing needs the weights in it for longer
+    than their block runs: kept, they would be a copy of the whole model, also of one that is spread."""
+    return torch.autocast(device.type, half, enabled=half != torch.float32,
+                          cache_enabled=not recipe.gradient_checkpointing)
 
 
 def hold_out(clips: list[TrainingClip]) -> tuple[list[TrainingClip], TrainingClip]:

@@ -25,6 +25,8 @@ from das_server.training.preview import to_video
 from das_server.training.ranks import Ranks
 from das_server.training.recipe import FineTuneRecipe, OptimiserSettings
 from tests.support.checkpoints import model_of_any_size
+from tests.support.live_memory import LiveBytes
+from tests.support.models import tiny_inputs, tiny_transformer
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 FRAMES, HEIGHT, WIDTH = 9, 32, 48
@@ -88,6 +90,20 @@ def test_texts_are_encoded_before_the_first_step_and_their_encoder_is_read_once(
     loop = replace(recipe.loop, validate_every=2)
     finetune.train(replace(recipe, loop=loop, sample_steps=1), ALONE, resume=False)
     assert happened == ["text", "model"]
+
+
+@pytest.mark.parametrize("computed_again", [True, False])
+def test_no_second_copy_of_the_weights_is_kept_where_blocks_are_computed_again(recipe, computed_again):
+    recipe = replace(recipe, gradient_checkpointing=computed_again)
+    model = tiny_transformer(num_attention_heads=4, attention_head_dim=64, num_layers=6).train()
+    if computed_again:
+        model.enable_gradient_checkpointing()
+    copy_bytes = sum(2 * value.numel() for value in model.parameters())
+    inputs = tiny_inputs(model)
+    live = LiveBytes([*model.parameters(), *model.buffers()])
+    with live, finetune.half_precision(recipe, ALONE.device, torch.bfloat16):
+        model(**inputs, return_dict=False)
+    assert (live.peak < copy_bytes / 2) == computed_again
 
 
 def test_prompts_that_cannot_be_kept_are_told_before_the_model_is_loaded(recipe):
