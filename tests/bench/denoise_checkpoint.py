@@ -100,8 +100,7 @@ def write_checkpoint(size: Size, folder: Path, dtype: torch.dtype) -> Path:
         vae = AutoencoderKLCogVideoX(**(VAE | size.vae))
     for model, name in ((transformer, "transformer"), (vae, "vae")):
         model.save_config(folder / name)
-        shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-        write_holes(shapes, folder / name / "diffusion_pytorch_model.safetensors", dtype)
+        write_holes(shapes_of(model), folder / name / "diffusion_pytorch_model.safetensors", dtype)
     (folder / "text_encoder").mkdir()
     config = json.dumps(TEXT_ENCODER | size.text_encoder)
     (folder / "text_encoder" / "config.json").write_text(config, encoding="utf-8")
@@ -129,6 +128,12 @@ def text_encoder_shapes(
         shapes |= {f"{part}.layer_norm.weight": (d_model,) for part in (attention, forward)}
     shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (NUM_BUCKETS, num_heads)
     return shapes
+
+
+def shapes_of(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    """The tensors of a model's checkpoint."""
+    second_name = "encoder.embed_tokens.weight"  # T5's for "shared.weight"
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name != second_name}
 
 
 def write_holes(shapes: Mapping[str, tuple[int, ...]], path: Path, dtype: torch.dtype) -> None:

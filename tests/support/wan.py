@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACETransformer3DModel
 from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
-from tests.bench.denoise_checkpoint import write_holes
+from tests.bench.denoise_checkpoint import shapes_of, write_holes
 
 TRANSFORMER = {
     "num_attention_heads": 2,
@@ -87,9 +87,9 @@ def write_full_wan_headers(name: str, folder: Path, dtype: torch.dtype) -> Path:
         text_encoder = UMT5EncoderModel(UMT5Config(feed_forward_proj="gated-gelu", **FULL_TEXT_ENCODER))
     for model, part, kept in ((transformer, "transformer", dtype), (vae, "vae", torch.float32)):
         model.save_config(folder / part)
-        write_holes(model, folder / part / "diffusion_pytorch_model.safetensors", kept)
+        write_holes(shapes_of(model), folder / part / "diffusion_pytorch_model.safetensors", kept)
     text_encoder.config.save_pretrained(folder / "text_encoder")
-    write_holes(text_encoder, folder / "text_encoder" / "model.safetensors", torch.bfloat16)
+    write_holes(shapes_of(text_encoder), folder / "text_encoder" / "model.safetensors", torch.bfloat16)
     return folder
 
 
