@@ -335,3 +335,11 @@ def modifier_input(modifier, identifier: str):
         given = getattr(modifier.properties.inputs, identifier, None)
         return getattr(given, "value", None)
     return modifier.get(identifier)
+
+
+def give_modifier_input(modifier, identifier: str, value) -> None:
+    """Give a Geometry Nodes modifier ``value`` at the socket ``identifier`` of its group."""
+    if hasattr(modifier, "properties"):  # Blender 5.2 and newer
+        getattr(modifier.properties.inputs, identifier).value = value
+    else:
+        modifier[identifier] = value

@@ -22,6 +22,7 @@ import numpy as np
 from .. import compat
 from ..errors import SceneError, StorageError
 from ..scene.drivers import names_of_drivers, runs_scripts
+from ..scene.relative_paths import left_relative
 from ..scene.simulations import cache_folder_name, disk_cache_prefixes
 from ..shot.settings import stereo_view
 from .scratch import Scratch
@@ -32,8 +33,8 @@ class SceneCopy:
     """A file in a folder of its own, and what brings it to the state that the scene was in.
 
     ``images``, ``texts``: see `child.work.open_copy`.  ``use_scripts``: whether this Blender runs the file's scripts.
-    ``driver_names``: see `scene.drivers.names_of_drivers`.  ``view``: of a stereoscopic scene.  ``camera``: the name of
-    the one that sees all of it, "" for the scene's.
+    ``driver_names``: see `scene.drivers.names_of_drivers`.  ``paths``: see `scene.relative_paths`.  ``view``: of a
+    stereoscopic scene.  ``camera``: the name of the one that sees all of it, "" for the scene's.
     ``checks_drivers``: whether a driver that does not run is an error; not where its user sees the rig stand so.
     """
 
@@ -48,6 +49,7 @@ class SceneCopy:
     images: list[dict] = field(default_factory=list)
     texts: list[dict] = field(default_factory=list)
     driver_names: list[tuple[str, str]] = field(default_factory=list)
+    paths: list[list] = field(default_factory=list)
     camera: str = ""
 
     @property
@@ -67,6 +69,7 @@ class SceneCopy:
             "images": self.images,
             "texts": self.texts,
             "driver_names": self.driver_names,
+            "paths": self.paths,
             "camera": self.camera,
         }
 
@@ -115,6 +118,7 @@ def write_copy(scene, view_layer: str, camera: str = "") -> SceneCopy:
         images=images,
         texts=texts,
         driver_names=names_of_drivers() if use_scripts else [],
+        paths=left_relative() if bpy.data.filepath else [],
         camera=camera,
     )
 
@@ -122,7 +126,7 @@ def write_copy(scene, view_layer: str, camera: str = "") -> SceneCopy:
 def _save_copy(file: Path) -> None:
     """Blender's *Save a Copy*; what other add-ons do on saving is for the user's own saving."""
     try:
-        with _no_handlers():
+        with _no_handlers(), _nothing_packed():
             done = bpy.ops.wm.save_as_mainfile(filepath=str(file), copy=True, check_existing=False, compress=False)
     except RuntimeError as refused:
         raise StorageError(
@@ -154,6 +158,17 @@ def _no_handlers() -> Iterator[None]:
     finally:
         for handlers, kept in zip(lists, before, strict=True):
             handlers[:] = kept
+
+
+@contextmanager
+def _nothing_packed() -> Iterator[None]:
+    """*Automatically Pack Resources* is for the user's own saving, too: it would pack what the open file uses."""
+    packs = bpy.data.use_autopack
+    bpy.data.use_autopack = False
+    try:
+        yield
+    finally:
+        bpy.data.use_autopack = packs
 
 
 def _is_unsaved(image) -> bool:

@@ -25,6 +25,7 @@ from ..scene.content.sheet_render import render_sheets
 from ..scene.drivers import check_drivers, check_names
 from ..scene.export import GeometryExport
 from ..scene.named import image_named, scene_named, text_named
+from ..scene.relative_paths import make_absolute
 from ..scene.simulations import range_over
 from ..scene.sound import write_sound
 from ..scene.walk import step_simulations, walk_in_render
@@ -52,6 +53,7 @@ def open_copy(request: dict, say, check_stop) -> dict:
         text_named(said["name"]).from_string(said["words"])
     for said in request["images"]:
         _give_pixels(image_named(said["name"]), Path(said["pixels"]))
+    make_absolute(request["paths"])
     scene = _scene(request)
     check_names(request["driver_names"])
     own = _see_with(scene, scene.objects[request["camera"]]) if request.get("camera") else None

@@ -157,8 +157,9 @@ def has_simulation_zone(group, seen: frozenset = frozenset()) -> bool:
 
 def _is_baked_zone(modifier) -> bool:
     """Whether files or packed data of a bake are there; Blender tells scripts no more of it."""
-    folder = bpy.path.abspath(modifier.bake_directory) if getattr(modifier, "bake_directory", "") else ""
-    return bool(folder) and Path(folder).is_dir() and any(Path(folder).iterdir())
+    own = [bake.directory for bake in modifier.bakes if bake.use_custom_path]
+    folders = [Path(bpy.path.abspath(folder)) for folder in (modifier.bake_directory, *own) if folder]
+    return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
 
 
 def _first_frame(shape) -> int:

@@ -211,6 +211,23 @@ def moving_particles(scene):
     return cache, "Particles of 'Host'"
 
 
+def rising(scene):
+    """A simulation zone that lifts a grid."""
+    grid = add_grid(scene, "Rising", location=(1.5, 0.0, -1.0))
+    tree = bpy.data.node_groups.new("Rise", "GeometryNodeTree")
+    for in_out in ("INPUT", "OUTPUT"):
+        tree.interface.new_socket("Geometry", in_out=in_out, socket_type="NodeSocketGeometry")
+    kinds = ("NodeGroupInput", "GeometryNodeSimulationInput", "GeometryNodeSetPosition", "GeometryNodeSimulationOutput")
+    nodes = [tree.nodes.new(kind) for kind in (*kinds, "NodeGroupOutput")]
+    nodes[1].pair_with_output(nodes[3])
+    nodes[2].inputs["Offset"].default_value = (0.0, 0.0, 0.2)
+    for one, other in zip(nodes, nodes[1:], strict=False):
+        tree.links.new(one.outputs["Geometry"], other.inputs["Geometry"])
+    modifier = grid.modifiers.new("Rise", "NODES")
+    modifier.node_group = tree
+    return modifier
+
+
 def bake(scene, cache) -> None:
     with bpy.context.temp_override(scene=scene, point_cache=cache):
         bpy.ops.ptcache.bake(bake=True)

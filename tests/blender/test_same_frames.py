@@ -16,7 +16,7 @@ import pytest
 
 from das_blender_addon import commands
 from das_blender_addon.ui import session
-from tests.blender.test_child_export import armature, bake, cloth, drivers, particles, rigid_bodies
+from tests.blender.test_child_export import armature, bake, cloth, drivers, particles, rigid_bodies, rising
 from tests.blender.test_engine import pixels_of
 from tests.support.scenes import add_camera, add_grid, key, link
 from tests.support.server import ROOT
@@ -45,17 +45,7 @@ def baked_simulations(scene):
 def particles_and_a_simulation_zone(scene):
     """What is not baked: Blender lets the particles stand from the scene's end on and begins the zone at its start."""
     particles(scene, "emitter")
-    rising = add_grid(scene, "Rising", location=(1.5, 0.0, -1.0))
-    tree = bpy.data.node_groups.new("Rise", "GeometryNodeTree")
-    for in_out in ("INPUT", "OUTPUT"):
-        tree.interface.new_socket("Geometry", in_out=in_out, socket_type="NodeSocketGeometry")
-    kinds = ("NodeGroupInput", "GeometryNodeSimulationInput", "GeometryNodeSetPosition", "GeometryNodeSimulationOutput")
-    nodes = [tree.nodes.new(kind) for kind in (*kinds, "NodeGroupOutput")]
-    nodes[1].pair_with_output(nodes[3])
-    nodes[2].inputs["Offset"].default_value = (0.0, 0.0, 0.2)
-    for one, other in zip(nodes, nodes[1:], strict=False):
-        tree.links.new(one.outputs["Geometry"], other.inputs["Geometry"])
-    rising.modifiers.new("Rise", "NODES").node_group = tree
+    rising(scene)
 
 
 def drivers_of_all(scene):

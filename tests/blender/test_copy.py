@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Blender's own *Save a Copy* would leave behind, or change in the open file."""
+
+import bpy
+import numpy as np
+import pytest
+
+from das_blender_addon import compat
+from das_blender_addon.child.copy import write_copy
+from tests.blender.test_child_export import assert_same, rising
+from tests.support.scenes import add_camera, add_grid
+
+
+@pytest.fixture
+def stage(blank_scene):
+    blank_scene.frame_start, blank_scene.frame_end = 1, 12
+    camera = add_camera(blank_scene, location=(0.0, -12.0, 4.0))
+    camera.data.lens = 45.0
+    return blank_scene
+
+
+@pytest.mark.parametrize("place", ["beside the file", "in a folder of its own"])
+def test_child_plays_back_a_baked_simulation_zone(stage, place, tmp_path):
+    modifier = rising(stage)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
+    (bake,) = modifier.bakes
+    if hasattr(bake, "bake_target"):
+        bake.bake_target = "DISK"
+    if place != "beside the file":
+        bake.use_custom_path, bake.directory = True, "//bakes"
+    shape = modifier.id_data
+    with bpy.context.temp_override(scene=stage, active_object=shape, object=shape, selected_objects=[shape]):
+        bpy.ops.object.geometry_node_bake_single(
+            session_uid=shape.session_uid, modifier_name=modifier.name, bake_id=bake.bake_id
+        )
+    modifier.node_group.nodes["Set Position"].inputs["Offset"].default_value = (0.0, 0.0, 9.0)
+    bpy.ops.wm.save_mainfile()
+    vertices = assert_same(stage, (6, 9))
+    np.testing.assert_allclose(np.diff(vertices[:, :, 2], axis=0), 0.6, atol=1e-5)
+
+
+@pytest.mark.skipif(bpy.app.version < (4, 5, 0), reason="has no nodes that import files")
+@pytest.mark.parametrize("given_by", ["the node", "the modifier"])
+def test_child_finds_the_file_of_an_import_node(stage, tmp_path, given_by):
+    (tmp_path / "shape.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
+    tree = bpy.data.node_groups.new("Import", "GeometryNodeTree")
+    path = tree.interface.new_socket("Path", in_out="INPUT", socket_type="NodeSocketString")
+    path.subtype = "FILE_PATH"
+    tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    kinds = ("NodeGroupInput", "GeometryNodeImportOBJ", "GeometryNodeRealizeInstances", "NodeGroupOutput")
+    given, node, real, output = (tree.nodes.new(kind) for kind in kinds)
+    tree.links.new(node.outputs[0], real.inputs[0])
+    tree.links.new(real.outputs[0], output.inputs[0])
+    modifier = add_grid(stage, cells=4).modifiers.new("Import", "NODES")
+    modifier.node_group = tree
+    if given_by == "the node":
+        node.inputs["Path"].default_value = "//shape.obj"
+    else:
+        tree.links.new(given.outputs[0], node.inputs["Path"])
+        compat.give_modifier_input(modifier, path.identifier, "//shape.obj")
+        modifier.id_data.update_tag()
+    assert assert_same(stage, moves=False).shape[1] == 3
+    assert compat.modifier_input(modifier, path.identifier) == ("" if given_by == "the node" else "//shape.obj")
+
+
+@pytest.mark.any_blender
+def test_copy_packs_nothing_into_the_open_file(stage, tmp_path):
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
+    image = bpy.data.images.new("Heights", 8, 8)
+    image.filepath_raw, image.file_format = str(tmp_path / "heights.png"), "PNG"
+    image.save()
+    bpy.data.images.remove(image)
+    image = bpy.data.images.load(str(tmp_path / "heights.png"))
+    image.use_fake_user = True
+    bpy.data.use_autopack = True
+    try:
+        write_copy(stage, stage.view_layers[0].name).close()
+        assert image.packed_file is None and bpy.data.use_autopack
+    finally:
+        bpy.data.use_autopack = False
