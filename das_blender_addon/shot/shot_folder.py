@@ -34,6 +34,7 @@ from .pictures import all_painted_pictures, put_aside
 
 LOGGER = logging.getLogger(__name__)
 ID_DIGITS = 16
+_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS}}}")
 NAME_LIMIT = 24
 """Bytes (UTF-8) of file, scene and view layer that a folder's name shows; an id tells folders apart.  File systems take
 255 in a name, and Windows 260 characters in a path: 211 of them are the longest draft of a take's file below the cache,
@@ -102,9 +103,12 @@ def _digest(origin: str, scene) -> str:
 
 
 def _stored(scene) -> str:
-    """The id of this session, else the one in the file: a copied scene has its origin's there until it is saved."""
+    """The id of this session, else the one in the file: a copied scene has its origin's there until it is saved.  What
+    is no id does not count: a stranger's file would lead out of the cache.
+    """
     settings = getattr(scene, "das", None)  # a scene has none while the extension is not enabled
-    return _ids.get(scene.original.session_uid, "") or (settings.shot_id if settings is not None else "")
+    kept = settings.shot_id if settings is not None and _ID.fullmatch(settings.shot_id) else ""
+    return _ids.get(scene.original.session_uid, "") or kept
 
 
 def _is_duplicate(scene, stored: str) -> bool:
