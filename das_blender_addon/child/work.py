@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import bpy
 import numpy as np
+from bpy.app.handlers import persistent
 
 from ..client.files import write_whole
 from ..errors import SceneError
@@ -26,7 +29,7 @@ from ..scene.drivers import check_drivers, check_names
 from ..scene.export import GeometryExport
 from ..scene.named import image_named, scene_named, text_named
 from ..scene.relative_paths import make_absolute
-from ..scene.simulations import range_over
+from ..scene.simulations import range_over, replay_fluids_in
 from ..scene.sound import write_sound
 from ..scene.walk import step_simulations, walk_in_render
 from ..tracking.spool import SpoolWriter
@@ -46,14 +49,14 @@ def open_copy(request: dict, say, check_stop) -> dict:
     """
     _opened.clear()
     try:
-        bpy.ops.wm.open_mainfile(filepath=request["file"], load_ui=False, use_scripts=request["use_scripts"])
+        with _before_evaluation(request):
+            bpy.ops.wm.open_mainfile(filepath=request["file"], load_ui=False, use_scripts=request["use_scripts"])
     except RuntimeError as error:
         raise SceneError(f"The copy of the scene cannot be opened: {str(error).strip()}") from error
     for said in request["texts"]:
         text_named(said["name"]).from_string(said["words"])
     for said in request["images"]:
         _give_pixels(image_named(said["name"]), Path(said["pixels"]))
-    make_absolute(request["paths"])
     scene = _scene(request)
     check_names(request["driver_names"])
     own = _see_with(scene, scene.objects[request["camera"]]) if request.get("camera") else None
@@ -69,6 +72,22 @@ def open_copy(request: dict, say, check_stop) -> dict:
         own=own,
     )
     return {}
+
+
+@contextmanager
+def _before_evaluation(request: dict) -> Iterator[None]:
+    """What has to be done to the copy of a file that is opened meanwhile before it is evaluated for the first time."""
+
+    @persistent
+    def prepare(*_):
+        make_absolute(request["paths"])
+        replay_fluids_in(Path(request["folder"]))
+
+    bpy.app.handlers.load_post.append(prepare)
+    try:
+        yield
+    finally:
+        bpy.app.handlers.load_post.remove(prepare)
 
 
 def _see_with(scene, camera) -> tuple:

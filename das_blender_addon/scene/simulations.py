@@ -10,6 +10,9 @@ that range (``DAS_FRAMES``, ``-s``, ``-e``), and every part of it must move alik
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from pathlib import Path
 
 import bpy
 
+LOGGER = logging.getLogger(__name__)
 CACHED_MODIFIERS = ("CLOTH", "SOFT_BODY")
 
 
@@ -98,6 +102,29 @@ def disk_cache_prefixes(is_baked: bool) -> set[str]:
         if cache.use_disk_cache and not cache.use_external and cache.is_baked is is_baked
         for prefix in (cache.name or owner.name.encode().hex().upper(),)
     }
+
+
+def replay_fluids_in(folder: Path) -> None:
+    """Fluids of the open file that simulate whenever it is played, and write what they get, do so below ``folder``, and
+    begin with what lies in their own folders.
+    """
+    domains = [
+        (shape, modifier.domain_settings)
+        for shape in bpy.data.objects
+        for modifier in shape.modifiers
+        if modifier.type == "FLUID" and modifier.fluid_type == "DOMAIN"
+    ]
+    for number, (shape, domain) in enumerate(domains):
+        if domain.cache_type == "REPLAY":
+            here = folder / f"fluid_{number}"
+            there = bpy.path.abspath(domain.cache_directory, library=shape.library)
+            try:
+                shutil.copytree(there, here)
+            except OSError as error:  # there is none, or no room: it is simulated anew
+                LOGGER.info("The cache %s does not come along (%s).", there, error)
+                shutil.rmtree(here, ignore_errors=True)
+                here.mkdir(exist_ok=True)
+            domain.cache_directory = os.fspath(here)
 
 
 def _point_caches() -> Iterator[tuple[bpy.types.ID, bpy.types.PointCache]]:

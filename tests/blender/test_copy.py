@@ -7,8 +7,10 @@ import pytest
 
 from das_blender_addon import compat
 from das_blender_addon.child.copy import write_copy
+from das_blender_addon.jobs.sources import source_of
+from das_blender_addon.take import drive
 from tests.blender.test_child_export import assert_same, rising
-from tests.support.scenes import add_camera, add_grid
+from tests.support.scenes import add_camera, add_cube, add_grid
 
 
 @pytest.fixture
@@ -62,6 +64,26 @@ def test_child_finds_the_file_of_an_import_node(stage, tmp_path, given_by):
         modifier.id_data.update_tag()
     assert assert_same(stage, moves=False).shape[1] == 3
     assert compat.modifier_input(modifier, path.identifier) == ("" if given_by == "the node" else "//shape.obj")
+
+
+@pytest.mark.any_blender
+def test_child_leaves_the_cache_of_a_fluid_that_is_replayed(stage, tmp_path):
+    """Blender as a module knows half of fluids, but it does write their configurations."""
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
+    modifier = add_cube(stage).modifiers.new("Fluid", "FLUID")
+    modifier.fluid_type = "DOMAIN"
+    domain = modifier.domain_settings
+    domain.domain_type, domain.resolution_max, domain.cache_directory = "LIQUID", 8, "//fluid"
+    assert domain.cache_type == "REPLAY"
+    source = source_of(stage, stage.view_layers[0].name, in_child=True)
+    try:
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "fluid").rglob("*")}
+        assert [path.name for path in before if path.is_file()] == ["config_0001.uni"]
+        drive.finish(source.export((1, 2, 3), (48, 32), lambda *_: None))
+        assert "Fluid of 'Cube'" in source.simulated()
+    finally:
+        source.close()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "fluid").rglob("*")} == before
 
 
 @pytest.mark.any_blender
