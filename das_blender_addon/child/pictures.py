@@ -35,6 +35,7 @@ NOT_IN_PICTURES = (
     "use_motion_blur",
     "use_freestyle",
     "use_single_layer",
+    "use_render_cache",
 )
 
 

@@ -26,6 +26,7 @@ PLAIN_RENDER = {
     "use_multiview": False,
     "use_border": False,
     "use_persistent_data": False,
+    "use_render_cache": False,  # the walk's empty result would be kept in the place of the artist's
     "use_motion_blur": False,
     "use_freestyle": False,  # which would draw into a result that there is not, and crash
 }

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Blender's own *Save a Copy* would leave behind, or change in the open file."""
+"""What Blender's own *Save a Copy* would leave behind, and what a job may not change of what is its user's."""
+
+import os
 
 import bpy
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 
 from das_blender_addon import compat
 from das_blender_addon.child.copy import write_copy
+from das_blender_addon.child.pictures import Changes, set_output
 from das_blender_addon.jobs.sources import source_of
+from das_blender_addon.scene.walk import walk_in_render
 from das_blender_addon.take import drive
 from tests.blender.test_child_export import assert_same, rising
 from tests.support.scenes import add_camera, add_cube, add_grid
@@ -84,6 +88,24 @@ def test_child_leaves_the_cache_of_a_fluid_that_is_replayed(stage, tmp_path):
     finally:
         source.close()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "fluid").rglob("*")} == before
+
+
+@pytest.mark.any_blender
+def test_render_that_is_only_a_walk_or_a_picture_leaves_the_cached_result(stage, tmp_path):
+    """*Output › Cache Result* keeps the last render of a scene in a folder of the user's."""
+    paths, kept, chosen = bpy.context.preferences.filepaths, tmp_path / "kept", Changes()
+    kept.mkdir()
+    before, paths.render_cache_directory = paths.render_cache_directory, f"{kept}{os.sep}"
+    stage.render.use_render_cache = True
+    picture = {"size": (16, 8), "pixel_aspect": (1.0, 1.0), "view_layer": stage.view_layers[0].name, "look": {}}
+    try:
+        walk_in_render(stage, stage.view_layers[0].name, (1, 2), lambda *_: None)
+        set_output(stage, picture, chosen)
+        assert not stage.render.use_render_cache
+    finally:
+        paths.render_cache_directory = before
+        chosen.undo()
+    assert list(kept.iterdir()) == [] and stage.render.use_render_cache
 
 
 @pytest.mark.any_blender
