@@ -22,6 +22,7 @@ import numpy as np
 from .. import compat
 from ..errors import SceneError, StorageError
 from ..scene.drivers import names_of_drivers, runs_scripts
+from ..scene.lacking import is_missing, missing_links
 from ..scene.relative_paths import left_relative
 from ..scene.simulations import cache_folder_name, disk_cache_prefixes
 from ..shot.settings import stereo_view
@@ -33,8 +34,9 @@ class SceneCopy:
     """A file in a folder of its own, and what brings it to the state that the scene was in.
 
     ``images``, ``texts``: see `child.work.open_copy`.  ``use_scripts``: whether this Blender runs the file's scripts.
-    ``driver_names``: see `scene.drivers.names_of_drivers`.  ``paths``: see `scene.relative_paths`.  ``view``: of a
-    stereoscopic scene.  ``camera``: the name of the one that sees all of it, "" for the scene's.
+    ``driver_names``: see `scene.drivers.names_of_drivers`.  ``paths``: see `scene.relative_paths`.  ``missing``: see
+    `scene.lacking.missing_links`.  ``view``: of a stereoscopic scene.  ``camera``: the name of the one that sees all of
+    it, "" for the scene's.
     ``checks_drivers``: whether a driver that does not run is an error; not where its user sees the rig stand so.
     """
 
@@ -50,6 +52,7 @@ class SceneCopy:
     texts: list[dict] = field(default_factory=list)
     driver_names: list[tuple[str, str]] = field(default_factory=list)
     paths: list[list] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     camera: str = ""
 
     @property
@@ -70,6 +73,7 @@ class SceneCopy:
             "texts": self.texts,
             "driver_names": self.driver_names,
             "paths": self.paths,
+            "missing": self.missing,
             "camera": self.camera,
         }
 
@@ -119,6 +123,7 @@ def write_copy(scene, view_layer: str, camera: str = "") -> SceneCopy:
         texts=texts,
         driver_names=names_of_drivers() if use_scripts else [],
         paths=left_relative() if bpy.data.filepath else [],
+        missing=missing_links(),
         camera=camera,
     )
 
@@ -172,7 +177,12 @@ def _nothing_packed() -> Iterator[None]:
 
 
 def _is_unsaved(image) -> bool:
-    return image.is_dirty and image.has_data and image.source in ("FILE", "GENERATED", "TILED") and image.users > 0
+    """Whether this Blender alone has the pixels of an image that is used."""
+    if not image.has_data or not image.users:
+        return False
+    if image.is_dirty:
+        return image.source in ("FILE", "GENERATED", "TILED")
+    return image.source == "FILE" and image.type == "IMAGE" and is_missing(image)
 
 
 def _kept_pixels(image, folder: Path) -> dict:

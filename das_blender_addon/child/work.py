@@ -27,6 +27,7 @@ from ..scene.content.sheet_files import read_sheets, write_rendered
 from ..scene.content.sheet_render import render_sheets
 from ..scene.drivers import check_drivers, check_names
 from ..scene.export import GeometryExport
+from ..scene.lacking import check_links
 from ..scene.named import image_named, scene_named, text_named
 from ..scene.relative_paths import make_absolute
 from ..scene.simulations import range_over, replay_fluids_in
@@ -53,6 +54,7 @@ def open_copy(request: dict, say, check_stop) -> dict:
             bpy.ops.wm.open_mainfile(filepath=request["file"], load_ui=False, use_scripts=request["use_scripts"])
     except RuntimeError as error:
         raise SceneError(f"The copy of the scene cannot be opened: {str(error).strip()}") from error
+    check_links(request["missing"])
     for said in request["texts"]:
         text_named(said["name"]).from_string(said["words"])
     for said in request["images"]:

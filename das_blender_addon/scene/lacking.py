@@ -32,8 +32,28 @@ def lacking() -> list[str]:
     libraries = [library for library in bpy.data.libraries if library.is_missing and not library.packed_file]
     found += _missing("library", "libraries", [library.filepath for library in libraries])
     found += _missing("linked data-block", "linked data-blocks", [block.name_full for block in _missing_blocks()])
-    found += _missing("image", "images", [image.filepath for image in bpy.data.images if _is_missing(image)])
+    found += _missing("image", "images", [image.filepath for image in bpy.data.images if is_missing(image)])
     return found
+
+
+def missing_links() -> list[str]:
+    """The libraries, and what is linked, that the open file lacks, by their full names."""
+    if not bpy.data.libraries:
+        return []
+    libraries = [library.name_full for library in bpy.data.libraries if library.is_missing and not library.packed_file]
+    return [*libraries, *(block.name_full for block in _missing_blocks())]
+
+
+def check_links(known: list[str]) -> None:
+    """Raise `SceneError` for what the open file, a copy of another one, lacks though the other one has it open:
+    ``known`` is `missing_links` of that one.
+    """
+    lost = [name for name in missing_links() if name not in known]
+    for words in _missing("linked data-block", "linked data-blocks", lost):
+        raise SceneError(
+            f"{words} on the disk by now, and a second Blender cannot read what only this one has open; bring the "
+            "library back, or make what is linked local."
+        )
 
 
 def _missing(one: str, many: str, names: list[str]) -> list[str]:
@@ -51,7 +71,7 @@ def _missing_blocks() -> Iterator[bpy.types.ID]:
             yield owned
 
 
-def _is_missing(image) -> bool:
+def is_missing(image) -> bool:
     """Whether an image that is used has a file that is not there."""
     if image.source not in ("FILE", "SEQUENCE", "MOVIE") or not image.filepath or image.packed_file or not image.users:
         return False

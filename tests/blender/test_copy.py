@@ -10,10 +10,11 @@ import pytest
 from das_blender_addon import compat
 from das_blender_addon.child.copy import write_copy
 from das_blender_addon.child.pictures import Changes, set_output
+from das_blender_addon.errors import SceneError
 from das_blender_addon.jobs.sources import source_of
 from das_blender_addon.scene.walk import walk_in_render
 from das_blender_addon.take import drive
-from tests.blender.test_child_export import assert_same, rising
+from tests.blender.test_child_export import assert_same, export, rising
 from tests.support.scenes import add_camera, add_cube, add_grid
 
 
@@ -88,6 +89,46 @@ def test_child_leaves_the_cache_of_a_fluid_that_is_replayed(stage, tmp_path):
     finally:
         source.close()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "fluid").rglob("*")} == before
+
+
+@pytest.mark.any_blender
+def test_library_that_went_while_its_file_was_open_is_refused_by_name(stage, tmp_path):
+    library = tmp_path / "props.blend"
+    prop = add_cube(stage, "Prop")
+    bpy.data.libraries.write(str(library), {prop}, fake_user=True)
+    bpy.data.objects.remove(prop)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "work.blend"))
+    with bpy.data.libraries.load(str(library), link=True, relative=True) as (_, wanted):
+        wanted.objects = ["Prop"]
+    stage.collection.objects.link(wanted.objects[0])
+    _, vertices, _ = export(stage, (1, 2), in_child=True)
+    library.rename(tmp_path / "elsewhere.blend")
+    with pytest.raises(SceneError, match=r"'props.blend'.* missing on the disk.*make what is linked local"):
+        export(stage, (1, 2), in_child=True)
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "work.blend"))  # which lacks it from the beginning, and is warned
+    scene = bpy.context.scene
+    add_cube(scene)
+    assert export(scene, (1, 2), in_child=True)[1].shape == vertices.shape
+
+
+@pytest.mark.any_blender
+def test_image_whose_file_went_travels_with_its_pixels(stage, tmp_path):
+    image = bpy.data.images.new("Paint", 2, 2)
+    image.filepath_raw, image.file_format = str(tmp_path / "paint.png"), "PNG"
+    image.save()
+    bpy.data.images.remove(image)
+    seen, unseen = (bpy.data.images.load(str(tmp_path / "paint.png")) for _ in range(2))
+    for one in (seen, unseen):
+        one.use_fake_user = True
+    assert len(seen.pixels) == 16 and not unseen.has_data
+    copy = write_copy(stage, stage.view_layers[0].name)
+    assert copy.images == []
+    copy.close()
+    (tmp_path / "paint.png").unlink()
+    copy = write_copy(stage, stage.view_layers[0].name)
+    assert [one["name"] for one in copy.images] == [seen.name]
+    copy.close()
 
 
 @pytest.mark.any_blender
