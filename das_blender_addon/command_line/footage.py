@@ -28,6 +28,7 @@ from ..jobs.scripting import export_tracking
 from ..jobs.sources import source_of
 from ..protocol.png import encode_png
 from ..scene.layers import render_layer
+from ..shot.server_consent import check_server
 from ..shot.settings import parse_size, resolve_settings
 from ..shot.shot_folder import check_cache, shot_folder
 from ..staging.camera_files import camera_of_file, check_camera_file, is_camera_file
@@ -239,6 +240,7 @@ def _server(asks: bool, masks: dict[str, str]) -> dict:
     if not asks and not any(is_asked(words) for words in masks.values()):
         return {}
     settings = resolve_settings(bpy.context.scene)
+    check_server(bpy.context.scene, settings.server)
     return {"server": settings.server, "timeout_s": settings.timeout_s}
 
 

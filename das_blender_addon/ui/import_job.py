@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import bpy
 
 from ..jobs.main_thread import is_scene_held
+from ..shot.server_consent import check_server
 from ..staging.beside import beside_blender
 from ..staging.entry import prepare_plate
 from ..staging.stage import Stage
@@ -63,7 +64,10 @@ class ImportOperator(JobOperator):
         return super().execute(context)
 
     def make_recipe(self, scene) -> Recipe:
-        return _importing(self.filepath, self.wanted(scene))
+        wanted = self.wanted(scene)
+        if wanted["server"]:  # which gets the picture
+            check_server(scene, wanted["server"])
+        return _importing(self.filepath, wanted)
 
     @classmethod
     def finished(cls, scene, result: Importing):

@@ -7,10 +7,12 @@ import bpy
 import pytest
 
 from das_blender_addon import api, commands, errors
+from das_blender_addon.command_line import footage
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.shot import machine, server_consent
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.ui import panels
+from das_blender_addon.ui.import_job import ImportOperator
 from tests.blender.test_panels import Layout, words
 
 STRANGERS = "tcp://render.example:5599"
@@ -116,6 +118,18 @@ def test_file_does_not_choose_another_machine_without_a_window(strangers, online
         api.render_take(strangers)
     with pytest.raises(RuntimeError, match="if you trust the file"):
         bpy.ops.das.test_connection()
+
+
+@pytest.mark.any_blender
+def test_file_does_not_choose_who_gets_a_picture_that_is_imported(strangers, online, monkeypatch):
+    wanted = {"server": STRANGERS, "depth": "auto"}
+    asked = SimpleNamespace(filepath="mine.png", wanted=lambda scene: wanted)
+    for ask in (lambda: ImportOperator.make_recipe(asked, strangers), lambda: footage._server(True, {})):
+        with pytest.raises(SettingsError, match=f"DAS_SERVER={STRANGERS}"):
+            ask()
+    monkeypatch.setenv("DAS_SERVER", STRANGERS)
+    assert footage._server(True, {})["server"] == STRANGERS
+    ImportOperator.make_recipe(asked, strangers).close()
 
 
 def test_file_may_choose_a_server_of_this_machine_without_a_window(shot_scene, server, tmp_path):
