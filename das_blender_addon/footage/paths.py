@@ -21,7 +21,6 @@ import numpy as np
 from ..errors import SettingsError
 
 MOVES = ("orbit", "dolly", "truck", "crane", "pan", "tilt", "roll")
-TEXTS = ("trans", "rot", "spiral")
 _BLENDER_FROM_OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])
 _UP, _RIGHT, _FORWARD = np.array([0.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, -1.0])
 

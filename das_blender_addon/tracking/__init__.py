@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Geometry → tracking video: cameras, colours, the rasteriser and framing.  numpy only."""
+"""Geometry → tracking video, and key pictures → what they show of every frame.  numpy only."""

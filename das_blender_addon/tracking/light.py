@@ -44,8 +44,6 @@ REFINED, STRONGEST = 3, 6
 #: Evens out the strengths of directions that explain as much.
 _EVENNESS = 1e-5
 _REWEIGHTED, _STEPS = 3, 200
-#: Difference of light, natural logarithm, that is one of light rather than of pictures that do not fit.
-_OUTLIER = 0.1
 _MOST_OFF = 0.5
 _MOST_TANH = 0.9
 #: Light from a direction is usable when it is this share of that from the one which lights most.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The front door: the one loop (`server`), its socket (`endpoint`), what each request does (`requests`).  No torch."""
+"""The front door: one loop (`server`), its socket (`connections`), what each request does (`requests`).  No torch."""

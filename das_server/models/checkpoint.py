@@ -276,11 +276,6 @@ def fetch(repository: str, revision: str, folder: Path, patterns: Sequence[str],
     return commit
 
 
-def offline_instructions(name: str, models_folder: Path | None = None) -> str:
-    """Which files of a model to put where by hand, in words."""
-    return f"{model_spec(name).repository} cannot be reached from here. {by_hand(name, models_folder)}"
-
-
 def by_hand(name: str, models_folder: Path | None = None) -> str:
     """How to install a model's files by hand, with every file's name and place."""
     spec, folder = model_spec(name), model_path(name, models_folder)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Conditioning → latents → frames: the numbered recipe (`pipeline`) and what it stands on."""
+"""Conditioning → latents → frames: what is the same for any family of models, and a room for each family."""
