@@ -461,7 +461,7 @@ def _absolute(path: str) -> str:
 
 
 def _cache_folder(chosen: str) -> Path:
-    if chosen:
+    if chosen and (bpy.data.filepath or not chosen.startswith("//")):  # beside a file that there is
         return Path(_absolute(chosen))
     if bpy.data.filepath:
         return Path(bpy.data.filepath).parent / "das_cache"

@@ -247,6 +247,19 @@ def test_shot_that_ends_before_it_starts_is_refused(scene):
         shot_settings.resolve_settings(scene, {})
 
 
+@pytest.mark.any_blender
+@pytest.mark.parametrize("chosen", ["//", "//cache"])
+def test_cache_beside_a_file_that_was_never_saved_is_the_users_own(scene, tmp_path, monkeypatch, chosen):
+    monkeypatch.chdir(tmp_path)
+    own = shot_settings.resolve_settings(scene, {}).cache_folder
+    scene.das.cache_folder = chosen
+    assert shot_settings.resolve_settings(scene, {}).cache_folder == own and tmp_path not in own.parents
+    (tmp_path / "shots").mkdir()
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shots" / "shot.blend"))
+    expected = tmp_path / "shots" / chosen.removeprefix("//")
+    assert shot_settings.resolve_settings(bpy.context.scene, {}).cache_folder == expected
+
+
 def test_cache_lies_beside_a_saved_file(scene, tmp_path):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
     assert shot_settings.resolve_settings(bpy.context.scene, {}).cache_folder == tmp_path / "das_cache"
