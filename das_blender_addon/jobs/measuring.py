@@ -18,9 +18,10 @@ from ..take.again import window_again
 from ..take.cache import Take
 from ..take.drive import Recipe, finish
 from ..take.library import TakeEntry, find_entry, takes_of
-from ..take.variations import combinations, varied
+from ..take.variations import combinations
 from . import of_scene
 from .as_made import settings_as_made
+from .noted import all_of
 
 
 def measured_take(scene, entry: TakeEntry, settings: ResolvedSettings, *, server_named: bool = False) -> Recipe:
@@ -37,10 +38,13 @@ def measured_take(scene, entry: TakeEntry, settings: ResolvedSettings, *, server
     return report
 
 
-def best_of(scene, settings: ResolvedSettings, seeds: tuple[int, ...]) -> Recipe:
-    """The shot once for each of the ``seeds``, measured; returns [`Variation`], see `take.variations.ranked`."""
-    asked = combinations(replace(settings, measure=True), seeds)
-    return varied(asked, lambda one: of_scene.only_take(scene, one))
+def best_of(
+    scene, settings: ResolvedSettings, seeds: tuple[int, ...], *, in_child: bool | None = None
+) -> Recipe:
+    """The shot once for each of the ``seeds``, all of the scene as it is now, measured; returns [`Variation`], see
+    `take.variations.ranked`.
+    """
+    return all_of(scene, combinations(replace(settings, measure=True), seeds), in_child=in_child)
 
 
 def worst_window_again(scene, entry: TakeEntry, settings: ResolvedSettings, seed: int | None = None) -> Recipe:

@@ -50,7 +50,7 @@ def noted_takes(
         elif make is not None:
             recipe = make(settings, note.hear)
         else:
-            recipe = _all_of(scene, settings, on_report, note.hear, in_child)
+            recipe = all_of(scene, settings, on_report, note.hear, in_child)
     except BaseException as error:
         note.over(error if found is not None else JobCancelled("It was not begun."))
         raise
@@ -80,7 +80,10 @@ def _resumed(settings: Sequence[ResolvedSettings], found: PendingTake) -> tuple[
     )
 
 
-def _all_of(scene, settings, on_report: OnReport | None, hear, in_child: bool | None) -> Recipe:
+def all_of(
+    scene, settings: Sequence[ResolvedSettings], on_report: OnReport | None = None, hear=None, in_child=None
+) -> Recipe:
+    """The takes of ``settings``, see `of_scene.several_takes`; returns [`Variation`]."""
     takes = of_scene.several_takes(scene, settings, on_report=on_report, on_event=hear, in_child=in_child)
     waiting = iter(takes)
 

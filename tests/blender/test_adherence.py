@@ -9,7 +9,10 @@ import pytest
 
 from das_blender_addon import api, commands
 from das_blender_addon.errors import ModelError, ServerUnreachable, SettingsError
+from das_blender_addon.jobs.measuring import best_of
 from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.shot.settings import resolve_settings
+from das_blender_addon.take import drive
 from das_blender_addon.take.adherence import read_report
 from das_blender_addon.take.library import takes_of
 from das_blender_addon.ui import adherence, take_shelf
@@ -123,6 +126,13 @@ def test_best_of_several_seeds_comes_first(textured, capsys):
     assert bpy.ops.das.best_of(count=2) == {"FINISHED"}
     assert take_shelf.chosen_take(bpy.context).key == done["takes"][0]["key"]
     assert "Best: seed" in bpy.context.window_manager.das.job_line
+
+
+@pytest.mark.any_blender
+def test_best_of_is_of_the_scene_as_it_was_whatever_file_is_opened_meanwhile(textured):
+    recipe = best_of(textured, resolve_settings(textured), (1, 2), in_child=True)
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    assert [one.settings.seed for one in drive.finish(recipe)] == [1, 2]
 
 
 @pytest.mark.any_blender
