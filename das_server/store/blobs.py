@@ -32,8 +32,8 @@ from das_server.limits import MAX_UPLOADS
 
 _log = logging.getLogger(__name__)
 
-DISK = "disk"
-"""Field of the error where a disk is full: what failed of that may be tried again when it has room."""
+DISK, NODE_DISK = "disk", "node_disk"
+"""Field of the error where a disk is full, the server's or a worker's own: what failed may be tried again."""
 
 SHA_PATTERN = re.compile(r"[0-9a-f]{64}")
 

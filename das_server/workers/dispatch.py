@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from das_blender_addon.errors import JobCancelled, JobError, JobRejected, ModelError, StorageError, WorkerLost
 from das_blender_addon.protocol.kinds import Name, fitting
-from das_server.store.blobs import DISK, BlobStore
+from das_server.store.blobs import DISK, NODE_DISK, BlobStore
 from das_server.store.endings import Ending
 from das_server.store.jobs import Job, JobState, JobStore
 from das_server.store.requesters import Leases
@@ -193,8 +193,10 @@ class Dispatcher:
             self._health.finished(self._where.pop(job.job, ""))
             self._finish(job, news)
         elif isinstance(news, WorkFailed):
-            self._health.finished(self._where.pop(job.job, ""))
-            self._fail(job, news)
+            worker = self._where.pop(job.job, "")
+            if news.field != NODE_DISK:
+                self._health.finished(worker)
+            self._fail(job, news, worker)
         elif job.cancel_requested:
             self._wanted_again(job)  # it was killed because it did not stop in time
         elif not news.begun:
@@ -223,7 +225,7 @@ class Dispatcher:
             if self._speed is not None:
                 self._speed.note(job.spec, news.report)
 
-    def _fail(self, job: Job, news: WorkFailed) -> None:
+    def _fail(self, job: Job, news: WorkFailed, worker: str) -> None:
         if news.code == JobCancelled.code and job.cancel_requested:
             self._wanted_again(job)
         elif news.code == JobCancelled.code:  # nobody asked for it: that was forgotten with an earlier server
@@ -231,6 +233,10 @@ class Dispatcher:
         elif self._room is not None and (news.code, news.field) == (StorageError.code, DISK):
             self._room.note_full(news.message)
             message = fitting(f"{news.message} The job starts again when there is room.")
+            self._store.requeue(job.job, code=news.code, message=message, lost=False)
+        elif (news.code, news.field) == (StorageError.code, NODE_DISK):
+            self._health.has_no_room(worker, news.message)
+            message = fitting(f"{news.message} The job starts again elsewhere, or when there is room.")
             self._store.requeue(job.job, code=news.code, message=message, lost=False)
         else:
             message, field = fitting(news.message), fitting(news.field, Name)

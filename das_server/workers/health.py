@@ -15,13 +15,18 @@ SICK_AFTER = 3
 REST_S = 600.0
 """How long a device is set aside before it is tried with one job."""
 
+FULL_S = 60.0
+"""The same for a worker whose own disk is full."""
+
 
 @dataclass
 class _Record:
-    """``lost``: jobs that the worker has lost since it last finished one, and ``reason`` that of the last."""
+    """``lost``: jobs that the worker has lost since it last finished one, and ``reason`` that of the last.  ``full``:
+    why it has no room, where it rests for that."""
 
     lost: dict[str, None] = field(default_factory=dict)
     reason: str = ""
+    full: str = ""
     rests_until_s: float = 0.0
 
 
@@ -42,8 +47,13 @@ class Health:
         record.lost[job], record.reason = None, reason
         if len(record.lost) < SICK_AFTER:
             return []
-        record.rests_until_s = self._clock() + REST_S
+        record.full, record.rests_until_s = "", self._clock() + REST_S
         return list(record.lost)
+
+    def has_no_room(self, worker: str, reason: str) -> None:
+        """Its own disk is full: it rests for `FULL_S`."""
+        record = self._records.setdefault(worker, _Record())
+        record.full, record.rests_until_s = reason, max(record.rests_until_s, self._clock() + FULL_S)
 
     def rests(self, worker: str) -> bool:
         """Whether its device is set aside now."""
@@ -65,7 +75,7 @@ class Health:
             return status
         record = self._records[status.name]
         minutes = max(1.0, (record.rests_until_s - self._clock()) / 60)
-        problem = (
+        problem = f"{record.full} The worker is set aside for {minutes:.0f} minutes." if record.full else (
             f"The device lost {len(record.lost)} jobs in a row and is set aside for {minutes:.0f} minutes. The last "
             f"time: {record.reason}"
         )

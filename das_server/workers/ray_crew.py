@@ -15,7 +15,7 @@ from typing import Any
 
 from das_blender_addon.errors import DasError, StorageError
 from das_server import __version__
-from das_server.store.blobs import BlobStore
+from das_server.store.blobs import DISK, NODE_DISK, BlobStore
 from das_server.workers import ray_cluster
 from das_server.workers.patience import Patience
 from das_server.workers.ray_member import Deaths, Member
@@ -333,7 +333,7 @@ class Crew:
             if word["kind"] == "checkpoint" and is_of_job:
                 self._save_checkpoint(one.job, word["content"])
             elif is_of_job:
-                self._pass_on(one, word)
+                self._pass_on(one, word | {"field": NODE_DISK} if word.get("field") == DISK else word)
         if self.members.get(one.name) is one:
             self._ask(one)
 
@@ -372,7 +372,8 @@ class Crew:
     def _pass_on(self, one: Member, word: dict[str, Any]) -> None:
         self.say({"worker": one.name, **word})
         if word["kind"] in ("done", "failed"):
-            (self.state / "checkpoints" / f"{one.job}.safetensors").unlink(missing_ok=True)
+            if word.get("field") not in (DISK, NODE_DISK):  # from there it goes on
+                (self.state / "checkpoints" / f"{one.job}.safetensors").unlink(missing_ok=True)
             one.end_order()
 
     def _say_failed(self, one: Member, error: DasError) -> None:

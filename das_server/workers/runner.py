@@ -31,7 +31,7 @@ from das_server.pipeline.device_errors import (
     is_out_of_memory,
     is_refusal,
 )
-from das_server.store.blobs import BlobStore
+from das_server.store.blobs import DISK, BlobStore
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult, task_module
 from das_server.tasks.mesh_to_video import EXACT
 from das_server.workers import wire
@@ -224,6 +224,8 @@ class Worker:
             artefacts, report = self._work_within_memory(order)
         except DasError as error:
             _log.info("job %s: %s: %s", job, error.code, error.message)
+            if error.field == DISK:  # the next attempt goes on from its checkpoint
+                self._checkpoint = None
             self._link.fail(order, error)
         except Exception as error:
             _log.exception("job %s: unexpected error", job)

@@ -20,6 +20,7 @@ def run(spec, inputs, context: TaskContext) -> TaskResult:
     """Two frames of a small clip, or PyTorch's own error of a memory that does not suffice."""
     pipeline = context.pipeline(spec.model)
     context.emit_progress("encoding", 0, 1)
+    context.checkpoint()
     once = Path(spec.options["once"]) if "once" in spec.options else None
     if pipeline.profile in spec.prompt.split() and not (once and once.exists()):
         if once:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from das_blender_addon.errors import StorageError
-from das_server.store.blobs import DISK
+from das_server.store.blobs import DISK, NODE_DISK
 from das_server.workers import ray_cluster, ray_nodes
 from das_server.workers.patience import Patience
 from das_server.workers.ray_actor import KeptTalk
@@ -96,6 +96,20 @@ def test_result_that_finds_the_servers_disk_full_says_so_and_is_there_for_the_ne
     crew.run("a-0", JOB | {"job": job, "attempt": 2})
     turns(crew, one)
     assert (said[-1]["kind"], said[-1]["attempt"]) == ("done", 2)
+
+
+def test_worker_that_finds_its_own_disk_full_is_told_from_the_server_and_its_checkpoint_stays(crew):
+    crew, worker, said = crew
+    job = job_id()
+    kept = crew.state / "checkpoints" / f"{job}.safetensors"
+    for number, field in enumerate((DISK, "seed"), 1):
+        crew.run("a-0", JOB | {"job": job, "attempt": number})
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_bytes(b"steps")
+        worker.talk.fail(worker.talk.next_order(), StorageError("It cannot be.", field=field))
+        turns(crew, crew.members["a-0"])
+        assert (said[-1]["kind"], said[-1]["field"]) == ("failed", NODE_DISK if field == DISK else field)
+        assert kept.exists() is (field == DISK)
 
 
 def test_preview_that_finds_the_servers_disk_full_is_not_missed(crew):

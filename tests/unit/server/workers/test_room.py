@@ -6,10 +6,11 @@ import errno
 import pytest
 
 from das_blender_addon.errors import StorageError
-from das_server.store.blobs import DISK, BlobStore, storage_errors
+from das_server.store.blobs import DISK, NODE_DISK, BlobStore, storage_errors
 from das_server.store.jobs import JobState, JobStore
-from das_server.workers.base import WorkFailed
+from das_server.workers.base import WorkerStatus, WorkFailed
 from das_server.workers.dispatch import Dispatcher
+from das_server.workers.health import FULL_S
 from das_server.workers.room import LOOK_EVERY_S, PAUSE_S, Room
 from tests.unit.server.workers.test_dispatch import ScriptedWorkers, submitted
 
@@ -85,6 +86,53 @@ def test_job_whose_results_have_no_room_starts_again_when_there_is_some(disk):
         assert disk.workers.order is None
     assert kinds(disk.store, job)[-3:] == ["STARTED", "RETRY", "WAITING"]
     assert disk.store.get(job).losses == 0
+
+
+def test_worker_whose_own_disk_is_full_is_set_aside_and_the_others_go_on(tmp_path, monkeypatch):
+    now = [0.0]
+    workers, store = SeveralWorkers(2), JobStore(tmp_path)
+    dispatcher = Dispatcher(store, BlobStore(tmp_path), workers, room=Room(tmp_path))
+    monkeypatch.setattr(dispatcher._health, "_clock", lambda: now[0])
+    one, two = submitted(store), submitted(store, seed=8)
+    dispatcher.tick()
+    full = next(name for name, order in workers.orders.items() if order.job == one)
+    reason = "The server cannot write what the job needs on the node b: its disk is full."
+    workers.fail(full, WorkFailed(one, 1, StorageError.code, reason, NODE_DISK))
+    three = submitted(store, seed=9)
+    dispatcher.tick()
+    assert full not in workers.orders and store.get(one).state is JobState.QUEUED and store.get(one).losses == 0
+    shown = {status.name: status for status in dispatcher.worker_status()}[full]
+    assert (shown.state, shown.problem) == ("set aside", f"{reason} The worker is set aside for 1 minutes.")
+    (other,) = workers.orders
+    workers.fail(other, WorkFailed(two, 1, "error", "It failed."))
+    dispatcher.tick()  # at once: the server's own disk has room
+    assert workers.orders[other].job == one and full not in workers.orders
+    now[0] += FULL_S
+    dispatcher._scheduling._nothing = (None, 0.0)
+    dispatcher.tick()
+    assert workers.orders[full].job == three
+    store.close()
+
+
+class SeveralWorkers(ScriptedWorkers):
+    """So many."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.orders, self._names = {}, [f"worker-{number}" for number in range(count)]
+
+    def free(self):
+        return [one for one in self.status() if one.name not in self.orders]
+
+    def run(self, worker, order):
+        self.orders[worker] = order
+
+    def fail(self, worker, news):
+        del self.orders[worker]
+        self.waiting.append(news)
+
+    def status(self):
+        return [WorkerStatus(name, "ready", "cpu") for name in self._names]
 
 
 def test_job_that_fails_of_another_disk_error_fails(disk):

@@ -12,10 +12,10 @@ import re
 import pytest
 import torch
 
-from das_blender_addon.errors import OutOfMemory
+from das_blender_addon.errors import OutOfMemory, StorageError
 from das_server.pipeline import acceleration, placement
 from das_server.pipeline.group import Group, OutOfStep
-from das_server.store.blobs import BlobStore
+from das_server.store.blobs import DISK, BlobStore
 from das_server.tasks import base
 from das_server.workers.link import Link
 from das_server.workers.runner import Worker
@@ -34,10 +34,10 @@ class House:
         self.link = Link("ipc://unused", "worker-0.1", "secret", parent=0)  # never started: its words stay queued
         self.worker = Worker(self.link, folder, device="cpu", threads=1, profile=profile)
 
-    def run(self, hungry_profiles, passed_over=("problem",), **options):
+    def run(self, hungry_profiles, passed_over=("problem",), job="", **options):
         """Messages about a job that runs out of memory with these profiles."""
         spec = job_spec(task="hungry", model="das-preview", prompt=" ".join(hungry_profiles), options=options)
-        order = {"kind": "run", "job": job_id(), "attempt": 1, "spec": dataclasses.asdict(spec), "inputs": []}
+        order = {"kind": "run", "job": job or job_id(), "attempt": 1, "spec": dataclasses.asdict(spec), "inputs": []}
         order["weights"] = ""
         self.worker._run(order)
         said = []
@@ -56,6 +56,23 @@ def open_house(tmp_path, monkeypatch):
     monkeypatch.setitem(base.TASK_MODULES, "hungry", "tests.support.hungry_task")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     return lambda profile: House(tmp_path, profile)
+
+
+def test_job_that_finds_the_disk_full_goes_on_from_its_checkpoint_next_time(open_house, monkeypatch):
+    house = open_house("resident")
+    for field in (DISK, None):
+
+        def refuse(content, field=field):
+            raise StorageError("It cannot be written.", field=field)
+
+        monkeypatch.setattr(house.worker._blobs, "add", refuse)
+        job = job_id()
+        checkpoint = house.worker._checkpoints / f"{job}.safetensors"
+        checkpoint.parent.mkdir(exist_ok=True)
+        checkpoint.write_bytes(b"some steps")
+        (failed,) = house.run([], job=job)
+        assert (failed["kind"], failed["code"], failed["field"]) == ("failed", "job.storage", field or "")
+        assert checkpoint.exists() is (field == DISK)
 
 
 def test_job_is_done_with_the_next_smaller_profile_and_the_user_is_told(open_house):
