@@ -159,6 +159,7 @@ def _add_models_parser(models: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> None:
     from das_server.door.server import serve
 
+    os.umask(0o077)  # prompts and pictures are their owner's, in a folder that others may enter, too
     config = build_config({name: getattr(options, name) for name in SERVE_FLAGS}, file=options.config)
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 

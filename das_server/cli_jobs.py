@@ -113,6 +113,8 @@ def _asker(options: argparse.Namespace) -> Asker:
 
 
 def _find(asker: Asker, prefix: str) -> dict[str, Any]:
+    if not prefix.strip():  # such as a variable that is not set: the only job would be the one
+        raise JobRejected("A job is named by its id or its first characters; see das-server jobs list.", field="job")
     found = list(asker.jobs(prefix=prefix.lower(), most=2))
     if len(found) != 1:
         what = "no job whose id begins" if not found else "more than one job whose id begins"

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import socket
+import stat
 import subprocess
 import sys
 
@@ -47,6 +48,15 @@ def test_endpoint_process_has_no_torch(server):
     )
     answer = subprocess.run([server_python(), "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_nobody_else_on_the_machine_reads_what_the_server_keeps(server):
+    with DasClient(server.address) as client:
+        client.cancel(submit(client, seed=43))
+    kept = [server.state, *server.state.rglob("*")]
+    assert {"jobs.sqlite3", "blobs"} <= {path.name for path in kept}
+    assert [path for path in kept if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077] == []
 
 
 def test_welcome_tells_what_the_server_can_do(server):

@@ -21,6 +21,7 @@ def jobs(capsys, server, *arguments, status=0) -> str:
 def test_jobs_are_cancelled_and_made_once_more(server, capsys):
     with DasClient(server.address, timeout_s=30) as client:
         long, waiting = submit(client, num_inference_steps=100), submit(client, seed=51)
+        assert "first characters" in jobs(capsys, server, "cancel", "", status=JobRejected.exit_code)
         assert f"{waiting} is " in jobs(capsys, server, "cancel", waiting[:12])
         assert follow(client, waiting).last.kind == "CANCELLED"
         assert f"{long} is " in jobs(capsys, server, "cancel", long)
