@@ -22,7 +22,7 @@ from das_server.door.beside import JOBS, Beside
 from das_server.door.callers import Callers, Peer
 from das_server.door.connections import Connections
 from das_server.door.draining import Drain
-from das_server.door.followers import Followers
+from das_server.door.followers import Followers, SlowPeers
 from das_server.door.gate import Gate
 from das_server.door.requests import Estimators, Models, Reply, Requests
 from das_server.door.seldom import Seldom
@@ -85,7 +85,7 @@ class Endpoint:
         self._callers = callers or Callers()
         self._flying: collections.Counter[bytes] = collections.Counter()
         self._store = store
-        self._followers = Followers()
+        self._followers, self._slow = Followers(), SlowPeers()
         self._requests = Requests(
             store,
             blobs,
@@ -150,11 +150,15 @@ class Endpoint:
             _log.error("the job list is not on disk: %s", error)
 
     def tell_followers(self) -> None:
-        """Send every event that an attached client has not had; one that cannot be sent now comes next time."""
+        """Send every event that an attached client has not had; one that cannot be sent now comes next time, or, where
+        the client does not read, now and then."""
         self.has_told_all = True
         self._followers.has_news(self._store.told)
         self._store.told.clear()
         for peer, job, after in self._followers.take_due():
+            if self._slow.waits(peer):
+                self._put_off(peer, job)
+                continue
             try:
                 self._tell(peer, job, after)
             except DasError as error:  # a disk that refuses, an event that cannot be written: its client asks again
@@ -171,7 +175,9 @@ class Endpoint:
             if not self._followers.follows(peer, job):  # it is gone
                 return
             if not is_sent:
+                self._slow.note_full(peer)
                 break
+            self._slow.note_sent(peer)
             self._followers.was_told(peer, job, event.seq)
             if event.kind in messages.FINAL_EVENT_KINDS:
                 self._followers.leave(peer, job)
@@ -179,8 +185,11 @@ class Endpoint:
         else:
             if len(events) < EVENTS_AT_ONCE:
                 return
+        self._put_off(peer, job)
+
+    def _put_off(self, peer: bytes, job: str) -> None:
         self._followers.put_off(peer, job)
-        self.has_told_all = False
+        self.has_told_all = self.has_told_all and not self._slow.is_tried_soon(peer)
 
     # ── One request ─────────────────────────────────────────────────────────────────────────────────────────────────
 

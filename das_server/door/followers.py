@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from das_blender_addon.errors import JobRejected
 from das_server.limits import MAX_CONNECTIONS, MAX_FOLLOWED
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.2
+"""Before more is offered to a peer whose queue is full: twice as long each time, as long as it takes nothing."""
 
 
 class Followers:
@@ -77,3 +81,31 @@ class Followers:
         for job in list(self._after.get(peer, ())):
             self.leave(peer, job)
         self._after.pop(peer, None)
+
+
+class SlowPeers:
+    """Those whose queues are full, and who are left alone for a while.  ``clock``: seconds that nobody sets."""
+
+    def __init__(self, most: int = MAX_CONNECTIONS, clock: Callable[[], float] = time.monotonic):
+        self._most, self._clock = most, clock
+        self._pauses: dict[bytes, tuple[float, float]] = {}
+
+    def waits(self, peer: bytes) -> bool:
+        """Whether nothing is to be offered to it now."""
+        return bool(self._pauses) and self._pauses.get(peer, (0.0, 0.0))[0] > self._clock()
+
+    def is_tried_soon(self, peer: bytes) -> bool:
+        """Whether it has taken something until just now."""
+        return self._pauses.get(peer, (0.0, 0.0))[1] <= FIRST_PAUSE_S
+
+    def note_full(self, peer: bytes) -> None:
+        """It takes nothing more."""
+        pause_s = min(2 * self._pauses.pop(peer, (0.0, FIRST_PAUSE_S / 2))[1], LONGEST_PAUSE_S)
+        self._pauses[peer] = self._clock() + pause_s, pause_s
+        while len(self._pauses) > self._most:  # one that has gone, where there are no more connections
+            del self._pauses[next(iter(self._pauses))]
+
+    def note_sent(self, peer: bytes) -> None:
+        """It has taken something."""
+        if self._pauses:
+            self._pauses.pop(peer, None)

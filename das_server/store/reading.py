@@ -15,7 +15,7 @@ from das_server.store.job import Job, JobState, event_from_row, job_from_row
 from das_server.store.requesters import Requesters
 from das_server.store.schema import open_or_replace_job_list
 
-EVENTS_AT_ONCE = 1000
+EVENTS_AT_ONCE = 200
 """Events of a job that are read at once."""
 
 

@@ -39,6 +39,7 @@ class House:
         self.blobs = blobs = BlobStore(folder)
         self._context = zmq.Context()
         router = self._context.socket(zmq.ROUTER)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # as the front door's
         router.bind("inproc://front-door")
         self._dealer = self._context.socket(zmq.DEALER)
         self._dealer.connect("inproc://front-door")
@@ -117,6 +118,40 @@ def test_nothing_is_looked_up_for_followers_of_jobs_without_news(house):
     house.endpoint.tell_followers()
     house.endpoint.tell_followers()
     assert len(asked) == 1 and (house.heard().job, asked[0].count(jobs[1])) == (jobs[1], 1)
+
+
+def test_follower_that_reads_nothing_costs_one_look_now_and_then(house, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(house.endpoint._slow, "_clock", lambda: now[0])
+    jobs = [house.submitted() for _ in range(20)]
+    for job in jobs:
+        for step in range(150):
+            house.store.progress(job, {"stage": "denoising", "step": step, "of": 150, "elapsed_s": 0.5})
+    for number, job in enumerate(jobs):
+        assert house.ask(m.Attach(number, job, 0)) == m.Attached(number, job, 151)
+    for _ in range(30):
+        house.endpoint.tell_followers()
+    assert not house.endpoint.has_told_all  # it may just be busy
+    asked = []
+    house.store._db.set_trace_callback(asked.append)
+    looks = []
+    for _ in range(100):
+        now[0] += 0.01
+        asked.clear()
+        house.endpoint.tell_followers()
+        looks.append(len(asked))
+    assert max(looks) == 1 and sum(looks) < 12 and house.endpoint.has_told_all
+    house.store._db.set_trace_callback(None)
+    heard = dict.fromkeys(jobs, 0)
+    deadline = time.monotonic() + 20
+    while min(heard.values()) < 151 and time.monotonic() < deadline:
+        now[0] += 0.2
+        house.endpoint.tell_followers()
+        while house._dealer.poll(0):
+            event = house.heard()
+            assert event.seq == heard[event.job] + 1
+            heard[event.job] = event.seq
+    assert set(heard.values()) == {151}
 
 
 def test_follower_with_a_long_past_is_told_all_of_it(house, monkeypatch):
