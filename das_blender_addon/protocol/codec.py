@@ -26,6 +26,9 @@ from .messages import CHUNK_BYTES, EVENT_FIELDS, EVENT_MAY_HAVE, MAX_HEADER_BYTE
 
 Frame = bytes | bytearray | memoryview
 
+EASY_BYTES = 1 << 16
+"""A header that was refused and has more than this is not read once more."""
+
 _NAMES = {cls: name for name, cls in MESSAGES.items()}
 _FREE_INT = Kind("int", -MAX_NUMBER - 1, MAX_NUMBER)
 _FREE_FLOAT = Kind("float", -sys.float_info.max, sys.float_info.max)
@@ -85,7 +88,10 @@ def decode(frames: Sequence[Frame]) -> tuple[Any, memoryview | None]:
 
 
 def request_of(frames: Sequence[Frame]) -> int:
-    """The request number in ``frames``, for answering a message that `decode` refused; 0 when it cannot be read."""
+    """The request number in ``frames``, for answering a message that `decode` refused; 0 when it cannot be read, or
+    not without much work."""
+    if not frames or memoryview(frames[0]).nbytes > EASY_BYTES:
+        return 0
     try:
         request = _unpack(frames[0]).get("request")
     except (ProtocolError, IndexError):

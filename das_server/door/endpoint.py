@@ -195,7 +195,7 @@ class Endpoint:
 
     def _answer(self, peer: bytes, received: list[zmq.Frame]) -> None:
         """Answer one request; whatever it does, nobody else notices, nor waits for a disk."""
-        frames = [frame.buffer for frame in received]
+        frames, message = [frame.buffer for frame in received], None
         try:
             key = self._gate.key_of(received[0]) if self._gate is not None else None
             message, blob = decode(frames)
@@ -214,7 +214,7 @@ class Endpoint:
             else:
                 self._reply(who, message, self._requests.answer(who, message, blob))
         except Exception as error:  # among them a reply that cannot be written
-            self._refuse(peer, request_of(frames), error)
+            self._refuse(peer, request_of(frames) if message is None else getattr(message, "request", 0), error)
 
     def _do_beside(self, who: Peer, message: Any, work: Callable[[], Any], go_on: Callable[[Any], None]) -> None:
         """Go on with what ``work`` gives, which waits for the disk."""

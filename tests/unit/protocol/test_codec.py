@@ -386,3 +386,8 @@ def test_messages_with_random_values_never_raise_anything_else():
         frames = [msgpack.packb(plain)] + [b""] * (type(example) in (m.Put, m.Chunk))
         survived += decodes_or_refuses(frames)
     assert 0 < survived < GARBAGE_ROUNDS
+
+
+def test_large_header_that_was_refused_is_not_read_once_more():
+    small, large = (pack(type="NONE", request=7, padding=["x" * size] * 2) for size in (10, 40_000))
+    assert [codec.request_of(frames) for frames in (small, large, [], [b""])] == [7, 0, 0, 0]
