@@ -51,10 +51,12 @@ def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> z
         zmq.ROUTER_MANDATORY: 1,  # without it, replies to a full queue vanish silently
         zmq.RCVHWM: WAITING_IN,
         zmq.SNDHWM: WAITING_OUT,
-        zmq.HEARTBEAT_IVL: 5000,
-        zmq.HEARTBEAT_TIMEOUT: 15000,
-        zmq.HEARTBEAT_TTL: 15000,
+        # Not ZeroMQ's own heartbeats: libzmq 4.3.5 aborts where one is due on a connection that broke while what it had
+        # sent still waited for us ("Assertion failed: !_io_error"), so that a client could end the server.
         zmq.TCP_KEEPALIVE: 1,
+        zmq.TCP_KEEPALIVE_IDLE: 15,
+        zmq.TCP_KEEPALIVE_INTVL: 5,
+        zmq.TCP_KEEPALIVE_CNT: 3,
         zmq.IPV6: int("[" in address),
     }.items():
         socket.setsockopt(option, value)

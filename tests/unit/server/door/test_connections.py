@@ -5,6 +5,8 @@ import contextlib
 import os
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,6 +16,7 @@ import zmq
 from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
 from das_server.door.connections import Connections, open_door
 from das_server.limits import MAX_BACKLOG_BYTES, WAITING_IN, WAITING_OUT
+from tests.support.server import ROOT
 from tests.support.zmtp import RawClient
 
 with contextlib.suppress(ImportError):
@@ -198,6 +201,30 @@ def test_too_many_connections_are_cut_where_no_file_can_be_opened(door):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     clients[0].socket.settimeout(1.0)
     assert clients[0].is_cut() and len(door.connections) == MOST
+
+
+BREAKING_OFF = """
+import contextlib, socket, struct, time, zmq
+from das_server.door.connections import open_door
+from tests.support.server import ROOT
+from tests.support.zmtp import RawClient
+door = open_door(zmq.Context(), "tcp://127.0.0.1:*")
+client = RawClient(door.getsockopt_string(zmq.LAST_ENDPOINT))
+client.socket.settimeout(0.2)
+with contextlib.suppress(OSError):
+    for _ in range(100_000):
+        client.send(client.frame(b"word") * 100)
+client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+client.close()  # while more waits than the server has taken
+time.sleep(0.2 + 1.2 * door.getsockopt(zmq.HEARTBEAT_IVL) / 1000)
+print(len(door.recv_multipart()))
+"""
+
+
+def test_client_that_breaks_off_while_the_server_is_busy_does_not_end_it():
+    """libzmq aborts the process where a heartbeat of its own is due then."""
+    done = subprocess.run([sys.executable, "-c", BREAKING_OFF], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
 def test_half_handshake_is_ended(door):
