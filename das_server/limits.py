@@ -14,13 +14,18 @@ HANDSHAKE_MS = 3000
 """Longest handshake, milliseconds."""
 
 WAITING_IN = 8
-"""Messages of one connection that may wait to be read; then its sender waits."""
+"""Messages of one connection that may wait to be read where the system does not say what it has sent; then its sender
+waits."""
 
 WAITING_OUT = 16
 """Messages that may wait for a client that does not read; it misses further ones and asks again."""
 
-MAX_BACKLOG_BYTES = 4 * WAITING_IN * MAX_FRAME_BYTES
-"""What a connection may have sent beyond what we have read of it, before it is ended."""
+MAX_BACKLOG_BYTES = 32 * MAX_FRAME_BYTES
+"""What a connection may have sent beyond what we have read of it, before it is ended; clients keep `FETCH_CREDIT`
+pieces in flight."""
+
+MAX_SMALL_BACKLOG_BYTES = MAX_FRAME_BYTES // 4
+"""The same where it is small messages, each of which costs more than its bytes."""
 
 MAX_FLYING = 2 * FETCH_CREDIT
 """PUT and FETCH of one connection that may wait for the disk; one more is refused."""

@@ -24,12 +24,23 @@ from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
 from das_server.door.gate import Gate
 from das_server.door.seldom import Seldom
-from das_server.limits import HANDSHAKE_MS, MAX_BACKLOG_BYTES, MAX_CONNECTIONS, WAITING_IN, WAITING_OUT
+from das_server.limits import (
+    HANDSHAKE_MS,
+    MAX_BACKLOG_BYTES,
+    MAX_CONNECTIONS,
+    MAX_FOLLOWED,
+    MAX_SMALL_BACKLOG_BYTES,
+    WAITING_IN,
+    WAITING_OUT,
+)
 
 _log = logging.getLogger(__name__)
 
 CURVE_BYTES = 33
 """What CURVE adds to a frame: its name, a nonce, flags and a tag (rfc.zeromq.org/spec/26)."""
+
+SMALL_BYTES, MANY_SMALL = 1024, 2 * MAX_FOLLOWED
+"""Where much waits, and so many messages of it, and no others, have fewer bytes, there are too many of them."""
 
 QUIET_S = 60.0
 """Where there are too many connections, one that has said nothing for so long may go; its client comes again."""
@@ -49,7 +60,9 @@ def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> z
         zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
         zmq.ROUTER_HANDOVER: 1,  # a client that is connected anew has the routing id that it had
         zmq.ROUTER_MANDATORY: 1,  # without it, replies to a full queue vanish silently
-        zmq.RCVHWM: WAITING_IN,
+        # Nor a bound on what waits to be read, where `Connections` sees to that: where it is reached and its sender breaks
+        # off, libzmq reads on in what it has of it and aborts at a ZMTP PING there (the same assertion).
+        zmq.RCVHWM: 0 if hasattr(sockets, "TCP_INFO") else WAITING_IN,
         zmq.SNDHWM: WAITING_OUT,
         # Not ZeroMQ's own heartbeats: libzmq 4.3.5 aborts where one is due on a connection that broke while what it had
         # sent still waited for us ("Assertion failed: !_io_error"), so that a client could end the server.
@@ -74,10 +87,12 @@ def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> z
 
 @dataclass
 class _Connection:
-    """``read_bytes``: what we have read of it, framing included.  ``heard_s``: when that was, last."""
+    """``read_bytes``: what we have read of it, framing included.  ``heard_s``: when that was, last.  ``num_small``: how
+    many messages of few bytes, and no others, were read since more than a few were seen to wait; None: no such case."""
 
     read_bytes: int = 0
     heard_s: float = 0.0
+    num_small: int | None = None
     is_cut: bool = False
 
 
@@ -106,16 +121,22 @@ class Connections:
         self.news.close(linger=0)
         self._hand.close()
 
-    def heard(self, frames: list[zmq.Frame]) -> None:
-        """A message with these frames was read."""
+    def heard(self, frames: list[zmq.Frame]) -> bool:
+        """A message with these frames was read → whether it is to be answered: not one of a connection that was cut."""
         fd = frames[-1].get(zmq.SRCFD) if frames else None
         if fd not in self._open:
             self.look_who_came()
         one = self._open.get(fd)
-        if one is not None:
-            one.heard_s = time.monotonic()
-            sizes = [len(frame.buffer) + self._extra for frame in frames]
-            one.read_bytes += sum(size + (9 if size > 255 else 2) for size in sizes)
+        if one is None:
+            return True
+        if one.is_cut:
+            return False
+        one.heard_s = time.monotonic()
+        sizes = [len(frame.buffer) + self._extra for frame in frames]
+        one.read_bytes += sum(size + (9 if size > 255 else 2) for size in sizes)
+        if one.num_small is not None:
+            one.num_small = one.num_small + 1 if sum(sizes) < SMALL_BYTES else None
+        return True
 
     def look_who_came(self) -> None:
         """Take in who came and went, and cut those that are too many."""
@@ -134,9 +155,15 @@ class Connections:
         for fd, one in self._open.items():
             if one.is_cut:
                 continue
-            received = self._hand.received_bytes(fd)
-            if received is not None and received - one.read_bytes > MAX_BACKLOG_BYTES:
-                self._cut(fd, f"it has sent {received - one.read_bytes >> 20} MiB that are no whole message")
+            waiting = (self._hand.received_bytes(fd) or 0) - one.read_bytes
+            if waiting > MAX_BACKLOG_BYTES:
+                self._cut(fd, f"it has sent {waiting >> 20} MiB more than was read, or no whole message")
+            elif waiting <= MAX_SMALL_BACKLOG_BYTES:
+                one.num_small = None
+            elif one.num_small is None:
+                one.num_small = 0
+            elif one.num_small >= MANY_SMALL:
+                self._cut(fd, f"it has sent {waiting >> 10} KiB of small messages more than was read")
 
     def _cut(self, fd: int, reason: str) -> None:
         """End a connection; ZeroMQ notices and forgets what it has of it."""

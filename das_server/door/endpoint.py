@@ -40,7 +40,9 @@ _log = logging.getLogger(__name__)
 REQUESTS_PER_TURN = 64
 """Requests answered before the workers are looked at again."""
 
-LOOK_EVERY_S = 0.2
+TURN_S = 0.02
+
+LOOK_EVERY_S, KEEP_EVERY_S = 0.05, 0.2
 
 PROMISES = (messages.Submit, messages.Cancel, messages.Ack, messages.Requeue)
 """Requests whose reply says that something is kept."""
@@ -76,7 +78,7 @@ class Endpoint:
         self.has_told_all = True
         self._socket = socket
         self._connections = connections
-        self._look_at_s = 0.0
+        self._look_at_s = self._keep_at_s = 0.0
         self._keeps = self._deletes = False
         self._say = Seldom(_log)
         self._blobs = blobs
@@ -107,14 +109,17 @@ class Endpoint:
         return self._requests.totals()
 
     def receive(self) -> None:
-        """Answer the requests that have come, up to `REQUESTS_PER_TURN` of them."""
+        """Answer the requests that have come, up to `REQUESTS_PER_TURN` of them, or for `TURN_S`."""
+        until_s = time.monotonic() + TURN_S
         for _ in range(REQUESTS_PER_TURN):
+            if time.monotonic() >= until_s:
+                return
             try:
                 peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            if self._connections is not None:
-                self._connections.heard(frames)
+            if self._connections is not None and not self._connections.heard(frames):
+                continue
             self._followers.heard(peer.bytes)
             self._answer(peer.bytes, frames)
 
@@ -138,8 +143,8 @@ class Endpoint:
         if time.monotonic() < self._look_at_s:
             return
         self._look_at_s = time.monotonic() + LOOK_EVERY_S
-        if self._store.log.is_behind and not self._keeps:
-            self._keeps = True
+        if self._store.log.is_behind and not self._keeps and time.monotonic() >= self._keep_at_s:
+            self._keeps, self._keep_at_s = True, time.monotonic() + KEEP_EVERY_S
             self._beside.do(self._store.log.flush, self._kept, lane=JOBS)
         if self._connections is not None:
             self._connections.look()
