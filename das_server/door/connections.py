@@ -60,8 +60,8 @@ def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> z
         zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
         zmq.ROUTER_HANDOVER: 1,  # a client that is connected anew has the routing id that it had
         zmq.ROUTER_MANDATORY: 1,  # without it, replies to a full queue vanish silently
-        # Nor a bound on what waits to be read, where `Connections` sees to that: where it is reached and its sender breaks
-        # off, libzmq reads on in what it has of it and aborts at a ZMTP PING there (the same assertion).
+        # Nor a bound on what waits to be read, where `Connections` sees to that: where it is reached and its sender
+        # breaks off, libzmq reads on in what it has of it and aborts at a ZMTP PING there (the same assertion).
         zmq.RCVHWM: 0 if hasattr(sockets, "TCP_INFO") else WAITING_IN,
         zmq.SNDHWM: WAITING_OUT,
         # Not ZeroMQ's own heartbeats: libzmq 4.3.5 aborts where one is due on a connection that broke while what it had
