@@ -6,7 +6,7 @@
 unit, parity and e2e run in .venv; parity once more as on an old processor, whose last bits are others; the unit tests
 of the extension once more in every other Blender's environment (another Python, another numpy); blender runs once per
 Blender version, each in a process of its own with an empty Blender profile, but what is marked ``any_blender`` (it is
-about processes, files and sockets, or another test asks the same of every version) with that of .venv only.  binary
+about processes, files and sockets, or another test asks the same of every version) once, with that of .venv.  binary
 runs only when it is named: it needs the Blender program that ``BLENDER`` names.
 
 Two suites more than there are processor cores run at once, four at most (``-j`` says otherwise): they wait a lot.
@@ -110,9 +110,10 @@ def planned_runs(wanted: list[str]) -> list[Run]:
     if "e2e" in wanted:
         runs.append(Run("e2e", main, ("tests/e2e",)))
     if "blender" in wanted:
-        for version, python in sorted(blenders, key=lambda one: one[1] != main):  # that with all tests first
-            options = () if python == main else ("-m", "not any_blender")
-            runs.append(Run(f"blender {version}", python, ("tests/blender",), options=options))
+        own = next((version for version, python in blenders if python == main), "")
+        runs.append(Run(f"any Blender, with {own}", main, ("tests/blender",), options=("-m", "any_blender")))
+        for version, python in blenders:
+            runs.append(Run(f"blender {version}", python, ("tests/blender",), options=("-m", "not any_blender")))
     if "parity" in wanted:
         runs.append(Run("parity", main, ("tests/parity",)))
         runs.append(Run("parity, as on an old processor", main, ("tests/parity",), OLD_PROCESSOR))

@@ -13,15 +13,18 @@ import bpy
 from ..shot.resolved import ResolvedSettings
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import shot_folder
+from ..take import recipes
 from ..take.adherence import read_report
 from ..take.again import window_again
-from ..take.cache import Take
-from ..take.drive import Recipe, finish
+from ..take.cache import Take, TakeSettings
+from ..take.drive import Recipe, WithEnd, finish
 from ..take.library import TakeEntry, find_entry, takes_of
+from ..take.source import Source
 from ..take.variations import combinations
 from . import of_scene
 from .as_made import settings_as_made
 from .noted import all_of
+from .sources import SharedSource, source_of
 
 
 def measured_take(scene, entry: TakeEntry, settings: ResolvedSettings, *, server_named: bool = False) -> Recipe:
@@ -47,17 +50,37 @@ def best_of(
     return all_of(scene, combinations(replace(settings, measure=True), seeds), in_child=in_child)
 
 
-def worst_window_again(scene, entry: TakeEntry, settings: ResolvedSettings, seed: int | None = None) -> Recipe:
+def worst_window_again(
+    scene, entry: TakeEntry, settings: ResolvedSettings, seed: int | None = None, *, in_child: bool | None = None
+) -> Recipe:
     """The take ``entry`` with another ``seed`` (None: any) for its worst window, a take of its own, measured; returns
     (`Take`, the window's number from 1 on, the seed).  The other windows' frames are those that are there.
 
-    Raises `SettingsError` (see `window_again`), and where the scene would not make the take any more.
+    Both are of the scene as it is now.  Raises `SettingsError` (see `window_again`), and where the scene would not make
+    the take any more.
     """
-    report = yield from measured_take(scene, entry, settings)
     made_with = settings_as_made(scene, entry, settings)
-    asked, number, chosen = window_again(made_with, report, seed)
-    take = yield from of_scene.measured(scene, asked, entry.key, made_with)
-    return take, number, chosen
+    if entry.adherence is not None:
+        window_again(made_with, entry.adherence, seed)
+    facts, made_with = of_scene.prepared(scene, made_with)
+    shared = SharedSource(source_of(scene, facts.view_layer, in_child=in_child, camera=made_with.camera), 2)
+    first, again = shared.share(), shared.share()
+    after = entry.key, TakeSettings.from_resolved(made_with)
+
+    def measured(asked: ResolvedSettings, source: Source) -> Recipe:
+        asked = replace(asked, measure=True, part=None)
+        return recipes.only_take(recipes.take(facts, asked, source, after=after))
+
+    def steps() -> Recipe:
+        report = entry.adherence
+        if report is None:
+            take = yield from measured(made_with, first)
+            report = read_report(take.folder)
+        asked, number, chosen = window_again(made_with, report, seed)
+        take = yield from measured(asked, again)
+        return take, number, chosen
+
+    return WithEnd(steps(), lambda _error: shared.close())
 
 
 def adherence(

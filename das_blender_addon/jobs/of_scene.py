@@ -191,17 +191,15 @@ def measured(
     scene,
     settings: ResolvedSettings,
     key: str,
-    made_with: ResolvedSettings | None = None,
     *,
     server_named: bool = False,
     in_child: bool | None = None,
 ) -> Recipe:
-    """The take of ``settings`` measured, and made where it is not there, as the take ``key`` of the same shot was with
-    the settings ``made_with`` (None: it is that take); returns the `Take`.
+    """The take ``key``, which was made with ``settings``, measured; returns the `Take`.
 
     Raises `SettingsError`, before anything is made, where the shot would not give ``key`` any more.
     """
-    after = key, TakeSettings.from_resolved(made_with or settings)
+    after = key, TakeSettings.from_resolved(settings)
     settings = replace(settings, measure=True, part=None)
     return recipes.only_take(take(scene, settings, after=after, server_named=server_named, in_child=in_child))
 

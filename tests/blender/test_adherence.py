@@ -9,7 +9,7 @@ import pytest
 
 from das_blender_addon import api, commands
 from das_blender_addon.errors import ModelError, ServerUnreachable, SettingsError
-from das_blender_addon.jobs.measuring import best_of
+from das_blender_addon.jobs.measuring import best_of, worst_window_again
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.take import drive
@@ -159,6 +159,18 @@ def test_worst_window_gets_another_seed_and_the_other_stays_byte_for_byte(long_t
     assert len(takes_of(take.folder.parent.parent)) == 3
 
 
+@pytest.mark.any_blender
+def test_worst_window_is_of_the_scene_as_it_was_whatever_file_is_opened_meanwhile(long_textured):
+    take = api.render_take(long_textured)
+    (entry,) = takes_of(take.folder.parent.parent)
+    assert entry.adherence is None, "it is measured first"
+    recipe = worst_window_again(long_textured, entry, resolve_settings(long_textured), in_child=True)
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    made, number, seed = drive.finish(recipe)
+    assert made.report["window_seeds"] == {str(number): seed} and made.key != take.key
+
+
+@pytest.mark.any_blender
 def test_buttons_measure_and_show_where_it_is_off(textured):
     take = api.render_take(textured)
     take_shelf.shelf.forget()

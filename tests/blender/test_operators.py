@@ -44,6 +44,7 @@ def test_render_take_then_strip(shot_scene):
     take = recent.last_take(shot_scene)
     assert shown().job_state == "DONE" and "9 frames" in shown().job_line
     assert all(decode_png(path.read_bytes()).std() > 1.0 for path in take.frames)
+    shot_scene.name = "Called otherwise since"
     bpy.ops.das.add_to_sequencer()
     (strip,) = compat.all_strips(shot_scene.das.edit_scene)
     assert strip["das_take"] == take.key and strip["das_scene"] == shot_scene.name
