@@ -11,7 +11,7 @@ import torch
 from tests.bench.denoise_checkpoint import FULL, TEXT_ENCODER, shapes_of, text_encoder_shapes
 from tests.bench.gpu_record import Part, Record, run_parts
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 THERE = {"torch", "diffusers", "numpy", "PIL", "safetensors", "huggingface_hub"}
 """diffusers, and what comes with it."""
 NOT_NEEDED = {"transformers", "peft"}
