@@ -5,6 +5,7 @@ import sys
 from subprocess import run
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -55,46 +56,56 @@ def _write_clips(folder):
         (folder / file).write_text("\n".join(lines) + "\n")
 
 
-def test_accelerate_trains_the_same_weights_as_the_own_launcher(tmp_path):
-    _write_clips(tmp_path / "clips")
-    model = model_of_any_size(tmp_path / "model")
-    recipes = {}
-    for name in ("own", "accelerate"):
-        recipes[name] = tmp_path / f"{name}.toml"
-        recipes[name].write_text(RECIPE.format(
-            folder=(tmp_path / name).as_posix(), model=model.as_posix(),
-            dataset=(tmp_path / "clips").as_posix(), frames=FRAMES, height=HEIGHT, width=WIDTH))
-    assert launch.run(recipes["own"]) == 0
-    stage = ["-m", "das_server.training.worker", str(recipes["accelerate"]), "finetune"]
+class Folder:
+    """A model, clips, and what is trained of them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.model = model_of_any_size(folder / "model")
+        _write_clips(folder / "clips")
+
+    def recipe(self, name, *, steps=2, shard="false"):
+        text = RECIPE.format(folder=(self.folder / name).as_posix(), model=self.model.as_posix(), width=WIDTH,
+                             dataset=(self.folder / "clips").as_posix(), frames=FRAMES, height=HEIGHT)
+        text = text.replace("processes = 2", f'processes = 2\nshard = {shard}\ntrainable = "all"')
+        path = self.folder / f"{name}.toml"
+        path.write_text(text.replace("steps = 2", f"steps = {steps}", 1))
+        return path
+
+    def train(self, name, *, resume=False, **how):
+        try:
+            assert launch.run(self.recipe(name, **how), resume) == 0
+        except WorkerLost:
+            raise AssertionError((self.folder / name / "finetune.0.log").read_text()) from None
+        return self.weights(name)
+
+    def weights(self, name):
+        return DasTransformer3DModel.from_pretrained(self.folder / name / "transformer").state_dict()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """(folder, weights that two processes of our own have trained, whole)."""
+    folder = Folder(tmp_path_factory.mktemp("own"))
+    return folder, folder.train("own")
+
+
+def test_accelerate_trains_the_same_weights_as_the_own_launcher(own):
+    folder, trained = own
+    stage = ["-m", "das_server.training.worker", str(folder.recipe("accelerate")), "finetune"]
     ended = run([sys.executable, *ACCELERATE, *stage], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    own, other, before = (DasTransformer3DModel.from_pretrained(folder / "transformer").state_dict()
-                          for folder in (tmp_path / "own", tmp_path / "accelerate", model))
-    assert any(not torch.equal(own[key], before[key]) for key in own)
-    assert all(torch.equal(own[key], other[key]) for key in own)
+    other, before = folder.weights("accelerate"), folder.weights("model")
+    assert all(not torch.equal(trained[key], before[key]) for key in trained if key.endswith("weight"))
+    assert all(torch.equal(trained[key], other[key]) for key in trained)
 
 
-def test_sharded_weights_are_trained_as_whole_ones_and_resume(tmp_path):
+def test_sharded_weights_are_trained_as_whole_ones_and_resume(own):
     """Two processes, each with half of every block, gradient and moment."""
-    _write_clips(tmp_path / "clips")
-    model = model_of_any_size(tmp_path / "model")
-
-    def trained(name, steps, *, resume=False, shard="true"):
-        recipe = tmp_path / f"{name}.toml"
-        text = RECIPE.format(folder=(tmp_path / name).as_posix(), model=model.as_posix(), width=WIDTH,
-                             dataset=(tmp_path / "clips").as_posix(), frames=FRAMES, height=HEIGHT)
-        text = text.replace("processes = 2", f'processes = 2\nshard = {shard}\ntrainable = "all"')
-        recipe.write_text(text.replace("steps = 2", f"steps = {steps}", 1))
-        try:
-            assert launch.run(recipe, resume) == 0
-        except WorkerLost:
-            raise AssertionError((tmp_path / name / "finetune.0.log").read_text()) from None
-        return DasTransformer3DModel.from_pretrained(tmp_path / name / "transformer").state_dict()
-
-    whole = trained("whole", 2, shard="false")
-    trained("sharded", 1)
-    sharded = trained("sharded", 2, resume=True)
+    folder, whole = own
+    folder.train("sharded", steps=1, shard="true")
+    sharded = folder.train("sharded", shard="true", resume=True)
     for key in whole:
         torch.testing.assert_close(sharded[key], whole[key], rtol=0, atol=SHARDED_ATOL)
-    before = DasTransformer3DModel.from_pretrained(model / "transformer").state_dict()
+    before = folder.weights("model")
     assert max((sharded[key] - before[key]).abs().max().item() for key in before) > 100 * SHARDED_ATOL
