@@ -26,8 +26,8 @@ def tour_of_footage(steps):
     # 2. The picture is a scene.
     before = set(bpy.data.scenes)
     with bpy.context.temp_override(window=window):
-        bpy.ops.das.import_picture(
-            "INVOKE_DEFAULT", filepath=str(made / "picture.png"), depth=str(made / "depth.npy"), depth_kind="metric",
+        bpy.ops.das.import_picture(  # as a script calls it: the button would ask for the rest
+            "EXEC_DEFAULT", filepath=str(made / "picture.png"), depth=str(made / "depth.npy"), depth_kind="metric",
             lens=LENS_MM, num_frames=FRAMES,
         )  # fmt: skip
     yield from steps.until(lambda: len(bpy.data.scenes) > len(before), "the picture did not become a scene")
