@@ -3,9 +3,6 @@
 shot; Blender is killed and opened again, the server too.  Nothing is lost, and nothing is asked for twice.
 """
 
-import signal
-import subprocess
-import sys
 
 import bpy
 import numpy as np
@@ -17,10 +14,8 @@ from das_blender_addon.take.cache import load_take
 from das_blender_addon.take.library import set_star, takes_of
 from das_blender_addon.take.pending import pending_takes
 from das_blender_addon.ui import kept_jobs, take_shelf
-from tests.blender.test_left_takes import CHILD
+from tests.blender.test_left_takes import press_and_kill
 from tests.support.scenes import add_camera
-from tests.support.server import ROOT
-from tests.support.window import LIMIT_S
 
 VARIATIONS, LONG = 12, 50
 PAINT = (20, 30, 250)
@@ -52,14 +47,7 @@ def opened(file, server):
 
 def begin_and_kill(file, server, press: str) -> None:
     """A Blender that presses a button and is killed once its first job is there; then the server is, too."""
-    command = [sys.executable, "-c", CHILD, str(ROOT), str(file), server.address, press]
-    known = server.new_jobs()
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        server.wait_until(known, "the first job came", LIMIT_S)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait(LIMIT_S)
+    press_and_kill(file, server, press)
     server.kill()
     server.start()
 

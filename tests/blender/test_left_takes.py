@@ -48,11 +48,8 @@ def saved(shot_scene, tmp_path):
     drive.wait_for_threads(60.0)
 
 
-def killed_in_the_middle(file: Path, server, press: str, steps: int) -> list:
-    """A Blender that begins a take and is killed as soon as its job has a name; what it left."""
-    bpy.context.scene.das.steps = steps
-    bpy.ops.wm.save_as_mainfile(filepath=str(file))
-    folder = shot_folder(bpy.context.scene, bpy.context.scene.das.cache_folder)
+def press_and_kill(file: Path, server, press: str) -> None:
+    """A Blender that presses a button and is killed as soon as its first job is there."""
     command = [sys.executable, "-c", CHILD, str(ROOT), str(file), server.address, press]
     known = server.new_jobs()
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -61,6 +58,14 @@ def killed_in_the_middle(file: Path, server, press: str, steps: int) -> list:
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait(LIMIT_S)
+
+
+def killed_in_the_middle(file: Path, server, press: str, steps: int) -> list:
+    """A Blender that begins a take and is killed as soon as its job has a name; what it left."""
+    bpy.context.scene.das.steps = steps
+    bpy.ops.wm.save_as_mainfile(filepath=str(file))
+    folder = shot_folder(bpy.context.scene, bpy.context.scene.das.cache_folder)
+    press_and_kill(file, server, press)
     bpy.ops.wm.open_mainfile(filepath=str(file))
     bpy.context.scene.das.server = server.address
     return pending_takes(folder)

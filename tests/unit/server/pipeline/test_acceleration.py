@@ -276,10 +276,8 @@ def test_error_that_compilation_did_not_cause_is_raised(tmp_path):
         pipeline("a boat", VIDEO, PICTURE, num_inference_steps=1, guidance_scale=1.0)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 6.0])
-def test_first_clip_of_the_models_own_size_finds_its_blocks_compiled(tmp_path, guidance):
-    """What is compiled later is another shape of blocks, and no clip's."""
-    pipeline = DasPipeline.from_pretrained(PIPELINE_MODEL, device="cpu", prompt_cache=PromptCache(tmp_path))
+def compile_counted(pipeline) -> list:
+    """Have its blocks compiled from now on → a list that grows by every graph that is."""
     compiled = []
 
     def compiler(graph, inputs):
@@ -288,6 +286,14 @@ def test_first_clip_of_the_models_own_size_finds_its_blocks_compiled(tmp_path, g
 
     pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=compiler)
     pipeline.acceleration = Acceleration("native", True, "")
+    return compiled
+
+
+@pytest.mark.parametrize("guidance", [1.0, 6.0])
+def test_first_clip_of_the_models_own_size_finds_its_blocks_compiled(tmp_path, guidance):
+    """What is compiled later is another shape of blocks, and no clip's."""
+    pipeline = DasPipeline.from_pretrained(PIPELINE_MODEL, device="cpu", prompt_cache=PromptCache(tmp_path))
+    compiled = compile_counted(pipeline)
     pipeline.warm_up(2 if guidance > 1 else 1)
     config, warmed = pipeline.transformer.config, len(compiled)
     video, picture = gradient_clip(config.sample_frames, 8 * config.sample_width, 8 * config.sample_height)
@@ -298,14 +304,7 @@ def test_first_clip_of_the_models_own_size_finds_its_blocks_compiled(tmp_path, g
 def test_blocks_that_cannot_run_compiled_for_a_while_are_again_afterwards(tmp_path):
     """A profile whose blocks come one by one has no use for them; the planned one, taken up again, has."""
     pipeline = DasPipeline.from_pretrained(PIPELINE_MODEL, device="cpu", prompt_cache=PromptCache(tmp_path))
-    compiled = []
-
-    def compiler(graph, inputs):
-        compiled.append(graph)
-        return graph.forward
-
-    pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=compiler)
-    pipeline.acceleration = Acceleration("native", True, "")
+    compiled = compile_counted(pipeline)
     pipeline.use_profile("group_offload")
     pipeline.warm_up(1)
     assert (pipeline.acceleration.compiled, compiled) == (False, [])
