@@ -13,6 +13,7 @@ from das_blender_addon.client.client import DasClient
 from das_blender_addon.errors import JobRejected, StorageError
 from das_blender_addon.protocol.messages import Accepted
 from tests.support.jobs import job_id, job_inputs, job_spec
+from tests.support.running import wait_for
 from tests.support.server import ROOT
 from tests.support.wire import JOB_S, Finished, follow, is_step, submit
 
@@ -57,6 +58,7 @@ def test_results_stay_until_every_requester_has_acknowledged_them(server):
         ada.ack(job)
         assert frames_of(ben, finished) == frames
         ben.ack(job)
+        wait_for(lambda: not set(finished.frame_shas) & server.stored_blobs())
         with pytest.raises(StorageError) as caught:
             frames_of(ben, finished)
         assert caught.value.field == "sha"

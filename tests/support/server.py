@@ -97,6 +97,10 @@ class ServerProcess:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def stored_blobs(self) -> set[str]:
+        """SHAs of the blobs in its state folder."""
+        return {path.name for path in (self.state / "blobs").glob("??/*")}
+
     def status(self) -> dict[str, Any]:
         """What ``das-server status --json`` prints, asked for without a process."""
         with DasClient(self.address, timeout_s=STOP_S) as client:
