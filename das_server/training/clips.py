@@ -18,7 +18,6 @@ import numpy as np
 from das_blender_addon.errors import ModelError
 
 from .dataset import TrainingClip, read_dataset, read_frames
-from .synthetic import make_keyed_clip, make_texture_bank
 
 _log = logging.getLogger(__name__)
 
@@ -115,12 +114,16 @@ def _carried_folder(clip_set: ClipSet, clip: TrainingClip) -> Path:
 @lru_cache(maxsize=2)
 def _bank(num_textures: int, texture_seed: int) -> np.ndarray:
     """One bank for all sets of a process: a large one takes seconds."""
+    from .synthetic import make_texture_bank
+
     return make_texture_bank(num_textures, texture_seed)
 
 
 def render_clips(folder: Path, clip_set: ClipSet, num_textures: int, texture_seed: int, worker: int, workers: int,
                  *, samples: int = 2, only: range | None = None) -> None:
     """Render every `workers`-th clip of a set, from clip `worker` on; what is done already is skipped."""
+    from .synthetic import make_keyed_clip  # numba and scipy with it, which only who renders waits for
+
     bank = _bank(num_textures, texture_seed)
     arrays = open_clips(folder, clip_set, "r+")
     done_path = folder / clip_set.name / f"done_{worker}_of_{workers}_{only.start if only else 0}.txt"

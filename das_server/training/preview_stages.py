@@ -55,20 +55,24 @@ def encode_first(recipe: PreviewRecipe, ranks: Ranks) -> None:
             if clip_set.dataset is not None:
                 import_clips(clips_folder(recipe, clip_set), clip_set)
     ranks.wait()
+    autoencoder = load_autoencoder(recipe).to(ranks.device)
     for clip_set in recipe.validation_sets:
-        _encode_clips(recipe, ranks, clip_set, clip_set.count)
+        _encode_clips(recipe, ranks, autoencoder, clip_set, clip_set.count)
     for clip_set in recipe.clip_sets:
-        _encode_clips(recipe, ranks, clip_set, -(-clip_set.count // PORTIONS))
+        _encode_clips(recipe, ranks, autoencoder, clip_set, -(-clip_set.count // PORTIONS))
 
 
 def encode_rest(recipe: PreviewRecipe, ranks: Ranks) -> None:
     """Encode the other portions, all sets growing together, while the transformer trains."""
+    autoencoder = load_autoencoder(recipe).to(ranks.device)
     for portion in range(2, PORTIONS + 1):
         for clip_set in recipe.clip_sets:
-            _encode_clips(recipe, ranks, clip_set, -(-clip_set.count * portion // PORTIONS))
+            _encode_clips(recipe, ranks, autoencoder, clip_set, -(-clip_set.count * portion // PORTIONS))
 
 
-def _encode_clips(recipe: PreviewRecipe, ranks: Ranks, clip_set: ClipSet, end: int) -> None:
+def _encode_clips(
+    recipe: PreviewRecipe, ranks: Ranks, autoencoder: AutoencoderKLCogVideoX, clip_set: ClipSet, end: int
+) -> None:
     folder = latents_folder(recipe, clip_set)
     if ranks.rank == 0 and not (folder / "encoded.txt").exists():
         _create_latents(folder, clip_set, recipe)
@@ -76,7 +80,6 @@ def _encode_clips(recipe: PreviewRecipe, ranks: Ranks, clip_set: ClipSet, end: i
     start = int((folder / "encoded.txt").read_text())
     arrays = open_clips(clips_folder(recipe, clip_set), clip_set)
     latents = _open_latents(folder, "r+")
-    autoencoder = load_autoencoder(recipe).to(ranks.device)
     together = max(1, PIXELS_TOGETHER // (clip_set.frames * clip_set.height * clip_set.width))
     own = range(start + ranks.rank, end, ranks.size)
     for first in range(0, len(own), together):

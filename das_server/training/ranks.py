@@ -11,9 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import distributed
-from torch.distributed.tensor import DTensor
 
 BUCKET_ELEMENTS = 32 * 1024 * 1024
+
+
+def is_spread(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` is a DTensor, asked without importing its module, which takes a second."""
+    return hasattr(tensor, "device_mesh")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Ranks:
         """Replace every gradient by its mean over all processes, in flat buckets of bounded size.
 
         Parameters that are spread over the processes have such gradients already."""
-        parameters = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+        parameters = [parameter for parameter in parameters if not is_spread(parameter)]
         if self.size == 1 or not parameters:
             return
         bucket: list[torch.Tensor] = []

@@ -2,18 +2,15 @@
 """A transformer whose weights, gradients and optimiser are spread over the processes of a run, block by block.
 
 By PyTorch's `fully_shard` (FSDP2), which is what accelerate's FSDP2 plugin calls, too. A block is whole on a device
-only while it runs.
+only while it runs.  What else is here serves weights that are whole, too, so that only who spreads imports all that.
 """
 
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from .ranks import Ranks
+from .ranks import Ranks, is_spread
 
 
 def shard(transformer: torch.nn.Module, ranks: Ranks) -> None:
@@ -21,6 +18,9 @@ def shard(transformer: torch.nn.Module, ranks: Ranks) -> None:
     made.
 
     Each part has weights of one dtype: the blocks, the linears that join the branches, and the rest."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
     joints = [*transformer.combine_linears, transformer.initial_combine_linear]
     for part in (*transformer.transformer_blocks, *transformer.transformer_blocks_copy, *joints):
@@ -47,13 +47,15 @@ def fill(transformer: torch.nn.Module, files: list[Path], device: torch.device) 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor that may be spread; every rank asks at once."""
     tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_spread(tensor) else tensor
 
 
 def like(tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """`tensor`, spread as `target` is."""
     tensor = tensor.to(target.device)
-    if not isinstance(target, DTensor):
+    if not is_spread(target):
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     # Every rank has all of it and takes its own part: nothing is sent.
     return distribute_tensor(tensor, target.device_mesh, target.placements, src_data_rank=None)

@@ -7,6 +7,8 @@ from das_server.models.lean import lean_imports
 from .ranks import Ranks
 from .recipe import FineTuneRecipe, PreviewRecipe
 
+TRAINING = ("finetune", "autoencoder", "transformer", "decoder")
+"""Stages that have an optimiser: PyTorch's imports its compiler."""
 PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", "encode_rest", "transformer", "decoder",
                   "assemble")
 
@@ -14,8 +16,8 @@ PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", 
 def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, resume: bool) -> None:
     """Run `stage` of `recipe` as one of `ranks`. Raises ModelError for a stage that the recipe does not have."""
     if not stage.startswith("render_"):
-        with lean_imports(compiler=True):
-            import das_server.models.transformer  # noqa: F401 — and diffusers with it
+        with lean_imports(compiler=stage in TRAINING):
+            from . import preview_stages  # noqa: F401 — and diffusers with its schedulers and our transformer
     if isinstance(recipe, FineTuneRecipe) and stage == "finetune":
         from . import finetune
 
