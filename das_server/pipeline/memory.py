@@ -55,8 +55,8 @@ class MemoryNeeds:
 
     ``blocks`` of ``transformer`` are those that can be streamed, ``largest_block`` the largest of what comes at once,
     ``slabs`` the host memory that they lie in then (`slabs`).  ``converted_text_encoder``: what the text encoder takes
-    of the host while it is streamed: nothing where it is read from its files as it is; ``converted_transformer``
-    likewise, while the slabs are filled.  ``tables``: kept beside a transformer that stays on the device.
+    of the host while it is read: nothing where its files have its dtype and are mapped as they are;
+    ``converted_transformer`` likewise, while the slabs are filled.  ``tables``: kept beside a transformer that stays on the device.
     ``encoding``, ``denoising``, ``decoding``: activations.
     """
 
@@ -96,8 +96,10 @@ class MemoryNeeds:
 
     def host_bytes(self, profile: str) -> int:
         """This machine's own memory that ``profile`` takes besides the device's, where the two are not the same."""
-        if profile == "drop_text_encoder":
-            return self.transformer + self.vae  # they wait there while the text encoder is on the device
+        if profile == "resident":
+            return self.converted_text_encoder  # on its way to the device
+        if profile == "drop_text_encoder":  # the others wait there while the text encoder is on the device
+            return self.transformer + self.vae + self.converted_text_encoder
         if profile == "group_offload":
             return self.slabs + max(self.converted_transformer, self.converted_text_encoder)
         return 0

@@ -156,6 +156,15 @@ def test_profiles_that_rest_in_host_memory_need_it():
         plan_memory(FULL, GPU, profile="drop_text_encoder", free=80 * GIBIBYTE, host_free=8 * GIBIBYTE)
 
 
+def test_text_encoder_whose_files_have_another_dtype_is_in_host_memory_on_its_way():
+    converted = replace(FULL, converted_text_encoder=2 * FULL.text_encoder)
+    for profile in ("resident", "drop_text_encoder"):
+        assert converted.host_bytes(profile) == FULL.host_bytes(profile) + 2 * FULL.text_encoder
+    assert plan_memory(FULL, GPU, free=80 * GIBIBYTE, host_free=9 * GIBIBYTE).profile == "resident"
+    with pytest.raises(OutOfMemory, match="resident keeps 17.7 GiB in this machine's own memory"):
+        plan_memory(converted, GPU, profile="resident", free=80 * GIBIBYTE, host_free=9 * GIBIBYTE)
+
+
 def test_host_memory_is_not_counted_twice_where_it_is_the_device():
     needed = FULL.peak_bytes("group_offload") + RESERVE_BYTES
     plan = plan_memory(FULL, torch.device("cpu"), profile="group_offload", host_free=needed)

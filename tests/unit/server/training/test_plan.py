@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from das_blender_addon.errors import ModelError
 from das_server.models.transformer import DasTransformer3DModel
 from das_server.training import launch
 from das_server.training.loop import LoopSettings
@@ -91,5 +92,5 @@ def test_dry_run_prints_the_plan_and_begins_nothing(tmp_path):
     assert "(tracking)" in first and "memory of each of 1 device(s)" in memory
     assert "a step: 2 clips of 9 frames of 48x32" in step and "in all: 40 steps, 80 clips" in whole
     assert not (tmp_path / "out").exists()
-    preview = run_das_server("train", str(PUBLISHED.with_name("preview_cpu.toml")), "--dry-run")
-    assert preview.returncode != 0 and 'a plan is made of recipes of kind "finetune"' in preview.stderr
+    with pytest.raises(ModelError, match='a plan is made of recipes of kind "finetune"'):
+        launch.dry_run(PUBLISHED.with_name("preview_cpu.toml"))
