@@ -9,7 +9,8 @@ Blender version, each in a process of its own with an empty Blender profile, but
 about processes, files and sockets, or another test asks the same of every version) once, with that of .venv.  binary
 runs only when it is named: it needs the Blender program that ``BLENDER`` names.
 
-Two suites more than there are processor cores run at once, four at most (``-j`` says otherwise): they wait a lot.
+Four suites more than there are processor cores run at once, six at most and as many as the machine's memory has room
+for (``-j`` says otherwise): they wait a lot.
 Each keeps its output to itself until it has ended; one that runs alone writes as it goes.
 """
 
@@ -34,8 +35,11 @@ SUITES = ("unit", "parity", "e2e", "blender")
 ALL_SUITES = (*SUITES, "binary")
 LIMIT_S = 2700
 """A suite that takes longer hangs: it is killed and counts as failed."""
-MOST_AT_ONCE = 4
+MOST_AT_ONCE = 6
+SUITE_BYTES = 2 * 2**30
 """Each suite has servers and workers of its own, about 1.5 GB in all."""
+MODEL_FOLDERS = tuple(f"tests/unit/server/{name}" for name in ("estimators", "models", "pipeline", "training"))
+"""Unit tests that calculate for most of their time: a suite of their own."""
 OF_NO_BLENDER = ("server", "test_house_rules.py", "test_run_tests.py")
 """Unit tests that are not about what runs inside Blender."""
 OLD_PROCESSOR = {
@@ -106,12 +110,13 @@ def planned_runs(wanted: list[str]) -> list[Run]:
     blenders = blender_environments()
     runs = []
     if "unit" in wanted:
-        runs.append(Run("unit", main, ("tests/unit",)))
+        others = tuple(f"--ignore={folder}" for folder in MODEL_FOLDERS)
+        runs += [Run("unit, models", main, MODEL_FOLDERS), Run("unit", main, ("tests/unit",), options=others)]
     if "e2e" in wanted:
         runs.append(Run("e2e", main, ("tests/e2e",)))
     if "blender" in wanted:
         own = next((version for version, python in blenders if python == main), "")
-        runs.append(Run(f"any Blender, with {own}", main, ("tests/blender",), options=("-m", "any_blender")))
+        runs.insert(0, Run(f"any Blender, with {own}", main, ("tests/blender",), options=("-m", "any_blender")))
         for version, python in blenders:
             runs.append(Run(f"blender {version}", python, ("tests/blender",), options=("-m", "not any_blender")))
     if "parity" in wanted:
@@ -220,6 +225,13 @@ def execute(runs: list[Run], arguments: list[str], at_once: int) -> Iterator[tup
                 running.kill()
 
 
+def suites_at_once() -> int:
+    """How many suites this machine's processor and memory have room for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores + 4, MOST_AT_ONCE, memory // SUITE_BYTES))
+
+
 def main() -> int:
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
@@ -230,8 +242,7 @@ def main() -> int:
     unknown = [word for word in options.suites if word not in ALL_SUITES]
     if unknown:
         sys.exit(f"run_tests: no suite {unknown[0]!r}; there are {', '.join(ALL_SUITES)}.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    at_once = options.at_once or min(cores + 2, MOST_AT_ONCE)
+    at_once = options.at_once or suites_at_once()
     runs = planned_runs(options.suites or list(SUITES))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and so would all tests
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("run_tests: ended from outside"))  # ends the suites, too
