@@ -201,6 +201,11 @@ def strips(scene):
     return editor.strips if hasattr(editor, "strips") else editor.sequences
 
 
+def strips_inside(meta):
+    """The strips of a meta strip."""
+    return meta.strips if hasattr(meta, "strips") else meta.sequences
+
+
 def all_strips(scene) -> list:
     """The strips of the scene, also those in meta strips; [] without a sequence editor."""
     editor = scene.sequence_editor
@@ -237,6 +242,16 @@ def strip_time(strip, key: str) -> int:
 def set_strip_time(strip, key: str, value: int) -> None:
     """Set what `strip_time` gives."""
     setattr(strip, _time_property(strip, key), value)
+
+
+def add_wipe(scene, name: str, channel: int, frames: tuple[int, int], first, second):
+    """A strip that wipes from the strip ``first`` to ``second`` over the frames [start, end)."""
+    start, end = frames
+    known = strips(scene).bl_rna.functions["new_effect"].parameters
+    times = {"length": end - start} if "length" in known else {"frame_end": end}  # since 5.0
+    inputs = ("input1", "input2") if "input1" in known else ("seq1", "seq2")  # since 4.4
+    named = {**times, **dict(zip(inputs, (first, second), strict=True))}
+    return strips(scene).new_effect(name=name, type="WIPE", channel=channel, frame_start=start, **named)
 
 
 def forget_strip_pixels(strip) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..errors import StorageError
 
 LOGGER = logging.getLogger(__name__)
-KINDS = ("child", "copy", "geometry", "clip")
+KINDS = ("child", "copy", "geometry", "clip", "compare")
 """Folders are called ``das-<kind>-…``."""
 LOCK = "owner"
 _open: weakref.WeakSet[Scratch] = weakref.WeakSet()

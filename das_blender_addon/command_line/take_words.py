@@ -26,7 +26,7 @@ def add_names(command: argparse.ArgumentParser, word: str) -> None:
         )
         return
     command.add_argument(
-        "takes", nargs="*", help=f"{named}; compare has two, the second may be rendered: Blender's own render"
+        "takes", nargs="*", help=f"{named}; compare has two, the second may be rendered (Blender's own render) or keys"
     )
     command.add_argument("--mode", choices=MODES, default="side", help="of compare")
     command.add_argument("--wipe", type=float, default=0.5, help="where a wipe is, 0 to 1 from the left")

@@ -19,7 +19,7 @@ from ..shot.shot_folder import shot_folder
 from ..take import drive
 from ..take.cache import load_take
 from ..take.cleaning import size_in_words
-from ..take.comparing import RENDERED, compare_takes, rendered_files, write_sheet
+from ..take.comparing import KEYS, RENDERED, compare_takes, key_pictures_of, rendered_files, write_sheet
 from ..take.fates import Left, left_takes
 from ..take.library import TakeEntry, check_deletable, delete_take, differences, find_entry, set_star, takes_of
 from ..take.movie import SUFFIX, movie
@@ -45,8 +45,8 @@ def takes(scene, arguments, voice: Voice, should_stop) -> int:
             "are named; give numbers of the list.",
             field="take",
         )
-    rendered = arguments.action == "compare" and names[1] == RENDERED
-    chosen = [find_entry(entries, name) for name in names[: 1 if rendered else wanted]]
+    is_one = arguments.action == "compare" and names[1] in (RENDERED, KEYS)
+    chosen = [find_entry(entries, name) for name in names[: 1 if is_one else wanted]]
     run = {"show": _show, "compare": _compare, "export": _export, "star": _star, "delete": _delete}
     return run[arguments.action](scene, entries, chosen, arguments, voice, should_stop)
 
@@ -114,13 +114,19 @@ def _show(scene, entries, chosen, arguments, voice: Voice, should_stop) -> int:
 
 def _compare(scene, entries, chosen, arguments, voice: Voice, should_stop) -> int:
     first, *others = (entry.take for entry in chosen)
-    second = others[0] if others else rendered_files(first.frame_numbers, partial(output_file, scene))
     folder, target = _target(arguments.output)
     if folder is None:
         raise SettingsError("das takes compare writes pictures: name a folder with --output.", field="output")
     with ExitStack() as stack:
-        if target is not None:
-            folder = Path(stack.enter_context(Scratch("compare")).name)
+        scratch = Scratch("compare")
+        stack.callback(scratch.cleanup)
+        if others:
+            (second,) = others
+        elif arguments.takes[1] == KEYS:
+            second = key_pictures_of(first, Path(scratch.name) / KEYS)
+        else:
+            second = rendered_files(first.frame_numbers, partial(output_file, scene))
+        folder = folder if target is None else Path(scratch.name)
         files = compare_takes(first, second, arguments.mode, folder, wipe=arguments.wipe, should_stop=should_stop)
         if target is not None:
             files = _one_file(scene, files, [int(file.stem) for file in files], target, voice, should_stop)

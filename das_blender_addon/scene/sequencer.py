@@ -64,7 +64,7 @@ def add_strip(edit, name: str, frames: Sequence[Path], frame_start: int, propert
 
 def add_sound_strip(edit, name: str, file: str, frame_start: int):
     """Add the sound of ``file`` as a strip on the first channel above what lies there."""
-    channel = _channel_above(edit, frame_start, frame_start + 1)
+    channel = channel_above(edit, frame_start, frame_start + 1)
     return compat.strips(edit).new_sound(name, file, channel, frame_start)
 
 
@@ -73,7 +73,7 @@ def add_image_strip(edit, name: str, frames: Sequence[Path], frame_start: int):
     lies there.
     """
     frames = [Path(frame) for frame in frames]
-    channel = _channel_above(edit, frame_start, frame_start + len(frames))
+    channel = channel_above(edit, frame_start, frame_start + len(frames))
     strip = compat.strips(edit).new_image(
         name=name, filepath=os.fspath(frames[0]), channel=channel, frame_start=frame_start, fit_method="ORIGINAL"
     )
@@ -100,14 +100,7 @@ def add_take(take, scene, *, edit_scene=None):
     ``edit_scene``: where to; None takes `edit_scene_for`.  Raises as `add_strip`, and `SettingsError` when it is
     the rendered scene.
     """
-    edit = edit_scene or edit_scene_for(scene)
-    if edit == scene:
-        raise SettingsError(
-            f"The strips would go into the rendered scene {scene.name!r} and keep its engine from being called; "
-            "choose another edit scene.",
-            field="edit_scene",
-        )
-    report = take.report
+    edit, report = other_scene(scene, edit_scene), take.report
     properties = {
         TAKE_PROPERTY: take.key,
         "das_seed": int(report.get("seed", scene.das.seed)),
@@ -118,16 +111,28 @@ def add_take(take, scene, *, edit_scene=None):
     }
     start = int((report.get("frame_numbers") or [scene.frame_start])[0])
     strip = add_strip(edit, f"{scene.name} seed {properties['das_seed']}", take.frames, start, properties)
-    if edit.name.startswith("DAS Edit"):
-        _fit_frame_range(edit)
+    fit_frame_range(edit)
     return strip
+
+
+def other_scene(scene, edit_scene=None):
+    """``edit_scene``, or `edit_scene_for` where that is None.  Raises `SettingsError` when it is ``scene`` itself."""
+    edit = edit_scene or edit_scene_for(scene)
+    if edit == scene:
+        raise SettingsError(
+            f"The strips would go into the rendered scene {scene.name!r} and keep its engine from being called; "
+            "choose another edit scene.",
+            field="edit_scene",
+        )
+    return edit
 
 
 def _beside_the_file(path: Path) -> bool:
     return Path(bpy.data.filepath).resolve().parent in path.resolve().parents
 
 
-def _channel_above(edit, start: int, end: int) -> int:
+def channel_above(edit, start: int, end: int) -> int:
+    """The first channel above what lies at the frames [start, end).  Raises `SettingsError` when none is free."""
     taken = [
         strip.channel
         for strip in compat.strips(edit)
@@ -163,9 +168,11 @@ def _copy_picture_settings(scene, edit) -> None:
     edit.sync_mode = "FRAME_DROP"
 
 
-def _fit_frame_range(edit) -> None:
-    """The edit plays exactly from its first strip to its last."""
+def fit_frame_range(edit) -> None:
+    """An edit of ours plays exactly from its first strip to its last."""
     strips = list(compat.strips(edit))
+    if not strips or not edit.name.startswith("DAS Edit"):
+        return
     edit.frame_start = max(0, min(compat.strip_time(strip, "left") for strip in strips))
     edit.frame_end = max(compat.strip_time(strip, "right") for strip in strips) - 1
     edit.frame_current = edit.frame_start

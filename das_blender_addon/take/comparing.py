@@ -13,12 +13,13 @@ import numpy as np
 
 from ..client.files import write_whole
 from ..errors import JobCancelled, SettingsError, StorageError
-from ..protocol.png import decode_png, encode_png
+from ..protocol.png import blob_sha, decode_png, encode_png
+from ..shot.pictures import place_for
 from ..tracking.resampling import resize_lanczos
 from .cache import Take
 
-RENDERED = "rendered"
-"""Names, instead of a take, what Blender's own render has written."""
+RENDERED, KEYS = "rendered", "keys"
+"""Name, instead of a take, what Blender's own render has written, and the key pictures that a take was made of."""
 MODES = ("side", "wipe", "difference")
 GAP_PX, WIPE_PX, GAIN = 4, 2, 4
 """Between two pictures; of the line of a wipe; how much a difference is brightened."""
@@ -48,6 +49,65 @@ def rendered_files(numbers: Sequence[int], path_of: Callable[[int], Path]) -> Pi
             field="take",
         )
     return Pictures(tuple(path for _, path in there), tuple(number for number, _ in there))
+
+
+def key_pictures_of(take: Take, folder: Path) -> Pictures:
+    """The key pictures that ``take`` was made of, as they lie in its shot's cache, cut to the render's picture, as PNG
+    files in ``folder``.
+
+    Raises `SettingsError` where none of them is there any more, `StorageError`.
+    """
+    wanted = {one["sha256"]: one["frame"] for one in take.report.get("key_pictures", ()) if isinstance(one, dict)}
+    found = {}
+    for file in sorted(place_for(take.folder.parent.parent, 0).parent.glob("*.png")):
+        png = _bytes(file)
+        frame = wanted.get(blob_sha(png))
+        if frame is not None and frame not in found:
+            picture = decode_png(png, name=f"The key picture {file}", error=StorageError)
+            found[frame] = folder / f"{frame:04d}.png"
+            _write(found[frame], _seen_by_render(picture, take.report))
+    if not found:
+        raise SettingsError(
+            f"None of the {len(wanted)} key pictures that the take was made of is in the shot's cache any more: they "
+            "were painted over, rendered anew, or are pictures of your own from elsewhere.",
+            field="take",
+        )
+    frames = sorted(found)
+    return Pictures(tuple(found[frame] for frame in frames), tuple(frames))
+
+
+def _seen_by_render(picture: np.ndarray, report: dict) -> np.ndarray:
+    """The part of a key picture [H,W,3] that the take shows: it is seen a little wider where shapes differ."""
+    width, height = report["render_size"]
+    beyond_x, beyond_y = (picture.shape[1] - width) // 2, (picture.shape[0] - height) // 2
+    if report.get("keep_detail") and beyond_x >= 0 and beyond_y >= 0:
+        return picture[beyond_y : beyond_y + height, beyond_x : beyond_x + width]
+    return resize_lanczos(picture, tuple(report["crop"]), (width, height))
+
+
+def in_common(first: Take, second: Take | Pictures) -> list[int]:
+    """The Blender frames that both have.  Raises `SettingsError` when there are none."""
+    numbers = [number for number in first.frame_numbers if number in set(second.frame_numbers)]
+    if not numbers:
+        raise SettingsError(
+            f"The takes have no frame in common: one has {_range(first)}, the other {_range(second)}.", field="take"
+        )
+    return numbers
+
+
+def in_step(first: Take, second: Take | Pictures) -> tuple[int, list[Path], list[Path]]:
+    """(place in ``first`` of the first frame that both have, files of the first, files of the second): one of each for
+    each frame of ``first`` from there to the last that both have; at a frame that the second lacks both stay.
+
+    Raises `SettingsError` when they have none in common.
+    """
+    common = set(in_common(first, second))
+    places = [place for place, number in enumerate(first.frame_numbers) if number in common]
+    stays = [max(place for place in places if place <= at) for at in range(places[0], places[-1] + 1)]
+    others = dict(zip(second.frame_numbers, second.frames, strict=True))
+    return (
+        places[0], [first.frames[place] for place in stays], [others[first.frame_numbers[place]] for place in stays]
+    )  # fmt: skip
 
 
 def compared(first: np.ndarray, second: np.ndarray, mode: str, wipe: float = 0.5) -> np.ndarray:
@@ -86,12 +146,7 @@ def compare_takes(
 
     Raises `SettingsError` when they have none in common, `StorageError`, `JobCancelled`.
     """
-    numbers = [number for number in first.frame_numbers if number in set(second.frame_numbers)]
-    if not numbers:
-        raise SettingsError(
-            f"The takes have no frame in common: one has {_range(first)}, the other {_range(second)}.", field="take"
-        )
-    files = []
+    numbers, files = in_common(first, second), []
     for done, number in enumerate(numbers):
         if should_stop is not None and should_stop():
             raise JobCancelled("The comparison was cancelled.")
@@ -139,8 +194,12 @@ def _tiles(files: Sequence[Path], width: int) -> Iterator[np.ndarray]:
 
 
 def _read(file: Path) -> np.ndarray:
+    return decode_png(_bytes(file), name=f"The frame {file}", error=StorageError)
+
+
+def _bytes(file: Path) -> bytes:
     try:
-        return decode_png(file.read_bytes(), name=f"The frame {file}", error=StorageError)
+        return file.read_bytes()
     except OSError as error:
         raise StorageError(f"The frame {file} cannot be read: {error.strerror}.") from error
 

@@ -13,6 +13,7 @@ from bpy.props import BoolProperty
 from .. import compat
 from ..errors import DasError
 from ..scene.sequencer import TAKE_PROPERTY
+from ..scene.strip_pair import PAIR_PROPERTY
 from ..shot import machine
 from ..shot.settings import resolve_settings
 from ..take import cleaning, recent
@@ -98,7 +99,7 @@ def caches() -> list[Path]:
 def used_takes() -> set[str]:
     """The takes that are on a strip of the open file."""
     strips = (strip for scene in bpy.data.scenes for strip in compat.all_strips(scene))
-    return {str(strip[TAKE_PROPERTY]) for strip in strips if TAKE_PROPERTY in strip.keys()}
+    return {str(strip[name]) for strip in strips for name in (TAKE_PROPERTY, PAIR_PROPERTY) if name in strip.keys()}
 
 
 class DAS_OT_clean_up(bpy.types.Operator):

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import bpy
 from bpy.app.handlers import persistent
-from bpy.props import BoolProperty, EnumProperty, StringProperty
+from bpy.props import BoolProperty, StringProperty
 
 from ..errors import DasError, SettingsError
 from ..jobs.scripting import add_to_sequencer
@@ -16,9 +15,8 @@ from ..jobs.sources import source_of
 from ..scene.colours import read_as_srgb
 from ..scene.layers import render_layer
 from ..scene.sound import heard_with
-from ..scene.written import output_file
 from ..take.cleaning import size_in_words
-from ..take.comparing import MODES, RENDERED, compare_takes, rendered_files, write_sheet
+from ..take.comparing import write_sheet
 from ..take.library import TakeEntry, check_deletable, differences, set_star, settings_of
 from ..take.movie import SUFFIX, movie
 from .beside import beside
@@ -164,55 +162,6 @@ class DAS_OT_take_sheet(TakeOperator, bpy.types.Operator):
         return str(file)
 
 
-def _other_takes(_self, context):
-    """What a take is compared with; kept, as Blender does not keep the words of dynamic items."""
-    chosen = chosen_take(context)
-    entries = [entry for entry in shelf.entries if chosen is None or entry.key != chosen.key]
-    _items[:] = [(entry.key, f"{entry.when}  {entry.words()}", "") for entry in entries]
-    tip = said("The PNG files at the scene's output path, as another engine has rendered them")
-    _items.append((RENDERED, said("Blender's Own Render"), tip))
-    return _items
-
-
-_items: list[tuple[str, str, str]] = []
-
-
-class DAS_OT_compare_takes(TakeOperator, bpy.types.Operator):
-    bl_idname = "das.compare_takes"
-    bl_label = "Compare…"
-    bl_description = "Show the chosen take beside another one, or Blender's own render; as a wipe, or their difference"
-    other: EnumProperty(name="With", description="The other take", items=_other_takes)
-    mode: EnumProperty(
-        name="As",
-        description="How both are shown",
-        items=tuple(
-            (mode, name, "", place)
-            for place, (mode, name) in enumerate(zip(MODES, ("Side by Side", "Wipe", "Difference"), strict=True))
-        ),
-    )
-
-    def invoke(self, context, _event):
-        """Ask for the other take."""
-        return context.window_manager.invoke_props_dialog(self)
-
-    def act(self, context, entry):
-        mode, name = self.mode, self.other
-        if name == RENDERED:
-            other = rendered_files(entry.take.frame_numbers, partial(output_file, context.scene))
-        else:
-            other = next((one.take for one in shelf.look(context.scene) if one.key == name), None)
-        if other is None:
-            self.report({"WARNING"}, said("That take is gone; choose another one to compare with"))
-            return ""
-        folder = shelf.folder / "compared" / f"{entry.key[:8]}_{name[:8]}_{mode}"
-
-        def work(should_stop):
-            return compare_takes(entry.take, other, mode, folder, should_stop=should_stop)
-
-        beside(self.bl_label, work, shown_as("DAS Compared"))
-        return ""
-
-
 class DAS_OT_take_movie(JobOperator, bpy.types.Operator):
     bl_idname = "das.take_movie"
     bl_label = "Movie…"
@@ -316,6 +265,9 @@ class DAS_PT_takes(RenderPanel, bpy.types.Panel):
         row.operator("das.compare_takes", icon="SPLIT_VERTICAL")
         row.operator("das.take_to_sequencer", icon="SEQUENCE")
         row = column.row(align=True)
+        row.operator("das.compare_strips", icon="SEQ_SPLITVIEW")
+        row.operator("das.remove_compared", text="", icon="X")
+        row = column.row(align=True)
         row.operator("das.take_sheet", icon="IMGDISPLAY")
         row.operator("das.take_movie", icon="FILE_MOVIE")
         column.operator("das.make_full", icon="RENDER_RESULT")
@@ -373,7 +325,6 @@ CLASSES = (
     DAS_OT_clean_up_takes,
     DAS_OT_take_to_sequencer,
     DAS_OT_take_sheet,
-    DAS_OT_compare_takes,
     DAS_OT_take_movie,
     DAS_UL_takes,
     DAS_PT_takes,

@@ -32,11 +32,18 @@ def register_classes(classes: Sequence[type]) -> None:
     for cls in classes:
         if not issubclass(cls, bpy.types.PropertyGroup | bpy.types.AddonPreferences):
             cls.bl_translation_context = CONTEXT
-        cls.__annotations__ = inspect.get_annotations(cls, eval_str=True)
-        for declared in cls.__annotations__.values():
-            if hasattr(declared, "keywords"):  # a property, not yet made
-                declared.keywords.setdefault("translation_context", CONTEXT)
+        for owner in _that_declare(cls):
+            owner.__annotations__ = inspect.get_annotations(owner, eval_str=True)
+            for declared in owner.__annotations__.values():
+                if hasattr(declared, "keywords"):  # a property, not yet made
+                    declared.keywords.setdefault("translation_context", CONTEXT)
         bpy.utils.register_class(cls)
+
+
+def _that_declare(cls: type) -> list[type]:
+    """``cls``, and what it has in common with others of ours."""
+    ours = __package__.rpartition(".")[0]
+    return [owner for owner in cls.__mro__ if owner.__module__.startswith(ours) and inspect.get_annotations(owner)]
 
 
 def unregister_classes(classes: Sequence[type]) -> None:

@@ -2,9 +2,10 @@
 """Does a model follow the animation?  Six fixed scenes, each rendered as a take and measured; two tables per model: how
 far surfaces are off, and how far the camera and the motion of the made clips are from the true ones.
 
-Run: ``python tests/bench/bench_adherence.py [--server ADDRESS] [--model NAME] [--seeds 1,2] [--only walk]`` in an
-environment with Blender as a module.  Without a server one with das-preview is started; for the full model name a
-server on a GPU and ``--model das --size 720x480``.  The table is for docs/benchmarks.md.
+Run: ``python tests/bench/bench_adherence.py [--server ADDRESS] [--model NAME] [--seeds 1,2] [--only walk]
+[--sheets FOLDER]`` in an environment with Blender as a module.  Without a server one with das-preview is started; for
+the full model name a server on a GPU and ``--model das --size 720x480``.  The tables are for docs/benchmarks.md; the
+sheets, one of each scene, to be looked at.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.support.adherence_scenes import SIZE, SUITE, VISITOR, build_suite_sce
 from tests.support.clip_measures import camera_error, motion_error  # noqa: E402
 from tests.support.server import running_server  # noqa: E402
 
-SAMPLES, TRUE_SAMPLES = 8, 32
+SAMPLES, TRUE_SAMPLES, SHEET_COLUMNS = 8, 32, 7
 HEAD = (
     "| scene | frames (windows, key pictures) | shown by key pictures, of that textured | error, px: mean | 95 % | "
     "of the height | off or lost | lost | flicker beyond the animation's | colour | seams | s |"
@@ -113,6 +114,17 @@ def true_clip(scene, frames, folder: Path) -> np.ndarray:
     return np.stack(pictures)
 
 
+def write_rows(file: Path, take, true: Path | None) -> None:
+    """Frames of the model's clip as the picture ``file``, and below them, as Cycles renders them, those in ``true``."""
+    from das_blender_addon.protocol.png import encode_png
+    from das_blender_addon.take.comparing import contact_sheet
+
+    rows = [take.model_frames] + ([] if true is None else [tuple(sorted(true.glob("*.png")))])
+    sheets = [contact_sheet(row, columns=SHEET_COLUMNS, most=SHEET_COLUMNS) for row in rows]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(encode_png(np.concatenate(sheets)))
+
+
 def control_row(name: str, scene, take, folder: Path) -> str:
     """The camera and the motion of the take's clip, of the frames that the model made, against the true ones."""
     from das_blender_addon.jobs.scripting import exported_geometry
@@ -167,6 +179,7 @@ def main() -> int:
     parser.add_argument("--size", default=f"{SIZE[0]}x{SIZE[1]}")
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--no-control", action="store_true", help="leave the second table out, and its true renders")
+    parser.add_argument("--sheets", default="", metavar="FOLDER", help="write a contact sheet of each scene there")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in SUITE])
     options = parser.parse_args()
     import addon_utils  # found once bpy is there
@@ -187,9 +200,12 @@ def main() -> int:
                 made = [measured(api, one, server.address, Path(folder) / one.name, seed, options) for seed in seeds]
                 reports = [report for report, _, _ in made]
                 print(row(one.name, reports, made[0][1], sum(part[2] for part in made)), flush=True)
+                true = None
                 if not (one.cuts or options.no_control):  # across a cut nothing flows from frame to frame
                     true = Path(folder) / f"true {one.name}"
                     control.append(control_row(one.name, bpy.context.scene, made[0][1], true))
+                if options.sheets:
+                    write_rows(Path(options.sheets) / f"{one.name}.png", made[0][1], true)
                 if any(thing["name"] == VISITOR for thing in reports[0]["objects"]):
                     notes.append(reappearance(reports[0]))
             load = " ".join(Path("/proc/loadavg").read_text().split()[:3]) if Path("/proc/loadavg").exists() else "?"

@@ -9,15 +9,16 @@ import bpy
 import numpy as np
 import pytest
 
-from das_blender_addon import commands
+from das_blender_addon import commands, compat
 from das_blender_addon.errors import DasError, SettingsError, StorageError
-from das_blender_addon.protocol.png import decode_png, encode_png
+from das_blender_addon.protocol.png import blob_sha, decode_png, encode_png
+from das_blender_addon.scene import sequencer, strip_pair
 from das_blender_addon.shot.shot_folder import shot_folder
 from das_blender_addon.take import recent
 from das_blender_addon.take.cleaning import remove_gone
 from das_blender_addon.take.comparing import GAIN
 from das_blender_addon.take.library import put_away
-from das_blender_addon.ui import take_overlay, take_shelf, takes
+from das_blender_addon.ui import comparing, take_overlay, take_shelf, takes
 from das_blender_addon.ui.beside import Beside
 from das_blender_addon.ui.frame_reader import MOST, FrameReader
 from tests.support.takes import written_take
@@ -106,7 +107,7 @@ def test_open_sheet_and_compare_show_pictures(shelf):
 def test_take_is_compared_with_what_blender_has_rendered(shelf, shot_scene, tmp_path, capsys):
     choose(3)
     shot_scene.render.filepath = str(tmp_path / "gerendert ü" / "shot_####")
-    assert takes._other_takes(None, bpy.context)[-1][0] == "rendered"
+    assert comparing._others(None, bpy.context)[-2][0] == "rendered"
     with pytest.raises(RuntimeError, match="None of the frames 1 to 3 is at the scene's output path as a PNG file"):
         bpy.ops.das.compare_takes(other="rendered", mode="difference")
     for frame in (2, 3):
@@ -223,3 +224,104 @@ def test_many_takes_are_listed_by_a_thread(shelf):
     assert take_shelf.shelf.look(bpy.context.scene) is before, "fresh for a while"
     assert listed() == [4, 3, 2, 1]
     assert takes.DAS_PT_takes.bl_parent_id == "DAS_PT_shot"
+
+
+@pytest.fixture
+def in_edit(shelf, shot_scene):
+    """Two takes of other sizes and frames in the list, the newer one chosen; the edit scene at half size."""
+    for name, seed, frames, size in (("a", 5, (2, 3, 4, 5), (40, 24)), ("b", 6, (4, 5, 6), (20, 12))):
+        written_take(shelf, name, seed=seed, frames=frames, size=size, made=5000.0 + seed, level=40 * (seed - 4))
+    listed()
+    choose(5)
+    other = next(entry.key for entry in take_shelf.shelf.entries if entry.report["seed"] == 6)
+    edit = sequencer.edit_scene_for(shot_scene)
+    edit.render.resolution_x, edit.render.resolution_y, edit.render.resolution_percentage = 80, 48, 50
+    kept = sequencer.add_image_strip(edit, "mine", [take_shelf.shelf.entries[0].thumbnail], 1)
+    compat.set_strip_time(kept, "duration", 9)
+    return edit, other
+
+
+def shown_levels(edit, frame: int, folder: Path) -> list[int]:
+    """What the middle row of the edit shows in its left and its right half, and at its upper border."""
+    edit.view_settings.view_transform, edit.render.dither_intensity = "Standard", 0.0
+    compat.set_image_output(edit)
+    edit.render.filepath, edit.frame_start, edit.frame_end = str(folder / "o-####"), frame, frame
+    bpy.ops.render.render(animation=True, scene=edit.name)
+    picture = decode_png((folder / f"o-{frame:04d}.png").read_bytes())
+    assert picture.shape == (24, 40, 3)
+    return [int(picture[12, 8, 0]), int(picture[12, 32, 0]), int(picture[1, 8, 0])]
+
+
+def test_pair_in_the_sequencer_shows_the_same_frame_of_both(in_edit, tmp_path):
+    edit, other = in_edit
+    assert bpy.ops.das.compare_strips(other=other, mode="wipe") == {"FINISHED"}
+    assert shown_levels(edit, 5, tmp_path) == [43, 81, 43], "level 40 + 3 at frame 5, 80 + 1"
+    strip_pair.wipe_of(edit).effect_fader = 0.0
+    compat.forget_strip_pixels(strip_pair.wipe_of(edit))
+    assert shown_levels(edit, 4, tmp_path) == [42, 42, 42]
+    assert bpy.ops.das.compare_strips(other=other, mode="side") == {"FINISHED"}
+    assert shown_levels(edit, 5, tmp_path) == [43, 81, shown_levels(edit, 3, tmp_path)[2]], "half as high"
+    assert bpy.ops.das.compare_strips(other=other, mode="difference") == {"FINISHED"}
+    assert shown_levels(edit, 5, tmp_path) == [38, 38, 38]
+    assert len(strip_pair.pair_of(edit)) == 2 and len(compat.all_strips(edit)) == 3, "in the place of the pair before"
+    assert bpy.ops.das.remove_compared() == {"FINISHED"}
+    assert [strip.name for strip in compat.all_strips(edit)] == ["mine"] and not bpy.ops.das.remove_compared.poll()
+
+
+def test_takes_of_a_pair_are_kept_and_a_pair_in_a_meta_strip_is_removed(in_edit):
+    edit, other = in_edit
+    assert bpy.ops.das.compare_strips(other=other, mode="wipe") == {"FINISHED"}
+    assert bpy.ops.das.clean_up_takes() == {"FINISHED"} and listed() == [6, 5]
+    meta = compat.strips(edit).new_meta("row", 9, 1)
+    strip_pair.wipe_of(edit).move_to_meta(meta)  # what goes into it comes along
+    assert [strip.name for strip in compat.strips(edit)] == ["mine", "row"]
+    assert bpy.ops.das.remove_compared() == {"FINISHED"} and not strip_pair.pair_of(edit)
+
+
+@pytest.mark.any_blender
+def test_pair_that_cannot_be_is_refused_and_leaves_nothing(in_edit, shot_scene, tmp_path):
+    edit, other = in_edit
+    far = written_take(take_shelf.shelf.folder, "far", seed=9, frames=(70, 71), made=1.0).key
+    listed()
+    with pytest.raises(RuntimeError, match="no frame in common: one has 2 to 5, the other 70 to 71"):
+        bpy.ops.das.compare_strips(other=far, mode="side")
+    top = sequencer.add_image_strip(edit, "top", [take_shelf.shelf.entries[0].thumbnail], 4)
+    top.channel = sequencer.MAX_CHANNEL - 2
+    with pytest.raises(RuntimeError, match="All 128 channels"):
+        bpy.ops.das.compare_strips(other=other, mode="wipe")
+    assert sorted(strip.name for strip in compat.all_strips(edit)) == ["mine", "top"]
+    shot_scene.das.edit_scene = shot_scene
+    with pytest.raises(RuntimeError, match="choose another edit scene"):
+        bpy.ops.das.compare_strips(other=other, mode="side")
+    assert not compat.all_strips(shot_scene)
+
+
+@pytest.mark.any_blender
+def test_take_is_compared_with_its_key_pictures_where_they_lie(shelf, shot_scene):
+    wide = np.full((12, 16, 3), 9, np.uint8)
+    wide[2:10, 2:14] = 77  # what the render sees of it
+    keys = {1: encode_png(wide), 4: encode_png(wide + 1), 5: encode_png(wide + 2)}
+    said = [{"frame": frame, "sha256": blob_sha(png), "origin": "rendered"} for frame, png in keys.items()]
+    more = {"key_pictures": said, "keep_detail": True, "render_size": [12, 8], "crop": [0, 0, 12, 8]}
+    take = written_take(shelf, "with keys", seed=8, made=9000.0, frames=(1, 2, 3, 4, 5), **more)
+    listed()
+    choose(8)
+    with pytest.raises(RuntimeError, match="None of the 3 key pictures"):
+        bpy.ops.das.compare_takes(other="keys", mode="difference")
+    (shelf / "first_frames").mkdir()
+    for frame in (1, 4):  # the third was painted over
+        (shelf / "first_frames" / f"{frame:04d}-x.png").write_bytes(keys[frame])
+    assert bpy.ops.das.compare_takes(other="keys", mode="side") == {"FINISHED"}
+    image = bpy.data.images["DAS Compared"]
+    files = sorted(Path(image.filepath).parent.iterdir())
+    assert [file.name for file in files] == ["0001.png", "0002.png", "0003.png", "0004.png"]
+    pictures = [decode_png(file.read_bytes()) for file in files]
+    assert [(one[0, 0, 0], one[0, -1, 0]) for one in pictures] == [(100, 77), (100, 77), (100, 77), (103, 78)]
+    assert bpy.ops.das.compare_strips(other="keys", mode="side") == {"FINISHED"}
+    edit = shot_scene.das.edit_scene
+    names = [[element.filename for element in strip.elements] for strip in strip_pair.pair_of(edit)]
+    assert sorted(names) == [["0001.png"] * 3 + ["0004.png"]] * 2 and take.frames[3].name == "0004.png"
+    out = shelf.parent / "out"
+    assert commands.main(["takes", "compare", "1", "keys", "--output", str(out)]) == 0
+    assert commands.main(["takes", "compare", "1", "keys", "--output", str(out / "both.png")]) == 0
+    assert sorted(file.name for file in out.iterdir()) == ["0001.png", "0004.png", "both.png"]
