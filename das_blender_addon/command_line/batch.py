@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import JobCancelled, SettingsError
 from ..jobs.shots import SceneShot
+from ..take.variation_table import cells_of
 
 FILE = "file"
 MOST = 10_000
@@ -34,7 +35,7 @@ def read_rows(path: Path, flags: frozenset[str], switches: frozenset[str]) -> li
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as table:
-            lines = list(csv.reader(table))
+            lines = cells_of(table.read())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(f"The table {path} cannot be read: {reason}.", field="file") from error

@@ -21,7 +21,16 @@ from ..take.cache import load_take
 from ..take.cleaning import size_in_words
 from ..take.comparing import KEYS, RENDERED, compare_takes, key_pictures_of, rendered_files, write_sheet
 from ..take.fates import Left, left_takes
-from ..take.library import TakeEntry, check_deletable, delete_take, differences, find_entry, set_star, takes_of
+from ..take.library import (
+    TakeEntry,
+    check_deletable,
+    check_frames,
+    delete_take,
+    differences,
+    find_entry,
+    set_star,
+    takes_of,
+)
 from ..take.movie import SUFFIX, movie
 from ..ui.cache_page import used_takes
 from .places import copy_frames, output_folder
@@ -140,6 +149,7 @@ def _export(scene, entries, chosen, arguments, voice: Voice, should_stop) -> int
     if folder is None:
         raise SettingsError("das takes export needs --output: a folder, a .png or a .mp4.", field="output")
     take = entry.take
+    check_frames(take)
     if target is not None:
         files = _one_file(scene, list(take.frames), take.frame_numbers, target, voice, should_stop)
     else:

@@ -12,7 +12,7 @@ from ..take import recipes
 from ..take.cache import TakeSettings
 from ..take.drive import Recipe, WithEnd, in_thread
 from ..take.library import TakeEntry
-from ..take.region import Masks, Region, put_region, region_masks, settings_inside
+from ..take.region import Masks, Region, check_mask, put_region, region_masks, settings_inside
 from ..take.reporter import Reporter
 from . import of_scene
 from .as_made import settings_as_made
@@ -39,6 +39,8 @@ def region_again(
             "The take has a repaired region already; choose the take that it was made of, or one of another seed.",
             field="take",
         )
+    if entry.report.get("render_size"):
+        check_mask(region, entry.report["render_size"][::-1], entry.take.frame_numbers)
     made_with = settings_as_made(scene, entry, settings)
     facts, made_with = of_scene.prepared(scene, made_with)
     if seed is None:

@@ -25,6 +25,7 @@ from ..protocol.png import decode_png, encode_png
 from ..tracking.moments import NO_OBJECT, moments
 from .adherence_figures import OFF_SHARE, Flicker, Means, Tally
 from .adherence_frames import MeasuredFrames, flickers
+from .adherence_words import table_of
 from .cache import Take, TakeRequest, read_json
 from .detail import Detail
 
@@ -52,9 +53,17 @@ def read_report(folder: Path) -> dict | None:
         return None
     if _known.get(path, (0, None))[0] != changed:
         said = read_json(path) or {}
-        is_whole = said.get("layout") == LAYOUT and said.get("take") == folder.name
-        _known[path] = changed, said if is_whole else None
+        is_ours = said.get("layout") == LAYOUT and said.get("take") == folder.name
+        _known[path] = changed, said if is_ours and _can_be_told(said) else None
     return _known[path][1]
+
+
+def _can_be_told(report: dict) -> bool:
+    """Whether it has what panel and table read of it."""
+    try:
+        return bool(table_of(report))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return False
 
 
 _known: dict[Path, tuple[int, dict | None]] = {}

@@ -392,7 +392,7 @@ def take_of(folder: Path, said: dict, *, cached: bool) -> Take:
 def read_json(path: Path) -> dict | None:
     """The object in the file ``path``; None when there is none."""
     try:
-        said = json.loads(path.read_text())
-    except (OSError, ValueError):
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None

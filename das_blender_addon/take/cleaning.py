@@ -22,6 +22,8 @@ TAKES, PREVIEWS, FIRST_FRAMES, KEPT = "takes", "previews", "first frames", "kept
 DISPOSABLE = (TAKES, PREVIEWS, FIRST_FRAMES)
 GONE = ".gone"
 """Ends the name of the folder of a take that was deleted and is still being removed."""
+STAR = "starred"
+"""A file of this name in a take's folder keeps it."""
 UNFINISHED_S = 86400.0
 """A take without an end that nobody has written to for so long is not being made any more."""
 
@@ -48,7 +50,8 @@ class Piece:
 
 
 def pieces_of(caches: Iterable[Path], used_takes: Collection[str] = ()) -> list[Piece]:
-    """Everything in the ``caches``.  ``used_takes``: keys of takes that are on a strip; those count as kept."""
+    """Everything in the ``caches``.  ``used_takes``: keys of takes that are on a strip; those, and starred ones, count
+    as kept."""
     found = []
     for cache in dict.fromkeys(Path(cache) for cache in caches):
         for folder in _folders(cache):
@@ -61,7 +64,8 @@ def _pieces_of_shot(folder: Path, shot: str, used_takes: Collection[str]) -> Ite
     for take in _folders(folder / "takes"):
         # Else somebody's folder of that name.
         is_ours = _KEY.fullmatch(take.name) is not None or _is_gone(take)
-        kind = TAKES if is_ours and take.name not in used_takes and not _is_being_made(take) else KEPT
+        is_kept = take.name in used_takes or is_starred(take) or _is_being_made(take)
+        kind = TAKES if is_ours and not is_kept else KEPT
         yield Piece(kind, shot, take, _size(take))
     previews = folder / "tracking_preview"
     if previews.is_dir():
@@ -126,8 +130,8 @@ def throw_away(
 ) -> tuple[int, list[str]]:
     """Delete the ``pieces``; returns how many bytes that freed, and why something stayed, one sentence each.
 
-    A first frame that was painted over since it was found stays.  ``remove`` is given the folders in which takes were
-    put `aside`, whose many files are to be deleted; without, that is done here.
+    A first frame that was painted over since it was found stays, and so does a take that was starred.  ``remove`` is
+    given the folders in which takes were put `aside`, whose many files are to be deleted; without, that is done here.
     """
     freed, refused, folders = 0, [], set()
     for piece in pieces:
@@ -161,6 +165,8 @@ def _delete(piece: Piece) -> bool:
         if not any(piece.path.iterdir()):
             piece.path.rmdir()
         return True
+    if is_starred(piece.path):
+        return False
     if not _is_gone(piece.path):
         aside(piece.path)
     return True
@@ -171,6 +177,11 @@ def _delete(piece: Piece) -> bool:
 
 def _frames_in(previews: Path) -> list[Path]:
     return [path for path in _files(previews) if _FRAME.fullmatch(path.name)]
+
+
+def is_starred(take: Path) -> bool:
+    """Whether the take in the folder ``take`` is starred now."""
+    return (take / STAR).exists()
 
 
 def _is_gone(take: Path) -> bool:

@@ -78,11 +78,12 @@ def key_pictures_of(take: Take, folder: Path) -> Pictures:
 
 def _seen_by_render(picture: np.ndarray, report: dict) -> np.ndarray:
     """The part of a key picture [H,W,3] that the take shows: it is seen a little wider where shapes differ."""
-    width, height = report["render_size"]
+    width, height = report.get("render_size") or picture.shape[1::-1]
     beyond_x, beyond_y = (picture.shape[1] - width) // 2, (picture.shape[0] - height) // 2
     if report.get("keep_detail") and beyond_x >= 0 and beyond_y >= 0:
         return picture[beyond_y : beyond_y + height, beyond_x : beyond_x + width]
-    return resize_lanczos(picture, tuple(report["crop"]), (width, height))
+    whole = (0, 0, picture.shape[1], picture.shape[0])
+    return resize_lanczos(picture, tuple(report.get("crop") or whole), (width, height))
 
 
 def in_common(first: Take, second: Take | Pictures) -> list[int]:

@@ -16,9 +16,8 @@ from pathlib import Path
 from ..errors import SettingsError, StorageError
 from .adherence import read_report
 from .cache import LAYOUT, Take, read_json, take_of
-from .cleaning import aside
+from .cleaning import STAR, aside, is_starred
 
-STAR = "starred"
 LEAST_DIGITS = 4
 """Of a key that names a take on the command line."""
 SETTINGS = {
@@ -46,6 +45,8 @@ COMPARED = (
     "frame_numbers",
 )
 """What can differ between two takes of a shot, of their reports."""
+MOST_SHOWN = 200
+"""Characters of a prompt in a list."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,16 @@ class TakeEntry:
     def _new_words(self, before: TakeEntry | None) -> str:
         own = str(self.report.get("prompt", ""))
         if before is None:
-            return own
+            return one_line(own)
         known = set(str(before.report.get("prompt", "")).lower().split())
         new = [word for word in own.split() if word.lower() not in known]
-        return own if len(new) == len(own.split()) else "+ " + " ".join(new) if new else ""
+        return one_line(own if len(new) == len(own.split()) else "+ " + " ".join(new) if new else "")
+
+
+def one_line(words: str, most: int = MOST_SHOWN) -> str:
+    """``words`` in one line of at most ``most`` characters, all of them printable."""
+    words = " ".join("".join(one if one.isprintable() else " " for one in words[: 2 * most]).split())
+    return words if len(words) <= most else words[: most - 1] + "…"
 
 
 _known: dict[Path, tuple[int, TakeEntry]] = {}
@@ -118,7 +125,7 @@ def _entry(folder: Path) -> TakeEntry | None:
         changed = file.stat().st_mtime_ns
     except OSError:
         return None
-    starred = (folder / STAR).exists()
+    starred = is_starred(folder)
     known = _known.get(folder)
     if known is not None and known[0] == changed:
         entry = known[1]
@@ -128,13 +135,22 @@ def _entry(folder: Path) -> TakeEntry | None:
         return None
     try:
         take = take_of(folder, said, cached=True)
-        if not take.frames or "seed" not in take.report or "model" not in take.report:
+        entry = TakeEntry(take, changed / 1e9, _size(folder), starred)
+        if not take.frames or not _can_be_told(entry):
             return None
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None
-    entry = TakeEntry(take, changed / 1e9, _size(folder), starred)
     _known[folder] = changed, entry
     return entry
+
+
+def _can_be_told(entry: TakeEntry) -> bool:
+    """Whether its report has what lists and buttons read of it; raises, as they would, where it has not."""
+    entry.words()
+    settings_of(entry)
+    differences(entry, entry)
+    numbers = (entry.report["seed"], *entry.take.frame_numbers)
+    return isinstance(entry.report["model"], str) and all(type(number) is int for number in numbers)
 
 
 def find_entry(entries: Iterable[TakeEntry], name: str) -> TakeEntry:
@@ -210,7 +226,7 @@ def set_star(entry: TakeEntry, starred: bool) -> None:
 
 def check_deletable(entry: TakeEntry, used: Collection[str]) -> None:
     """Raise `SettingsError` for a take that is starred, or on a strip of the open file: ``used`` are their keys."""
-    if entry.starred:
+    if is_starred(entry.take.folder):  # by now, and by whomever
         raise SettingsError(f"The take {entry.key[:8]} is starred and is not deleted; take its star away first.")
     if entry.key in used:
         raise SettingsError(f"The take {entry.key[:8]} is on a strip of the file; remove the strip first.")
@@ -219,6 +235,8 @@ def check_deletable(entry: TakeEntry, used: Collection[str]) -> None:
 def delete_take(entry: TakeEntry) -> int:
     """Delete the take's folder; returns how many bytes that freed.  Raises `StorageError`."""
     gone = put_away(entry)
+    if gone is None:
+        return 0
     try:
         shutil.rmtree(gone)
     except OSError as error:
@@ -226,17 +244,33 @@ def delete_take(entry: TakeEntry) -> int:
     return entry.size_bytes
 
 
-def put_away(entry: TakeEntry) -> Path:
+def put_away(entry: TakeEntry) -> Path | None:
     """Take the take out of the list, at once however many files it has; returns its folder, which
-    `cleaning.remove_gone` deletes at leisure.  The same take may be made anew meanwhile.  Raises `StorageError`.
+    `cleaning.remove_gone` deletes at leisure, None where somebody has deleted it meanwhile.  The same take may be made
+    anew then.  Raises `StorageError`.
     """
     folder = entry.take.folder
     try:
         gone = aside(folder)
+    except FileNotFoundError:
+        gone = None
     except OSError as error:
         raise StorageError(f"{folder} cannot be deleted: {error.strerror}.") from error
     _known.pop(folder, None)
     return gone
+
+
+def check_frames(take: Take) -> None:
+    """Raise `StorageError` where a frame of ``take`` is missing or empty on the disk."""
+    for number, frame in zip(take.frame_numbers, take.frames, strict=True):
+        try:
+            is_there = frame.stat().st_size > 0
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise StorageError(
+                f"The frame {number} of the take {take.key[:8]} is missing or empty: {frame}; render the take again."
+            )
 
 
 def _size(folder: Path) -> int:

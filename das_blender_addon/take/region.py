@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..client.files import write_whole
-from ..errors import JobCancelled, SettingsError
+from ..errors import JobCancelled, SettingsError, StorageError
 from ..protocol.png import blob_sha, decode_png, encode_png
 from ..shot.resolved import ResolvedSettings
 from ..tracking.correspondences import correspondences
@@ -80,16 +80,7 @@ def region_masks(
     if region.mask is None:
         yield from _object_masks(region.name, geometry, len(frames), should_stop)
         return
-    if region.frame not in frames:
-        raise SettingsError(f"The mask is of frame {region.frame}, which is not in the take.", field="mask")
-    if region.mask.shape != shape:
-        height, width = region.mask.shape
-        raise SettingsError(
-            f"The mask has {width}×{height} pixels and the take {shape[1]}×{shape[0]}: draw it on a frame of the take.",
-            field="mask",
-        )
-    if not region.mask.any():
-        raise SettingsError("The mask is black all over: paint white what is to be made anew.", field="mask")
+    check_mask(region, shape, frames)
     drawn = list(frames).index(region.frame)
     for found in correspondences(geometry, [drawn], background=True, should_stop=should_stop):
         if found.index == drawn:
@@ -100,6 +91,23 @@ def region_masks(
         inside = np.zeros(shape, bool)
         inside[seen] = region.mask[np.clip(down, 0, shape[0] - 1), np.clip(across, 0, shape[1] - 1)]
         yield inside
+
+
+def check_mask(region: Region, shape: tuple[int, int], frames: Sequence[int]) -> None:
+    """Raise `SettingsError` where the mask of ``region`` is of no frame of ``frames``, not of ``shape`` (height, width;
+    pixels) or empty."""
+    if region.mask is None:
+        return
+    if region.frame not in frames:
+        raise SettingsError(f"The mask is of frame {region.frame}, which is not in the take.", field="mask")
+    if region.mask.shape != tuple(shape):
+        height, width = region.mask.shape
+        raise SettingsError(
+            f"The mask has {width}×{height} pixels and the take {shape[1]}×{shape[0]}: draw it on a frame of the take.",
+            field="mask",
+        )
+    if not region.mask.any():
+        raise SettingsError("The mask is black all over: paint white what is to be made anew.", field="mask")
 
 
 def _object_masks(name: str, geometry: GeometrySequence, count: int, should_stop) -> Iterator[np.ndarray]:
@@ -154,6 +162,8 @@ def put_region(
     if found is not None:
         return found
     said = read_json(base.folder / "take.json")
+    if said is None or load_take(base.folder) is None:
+        raise StorageError(f"The take {base.key[:8]} is damaged, or was deleted meanwhile: render it again.")
     files = {}
 
     def keep(path: str, content: bytes) -> None:

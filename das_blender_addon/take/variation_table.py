@@ -126,14 +126,19 @@ def _number(cell: str, column: str, most: int | None) -> float:
 
 def _lines(text: str) -> list[list[str]]:
     """The lines that are neither empty nor begin with #; columns parted by commas, semicolons or tabs."""
-    text = text.lstrip("\ufeff")
-    first = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
-    parted_by = max(",;\t", key=first.count)
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=parted_by))
+        lines = cells_of(text)
     except csv.Error as error:
         raise SettingsError(f"The table cannot be read: {error}.", field="prompt") from error
     return [line for line in lines if any(cell.strip() for cell in line) and not line[0].lstrip().startswith("#")]
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The cells of a table, line by line; parted by what parts its heading: commas, semicolons or tabs.  Raises
+    `csv.Error`."""
+    text = text.lstrip("\ufeff")
+    first = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count)))
 
 
 def _name(cell: str) -> str:

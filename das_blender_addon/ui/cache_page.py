@@ -108,7 +108,9 @@ class DAS_OT_clean_up(bpy.types.Operator):
     bl_description = "Delete what can be made again from the caches; says what before it does. Painted pictures stay"
     bl_options = {"REGISTER"}
 
-    takes: BoolProperty(name="Takes", description="Delete takes that are on no strip of this file", default=True)
+    takes: BoolProperty(
+        name="Takes", description="Delete takes that have no star and are on no strip of this file", default=True
+    )
     previews: BoolProperty(name="Tracking Previews", description="Delete the videos of Preview Tracking", default=True)
     first_frames: BoolProperty(
         name="Rendered First Frames", description="Delete first frames that nobody painted over", default=True
@@ -153,7 +155,7 @@ class DAS_OT_clean_up(bpy.types.Operator):
             box.label(text=said("and {count} more shots", count=len(lines) - SHOTS_SHOWN))
         if not lines:
             box.label(text=said("Nothing"))
-        stays = said("Painted pictures stay, and takes that are on a strip of this file.")
+        stays = said("Painted pictures stay, starred takes, and takes that are on a strip of this file.")
         layout.label(text=stays, icon="INFO")
         layout.label(text=said("Strips of other files lose the takes that are deleted."), icon="ERROR")
 

@@ -19,6 +19,7 @@ from ..scene.strip_pair import PAIR_PROPERTY, Row, add_pair, pair_of, remove_pai
 from ..scene.written import output_file
 from ..shot.picture_size import png_size
 from ..take.comparing import KEYS, MODES, RENDERED, compare_takes, in_step, key_pictures_of, rendered_files
+from ..take.library import check_frames
 from .beside import beside
 from .drawing import say
 from .images import shown_as
@@ -69,6 +70,7 @@ class CompareOperator(TakeOperator):
         other = next((one.take for one in shelf.look(context.scene) if one.key == name), None)
         if other is None:
             raise SettingsError("That take is gone; choose another one to compare with.", field="take")
+        check_frames(other)
         return other
 
 
@@ -102,13 +104,15 @@ class DAS_OT_compare_strips(CompareOperator, bpy.types.Operator):
 
     def act(self, context, entry):
         scene, take = context.scene, entry.take
+        check_frames(take)
         other = self.chosen_other(context, entry)
         place, *files = in_step(take, other)
         names = said("seed {seed}", seed=entry.report["seed"]), self._name_of_other()
         keys = entry.key, self.other
         edit = other_scene(scene, scene.das.edit_scene)
+        size = edit.render.resolution_x, edit.render.resolution_y
         rows = tuple(
-            Row(name, key, row, png_size(row[0]) or tuple(take.report["render_size"]))
+            Row(name, key, row, png_size(row[0]) or size)
             for name, key, row in zip(names, keys, files, strict=True)
         )
         add_pair(edit, rows, take.frame_numbers[0] + place, self.mode)

@@ -77,6 +77,7 @@ def draw() -> None:
             entry = chosen_take(context)
             frame = context.scene.frame_current
             path = None if entry is None else shown_frame(entry.take, frame)
+            path = path if path is not None and path.is_file() else None  # deleted meanwhile
             texture = None if path is None else _texture_soon(path, shown_frame(entry.take, frame + 1))
             if texture is not None:
                 draw_texture(texture, rectangle, shown.take_opacity, shown.take_wipe)

@@ -108,10 +108,9 @@ def chosen_take(context) -> TakeEntry | None:
 
 def throw_away(entries: list[TakeEntry]) -> int:
     """Take ``entries`` out of the list at once and let a thread remove their many files; returns their bytes."""
-    for entry in entries:
-        put_away(entry)
-    remove_later({entry.take.folder.parent for entry in entries})
-    return sum(entry.size_bytes for entry in entries)
+    gone = [entry for entry in entries if put_away(entry) is not None]
+    remove_later({entry.take.folder.parent for entry in gone})
+    return sum(entry.size_bytes for entry in gone)
 
 
 def remove_later(folders: Collection[Path]) -> None:

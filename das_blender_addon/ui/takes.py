@@ -15,9 +15,9 @@ from ..jobs.sources import source_of
 from ..scene.colours import read_as_srgb
 from ..scene.layers import render_layer
 from ..scene.sound import heard_with
-from ..take.cleaning import size_in_words
+from ..take.cleaning import is_starred, size_in_words
 from ..take.comparing import write_sheet
-from ..take.library import TakeEntry, check_deletable, differences, set_star, settings_of
+from ..take.library import TakeEntry, check_deletable, check_frames, differences, one_line, set_star, settings_of
 from ..take.movie import SUFFIX, movie
 from .beside import beside
 from .cache_page import used_takes
@@ -29,7 +29,7 @@ from .panel import RenderPanel
 from .take_shelf import chosen_take, shelf, throw_away
 from .words import register_classes, said, unregister_classes
 
-ROWS, DIFFERENCES_SHOWN, THUMBNAIL_SCALE = 4, 8, 6.0
+ROWS, DIFFERENCES_SHOWN, MOST_OF_VALUE, THUMBNAIL_SCALE = 4, 8, 80, 6.0
 
 
 # ── What is done with a take ────────────────────────────────────────────────────────────────────────────────────────
@@ -51,6 +51,7 @@ class TakeOperator:
         try:
             words = self.act(context, chosen_take(context))
         except DasError as error:
+            shelf.forget()
             self.report({"ERROR"}, error.message)
             return {"CANCELLED"}
         if words:
@@ -67,6 +68,7 @@ class DAS_OT_open_take(TakeOperator, bpy.types.Operator):
 
     def act(self, context, entry):
         take = entry.take
+        check_frames(take)
         image = load_sequence(f"DAS Take {entry.key[:8]}", list(take.frames))
         read_as_srgb(image)
         show_image(image, len(take.frames), take.frame_numbers[0])
@@ -94,7 +96,7 @@ class DAS_OT_star_take(TakeOperator, bpy.types.Operator):
     bl_description = "Star the take, or take its star away; Clean Up keeps starred takes"
 
     def act(self, context, entry):
-        set_star(entry, not entry.starred)
+        set_star(entry, not is_starred(entry.take.folder))
         return ""
 
 
@@ -189,6 +191,7 @@ class DAS_OT_take_movie(JobOperator, bpy.types.Operator):
         fps_base = scene.render.fps_base * scene.frame_step
         source = source_of(scene, render_layer(scene).name)
         take = chosen_take(bpy.context).take
+        check_frames(take)
         heard = heard_with(scene, take.frame_numbers)
         return movie(take.frames, output, scene.render.fps, fps_base, source, heard)
 
@@ -203,7 +206,7 @@ class DAS_OT_take_movie(JobOperator, bpy.types.Operator):
 
 def _disposable(entries: list[TakeEntry]) -> list[TakeEntry]:
     kept = used_takes()
-    return [entry for entry in entries if not entry.starred and entry.key not in kept]
+    return [entry for entry in entries if not is_starred(entry.take.folder) and entry.key not in kept]
 
 
 # ── What is drawn ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -293,6 +296,7 @@ def _draw_changes(layout, entry: TakeEntry) -> None:
             say(column, "Other key pictures than the take before it")
         else:
             name = name.replace("_", " ").capitalize()
+            before, after = (one_line(str(value), MOST_OF_VALUE) for value in (before, after))
             say(column, said("{name}: {before} → {after}", name=name, before=before, after=after))
 
 

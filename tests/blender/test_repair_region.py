@@ -28,14 +28,18 @@ def changed(base, made) -> list[np.ndarray]:
     return [np.abs(one - other).max(axis=2) > 0 for one, other in zip(pictures(base), pictures(made), strict=True)]
 
 
+def choose(take) -> None:
+    take_shelf.shelf.forget()
+    take_shelf.chosen_take(bpy.context)
+    keys = [entry.key for entry in take_shelf.shelf.entries]
+    bpy.context.window_manager.das_take_index = keys.index(take.key)
+
+
 @pytest.mark.any_blender
 def test_object_is_made_anew_and_nothing_else_changes(shot):
     base = api.render_take(shot)
     other = api.render_take(shot, seed=3)
-    take_shelf.shelf.forget()
-    place = [entry.key for entry in takes_of(base.folder.parents[1])].index(base.key)
-    take_shelf.chosen_take(bpy.context)
-    bpy.context.window_manager.das_take_index = place
+    choose(base)
     assert bpy.ops.das.repair_region(by="OBJECT", shape="Cube", seed=3) == {"FINISHED"}
     made = takes_of(base.folder.parents[1])
     assert len(made) == 3, "the takes of both seeds were there"
@@ -64,12 +68,16 @@ def test_painted_mask_follows_the_cube_and_a_changed_scene_is_refused(shot):
     take = next(entry.take for entry in takes_of(base.folder.parents[1]) if "region" in entry.report)
     inside = changed(base, take)
     assert inside[1].any() and not inside[1][:24].any() and not inside[1][40:].any() and not inside[1][:, :30].any()
+    choose(base)
+    address, shot.das.server = shot.das.server, "tcp://127.0.0.1:1"  # nobody is asked before the mask is looked at
+    for mask, width, refusal in (("wide", 95, "95×64 pixels and the take 96×64"), ("empty", 96, "black all over")):
+        bpy.data.images.new(mask, width, 64)
+        with pytest.raises(RuntimeError, match=refusal):
+            bpy.ops.das.repair_region(mask=mask)
+    shot.das.server = address
     with pytest.raises(RuntimeError, match="no image 'Nowhere'"):
         bpy.ops.das.repair_region(mask="Nowhere")
-    take_shelf.shelf.forget()
-    take_shelf.chosen_take(bpy.context)
-    keys = [entry.key for entry in take_shelf.shelf.entries]
-    bpy.context.window_manager.das_take_index = keys.index(base.key)
+    choose(base)
     shot.objects["Cube"].scale.z = 1.5
     with pytest.raises(RuntimeError, match="not what it was when the take"):
         bpy.ops.das.repair_region(by="OBJECT", shape="Cube", seed=8)

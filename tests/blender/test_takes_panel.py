@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The takes of a shot in the window: the list, what is done with one, and what is drawn over the viewport."""
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from das_blender_addon.protocol.png import blob_sha, decode_png, encode_png
 from das_blender_addon.scene import sequencer, strip_pair
 from das_blender_addon.shot.shot_folder import shot_folder
 from das_blender_addon.take import recent
-from das_blender_addon.take.cleaning import remove_gone
+from das_blender_addon.take.cleaning import STAR, remove_gone
 from das_blender_addon.take.comparing import GAIN
 from das_blender_addon.take.library import put_away
 from das_blender_addon.ui import comparing, take_overlay, take_shelf, takes
@@ -325,3 +326,33 @@ def test_take_is_compared_with_its_key_pictures_where_they_lie(shelf, shot_scene
     assert commands.main(["takes", "compare", "1", "keys", "--output", str(out)]) == 0
     assert commands.main(["takes", "compare", "1", "keys", "--output", str(out / "both.png")]) == 0
     assert sorted(file.name for file in out.iterdir()) == ["0001.png", "0004.png", "both.png"]
+
+
+@pytest.mark.any_blender
+def test_take_with_frames_that_are_gone_is_told_by_name_wherever_it_is_shown(in_edit, tmp_path):
+    edit, other = in_edit
+    choose(5).take.frames[2].unlink()
+    for button, values in (
+        ("open_take", {}), ("take_to_sequencer", {}), ("take_sheet", {}),
+        ("compare_takes", {"other": other}), ("compare_strips", {"other": other}),
+        ("take_movie", {"filepath": str(tmp_path / "film.mp4")}),
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match=r"0003\.png.*(missing or empty|cannot be read)|missing or empty.*0003"):
+            getattr(bpy.ops.das, button)(**values)
+    assert [strip.name for strip in compat.all_strips(edit)] == ["mine"] and not (tmp_path / "film.mp4").exists()
+    with pytest.raises(RuntimeError, match=r"missing or empty"):
+        choose(6)
+        bpy.ops.das.compare_strips(other=next(one.key for one in take_shelf.shelf.entries if one.report["seed"] == 5))
+
+
+@pytest.mark.any_blender
+def test_star_and_deletion_by_another_blender_count_at_once(shelf):
+    """The list is as it was two seconds ago."""
+    entry = choose(1)
+    (entry.take.folder / STAR).touch()
+    shutil.rmtree(take_shelf.shelf.entries[0].take.folder)
+    take_shelf.shelf._at = time.monotonic() + 60.0
+    assert bpy.ops.das.clean_up_takes() == {"FINISHED"} and listed() == [1]
+    (entry.take.folder / STAR).unlink()
+    take_shelf.shelf._at = time.monotonic() + 60.0
+    assert bpy.ops.das.star_take() == {"FINISHED"} and (entry.take.folder / STAR).exists()

@@ -28,6 +28,15 @@ def test_rows_become_words(tmp_path):
     assert rows[1].words == (str(tmp_path / "sub/b.blend"), "--output=//b")
 
 
+@pytest.mark.parametrize("parted_by", [";", "\t"])
+def test_cells_may_be_parted_as_spreadsheets_part_them(tmp_path, parted_by):
+    quoted = '"rot; ""neu"",\n grün"'
+    lines = (("File", "seed", "prompt"), ("ä, b/'1'.blend", "3", quoted), ("", "", ""), (), ("c.blend", "", ""))
+    rows = rows_of(tmp_path, "\r\n".join(map(parted_by.join, lines)), "utf-8-sig")
+    assert [row.words[1:] for row in rows] == [("--seed=3", '--prompt=rot; "neu",\n grün'), ()]
+    assert rows[0].words[0] == str(tmp_path / "ä, b/'1'.blend") and rows[1].number == 2
+
+
 @pytest.mark.parametrize(
     "text, sentence",
     [

@@ -122,7 +122,9 @@ def test_report_of_another_take_or_layout_and_a_damaged_one_count_for_nothing(tm
     take = written_take(tmp_path, "one")
     file = take.folder / "adherence" / "report.json"
     assert read_report(take.folder) is None
-    for said in ("{", "[]", json.dumps(report_of("else")), json.dumps(report_of(take.key, layout=LAYOUT + 1))):
+    odd = [report_of(take.key, frames=[{"frame": 1}]), report_of(take.key, off="much"), report_of(take.key, seams=None)]
+    of_others = [report_of("else"), report_of(take.key, layout=LAYOUT + 1)]
+    for said in ("{", "[]", *map(json.dumps, of_others + odd)):
         file.parent.mkdir(exist_ok=True)
         file.unlink(missing_ok=True)
         file.write_text(said)

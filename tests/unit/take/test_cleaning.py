@@ -91,6 +91,16 @@ def test_take_on_a_strip_stays(shot):
     assert f"takes/{AA}/frames/0001.png" in left(shot) and f"takes/{BB}/take.json" not in left(shot)
 
 
+def test_starred_take_stays_also_where_the_star_came_after_the_list(shot):
+    write(shot / "takes" / AA / cleaning.STAR)
+    pieces = cleaning.pieces_of([shot.parent])
+    assert [one.path.name for one in pieces if one.kind == cleaning.TAKES] == [BB, CC]
+    write(shot / "takes" / BB / cleaning.STAR)
+    assert cleaning.throw_away(pieces)[0] < 1000
+    assert {f"takes/{AA}/take.json", f"takes/{BB}/take.json"} <= left(shot)
+    assert not (shot / "layers/Back/takes" / CC).exists()
+
+
 def test_take_that_is_being_made_stays_and_one_that_was_given_up_goes(shot):
     now = write(shot / "takes" / DD / "model" / "0001.png")
     old = write(shot / "takes" / EE / "job.json")

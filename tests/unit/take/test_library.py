@@ -2,11 +2,15 @@
 """All takes of a shot: the list, what differs, stars, deleting."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from das_blender_addon.errors import SettingsError
+from das_blender_addon.errors import SettingsError, StorageError
+from das_blender_addon.take.cleaning import STAR
 from das_blender_addon.take.library import (
+    check_deletable,
+    check_frames,
     delete_take,
     differences,
     find_entry,
@@ -107,3 +111,72 @@ def test_deleted_take_frees_its_size_and_leaves_the_others(tmp_path):
     entry = takes_of(tmp_path)[0]
     assert delete_take(entry) == entry.size_bytes > 0 and not gone.folder.exists()
     assert len(takes_of(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"window_seeds": [7]}, {"model": {"name": "das"}}, {"seed": "many"}, {"seed": None}, {"options": [1]},
+        {"options": {"loras": ["ink"]}}, {"model_size": 7}, {"frame_numbers": None, "cameras": [7]},
+        {"key_pictures": [{"frame": [1]}], "cameras": {"a": 1}},
+    ],
+)  # fmt: skip
+def test_report_that_nobody_can_read_leaves_the_other_takes_in_the_list(tmp_path, damage):
+    written_take(tmp_path, "good", made=100.0, seed=3)
+    written_take(tmp_path, "odd", made=200.0, **damage)
+    entries = takes_of(tmp_path)
+    assert entries[-1].report["seed"] == 3
+    for entry in entries:  # what is listed can be told, compared and used
+        assert entry.words(entries[-1]) and settings_of(entry)["model"] == "das-preview"
+        assert isinstance(differences(entries[-1], entry), list)
+
+
+def test_take_json_of_another_release_or_nested_without_end_is_left_out(tmp_path):
+    written_take(tmp_path, "good")
+    newer = written_take(tmp_path, "newer")
+    file = newer.folder / "take.json"
+    file.write_text(file.read_text().replace('"layout": 2', '"layout": 3'))
+    (written_take(tmp_path, "deep").folder / "take.json").write_text('{"a":' + "[" * 200_000)
+    (written_take(tmp_path, "latin").folder / "take.json").write_bytes(b'{"prompt": "\xfc"}')
+    assert len(takes_of(tmp_path)) == 1
+
+
+def test_words_are_one_short_line_whatever_the_prompt_is(tmp_path):
+    written_take(tmp_path, "a", made=1.0, prompt="zwei\nZeilen\t\x1b[31m und „mehr“ / 'so'")
+    written_take(tmp_path, "b", made=2.0, prompt="wort " * 2000)
+    long, odd = takes_of(tmp_path)
+    assert odd.words().endswith("· zwei Zeilen [31m und „mehr“ / 'so'")
+    assert len(long.words()) < 300 and long.words(odd).endswith("…")
+    assert settings_of(long)["prompt"] == "wort " * 2000
+
+
+def test_star_counts_as_it_lies_on_the_disk_now(tmp_path):
+    written_take(tmp_path, "a")
+    (entry,) = takes_of(tmp_path)
+    (entry.take.folder / STAR).touch()  # by another Blender
+    assert not entry.starred
+    with pytest.raises(SettingsError, match="is starred and is not deleted"):
+        check_deletable(entry, ())
+    with pytest.raises(SettingsError, match="on a strip"):
+        check_deletable(replace(entry, take=replace(entry.take, folder=tmp_path)), {entry.key})
+
+
+def test_take_that_another_blender_has_deleted_is_gone_without_a_complaint(tmp_path):
+    written_take(tmp_path, "a")
+    (entry,) = takes_of(tmp_path)
+    delete_take(entry)
+    assert delete_take(entry) == 0 and takes_of(tmp_path) == []
+    with pytest.raises(StorageError, match="starred cannot be written"):
+        set_star(entry, True)
+    set_star(entry, False)
+
+
+def test_frame_that_is_gone_is_named(tmp_path):
+    take = written_take(tmp_path, "a")
+    check_frames(take)
+    take.frames[1].write_bytes(b"")
+    with pytest.raises(StorageError, match=r"frame 2 of the take .* is missing or empty: .*0002\.png"):
+        check_frames(take)
+    take.frames[0].unlink()
+    with pytest.raises(StorageError, match=r"frame 1 of the take .*0001\.png"):
+        check_frames(take)

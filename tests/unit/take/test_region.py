@@ -2,12 +2,13 @@
 """A region follows its surface through the shot, and what is outside of it stays as it is."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from das_blender_addon.errors import SettingsError
+from das_blender_addon.errors import SettingsError, StorageError
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.shot.resolved import ResolvedSettings
 from das_blender_addon.take.cache import load_take
@@ -84,6 +85,13 @@ def test_outside_of_the_region_every_byte_stays(tmp_path):
     assert [path.read_bytes() for path in (*base.frames, base.folder / "take.json")] == before
     assert load_take(made.folder) is not None and put_region(base, other, masks, region).cached
     assert put_region(base, other, masks, Region(1, masks_of(True).at(0))).key != made.key
+    base.frames[1].unlink()  # deleted while the other one was rendered
+    with pytest.raises(StorageError, match="is damaged, or was deleted meanwhile"):
+        put_region(base, other, masks, Region(3, masks_of(True).at(0)))
+    shutil.rmtree(base.folder)
+    with pytest.raises(StorageError, match="is damaged, or was deleted meanwhile"):
+        put_region(base, other, masks, Region(3, masks_of(True).at(0)))
+    assert len(list(base.folder.parent.iterdir())) == 3, "nothing half made"
 
 
 def settings(**changes) -> ResolvedSettings:
