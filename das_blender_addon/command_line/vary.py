@@ -18,7 +18,7 @@ from ..take import drive
 from ..take.adherence import read_report
 from ..take.adherence_words import words_of
 from ..take.comparing import write_sheet
-from ..take.library import find_entry, takes_of
+from ..take.library import find_entry, one_line, takes_of
 from ..take.variation_table import COLUMNS, read_text, variations_of
 from ..take.variations import MOST, combinations, parse_seeds, ranked, varied
 from .places import output_folder
@@ -65,7 +65,7 @@ def vary(scene, arguments, voice: Voice, should_stop) -> int:
     voice.result(
         "\n".join(
             f"{number + 1:3d}  {one.take.key[:8]}  seed {one.settings.seed}  guidance {one.settings.guidance:g}  "
-            f"{one.settings.prompt}{_followed(one)}"
+            f"{one_line(one.settings.prompt)}{_followed(one)}"
             for number, one in enumerate(made)
         ),
         sheet=sheet,

@@ -29,6 +29,9 @@ MAX_LEASE_S = 86_400.0
 MAX_TEXT = 100_000
 """Longest text of people's own (a prompt, a sentence), and longest text in a map, characters."""
 
+MAX_PROMPT = 10_000
+"""Longest prompt that a task takes, characters."""
+
 MAX_NAME = 4096
 """Longest name (of a model, a device, a field), and longest key of a map, characters."""
 

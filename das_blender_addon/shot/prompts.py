@@ -8,7 +8,7 @@ from pathlib import Path
 import bpy
 
 from ..errors import SettingsError
-from ..protocol.kinds import MAX_TEXT
+from ..protocol.kinds import MAX_PROMPT
 
 MARK, TEXT = "prompt:", "@"
 """How a marker's name begins that changes the prompt; what follows is the prompt, or `TEXT` and the name of a Text."""
@@ -49,8 +49,8 @@ def check_prompt(words: str, what: str) -> str:
         words.encode()
     except UnicodeEncodeError as error:
         raise SettingsError(f"{what} is no valid UTF-8; write it anew.", field="prompt") from error
-    if len(words) > MAX_TEXT:
-        raise SettingsError(f"{what} has {len(words)} characters; it takes {MAX_TEXT} at most.", field="prompt")
+    if len(words) > MAX_PROMPT:
+        raise SettingsError(f"{what} has {len(words)} characters; it takes {MAX_PROMPT} at most.", field="prompt")
     return words
 
 

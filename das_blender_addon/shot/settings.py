@@ -15,7 +15,7 @@ from pathlib import Path
 import bpy
 
 from ..errors import SettingsError
-from ..protocol.kinds import MAX_TEXT
+from ..protocol.kinds import MAX_PROMPT, MAX_TEXT
 from ..scene.camera import cameras_at
 from . import machine as machines
 from .plan import BLACK, FINE, SKY
@@ -93,7 +93,7 @@ def resolve_settings(scene, environment=None) -> ResolvedSettings:
         model=_text(environment, "DAS_MODEL", "") or settings.model,
         prompt=_prompt(environment, settings),
         prompts_at=() if _says_prompt(environment) else prompts_at_markers(scene),
-        negative_prompt=_text(environment, "DAS_NEGATIVE_PROMPT", settings.negative_prompt),
+        negative_prompt=_text(environment, "DAS_NEGATIVE_PROMPT", settings.negative_prompt, MAX_PROMPT),
         seed=_number(environment, "DAS_SEED", int, settings.seed, low=0, high=MAX_SEED),
         steps=_number(environment, "DAS_STEPS", int, settings.steps, low=0, high=1000),
         guidance=_number(environment, "DAS_GUIDANCE", float, settings.guidance, low=0.0, high=MAX_GUIDANCE),
@@ -224,8 +224,9 @@ def _every(environment, otherwise: int) -> int:
     return _number(environment, name, int, otherwise, low=0, high=MOST_EVERY)
 
 
-def _text(environment, name: str, otherwise: str) -> str:
-    """A text of people's own, or a name.  Raises `SettingsError` where nobody could send it."""
+def _text(environment, name: str, otherwise: str, most: int = MAX_TEXT) -> str:
+    """A text of people's own, or a name, of at most ``most`` characters.  Raises `SettingsError` where nobody could
+    send it."""
     text = environment.get(name, otherwise)
     try:
         text.encode()
@@ -234,8 +235,8 @@ def _text(environment, name: str, otherwise: str) -> str:
             f"{name} is {_short(text)}, which is no valid UTF-8 at character {error.start + 1}; write it anew.",
             field=name,
         ) from error
-    if len(text) > MAX_TEXT:
-        raise SettingsError(f"{name} has {len(text)} characters; it takes {MAX_TEXT} at most.", field=name)
+    if len(text) > most:
+        raise SettingsError(f"{name} has {len(text)} characters; it takes {most} at most.", field=name)
     return text
 
 
@@ -247,7 +248,7 @@ def _prompt(environment, settings) -> str:
     """The environment's words, its file, the scene's text, its words."""
     file, text = environment.get("DAS_PROMPT_FILE", ""), settings.prompt_text
     if environment.get("DAS_PROMPT", "") or not (file or text):
-        return _text(environment, "DAS_PROMPT", settings.prompt)
+        return _text(environment, "DAS_PROMPT", settings.prompt, MAX_PROMPT)
     if file:
         return check_prompt(prompt_of_file(_absolute(file)), f"The prompt {file}")
     return check_prompt(prompt_of_text(text.as_string()), f"The text {text.name!r}")

@@ -119,6 +119,8 @@ def compared(first: np.ndarray, second: np.ndarray, mode: str, wipe: float = 0.5
     """
     if mode not in MODES:
         raise SettingsError(f"Two takes are not compared as {mode!r}; use {', '.join(MODES)}.", field="mode")
+    if not 0.0 <= wipe <= 1.0:
+        raise SettingsError(f"The place of the wipe is {wipe:g}; it is between 0 (left) and 1.", field="wipe")
     height, width = first.shape[:2]
     if second.shape != first.shape:
         second = resize_lanczos(second, (0, 0, second.shape[1], second.shape[0]), (width, height))
@@ -127,7 +129,7 @@ def compared(first: np.ndarray, second: np.ndarray, mode: str, wipe: float = 0.5
         return np.concatenate([first, gap, second], axis=1)
     if mode == "difference":
         return np.clip(128 + GAIN * (second.astype(np.int16) - first), 0, 255).astype(np.uint8)
-    place = int(round(np.clip(wipe, 0.0, 1.0) * width))
+    place = int(round(wipe * width))
     whole = np.concatenate([first[:, :place], second[:, place:]], axis=1)
     whole[:, max(0, place - WIPE_PX // 2) : place + WIPE_PX // 2] = 255
     return whole

@@ -20,7 +20,7 @@ import numpy as np
 from ..client.files import write_whole
 from ..client.leases import Requester
 from ..client.take import JobOutcome, JobRequest, Log, Named, OnEvent, Preview, Progress, run_job
-from ..errors import JobCancelled, SettingsError
+from ..errors import JobCancelled, SettingsError, StorageError
 from ..protocol.messages import BATCH
 from ..protocol.png import encode_png
 from ..shot.windows import owners
@@ -169,7 +169,15 @@ class _Making:
         self._names = [f"{index + 1:04d}.png" for index in range(len(self._plan.frames))]
 
     def make(self) -> dict:
-        """What take.json says."""
+        """What take.json says.  Raises `StorageError` where somebody deletes what was made so far."""
+        try:
+            return self._make()
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"The take lost {error.filename}, as somebody has deleted it meanwhile; render the take again."
+            ) from error
+
+    def _make(self) -> dict:
         request, started = self._request, time.perf_counter()
         # 1. The model's frames: from a take of the same job at another render size, or from the server.
         with self._composing_ahead():

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import SettingsError
-from ..protocol.kinds import MAX_TEXT
+from ..protocol.kinds import MAX_PROMPT
 from ..shot.resolved import ResolvedSettings
 from .variations import MOST, combinations, parse_seeds, prompts_of
 
@@ -99,10 +99,10 @@ def rows_of(
 
 def _row(cells: dict[str, str], settings: ResolvedSettings, seeds, guidances) -> list[ResolvedSettings]:
     said = {column: cell.strip() for column, cell in cells.items() if cell.strip()}
-    long = next((column for column in ("prompt", "negative prompt") if len(said.get(column, "")) > MAX_TEXT), None)
+    long = next((column for column in ("prompt", "negative prompt") if len(said.get(column, "")) > MAX_PROMPT), None)
     if long is not None:
         count = len(said[long])
-        raise SettingsError(f"The {long} has {count} characters; it takes {MAX_TEXT} at most.", field="prompt")
+        raise SettingsError(f"The {long} has {count} characters; it takes {MAX_PROMPT} at most.", field="prompt")
     prompts = (said["prompt"],) if "prompt" in said else ()
     settings = replace(settings, negative_prompt=said.get("negative prompt", settings.negative_prompt))
     if "steps" in said:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SettingsError
-from ..protocol.kinds import MAX_TEXT
+from ..protocol.kinds import MAX_PROMPT
 from ..shot.resolved import MAX_GUIDANCE, MAX_SEED, ResolvedSettings
 from .adherence import read_report
 from .adherence_figures import score
@@ -53,9 +53,9 @@ def combinations(
     for seed in seeds:
         if not 0 <= seed <= MAX_SEED:
             raise SettingsError(f"The seed is {seed} and must be between 0 and {MAX_SEED}.", field="seed")
-    long = next((len(prompt) for prompt in prompts if len(prompt) > MAX_TEXT), 0)
+    long = next((len(prompt) for prompt in prompts if len(prompt) > MAX_PROMPT), 0)
     if long:
-        raise SettingsError(f"A prompt has {long} characters; it takes {MAX_TEXT} at most.", field="prompt")
+        raise SettingsError(f"A prompt has {long} characters; it takes {MAX_PROMPT} at most.", field="prompt")
     for guidance in guidances:
         if not 0.0 <= guidance <= MAX_GUIDANCE:
             raise SettingsError(

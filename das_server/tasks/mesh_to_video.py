@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from das_blender_addon.errors import JobCancelled, JobRejected
 from das_blender_addon.protocol import sizes
 from das_blender_addon.protocol.frames import CODECS
+from das_blender_addon.protocol.kinds import MAX_PROMPT
 from das_blender_addon.protocol.messages import JobInput, JobSpec, ModelCapability
 from das_server import media
 from das_server.models.adapters import AdapterUse, find_adapter
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 TRACKING_RANGES = ("signed", "unit")
-MAX_PROMPT_LENGTH = 10_000
 MAX_SEED = 2**63 - 1
 MAX_GUIDANCE = 100.0
 NEEDED_INPUTS = ("tracking_video", "first_frame")
@@ -97,9 +97,9 @@ def _check_settings(spec: JobSpec, model: ModelCapability) -> None:
         raise JobRejected(f"seed is {spec.seed} but must lie between 0 and 2^63 - 1.", field="seed")
     _check_is_one_of("tracking_range", spec.tracking_range, TRACKING_RANGES, model)
     for field in ("prompt", "negative_prompt"):
-        if len(getattr(spec, field)) > MAX_PROMPT_LENGTH:
+        if len(getattr(spec, field)) > MAX_PROMPT:
             raise JobRejected(
-                f"{field} has {len(getattr(spec, field))} characters but at most {MAX_PROMPT_LENGTH} are taken.",
+                f"{field} has {len(getattr(spec, field))} characters but at most {MAX_PROMPT} are taken.",
                 field=field,
             )
     for name in spec.options:

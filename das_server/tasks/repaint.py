@@ -6,11 +6,12 @@ from __future__ import annotations
 import math
 
 from das_blender_addon.errors import JobRejected
+from das_blender_addon.protocol.kinds import MAX_PROMPT
 from das_blender_addon.protocol.messages import EstimatorCapability, JobInput, JobSpec
 from das_server.estimators.base import Asked, stepper
 from das_server.tasks.base import LoadedInput, TaskContext, TaskResult
 from das_server.tasks.estimate import CLIP, USES, check_inputs, check_size
-from das_server.tasks.mesh_to_video import MAX_GUIDANCE, MAX_PROMPT_LENGTH, MAX_SEED
+from das_server.tasks.mesh_to_video import MAX_GUIDANCE, MAX_SEED
 
 __all__ = ["USES", "check", "run"]
 
@@ -40,9 +41,9 @@ def check(spec: JobSpec, inputs: list[JobInput], estimator: EstimatorCapability)
     if not spec.prompt.strip():
         raise JobRejected("The prompt is empty; say in words what the picture is to look like.", field="prompt")
     for field in ("prompt", "negative_prompt"):
-        if len(getattr(spec, field)) > MAX_PROMPT_LENGTH:
+        if len(getattr(spec, field)) > MAX_PROMPT:
             raise JobRejected(
-                f"{field} has {len(getattr(spec, field))} characters but at most {MAX_PROMPT_LENGTH} are taken.",
+                f"{field} has {len(getattr(spec, field))} characters but at most {MAX_PROMPT} are taken.",
                 field=field,
             )
     for name in spec.options:

@@ -197,7 +197,9 @@ def main() -> int:
             for one in SUITE:
                 if options.only and one.name not in options.only:
                     continue
-                made = [measured(api, one, server.address, Path(folder) / one.name, seed, options) for seed in seeds]
+                cache = Path(folder) / one.name
+                with quiet():
+                    made = [measured(api, one, server.address, cache, seed, options) for seed in seeds]
                 reports = [report for report, _, _ in made]
                 print(row(one.name, reports, made[0][1], sum(part[2] for part in made)), flush=True)
                 true = None

@@ -6,7 +6,7 @@ import pytest
 
 from das_blender_addon import api
 from das_blender_addon.errors import SettingsError
-from das_blender_addon.protocol.kinds import MAX_TEXT
+from das_blender_addon.protocol.kinds import MAX_PROMPT
 from das_blender_addon.shot.settings import resolve_settings
 from das_blender_addon.take.variations import combinations
 from das_blender_addon.ui import panels
@@ -35,7 +35,7 @@ def test_prompt_of_a_text_and_of_a_file(shot_scene, tmp_path, monkeypatch):
     monkeypatch.setenv("DAS_PROMPT", "said")
     assert resolve_settings(shot_scene).prompt == "said"
     monkeypatch.delenv("DAS_PROMPT")
-    refused = (b"\xff\xfe\xff", "no UTF-8"), (b"x" * (MAX_TEXT + 1), "at most"), (None, "No such file")
+    refused = (b"\xff\xfe\xff", "no UTF-8"), (b"x" * (MAX_PROMPT + 1), "at most"), (None, "No such file")
     for content, sentence in refused:
         file.unlink(missing_ok=True)
         if content is not None:

@@ -36,6 +36,12 @@ def test_second_take_may_have_another_size():
         compared(ONE, OTHER, "overlay")
 
 
+@pytest.mark.parametrize("wipe", [float("nan"), -0.1, 7.0])
+def test_wipe_beyond_the_picture_is_refused(wipe):
+    with pytest.raises(SettingsError, match="is between 0"):
+        compared(ONE, OTHER, "wipe", wipe)
+
+
 def test_frames_that_both_have_are_compared(tmp_path):
     first = written_take(tmp_path, "a", frames=(1, 2, 3), level=100)
     second = written_take(tmp_path, "b", frames=(2, 3, 4), level=100)

@@ -2,6 +2,7 @@
 """A take of a shot that is longer than the model's window: one job for each window, joined to one frame each."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from das_blender_addon.client.take import Progress
-from das_blender_addon.errors import JobCancelled, OutOfMemory, SettingsError
+from das_blender_addon.errors import JobCancelled, OutOfMemory, SettingsError, StorageError
 from das_blender_addon.protocol.frames import decode_array
 from das_blender_addon.protocol.messages import Cancel
 from das_blender_addon.protocol.png import decode_png, encode_png
@@ -329,6 +330,19 @@ def test_take_that_is_cancelled_after_some_windows_keeps_them(request_of, peer):
     assert levels(run_take(asked, peer.address).frames) == LEVELS
     done = [job for job in jobs if peer.events[job][-1].kind == "DONE"]
     assert done and all(list(peer.jobs).count(job) == 1 for job in done)
+
+
+def test_take_that_somebody_deletes_while_it_is_made_is_told_and_made_the_next_time(request_of, peer):
+    asked, deleted = request_of(), []
+
+    def delete_once() -> bool:
+        if not deleted and (asked.folder / "tracking" / "0002.png").exists():
+            deleted.append(shutil.rmtree(asked.folder))
+        return False
+
+    with pytest.raises(StorageError, match="The take lost .*, .*deleted it meanwhile; render the take again"):
+        run_take(asked, peer.address, should_stop=delete_once)
+    assert deleted and levels(run_take(asked, peer.address).frames) == LEVELS
 
 
 # ── What is there already ───────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from das_blender_addon.errors import SettingsError
-from das_blender_addon.protocol.kinds import MAX_TEXT
+from das_blender_addon.protocol.kinds import MAX_PROMPT
 from das_blender_addon.take.variation_table import is_table, read_text, rows_of, variations_of
 from das_blender_addon.take.variations import MOST
 from tests.unit.take.test_variations import SETTINGS
@@ -58,7 +58,7 @@ def test_text_without_a_heading_has_a_prompt_in_each_line():
         ("steps\n2.5\n", "row 1: '2.5' is no steps; write a whole number from 0 to 1000"),
         ("steps\ninf\n", "row 1: 'inf' is no steps"),
         ("guidance\nmuch\n", "'much' is no guidance; write a number"),
-        (f"prompt\n{'a' * (MAX_TEXT + 1)}\n", "row 1: The prompt has"),
+        (f"prompt\n{'a' * (MAX_PROMPT + 1)}\n", "row 1: The prompt has"),
         ("seed\n" + "1-40\n41-80\n", f"more than {MOST} variations"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from das_blender_addon.errors import DasError, SettingsError
-from das_blender_addon.protocol.kinds import MAX_TEXT
+from das_blender_addon.protocol.kinds import MAX_PROMPT
 from das_blender_addon.shot.resolved import ResolvedSettings
 from das_blender_addon.take.drive import Status, finish, on_this_thread
 from das_blender_addon.take.variations import MOST, combinations, parse_seeds, prompts_of, varied
@@ -30,7 +30,7 @@ def test_every_seed_with_every_prompt():
 @pytest.mark.parametrize(
     "options",
     [{"seeds": range(MOST + 1)}, {"seeds": (-1,)}, {"seeds": (2**31,)}, {"guidances": (51.0,)},
-     {"prompts": ("a", "ü" * (MAX_TEXT + 1))}],
+     {"prompts": ("a", "ü" * (MAX_PROMPT + 1))}],
 )
 def test_too_many_and_out_of_bounds_are_refused(options):
     with pytest.raises(SettingsError):
