@@ -183,7 +183,7 @@ def keep_first_frame(wish: FirstFrameWish, view: PictureView, png: Path) -> Firs
         "shading": wish.shading,
         "size": [width, height],
         "blender": wish.blender,
-        **({"camera": wish.owner.camera} if wish.owner.camera else {}),
+        **({"camera": wish.owner.camera, "seen_from": view.seen_from} if wish.owner.camera else {}),
     }
     made = keep_rendered(wish.folder, frame, wish.digest(view), encode_png(pixels), record)
     return replace(made, notes=tuple(filter(None, (note,))))

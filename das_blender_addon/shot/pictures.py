@@ -25,7 +25,7 @@ import os
 import re
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..client.files import write_whole
@@ -272,6 +272,20 @@ def painted_pictures(folder: Path, frame: int, *, owner: Owner = ANYBODY) -> lis
 def all_painted_pictures(folder: Path) -> list[Path]:
     """The pictures of the shot's ``folder`` that somebody painted and that count, of any frame."""
     return [file.path for file in _files(folder) if _is_painted(file)]
+
+
+def painted_for_others(folder: Path, frame: int, camera: str, owner: Owner) -> list[tuple[Owner, Path]]:
+    """(whose it is, its file) of the pictures that somebody painted for ``frame`` and another camera than ``camera``
+    and those of the ``owner``, the scene; the newest first.
+    """
+    painted = [file for file in _files(folder, owner.start) if file.frame == frame and _is_painted(file)]
+    found = []
+    for file in sorted(painted, key=_age_key, reverse=True):
+        record = read_record(file.path)
+        whose = replace(owner, camera=str(record.get("camera", "")), own_cameras=())
+        if whose.camera != camera and not owner.sees(record) and not _is_foreign(file, whose):
+            found.append((whose, file.path))
+    return found
 
 
 def painted_frames(folder: Path, owner: Owner) -> list[int]:

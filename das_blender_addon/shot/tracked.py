@@ -29,7 +29,8 @@ class PictureView:
 
     ``frame``: Blender's.  ``is_first``: it is the shot's first.  ``size``: (width, height) in pixels.  ``framing``:
     where the shot's picture lies in it.  ``digest``: SHA-256 (hex) of its geometry, camera and size.  ``appearance``:
-    digest of what else decides how it looks (materials, lights, world …), "" where that is not known.
+    digest of what else decides how it looks (materials, lights, world …), "" where that is not known.  ``seen_from``:
+    the fields of its `CameraPath` of one frame at the render's size, as lists; None where nobody asks.
     """
 
     frame: int
@@ -38,6 +39,7 @@ class PictureView:
     framing: Framing
     digest: str
     appearance: str
+    seen_from: dict | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -189,7 +191,24 @@ def picture_view(geometry: GeometrySequence, plan: ShotPlan, index: int) -> Pict
         framing=plan.pictures,
         digest=first_frame_digest(seen),
         appearance=geometry.appearance,
+        seen_from=_told(part_of_cameras(geometry.cameras, [index])),
     )
+
+
+def _told(cameras: CameraPath) -> dict:
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(cameras).items()}
+
+
+def cameras_told(said: dict, num_frames: int) -> CameraPath:
+    """The camera of `PictureView.seen_from`, standing still for ``num_frames``.  Raises `KeyError`, `TypeError`,
+    `ValueError` for what is none.
+    """
+    arrays = {name: value for name, value in said.items() if name not in ("width", "height")}
+    rows = {
+        name: None if value is None else np.repeat(np.array(value, np.float64), num_frames, axis=0)
+        for name, value in arrays.items()
+    }
+    return CameraPath(**rows, width=int(said["width"]), height=int(said["height"]))
 
 
 def check_in_view(tracking: TrackingVideo) -> None:

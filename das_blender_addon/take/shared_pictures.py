@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One look for several cameras: what was painted for the scene's own camera is taken over by the key pictures of a shot
-that another camera sees, where both see the same surface at the same moment.  No Blender in here.
+"""One look for several cameras: what was painted for the scene's own camera, or for a third one, is taken over by the
+key pictures of a shot that another camera sees, where both see the same surface at the same moment.  No Blender in
+here.
 
-A key picture of the scene's own camera is one more picture of the shot: each pixel of this one is followed along its
+A key picture of another camera is one more picture of the shot: each pixel of this one is followed along its
 surface into that one (`tracking.correspondences`), which shows it where nothing hides it there.  Where both have the
 same look, this camera's own render stays, which is sharper; so it does where that camera does not see, its tone matched
-to what is taken over beside it.  Pictures that somebody painted or gave for this camera stay as they are.
+to what is taken over beside it.  Pictures that somebody painted or gave for this camera stay as they are.  Where the
+pictures of several cameras show a surface, the scene's own goes first, then the one that was painted last.  The scene's
+own camera takes over nothing: its pictures are the shot's.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,10 +24,10 @@ from ..errors import FirstFrameError
 from ..protocol.png import decode_png, decode_png_with_alpha, encode_png
 from ..scene.camera import join_cameras
 from ..shot.first_frame import FirstFrameWish, Unfitted, find_first_frame, fitted_first_frame
-from ..shot.pictures import FirstFrame, painted_frames, read_record
+from ..shot.pictures import FirstFrame, painted_for_others, painted_frames, read_record
 from ..shot.plan import ShotPlan, plan_with_keys
 from ..shot.resolved import KeyChoice
-from ..shot.tracked import PictureView, part_of, part_of_cameras, picture_view
+from ..shot.tracked import PictureView, cameras_told, part_of, part_of_cameras, picture_view
 from ..tracking.composition import Composer
 from ..tracking.correspondences import correspondences
 from ..tracking.geometry import CameraPath, GeometrySequence
@@ -38,6 +41,7 @@ APART_LEVELS = 10.0
 pixels: a picture that is carried mixes them otherwise at every edge."""
 WINDOW_PX, LEAST_SHARE, GROWN_PX = 5, 0.25, 2
 """And where it has that at so large a share of a window of this side; so far around, it is taken over, too."""
+TAKES_OVER = "takes over"
 SHARED, RENDERED = "shared", "rendered"
 """Origins of pictures, see `FirstFrame`."""
 
@@ -51,8 +55,8 @@ def shared_pictures(
     source: Source,
     report: Report,
 ) -> Recipe:
-    """``pictures`` [`FirstFrame`] at ``planned.keys``, those that were rendered with what the scene's own camera's show
-    of them; as they are where that camera sees the shot.  ``geometry``: exported last by ``source``.
+    """``pictures`` [`FirstFrame`] at ``planned.keys``, those that were rendered with what other cameras' show of them;
+    as they are where the scene's own camera sees the shot.  ``geometry``: exported last by ``source``.
 
     Raises `FirstFrameError`, `JobCancelled`.
     """
@@ -62,12 +66,16 @@ def shared_pictures(
     seen, found = replace(geometry, cameras=cameras), []
     for index, picture in zip(planned.keys, pictures, strict=True):
         if picture.origin == RENDERED:
-            view = picture_view(seen, planned, index)
-            other = yield from _of_own_camera(facts, wish, view, source, report)
+            others = []
+            other = yield from _of_own_camera(facts, wish, picture_view(seen, planned, index), source, report)
             if other is not None:
-                picture = yield from _taken_over(picture, other, index, geometry, cameras, planned)
-                LOGGER.info("%s", picture.notes[-1] if picture.notes else other.path)
-                yield report(Log(picture.notes[-1])) if picture.origin == SHARED else None
+                others.append(_Other("the scene's own camera", other, cameras))
+            others += yield from _of_third_cameras(facts, wish, planned, geometry, index, source, report)
+            before = len(picture.notes)
+            picture = yield from _taken_over(picture, others, index, geometry, planned)
+            for note in picture.notes[before:]:
+                LOGGER.info("%s", note)
+                yield report(Log(note))
         found.append(picture)
     return found
 
@@ -86,7 +94,16 @@ def with_own_frames(facts: SceneFacts, planned: ShotPlan) -> ShotPlan:
 
 def shared_notes(pictures: Sequence[FirstFrame]) -> list[str]:
     """What a take says of those that took something over, a sentence each."""
-    return [picture.notes[-1] for picture in pictures if picture.origin == SHARED]
+    return [note for picture in pictures for note in picture.notes if picture.origin == SHARED and TAKES_OVER in note]
+
+
+@dataclass(frozen=True)
+class _Other:
+    """A picture that ``camera`` (in words) sees from ``cameras`` (paths of all frames, at the render's size)."""
+
+    camera: str
+    picture: FirstFrame
+    cameras: CameraPath
 
 
 def _of_own_camera(
@@ -97,6 +114,45 @@ def _of_own_camera(
     own = facts.own_pictures
     choice = next((one for one in own.given if one.frame == view.frame), KeyChoice(view.frame))
     wish = replace(wish, path=choice.path, image=choice.image, owner=own.owner, again=False)
+    found = yield from _found(wish, view, source, report)
+    if found is None:
+        return None
+    is_given = bool(choice.path or choice.image)
+    painted_for = "" if is_given else read_record(found.path).get("geometry", "")
+    return found if painted_for in ("", view.digest) else None
+
+
+def _of_third_cameras(
+    facts: SceneFacts,
+    wish: FirstFrameWish,
+    planned: ShotPlan,
+    geometry: GeometrySequence,
+    index: int,
+    source: Source,
+    report: Report,
+) -> Recipe:
+    """[`_Other`] of the frame ``index`` that were painted for cameras that are neither the scene's own nor this one,
+    where geometry and that camera are as they were then; one for each camera."""
+    own, frame, found = facts.own_pictures, geometry.frames[index], {}
+    for owner, path in painted_for_others(facts.folder, frame, facts.owner.camera, own.owner):
+        record = read_record(path)
+        try:
+            cameras = cameras_told(record["seen_from"], geometry.num_frames)
+            view = picture_view(replace(geometry, cameras=cameras), planned, index)
+        except (KeyError, TypeError, ValueError, AttributeError):  # of an earlier version, or damaged
+            continue
+        if owner.camera in found or record.get("geometry") != view.digest:
+            continue
+        theirs = replace(wish, path="", image="", owner=owner, again=False)
+        picture = yield from _found(theirs, view, source, report)
+        if picture is not None:
+            found[owner.camera] = _Other(f"the camera {owner.camera!r}", picture, cameras)
+    return list(found.values())
+
+
+def _found(wish: FirstFrameWish, view: PictureView, source: Source, report: Report) -> Recipe:
+    """The painted or given picture (`FirstFrame`) of ``wish`` for ``view``, None where there is none that can be read.
+    """
     view = replace(view, is_first=False)  # what is transparent in it is nobody's
     try:
         found = yield from in_thread(lambda _stop, _say: find_first_frame(wish, view))
@@ -105,30 +161,40 @@ def _of_own_camera(
             found = fitted_first_frame(found, file, notes)
     except FirstFrameError as error:
         LOGGER.warning("%s", error.message)
-        yield report(Log(f"Nothing is taken over from the scene's own camera: {error.message}"))
+        yield report(Log(f"Nothing is taken over from another camera's picture: {error.message}"))
         return None
-    if found is None or found.origin == RENDERED:
-        return None
-    is_given = bool(choice.path or choice.image)
-    painted_for = "" if is_given else read_record(found.path).get("geometry", "")
-    return found if painted_for in ("", view.digest) else None
+    return None if found is None or found.origin == RENDERED else found
 
 
-def _taken_over(picture, other, index, geometry, cameras, planned: ShotPlan) -> Recipe:
+def _taken_over(picture: FirstFrame, others: Sequence[_Other], index: int, geometry, planned: ShotPlan) -> Recipe:
+    """``picture`` with what is other in those of ``others``, of which the first goes first."""
+
     def carry(should_stop, _say):
-        pixels = decode_png_with_alpha(other.png, name=f"The picture {other.path}", error=FirstFrameError)
         rendered = decode_png(picture.png, name=f"The picture {picture.path}", error=FirstFrameError)
-        both = [planned.pictures.overscan(one) for one in (cameras, geometry.cameras)]
-        return carried_between(geometry, index, both, pixels, rendered, should_stop=should_stop)
+        whole, shares = rendered.copy(), []
+        for other in reversed(others):
+            pixels = decode_png_with_alpha(
+                other.picture.png, name=f"The picture {other.picture.path}", error=FirstFrameError
+            )
+            both = [planned.pictures.overscan(one) for one in (other.cameras, geometry.cameras)]
+            carried, share = carried_between(geometry, index, both, pixels, rendered, should_stop=should_stop)
+            changed = (carried != rendered).any(axis=2)
+            whole[changed] = carried[changed]
+            shares.insert(0, share)
+        return whole, shares
 
-    pixels, share = yield from in_thread(carry)
-    if not share:
+    if not others:
         return picture
-    note = (
-        f"The key picture of frame {geometry.frames[index]} takes over {share:.0%} of itself from {other.path}, which "
-        "was made for the scene's own camera: as much looks different there of what both see."
-    )
-    return FirstFrame(other.path, encode_png(pixels), SHARED, (*picture.notes, note))
+    whole, shares = yield from in_thread(carry)
+    took = [(other, share) for other, share in zip(others, shares, strict=True) if share]
+    if not took:
+        return picture
+    notes = [
+        f"The key picture of frame {geometry.frames[index]} {TAKES_OVER} {share:.0%} of itself from "
+        f"{other.picture.path}, which was made for {other.camera}: as much looks different there of what both see."
+        for other, share in took
+    ]
+    return FirstFrame(took[0][0].picture.path, encode_png(whole), SHARED, (*picture.notes, *notes))
 
 
 def carried_between(

@@ -125,6 +125,20 @@ def test_strokes_over_one_cameras_picture_reach_the_other_and_nothing_else_does(
     assert origins(api.render_take(shot_scene, camera=second.name)) == ["painted"]
     assert api.render_take(shot_scene).key == mine.key, "what was painted for another camera is not this one's"
     assert first_frame_file(shot_scene) == files[""], "nor is it what the panel shows and opens"
+    third = add_camera(shot_scene)
+    third.name, third.location.x, shot_scene.camera = "3", second.location.x + 0.4, first
+    picture[10:20] = 255
+    files[""].write_bytes(encode_png(picture))
+    seen = api.render_take(shot_scene, camera="3")
+    notes = [note for note in seen.report["notes"] if "takes over" in note]
+    assert origins(seen) == ["shared"] and "own camera" in notes[0] and "'Seite ü'" in notes[1] and len(notes) == 2
+    rows = (first_picture(seen).min(axis=2) > 250)[:, 30:60].all(axis=1)
+    assert rows[:2].all() and rows[5:15].all() and not rows[19:].any(), "the second's, below the own camera's"
+    shot_scene.objects["Cube"].location.z += 0.1
+    assert origins(api.render_take(shot_scene, camera="3")) == ["rendered"], "what they show is elsewhere now"
+    shot_scene.objects["Cube"].location.z -= 0.1
+    files[""].write_bytes(encode_png(first_picture(mine)))
+    bpy.data.objects.remove(third)
     shot_scene.das.key_mode = "AUTO"
     (folder / "0002.png").write_bytes(encode_png(np.ascontiguousarray(255 - first_picture(mine))))
     files[second.name].write_bytes(encode_png(first_picture(plain)))  # as it was rendered
