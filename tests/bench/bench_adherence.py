@@ -4,8 +4,8 @@ far surfaces are off, and how far the camera and the motion of the made clips ar
 
 Run: ``python tests/bench/bench_adherence.py [--server ADDRESS] [--model NAME] [--seeds 1,2] [--only walk]
 [--sheets FOLDER]`` in an environment with Blender as a module.  Without a server one with das-preview is started; for
-the full model name a server on a GPU and ``--model das --size 720x480``.  The tables are for docs/benchmarks.md; the
-sheets, one of each scene, to be looked at.
+the full model name a server on a GPU and ``--model das-cogvideox-5b --size 720x480``.  The tables are for
+docs/benchmarks.md; the sheets, one of each scene, to be looked at.
 """
 
 from __future__ import annotations

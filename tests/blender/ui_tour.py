@@ -33,7 +33,7 @@ if INSIDE_BLENDER:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from tests.blender.ui_tour_footage import tour_of_footage
     from tests.blender.ui_tour_keys import tour_of_keys
-    from tests.blender.ui_tour_takes import tour_of_takes
+    from tests.blender.ui_tour_takes import day_with_takes, tour_of_takes
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = os.environ.get("DAS_TOUR_PACKAGE", "das_blender_addon")
@@ -181,6 +181,7 @@ def part_of_takes():
         yield from until(lambda: manager.das.job_state != "RUNNING", "the take did not end")
         check(manager.das.job_state == "DONE", manager.das.job_line)
     yield from tour_of_takes(scene, SimpleNamespace(**globals()))
+    yield from day_with_takes(scene, SimpleNamespace(**globals()))
 
 
 def recorded_session(scene) -> tuple:
@@ -427,6 +428,9 @@ IMAGES = {
     "key_carried": "ui_carried.png",
     "running": "ui_take_running.png",
     "takes": "ui_takes.png",
+    "variations": "ui_variations.png",
+    "follow": "ui_follow.png",
+    "compared": "ui_compared.png",
     "footage_moved": "ui_footage.png",
     "strip": "ui_sequencer.png",
 }
