@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -22,6 +23,7 @@ from das_blender_addon.take.library import put_away
 from das_blender_addon.ui import comparing, take_overlay, take_shelf, takes
 from das_blender_addon.ui.beside import Beside
 from das_blender_addon.ui.frame_reader import MOST, FrameReader
+from tests.blender.test_panels import Layout, drawn
 from tests.support.takes import written_take
 
 
@@ -253,11 +255,24 @@ def shown_levels(edit, frame: int, folder: Path) -> list[int]:
     return [int(picture[12, 8, 0]), int(picture[12, 32, 0]), int(picture[1, 8, 0])]
 
 
+def strip_panel(edit, strip) -> list[str] | None:
+    """What the sequencer's sidebar shows of ``strip``, None for no panel."""
+    edit.sequence_editor.active_strip = strip
+    context, layout = SimpleNamespace(scene=edit, workspace=None), Layout()
+    if not comparing.DAS_PT_strip.poll(context):
+        return None
+    comparing.DAS_PT_strip.draw(SimpleNamespace(layout=layout), context)
+    return layout.drawn
+
+
 def test_pair_in_the_sequencer_shows_the_same_frame_of_both(in_edit, tmp_path):
     edit, other = in_edit
     assert bpy.ops.das.compare_strips(other=other, mode="wipe") == {"FINISHED"}
     assert shown_levels(edit, 5, tmp_path) == [43, 81, 43], "level 40 + 3 at frame 5, 80 + 1"
-    strip_pair.wipe_of(edit).effect_fader = 0.0
+    wipe = strip_pair.wipe_of(edit)
+    assert set(strip_panel(edit, wipe)) == {"effect_fader", "das.remove_compared"}
+    assert {"das.compare_strips", "das.remove_compared"} <= set(drawn(takes.DAS_PT_takes))
+    wipe.effect_fader = 0.0
     compat.forget_strip_pixels(strip_pair.wipe_of(edit))
     assert shown_levels(edit, 4, tmp_path) == [42, 42, 42]
     assert bpy.ops.das.compare_strips(other=other, mode="side") == {"FINISHED"}
@@ -267,6 +282,10 @@ def test_pair_in_the_sequencer_shows_the_same_frame_of_both(in_edit, tmp_path):
     assert len(strip_pair.pair_of(edit)) == 2 and len(compat.all_strips(edit)) == 3, "in the place of the pair before"
     assert bpy.ops.das.remove_compared() == {"FINISHED"}
     assert [strip.name for strip in compat.all_strips(edit)] == ["mine"] and not bpy.ops.das.remove_compared.poll()
+    assert strip_panel(edit, compat.all_strips(edit)[0]) is None
+    assert bpy.ops.das.take_to_sequencer() == {"FINISHED"}
+    take = next(strip for strip in compat.all_strips(edit) if "das_take" in strip)
+    assert strip_panel(edit, take) == ["Seed 5, das-preview", "a red vase"]
 
 
 def test_takes_of_a_pair_are_kept_and_a_pair_in_a_meta_strip_is_removed(in_edit):
