@@ -375,3 +375,14 @@ def test_star_and_deletion_by_another_blender_count_at_once(shelf):
     (entry.take.folder / STAR).unlink()
     take_shelf.shelf._at = time.monotonic() + 60.0
     assert bpy.ops.das.star_take() == {"FINISHED"} and (entry.take.folder / STAR).exists()
+
+
+@pytest.mark.any_blender
+def test_pair_is_one_step_of_undo(in_edit):
+    edit, other = in_edit
+    name = edit.name
+    bpy.ops.ed.undo_push(message="before")
+    assert bpy.ops.das.compare_strips("EXEC_DEFAULT", True, other=other, mode="wipe") == {"FINISHED"}
+    assert len(compat.all_strips(bpy.data.scenes[name])) == 4
+    bpy.ops.ed.undo()
+    assert [strip.name for strip in compat.all_strips(bpy.data.scenes[name])] == ["mine"]
