@@ -22,6 +22,7 @@ from ..footage.estimated import AUTO, is_asked
 from ..footage.lifting import camera_path_of
 from ..footage.masks import is_file
 from ..footage.paths import camera_path
+from ..footage.plane import room_of
 from ..footage.repainting import Repaint
 from ..jobs import of_scene
 from ..jobs.scripting import export_tracking
@@ -250,12 +251,7 @@ def _known(arguments) -> dict:
         "depth_kind": arguments.depth_kind,
         "depth_scale": arguments.depth_scale,
         "lens_mm": arguments.lens,
-        "horizon": arguments.horizon,
-        "eye_height": arguments.eye_height,
-        "wall": arguments.wall,
-        "left": arguments.left,
-        "right": arguments.right,
-        "ceiling": arguments.ceiling,
+        "room": room_of(arguments),
         "folder": Path(os.path.realpath(arguments.plate)) if arguments.plate else None,
     }
 

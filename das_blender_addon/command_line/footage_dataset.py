@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..errors import SettingsError
-from ..footage.plane import WALL_DISTANCE
-from ..footage.plate import EYE_HEIGHT
+from ..footage.plane import Room
 from ..jobs.training_clip import clip_request, export_clip
 from ..shot.settings import parse_frames, parse_size, resolve_settings
 from ..staging.clip_source import is_footage
@@ -24,9 +23,8 @@ from .voice import Voice
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What ``das dataset`` takes of a clip."""
-    command.set_defaults(first_picture="", repaint=None, align="", save="", clip="", horizon=0.5, wall=WALL_DISTANCE)
-    command.set_defaults(left=0.0, right=0.0, ceiling=0.0)
-    command.set_defaults(eye_height=EYE_HEIGHT, path="", picture="", count=None)
+    command.set_defaults(first_picture="", repaint=None, align="", save="", clip="", path="", picture="", count=None)
+    command.set_defaults(**asdict(Room()))
     add_depth(command)
     add_clip(command, "--clip-camera")
     add_size(command)

@@ -7,8 +7,7 @@ import argparse
 
 from ..errors import SettingsError
 from ..footage.depth_files import KINDS
-from ..footage.plane import WALL_DISTANCE
-from ..footage.plate import EYE_HEIGHT
+from ..footage.plane import Room
 
 COMMANDS = ("plate", "camera", "move", "transfer")
 OWN_FLAGS = ("--frames", "--windows", "--first-frame", "--camera")
@@ -16,6 +15,15 @@ OWN_FLAGS = ("--frames", "--windows", "--first-frame", "--camera")
 NUM_FRAMES = 49
 """Of a shot from a picture."""
 MASKS = "a file, box:x,y,w,h, or of the server salient, point:x,y, cut:x,y,w,h, lasso:x,y;x,y;x,y"
+ROOM_WORDS = {
+    "horizon": "of plane: its height, 0 at the top to 1",
+    "wall": "of plane: metres to the wall, 0 for none",
+    "left": "of plane: metres to a wall on the left, 0 for none",
+    "right": "of plane: metres to a wall on the right, 0 for none",
+    "ceiling": "of plane: metres from ground to ceiling",
+    "eye_height": "metres of the camera above the ground",
+}
+"""Field of `footage.plane.Room` → what its flag says."""
 
 
 def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
@@ -25,12 +33,10 @@ def add_arguments(command: argparse.ArgumentParser, word: str) -> None:
     what = "a clip" if word == "transfer" else "a picture of any format that Blender reads, or a clip"
     command.add_argument("picture", help=f"{what}: a movie, a folder of pictures, or the folder of a clip's plate")
     add_depth(command)
-    command.add_argument("--horizon", type=float, default=0.5, help="of plane: its height, 0 at the top to 1")
-    command.add_argument("--wall", type=float, default=WALL_DISTANCE, help="of plane: metres to the wall, 0 for none")
-    command.add_argument("--left", type=float, default=0.0, help="of plane: metres to a wall on the left, 0 for none")
-    command.add_argument("--right", type=float, default=0.0, help="of plane: metres to a wall on the right, 0 for none")
-    command.add_argument("--ceiling", type=float, default=0.0, help="of plane: metres from ground to ceiling")
-    command.add_argument("--eye-height", type=float, default=EYE_HEIGHT, help="metres of the camera above the ground")
+    for name, what in ROOM_WORDS.items():
+        command.add_argument(
+            f"--{name.replace('_', '-')}", dest=name, type=float, default=getattr(Room(), name), help=what
+        )
     add_clip(command, "--camera" if word == "transfer" else "--clip-camera")
     add_size(command)
     command.add_argument(

@@ -22,9 +22,9 @@ from ..footage.clip import ClipPlate, is_clip, load_clip, save_clip
 from ..footage.depth_files import MEDIAN_DEPTH, read_depth
 from ..footage.estimated import AUTO, found_depth, found_masks, is_asked
 from ..footage.mesh import check_quads
-from ..footage.plane import WALL_DISTANCE, plane_plate, room_of
+from ..footage.plane import Room, plane_plate
 from ..footage.plane_sweep import cards_of, moving_pixels, swept_depth
-from ..footage.plate import EYE_HEIGHT, SENSOR_MM, Plate, check_lens
+from ..footage.plate import SENSOR_MM, Plate, check_lens
 from ..footage.repainting import Repaint, check_repaint, repainted
 from ..footage.track_files import fitted_tracks, read_tracks
 from ..footage.triangulation import Points, check_points, triangulated
@@ -57,9 +57,8 @@ class ClipWish:
     "" for what is known (the plate's; the solved camera's), `PLANE`, or a depth file of the first picture or of all,
     with ``depth_kind`` and ``depth_scale``, or `AUTO` for the first one's by the server.  ``camera``: `KEEP`, `SOLVE`,
     or "" (as the plate says, else keep).  ``tracks``: `AUTO`, `BLENDER`, a file (`footage.track_files`), or "" for
-    the plate's or none.  ``masks``, ``horizon``, ``eye_height``, ``wall``, ``left``, ``right``, ``ceiling``: as of a
-    `PlateWish`.  ``folder``: where the plate is kept and found again.  ``server``: whom `AUTO` asks; ``timeout_s``: how
-    long it may be silent.
+    the plate's or none.  ``masks``, ``room``: as of a `PlateWish`.  ``folder``: where the plate is kept and found
+    again.  ``server``: whom `AUTO` asks; ``timeout_s``: how long it may be silent.
     """
 
     clip: Path
@@ -73,12 +72,7 @@ class ClipWish:
     camera: str = ""
     tracks: str = ""
     masks: Mapping[str, str] = field(default_factory=dict)
-    horizon: float = 0.5
-    eye_height: float = EYE_HEIGHT
-    wall: float = WALL_DISTANCE
-    left: float = 0.0
-    right: float = 0.0
-    ceiling: float = 0.0
+    room: Room = Room()
     folder: Path | None = None
     server: str = ""
     timeout_s: float = 30.0
@@ -238,14 +232,14 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
         check_points(points, lines[0][0], shape)
     if wish.depth == AUTO:
         depth, valid, _, origin = found_depth(source.pictures[0], lens, measure, scale=wish.depth_scale)
-        found = _Depth(depth[None], valid[None], wish.eye_height, 0.0, origin)
+        found = _Depth(depth[None], valid[None], wish.room.eye_height, 0.0, origin)
     elif wish.depth and wish.depth != PLANE:
         file = Path(wish.depth)
         values = values_of_exr(file) if file.suffix.lower() == EXR else None
         depth, valid = read_depth(
             file, shape, kind=wish.depth_kind, scale=wish.depth_scale, values=values, frames=(wish.first, count)
         )
-        found = _Depth(depth, valid, wish.eye_height, 0.0, f"the file {wish.depth}")
+        found = _Depth(depth, valid, wish.room.eye_height, 0.0, f"the file {wish.depth}")
     elif known is not None and not wish.depth:
         depth = _with_cards(known, masks) if wish.masks and known.source == SOLVER else known.depth
         found = _Depth(depth, known.valid, known.eye_height, known.pitch_degrees, known.source)
@@ -253,9 +247,9 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
         tell("Measuring how far away all is", 0.6)
         swept = cards_of(*swept_depth(source.pictures, cameras, lens, points, *lines), masks)
         scale = MEDIAN_DEPTH / float(np.median(swept))
-        found = _Depth((scale * swept)[None], np.ones((1, *shape), bool), wish.eye_height, 0.0, SOLVER)
+        found = _Depth((scale * swept)[None], np.ones((1, *shape), bool), wish.room.eye_height, 0.0, SOLVER)
     else:
-        plane = plane_plate(source.pictures[0], lens, room_of(wish), masks=masks)
+        plane = plane_plate(source.pictures[0], lens, wish.room, masks=masks)
         found = _Depth(plane.depth[None], plane.valid[None], plane.eye_height, plane.pitch_degrees, plane.source)
     if points is not None:
         scale = _scale_of(found, points, lines[0][0])

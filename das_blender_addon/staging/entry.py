@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import bpy
@@ -13,6 +13,7 @@ import bpy
 from ..client.connection import ShouldStop
 from ..errors import SettingsError
 from ..footage.alignment import Alignment
+from ..footage.plane import Room
 from ..footage.repainting import Repaint
 from .beside import in_blender
 from .clip_importing import ClipWish, positions_folder, prepare_clip
@@ -36,10 +37,11 @@ def import_plate(
     ``depth``: "plane" or a depth file; None for what is known.  ``size`` (width, height): the render's; None for the
     picture's.  ``num_frames``: of the shot, from frame 1 on; 0 for 49, of a clip for all.  ``every``: pixels along the
     side of a quad of the meshes; 0 for 1, of a clip for 2.  ``known``: the other fields of `PlateWish` (``lens_mm``,
-    ``masks``, ``depth_kind``, …), of a clip those of `ClipWish` (``tracks``, ``camera``, ``first``, …) and
-    ``first_picture`` (a file in the place of its own), ``repaint`` (words that its own is painted anew by, or a
-    `footage.repainting.Repaint`), ``alignment`` (`footage.alignment.Alignment`), ``positions`` (the folder of its PC2
-    files; without it one beside the open file).  ``server``: whom "auto", masks and ``repaint`` ask.
+    ``masks``, ``depth_kind``, …) and of `footage.plane.Room` (``horizon``, ``wall``, …), of a clip those of `ClipWish`
+    (``tracks``, ``camera``, ``first``, …) and ``first_picture`` (a file in the place of its own), ``repaint`` (words
+    that its own is painted anew by, or a `footage.repainting.Repaint`), ``alignment`` (`footage.alignment.Alignment`),
+    ``positions`` (the folder of its PC2 files; without it one beside the open file).  ``server``: whom "auto", masks
+    and ``repaint`` ask.
 
     Raises `FirstFrameError` (no picture or clip that can be used), `SettingsError` (depth, lens, mask, tracks, a cut, a
     field that does not exist), `ModelError` (what the server lacks), `SceneError` (a camera that cannot be found),
@@ -67,13 +69,13 @@ def prepare_plate(
     if is_footage(path):
         return _clip(path, "" if depth is None else str(depth), size, num_frames, every, should_stop, known)
     _check_names(known, PlateWish, ("picture", "depth", "should_stop"))
-    wish = PlateWish(path, PLANE if depth is None else str(depth), should_stop=should_stop, **known)
+    wish = PlateWish(path, PLANE if depth is None else str(depth), should_stop=should_stop, **_with_room(known))
     return prepare_picture(wish, size=size, num_frames=num_frames or 49, every=every or 1)
 
 
 def _clip(path: Path, depth: str, size, num_frames: int, every: int, should_stop, known: dict) -> Callable[[], Stage]:
     _check_names(known, ClipWish, ("clip", "depth"), ("first_picture", "repaint", "alignment", "positions"))
-    known = dict(known)
+    known = _with_room(known)
     alignment = known.pop("alignment", Alignment())
     first, positions = known.pop("first_picture", None), known.pop("positions", None)
     repaint = known.pop("repaint", None)
@@ -116,7 +118,14 @@ def positions_beside(scene, blend: Path) -> bool:
 
 
 def _check_names(known: dict, wish: type, given: tuple[str, ...], more: tuple[str, ...] = ()) -> None:
-    names = {one.name for one in fields(wish)} - set(given) | set(more)
+    names = {one.name for one in (*fields(wish), *fields(Room))} - set(given) | set(more)
     unknown = sorted(set(known) - names)
     if unknown:
         raise SettingsError(f"There is no {unknown[0]!r}; there are {', '.join(sorted(names))}.", field=unknown[0])
+
+
+def _with_room(known: dict) -> dict:
+    """``known`` with what it says of a room in one: as fields of a wish."""
+    room = {one.name: known[one.name] for one in fields(Room) if one.name in known}
+    rest = {name: value for name, value in known.items() if name not in room}
+    return {**rest, "room": replace(rest.get("room", Room()), **room)}

@@ -16,8 +16,8 @@ from ..footage.estimated import AUTO, found_depth, found_masks, is_asked, measur
 from ..footage.layers import layers_of
 from ..footage.masks import read_mask
 from ..footage.mesh import check_quads
-from ..footage.plane import WALL_DISTANCE, is_guessed, plane_plate, room_of
-from ..footage.plate import EYE_HEIGHT, Plate, check_lens, is_plate, load_plate, save_plate
+from ..footage.plane import Room, is_guessed, plane_plate
+from ..footage.plate import Plate, check_lens, is_plate, load_plate, save_plate
 from ..shot.machine import check_online_access
 from .beside import in_blender, tell
 from .picture import EXR, read_picture, values_of_exr
@@ -37,9 +37,8 @@ class PlateWish:
     ``lens_mm``: of a 36 mm sensor along the longer side; 0 for what the picture's file says.  ``masks``: name → words
     of `footage.masks.read_mask` or of `footage.estimated`.  ``server``: the address of the one that measures, until
     ``should_stop()``; ``timeout_s``: how long it may be silent.
-    ``horizon``, ``wall``, ``left``, ``right``, ``ceiling``: of the plane, see `footage.plane.Room`; ``eye_height``: of
-    the camera above z = 0.  ``folder``:
-    where the plate is kept and found again; None for nowhere.
+    ``room``: of the plane; its eye height is that of any plate's camera above z = 0.  ``folder``: where the plate is
+    kept and found again; None for nowhere.
     """
 
     picture: Path
@@ -48,12 +47,7 @@ class PlateWish:
     depth_scale: float = 0.0
     lens_mm: float = 0.0
     masks: Mapping[str, str] = field(default_factory=dict)
-    horizon: float = 0.5
-    eye_height: float = EYE_HEIGHT
-    wall: float = WALL_DISTANCE
-    left: float = 0.0
-    right: float = 0.0
-    ceiling: float = 0.0
+    room: Room = Room()
     folder: Path | None = None
     server: str = ""
     timeout_s: float = 30.0
@@ -87,14 +81,14 @@ def plate_of(wish: PlateWish) -> tuple[Plate, tuple[str, ...]]:
         )
     check_lens(lens)
     if wish.depth == PLANE:
-        plate = plane_plate(source.pixels, lens, room_of(wish), masks=masks)
+        plate = plane_plate(source.pixels, lens, wish.room, masks=masks)
     elif wish.depth == AUTO:
-        plate = Plate(source.pixels, depth, valid, lens, masks, wish.eye_height, 0.0, origin)
+        plate = Plate(source.pixels, depth, valid, lens, masks, wish.room.eye_height, 0.0, origin)
     else:
         file = Path(wish.depth)
         values = values_of_exr(file) if file.suffix.lower() == EXR else None
         depth, valid = read_depth(file, shape, kind=wish.depth_kind, scale=wish.depth_scale, values=values)
-        plate = Plate(source.pixels, depth, valid, lens, masks, wish.eye_height, 0.0, f"the file {wish.depth}")
+        plate = Plate(source.pixels, depth, valid, lens, masks, wish.room.eye_height, 0.0, f"the file {wish.depth}")
     if wish.folder is not None:
         save_plate(plate, wish.folder)
     return plate, source.notes
@@ -174,11 +168,10 @@ def prepare_picture(
         fitted = f"The picture has {width}×{height} pixels and the shot {shown[0]}×{shown[1]}; it is fitted to it."
         notes = (*notes, fitted)
 
-
     def finish() -> Stage:
         stage = stage_plate(plate, wish.picture.stem, size=size, num_frames=num_frames, layers=layers)
         if is_guessed(plate) and wish.depth == PLANE and not plate.masks and not is_kept:
-            keep_room(stage, room_of(wish), every)
+            keep_room(stage, wish.room, every)
         return replace(stage, notes=notes)
 
     return finish

@@ -6,6 +6,8 @@ What it was made from is kept with its scene (`Scene.das_room`).
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import bpy
 import numpy as np
 from mathutils import Matrix
@@ -16,7 +18,7 @@ from ..footage.plane import Room, plane_plate, room_of
 from ..protocol.png import decode_png
 from .stage import ROOM_BEHIND, Stage, layer_mesh
 
-VALUES = ("horizon", "eye_height", "wall", "left", "right", "ceiling")
+VALUES = tuple(one.name for one in fields(Room))
 
 
 def keep_room(stage: Stage, room: Room, every: int) -> None:

@@ -12,7 +12,7 @@ from ..client.known_servers import known_capabilities
 from ..errors import DasError
 from ..footage.estimated import AUTO, lacks
 from ..footage.masks import SALIENT
-from ..footage.plane import WALL_DISTANCE
+from ..footage.plane import WALL_DISTANCE, room_of
 from ..footage.plate import EYE_HEIGHT, LONGEST_LENS
 from ..shot.settings import resolve_settings
 from ..staging.importing import PLANE
@@ -115,12 +115,7 @@ class DAS_OT_import_picture(ImportOperator, bpy.types.Operator):
             "depth_kind": "" if self.depth_kind == NOT_SAID else self.depth_kind,
             "depth_scale": self.depth_scale,
             "lens_mm": self.lens,
-            "horizon": self.horizon,
-            "wall": self.wall,
-            "left": self.left,
-            "right": self.right,
-            "ceiling": self.ceiling,
-            "eye_height": self.eye_height,
+            "room": room_of(self),
             "num_frames": self.num_frames,
             "every": self.every,
             "masks": {THING: SALIENT} if self.salient else {},
