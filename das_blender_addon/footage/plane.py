@@ -52,6 +52,13 @@ def room_of(wish) -> Room:
     return Room(**{one.name: getattr(wish, one.name) for one in fields(Room)})
 
 
+def pitch_of(horizon: float, lens_mm: float, size: tuple[int, int]) -> float:
+    """Degrees that a camera of ``lens_mm`` is turned down, whose picture of ``size`` (width, height) has its
+    ``horizon`` so far from the top, 0 to 1.
+    """
+    return math.degrees(math.atan((0.5 - horizon) * size[1] / focal_px(lens_mm, size)))
+
+
 def plane_plate(
     picture: np.ndarray, lens_mm: float, room: Room | None = None, *, masks: dict[str, np.ndarray] | None = None
 ) -> Plate:
@@ -64,7 +71,7 @@ def plane_plate(
     focal = focal_px(lens_mm, (width, height))
     if not abs(room.horizon - 0.5) * height < 20.0 * focal:
         raise SettingsError(f"The horizon is at {room.horizon}; 0 is the picture's top, 1 its bottom.", field="horizon")
-    pitch = math.degrees(math.atan((0.5 - room.horizon) * height / focal))
+    pitch = pitch_of(room.horizon, lens_mm, (width, height))
     rays = _rays(width, height, focal) @ level_camera(room.eye_height, pitch)[:3, :3].T
     right, away, up = np.moveaxis(rays, -1, 0)
     ground = _met(-up, room.eye_height)

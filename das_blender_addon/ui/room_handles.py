@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`Scene.das_room`, and its panel beside the 3D viewport: horizon, floor and walls of a picture without depth, whose
-surfaces follow while the values are dragged.
+surfaces follow while the values are dragged.  In the picture itself they are dragged by `room_gizmos`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import textwrap
 
 import bpy
 from bpy.app.handlers import persistent
-from bpy.props import FloatProperty, FloatVectorProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import BoolProperty, FloatProperty, FloatVectorProperty, IntProperty, PointerProperty, StringProperty
 
 from ..errors import DasError
-from ..footage.plane import WALL_DISTANCE
+from ..footage.plane import WALL_DISTANCE, Room, room_of
 from ..footage.plate import EYE_HEIGHT
 from ..jobs.main_thread import is_scene_held
 from ..staging.room import VALUES, change_room, words_of
@@ -23,10 +23,12 @@ LINE = 38
 """Characters that have room in a line of the panel."""
 _waiting: set[int] = set()
 """Scenes, by what they keep through undo, whose surfaces are to be made anew."""
+_is_put = False
+"""Whether several values are changed at once."""
 
 
 def _changed(room, _context) -> None:
-    if room.surface is None:
+    if room.surface is None or _is_put:
         return
     if bpy.app.background:
         _rebuild(room.id_data)
@@ -58,6 +60,29 @@ def _rebuild(scene) -> None:
         room.problem = ""
     except DasError as error:
         room.problem = error.message
+
+
+def put_room(scene, room: Room) -> None:
+    """Make the surfaces of ``scene`` anew for ``room``.  Raises as `staging.room.change_room`; nothing is changed then.
+    """
+    before = room_of(scene.das_room)
+    _set_values(scene.das_room, room)
+    try:
+        change_room(scene)
+    except DasError:
+        _set_values(scene.das_room, before)
+        raise
+    scene.das_room.problem = ""
+
+
+def _set_values(kept, room: Room) -> None:
+    global _is_put
+    _is_put = True
+    try:
+        for name in VALUES:
+            setattr(kept, name, getattr(room, name))
+    finally:
+        _is_put = False
 
 
 @persistent
@@ -102,6 +127,13 @@ class DAS_PG_room(bpy.types.PropertyGroup):
     left: _distance("Left", "Distance of a wall on the left")
     right: _distance("Right", "Distance of a wall on the right")
     ceiling: _distance("Ceiling", "Height of a ceiling above the floor")
+    show_handles: BoolProperty(
+        name="Handles in the Picture",
+        description="Horizon, floor and walls can be dragged in the view of the camera, where it stands at its first "
+        "place",
+        default=True,
+        options=set(),
+    )
     surface: PointerProperty(type=bpy.types.Object, options={"HIDDEN"})
     sky: PointerProperty(type=bpy.types.Object, options={"HIDDEN"})
     picture: PointerProperty(type=bpy.types.Image, options={"HIDDEN"})
@@ -131,6 +163,7 @@ class DAS_PT_room(bpy.types.Panel):
         layout.use_property_decorate = False
         for name in VALUES:
             layout.prop(room, name)
+        layout.prop(room, "show_handles")
         column = layout.column(align=True)
         column.alert = True
         for line in textwrap.wrap(room.problem, LINE):

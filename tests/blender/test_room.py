@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from das_blender_addon import api
+from das_blender_addon.footage.plane import room_of
+from das_blender_addon.footage.room_grips import Grips
 from das_blender_addon.protocol.png import encode_png
-from das_blender_addon.ui import room_handles
+from das_blender_addon.ui import room_gizmos, room_handles
 from tests.support.scenes import key
 from tests.support.snapshot import undo_steps
 
@@ -130,3 +132,58 @@ def test_surfaces_follow_an_undone_value(street):
     bpy.ops.ed.undo()
     np.testing.assert_allclose(surfaces(bpy.data.scenes["street"])["Plate"], before, atol=NEAR)
     assert "eyes" in steps
+
+
+def test_handle_that_is_let_go_makes_the_surfaces_anew_in_one_step(street):
+    scene = api.import_plate(street, lens_mm=28.0).scene
+    bpy.context.window.scene = scene
+    room, wanted = scene.das_room, {}
+    for grip, to in (("wall", (0.5, 0.62)), ("left", (0.2, 0.5)), ("ceiling", (0.5, 0.3)), ("horizon", (0.3, 0.46))):
+        grips = Grips(room_of(room), room.lens, (WIDTH, HEIGHT))
+        wanted |= {grip: getattr(grips.dragged(grip, to), grip)}
+        assert bpy.ops.das.drag_room(grip=grip, to=to) == {"FINISHED"}
+        assert {name: getattr(room, name) for name in wanted} == pytest.approx(wanted, rel=NEAR)
+        check_same(scene, api.import_plate(street, lens_mm=28.0, **wanted).scene)
+    assert bpy.ops.das.drag_room(grip="left", to=(-0.1, 0.5)) == {"FINISHED"} and room.left == 0.0
+    assert room.problem == "" and room_gizmos._dragged == {}
+
+
+def test_handle_that_makes_no_room_changes_nothing(street):
+    scene = api.import_plate(street, lens_mm=28.0, ceiling=1.7).scene
+    bpy.context.window.scene = scene
+    before = surfaces(scene)["Plate"]
+    with pytest.raises(RuntimeError, match="must be higher"):
+        bpy.ops.das.drag_room(grip="eye_height", to=(0.65, 0.97))
+    scene.das_room.picture = None
+    with pytest.raises(RuntimeError, match="no longer in the file"):
+        bpy.ops.das.drag_room(grip="wall", to=(0.5, 0.7))
+    np.testing.assert_array_equal(surfaces(scene)["Plate"], before)
+    assert scene.das_room.eye_height == pytest.approx(1.6) and scene.das_room.wall == 10.0
+
+
+def test_handles_are_in_the_cameras_view_where_the_picture_was_taken_only(street):
+    scene = api.import_plate(street, lens_mm=28.0).scene
+    window = bpy.context.window
+    window.scene = scene
+    area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+    space, shown = area.spaces.active, []
+    region = next(region for region in area.regions if region.type == "WINDOW")
+
+    def look():
+        bpy.context.view_layer.update()
+        with bpy.context.temp_override(window=window, area=area, region=region):
+            shown.append(room_gizmos.DAS_GGT_room.poll(bpy.context))
+
+    for perspective in ("PERSP", "CAMERA"):
+        space.region_3d.view_perspective = perspective
+        look()
+    key(scene.camera, "location", {1: tuple(scene.camera.location), 9: (0.5, 1.0, 1.8)})
+    for frame in (9, 1):
+        scene.frame_set(frame)
+        look()
+    for is_wanted in (False, True):
+        scene.das_room.show_handles = is_wanted
+        look()
+    scene.das_room.surface = None
+    look()
+    assert shown == [False, True, False, True, False, True, False]

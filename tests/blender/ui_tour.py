@@ -432,6 +432,7 @@ IMAGES = {
     "follow": "ui_follow.png",
     "compared": "ui_compared.png",
     "footage_moved": "ui_footage.png",
+    "footage_room": "ui_room.png",
     "strip": "ui_sequencer.png",
 }
 """Stop → picture of the documentation."""

@@ -7,6 +7,7 @@ import bpy
 
 LENS_MM = 28.0
 FRAMES = 17
+ROOM = {"wall": 8.0, "right": 3.5, "ceiling": 3.2}
 
 
 def tour_of_footage(steps):
@@ -58,6 +59,22 @@ def tour_of_footage(steps):
     yield from steps.settle(60)
     yield from steps.stop("footage_take")
     manager.das.show_take = False
+    yield from tour_of_room(steps, window, made)
+
+
+def tour_of_room(steps, window, made):
+    """A picture without depth: the handles of its room, one of which was dragged."""
+    before = set(bpy.data.scenes)
+    with bpy.context.temp_override(window=window):
+        bpy.ops.das.import_picture(
+            "EXEC_DEFAULT", filepath=str(made / "picture.png"), lens=LENS_MM, num_frames=FRAMES, **ROOM
+        )
+    yield from steps.until(lambda: len(bpy.data.scenes) > len(before), "the picture did not become a scene")
+    with bpy.context.temp_override(window=window):
+        bpy.ops.das.drag_room(grip="left", to=(0.16, 0.6))
+    steps.check(window.scene.das_room.left > 0.0, "the left wall did not come")
+    yield from show_camera(steps, window)
+    yield from steps.stop("footage_room")
 
 
 def show_camera(steps, window):
