@@ -8,6 +8,8 @@ Kinds, their parameters and their arrays (pixels: origin top left, centres at +0
                                                             difference f32 [T]
     mask        picture  box=[x,y,width,height], lasso=[[x,y],…] or points=[[x,y],…]; away=[[x,y],…] is not of it
                                                             mask bool [H,W]
+    clip_mask   clip     of the first frame: as mask, or    masks bool [T,H,W]
+                         mask=bool [H,W]
     salient     picture                                     mask bool [H,W]
     depth       picture, clip   lens_mm=0                   depth f32 [T,H,W], valid bool [T,H,W], lens_mm f32 [T],
                                                             meaning i32 []: a place in `DEPTH_MEANINGS`

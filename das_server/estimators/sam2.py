@@ -62,6 +62,17 @@ class Sam2:
         return {"mask": checked((mask[0, 0] > 0.0).cpu().numpy())}
 
 
+def marks_of(asked: Asked, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """(places f32 [P,2], labels i32 [P]) of what was marked, for a network that sees the picture ``side`` × ``side``:
+    two corners of a box (2, 3), points of the thing (1) and of what is not of it (0)."""
+    height, width = asked.picture.shape[:2]
+    box, options = _box(asked.options), asked.options
+    corners = [] if box is None else [*box.reshape(2, 2)]
+    inside, outside = list(options.get("points", ())), list(options.get("away", ()))
+    places = np.array([*corners, *inside, *outside], np.float32) * np.float32([side / width, side / height])
+    return places, np.array([2, 3][: len(corners)] + [1] * len(inside) + [0] * len(outside), np.int32)
+
+
 def _box(options) -> np.ndarray | None:
     """[left, top, right, bottom] px of the box, or of the lasso."""
     if "box" in options:

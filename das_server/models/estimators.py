@@ -27,6 +27,7 @@ GIVES: Mapping[str, tuple[str, ...]] = {
     "tracks": ("tracks", "visible"),
     "cuts": ("cuts", "difference"),
     "mask": ("mask",),
+    "clip_mask": ("masks",),
     "salient": ("mask",),
     "depth": ("depth", "valid", "lens_mm", "meaning"),
     "background": ("picture",),
@@ -35,13 +36,21 @@ GIVES: Mapping[str, tuple[str, ...]] = {
 }
 """Kind → the arrays that every estimator of it makes."""
 
-OWN_RUNTIMES = {"onnx": ("depth", "salient"), "depth_anything": ("depth",), "sam2": ("mask",), "z_image": ("repaint",)}
+OWN_RUNTIMES = {
+    "onnx": ("depth", "salient"),
+    "depth_anything": ("depth",),
+    "sam2": ("mask",),
+    "sam2_video": ("clip_mask",),
+    "z_image": ("repaint",),
+}
 """Runtime → kinds of the estimators that can be added under a name of one's own."""
 
 PACKAGES = {
     "cv2": "opencv-python-headless",
     "onnxruntime": "onnxruntime",
     "moge": "git+https://github.com/microsoft/MoGe",
+    "tapnet": "git+https://github.com/google-deepmind/tapnet",
+    "torchvision": "torchvision",
 }
 """Module that an estimator imports → what pip installs it by."""
 
@@ -53,7 +62,8 @@ class EstimatorSpec:
     ``runtime``: the module of `das_server.estimators` that runs it.  ``needs``: modules that must be importable.
     ``has_weights``: it needs a folder of its own.  ``wheel``: a file in a package that holds its weights, instead of
     the folder: (module, file).  ``repository``, ``files``: where the weights come from, and patterns of what is taken.
-    ``parts``: (folder, repository, patterns) of what else is.
+    ``parts``: (folder, repository, patterns) of what else is.  ``download``: where weights that are in no repository
+    are.
     """
 
     name: str
@@ -67,10 +77,16 @@ class EstimatorSpec:
     repository: str = ""
     files: tuple[str, ...] = ()
     parts: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    download: str = ""
 
 
 _TRANSFORMERS_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 _SPECS = (
+    EstimatorSpec(
+        "tapnext-pp", "tracks", "TAPNext++: points through a clip", "Apache-2.0", "tapnext", ("tapnet", "torchvision"),
+        has_weights=True, files=("tapnextpp_ckpt.pt",),
+        download="https://storage.googleapis.com/dm-tapnet/tapnextpp/tapnextpp_ckpt.pt",
+    ),
     EstimatorSpec("dis-flow", "tracks", "Optical flow (OpenCV DIS)", "Apache-2.0", "tracks", ("cv2",)),
     EstimatorSpec("cuts", "cuts", "Cuts by colour and motion", "GPL-3.0-or-later", "cuts", ("cv2",)),
     EstimatorSpec(
@@ -79,6 +95,11 @@ _SPECS = (
     ),
     EstimatorSpec(
         "sam2.1-small", "mask", "SAM 2.1 small: box and clicks", "Apache-2.0", "sam2",
+        has_weights=True, repository="facebook/sam2.1-hiera-small",
+        files=(*_TRANSFORMERS_FILES, "processor_config.json"),
+    ),
+    EstimatorSpec(
+        "sam2.1-small-clip", "clip_mask", "SAM 2.1 small: box and clicks, through a clip", "Apache-2.0", "sam2_video",
         has_weights=True, repository="facebook/sam2.1-hiera-small",
         files=(*_TRANSFORMERS_FILES, "processor_config.json"),
     ),
@@ -179,6 +200,11 @@ def missing(spec: EstimatorSpec, models_folder: Path | None = None) -> str:
         return f"{spec.name} is not installed on the server: pip install {words} there."
     folder = estimator_folder(spec.name, models_folder)
     if spec.has_weights and not ((folder / ABOUT_NAME).is_file() and (folder / MANIFEST_NAME).is_file()):
+        if spec.download:
+            return (
+                f"The weights of {spec.name} ({spec.licence}) are not on the server: get {spec.download} and run "
+                f"das-server models add {spec.name} with the folder that it lies in."
+            )
         return (
             f"The weights of {spec.name} ({spec.licence}) are not on the server: das-server models pull {spec.name} "
             f"--revision COMMIT gets them there, or das-server models add {spec.name} FOLDER."

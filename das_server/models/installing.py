@@ -176,11 +176,12 @@ def _check(spec: EstimatorSpec, folder: Path) -> None:
         return
     needed = {"moge": ["model.pt"], "z_image": ["model_index.json", "controlnet/config.json"]}
     needed |= {"depth_anything": ["config.json", "preprocessor_config.json", "*.safetensors"]}
-    needed |= {"sam2": ["config.json", "*.safetensors"]}
+    needed |= dict.fromkeys(("sam2", "sam2_video"), ["config.json", "*.safetensors"])
+    needed |= {"tapnext": list(spec.files)}
     for pattern in needed[spec.runtime]:
         if not any(folder.glob(pattern)):
             raise ModelError(f"{folder} is not a folder of {spec.label}: it has no {pattern}.")
-    if spec.runtime != "moge" and not any(folder.rglob("*.safetensors")):
+    if spec.runtime not in ("moge", "tapnext") and not any(folder.rglob("*.safetensors")):
         raise ModelError(f"{folder} has no weights as safetensors, which alone are read.")
 
 

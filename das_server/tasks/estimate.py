@@ -48,7 +48,8 @@ class Points:
 @dataclass(frozen=True)
 class Kind:
     """``frames``: (fewest, most).  ``parameters``: what the options may say.  ``arrays``: role → whether it must come;
-    each is bool or float32 [H,W], or as `CLIP_ARRAYS` says.  ``one_of``: parameters of which exactly one must be there.
+    each is bool or float32 [H,W], or as `CLIP_ARRAYS` says.  ``one_of``: parameters and arrays of which exactly one
+    must be there.
     ``measures_flat``: a clip of one colour is measured, too."""
 
     frames: tuple[int, int]
@@ -66,6 +67,12 @@ KINDS = {
         {"box": Points(4, flat=True), "lasso": Points(2, 3), "points": Points(2), "away": Points(2)},
         {},
         ("box", "lasso", "points"),
+    ),
+    "clip_mask": Kind(
+        (2, MAX_FRAMES),
+        {"box": Points(4, flat=True), "lasso": Points(2, 3), "points": Points(2), "away": Points(2)},
+        {"mask": False},
+        ("box", "lasso", "points", "mask"),
     ),
     "salient": Kind((1, 1), {}, {}),
     "depth": Kind((1, MAX_FRAMES), {"lens_mm": Number(1, 5000)}, {}),
@@ -101,7 +108,7 @@ def check(spec: JobSpec, inputs: list[JobInput], estimator: EstimatorCapability)
         raise JobRejected(f"The clip has {spec.num_frames} frames; {estimator.kind} takes {what}.", field="num_frames")
     check_size(spec)
     check_inputs(spec, inputs, {CLIP: True, **kind.arrays})
-    _check_options(kind, spec, estimator)
+    _check_options(kind, spec, {one.role for one in inputs}, estimator)
 
 
 def check_size(spec: JobSpec) -> None:
@@ -151,7 +158,7 @@ def check_inputs(spec: JobSpec, inputs: list[JobInput], roles: Mapping[str, bool
             )
 
 
-def _check_options(kind: Kind, spec: JobSpec, estimator: EstimatorCapability) -> None:
+def _check_options(kind: Kind, spec: JobSpec, roles: set[str], estimator: EstimatorCapability) -> None:
     for name, value in spec.options.items():
         if name == "kind":
             continue
@@ -164,7 +171,7 @@ def _check_options(kind: Kind, spec: JobSpec, estimator: EstimatorCapability) ->
         (_check_number if isinstance(wanted, Number) else _check_points)(name, value, wanted, spec)
     if estimator.kind == "tracks":
         _check_tracks(spec)
-    given = [name for name in kind.one_of if name in spec.options]
+    given = [name for name in kind.one_of if name in spec.options or name in roles]
     if kind.one_of and len(given) != 1:
         said = f"{' and '.join(given)} were given" if given else "none was given"
         raise JobRejected(f"A {estimator.kind} takes one of {', '.join(kind.one_of)}; {said}.", field="options")

@@ -69,29 +69,63 @@ def tiny_depth_anything(folder: Path, *, metric: bool = False) -> Path:
 def tiny_sam2(folder: Path) -> Path:
     """SAM 2 of a few thousand parameters, for pictures of 64×64."""
     import torch
-    from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model, Sam2VisionConfig
+    from transformers import Sam2Config, Sam2Model
     from transformers.models.sam2.configuration_sam2 import Sam2MaskDecoderConfig, Sam2PromptEncoderConfig
 
     torch.manual_seed(0)
+    config = Sam2Config(
+        vision_config=_tiny_vision(32),
+        prompt_encoder_config=Sam2PromptEncoderConfig(hidden_size=32, image_size=64, patch_size=16),
+        mask_decoder_config=Sam2MaskDecoderConfig(hidden_size=32, **_TINY_DECODER),
+    )
+    Sam2Model(config).save_pretrained(folder)
+    return folder
+
+
+def tiny_sam2_video(folder: Path) -> Path:
+    """The same with a memory of the frames before."""
+    import torch
+    from transformers import Sam2VideoConfig, Sam2VideoModel
+    from transformers.models.sam2_video.configuration_sam2_video import (
+        Sam2VideoMaskDecoderConfig,
+        Sam2VideoPromptEncoderConfig,
+    )
+
+    torch.manual_seed(0)
+    config = Sam2VideoConfig(
+        vision_config=_tiny_vision(128),
+        prompt_encoder_config=Sam2VideoPromptEncoderConfig(hidden_size=128, image_size=64, patch_size=16),
+        mask_decoder_config=Sam2VideoMaskDecoderConfig(hidden_size=128, **_TINY_DECODER),
+        image_size=64, memory_attention_hidden_size=128, memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=32, memory_attention_rope_feat_sizes=[4, 4],
+        memory_encoder_hidden_size=128, memory_encoder_output_channels=64, mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128, memory_fuser_intermediate_dim=32,
+        num_maskmem=2, max_object_pointers_in_encoder=2,
+    )  # fmt: skip
+    model = Sam2VideoModel(config)
+    for parameter in (model.memory_temporal_positional_encoding, model.no_memory_embedding):
+        torch.nn.init.normal_(parameter, std=0.5)  # zero until it is trained: the past would count for little
+    model.mask_decoder.pred_obj_score_head.proj_out.bias.data.fill_(9.0)  # whatever it is shown is there
+    model.save_pretrained(folder)
+    return folder
+
+
+_TINY_DECODER = {"mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
+
+
+def _tiny_vision(channels: int):
+    from transformers import Sam2HieraDetConfig, Sam2VisionConfig
+
     backbone = Sam2HieraDetConfig(
         hidden_size=8, num_attention_heads=1, image_size=[64, 64], blocks_per_stage=[1, 1, 2, 1],
         embed_dim_per_stage=[8, 16, 32, 64], num_attention_heads_per_stage=[1, 1, 2, 2],
         window_size_per_stage=[8, 8, 8, 8], global_attention_blocks=[3],
         window_positional_embedding_background_size=[4, 4],
     )  # fmt: skip
-    vision = Sam2VisionConfig(
-        backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=32,
+    return Sam2VisionConfig(
+        backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=channels,
         backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
     )  # fmt: skip
-    config = Sam2Config(
-        vision_config=vision,
-        prompt_encoder_config=Sam2PromptEncoderConfig(hidden_size=32, image_size=64, patch_size=16),
-        mask_decoder_config=Sam2MaskDecoderConfig(
-            hidden_size=32, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=32
-        ),
-    )
-    Sam2Model(config).save_pretrained(folder)
-    return folder
 
 
 def tiny_z_image(folder: Path) -> Path:
