@@ -8,7 +8,7 @@ frames, or it moves by itself) is continued from around it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import numpy as np
 
@@ -40,6 +40,8 @@ TOLD = 0.5
 """A thing of which a smaller share was told is taken for a card."""
 FOOT, NEAREST = 6, 20.0
 """It stands in the lowest sixth of its height, where the nearest fifth of what is beside it begins."""
+ROUGH = 20
+"""What is beside a thing with rough edges begins within this part of the picture's longer side."""
 FLAT = 1.0
 """Levels squared: contrast of a window that tells nothing."""
 
@@ -66,7 +68,7 @@ def swept_depth(
     focal = focal_px(lens_mm, (width, height)) / (1 << halvings)
     cost, inverse = _swept(grey, np.linalg.inv(poses[numbers]), focal, 1.0 / far, 1.0 / near)
     found, agrees = _best(cost, inverse)
-    agrees &= ~moving_pixels(points, tracks[0], visible, agrees.shape, 1 << halvings)
+    agrees &= ~moving_pixels(points, tracks[0], agrees.shape, 1 << halvings)
     agrees = _usual(found, agrees)
     _add_points(found, agrees, points, tracks[0], 1 << halvings)
     whole = _without_specks(fill_harmonic(found[..., None], agrees, ~agrees)[..., 0])
@@ -76,17 +78,24 @@ def swept_depth(
     return (1.0 / np.clip(whole[place], 1.0 / far, None)).astype(np.float32), agrees[place]
 
 
-def cards_of(depth: np.ndarray, told: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """``depth`` [H,W] with each thing of ``masks`` (name → bool [H,W]) that it was not ``told`` [H,W] of as an upright
-    card: as far away as the nearest of what is beside its lower edge, where it stands.
+def cards_of(
+    depth: np.ndarray, told: np.ndarray, masks: Collection[np.ndarray], *, are_rough: bool = False
+) -> np.ndarray:
+    """``depth`` [H,W] with each thing of ``masks`` (bool [H,W] each) that it was not ``told`` [H,W] of as an upright
+    card: as far away as the nearest of what is beside its lower edge, where it stands.  ``are_rough``: their edges are
+    some pixels off, and only what was told counts, from farther around.
     """
+    rings, counts = (max(depth.shape) // ROUGH, told) if are_rough else (2, np.ones(depth.shape, bool))
     depth = depth.copy()
-    things = np.any(list(masks.values()), axis=0) if masks else np.zeros(depth.shape, bool)
-    for mask in masks.values():
+    things = np.any(list(masks), axis=0) if masks else np.zeros(depth.shape, bool)
+    for mask in masks:
         if told[mask].mean() >= TOLD:
             continue
         rows = np.flatnonzero(mask.any(axis=1))
-        beside = widened(widened(mask)) & ~things
+        beside = mask
+        for _ in range(rings):
+            beside = widened(beside)
+        beside &= ~things & counts
         beside[: rows[-1] - (rows[-1] - rows[0]) // FOOT] = False
         if beside.any():
             depth[mask] = np.percentile(depth[beside], NEAREST)
@@ -209,16 +218,16 @@ def _least_beside(cost: np.ndarray) -> np.ndarray:
 
 
 def moving_pixels(
-    points: Points, at: np.ndarray, visible: np.ndarray, shape: tuple[int, int], side: int = 1
+    points: Points, at: np.ndarray, shape: tuple[int, int], side: int = 1
 ) -> np.ndarray:
-    """Bool [H,W]: pixels, ``side`` of the picture's wide, that a track of what moves by itself is nearest to; ``at``
-    [N,2+]: where the tracks of ``points`` are in the first picture, ``visible`` as of `swept_depth`.
+    """Bool [H,W]: pixels, ``side`` of the picture's wide, that a track of what moves by itself is nearest to, of those
+    that tell either; ``at`` [N,2+]: where the tracks of ``points`` are in the first picture.
     """
-    seen = visible[0] & np.isfinite(at[:, :2]).all(axis=1)
+    seen = points.good | points.moves
     x, y = np.floor(at[seen, :2].T / side).astype(int)
     inside = (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])
     moves, known = np.zeros(shape, bool), np.zeros(shape, bool)
-    moves[y[inside], x[inside]], known[y[inside], x[inside]] = ~points.good[seen][inside], True
+    moves[y[inside], x[inside]], known[y[inside], x[inside]] = points.moves[seen][inside], True
     return nearest_label(moves, ~known) if moves.any() else moves
 
 

@@ -23,12 +23,14 @@ _ROUNDS = 4
 @dataclass(frozen=True)
 class Points:
     """``places`` f64 [N,3], optical space of the first camera, in the cameras' unit; ``good`` bool [N]: it stands
-    still, and its distance is told; ``error_px`` f64 [N].
+    still, and its distance is told; ``error_px`` f64 [N]; ``moves`` bool [N]: it moves by itself.  One that was seen
+    too shortly for either is neither.
     """
 
     places: np.ndarray
     good: np.ndarray
     error_px: np.ndarray
+    moves: np.ndarray
 
 
 def triangulated(
@@ -59,8 +61,9 @@ def triangulated(
     rms = np.sqrt((np.where(seen, error, 0.0) ** 2).sum(axis=0) / count)
     angle = np.degrees(np.arccos(np.clip(np.where(seen, (along * along[:1]).sum(axis=2), 1.0), -1.0, 1.0))).max(axis=0)
     ahead = np.where(seen, depth > 0.0, True).all(axis=0) & (places[:, 2] > 0.0)
-    good = ahead & (rms <= scale) & (angle >= LEAST_DEGREES) & seen[0] & (seen.sum(axis=0) >= 3)
-    return Points(places, good, rms)
+    told = seen[0] & (seen.sum(axis=0) >= 3)
+    good = ahead & (rms <= scale) & (angle >= LEAST_DEGREES) & told
+    return Points(places, good, rms, told & (rms > scale))
 
 
 def _errors(places, poses, flat, seen, focal: float, size) -> tuple[np.ndarray, np.ndarray]:

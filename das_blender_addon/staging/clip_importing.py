@@ -22,6 +22,7 @@ from ..footage.clip import ClipPlate, is_clip, load_clip, save_clip
 from ..footage.depth_files import MEDIAN_DEPTH, read_depth
 from ..footage.estimated import AUTO, found_depth, found_masks, is_asked
 from ..footage.mesh import check_quads
+from ..footage.movers import movers, words_of_movers
 from ..footage.plane import Room, plane_plate
 from ..footage.plane_sweep import cards_of, moving_pixels, swept_depth
 from ..footage.plate import SENSOR_MM, Plate, check_lens
@@ -117,6 +118,7 @@ def clip_plate_of(wish: ClipWish, should_stop: ShouldStop | None = None) -> tupl
         notes.append(f"The plate kept in {wish.folder} is used: a lens of {lens:g} mm, depth from {plate.source}.")
     if tracks is None and cameras is None:
         notes.append("Nothing is known of how the clip moves, so its first picture stands still; give --tracks.")
+    notes += [plate.note] if plate.note else []
     if solved is not None and solved.error_px is not None:
         notes.append(f"Blender's solver found the clip's camera to {solved.error_px:.2f} pixels.")
     if wish.folder is not None and not is_clip(wish.folder):
@@ -126,13 +128,14 @@ def clip_plate_of(wish: ClipWish, should_stop: ShouldStop | None = None) -> tupl
 
 @dataclass(frozen=True)
 class _Depth:
-    """``depth`` and ``valid`` [T or 1,H,W], and what else a plate says of itself."""
+    """``depth`` and ``valid`` [T or 1,H,W], and what else a plate says of itself; ``note``: what to know of it."""
 
     depth: np.ndarray
     valid: np.ndarray
     eye_height: float
     pitch_degrees: float
     source: str
+    note: str = ""
 
 
 def _known(wish: ClipWish, source: SourceClip) -> ClipPlate | None:
@@ -245,9 +248,12 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
         found = _Depth(depth, known.valid, known.eye_height, known.pitch_degrees, known.source)
     elif points is not None and not wish.depth:
         tell("Measuring how far away all is", 0.6)
-        swept = cards_of(*swept_depth(source.pictures, cameras, lens, points, *lines), masks)
+        swept, told = swept_depth(source.pictures, cameras, lens, points, *lines)
+        alone = movers(moving_pixels(points, lines[0][0], shape), lines[0][0][points.moves], masks)
+        swept = cards_of(cards_of(swept, told, alone, are_rough=True), told, masks.values())
         scale = MEDIAN_DEPTH / float(np.median(swept))
-        found = _Depth((scale * swept)[None], np.ones((1, *shape), bool), wish.room.eye_height, 0.0, SOLVER)
+        valid, said = np.ones((1, *shape), bool), words_of_movers(alone)
+        found = _Depth((scale * swept)[None], valid, wish.room.eye_height, 0.0, SOLVER, said)
     else:
         plane = plane_plate(source.pictures[0], lens, wish.room, masks=masks)
         found = _Depth(plane.depth[None], plane.valid[None], plane.eye_height, plane.pitch_degrees, plane.source)
@@ -263,8 +269,8 @@ def _with_cards(known: ClipPlate, masks: Mapping[str, np.ndarray]) -> np.ndarray
     if known.cameras is None or known.tracks is None:
         return known.depth
     points = triangulated(known.tracks, known.visible, known.cameras, known.lens_mm, known.first.size)
-    moving = moving_pixels(points, known.tracks[0], known.visible, known.depth.shape[1:])
-    return cards_of(known.depth[0], ~moving, masks)[None]
+    moving = moving_pixels(points, known.tracks[0], known.depth.shape[1:])
+    return cards_of(known.depth[0], ~moving, masks.values())[None]
 
 
 def _scale_of(found: _Depth, points: Points, at: np.ndarray) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..child.fitting import pixels_of
 from ..errors import FirstFrameError, SettingsError
+from ..footage.exr import depth_of_exr
 from ..footage.plate import check_colours
 from ..footage.tags import tags_of, upright
 from ..protocol.png import MAX_PIXELS, decode_png, has_transparency
@@ -67,11 +68,17 @@ def _may_be_transparent(png: bytes) -> bool:
 
 
 def values_of_exr(path: Path) -> np.ndarray:
-    """[H,W] f64, rows top-down: the first channel of the OpenEXR file ``path``, as it is.  Raises `SettingsError`."""
+    """[H,W] f64, rows top-down: the depth in the OpenEXR file ``path``, as it is: a channel of that name, or the first
+    one of a picture.  Raises `SettingsError`.
+    """
     name = f"The depth file {path}"
     if not path.is_file():
         raise SettingsError(f"There is no depth file {path}.", field="depth")
-    return in_blender(lambda: _values_by_blender(path, name))
+    try:
+        depth = depth_of_exr(path.read_bytes(), name)
+    except OSError as error:
+        raise SettingsError(f"{name} cannot be read ({error.strerror}).", field="depth") from error
+    return in_blender(lambda: _values_by_blender(path, name)) if depth is None else depth
 
 
 def _values_by_blender(path: Path, name: str) -> np.ndarray:
@@ -80,8 +87,6 @@ def _values_by_blender(path: Path, name: str) -> np.ndarray:
     except RuntimeError as error:
         raise SettingsError(f"{name} cannot be read.", field="depth") from error
     try:
-        if image.type == "MULTILAYER":
-            raise SettingsError(f"{name} has layers; save its depth alone, as a plain .exr or a .npy.", field="depth")
         image.colorspace_settings.is_data = True
         (width, height), channels = image.size, image.channels
         values = np.empty(width * height * channels, np.float32)

@@ -30,6 +30,8 @@ from tests.support.uneven_movies import FOLDER, PHONE, shown
 SIZE, COUNT = (72, 48), 5
 NEAR = 1e-4
 """Blender keeps transforms as float32."""
+MOST_MOVING = 0.35
+"""The same of what moves by itself, in the mean."""
 MOST_DEGREES, MOST_PATH, MOST_DEPTH = 0.5, 0.04, 0.03
 """What a camera found in a few small pictures may be off: turned, and as a share of its path; and the depth found with
 it, at the median (0.2°, 0.018 and 0.024 were measured)."""
@@ -417,15 +419,19 @@ def test_camera_of_a_clip_is_found_although_a_thing_moves_in_it(scene, tmp_path)
     assert np.median(plate.depth) == pytest.approx(5.0), "no unit is known: the middle is put at 5"
     true = film(scene, 1, thing="Parcel").plate
     wrong = np.abs((a @ b) / (b @ b) * plate.depth[0] / true.depth[0] - 1.0)
-    print(f"depth {np.median(wrong):.2%} off")
+    print(f"depth {np.median(wrong):.2%} off, {wrong[true.masks['Parcel']].mean():.0%} where something moves by itself")
     assert np.median(wrong) <= MOST_DEPTH, "each pixel has its own"
     np.testing.assert_array_equal(load_clip(tmp_path / "kept").cameras, plate.cameras)
     mask = true.masks["Parcel"]
+    assert wrong[mask].mean() <= MOST_MOVING, "nobody masked it: it is a card on the floor all the same"
+    assert any("moves by itself" in note and "box:" in note for note in source.notes)
     np.save(tmp_path / "parcel.npy", mask)
-    masked, _ = clip_plate_of(replace(wish, masks={"Parcel": str(tmp_path / "parcel.npy")}))
+    masked, said = clip_plate_of(replace(wish, masks={"Parcel": str(tmp_path / "parcel.npy")}))
     own = (a @ b) / (b @ b) * masked.depth[0, mask]
     assert np.ptp(own) < NEAR and 0.7 < own[0] / np.median(true.depth[0, mask]) < 1.4, "a card on the floor beside it"
-    np.testing.assert_array_equal(masked.depth[0, ~mask], plate.depth[0, ~mask])
+    unlike = (masked.depth[0] != plate.depth[0]) & ~mask
+    assert unlike.mean() < 0.02, "beside it, no more than what was taken for it before"
+    assert not any("moves by itself" in note for note in said.notes)
 
 
 @pytest.mark.any_blender

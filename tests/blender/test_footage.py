@@ -13,7 +13,7 @@ from das_blender_addon.errors import FirstFrameError, SettingsError
 from das_blender_addon.footage.paths import camera_path
 from das_blender_addon.protocol.png import decode_png, encode_png
 from tests.support.picture_files import grey16_png, print_jpeg_head, with_exif
-from tests.support.scenes import add_camera, key
+from tests.support.scenes import add_camera, add_grid, key
 
 WIDTH, HEIGHT = 96, 64
 HALF = 1e-3
@@ -264,6 +264,29 @@ def test_depth_of_an_exr_is_read_as_it_is(picture, tmp_path):
     for name, said in (("no.exr", "cannot be read"), ("none.exr", "no depth file")):
         with pytest.raises(SettingsError, match=said):
             api.import_plate(picture, depth=tmp_path / name, **known)
+
+
+def test_depth_is_read_out_of_the_layers_of_a_render(picture, scene, tmp_path):
+    """Blender's own, with its name for the pass: a floor seen from above, and sky."""
+    add_camera(scene, location=(0.0, 0.0, 2.5)).rotation_euler = (0.0, 0.0, 0.0)
+    add_grid(scene, "Floor", size=12.0).scale.x = 0.1
+    scene.view_layers[0].use_pass_z = True
+    render, settings = scene.render, scene.render.image_settings
+    render.engine, scene.cycles.samples = "CYCLES", 1
+    render.resolution_x, render.resolution_y, render.resolution_percentage = WIDTH, HEIGHT, 100
+    render.filepath = str(tmp_path / "Ebene ä")
+    if hasattr(settings, "media_type"):
+        settings.media_type = "MULTI_LAYER_IMAGE"
+    settings.file_format, settings.exr_codec, settings.color_depth = "OPEN_EXR_MULTILAYER", "ZIP", "32"
+    bpy.ops.render.render(write_still=True)
+    plate = api.import_plate(picture, depth=tmp_path / "Ebene ä.exr", depth_kind="metric", lens_mm=28).plate
+    middle = slice(WIDTH // 2 - 4, WIDTH // 2 + 4)
+    np.testing.assert_allclose(plate.depth[:, middle], 2.5, rtol=1e-4)
+    assert not plate.valid[:, :4].any() and not plate.valid[:, -4:].any(), "sky on both sides"
+    settings.exr_codec = "PIZ"
+    bpy.ops.render.render(write_still=True)
+    with pytest.raises(SettingsError, match="PIZ compression.*ZIP"):
+        api.import_plate(picture, depth=tmp_path / "Ebene ä.exr", depth_kind="metric", lens_mm=28)
 
 
 def test_what_cannot_be_used_is_refused_before_any_scene_is_made(picture, tmp_path, capsys):

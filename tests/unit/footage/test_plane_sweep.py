@@ -6,6 +6,7 @@ import pytest
 
 from das_blender_addon.footage import plane_sweep
 from das_blender_addon.footage.filling import fill_harmonic
+from das_blender_addon.footage.movers import movers
 from das_blender_addon.footage.plane_sweep import cards_of, moving_pixels, swept_depth
 from das_blender_addon.footage.plate import focal_px
 from das_blender_addon.footage.triangulation import triangulated
@@ -125,12 +126,40 @@ def test_masked_thing_that_moves_by_itself_stands_where_the_floor_beside_its_foo
     pictures, cameras, points, tracks, visible, depth, which = clip
     found, told = swept_depth(pictures, cameras, LENS, points, tracks, visible)
     masks = {"Thing": which == 3, "Card": which == 2}
-    made = cards_of(found, told, masks)
+    made = cards_of(found, told, masks.values())
     foot = np.flatnonzero(masks["Thing"].any(axis=1))[-1]
     floor = FOCAL * EYES / (foot + 0.5 - HEIGHT / 2)
     assert np.ptp(made[masks["Thing"]]) == 0.0 and 0.8 * floor < made[masks["Thing"]][0] < floor
     assert np.ptp(found[masks["Thing"]]) > 0.05 * floor, "without it, it leans as what is around it does"
     np.testing.assert_array_equal(made[which != 3], found[which != 3])
-    np.testing.assert_array_equal(cards_of(found, told, {}), found)
-    moving = moving_pixels(points, tracks[0], visible, which.shape)
-    np.testing.assert_array_equal(cards_of(found, ~moving, masks), made)
+    np.testing.assert_array_equal(cards_of(found, told, []), found)
+    moving = moving_pixels(points, tracks[0], which.shape)
+    np.testing.assert_array_equal(cards_of(found, ~moving, masks.values()), made)
+
+
+def test_thing_that_moves_and_that_nobody_masked_stands_there_too(clip):
+    pictures, cameras, points, tracks, visible, depth, which = clip
+    found, told = swept_depth(pictures, cameras, LENS, points, tracks, visible)
+    moving = moving_pixels(points, tracks[0], which.shape)
+    alone = movers(moving, tracks[0, points.moves], {})
+    assert len(alone) == 1 and (alone[0] & (which == 3)).sum() / (alone[0] | (which == 3)).sum() > 0.5
+    made, foot = cards_of(found, told, alone), np.flatnonzero(alone[0].any(axis=1))[-1]
+    floor = FOCAL * EYES / (foot + 0.5 - HEIGHT / 2)
+    assert np.ptp(made[alone[0]]) == 0.0 and 0.8 * floor < made[alone[0]][0] < floor
+    np.testing.assert_array_equal(made[~alone[0]], found[~alone[0]])
+    assert movers(moving, tracks[0, points.moves], {"Thing": which == 3, "Card": which == 2}) == []
+
+
+def test_what_was_seen_too_shortly_to_tell_does_not_move(clip):
+    """Nearly all points of the wall live for two frames only: its pixels are told all the same."""
+    pictures, cameras, _, tracks, visible, depth, which = clip
+    x, y = np.floor(tracks[0]).astype(int).T
+    short = (which[y, x] == 1) & (np.arange(len(x)) % 5 > 0)
+    visible = visible & (~short | (np.arange(COUNT)[:, None] < 2))
+    points = triangulated(tracks, visible, cameras, LENS, (WIDTH, HEIGHT))
+    assert not (points.good | points.moves)[short].any()
+    assert (points.moves == (which[y, x] == 3))[visible.sum(axis=0) >= 3].mean() > 0.95
+    found, told = swept_depth(pictures, cameras, LENS, points, tracks, visible)
+    assert told[which == 1].mean() > 0.75
+    assert np.median(np.abs(found / depth - 1.0)[which == 1]) < 0.015
+    assert not moving_pixels(points, tracks[0], which.shape)[which == 1][::7].mean() > 0.1
