@@ -9,24 +9,24 @@ centre on the border of two triangles belongs to exactly one of them (the top-le
 and no double pixels.  Depth is compared as 1 / depth, which is linear in the picture (for an orthographic camera as the
 distance before the farthest point, which is linear there); equal depths go to the triangle with the lower index.
 
-Speed.  Triangles outside the picture and those whose box holds no pixel centre are dropped first, and where there are
-many, large ones that are `hidden`.  Small ones are tested against all pixels of their box, in groups of equal box size;
-larger ones are turned into horizontal spans by exact integer division.  Nothing loops over triangles in Python, and all
-temporaries are bounded by the chunk sizes below.
+Speed.  Triangles outside the picture and those whose box holds no pixel centre are dropped first; where there are many,
+near ones are drawn first, and those that are `hidden` left out.  Small ones are tested against all pixels of their box,
+in groups of equal box size; larger ones are turned into horizontal spans by exact integer division.  Nothing loops over
+triangles in Python, but over the largest, and all temporaries are bounded by the chunk sizes below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from .clipping import clip_triangles
-from .hidden import Hidden
+from .hidden import Hidden, near_first
 from .projection import BEYOND, Pinhole
 from .snapping import GUARD_PX, HALF, SUBPIXEL, SUBPIXEL_BITS, in_view, snapped
 from .spans import FLOAT_CORNERS, cut_span, cut_span_in_floats, depth_along_spans, expand, pieces
+from .z_buffer import Buffer, fill_rows, keep_nearest
 
 #: Buffer value of a pixel that sees no surface.
 NO_TRIANGLE = -1
@@ -36,8 +36,10 @@ _SMALL_BOX_PX = 4
 _TRIANGLES_PER_CHUNK = 1 << 15
 _ROWS_PER_CHUNK = 1 << 14
 _CANDIDATES_PER_CHUNK = 1 << 14
-_SCATTER_ROUNDS = 6
-_SMALLEST_INVERSE_DEPTH = float(np.finfo(np.float32).tiny)
+_LARGE_PX = 1 << 11
+"""Area of a triangle from which on it is worth a few calls of its own for some of its rows."""
+_MANY = 1 << 11
+"""Triangles from which on the near ones are drawn first, and what they hide is left out."""
 #: Rank of triangle 0 in the z-buffer's keys; later triangles rank lower.
 _LAST_RANK = 0xFFFFFFFF
 
@@ -82,20 +84,27 @@ def draw(
     keys is drawn.  The others: of `rasterise`.
     """
     count = len(triangles) if which is None else len(which)
-    is_long = count > _TRIANGLES_PER_CHUNK
-    buffer = _Buffer(keys, beyond, Hidden(keys, camera.width, camera.height) if is_long else None)
+    is_long = count >= _MANY
+    buffer = Buffer(keys, beyond, Hidden(keys, camera.width, camera.height, count) if is_long else None)
     x, y, inverse_depth, drawable, finite, outside = snapped(points, camera)
     all_drawable = bool(drawable.all())
     ends = (0.0, 0.0)
     if camera.is_orthographic:
         ends = _ends(points, finite)
         inverse_depth = _nearness(points[:, 2], ends)
-    for start in range(0, count, _TRIANGLES_PER_CHUNK):
+    if is_long:
+        which = near_first(inverse_depth, finite, triangles, which)
+        count = len(which)
+    step = min(_TRIANGLES_PER_CHUNK, max(_MANY, count // 4))
+    for start in range(0, count, step):
         if check is not None:
             check()
-        piece = slice(start, start + _TRIANGLES_PER_CHUNK)
-        chunk = triangles[piece] if which is None else triangles[which[piece]]
-        numbers = np.arange(start, start + len(chunk)) if which is None else which[piece].astype(np.int64)
+        piece = slice(start, start + step)
+        if which is None:
+            chunk, numbers = triangles[piece], np.arange(start, min(start + step, count))
+        else:
+            numbers = which[piece].astype(np.int64)
+            chunk = triangles.take(numbers, axis=0)
         corners = np.ascontiguousarray(chunk.T)
         if outside is not None:
             kept = in_view(outside, corners)
@@ -107,16 +116,6 @@ def draw(
             kept = np.flatnonzero(whole)
             corners, numbers = corners.take(kept, axis=1), numbers.take(kept)
         _draw(buffer, x.take(corners), y.take(corners), inverse_depth, corners, numbers, camera)
-
-
-class _Buffer(NamedTuple):
-    """``keys`` [H·W] u64; nothing is entered that is not smaller than ``beyond`` [H·W] u64, where there is one;
-    ``hidden``: what the keys hide, None where it is not worth while.
-    """
-
-    keys: np.ndarray
-    beyond: np.ndarray | None
-    hidden: Hidden | None
 
 
 def _ends(points: np.ndarray, finite: np.ndarray) -> tuple[float, float]:
@@ -186,6 +185,11 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
     hit = np.flatnonzero((left <= right) & (top <= bottom))
     if not hit.size:
         return
+    if buffer.hidden is not None:
+        nearest = np.maximum.reduce(inverse_depth.take(corner_ids.take(hit, axis=1)))
+        seen = buffer.hidden.seen(*(side.take(hit) for side in (left, right, top, bottom)), nearest)
+        if seen is not None:
+            hit = hit[seen]
     limit = _SMALL_BOX_PX * SUBPIXEL
     small = np.maximum(x_high - x_low, y_high - y_low).take(hit) < limit
     few = hit[small]
@@ -193,11 +197,6 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
     shape = (bottom - top).take(few) * _SMALL_BOX_PX + (right - left).take(few)
     few = few[np.argsort(shape.astype(np.uint8), kind="stable")]
     many = hit[~small]
-    if buffer.hidden is not None and many.size:
-        nearest = np.maximum.reduce(inverse_depth.take(corner_ids.take(many, axis=1)))
-        seen = buffer.hidden.seen(*(side.take(many) for side in (left, right, top, bottom)), nearest)
-        if seen is not None:
-            many = many[seen]
     for selected, draw in ((few, _draw_small), (many, _draw_spans)):
         if selected.size:
             draw(
@@ -210,7 +209,7 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
                 camera.width,
             )
     if buffer.hidden is not None:
-        buffer.hidden.drawn(len(many))
+        buffer.hidden.drawn(len(hit))
 
 
 def _oriented(xs, ys, depths, dtype):
@@ -281,7 +280,7 @@ def _draw_small(buffer, xs, ys, depths, ranks, box, width) -> None:
         )
         row *= width
         row += column
-        _keep_nearest(buffer, corner_pixel.take(which) + row, depth, ranks.take(which))
+        keep_nearest(buffer, corner_pixel.take(which) + row, depth, ranks.take(which))
 
 
 def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
@@ -302,6 +301,7 @@ def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
         left, right, *origins = (values.astype(np.float64) for values in (left, right, *origins))
         steps_x, steps_y = [-step.astype(np.float64) for step in steps_x], [step.astype(np.float64) for step in steps_y]
     heights = np.where(area != 0, bottom - top + 1, 0)
+    is_large = np.abs(area) >= 2 * _LARGE_PX * SUBPIXEL**2
     low, high = np.minimum.reduce(depths), np.maximum.reduce(depths)
     for first, last in pieces(heights, _ROWS_PER_CHUNK):
         member, row = expand(heights[first:last])
@@ -326,6 +326,11 @@ def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
         )
         pixel = origin_pixel.take(member) + row * width + begin
         rank = ranks.take(member)
+        large = is_large.take(member)
+        if large.any():
+            spans = (pixel, lengths, depth, depth_step, rank)
+            fill_rows(buffer, member[large], row[large], *(values[large] for values in spans), width)
+            pixel, lengths, depth, depth_step, rank = (values[~large] for values in spans)
         for start, stop in pieces(lengths, _CANDIDATES_PER_CHUNK):
             span, column = expand(lengths[start:stop])
             span += start
@@ -333,27 +338,4 @@ def _draw_spans(buffer, xs, ys, depths, ranks, box, width) -> None:
             step *= column
             step += depth.take(span)
             column += pixel.take(span)
-            _keep_nearest(buffer, column, step, rank.take(span))
-
-
-def _keep_nearest(buffer, pixels, depths, ranks) -> None:
-    """Enter candidates [K] into the z-buffer: largest 1/depth wins, then the highest rank (the lowest triangle index).
-
-    A key is the float32 bits of 1/depth, which are ordered like the number as it is positive, above the 32 bits of the
-    rank.
-    """
-    keys = np.maximum(depths, _SMALLEST_INVERSE_DEPTH).astype(np.float32).view(np.uint32).astype(np.uint64)
-    keys <<= np.uint64(32)
-    keys |= ranks
-    if buffer.beyond is not None:
-        behind = np.flatnonzero(keys < buffer.beyond[pixels])
-        pixels, keys = pixels[behind], keys[behind]
-    # Scatter, then repeat for those that lost against a key that came later but lies behind: a few rounds settle nearly
-    # everything; `maximum.at`, slow before numpy 1.25, takes what heaps up on one pixel.
-    for _ in range(_SCATTER_ROUNDS):
-        better = np.flatnonzero(keys > buffer.keys[pixels])
-        if not better.size:
-            return
-        pixels, keys = pixels[better], keys[better]
-        buffer.keys[pixels] = keys
-    np.maximum.at(buffer.keys, pixels, keys)
+            keep_nearest(buffer, column, step, rank.take(span))

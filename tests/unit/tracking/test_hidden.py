@@ -12,7 +12,7 @@ from das_blender_addon.tracking.rasteriser import NO_TRIANGLE, draw, rasterise
 from das_blender_addon.tracking.snapping import in_view, snapped
 
 CAMERA = Pinhole(np.eye(4), (90.0, 90.0), (61.3, 40.2), 0.1, 123, 77)
-FEW = 5_000
+FEW = 1_500
 """So few triangles are drawn without looking for hidden ones."""
 
 
@@ -43,19 +43,39 @@ def test_hidden_triangles_are_left_out_and_nothing_else(size, seed, distance):
 
 
 def test_tiles_know_their_farthest_pixel_to_the_picture_s_edge():
-    width, height = 45, 37
+    width, height = 85, 37
     nearness = np.random.default_rng(4).uniform(0.5, 1.0, (height, width)).astype(np.float32)
-    nearness[36, 44] = 0.25
-    hidden = Hidden(nearness.reshape(-1).view(np.uint32).astype(np.uint64) << np.uint64(32), width, height)
-    box = tuple(np.array([side], np.int32) for side in (40, 44, 33, 36))
+    nearness[36, 84] = 0.25
+    hidden = Hidden(nearness.reshape(-1).view(np.uint32).astype(np.uint64) << np.uint64(32), width, height, 1)
+    box = tuple(np.array([side], np.int32) for side in (80, 84, 33, 36))
     assert hidden.seen(*box, np.array([0.3])) is None
     hidden.drawn(1)
     for near, is_seen in ((0.3, True), (0.2, False)):
         assert hidden.seen(*box, np.array([near])).tolist() == [is_seen]
     elsewhere = tuple(np.array([side], np.int32) for side in (0, 7, 0, 7))
     assert hidden.seen(*elsewhere, np.array([0.3])).tolist() == [False]
-    large = tuple(np.array([side], np.int32) for side in (0, 44, 0, 36))
-    assert hidden.seen(*large, np.array([0.1])).tolist() == [True], "it is larger than any tile"
+    large = tuple(np.array([side], np.int32) for side in (0, 84, 0, 36))
+    assert hidden.seen(*large, np.array([0.1])).tolist() == [True], "no tiles so large are known"
+
+
+def test_what_hides_a_box_is_all_of_its_tiles_and_no_others():
+    width, height = 83, 51
+    random = np.random.default_rng(6)
+    nearness = random.uniform(0.5, 1.0, (height, width)).astype(np.float32)
+    nearness[random.random((height, width)) < 0.001] = 0.0
+    hidden = Hidden(nearness.reshape(-1).view(np.uint32).astype(np.uint64) << np.uint64(32), width, height, 1)
+    hidden.drawn(1)
+    left, top = random.integers(0, width, 4000), random.integers(0, height, 4000)
+    right = np.minimum(left + random.integers(0, 50, 4000), width - 1)
+    bottom = np.minimum(top + random.integers(0, 50, 4000), height - 1)
+    nearest = random.uniform(0.4, 0.7, 4000)
+    box = (side.astype(np.int32) for side in (left, right, top, bottom))
+    rows, columns = ((low // 4 * 4, high // 4 * 4 + 4) for low, high in ((top, bottom), (left, right)))
+    expected = [
+        nearest[one] >= nearness[rows[0][one] : rows[1][one], columns[0][one] : columns[1][one]].min()
+        for one in range(4000)
+    ]
+    assert hidden.seen(*box, nearest).tolist() == expected and 0.2 < np.mean(expected) < 0.8
 
 
 @pytest.mark.parametrize("distance", [0.0, 7.0])

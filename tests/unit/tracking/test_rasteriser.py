@@ -230,7 +230,7 @@ def test_rasterise_drops_triangles_between_pixel_centres():
     assert not covered(points, [(0, 1, 2)]).any()
 
 
-@pytest.mark.parametrize("name", ["_TRIANGLES_PER_CHUNK", "_ROWS_PER_CHUNK", "_CANDIDATES_PER_CHUNK"])
+@pytest.mark.parametrize("name", ["_TRIANGLES_PER_CHUNK", "_ROWS_PER_CHUNK", "_CANDIDATES_PER_CHUNK", "_LARGE_PX"])
 def test_rasterise_does_not_depend_on_chunk_sizes(monkeypatch, name):
     rng = np.random.default_rng(3)
     corners = rng.uniform((-5, -5), (45, 35), (400, 1, 2)) + rng.normal(0, 4, (400, 3, 2))
@@ -242,6 +242,27 @@ def test_rasterise_does_not_depend_on_chunk_sizes(monkeypatch, name):
     monkeypatch.setattr(rasteriser, name, 7)
 
     np.testing.assert_array_equal(rasterise(points, triangles, flat_camera()), whole)
+
+
+def test_rasterise_enters_large_triangles_as_it_enters_small_ones(monkeypatch):
+    """Also behind a layer that was peeled off, where slopes are steep, and where triangles reach beyond the picture."""
+    rng = np.random.default_rng(8)
+    corners = rng.uniform((-30, -30), (170, 130), (90, 3, 2))
+    corners[60:, 2] = corners[60:, 0] + rng.normal(0, 3, (30, 2))
+    points = np.concatenate([corners, np.ones((90, 3, 1))], axis=2) * rng.uniform(1, 9, (90, 3, 1))
+    points, triangles = points.reshape(-1, 3), np.arange(270).reshape(-1, 3)
+    camera = flat_camera(140, 101)
+    layers = []
+    for smallest in (1 << 40, 1 << 11, 0):
+        monkeypatch.setattr(rasteriser, "_LARGE_PX", smallest)
+        first, second = np.zeros(140 * 101, np.uint64), np.zeros(140 * 101, np.uint64)
+        rasteriser.draw(first, points, triangles, camera)
+        rasteriser.draw(second, points, triangles, camera, beyond=first)
+        layers.append(np.stack([first, second]))
+
+    assert (layers[0][0] > layers[0][1]).any() and (layers[0][1] > 0).any()
+    np.testing.assert_array_equal(layers[1], layers[0])
+    np.testing.assert_array_equal(layers[2], layers[0])
 
 
 def test_rasterise_needle_thin_triangles_keep_their_depth():
