@@ -92,18 +92,20 @@ def shot_from_geometry(
     geometry: GeometrySequence,
     plan: ShotPlan,
     *,
+    colours_only: bool = False,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> ShotTracking:
     """Geometry exported at ``plan.render_size`` → the shot's tracking videos, seen by the overscanned cameras.
 
+    ``colours_only``: without the correspondences behind them, which no job asks for, see `render_tracking_video`.
     Raises `SceneError` when the first frame shows no surface, `JobCancelled`; see `render_tracking_video`.
     """
     started = time.perf_counter()
     seen = replace(geometry, cameras=plan.framing.overscan(geometry.cameras))
     total, done = sum(window.count for window in plan.windows) + len(plan.between), 0
     videos, between = [], {}
-    asked = {"sky": plan.sky, "exact_outlines": False, "should_stop": should_stop}  # a take asks for colours only
+    asked = {"sky": plan.sky, "colours_only": colours_only, "should_stop": should_stop}
     for window, others in zip(plan.windows, _between_of_windows(plan), strict=True):
         part = part_of(seen, plan.made_in(window))
 
@@ -122,7 +124,7 @@ def shot_from_geometry(
         done += window.count
         for some in (others[at : at + BETWEEN_AT_A_TIME] for at in range(0, len(others), BETWEEN_AT_A_TIME)):
             part, depths = part_of(seen, (plan.made[window.start], *some)), tracking.inverse_depth_range
-            found = render_tracking_video(part, inverse_depth_range=depths, **asked)
+            found = render_tracking_video(part, inverse_depth_range=depths, **(asked | {"colours_only": True}))
             between |= {index: (found.video[at].copy(), found.coverage[at].copy()) for at, index in enumerate(some, 1)}
             done += len(some)
             if progress is not None:

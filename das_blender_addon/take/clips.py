@@ -148,7 +148,8 @@ def _frame_name(index: int) -> str:
 
 def _draw(geometry: GeometrySequence, folder: Path, should_stop: ShouldStop, say: OnEvent) -> None:
     """The tracking video as PNG files in ``folder``."""
-    drawn = render_tracking_video(geometry, progress=counting("tracking", say), should_stop=should_stop)
+    said = counting("tracking", say)
+    drawn = render_tracking_video(geometry, colours_only=True, progress=said, should_stop=should_stop)
     check_in_view(drawn)
     _write(drawn.video, folder, should_stop)
 

@@ -64,7 +64,9 @@ def tracking_preview(
 
         def draw(should_stop, say):
             said = counting("tracking", say)
-            tracking = render_tracking_video(seen, sky=sky, progress=said, should_stop=should_stop)
+            tracking = render_tracking_video(
+                seen, sky=sky, colours_only=True, progress=said, should_stop=should_stop
+            )
             check_in_view(tracking)
             files = [folder / f"{index + 1:04d}.png" for index in range(len(tracking.frames))]
             for stale in set(folder.glob("*.png")) - set(files):

@@ -225,7 +225,7 @@ def first_frame_again(facts: SceneFacts, settings: ResolvedSettings, source: Sou
 
         def look(should_stop, _say):
             seen = replace(geometry, cameras=planned.framing.overscan(geometry.cameras))
-            check_in_view(render_tracking_video(seen, should_stop=should_stop))
+            check_in_view(render_tracking_video(seen, colours_only=True, should_stop=should_stop))
 
         yield from in_thread(look)
         order = picture_order(view, cameras)
@@ -310,7 +310,8 @@ def _note_untracked(planned: ShotPlan, geometry: GeometrySequence, report: Repor
 
 def _shot(geometry, planned: ShotPlan, report: Reporter) -> Recipe:
     def draw(should_stop, say):
-        return shot_from_geometry(geometry, planned, progress=counting("tracking", say), should_stop=should_stop)
+        said = counting("tracking", say)
+        return shot_from_geometry(geometry, planned, colours_only=True, progress=said, should_stop=should_stop)
 
     return (yield from in_thread(draw, report))
 

@@ -26,40 +26,44 @@ def inverse_depth_range(depth: np.ndarray) -> tuple[float, float]:
 
 
 def tracking_colours(
-    xy: np.ndarray, depth: np.ndarray, width: int, height: int, depth_range: tuple[float, float]
+    xy: np.ndarray,
+    depth: np.ndarray,
+    width: int,
+    height: int,
+    depth_range: tuple[float, float],
+    inside: np.ndarray | None = None,
 ) -> np.ndarray:
     """Colours [P,3] u8 of points by their place in the first frame, black for points that lay outside of it.
 
     ``xy`` [P,2] f64: pixels in the first frame, NaN behind its camera; ``depth`` [P] f64, Blender units;
     ``depth_range`` as `inverse_depth_range` gives it; where both ends are equal (a flat wall) blue is 255
-    from there on nearer.
+    from there on nearer.  ``inside`` [P] bool: `in_first_frame`, where it is known.
     """
     low, high = depth_range
-    inside = in_first_frame(xy, width, height)
-    x, y = xy[:, 0], xy[:, 1]
-    everywhere = bool(inside.all())
-    if not everywhere:
-        inside = np.flatnonzero(inside)
-        x, y, depth = x.take(inside), y.take(inside), depth.take(inside)
-    inverse_depth = 1.0 / depth
+    inside = in_first_frame(xy, width, height) if inside is None else inside
+    outside = np.flatnonzero(~inside)
+    with np.errstate(divide="ignore"):
+        nearness = 1.0 / depth
     if high > low:
-        inverse_depth -= low
-        inverse_depth /= high - low
-        nearness = np.clip(inverse_depth, 0.0, 1.0, out=inverse_depth)
+        nearness -= low
+        nearness /= high - low
+        np.maximum(nearness, 0.0, out=nearness)
+        np.minimum(nearness, 1.0, out=nearness)
     else:
-        nearness = (inverse_depth >= low).astype(np.float64)
-    found = np.empty((len(x), 3), np.uint8)
-    for channel, share in enumerate((x / width, y / height, nearness)):
+        nearness = (nearness >= low).astype(np.float64)
+    colours = np.empty((len(xy), 3), np.uint8)
+    for channel, share in enumerate((xy[:, 0] / width, xy[:, 1] / height, nearness)):
+        share[outside] = 0.0
         share *= 255.0
-        found[:, channel] = np.rint(share, out=share)
-    if everywhere:
-        return found
-    colours = np.zeros((len(xy), 3), dtype=np.uint8)
-    colours[inside] = found
+        colours[:, channel] = np.rint(share, out=share)
     return colours
 
 
 def in_first_frame(xy: np.ndarray, width: int, height: int) -> np.ndarray:
     """[P] bool: ``xy`` [P,2] (pixels, NaN = behind the camera) lies inside the picture, its border included."""
     with np.errstate(invalid="ignore"):
-        return (xy[:, 0] >= 0.0) & (xy[:, 0] <= width) & (xy[:, 1] >= 0.0) & (xy[:, 1] <= height)
+        inside = xy[:, 0] >= 0.0
+        for axis, end in ((0, width), (1, height)):
+            inside &= xy[:, axis] <= end
+        inside &= xy[:, 1] >= 0.0
+    return inside

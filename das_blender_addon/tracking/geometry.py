@@ -109,13 +109,14 @@ class TrackingVideo:
     NaN where there is no surface or the point lay behind the first camera.
     ``first_frame_visible`` [T,H,W] bool: that point was inside the first frame and nothing hid it there.
     Where the sky is tracked, its places count as such points, in all but ``coverage``.
+    Both are None in one that was drawn for its colours only.
     ``inverse_depth_range``: (low, high), the percentiles that the blue channel spans, 1/Blender units.
     ``frames``: the T Blender frame numbers.
     """
 
     video: np.ndarray
     coverage: np.ndarray
-    first_frame_xy: np.ndarray
-    first_frame_visible: np.ndarray
+    first_frame_xy: np.ndarray | None
+    first_frame_visible: np.ndarray | None
     inverse_depth_range: tuple[float, float]
     frames: tuple[int, ...]

@@ -86,13 +86,17 @@ def near_first(inverse_depth: np.ndarray, finite: np.ndarray, triangles: np.ndar
     were: what is hidden comes late.  Those whose corner is not ``finite`` are left out.
     """
     first = np.ascontiguousarray(triangles[:, 0] if which is None else triangles[which, 0])
-    kept = np.flatnonzero(finite.take(first))
-    nearness = inverse_depth.take(first.take(kept))
+    kept = None
+    if not finite.all():
+        kept = np.flatnonzero(finite.take(first))
+        first = first.take(kept)
+    nearness = inverse_depth.take(first)
     sample = np.sort(nearness[:: max(1, len(nearness) // _SAMPLE)])
     late = np.zeros(len(nearness), np.uint8)
     for share in range(1, _SLICES if len(sample) else 0):
         late += nearness < sample[len(sample) * share // _SLICES]
-    order = kept.take(np.argsort(late, kind="stable"))
+    order = np.argsort(late, kind="stable")
+    order = order if kept is None else kept.take(order)
     return order if which is None else which[order]
 
 

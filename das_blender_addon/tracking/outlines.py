@@ -85,15 +85,17 @@ class Outlines:
         return cls(place, starts, found.take(order, axis=2), camera)
 
     def decide(
-        self, pixel: np.ndarray, xy: np.ndarray, depth: np.ndarray, share: float
+        self, pixel: np.ndarray, x: np.ndarray, y: np.ndarray, depth: np.ndarray, share: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Of points in the pixels ``pixel`` [P], at ``xy`` [P,2] f64 and ``depth`` [P] f64: which are decided here [D],
-        and whether each is seen [D] bool: no farther than the nearest by more than ``share``.
+        """Of points in the pixels ``pixel`` [P], at ``x``, ``y`` [P] f64 of it, 0…1, and ``depth`` [P] f64: which are
+        decided here [D], and whether each is seen [D] bool: no farther than the nearest by more than ``share``.
         """
         owner = self.place.take(pixel)
-        asked = np.flatnonzero(owner != NOTHING)
-        x, y = (np.ascontiguousarray(axis) for axis in (xy.take(asked, axis=0) % 1.0).T)
-        column, row = ((axis * CELLS).astype(np.int64) for axis in (x, y))
+        asked = np.flatnonzero((owner != NOTHING) & (depth > 0.0))
+        if not len(asked):
+            return asked, np.zeros(0, bool)
+        x, y = x.take(asked), y.take(asked)
+        column, row = (np.minimum((axis * CELLS).astype(np.int64), CELLS - 1) for axis in (x, y))
         cell = (owner.take(asked) * np.int64(CELLS) + row) * CELLS + column
         x, y = (x - 0.5).astype(np.float32), (y - 0.5).astype(np.float32)
         counts = self.starts[cell + 1] - self.starts[cell]

@@ -64,8 +64,7 @@ def rasterise(
 
 def triangles_of(keys: np.ndarray) -> np.ndarray:
     """[P] i32: the triangles that the keys [P] u64 of pixels stand for, `NO_TRIANGLE` for 0."""
-    index = np.where(keys == 0, NO_TRIANGLE, _LAST_RANK - (keys & np.uint64(_LAST_RANK)).astype(np.int64))
-    return index.astype(np.int32)
+    return (~keys).astype(np.uint32).view(np.int32)  # the last rank minus the low half; of 0 that is -1
 
 
 def draw(
@@ -185,18 +184,16 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
     hit = np.flatnonzero((left <= right) & (top <= bottom))
     if not hit.size:
         return
-    if buffer.hidden is not None:
-        nearest = np.maximum.reduce(inverse_depth.take(corner_ids.take(hit, axis=1)))
-        seen = buffer.hidden.seen(*(side.take(hit) for side in (left, right, top, bottom)), nearest)
-        if seen is not None:
-            hit = hit[seen]
     limit = _SMALL_BOX_PX * SUBPIXEL
     small = np.maximum(x_high - x_low, y_high - y_low).take(hit) < limit
-    few = hit[small]
+    few, many = hit[small], hit[~small]
+    sides = left, right, top, bottom
+    if buffer.hidden is not None:
+        many = many[_has_area(xs.take(many, axis=1), ys.take(many, axis=1))]
+        few, many = (_not_hidden(buffer.hidden, some, sides, inverse_depth, corner_ids) for some in (few, many))
     # In the order of their boxes' sizes, so that those of one size are neighbours.
     shape = (bottom - top).take(few) * _SMALL_BOX_PX + (right - left).take(few)
     few = few[np.argsort(shape.astype(np.uint8), kind="stable")]
-    many = hit[~small]
     for selected, draw in ((few, _draw_small), (many, _draw_spans)):
         if selected.size:
             draw(
@@ -205,11 +202,25 @@ def _draw(buffer, xs, ys, inverse_depth, corner_ids, owners, camera) -> None:
                 ys.take(selected, axis=1),
                 inverse_depth.take(corner_ids.take(selected, axis=1)),
                 np.uint64(_LAST_RANK) - owners.take(selected).astype(np.uint64),
-                tuple(side.take(selected) for side in (left, right, top, bottom)),
+                tuple(side.take(selected) for side in sides),
                 camera.width,
             )
     if buffer.hidden is not None:
-        buffer.hidden.drawn(len(hit))
+        buffer.hidden.drawn(len(few) + len(many))
+
+
+def _has_area(xs, ys) -> np.ndarray:
+    """[K] bool: the triangles with the snapped corners [3,K] i32 have an area."""
+    x0, x1, x2 = xs.astype(np.int64)
+    y0, y1, y2 = ys.astype(np.int64)
+    return (x1 - x0) * (y2 - y0) != (y1 - y0) * (x2 - x0)
+
+
+def _not_hidden(hidden: Hidden, which, sides, inverse_depth, corner_ids) -> np.ndarray:
+    """Those of ``which`` [K] that nothing nearer hides; the others: of `_draw`."""
+    nearest = np.maximum.reduce(inverse_depth.take(corner_ids.take(which, axis=1)))
+    seen = hidden.seen(*(side.take(which) for side in sides), nearest)
+    return which if seen is None else which[seen]
 
 
 def _oriented(xs, ys, depths, dtype):

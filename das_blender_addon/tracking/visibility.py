@@ -81,25 +81,31 @@ class FirstView:
             outlines = Outlines.of(planes, nearest, triangles, points, camera, None if cut is None else cut.triangles)
         return cls(planes, _surface_end(inverse_depth).reshape(-1), camera, outlines)
 
-    def shows(self, xy: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    def shows(self, xy: np.ndarray, depth: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
         """[P] bool: the point was inside the first frame and nothing hid it there.
 
         ``xy`` [P,2] f64: its pixel in the first frame, NaN behind the camera; ``depth`` [P] f64: its depth there.
+        ``inside`` [P] bool: `in_first_frame`, where it is known.
         """
         width, height = self.camera.width, self.camera.height
-        visible = in_first_frame(xy, width, height)
-        visible &= (depth >= self.camera.clip_start) & ((depth <= self.camera.clip_end) | (depth >= BEYOND))
+        visible = depth >= self.camera.clip_start
+        visible &= in_first_frame(xy, width, height) if inside is None else inside
+        if not depth.max(initial=0.0) <= self.camera.clip_end:  # or one is no number
+            visible &= (depth <= self.camera.clip_end) | (depth >= BEYOND)
         x, y = xy[:, 0], xy[:, 1]
-        everywhere = bool(visible.all())
-        if not everywhere:
-            inside = np.flatnonzero(visible)
-            x, y, depth = x.take(inside), y.take(inside), depth.take(inside)
+        hidden = np.flatnonzero(~visible)
+        if hidden.size:
+            x, y, depth = x.copy(), y.copy(), depth.copy()
+            x[hidden] = y[hidden] = depth[hidden] = 0.0
         column = np.minimum(x.astype(np.int32), width - 1)
         row = np.minimum(y.astype(np.int32), height - 1)
         pixel = row.astype(np.int64)
         pixel *= width
         pixel += column
         x, y = x - column, y - row
+        decided = answers = None
+        if self.outlines is not None:
+            decided, answers = self.outlines.decide(pixel, x, y, depth, VISIBLE_DEPTH_SHARE)
         found = self.planes.view(np.complex128).reshape(-1).take(pixel).view(np.float32).reshape(-1, 4)
         surface = found[:, 0]
         x -= 0.5
@@ -112,14 +118,10 @@ class FirstView:
             surface = surface + change
         surface = np.minimum(np.maximum(surface, found[:, 3]), self.surface_end.take(pixel))
         shown = surface * depth <= 1.0 + VISIBLE_DEPTH_SHARE
-        if self.outlines is not None:
-            xy = xy if everywhere else xy.take(inside, axis=0)
-            decided, answers = self.outlines.decide(pixel, xy, depth, VISIBLE_DEPTH_SHARE)
+        if decided is not None:
             shown[decided] = answers
-        if everywhere:
-            return shown
-        visible[inside] = shown
-        return visible
+        shown[hidden] = False
+        return shown
 
 
 def _planes_of(triangles: np.ndarray, points: np.ndarray, camera: Pinhole) -> np.ndarray:

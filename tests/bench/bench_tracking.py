@@ -91,7 +91,7 @@ def time_both_cores(geometry, rounds=3):
     """
 
     def draw():
-        render_tracking_video(geometry, exact_outlines=False, inverse_depth_range=(0.05, 0.3))
+        render_tracking_video(geometry, colours_only=True, inverse_depth_range=(0.05, 0.3))
 
     def in_turn():
         draw()

@@ -63,6 +63,18 @@ def test_every_window_has_a_tracking_video_of_its_own():
     assert told == [(done, 23) for done in range(1, 24)]
 
 
+def test_a_job_s_tracking_videos_have_the_same_colours_without_correspondences():
+    made = planned(range(10, 24), keys=[4], inputs=[])
+    geometry = wall(SIZE, made.frames)
+    whole, coloured = (shot_from_geometry(geometry, made, colours_only=only) for only in (False, True))
+    for one, other in zip(whole.videos, coloured.videos, strict=True):
+        np.testing.assert_array_equal(other.video, one.video)
+        np.testing.assert_array_equal(other.coverage, one.coverage)
+        assert other.inverse_depth_range == one.inverse_depth_range
+        assert other.first_frame_xy is None and other.first_frame_visible is None
+        assert one.first_frame_xy.shape == one.video.shape[:3] + (2,) and one.first_frame_visible.any()
+
+
 def test_passes_are_those_of_the_first_window_that_holds_the_frame():
     shot = wall_shot(planned(range(10, 24), keys=[4], inputs=[]))
     for index in range(14):

@@ -65,6 +65,7 @@ def test_surfaces_and_coverage_are_as_without_it_and_black_stays_black():
     np.testing.assert_array_equal(with_sky.first_frame_xy[covered], without.first_frame_xy[covered])
     np.testing.assert_array_equal(with_sky.first_frame_visible[covered], without.first_frame_visible[covered])
     assert not without.video[~covered].any() and np.isnan(without.first_frame_xy[~covered]).all()
+    np.testing.assert_array_equal(render_tracking_video(geometry, sky=True, colours_only=True).video, with_sky.video)
 
 
 def test_sky_has_its_own_place_in_the_first_frame_and_no_nearness():
