@@ -1,19 +1,42 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Point clouds → domes: each point is the half of a sphere that the camera sees, a fan of triangles whose rim is the
-sphere's outline.
+"""Point clouds → balls, which do not turn; of large clouds domes: the half of each that the camera sees, a fan of
+triangles whose rim is the sphere's outline.
 """
 
 from __future__ import annotations
+
+from itertools import combinations
 
 import numpy as np
 
 from .eye import Eye
 from .shape import Faces, Shape, placed
 
-FEW = 4_000
-"""Point clouds up to this size have round outlines, larger ones octagons."""
+FINE, FEW = 1_000, 4_000
+"""Point clouds up to these sizes are balls of 320 and of 80 triangles, larger ones domes with octagons as outlines."""
 DEFAULT_RADIUS = 0.01
 """Blender units, of points that have no radius."""
+
+
+def solids(count: int) -> Balls | Domes:
+    """What makes the shape of ``count`` points in every frame."""
+    return Domes(count) if count > FEW else Balls(count)
+
+
+class Balls:
+    """Makes the balls of ``count`` points in every frame: each of their surface points keeps its place on them."""
+
+    def __init__(self, count: int):
+        self._unit, own = _ball(2 if count <= FINE else 1)
+        each = len(self._unit)
+        first = np.arange(count, dtype=np.int32) * each
+        triangles = (own[None] + first[:, None, None]).reshape(-1, 3)
+        self.faces = Faces(count * each, len(triangles), triangles.reshape(-1), triangles)
+
+    def shape(self, points: np.ndarray, radii: np.ndarray, world_from_local: np.ndarray, eye: Eye) -> Shape:
+        """Local ``points`` [P,3] f32 with ``radii`` [P] f32 at ``world_from_local`` [3,4] f32; whatever the ``eye``."""
+        surface = points[:, None] + np.abs(radii)[:, None, None] * self._unit
+        return Shape(placed(surface.reshape(-1, 3), world_from_local), self.faces)
 
 
 class Domes:
@@ -21,7 +44,7 @@ class Domes:
 
     def __init__(self, count: int):
         self.count = count
-        self.sides = sides = 24 if count <= FEW else 8
+        self.sides = sides = 8
         rim = np.arange(sides, dtype=np.int32)
         fan = np.stack([np.zeros(sides, np.int32), rim + 1, (rim + 1) % sides + 1], axis=1)
         first = np.arange(count, dtype=np.int32) * (sides + 1)
@@ -57,14 +80,43 @@ class Domes:
         return Shape(placed(positions.reshape(-1, 3), world_from_local), self.faces)
 
 
+def _ball(halvings: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [N,3] f32 and triangles [M,3] i32 of an icosahedron whose edges are halved so many times, whose
+    outlines are as large as those of the sphere of radius 1, seen from all sides.
+    """
+    golden = (1.0 + 5.0**0.5) / 2.0
+    corners = np.array([(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)])
+    vertices = np.concatenate([np.roll(corners, turn, axis=1) for turn in range(3)])
+    apart = np.linalg.norm(vertices[:, None] - vertices[None], axis=2)
+    near = np.isclose(apart, 2.0)
+    found = [
+        (a, b, c) for a, b, c in combinations(range(12), 3) if near[a, b] and near[b, c] and near[a, c]
+    ]
+    triangles = np.array(found)
+    for _ in range(halvings):
+        sides = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1)
+        edges, number = np.unique(sides, axis=0, return_inverse=True)
+        ab, bc, ca = (number.reshape(-1) + len(vertices)).reshape(3, -1)
+        vertices = np.concatenate([vertices, vertices[edges].sum(axis=1)])
+        a, b, c = triangles.T
+        parts = ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))
+        triangles = np.concatenate([np.stack(part, axis=1) for part in parts])
+        vertices /= np.linalg.norm(vertices, axis=1, keepdims=True)
+    a, b, c = vertices[triangles].transpose(1, 0, 2)
+    is_inward = np.einsum("mk,mk->m", np.cross(b - a, c - a), a + b + c) < 0.0
+    triangles[is_inward] = triangles[is_inward][:, [0, 2, 1]]
+    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()
+    return (vertices * np.sqrt(4.0 * np.pi / area)).astype(np.float32), triangles.astype(np.int32)
+
+
 class Groups:
-    """Which domes are those of the points of a cloud that come and go: one group for all that appear in one frame."""
+    """Which solids are those of the points of a cloud that come and go: one group for all that appear in one frame."""
 
     def __init__(self):
         self._groups: list[np.ndarray] = []
 
     def places(self, ids: np.ndarray) -> list[np.ndarray]:
-        """For each group, the points with ``ids`` [P] i32 that its domes stand for in this frame; −1 where one is not
+        """For each group, the points with ``ids`` [P] i32 that its solids stand for in this frame; −1 where one is not
         there.  Of points that share an id, only the first is followed.
         """
         sorted_ids, first = np.unique(ids, return_index=True)

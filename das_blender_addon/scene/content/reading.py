@@ -11,7 +11,7 @@ from ...compat import GREASE_PENCIL, draws_grease_pencil
 from ...tracking.geometry import Note
 from .eye import Eye
 from .hair import hair_systems, read_curves, read_particle_hair
-from .points import Domes, Groups, read_points
+from .points import Balls, Domes, Groups, read_points, solids
 from .ribbons import Ribbons
 from .shape import Shape
 from .surfaces import Look, Looks
@@ -38,7 +38,7 @@ class Contents:
     """The contents of a shot; `begin` each of its frames."""
 
     def __init__(self):
-        self._makers: dict[tuple, Ribbons | Domes] = {}
+        self._makers: dict[tuple, Ribbons | Balls | Domes] = {}
         self._groups: dict[tuple, Groups] = {}
         self._read: dict[tuple, object] = {}
         self._notes: set[Note] = set()
@@ -79,7 +79,7 @@ class Contents:
             pointer, is_hole = shape.data.as_pointer(), self.looks.is_hole(shape, 0, self._layer)
             if shape.type == "POINTCLOUD":
                 found = self._once(("data", pointer), lambda: read_points(shape.data))
-                yield from ((*one, is_hole) for one in self._domes(key, found, rows))
+                yield from ((*one, is_hole) for one in self._solids(key, found, rows))
                 return
             strands = self._once(("data", pointer), lambda: read_curves(shape.data, self._scene))
             if strands is not None:
@@ -119,14 +119,14 @@ class Contents:
             maker = self._makers[key] = Ribbons(strands.starts, strands.is_straight)
         return maker.shape(strands, rows, self._eye)
 
-    def _domes(self, key: tuple, found, rows) -> Iterator[tuple[tuple, Shape]]:
+    def _solids(self, key: tuple, found, rows) -> Iterator[tuple[tuple, Shape]]:
         positions, radii, ids = found
         groups = self._groups.setdefault(key, Groups())
         for number, places in enumerate(groups.places(ids)):
             own = (key[0], key[1], f"points {number} {key[2]}", *key[3:])
             maker = self._makers.get(own)
             if maker is None:
-                maker = self._makers[own] = Domes(len(places))
+                maker = self._makers[own] = solids(len(places))
             there = positions[places] if len(positions) else np.zeros((len(places), 3), np.float32)
             there[places < 0] = np.nan
             sizes = radii[places] if len(radii) else np.zeros(len(places), np.float32)
