@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Grease Pencil appears once: Blender draws it over a render's frames, at its depth; pictures and takes have none."""
 
+from pathlib import Path
+
 import bpy
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from das_blender_addon import api, compat
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.scene.grease_pencil import has_grease_pencil
-from tests.blender.test_engine import render_animation
+from tests.blender.test_engine import render_animation, written
 from tests.support.scenes import add_grease_pencil, link
 
 NOTE = (
@@ -49,6 +51,28 @@ def test_grease_pencil_is_over_a_render_once_at_its_depth_and_in_no_take(shot):
     assert green.any(axis=(1, 2)).all() and (green & ~cube).any() and (green & cube).any()
     assert not (changed & cube)[:, :, :24].any(), "what is behind the cube is hidden"
     assert changed[2, :, :12].any(), "and beside it is not"
+
+
+@pytest.mark.any_blender
+def test_scene_strip_has_grease_pencil_once(shot):
+    """Half of it is seen through: drawn twice it would hide more."""
+    shot.frame_end = 1
+    add_grease_pencil(shot, [(-4.0, -3.0, -0.3), (4.0, -3.0, -0.3)], colour=(0.0, 1.0, 0.0, 0.5))
+    edit = bpy.data.scenes.new("Edit")
+    edit.render.resolution_x, edit.render.resolution_y = shot.render.resolution_x, shot.render.resolution_y
+    edit.view_settings.view_transform, edit.render.dither_intensity = "Standard", 0.0
+    edit.render.filepath, edit.frame_end = str(Path(shot.render.filepath).parent.parent / "edit" / "####"), 1
+    compat.set_image_output(edit)
+    compat.strips(edit).new_scene("Shot", shot, 1, 1).scene_input = "CAMERA"
+    bpy.ops.render.render(animation=True, scene=edit.name)
+    found = decode_png(written(edit)[0].read_bytes())
+    take = api.render_take(shot)
+    plain = drawn(take)[0]
+    line = (np.abs(found.astype(int) - plain) > 20).any(axis=2)
+    empty = line & ~plain.any(axis=2)
+    assert take.cached and 0.01 < line.mean() < 0.15 and empty.sum() > 20
+    level = np.median(found[empty], axis=0)
+    assert level[1] == pytest.approx(188, abs=3) and level[0] == level[2] == 0, "half of the light; twice it is 225"
 
 
 def test_grease_pencil_in_an_instanced_collection_is_found(shot):
