@@ -256,7 +256,7 @@ class _Download:
         self.sha = sha
         self.size_bytes = size_bytes
         self._content = memoryview(b"")
-        self._early: dict[int, memoryview] = {}
+        self._early: set[int] = set()
         self._digests = digests
         self._running, self._hashed = digests.begin(), 0
         self._was_damaged = False
@@ -282,9 +282,11 @@ class _Download:
             )
         if not self._content and self.size_bytes:
             self._content = np.empty(self.size_bytes, np.uint8).data
-        self._early[offset] = piece
-        while (due := self._early.pop(self._hashed, None)) is not None:
-            self._running.update(due, self._content[self._hashed : self._hashed + len(due)])
+        np.copyto(np.frombuffer(self._content[offset : offset + len(piece)], np.uint8), np.frombuffer(piece, np.uint8))
+        self._early.add(offset)
+        while self._hashed in self._early:
+            self._early.remove(self._hashed)
+            self._running.update(self._content[self._hashed : self._hashed + CHUNK_BYTES])
             self._hashed += CHUNK_BYTES
 
     def is_whole(self) -> bool:
@@ -300,7 +302,7 @@ class _Download:
                 field="sha",
             )
         self._was_damaged = True
-        self._early, self._running, self._hashed = {}, self._digests.begin(), 0
+        self._early, self._running, self._hashed = set(), self._digests.begin(), 0
         return self.offsets()
 
     def content(self) -> memoryview:

@@ -3,59 +3,67 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import queue
+import threading
 
 SMALL_BYTES = 1 << 16
 """A piece up to here is hashed at once: to hand it over takes longer."""
 
+MOST_WAITING = 4
+"""Pieces that may wait for the thread, so that nothing piles up in memory; who brings one more waits."""
+
 
 class Digests:
-    """One thread for all digests of one owner, begun when it is needed."""
+    """One thread for all digests of one owner, begun when it is needed.  One other thread feeds them."""
 
     def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
+        self._given: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
+        self._waiting: collections.deque[_Piece] = collections.deque()
+        self._thread: threading.Thread | None = None
 
     def begin(self) -> Digest:
         """The digest of nothing, to be continued."""
         return Digest(self)
 
     def close(self) -> None:
-        """End the thread; digests under way are finished first."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        """End the thread; what it was given is finished first."""
+        if self._thread is not None:
+            self._given.put(None)
+            self._thread.join()
+            self._thread = None
 
-    def submit(self, work: Callable[..., None], *arguments) -> Future:
-        """``work(*arguments)`` in the thread."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="das digest")
-        return self._pool.submit(work, *arguments)
+    def take(self, piece: _Piece) -> None:
+        """Have a piece hashed in the thread; waits where too many are there already."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="das digest", daemon=True)
+            self._thread.start()
+        while self._waiting and (len(self._waiting) >= MOST_WAITING or self._waiting[0].is_done):
+            self._waiting.popleft().wait()
+        self._waiting.append(piece)
+        self._given.put(piece)
+
+    def _run(self) -> None:
+        while (piece := self._given.get()) is not None:
+            piece.hash()
 
 
 class Digest:
-    """A running SHA-256.  One thread feeds it; at most one piece waits, so that nothing piles up in memory."""
+    """A running SHA-256."""
 
     def __init__(self, owner: Digests):
         self._owner, self._running = owner, hashlib.sha256()
-        self._waits_for: Future | None = None
+        self._last: _Piece | None = None
 
-    def update(self, piece: bytes | memoryview, into: memoryview | None = None) -> None:
-        """Go on with ``piece``, which must not change until the next call returns; copied ``into`` a place of its size.
-
-        What fails of that is raised by the next call.
-        """
-        self._settle()
+    def update(self, piece: bytes | memoryview) -> None:
+        """Go on with ``piece``, which must not change before `hexdigest` returns."""
         if len(piece) <= SMALL_BYTES:
-            self._take(piece, into)
+            self._settle()
+            self._running.update(piece)
         else:
-            self._waits_for = self._owner.submit(self._take, piece, into)
-
-    def _take(self, piece: bytes | memoryview, into: memoryview | None) -> None:
-        self._running.update(piece)
-        if into is not None:
-            into[:] = piece
+            self._last = _Piece(self._running, piece)
+            self._owner.take(self._last)
 
     def hexdigest(self) -> str:
         """Of all pieces, in lower-case hex."""
@@ -63,6 +71,30 @@ class Digest:
         return self._running.hexdigest()
 
     def _settle(self) -> None:
-        if self._waits_for is not None:
-            waited, self._waits_for = self._waits_for, None
-            waited.result()
+        if self._last is not None:
+            self._last.wait()  # those before it come before it
+            self._last = None
+
+
+class _Piece:
+    """One piece on its way through the thread."""
+
+    def __init__(self, running: hashlib._Hash, content: bytes | memoryview):
+        self._running, self._content = running, content
+        self._hashes = threading.Lock()
+        self._hashes.acquire()
+
+    @property
+    def is_done(self) -> bool:
+        return not self._hashes.locked()
+
+    def wait(self) -> None:
+        with self._hashes:
+            return
+
+    def hash(self) -> None:
+        try:
+            self._running.update(self._content)
+        finally:
+            self._content = None
+            self._hashes.release()

@@ -18,6 +18,9 @@ _log = logging.getLogger(__name__)
 LANES = BLOBS, JOBS = "blobs", "jobs"
 """Of what one lane waits for, the other does not."""
 
+BELL_BYTES = 4096
+"""Strokes of the bell that are taken in at once."""
+
 Work = Callable[[], Any]
 Then = Callable[[Any, Exception | None], None]
 """Told what the work returned, or what it raised."""
@@ -46,7 +49,7 @@ class Beside:
     def deliver(self) -> None:
         """Tell what is done by now."""
         try:
-            while self.bell.recv(4096):
+            while len(self.bell.recv(BELL_BYTES)) == BELL_BYTES:
                 pass
         except BlockingIOError:
             pass

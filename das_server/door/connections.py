@@ -132,7 +132,7 @@ class Connections:
         if one.is_cut:
             return False
         one.heard_s = time.monotonic()
-        sizes = [len(frame.buffer) + self._extra for frame in frames]
+        sizes = [len(frame) + self._extra for frame in frames]
         one.read_bytes += sum(size + (9 if size > 255 else 2) for size in sizes)
         if one.num_small is not None:
             one.num_small = one.num_small + 1 if sum(sizes) < SMALL_BYTES else None

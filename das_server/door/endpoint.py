@@ -112,7 +112,7 @@ class Endpoint:
         """Answer the requests that have come, up to `REQUESTS_PER_TURN` of them, or for `TURN_S`."""
         until_s = time.monotonic() + TURN_S
         for _ in range(REQUESTS_PER_TURN):
-            if time.monotonic() >= until_s:
+            if time.monotonic() >= until_s or not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
                 return
             try:
                 peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)

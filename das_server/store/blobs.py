@@ -29,6 +29,7 @@ from pathlib import Path
 from das_blender_addon.errors import MessageTooLarge, ProtocolError, StorageError
 from das_blender_addon.protocol.digest import Digest, Digests
 from das_server.limits import MAX_UPLOADS
+from das_server.store.appending import append
 
 _log = logging.getLogger(__name__)
 
@@ -278,14 +279,11 @@ class BlobStore:
         with storage_errors("an upload"):
             if known != received:
                 running = self._hash_file(part)
-            with open(part, "ab") as file:
-                try:
-                    file.write(piece)
-                    file.flush()
-                except OSError:
-                    os.truncate(part, received)
-                    self._hashes.pop(part.name, None)
-                    raise
+            try:
+                append(part, received, piece)
+            except OSError:
+                self._hashes.pop(part.name, None)
+                raise
         running.update(piece)
         self._hashes[part.name] = (received + len(piece), running)
 

@@ -214,9 +214,13 @@ class JobStore(StoredJobs):
     def tell_waiting(self, message: str, *, after: int = 0, limit: int = 200) -> int:
         """Append a WAITING event to the waiting jobs with a ``number`` > ``after``, the first ``limit`` of them → the
         number of the last one, ``after`` if there is none."""
+        sql = "SELECT job, number FROM jobs WHERE state = 'QUEUED' AND number > ? ORDER BY number LIMIT ?"
+        with self._errors():
+            rows = self._db.execute(sql, (after, limit)).fetchall()
+        if not rows:  # asked at every turn of the loop
+            return after
         with self._transaction():
-            sql = "SELECT job, number FROM jobs WHERE state = 'QUEUED' AND number > ? ORDER BY number LIMIT ?"
-            for row in self._db.execute(sql, (after, limit)).fetchall():
+            for row in rows:
                 self._append_event(row["job"], "WAITING", {"message": message})
                 after = row["number"]
         return after

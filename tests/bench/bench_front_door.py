@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the front door costs and how fast it promises: start, idle, SUBMIT under uploads, 10,000 waiting jobs, bulk.
+"""What the front door costs and how fast it promises: start, idle, SUBMIT under uploads, 10,000 waiting jobs.
 
-Rates stand beside what SHA-256 and the disk do in the same run, each with one thread.  Run:
-``python tests/bench/bench_front_door.py [JOBS]``.
+Run: ``python tests/bench/bench_front_door.py [JOBS]``; ``bench_transport.py`` has what blobs take.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -19,22 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import zmq  # noqa: E402
-
 from das_blender_addon.client.client import DasClient  # noqa: E402
-from das_blender_addon.client.keys import ServerKeys  # noqa: E402
-from das_blender_addon.protocol.messages import CHUNK_BYTES  # noqa: E402
-from das_server.store.keys import KeyRing  # noqa: E402
 from tests.bench.bench_server import BLOB_BYTES, CLIENTS, UPLOADER  # noqa: E402
-from tests.bench.bench_transport import BARE_SERVER, bare_loop  # noqa: E402
 from tests.support.jobs import job_id, job_inputs, job_spec  # noqa: E402
 from tests.support.server import ServerProcess, running_server  # noqa: E402
 
-BARE_CURVE_SERVER = BARE_SERVER.replace(
-    "socket.bind", "socket.curve_secretkey = sys.argv[2].encode(); socket.curve_server = True; socket.bind"
-)
 NO_WORKER = {"DAS_SERVER_DEVICES": "cuda:0", "CUDA_VISIBLE_DEVICES": ""}
-BULK_BYTES = 64 << 20
 ROUNDS = 5
 IDLE_S = 20.0
 
@@ -47,11 +34,6 @@ def percentiles(found: list[float]) -> str:
     found = sorted(found)
     at = [found[min(len(found) - 1, int(share * len(found)))] * 1000 for share in (0.5, 0.99)]
     return f"p50 {at[0]:.1f} ms, p99 {at[1]:.1f} ms, max {found[-1] * 1000:.1f} ms of {len(found)}"
-
-
-def best(rates: list[float]) -> str:
-    rates = sorted(rates)
-    return f"{rates[len(rates) // 2] / 2**20:.0f} MiB/s (best {rates[-1] / 2**20:.0f})"
 
 
 def memory_bytes(pid: int) -> int:
@@ -117,61 +99,6 @@ def idle(server: ServerProcess) -> None:
     say("idle", f"{(processor_s(server.pid) - before) / IDLE_S * 100:.2f} % of a core")
 
 
-def bulk(address: str, folder: Path, keys: ServerKeys | None = None) -> None:
-    up, down, sha, write, read = ([] for _ in range(5))
-    with DasClient(address, timeout_s=60, keys=keys) as client:
-        client.hello()
-        for number in range(ROUNDS):
-            blob = secrets.token_bytes(BULK_BYTES)
-            bare = folder / f"bare{number}"  # a new file, as the server writes one
-            sha.append(rate(lambda blob=blob: hashlib.sha256(blob).digest()))
-            write.append(rate(lambda blob=blob, bare=bare: write_out(bare, blob)))
-            read.append(rate(lambda bare=bare: bare.read_bytes()))
-            name = hashlib.sha256(blob).hexdigest()
-            up.append(rate(lambda blob=blob, name=name: client.upload(blob, name)))
-            down.append(rate(lambda name=name: client.fetch(name, BULK_BYTES)))
-    with_keys = ", CURVE" if keys else ""
-    say(f"SHA-256; disk, written and flushed; read{with_keys}", f"{best(sha)}; {best(write)}; {best(read)}")
-    say(f"upload{with_keys}", best(up))
-    say(f"download{with_keys}", best(down))
-
-
-def rate(work) -> float:
-    began = time.perf_counter()
-    work()
-    return BULK_BYTES / (time.perf_counter() - began)
-
-
-def write_out(path: Path, blob: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(blob)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def bare_curve() -> None:
-    """A socket that answers with pieces, encrypted, and does nothing else."""
-    server, client = zmq.curve_keypair(), zmq.curve_keypair()
-    command = [sys.executable, "-c", BARE_CURVE_SERVER, str(CHUNK_BYTES), server[1].decode()]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    context = zmq.Context()
-    socket = context.socket(zmq.DEALER)
-    socket.linger = 0
-    socket.curve_serverkey, (socket.curve_publickey, socket.curve_secretkey) = server[0], client
-    try:
-        socket.connect(process.stdout.readline().strip())
-        bare_loop(socket, 8, [b"fetch"])
-        count = BULK_BYTES // CHUNK_BYTES
-        for name, request in (("up", [b"put", bytes(CHUNK_BYTES)]), ("down", [b"fetch"])):
-            rates = [BULK_BYTES / bare_loop(socket, count, request) for _ in range(ROUNDS)]
-            say(f"bare loop, CURVE, {name}", best(rates))
-    finally:
-        socket.close()
-        context.term()
-        process.kill()
-        process.wait()
-
-
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     load = [", ".join(f"{one:.1f}" for one in os.getloadavg())]
@@ -184,12 +111,6 @@ def main() -> None:
             under_uploads(server)
         with running_server(folder / "many", environment=NO_WORKER) as server:
             many_jobs(server, count)
-        with running_server(folder / "bulk", environment=NO_WORKER) as server:
-            bulk(server.address, folder)
-        KeyRing(folder / "locked").create()
-        with running_server(folder / "locked", "--curve", environment=NO_WORKER) as server:
-            bulk(server.address, folder, ServerKeys(*KeyRing(folder / "locked").admin_keys()))
-    bare_curve()
     print(f"load of the machine after: {', '.join(f'{one:.1f}' for one in os.getloadavg())}")
 
 
