@@ -21,7 +21,18 @@ import msgpack
 
 from ..errors import MessageTooLarge, ProtocolError
 from . import messages
-from .kinds import MAX_ITEMS, MAX_NAME, MAX_NUMBER, MAX_PARTS, MAX_TEXT, MAX_VALUES, Kind, kind_of
+from .kinds import (
+    MAX_ASKED_PARTS,
+    MAX_ASKED_VALUES,
+    MAX_ITEMS,
+    MAX_NAME,
+    MAX_NUMBER,
+    MAX_PARTS,
+    MAX_TEXT,
+    MAX_VALUES,
+    Kind,
+    kind_of,
+)
 from .messages import CHUNK_BYTES, EVENT_FIELDS, EVENT_MAY_HAVE, MAX_HEADER_BYTES, MAX_NESTING, MESSAGES, WITH_BLOB
 
 Frame = bytes | bytearray | memoryview
@@ -49,8 +60,9 @@ def encode(message: Any, blob: Frame | None = None) -> list[Frame]:
     plain = {"type": name, **to_plain(message, name)}
     try:
         header = msgpack.packb(plain, use_bin_type=True)
-        if len(header) > MAX_PARTS:  # in fewer bytes are fewer of them
-            _count(plain, _Counts())
+        is_request = type(message) in messages.REQUESTS
+        if len(header) > (MAX_ASKED_PARTS if is_request else MAX_PARTS):  # in fewer bytes are fewer of them
+            _count(plain, _Counts(is_request))
     except (ValueError, TypeError, OverflowError) as error:  # a lone surrogate in a text
         raise ProtocolError(f"{name} cannot be written: {error}; send text that is valid Unicode.") from error
     _check_header_size(len(header), name)
@@ -63,13 +75,16 @@ def encode(message: Any, blob: Frame | None = None) -> list[Frame]:
     return [header, blob]
 
 
-def decode(frames: Sequence[Frame]) -> tuple[Any, memoryview | None]:
-    """The message in ``frames`` and its blob (None where it has none); never raises anything but `ProtocolError`."""
+def decode(frames: Sequence[Frame], *, is_request: bool = False) -> tuple[Any, memoryview | None]:
+    """The message in ``frames`` and its blob (None where it has none); never raises anything but `ProtocolError`.
+
+    ``is_request``: it comes from a client, and must not hold more than a request may.
+    """
     if not 1 <= len(frames) <= 2:
         raise ProtocolError(
             f"A message has 1 or 2 frames, this one has {len(frames)}; speak the protocol of docs/protocol.md."
         )
-    plain = _unpack(frames[0])
+    plain = _unpack(frames[0], is_request)
     name = plain.get("type")
     cls = MESSAGES.get(name) if isinstance(name, str) else None
     if cls is None:
@@ -93,7 +108,7 @@ def request_of(frames: Sequence[Frame]) -> int:
     if not frames or memoryview(frames[0]).nbytes > EASY_BYTES:
         return 0
     try:
-        request = _unpack(frames[0]).get("request")
+        request = _unpack(frames[0], False).get("request")
     except (ProtocolError, IndexError):
         return 0
     return request if type(request) is int and 0 <= request <= MAX_NUMBER else 0
@@ -150,6 +165,7 @@ def _fields(cls: type) -> tuple[tuple[str, Any, bool, Callable[[Any], bool]], ..
     )
 
 
+@functools.cache
 def _fitting(hint: Any) -> Callable[[Any], bool]:
     """A quick test whether a value may be taken as it is; where it says no, the checks below say more."""
     if hint is bool:
@@ -169,7 +185,10 @@ def _read(value: Any, hint: Any, where: str) -> Any:
         return from_plain(hint, value, where)
     if typing.get_origin(hint) is list:
         inner = typing.get_args(hint)[0]
-        return [_read(item, inner, f"{where}[{i}]") for i, item in enumerate(_list(value, where))]
+        fits = _fitting(inner)
+        return [
+            item if fits(item) else _read(item, inner, f"{where}[{i}]") for i, item in enumerate(_list(value, where))
+        ]
     return _scalar(value, hint, where)
 
 
@@ -265,6 +284,8 @@ def _is_simple(value: Any) -> bool:
     kind = type(value)
     if kind is int:
         return -MAX_NUMBER - 1 <= value <= MAX_NUMBER
+    if kind is float:
+        return _FREE_FLOAT.low <= value <= _FREE_FLOAT.high
     return value is None or kind is bool or (kind is str and len(value) <= MAX_TEXT)
 
 
@@ -296,11 +317,11 @@ def _check_event(event: dict[str, Any], where: str) -> None:
 # ── Bytes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _unpack(header: Frame) -> dict[str, Any]:
+def _unpack(header: Frame, is_request: bool) -> dict[str, Any]:
     """The header's map, bounded in size; `ProtocolError` for anything else."""
     view = memoryview(header)
     _check_header_size(view.nbytes, "A message")
-    counts = _Counts()
+    counts = _Counts(is_request)
     try:
         plain = msgpack.unpackb(
             view,
@@ -329,14 +350,16 @@ def _unpack(header: Frame) -> dict[str, Any]:
 class _Counts:
     """Lists and maps of one header, and what is in them; too many of either cost time, however few bytes they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_request: bool) -> None:
         self._parts = self._values = 0
+        self._most = (MAX_ASKED_PARTS, MAX_ASKED_VALUES) if is_request else (MAX_PARTS, MAX_VALUES)
 
     def __call__(self, part: Any) -> Any:
         self._parts += 1
         self._values += len(part)
-        if self._parts > MAX_PARTS or self._values > MAX_VALUES:
-            raise ValueError(f"more than {MAX_PARTS} lists and maps, or {MAX_VALUES} values in them")
+        most_parts, most_values = self._most
+        if self._parts > most_parts or self._values > most_values:
+            raise ValueError(f"more than {most_parts} lists and maps, or {most_values} values in them")
         return part
 
 

@@ -44,6 +44,12 @@ MAX_PARTS = 10_000
 MAX_VALUES = 65_536
 """Most values in all of them."""
 
+MAX_ASKED_PARTS = 2200
+"""Most lists and maps in a request: a server reads it while everybody else waits."""
+
+MAX_ASKED_VALUES = 8192
+"""Most values in all lists and maps of a request."""
+
 
 @dataclass(frozen=True)
 class Kind:

@@ -530,5 +530,8 @@ MESSAGES: dict[str, type] = {
 }  # fmt: skip
 """Wire name ⇄ class."""
 
+REQUESTS = (Hello, Put, Submit, Attach, Fetch, Cancel, Ack, Ping, Status, ListJobs, Requeue, Drain, Pair)
+"""What clients send; all others come from servers."""
+
 WITH_BLOB = ("PUT", "CHUNK")
 """The messages that carry a blob frame."""

@@ -203,7 +203,7 @@ class Endpoint:
         frames, message = [frame.buffer for frame in received], None
         try:
             key = self._gate.key_of(received[0]) if self._gate is not None else None
-            message, blob = decode(frames)
+            message, blob = decode(frames, is_request=True)
             if key is not None and (key.is_for_one_use or isinstance(message, messages.Pair)):
                 self._send(peer, *self._requests.answer_one_use(key, message))
                 return

@@ -21,7 +21,8 @@ CLIP = "clip"
 MAX_SIDE, MIN_SIDE = 8192, 16
 MAX_FRAMES = 2048
 MAX_CLIP_BYTES = 2 << 30
-MAX_POINTS = 4096
+MAX_POINTS = 1024
+"""Two lists of them fit into one request."""
 MAX_TRACKS = 400_000
 MAX_PLACES = 1 << 26
 """Tracks × frames: 9 bytes each are given back."""

@@ -183,6 +183,31 @@ def test_header_and_blob_over_the_limit_are_refused_both_ways():
     assert codec.decode([header, bytes(m.CHUNK_BYTES)])[1].nbytes == m.CHUNK_BYTES
 
 
+def lists_of(count, values):
+    """``count`` lists in a map, with so many ``values`` in all of them, and in the map."""
+    each, rest = divmod(values - count, count)
+    return {f"{i:04}": [1.5] * (each + (i < rest)) for i in range(count)}
+
+
+def test_request_holds_less_than_an_answer_does():
+    plain = codec.to_plain(m.Submit(1, JOB, dataclasses.replace(SPEC, options={}), [])) | {"type": "SUBMIT"}
+    maps = [plain, plain["spec"]]
+    parts = kinds.MAX_ASKED_PARTS - len(maps) - 2  # the options themselves and the empty list of inputs
+    values = kinds.MAX_ASKED_VALUES - sum(map(len, maps))
+    for more in ((0, 0), (1, 0), (0, 1)):
+        spec = dataclasses.replace(SPEC, options=lists_of(parts + more[0], values + more[1]))
+        message, frame = m.Submit(1, JOB, spec, []), [msgpack.packb(plain | {"spec": codec.to_plain(spec)})]
+        if more == (0, 0):
+            assert codec.decode(frame, is_request=True)[0] == codec.decode(codec.encode(message))[0] == message
+            continue
+        with pytest.raises(ProtocolError, match="more than 2200 lists and maps, or 8192 values"):
+            codec.decode(frame, is_request=True)
+        with pytest.raises(ProtocolError, match="more than 2200 lists and maps, or 8192 values"):
+            codec.encode(message)
+    answer = m.JobList(1, [{"values": [1.5] * 4000}] * 16)
+    assert codec.decode(codec.encode(answer))[0] == answer
+
+
 def test_request_number_of_a_refused_message_is_found():
     assert codec.request_of(pack(type="PUNG", request=41)) == 41
     assert codec.request_of(pack(type="PUNG", request=-41)) == 0

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import replace
 
+import msgpack
 import pytest
 import zmq
 
@@ -89,6 +90,18 @@ def house(tmp_path):
     house = House(tmp_path)
     yield house
     house.close()
+
+
+def test_every_request_has_somebody_who_answers_and_nothing_else_has(house):
+    assert {*house.endpoint._requests._handlers, m.Pair} == set(m.REQUESTS)
+
+
+def test_request_with_too_many_values_is_refused_before_it_is_looked_at(house):
+    lists = [[1] * 4096] * 3
+    house._dealer.send(msgpack.packb({"type": "PING", "request": 7, "unknown": lists}))
+    house.endpoint.receive()
+    refusal = house.heard()
+    assert (refusal.request, refusal.code) == (7, "protocol") and "8192 values" in refusal.message
 
 
 def test_event_that_cannot_be_written_harms_no_other_follower(house, caplog):
