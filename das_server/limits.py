@@ -27,6 +27,10 @@ pieces in flight."""
 MAX_SMALL_BACKLOG_BYTES = MAX_FRAME_BYTES // 4
 """The same where it is small messages, each of which costs more than its bytes."""
 
+MAX_WAITING_BYTES = 256 << 20
+"""What all connections together, those that were ended with them, may have sent and we have not read, as memory of this
+process; where it is more, nobody new is let in until it is read, and who has sent most is ended."""
+
 MAX_FLYING = 2 * FETCH_CREDIT
 """PUT and FETCH of one connection that may wait for the disk; one more is refused."""
 

@@ -15,7 +15,7 @@ import socket as sockets
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -23,6 +23,7 @@ from zmq.utils.monitor import recv_monitor_message
 from das_blender_addon.errors import SettingsError
 from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
 from das_server.door.gate import Gate
+from das_server.door.pressure import Pressure
 from das_server.door.seldom import Seldom
 from das_server.limits import (
     HANDSHAKE_MS,
@@ -30,6 +31,7 @@ from das_server.limits import (
     MAX_CONNECTIONS,
     MAX_FOLLOWED,
     MAX_SMALL_BACKLOG_BYTES,
+    MAX_WAITING_BYTES,
     WAITING_IN,
     WAITING_OUT,
 )
@@ -41,6 +43,12 @@ CURVE_BYTES = 33
 
 SMALL_BYTES, MANY_SMALL = 1024, 2 * MAX_FOLLOWED
 """Where much waits, and so many messages of it, and no others, have fewer bytes, there are too many of them."""
+
+EASY_BACKLOG_BYTES = 1 << 16
+"""Where all together have sent too much, a connection with less than this to be read is not the reason."""
+
+MOST_CUT = 1024
+"""Connections that were cut are remembered, so that the rest of what they sent is thrown away unread."""
 
 QUIET_S = 60.0
 """Where there are too many connections, one that has said nothing for so long may go; its client comes again."""
@@ -93,13 +101,16 @@ class _Connection:
     read_bytes: int = 0
     heard_s: float = 0.0
     num_small: int | None = None
+    peers: dict[bytes, None] = field(default_factory=dict)
     is_cut: bool = False
 
 
 class Connections:
     """Those of ``socket``, by what its monitor says; made before anybody can connect is best, but not needed."""
 
-    def __init__(self, socket: zmq.Socket, *, most: int = MAX_CONNECTIONS):
+    def __init__(
+        self, socket: zmq.Socket, *, most: int = MAX_CONNECTIONS, most_waiting_bytes: int = MAX_WAITING_BYTES
+    ):
         self._most = most
         self._port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
         self.news = socket.get_monitor_socket(
@@ -110,6 +121,9 @@ class Connections:
         self._extra = CURVE_BYTES if socket.getsockopt(zmq.MECHANISM) == zmq.CURVE else 0
         self._open: dict[int, _Connection] = {}
         self._hand = _Hand()
+        self._pressure = Pressure(self._port, most_bytes=most_waiting_bytes)
+        self._cut_peers: dict[bytes, None] = {}
+        self._spoken: set[bytes] | None = None
         self._say = Seldom(_log)
 
     def __len__(self) -> int:
@@ -120,8 +134,14 @@ class Connections:
         self._socket.disable_monitor()
         self.news.close(linger=0)
         self._hand.close()
+        self._pressure.close()
 
-    def heard(self, frames: list[zmq.Frame]) -> bool:
+    def is_ignored(self, peer: bytes) -> bool:
+        """Whether what has this routing id is to be thrown away unread: it is of a connection that was cut, or, where
+        all together have sent too much, of one that has gone or has not said a word before; its client asks again."""
+        return peer in self._cut_peers or (self._spoken is not None and peer not in self._spoken)
+
+    def heard(self, peer: bytes, frames: list[zmq.Frame]) -> bool:
         """A message with these frames was read → whether it is to be answered: not one of a connection that was cut."""
         fd = frames[-1].get(zmq.SRCFD) if frames else None
         if fd not in self._open:
@@ -129,7 +149,12 @@ class Connections:
         one = self._open.get(fd)
         if one is None:
             return True
+        if peer not in one.peers:
+            one.peers[peer] = None
+            while len(one.peers) > 4:  # those of connections before it that had its number
+                del one.peers[next(iter(one.peers))]
         if one.is_cut:
+            self._remember_cut(one)
             return False
         one.heard_s = time.monotonic()
         sizes = [len(frame) + self._extra for frame in frames]
@@ -137,6 +162,12 @@ class Connections:
         if one.num_small is not None:
             one.num_small = one.num_small + 1 if sum(sizes) < SMALL_BYTES else None
         return True
+
+    def _remember_cut(self, one: _Connection) -> None:
+        """By the name that ZeroMQ gave it, which no other gets; one that a client chose comes again with it."""
+        self._cut_peers.update((peer, None) for peer in one.peers if peer.startswith(b"\0"))
+        while len(self._cut_peers) > MOST_CUT:
+            del self._cut_peers[next(iter(self._cut_peers))]
 
     def look_who_came(self) -> None:
         """Take in who came and went, and cut those that are too many."""
@@ -150,12 +181,15 @@ class Connections:
                 self._open.pop(event["value"], None)
 
     def look(self) -> None:
-        """The same, and cut those that owe the end of what they send."""
+        """The same, and cut those that owe the end of what they send, or, where all have sent too much, those that have
+        sent most."""
         self.look_who_came()
+        self._pressure.look(not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        owed = {}
         for fd, one in self._open.items():
             if one.is_cut:
                 continue
-            waiting = (self._hand.received_bytes(fd) or 0) - one.read_bytes
+            owed[fd] = waiting = (self._hand.received_bytes(fd) or 0) - one.read_bytes
             if waiting > MAX_BACKLOG_BYTES:
                 self._cut(fd, f"it has sent {waiting >> 20} MiB more than was read, or no whole message")
             elif waiting <= MAX_SMALL_BACKLOG_BYTES:
@@ -164,10 +198,22 @@ class Connections:
                 one.num_small = 0
             elif one.num_small >= MANY_SMALL:
                 self._cut(fd, f"it has sent {waiting >> 10} KiB of small messages more than was read")
+        if self._pressure.is_high:
+            self._cut_most(owed)
+            self._spoken = {peer for one in self._open.values() if not one.is_cut for peer in one.peers}
+        else:
+            self._spoken = None
+
+    def _cut_most(self, owed: dict[int, int]) -> None:
+        """Under pressure: whoever waits for an answer owes less than `EASY_BACKLOG_BYTES`, and stays."""
+        most = sorted((fd for fd in owed if owed[fd] > EASY_BACKLOG_BYTES and not self._open[fd].is_cut), key=owed.get)
+        for fd in most if self._pressure.is_very_high else most[-1:]:
+            self._cut(fd, f"it has sent {owed[fd] >> 10} KiB more than was read, and all together too much")
 
     def _cut(self, fd: int, reason: str) -> None:
-        """End a connection; ZeroMQ notices and forgets what it has of it."""
+        """End a connection; ZeroMQ notices and takes no more of it."""
         self._open[fd].is_cut = True
+        self._remember_cut(self._open[fd])
         try:
             with self._hand.holding(fd) as connection:
                 if connection.getsockname()[1] != self._port:  # closed meanwhile, and its number used anew

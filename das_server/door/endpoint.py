@@ -110,18 +110,21 @@ class Endpoint:
 
     def receive(self) -> None:
         """Answer the requests that have come, up to `REQUESTS_PER_TURN` of them, or for `TURN_S`."""
-        until_s = time.monotonic() + TURN_S
-        for _ in range(REQUESTS_PER_TURN):
-            if time.monotonic() >= until_s or not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-                return
+        until_s, count = time.monotonic() + TURN_S, 0
+        while count < REQUESTS_PER_TURN and time.monotonic() < until_s:
             try:
-                peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                peer = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            if self._connections is not None and not self._connections.heard(frames):
+            if self._connections is not None and self._connections.is_ignored(peer):
+                while self._socket.recv(copy=False).more:
+                    continue
                 continue
-            self._followers.heard(peer.bytes)
-            self._answer(peer.bytes, frames)
+            count += 1
+            frames = self._socket.recv_multipart(copy=False)
+            if self._connections is None or self._connections.heard(peer, frames):
+                self._followers.heard(peer)
+                self._answer(peer, frames)
 
     def deliver(self) -> None:
         """Send the replies that the disk has let go, and have what nobody needs any more deleted."""

@@ -15,6 +15,7 @@ import zmq
 
 from das_blender_addon.protocol.messages import FETCH_CREDIT, FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
 from das_server.door.connections import Connections, open_door
+from das_server.door.pressure import Pressure
 from das_server.limits import MAX_BACKLOG_BYTES, MAX_FOLLOWED, WAITING_OUT
 from tests.support.server import ROOT
 from tests.support.zmtp import RawClient
@@ -23,6 +24,7 @@ with contextlib.suppress(ImportError):
     import resource
 LINUX = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system says nothing of connections")
 MOST = 4
+MOST_WAITING_BYTES = 16 << 20
 
 
 class Door:
@@ -34,12 +36,14 @@ class Door:
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self.connections = Connections(self.socket, most=MOST)
 
-    def turn(self, *, reads=True, answers=True):
+    def turn(self, *, reads=True, answers=True, count=2000):
         self.connections.look()
         with contextlib.suppress(zmq.ZMQError):
-            for _ in range(2000 if reads else 0):
+            for _ in range(count if reads else 0):
                 peer, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
-                if self.connections.heard(frames) and answers:
+                if self.connections.is_ignored(peer.bytes):
+                    continue
+                if self.connections.heard(peer.bytes, frames) and answers:
                     self.socket.send_multipart([peer, *frames], zmq.NOBLOCK)
 
     def turn_until(self, condition, **options):
@@ -101,7 +105,7 @@ def test_pieces_in_flight_are_read_to_their_end_and_never_cut(door):
     piece, word = client.frame(bytes(MAX_FRAME_BYTES)), client.frame(b"a word")
     read = [0]
     answered = door.connections.heard
-    door.connections.heard = lambda frames: read.append(len(frames)) or answered(frames)
+    door.connections.heard = lambda peer, frames: read.append(len(frames)) or answered(peer, frames)
     for _ in range(2 * MAX_BACKLOG_BYTES // MAX_FRAME_BYTES // FETCH_CREDIT):
         read.clear()
         client.send(word * MAX_FOLLOWED + piece * FETCH_CREDIT)
@@ -243,6 +247,59 @@ def test_client_that_breaks_off_while_the_server_is_busy_does_not_end_it():
     """libzmq aborts the process where a heartbeat of its own is due then, or one of the client's is found."""
     done = subprocess.run([sys.executable, "-c", BREAKING_OFF], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+COMING_AGAIN = """
+import contextlib, sys
+from tests.support.zmtp import RawClient
+print("begins", flush=True)
+while True:
+    with contextlib.suppress(OSError):
+        client = RawClient(sys.argv[1])
+        client.socket.settimeout(1.0)
+        words = (client.frame(b"x") * 900 + client.frame(bytes(1100))) * 20
+        while True:
+            client.send(words)
+"""
+
+
+@LINUX
+def test_clients_that_are_cut_and_come_again_are_bounded_all_together(door):
+    pressure, before = Pressure(door.connections._port, most_bytes=MOST_WAITING_BYTES), memory_bytes()
+    door.connections._pressure.close()
+    door.connections._pressure = pressure
+    honest = door._context.socket(zmq.DEALER)
+    honest.connect(door.address)
+    honest.send(b"hello")
+    door.turn_until(lambda: honest.poll(0))
+    command = [sys.executable, "-c", COMING_AGAIN, door.address]
+    floods = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) for _ in range(2)]
+    try:
+        for flood in floods:
+            flood.stdout.readline()
+        door.turn_until(lambda: pressure.is_high, count=20)
+        with socket.socket() as newcomer:
+            newcomer.setblocking(False)
+            newcomer.connect_ex(("127.0.0.1", int(door.address.rpartition(":")[2])))
+            assert not select.select([], [newcomer], [], 0)[1]
+        for _ in range(50):  # whoever was there before is answered all the same
+            honest.send(b"still here")
+            door.turn_until(lambda: honest.poll(0), count=20)
+            assert honest.recv() in (b"hello", b"still here")
+            assert memory_bytes() - before < 6 * MOST_WAITING_BYTES
+    finally:
+        for flood in floods:
+            flood.kill()
+            flood.wait()
+            flood.stdout.close()
+        honest.close(linger=0)
+    door.turn_until(lambda: not pressure.is_high)
+    door.assert_serves()
+
+
+def memory_bytes():
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_half_handshake_is_ended(door):
