@@ -46,7 +46,7 @@ def encode_png(frame: np.ndarray, *, photographic: bool = False) -> bytes:
     up = frame.copy()
     up[1:] -= frame[:-1]
     cost = [
-        np.abs(rows.view(np.int8).astype(np.int16)).reshape(height, -1).sum(axis=1, dtype=np.int64)
+        np.abs(rows.view(np.int8)).view(np.uint8).reshape(height, -1).sum(axis=1, dtype=np.uint32)  # |−128| is 128
         for rows in (sub, up)
     ]
     use_up = cost[1] < cost[0]

@@ -25,7 +25,7 @@ from ..tracking.framing import seen_part
 from ..tracking.geometry import GeometrySequence
 from ..tracking.relighting import Relighting, relighting
 from ..tracking.resampling import resize_lanczos
-from .freed_memory import give_back_freed_memory
+from .freed_memory import KeptMemory
 
 PAINTED_SHARE = 0.25
 """How much of a hole is painted by a model that completes a carried video; the rest continues the surroundings.
@@ -44,8 +44,6 @@ SMALL_STEP = 4
 """Every how many pixels of the model's size light is measured: the model paints over it."""
 THREADS = 2
 """Frames that are composed at a time; numpy works on one core."""
-PIXELS_TO_TRIM = 8 << 20
-"""Composed pixels after which freed memory is given back: 8 frames of 1280×854."""
 
 
 @dataclass(frozen=True)
@@ -331,6 +329,7 @@ class _Prepared:
         self.geometry, self.views, self.pictures = geometry, KeyViews(geometry), PreparedPictures()
         self.originals, self._lit_as = originals, lit_as
         self._lit: tuple[list[int], Relighting | None] | None = None
+        self._lock = threading.Lock()
 
     def light(self, places: list[int], stop: Callable[[], bool]) -> Relighting | None:
         """Told from the key pictures at the frames ``places``, see `relighting`; None where nobody knows these."""
@@ -339,9 +338,10 @@ class _Prepared:
             return None if told is None else told.seen_by(self.geometry, SMALL_STEP)
         if self.originals is None:
             return None
-        if self._lit is None or self._lit[0] != places:
-            self._lit = places, relighting(self.geometry, places, [self.originals[key] for key in places], stop)
-        return self._lit[1]
+        with self._lock:  # two sizes ask at a time
+            if self._lit is None or self._lit[0] != places:
+                self._lit = places, relighting(self.geometry, places, [self.originals[key] for key in places], stop)
+            return self._lit[1]
 
 
 def _each(
@@ -368,8 +368,7 @@ def _each(
         return finish(_Shown(frame.index, composer.gather(frame, lit)))
 
     waiting: list[Future] = []
-    pixels = 0
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
+    with KeptMemory() as memory, ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
         try:
             for around, group in groupby(indices, lambda index: keys_around(keys, index, neighbours)):
                 pictures = [picture_of(keys[number]) for number in around]
@@ -387,10 +386,7 @@ def _each(
                     should_stop=stop,
                 )
                 for frame in frames:  # the next one is searched for while the last ones are composed
-                    pixels += frame.coverage.size
-                    if pixels >= PIXELS_TO_TRIM:
-                        pixels = 0
-                        give_back_freed_memory()
+                    memory.used_for(frame.coverage.size)
                     waiting.append(pool.submit(work, frame, composer, light, whole))
                     if len(waiting) > THREADS:
                         yield waiting.pop(0).result()

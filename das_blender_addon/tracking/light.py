@@ -161,7 +161,12 @@ class Light:
 
     def on(self, maps: ShadowMaps, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """[P,3] f32: the light that ``points`` [P,3] with ``normals`` [P,3] have; more than nothing."""
-        return np.einsum("dp,dc->pc", maps.light(points, normals), self.strengths) + self.ambient
+        # Sums of our own, each in the same order whatever a library makes of a product.
+        total, part = np.zeros((3, len(points)), np.float32), np.empty(len(points), np.float32)
+        for light, strength in zip(maps.light(points, normals), self.strengths, strict=True):
+            for own, of_channel in zip(total, strength, strict=True):
+                own += np.multiply(light, of_channel, out=part)
+        return total.T + self.ambient
 
 
 @dataclass(frozen=True)
@@ -286,14 +291,15 @@ def places_and_normals(
     Of the two neighbours on an axis that counts which is nearer in depth.
     """
     height, width = inverse_depth.shape
-    here = inverse_depth[rows, columns]
+    flat = inverse_depth.reshape(-1)
+    here = flat.take(rows * width + columns)
     middle = _seen_at(here, rows, columns, camera)
     along = []
     for down, right in ((0, 1), (1, 0)):
         best, sign, gap = None, None, None
         for step in (1, -1):
             row, column = np.clip(rows + step * down, 0, height - 1), np.clip(columns + step * right, 0, width - 1)
-            there = inverse_depth[row, column]
+            there = flat.take(row * width + column)
             off = np.where((there > 0.0) & ((row != rows) | (column != columns)), np.abs(there - here), np.inf)
             if best is None:
                 best, sign, gap = (row, column, there), np.ones(len(rows)), off

@@ -95,23 +95,24 @@ class Relighting:
         step = max(self._least_step, round((height * width / PLACES) ** 0.5))
         rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
         inverse = np.where(frame.coverage, 1.0 / frame.depth, 0.0).astype(np.float32)
-        grid_inverse = inverse[rows[:, None], columns[None]]
+        grid_inverse = np.ascontiguousarray(inverse[step // 2 :: step, step // 2 :: step])
         there = np.flatnonzero(grid_inverse.reshape(-1) > 0.0)
         row, column = rows[there // len(columns)], columns[there % len(columns)]
+        flat = row * width + column
         places, normals = places_and_normals(inverse, row, column, pinhole_at(self._geometry.cameras, frame.index))
         now = self._light.on(self._maps(frame.index), places, normals)
         shape = len(rows), len(columns)
         ratios = np.ones((len(self._keys), *shape, 4), np.float32)
         shown, alike = np.zeros(len(there), bool), _alike(grid_inverse)
         for number, distance in self._nearest_first(frame.index):
-            wanted = np.zeros((height, width), bool)
-            wanted[row, column] = ~shown if distance > 1.0 else True
-            frame.follow(number, wanted)
-            visible = frame.visible[number, row, column]
+            wanted = np.zeros(height * width, bool)
+            wanted[flat] = ~shown if distance > 1.0 else True
+            frame.follow(number, wanted.reshape(height, width))
+            visible = frame.visible[number].reshape(-1).take(flat)
             seen = np.flatnonzero(visible & ~shown if distance > 1.0 else visible)
             shown |= visible
-            x, y = frame.xy[number, row[seen], column[seen]].T
-            before, good = self._of_key(number, frame, y.astype(np.int64), x.astype(np.int64))
+            xy = frame.xy[number].view(np.complex64).reshape(-1).take(flat[seen])
+            before, good = self._of_key(number, frame, xy.imag.astype(np.int64), xy.real.astype(np.int64))
             place, ratio = there[seen[good]], now[seen[good]] / before
             values, known = np.ones((4, len(rows) * len(columns)), np.float32), np.zeros(len(rows) * len(columns), bool)
             values[:3, place], values[3, place] = np.clip(ratio, 1.0 / MOST, MOST).T, before.mean(axis=1)
@@ -133,7 +134,8 @@ class Relighting:
         """
         inverse = frame.key_inverse_depth[number]
         row, column = np.clip(row, 0, len(inverse) - 1), np.clip(column, 0, inverse.shape[1] - 1)
-        good = np.flatnonzero((inverse[row, column] > 0.0) & ~frame.key_edges[number, row, column])
+        flat = row * inverse.shape[1] + column
+        good = np.flatnonzero((inverse.reshape(-1).take(flat) > 0.0) & ~frame.key_edges[number].reshape(-1).take(flat))
         camera = pinhole_at(self._geometry.cameras, self._keys[number])
         places, normals = places_and_normals(inverse, row[good], column[good], camera)
         return self._light.on(self._at_keys[number], places, normals), good
@@ -291,9 +293,9 @@ class FrameLight:
         for below in (0, 1):
             for beside in (0, 1):
                 place = first + (below * count if height > 1 else 0) + (beside if count > 1 else 0)
-                told = self.grid_inverse.take(place)
-                told += self.slope_x.take(place) * (offset_x - beside * step)
-                told += self.slope_y.take(place) * (offset_y - below * step)
+                told = self.grid_inverse.take(place, mode="wrap")
+                told += self.slope_x.take(place, mode="wrap") * (offset_x - beside * step)
+                told += self.slope_y.take(place, mode="wrap") * (offset_y - below * step)
                 off = (told - here) / (np.maximum(np.abs(told), here) * np.float32(_SAME_PLANE) + np.float32(1e-12))
                 weight = (right if beside else 1.0 - right) * (down if below else 1.0 - down) + np.float32(1e-4)
                 weight /= (1.0 + off * off) ** 2
@@ -342,7 +344,8 @@ class RowsLight:
             return None
         packed, total = (self.ratios[number] - 1.0).view(np.complex128).reshape(-1), None
         for place, weight in zip(self.places, self.weights, strict=True):
-            part = packed.take(place).view(np.float32)  # four floats at a time, which numpy moves as one number
+            # Four floats at a time, which numpy moves as one number.
+            part = packed.take(place, mode="wrap").view(np.float32)
             part *= weight
             total = part if total is None else np.add(total, part, out=total)
         total += 1.0

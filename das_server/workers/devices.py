@@ -20,6 +20,10 @@ SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 that spin take the processors from a Blender beside them, and from each other: a clip of das-preview on two busy cores
 took 23 s of processor time instead of 9.
 """
+KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(256 << 20)}
+"""A C library (glibc) keeps what a worker frees for the next tensor, instead of having the system make each
+of its pages anew: a second clip of das-preview needs 9,000 new pages instead of 111,000, 7 % less processor time, and
+no more memory."""
 
 
 def find_devices(names: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:

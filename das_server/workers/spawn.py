@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from das_server.workers import wire
-from das_server.workers.devices import SLEEPING_THREADS
+from das_server.workers.devices import KEPT_MEMORY, SLEEPING_THREADS
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Spawner:
         job needs and waits until a line of its stdin says as whom it goes on."""
         package_root = str(Path(__file__).resolve().parents[2])
         inherited = os.environ.get("PYTHONPATH")
-        variables = SLEEPING_THREADS | os.environ | environment | {wire.TOKEN_VARIABLE: self.token}
+        variables = SLEEPING_THREADS | KEPT_MEMORY | os.environ | environment | {wire.TOKEN_VARIABLE: self.token}
         variables["PYTHONPATH"] = package_root + (os.pathsep + inherited if inherited else "")
         # -P: where the server was started in a folder with another copy of it, that one would run.
         command = [sys.executable, "-P", "-m", "das_server.workers.child", "--address", self.address]

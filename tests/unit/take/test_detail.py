@@ -2,13 +2,14 @@
 """Frames from key pictures: their own pixels where their surfaces are seen, at both sizes, in windows or alone."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from das_blender_addon.errors import JobCancelled, SettingsError
 from das_blender_addon.shot.plan import plan, plan_with_keys
-from das_blender_addon.take.detail import PAINTED_SHARE, Detail, KeyPicture, for_model, keys_around
+from das_blender_addon.take.detail import PAINTED_SHARE, Detail, KeyPicture, _Prepared, for_model, keys_around
 from das_blender_addon.tracking.resampling import resize_lanczos
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.shots import pattern, wall
@@ -129,6 +130,21 @@ def test_frame_between_two_key_pictures_is_made_of_both():
     frames = composed(detail_of(made, [light, dark], step=0.0))
     levels = [int(frames[index][32, 48, 0]) for index in range(5)]
     assert np.abs(np.array(levels) - (200, 160, 120, 80, 40)).max() <= ROUNDING_LEVELS
+
+
+def test_light_is_told_once_for_both_sizes():
+    geometry = relit.shot()
+    originals = {key: relit.rendered(geometry, key)[0] for key in relit.KEYS}
+    whole = _Prepared(geometry, originals)
+    small, asked, ready = _Prepared(geometry, lit_as=whole), set(), threading.Barrier(2)
+
+    def tell(prepared):
+        ready.wait()
+        return prepared.light(list(relit.KEYS), lambda: asked.add(id(prepared)))
+
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(tell, (whole, small)))
+    assert all(told) and len(asked) == 1
 
 
 def test_frames_are_composed_from_the_key_pictures_around_them_only():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Memory that was freed between what is still in use goes back to the system."""
+"""Memory that was freed is kept for the next frame, and goes back to the system, also from between what is in use."""
 
 import subprocess
 import sys
@@ -19,6 +19,23 @@ before = resident()
 give_back_freed_memory()
 print(before - resident())
 """
+FAULTS = """
+import resource, sys
+from das_blender_addon.take.freed_memory import give_back_freed_memory, keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+for _ in range(20):
+    arrays = [bytearray(1_000_000) for _ in range(8)]
+    del arrays
+    if _ == 1:
+        before = faults()
+print(faults() - before)
+"""
 LEAST_BYTES = 30_000_000
 """Half of what was allocated is 60 MB; pages are given back whole."""
 
@@ -29,9 +46,19 @@ def test_memory_that_was_freed_between_what_is_in_use_goes_back():
     assert int(done.stdout) > LEAST_BYTES
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+def test_freed_memory_is_kept_for_the_next_frame():
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True).stdout)
+        for way in ("keep", "")
+    )
+    assert kept * 20 < given_back
+
+
 def test_nothing_happens_on_other_systems(monkeypatch):
     from das_blender_addon.take import freed_memory
 
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.delattr(freed_memory, "ctypes")
+    freed_memory.keep_freed_memory()
     freed_memory.give_back_freed_memory()

@@ -126,17 +126,19 @@ def test_worker_is_of_the_servers_own_copy_whatever_lies_in_the_folder_where_it_
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the environment of another process")
-@pytest.mark.parametrize(("said", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_of_a_worker_sleep_while_they_wait_unless_told_otherwise(tmp_path, monkeypatch, said, expected):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if said is not None:
-        monkeypatch.setenv("OMP_WAIT_POLICY", said)
+@pytest.mark.parametrize(("said", "expected"), [(None, ("PASSIVE", "268435456")), ("ACTIVE", ("ACTIVE", "4096"))])
+def test_threads_of_a_worker_sleep_and_it_keeps_its_memory_unless_told_otherwise(tmp_path, monkeypatch, said, expected):
+    for name, value in (("OMP_WAIT_POLICY", said), ("MALLOC_TRIM_THRESHOLD_", said and "4096")):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
     context = zmq.Context()
     workers = LocalWorkers(context, tmp_path, devices=("cpu",))
     try:
         workers.start()
         environment = Path(f"/proc/{workers._processes[0].process.pid}/environ").read_bytes().split(b"\0")
-        assert f"OMP_WAIT_POLICY={expected}".encode() in environment
+        for name, value in zip(("OMP_WAIT_POLICY", "MALLOC_TRIM_THRESHOLD_"), expected, strict=True):
+            assert f"{name}={value}".encode() in environment
     finally:
         workers.stop()
         context.term()
