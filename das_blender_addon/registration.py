@@ -11,6 +11,7 @@ import bpy
 from . import commands, compat, engine, local_server
 from .child.scratch import sweep
 from .jobs import unchanged
+from .scene import edits
 from .ui import (
     adherence,
     all_shots,
@@ -56,6 +57,7 @@ MODULES = (
     tracking_choices,
     local_server,
     unchanged,
+    edits,
     engine,
     job_report,
     operators,

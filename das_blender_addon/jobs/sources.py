@@ -9,6 +9,7 @@ pictures of a copy.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,7 @@ def facts_of(scene, settings: ResolvedSettings, view_layer: str = "") -> SceneFa
         frames_per_second=frames_per_second(scene),
         cameras=((settings.frames[0], settings.camera),) if settings.camera else seen_by,
         own_pictures=OwnPictures(_given(scene, settings, layer), own) if is_other else None,
+        read_at=time.time(),
     )
 
 

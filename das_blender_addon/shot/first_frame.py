@@ -19,12 +19,14 @@ from ..errors import FirstFrameError, SettingsError
 from ..protocol.png import decode_png, encode_png, has_transparency
 from .picture_bytes import bytes_of_picture, check_first_frame, checked
 from .pictures import (
+    AS_OF,
     GIVEN,
     FirstFrame,
     Owner,
     find_painted,
     find_rendered,
     keep_rendered,
+    note_as_of,
     painted_elsewhere,
     put_aside_painted,
 )
@@ -62,6 +64,7 @@ class FirstFrameWish:
     ``layer_apart``: see `render_digest`.  ``owner``: whose painted pictures count.  ``file``, ``blender``: for the
     record, as is ``shading``, the digest of what a window compares.  ``again``: render it whatever is there.
     ``not_before``: one that was rendered earlier (seconds since the epoch) does not count; a painted one does.
+    ``as_of``: when the scene was read whose picture this is, seconds since the epoch; noted with it.
     ``used``: Blender frames of all the shot's key pictures, whose painted pictures are used there.
     """
 
@@ -78,6 +81,7 @@ class FirstFrameWish:
     shading: str = ""
     again: bool = False
     not_before: float = 0.0
+    as_of: float = 0.0
     used: tuple[int, ...] = ()
 
     def unused(self, view: PictureView) -> str:
@@ -123,6 +127,7 @@ def find_first_frame(wish: FirstFrameWish, view: PictureView) -> FirstFrame | Un
     rendered = find_rendered(wish.folder, frame, wish.digest(view), not_before=wish.not_before)
     if rendered is None:
         return None
+    note_as_of(rendered.path, wish.as_of)
     return checked(rendered, size, wish.unused(view))
 
 
@@ -183,6 +188,7 @@ def keep_first_frame(wish: FirstFrameWish, view: PictureView, png: Path) -> Firs
         "shading": wish.shading,
         "size": [width, height],
         "blender": wish.blender,
+        **({AS_OF: wish.as_of} if wish.as_of else {}),
         **({"camera": wish.owner.camera, "seen_from": view.seen_from} if wish.owner.camera else {}),
     }
     made = keep_rendered(wish.folder, frame, wish.digest(view), encode_png(pixels), record)

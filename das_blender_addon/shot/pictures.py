@@ -25,6 +25,7 @@ import os
 import re
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,8 @@ from ..protocol.png import blob_sha
 LOGGER = logging.getLogger(__name__)
 REPLACED_IN = "replaced_in"
 """In the record of a painted picture: files, copies of its own, for which it counts no more."""
+AS_OF = "as_of"
+"""In the record of a rendered picture: when the scene was last read that it shows, seconds since the epoch."""
 GIVEN = "given"
 """Origin of a picture that is a file or an image of the user's own."""
 DIGITS = 16
@@ -217,6 +220,16 @@ def read_record(path: Path) -> dict:
     return record if isinstance(record, dict) else {}
 
 
+def picture_as_of(path: Path) -> float:
+    """When the scene was last read that the rendered picture ``path`` shows, seconds since the epoch: as far as is
+    known, else when the file was written.
+    """
+    try:
+        return float(read_record(path)[AS_OF])
+    except (KeyError, TypeError, ValueError):
+        return _age_key(_File(path, 0))[0]
+
+
 # ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -237,6 +250,17 @@ def keep_rendered(folder: Path, frame: int, view: str, png: bytes, record: dict)
     write_whole(path.with_suffix(".json"), text.encode())
     write_whole(path, png)
     return FirstFrame(path, png, "rendered")
+
+
+def note_as_of(path: Path, as_of: float) -> None:
+    """The rendered picture ``path`` shows the scene as it was at ``as_of``, too; nothing is noted where the disk
+    refuses.
+    """
+    record = read_record(path)
+    if record and as_of > picture_as_of(path):
+        with suppress(StorageError):
+            text = json.dumps({**record, AS_OF: as_of}, indent=1, sort_keys=True)
+            write_whole(path.with_suffix(".json"), text.encode())
 
 
 def _check_place(path: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import bpy
 
 from ..scene.appearance import recent_shading_digest
+from ..scene.edits import last_edit
 from ..scene.layers import render_layer
 from ..scene.named import image_named
 from .carried_pictures import is_carried
-from .pictures import Owner, first_frame_path, first_frame_state, read_record
+from .pictures import Owner, first_frame_path, first_frame_state, picture_as_of, read_record
 from .resolved import KeyChoice, ResolvedSettings
 from .shot_folder import shot_folder
 
@@ -23,7 +24,8 @@ from .shot_folder import shot_folder
 class KeyState:
     """``frame``: Blender's.  ``path``: the picture, or the place for one; ``image``: a data block of the file instead.
     ``origin``: "rendered", "painted", "carried" or "own" (a file or image that was chosen).  ``state``: "missing",
-    "fresh", "stale" or "unsaved" (strokes that were not saved yet).
+    "fresh", "stale" (materials, lights, world or settings changed), "edited" (geometry or cameras were edited since it
+    was last known to show the scene: it may be stale) or "unsaved" (strokes that were not saved yet).
     """
 
     frame: int
@@ -57,8 +59,12 @@ def key_state(scene, settings: ResolvedSettings, owner: Owner, choice: KeyChoice
     if state == "missing":
         return KeyState(choice.frame, path, "", "rendered", "missing")
     shading = read_record(path).get("shading", "")
-    is_stale = bool(shading) and shading != recent_shading_digest(scene, render_layer(scene))
-    return KeyState(choice.frame, path, "", "rendered", _of_file(path, "stale" if is_stale else "fresh"))
+    now = "fresh"
+    if shading and shading != recent_shading_digest(scene, render_layer(scene)):
+        now = "stale"
+    elif last_edit(scene) > picture_as_of(path):
+        now = "edited"
+    return KeyState(choice.frame, path, "", "rendered", _of_file(path, now))
 
 
 def with_frames(settings: ResolvedSettings, frames: Sequence[int]) -> tuple[KeyChoice, ...]:

@@ -49,6 +49,7 @@ def wish_of(
         shading=facts.shading,
         again=again,
         not_before=began if settings.new_first_frame else 0.0,
+        as_of=facts.read_at,
     )
 
 

@@ -45,7 +45,8 @@ class SceneFacts:
     ``shading``: digest of what a window compares to see that a picture is stale.  ``file``: the .blend, or "".
     ``transparent_film``: what no surface covers has alpha 0.  ``in_window``: somebody is looking: sizes may follow the
     machine's speed.  ``frames_per_second``: of its frames.  ``cameras``: (frame, name of the camera from there on).
-    ``own_pictures``: where another camera than the scene's own sees the shot.
+    ``own_pictures``: where another camera than the scene's own sees the shot.  ``read_at``: when that moment was,
+    seconds since the epoch.
     """
 
     name: str
@@ -64,6 +65,7 @@ class SceneFacts:
     frames_per_second: float
     cameras: tuple[tuple[int, str], ...] = ()
     own_pictures: OwnPictures | None = None
+    read_at: float = 0.0
 
 
 class Source(Protocol):

@@ -16,8 +16,12 @@ from .panel import RenderPanel
 from .words import register_classes, said, unregister_classes
 
 ORIGINS = {"rendered": "Rendered", "painted": "Painted", "carried": "Carried", "own": "Own Picture"}
-STATES = {"missing": "missing", "fresh": "fresh", "stale": "stale", "unsaved": "unsaved strokes"}
-ICONS = {"missing": "BLANK1", "fresh": "CHECKMARK", "stale": "FILE_REFRESH", "unsaved": "BRUSH_DATA"}
+STATES = {
+    "missing": "missing", "fresh": "fresh", "stale": "stale", "edited": "edited since", "unsaved": "unsaved strokes"
+}  # fmt: skip
+ICONS = {
+    "missing": "BLANK1", "fresh": "CHECKMARK", "stale": "FILE_REFRESH", "edited": "QUESTION", "unsaved": "BRUSH_DATA"
+}  # fmt: skip
 THUMBNAIL_SCALE, PLOT_SCALE = 6.0, 5.0
 
 
@@ -77,8 +81,10 @@ class DAS_PT_key_pictures(RenderPanel, bpy.types.Panel):
 
 
 def _draw_list(layout, scene, settings) -> None:
+    states = []
     try:
-        first = states_of(scene)[0]
+        states = states_of(scene)
+        first = states[0]
     except DasError as error:
         alert(layout, error.message)
     else:
@@ -102,6 +108,8 @@ def _draw_list(layout, scene, settings) -> None:
     row = layout.row(align=True)
     row.operator("das.render_key_pictures", icon="RENDER_STILL")
     row.operator("das.render_key_pictures", text="This One", icon="FILE_REFRESH").chosen = True
+    if any(state.state == "edited" for state in states):
+        say(layout, "Edited since: may be stale. A take, or Render, renders those anew that no longer fit", "QUESTION")
     column = layout.column()
     column.use_property_split, column.use_property_decorate = True, False
     column.prop(settings, "key_most_unseen")

@@ -14,9 +14,16 @@ from ..jobs.scripting import add_to_sequencer
 from ..jobs.sources import first_frame_file, owner_of
 from ..scene.appearance import recent_shading_digest
 from ..scene.colours import keep_look, pixel_changes
+from ..scene.edits import last_edit
 from ..scene.layers import render_layer
 from ..shot.open_pictures import holds_more, strokes_on
-from ..shot.pictures import first_frame_path, first_frame_state, painted_elsewhere, read_record
+from ..shot.pictures import (
+    first_frame_path,
+    first_frame_state,
+    painted_elsewhere,
+    picture_as_of,
+    read_record,
+)
 from ..shot.settings import MAX_SEED, resolve_settings
 from ..shot.shot_folder import shot_folder
 from ..take import recent
@@ -138,6 +145,8 @@ def first_frame_words(scene) -> str:
         shading = read_record(first_frame_path(folder, frame, owner=owner)).get("shading", "")
         if shading and shading != recent_shading_digest(scene, render_layer(scene)):
             return "Stale: materials, lights, world or settings changed; a take renders it anew"
+        if last_edit(scene) > picture_as_of(first_frame_path(folder, frame, owner=owner)):
+            return "May be stale: geometry or cameras were edited since; a take renders it anew where it does not fit"
     if state == "missing" and painted_elsewhere(folder, frame, owner=owner):
         return said("One was painted for another frame; frame {frame} gets its own", frame=frame)
     return ""

@@ -310,6 +310,9 @@ class DAS_PG_settings(bpy.types.PropertyGroup):
     shot_id: StringProperty(
         name="Shot Id", description="By it the shot's first frames and takes are found", options={"HIDDEN"}
     )
+    edited_at: StringProperty(
+        name="Edited At", description="When geometry or cameras were last edited, in seconds", options={"HIDDEN"}
+    )
     edit_scene: PointerProperty(
         name="Edit Scene",
         description="Scene whose sequencer takes the strips; empty makes one of its own",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What saving a file in a window does for its shots: they get their ids, and what was made of them comes along when the
-file gets another name; also what a job makes that runs meanwhile.
+"""What saving a file in a window does for its shots: they get their ids and the time of their last edit, and what was
+made of them comes along when the file gets another name; also what a job makes that runs meanwhile.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from bpy.app.handlers import persistent
 
 from .. import compat
 from ..errors import DasError, StorageError
+from ..scene import edits
 from ..shot.settings import resolve_settings
 from ..shot.shot_folder import ensure_shot_id, files_in, follow, follow_late, forget_ids, shot_folder, this_file
 from . import session
@@ -32,6 +33,7 @@ def begin_saving() -> None:
     for scene in bpy.data.scenes:
         if scene.render.engine == compat.ENGINE or scene.das.shot_id:
             ensure_shot_id(scene)
+            edits.store(scene)
             folder = _folder(scene)
             if folder is not None:
                 _before[scene.name] = (this_file(), folder)
