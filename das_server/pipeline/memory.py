@@ -56,8 +56,8 @@ class MemoryNeeds:
     ``blocks`` of ``transformer`` are those that can be streamed, ``largest_block`` the largest of what comes at once,
     ``slabs`` the host memory that they lie in then (`slabs`).  ``converted_text_encoder``: what the text encoder takes
     of the host while it is read: nothing where its files have its dtype and are mapped as they are;
-    ``converted_transformer`` likewise, while the slabs are filled.  ``tables``: kept beside a transformer that stays on the device.
-    ``encoding``, ``denoising``, ``decoding``: activations.
+    ``converted_transformer`` likewise, while the slabs are filled.  ``tables``: kept beside a transformer that stays on
+    the device.  ``encoding``, ``denoising``, ``decoding``: activations.
     """
 
     transformer: int
