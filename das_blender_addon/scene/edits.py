@@ -2,9 +2,10 @@
 """When what cameras see was last edited, as far as Blender tells: objects moved, meshes, curves, bones, keyframes and
 cameras changed.  Nothing is evaluated to find out; a picture that is older may still be right.
 
-What is only selected, played or looked at is no edit.  Materials, lights and worlds are told otherwise (`appearance`).
-The time is stored in the scenes that a file saves (``Scene.das.edited_at``), so that it is known of a file that is
-opened again.
+What is only selected, played or looked at is no edit; an undo may be taken for one.  For a Blender with a window: one
+without renders in its own scene, whose size that changes, and cameras with it.  Materials, lights and worlds are told
+otherwise (`appearance`).  The time is stored in the scenes that a file saves (``Scene.das.edited_at``), so that it is
+known of a file that is opened again.
 """
 
 from __future__ import annotations
@@ -73,13 +74,15 @@ def forget(*_):
 
 
 def register():
-    """From now on edits are noted."""
-    bpy.app.handlers.depsgraph_update_post.append(note)
+    """From now on edits are noted, in a window."""
+    if not bpy.app.background:
+        bpy.app.handlers.depsgraph_update_post.append(note)
     bpy.app.handlers.load_pre.append(forget)
 
 
 def unregister():
     """Undo `register`."""
     bpy.app.handlers.load_pre.remove(forget)
-    bpy.app.handlers.depsgraph_update_post.remove(note)
+    if note in bpy.app.handlers.depsgraph_update_post:
+        bpy.app.handlers.depsgraph_update_post.remove(note)
     forget()

@@ -29,7 +29,8 @@ def update() -> None:
 
 @pytest.fixture
 def pictures(shot_scene, tmp_path):
-    """(the scene; the rendered pictures of frames 1 and 5, of the scene as it is), a list of them."""
+    """(the scene, in which edits are noted as in a window; the rendered pictures of frames 1 and 5 as it is)."""
+    bpy.app.handlers.depsgraph_update_post.append(edits.note)
     shot_scene.das.cache_folder = str(tmp_path / "cache")
     shot_scene.das.key_mode, shot_scene.das.key_pictures.add().frame = "LIST", 5
     shot_scene.camera.animation_data_clear()
@@ -39,6 +40,7 @@ def pictures(shot_scene, tmp_path):
     now = time.time()
     kept = [keep_rendered(folder, frame, "ab" * 32, PICTURE, {"as_of": now}).path for frame in (1, 5)]
     yield shot_scene, kept
+    bpy.app.handlers.depsgraph_update_post.remove(edits.note)
     edits.forget()
 
 
