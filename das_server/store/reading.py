@@ -238,4 +238,5 @@ class StoredJobs:
             yield
         except sqlite3.Error as error:
             reason = "its disk is full" if "full" in str(error) else str(error)
+            reason = "another program has it open and changes it; close that" if "locked" in reason else reason
             raise StorageError(f"The server cannot use its job list {self._path}: {reason}.") from error

@@ -14,16 +14,20 @@ from pathlib import Path
 
 from das_server.store.blobs import storage_errors
 
+BUSY_MS = 50
+"""How long a commit waits for another program that has the list open and changes it."""
+
 LARGE_BYTES = 4 << 20
 """From here on the log is brought into the list itself, so that it begins anew."""
 
 
 class WriteAheadLog:
-    """Of the open job list ``db`` in ``path``, which from now on never waits for a disk."""
+    """Of the open job list ``db`` in ``path``, which from now on never waits for a disk, nor long for a program."""
 
     def __init__(self, path: Path, db: sqlite3.Connection):
         self._list, self._path = path, Path(f"{path}-wal")
         self._written = self._flushed = 0
+        db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         db.execute("PRAGMA synchronous = NORMAL")  # no flush at a commit …
         db.execute("PRAGMA wal_autocheckpoint = 0")  # … nor now and then
         db.execute(f"PRAGMA journal_size_limit = {LARGE_BYTES}")  # what begins anew is small, too

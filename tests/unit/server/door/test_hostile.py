@@ -5,6 +5,7 @@
 import contextlib
 import logging
 import secrets
+import sqlite3
 import time
 import zlib
 
@@ -192,6 +193,17 @@ def test_log_holds_no_prompt_and_no_secret(door, caplog):
         client.cancel(job)
     assert f"job {job}: accepted" in caplog.text
     assert "private sentence" not in caplog.text and token.hex() not in caplog.text and repr(token) not in caplog.text
+
+
+def test_program_that_changes_the_job_list_by_hand_keeps_nobody_waiting(door):
+    with contextlib.closing(sqlite3.connect(door.folder / "jobs.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with DasClient(door.address, timeout_s=3) as client:
+            with pytest.raises(StorageError, match="another program"):
+                submit(client, seed=5)
+            client.ping()
+    with DasClient(door.address, timeout_s=20) as client:
+        assert client.cancel(submit(client, seed=5)).state == "CANCELLED"
 
 
 def test_replayed_and_foreign_requests_change_nothing(door, eve):
