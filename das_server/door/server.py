@@ -33,7 +33,7 @@ from das_server.models.revision import QUICK_BYTES, Revisions
 from das_server.store.blobs import BlobStore
 from das_server.store.endings import Life
 from das_server.store.jobs import JobStore
-from das_server.store.keys import KeyRing
+from das_server.store.keys import LOOP_S, KeyRing
 from das_server.store.state_lock import lock_state
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
@@ -87,7 +87,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
 
         # 3. Sockets and workers.
         context = zmq.Context()
-        keys = KeyRing(config.state)
+        keys = KeyRing(config.state, wait_s=LOOP_S)
         gate = Gate(context, keys) if needs_keys(config) else None
         door = open_door(context, config.bind, gate)
         connections, beside = Connections(door), Beside()

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import zmq
 
@@ -30,6 +31,9 @@ ADMIN = "admin.json"
 LOCK = "lock"
 ADMINISTRATOR = "administrator"
 """The user that the commands on the server's own machine are."""
+
+LOOP_S = 0.004
+"""How long a server's loop waits for another process that changes the keys."""
 
 PAIRING_S = 600.0
 """How long a key for one use is let in."""
@@ -78,11 +82,12 @@ def _one_at_a_time(method):
 
 
 class KeyRing:
-    """The keys of the server with this state folder; every method raises `StorageError` when the disk refuses."""
+    """The keys of the server with this state folder; every method raises `StorageError` when the disk refuses, those
+    that change something also where another process does so for longer than ``wait_s``."""
 
-    def __init__(self, state: Path, clock: Callable[[], float] = time.time):
+    def __init__(self, state: Path, clock: Callable[[], float] = time.time, *, wait_s: float = 10.0):
         self._folder = state / FOLDER
-        self._clock = clock
+        self._clock, self._wait_s = clock, wait_s
         self._seen: tuple[int, int] | None = None
         self._allowed: dict[str, AllowedKey] = {}
 
@@ -166,11 +171,24 @@ class KeyRing:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             file = os.fdopen(os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-            lock_file(file, wait=True)
         except OSError as error:
             raise StorageError(f"The keys in {self._folder} cannot be locked: {error.strerror}.") from error
         with file:
+            self._wait_for(file)
             yield
+
+    def _wait_for(self, lock: IO) -> None:
+        until_s = time.monotonic() + self._wait_s
+        while True:
+            try:
+                return lock_file(lock)
+            except OSError as error:
+                if time.monotonic() >= until_s:
+                    raise StorageError(
+                        f"The keys in {self._folder} are being changed by another process; try again, or end a "
+                        "das-server keys that hangs."
+                    ) from error
+            time.sleep(0.002)
 
     def _reload(self) -> None:
         path = self._folder / ALLOWED

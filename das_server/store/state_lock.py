@@ -68,15 +68,14 @@ def _unescaped(mount: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount)
 
 
-def lock_file(file: IO, *, wait: bool = False) -> None:
-    """Lock an open file until it is closed; raises `OSError` where another process has it, with ``wait`` only when that
-    takes long."""
+def lock_file(file: IO) -> None:
+    """Lock an open file until it is closed; raises `OSError` where another process has it."""
     if os.name == "nt":
         import msvcrt
 
         file.seek(1 << 20)  # a byte far behind the process id, which stays readable
-        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

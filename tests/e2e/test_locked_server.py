@@ -6,8 +6,9 @@ import json
 import pytest
 
 from das_blender_addon.client.client import DasClient, pair_with
-from das_blender_addon.errors import AuthenticationFailed
+from das_blender_addon.errors import AuthenticationFailed, StorageError
 from das_server import cli
+from das_server.store.state_lock import lock_file
 from tests.support.server import run_das_server, running_server
 from tests.support.wire import submit
 
@@ -24,7 +25,12 @@ def test_server_with_keys_serves_those_who_are_paired_and_its_own_commands(tmp_p
         address = server.address.removeprefix("tcp://")
         capsys.readouterr()
         assert cli.main(["keys", "pair", "ada", "--address", address, "--state", str(state)]) == 0
-        pair_with(capsys.readouterr().out)
+        line = capsys.readouterr().out
+        with open(state / "keys" / "lock", "r+b") as hangs:  # a command that was stopped in the middle
+            lock_file(hangs)
+            with pytest.raises(StorageError, match="changed by another process"):
+                pair_with(line)
+        pair_with(line)
         with DasClient(server.address, timeout_s=30) as client:
             job = submit(client)
             environment = {"DAS_SERVER_STATE": str(state), "DAS_SERVER_CURVE": "1"}
