@@ -47,6 +47,10 @@ SMALL_BYTES, MANY_SMALL = 1024, 2 * MAX_FOLLOWED
 EASY_BACKLOG_BYTES = 1 << 16
 """Where all together have sent too much, a connection with less than this to be read is not the reason."""
 
+MOST_PEERS = 64
+"""Routing ids that are remembered of a connection: its own, and those of others before it that had its number and of
+which something is still to be read."""
+
 MOST_CUT = 1024
 """Connections that were cut are remembered, so that the rest of what they sent is thrown away unread."""
 
@@ -151,7 +155,7 @@ class Connections:
             return True
         if peer not in one.peers:
             one.peers[peer] = None
-            while len(one.peers) > 4:  # those of connections before it that had its number
+            while len(one.peers) > MOST_PEERS:
                 del one.peers[next(iter(one.peers))]
         if one.is_cut:
             self._remember_cut(one)
