@@ -37,8 +37,9 @@ class Digests:
     def take(self, piece: _Piece) -> None:
         """Have a piece hashed in the thread; waits where too many are there already."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="das digest", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="das digest", daemon=True)
+            thread.start()  # which the system may refuse
+            self._thread = thread
         while self._waiting and (len(self._waiting) >= MOST_WAITING or self._waiting[0].is_done):
             self._waiting.popleft().wait()
         self._waiting.append(piece)
@@ -53,34 +54,39 @@ class Digest:
     """A running SHA-256."""
 
     def __init__(self, owner: Digests):
-        self._owner, self._running = owner, hashlib.sha256()
+        self._owner, self.running = owner, hashlib.sha256()
         self._last: _Piece | None = None
+        self.failure: Exception | None = None
 
     def update(self, piece: bytes | memoryview) -> None:
-        """Go on with ``piece``, which must not change before `hexdigest` returns."""
+        """Go on with ``piece``, which must not change before `hexdigest` returns.  What fails of that is raised there,
+        if not before."""
         if len(piece) <= SMALL_BYTES:
             self._settle()
-            self._running.update(piece)
+            self.running.update(piece)
         else:
-            self._last = _Piece(self._running, piece)
-            self._owner.take(self._last)
+            last = _Piece(self, piece)
+            self._owner.take(last)
+            self._last = last
 
     def hexdigest(self) -> str:
         """Of all pieces, in lower-case hex."""
         self._settle()
-        return self._running.hexdigest()
+        return self.running.hexdigest()
 
     def _settle(self) -> None:
         if self._last is not None:
             self._last.wait()  # those before it come before it
             self._last = None
+        if self.failure is not None:
+            raise self.failure
 
 
 class _Piece:
     """One piece on its way through the thread."""
 
-    def __init__(self, running: hashlib._Hash, content: bytes | memoryview):
-        self._running, self._content = running, content
+    def __init__(self, digest: Digest, content: bytes | memoryview):
+        self._digest, self._content = digest, content
         self._hashes = threading.Lock()
         self._hashes.acquire()
 
@@ -94,7 +100,9 @@ class _Piece:
 
     def hash(self) -> None:
         try:
-            self._running.update(self._content)
+            self._digest.running.update(self._content)
+        except Exception as error:  # the thread goes on for the others
+            self._digest.failure = error
         finally:
             self._content = None
             self._hashes.release()

@@ -136,7 +136,7 @@ class Endpoint:
     def _deleted(self, _: None, error: Exception | None) -> None:
         self._deletes = False
         if error is not None:
-            _log.error("unneeded blobs are not deleted: %s", error)
+            self._say(logging.ERROR, "unneeded blobs are not deleted: %s", error)
 
     def look_at_connections(self) -> None:
         """See to connections that are too many; every `LOOK_EVERY_S` to those that hold more than their share, too, and
@@ -155,7 +155,7 @@ class Endpoint:
     def _kept(self, _: None, error: Exception | None) -> None:
         self._keeps = False
         if error is not None:
-            _log.error("the job list is not on disk: %s", error)
+            self._say(logging.ERROR, "the job list is not on disk: %s", error)
 
     def tell_followers(self) -> None:
         """Send every event that an attached client has not had; one that cannot be sent now comes next time, or, where

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from das_blender_addon.errors import JobCancelled, JobError, JobRejected, ModelError, StorageError, WorkerLost
 from das_blender_addon.protocol.kinds import Name, fitting
+from das_blender_addon.protocol.messages import Artefact
 from das_server.store.blobs import DISK, NODE_DISK, BlobStore
 from das_server.store.endings import Ending
 from das_server.store.jobs import Job, JobState, JobStore
@@ -33,9 +34,14 @@ from das_server.workers.speed import SpeedRecord
 
 _log = logging.getLogger(__name__)
 
+UNREADABLE_S = 30.0
+"""A result that the disk does not show for so long is lost."""
+
 SAVE_AGAIN_S = 2.0
 """Pause before the end of an attempt is offered once more to a disk that refused it."""
 
+TELL_AGAIN_S = 60.0
+"""Pause before the log says the same once more."""
 
 MOST_STARTS = 5
 """A job that is lost after this many times ``max_attempts`` starts is given up, however far it came."""
@@ -77,6 +83,8 @@ class Dispatcher:
         self._scheduling = Scheduling(store, limit=max_running, alone=self._runs_alone)
         self._unsaved: list[WorkNews] = []
         self._save_again_s = 0.0
+        self._unreadable_since_s: dict[str, float] = {}
+        self._refused, self._tell_again_s = "", 0.0
 
     def recover(self, ending: Ending = Ending.CLEAN) -> None:
         """After a start: jobs that were running when the server ended wait again, in their old places; what cannot be
@@ -112,15 +120,18 @@ class Dispatcher:
                     self._save_again_s = time.monotonic() + SAVE_AGAIN_S
             except Exception as error:  # a defect of ours must cost no more than this job
                 _log.exception("job %s: its news cannot be taken in", one.job)
-                if _ends_attempt(one):
-                    self._set_aside(one.job, error)
+                if _ends_attempt(one) and not self._set_aside(one.job, error):
+                    self._unsaved.append(one)
+                    self._save_again_s = time.monotonic() + SAVE_AGAIN_S
         self._end_leases()
         try:
             self._give_out()
             self._tell_why_they_wait()
             self._scheduling.tell(self.worker_status())
-        except StorageError as error:
-            _log.error("no job can start: %s", error.message)
+        except StorageError as error:  # at every turn of the loop
+            if error.message != self._refused or time.monotonic() >= self._tell_again_s:
+                _log.error("no job can start: %s", error.message)
+                self._refused, self._tell_again_s = error.message, time.monotonic() + TELL_AGAIN_S
 
     def cancel(self, job: str, requester: str = "", *, everybody: bool = False) -> Job:
         """The requester (``everybody``: each of them) wants the job no more.  When nobody does, a waiting job is
@@ -216,7 +227,8 @@ class Dispatcher:
                 self._store.forgive(one)
 
     def _finish(self, job: Job, news: WorkDone) -> None:
-        missing = [one for one in news.artefacts if self._blobs.size_bytes(one.sha) != one.size_bytes]
+        missing = [one for one in news.artefacts if not self._is_there(job.job, one)]
+        self._unreadable_since_s.pop(job.job, None)
         if missing:
             self._retry(job, f"{len(missing)} results vanished from the server's disk.")
         else:
@@ -224,6 +236,16 @@ class Dispatcher:
             self._scheduling.finished(job, news.report)
             if self._speed is not None:
                 self._speed.note(job.spec, news.report)
+
+    def _is_there(self, job: str, result: Artefact) -> bool:
+        """Whether a result can be fetched; raises `StorageError` where the disk may say so later."""
+        try:
+            return self._blobs.size_bytes(result.sha) == result.size_bytes
+        except StorageError:
+            since_s = self._unreadable_since_s.setdefault(job, time.monotonic())
+            if time.monotonic() - since_s < UNREADABLE_S:
+                raise
+            return False
 
     def _fail(self, job: Job, news: WorkFailed, worker: str) -> None:
         if news.code == JobCancelled.code and job.cancel_requested:
@@ -265,13 +287,18 @@ class Dispatcher:
         """Its worker died of something else."""
         self._store.requeue(job.job, code=WorkerLost.code, message=f"{reason} The job starts again.", lost=False)
 
-    def _set_aside(self, job: str, error: Exception) -> None:
-        """Fail a job with which the server itself cannot go on."""
+    def _set_aside(self, job: str, error: Exception) -> bool:
+        """Fail a job with which the server itself cannot go on → whether the disk took that, or there is nothing to
+        take."""
         message = f"The server failed inside with {type(error).__name__}: {error}; its log has the details."
         try:
             self._store.fail(job, code=JobError.code, message=fitting(message))
+        except StorageError as problem:
+            _log.error("job %s cannot be set aside: %s", job, problem.message)
+            return False
         except Exception:  # it stays as it is stored; the others go on
             _log.exception("job %s cannot be set aside", job)
+        return True
 
     def _give_out(self) -> None:
         if not self._ends_because:

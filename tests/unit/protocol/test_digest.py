@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 
 import pytest
 
@@ -42,6 +43,31 @@ def test_few_pieces_wait_in_memory():
         digest.update(memoryview(piece))
         assert sum(map(is_held, pieces[:count])) <= MOST_WAITING
     assert digest.hexdigest() == hashlib.sha256(bytes(len(pieces) << 20)).hexdigest()
+    digests.close()
+
+
+def test_piece_that_cannot_be_hashed_fails_its_own_digest_only():
+    digests = Digests()
+    bad, good = digests.begin(), digests.begin()
+    bad.update("no bytes" * SMALL_BYTES)
+    good.update(bytes(1 << 20))
+    with pytest.raises(TypeError):
+        bad.hexdigest()
+    with pytest.raises(TypeError):
+        bad.update(b"more")
+    assert good.hexdigest() == hashlib.sha256(bytes(1 << 20)).hexdigest()
+    digests.close()
+
+
+def test_thread_that_the_system_refuses_is_begun_the_next_time(monkeypatch):
+    digests = Digests()
+    digest, start = digests.begin(), threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (_ for _ in ()).throw(RuntimeError("no thread")))
+    with pytest.raises(RuntimeError, match="no thread"):
+        digest.update(bytes(1 << 20))
+    monkeypatch.setattr(threading.Thread, "start", start)
+    digest.update(bytes(1 << 20))
+    assert digest.hexdigest() == hashlib.sha256(bytes(1 << 20)).hexdigest()
     digests.close()
 
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is tried again and what is given up, with a real job list and a pool whose workers do as the test says."""
 
+import itertools
 import time
 from dataclasses import replace
 
 import pytest
 
+from das_blender_addon.errors import StorageError
 from das_blender_addon.protocol.messages import Artefact
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobState, JobStore
@@ -103,6 +105,51 @@ def test_news_become_numbered_events(house):
     dispatcher.tick()
     assert kinds(store, job) == ["QUEUED", "STARTED", "PROGRESS", "PREVIEW"]
     assert preview.sha in store.referenced_blobs()
+
+
+def test_job_whose_result_the_disk_refuses_is_made_again_and_not_waited_for_ever(house, tmp_path, monkeypatch):
+    monkeypatch.setattr("das_server.workers.dispatch.SAVE_AGAIN_S", 0.0)
+    store, blobs, workers, dispatcher = house
+    job = submitted(store)
+    dispatcher.tick()
+    result = frame(blobs)
+    folder = blobs.path(result.sha).parent
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(folder)  # a folder that cannot be read, also by root
+    workers.waiting = [WorkDone(job, 1, (result,), {})]
+    dispatcher.tick()
+    dispatcher.tick()
+    assert kinds(store, job) == ["QUEUED", "STARTED"]  # it may be there in a moment
+    monkeypatch.setattr("das_server.workers.dispatch.UNREADABLE_S", 0.0)
+    dispatcher.tick()
+    assert "RETRY" in kinds(store, job) and workers.order.attempt == 2
+    folder.unlink()
+    (tmp_path / "elsewhere").rename(folder)
+    workers.waiting = [WorkDone(job, 2, (result,), {})]
+    dispatcher.tick()
+    assert store.get(job).state is JobState.DONE
+
+
+def test_end_that_is_not_understood_is_kept_until_a_full_disk_takes_it(house, monkeypatch, caplog):
+    monkeypatch.setattr("das_server.workers.dispatch.SAVE_AGAIN_S", 0.0)
+    store, blobs, workers, dispatcher = house
+    job, other = submitted(store), submitted(store)
+    dispatcher.tick()
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    for length, one in itertools.product((1000, 10), (job, other)):
+        with pytest.raises(StorageError, match="full"):
+            for _ in range(1000):
+                store.tell_one_waiting(one, "x" * length)
+    workers.waiting = [WorkDone(job, 1, (), {"seed": {1, 2}})]  # a report that nobody can write down
+    caplog.clear()
+    for _ in range(20):
+        dispatcher.tick()
+    assert store.get(job).state is JobState.RUNNING
+    assert sum("no job can start" in line for line in caplog.messages) == 1
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    dispatcher.tick()
+    assert store.get(job).state is JobState.FAILED
 
 
 def test_job_that_cannot_be_given_to_its_worker_waits_again_and_counts_no_loss(tmp_path, monkeypatch):
