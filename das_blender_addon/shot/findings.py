@@ -28,6 +28,7 @@ HARMLESS = ("glass", "grease_pencil", "see_through", "shadow_catcher", "ignored"
 REMEDIES = {
     "glass": "Object properties › Transmission › What Is Behind has that tracked instead.",
     "no_number": "Look for a modifier or driver that divides by 0 there.",
+    "displaced": "Displace its mesh by a Displace modifier instead, or choose Bump Only in the material's settings.",
     "alpha": "Bake its alpha into an image on a UV map, or leave it solid.",
     "changing_alpha": "Hide the object for rendering where it shall not be, or leave it as it is.",
 }

@@ -88,6 +88,15 @@ def read_material(material) -> Seen:
     return seen
 
 
+def is_displaced(material) -> bool:
+    """Whether a render moves the surface of what has the ``material``, None for no material at all."""
+    tree = shader_nodes(material)
+    if tree is None or material.displacement_method == "BUMP":
+        return False
+    output = tree.get_output_node("CYCLES") or tree.get_output_node("EEVEE")
+    return output is not None and source_of(output.inputs["Displacement"], ()) is not None
+
+
 def is_animated(material) -> bool:
     """Whether the nodes of ``material`` may change over time."""
     tree = shader_nodes(material.original) if material is not None else None

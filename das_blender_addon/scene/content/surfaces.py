@@ -15,7 +15,7 @@ from ...tracking.cut_outs import AlphaPicture, CutOuts
 from ...tracking.projection import Pinhole
 from ..choices import sees_through
 from .laid import Laid, uv_of
-from .shader import HALF, Alpha, Seen, is_animated, read_material
+from .shader import HALF, Alpha, Seen, is_animated, is_displaced, read_material
 from .sheets import Rendered, Sheet, sheet_of
 from .steady import Wanted, wanted_by
 
@@ -30,6 +30,7 @@ _NO_SURFACE = {
 _HOLE = ("holdout", "cuts a hole into the picture: it is black, and nothing is tracked in it or through it")
 _CHANGING = "whose alpha changes over time: it is tracked as it is at first"
 _TOO_MANY = "whose alpha is on more triangles than there is room for in an image: it is tracked as if it were solid"
+_DISPLACED = "displaces its surface: the mesh is tracked as it is before that"
 _PASSED = ("see_through", "lets light through: what is behind it is tracked through it, as was chosen")
 
 RenderSheets = Callable[[list[Sheet]], Rendered | None]
@@ -63,6 +64,7 @@ class Looks:
         self._note = note
         self._seen: dict[str, Seen] = {}
         self._animated: set[str] = set()
+        self._displaced: set[str] = set()
         self._numbers: dict[tuple, int | None] = {}
         self._looks: dict[tuple, Look | None] = {}
         self._wanted: dict[str, Wanted | None] = {}
@@ -79,6 +81,9 @@ class Looks:
             if material is not None and material.name_full in self._animated and read_material(material) != first:
                 self._note(shape.name, "changing_alpha", f"has a material {material.name!r} {_CHANGING}")
         if not all(_is_nothing(one) for one in seen):
+            for material in materials:
+                if material is not None and material.name_full in self._displaced:
+                    self._note(shape.name, "displaced", f"has a material {material.name!r} that {_DISPLACED}")
             return False
         self._note(shape.name, *_NO_SURFACE[seen[0].is_volume])
         return True
@@ -242,6 +247,8 @@ class Looks:
             seen = self._seen[name] = read_material(material)
             if is_animated(material) and not seen.alpha.procedural:
                 self._animated.add(name)
+            if is_displaced(material):
+                self._displaced.add(name)
         return self._seen[name]
 
     def _tell(self, shape, material, seen: Seen) -> None:
