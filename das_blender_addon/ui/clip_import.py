@@ -6,10 +6,12 @@ from __future__ import annotations
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, StringProperty
 
+from ..footage.estimated import is_asked
+from ..footage.masks import is_file
 from ..footage.plate import LONGEST_LENS
 from ..shot.settings import resolve_settings
 from .import_job import DroppedIntoView, ImportOperator
-from .picture_import import NOT_SAID
+from .picture_import import DEPTH_KINDS, NOT_SAID, THING
 from .words import register_classes, unregister_classes
 
 TRACKS = (
@@ -55,6 +57,19 @@ class DAS_OT_import_clip(ImportOperator, bpy.types.Operator):
         subtype="FILE_PATH",
         options={"SKIP_SAVE"},
     )
+    depth_kind: EnumProperty(
+        name="Its Values", description="What the values of the depth file mean", items=DEPTH_KINDS, default=NOT_SAID
+    )
+    depth_scale: FloatProperty(
+        name="Scale", description="Metres that one of its values is; 0 for 1, or as its side-car says", min=0.0
+    )
+    mask: StringProperty(
+        name="Mask",
+        description="The thing of the first picture that becomes an object of its own: a .png or .npy file, or "
+        "box:x,y,width,height in pixels; of the server salient, point:x,y or cut:x,y,width,height. Empty for none",
+        subtype="FILE_PATH",
+        options={"SKIP_SAVE"},
+    )
     first: IntProperty(name="From Frame", description="The clip's frame to begin with", default=1, min=1)
     num_frames: IntProperty(name="Frames", description="Frames of the shot; 0 for all", min=0, max=10_000)
     every: IntProperty(name="Pixels per Quad", description="0 for 2", min=0)
@@ -63,6 +78,9 @@ class DAS_OT_import_clip(ImportOperator, bpy.types.Operator):
         """What is asked for, besides the file."""
         return {
             "depth": bpy.path.abspath(self.depth) if self.depth else None,
+            "depth_kind": "" if self.depth_kind == NOT_SAID else self.depth_kind,
+            "depth_scale": self.depth_scale,
+            "masks": {THING: bpy.path.abspath(self.mask) if is_file(self.mask) else self.mask} if self.mask else {},
             "lens_mm": self.lens,
             "camera": "" if self.camera == NOT_SAID else self.camera,
             "tracks": self._tracks(),
@@ -78,7 +96,7 @@ class DAS_OT_import_clip(ImportOperator, bpy.types.Operator):
         return "" if self.tracks == "KNOWN" else self.tracks.lower()
 
     def _server(self, scene) -> str:
-        if self.tracks != "AUTO":
+        if self.tracks != "AUTO" and not is_asked(self.mask):
             return ""
         return resolve_settings(scene).server
 
@@ -91,7 +109,9 @@ class DAS_OT_import_clip(ImportOperator, bpy.types.Operator):
             layout.prop(self, name)
         if self.tracks == "FILE":
             layout.prop(self, "tracks_file")
-        for name in ("depth", "first", "num_frames", "every"):
+        for name in ("depth", *(("depth_kind", "depth_scale") if self.depth else ()), "mask"):
+            layout.prop(self, name)
+        for name in ("first", "num_frames", "every"):
             layout.prop(self, name)
 
 

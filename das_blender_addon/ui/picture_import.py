@@ -21,6 +21,12 @@ from .words import register_classes, unregister_classes
 
 NOT_SAID = "AUTO"
 THING = "Thing"
+DEPTH_KINDS = (
+    (NOT_SAID, "As the File Says", "As the file itself or its side-car says", 0),
+    ("metric", "Metric", "Distances along the view axis in metres, times the scale", 1),
+    ("relative", "Relative", "Distances without a unit", 2),
+    ("inverse", "Inverse", "1 divided by the distance, without a unit", 3),
+)
 MEASURED = {"depth": "depth_by_server", "salient": "salient"}
 """Kind that a server measures → the property that asks for it."""
 ROOM = ("horizon", "wall", "left", "right", "ceiling")
@@ -50,12 +56,7 @@ class DAS_OT_import_picture(ImportOperator, bpy.types.Operator):
     depth_kind: EnumProperty(
         name="Its Values",
         description="What the values of the depth file mean",
-        items=(
-            (NOT_SAID, "As the File Says", "As the file itself or its side-car says", 0),
-            ("metric", "Metric", "Distances along the view axis in metres, times the scale", 1),
-            ("relative", "Relative", "Distances without a unit", 2),
-            ("inverse", "Inverse", "1 divided by the distance, without a unit", 3),
-        ),
+        items=DEPTH_KINDS,
         default=NOT_SAID,
     )
     depth_scale: FloatProperty(

@@ -126,6 +126,25 @@ def test_menu_entry_keeps_positions_beside_the_file_and_relative_to_it(plate, sc
 
 
 @pytest.mark.any_blender
+def test_menu_entry_takes_a_depth_of_any_meaning_and_a_mask(frames, scene, tmp_path):
+    np.save(tmp_path / "tiefe ä.npy", np.linspace(200.0, 400.0, 72 * 48).reshape(48, 72))
+    mask = np.zeros((48, 72), bool)
+    mask[20:30, 10:40] = True
+    np.save(tmp_path / "hund.npy", mask)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    known = {"filepath": str(frames), "lens": 30.0, "depth": str(tmp_path / "tiefe ä.npy"), "every": 2}
+    with pytest.raises(RuntimeError, match="does not say what its values mean"):
+        bpy.ops.das.import_clip(**known)
+    for words in (str(tmp_path / "hund.npy"), "box:10,20,30,10"):
+        made = bpy.ops.das.import_clip(**known, depth_kind="metric", depth_scale=0.01, mask=words)
+        assert made == {"FINISHED"}
+        shown = bpy.context.window.scene
+        thing = next(one for one in shown.objects if one.name.split(".")[0] == "Thing")
+        assert 2.0 < thing.location.y < 4.0, "centimetres"
+    with pytest.raises(RuntimeError, match="There is no mask file"):
+        bpy.ops.das.import_clip(**known, depth_kind="metric", mask=str(tmp_path / "katze.npy"))
+
+
 def test_transfer_gives_a_clips_motion_to_a_styled_picture(plate, scene, tmp_path, capsys):
     styled = 255 - load_clip(plate).pictures[0]
     (tmp_path / "styled.png").write_bytes(encode_png(styled))
