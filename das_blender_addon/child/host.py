@@ -74,7 +74,8 @@ def serve(talk, work, errors, folders):
             talk.send(id=number, failed={"code": error.code, "message": error.message, "field": error.field})
         except Exception as error:
             traceback.print_exc()
-            talk.send(id=number, failed={"code": "", "message": f"{type(error).__name__}: {error}", "field": None})
+            said = f"{type(error).__name__}: {str(error).strip()}"
+            talk.send(id=number, failed={"code": "", "message": said, "field": None})
         else:
             talk.send(id=number, done=done or {})
 

@@ -42,7 +42,7 @@ from ..staging.stage import Stage, set_rate
 from ..take import drive
 from ..take.movie import movie
 from .file import absolute
-from .footage_words import NUM_FRAMES, span
+from .footage_words import LARGEST, NUM_FRAMES, span, three
 from .places import blend_file, copy_frames, output_folder
 from .voice import Voice
 
@@ -83,6 +83,8 @@ def plate(scene, arguments, voice: Voice, should_stop) -> int:
 def camera(scene, arguments, voice: Voice, should_stop) -> int:
     """Move the camera through a picture or clip: save the shot, track it, or render it as a take."""
     places = _places(arguments)
+    if not arguments.path.strip(" ;"):
+        raise SettingsError("--path is empty; write dolly:0 for a camera that stays as it is.", field="path")
     with staged(arguments, voice, {}, places.blend, should_stop) as made:
         _move_camera(made, arguments, voice)
         return _finished(made, places, arguments, voice, should_stop)
@@ -91,16 +93,17 @@ def camera(scene, arguments, voice: Voice, should_stop) -> int:
 def move(scene, arguments, voice: Voice, should_stop) -> int:
     """Move a thing of a picture or clip, over the background behind it: save, track, or render the shot."""
     places = _places(arguments)
-    if not arguments.scale > 0.0:
-        raise SettingsError(f"--scale is {arguments.scale}; give a number above 0.", field="scale")
+    if not 0.0 < arguments.scale <= LARGEST:
+        raise SettingsError(f"--scale is {arguments.scale}; give a number above 0, up to {LARGEST:g}.", field="scale")
+    by, turn = three(arguments.by, "--by"), three(arguments.rotate, "--rotate")
     if arguments.count is not None or not is_footage(absolute(arguments.picture)):
         span(arguments.over, NUM_FRAMES if arguments.count is None else arguments.count)
     with staged(arguments, voice, {THING: arguments.mask}, places.blend, should_stop) as made:
         start, end = span(arguments.over, made.count)
         key_thing(
             made.stage.things[THING],
-            by=arguments.by,
-            rotate_degrees=arguments.rotate,
+            by=by,
+            rotate_degrees=turn,
             scale=arguments.scale,
             frame_start=start,
             frame_end=end,

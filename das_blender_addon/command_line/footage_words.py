@@ -14,6 +14,8 @@ OWN_FLAGS = ("--frames", "--windows", "--first-frame", "--camera")
 """Flags of settings that these commands have in a meaning of their own, or not at all."""
 NUM_FRAMES = 49
 """Of a shot from a picture."""
+LARGEST = 1e6
+"""Of metres and degrees that a thing is moved by."""
 MASKS = "a file, box:x,y,w,h, or of the server salient, point:x,y, cut:x,y,w,h, lasso:x,y;x,y;x,y"
 ROOM_WORDS = {
     "horizon": "of plane: its height, 0 at the top to 1",
@@ -122,10 +124,10 @@ def _add_transfer(command: argparse.ArgumentParser) -> None:
 def _add_move(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mask", required=True, metavar="MASK", help=f"the thing that moves: {MASKS}")
     command.add_argument(
-        "--by", type=_three, default=(0.0, 0.0, 0.0), metavar="X,Y,Z",
+        "--by", default="0,0,0", metavar="X,Y,Z",
         help="metres to the right, away, up; a negative one is written --by=-1,0,0",
     )  # fmt: skip
-    command.add_argument("--rotate", type=_three, default=(0.0, 0.0, 0.0), metavar="X,Y,Z", help="degrees")
+    command.add_argument("--rotate", default="0,0,0", metavar="X,Y,Z", help="degrees")
     command.add_argument("--scale", type=float, default=1.0)
     command.add_argument(
         "--over", default="", metavar="FRAMES", help="the last frame of the motion, or first-last; the whole shot"
@@ -148,6 +150,16 @@ def span(words: str, count: int) -> tuple[int, int]:
     return start, end
 
 
-def _three(words: str) -> tuple[float, float, float]:
-    x, y, z = (float(number) for number in words.split(","))
-    return x, y, z
+def three(words: str, flag: str) -> tuple[float, float, float]:
+    """The numbers of ``words``.  Raises `SettingsError`."""
+    try:
+        x, y, z = (float(number) for number in words.split(","))
+        if max(abs(x), abs(y), abs(z)) <= LARGEST:
+            return x, y, z
+    except ValueError:
+        pass
+    raise SettingsError(
+        f"{flag} is {words[:60]!r}; write three numbers with commas between them, none beyond {LARGEST:g}, as {flag}="
+        "1,0,0.",
+        field=flag.strip("-"),
+    )

@@ -28,6 +28,8 @@ KINDS = ("metric", "relative", "inverse")
 ENDINGS = (".npy", ".npz", ".png")
 MEDIAN_DEPTH = 5.0
 """Blender units at which the median of a depth without a unit lies."""
+NEAREST, MOST = 1e-4, 1e6
+"""Blender units at which the middle of a picture may be."""
 FARTHEST = 1000.0
 """Times the median; what lies beyond is sky."""
 
@@ -106,6 +108,13 @@ def _distances(values, mask, kind: str, scale: float, path: Path) -> tuple[np.nd
     if kind == "inverse":
         depth = 1.0 / depth
     depth *= scale or MEDIAN_DEPTH / float(np.median(depth[valid]))
+    middle = float(np.median(depth[valid]))
+    if not NEAREST <= middle <= MOST:
+        raise SettingsError(
+            f"The middle of the depth file {path} is {middle:g} metres away, with a scale of {scale:g}; give the scale "
+            f"that makes it {NEAREST:g} to {MOST:g}.",
+            field="depth_scale",
+        )
     valid &= depth <= FARTHEST * float(np.median(depth[valid]))
     return np.where(valid, depth, 0.0).astype(np.float32), valid
 
@@ -132,9 +141,12 @@ def _values(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
                 values = loaded["depth"]
                 mask = loaded["mask"].astype(bool) if "mask" in loaded.files else None
                 kind = str(loaded["kind"]) if "kind" in loaded.files else ""
+        if values.dtype.kind not in "fiu":
+            raise ValueError("pickle or no numbers")
         values = np.squeeze(values).astype(np.float64)
     except UNREADABLE as error:
         reason = "it holds no array of numbers" if "pickle" in str(error) else error
+        reason = "it has no array depth" if isinstance(error, KeyError) else reason
         raise SettingsError(f"The depth file {path} cannot be read ({reason}).", field="depth") from error
     mask = np.ones(values.shape, bool) if mask is None else np.squeeze(mask)
     if mask.shape != values.shape:

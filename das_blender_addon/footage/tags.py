@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a picture's file says besides its pixels: how the camera was held, its lens, whether it is for print.
 
-Exif 2.32 in a JPEG's APP1 segment or a PNG's chunk eXIf; only what is asked for is read, and what is damaged is as if
-it were not there.
+Exif 2.32 in a JPEG's APP1 segment, a PNG's chunk eXIf, a WebP's chunk EXIF or a TIFF itself; only what is asked for is
+read, and what is damaged is as if it were not there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ORIENTATION, _EXIF_PART, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
+_ORIENTATION, _EXIF_PART, _FOCAL_35MM, _COLOURS = 0x0112, 0x8769, 0xA405, 0x0106
+_INKS = 5
+"""Of a TIFF's colours: those of print."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers that begin a frame, with the number of its colours."""
@@ -36,6 +38,10 @@ def tags_of(data: bytes) -> PictureTags:
             return _of_jpeg(data)
         if data.startswith(_PNG):
             return _of_png(data)
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return PictureTags(*_of_exif(data), _first(data).get(_COLOURS) == _INKS)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _of_webp(data)
     except (struct.error, IndexError):
         return PictureTags()
     return PictureTags()
@@ -77,15 +83,33 @@ def _of_png(data: bytes) -> PictureTags:
     return PictureTags()
 
 
+def _of_webp(data: bytes) -> PictureTags:
+    at = 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if kind == b"EXIF":
+            body = data[at + 8 : at + 8 + length]
+            return PictureTags(*_of_exif(body.removeprefix(b"Exif\0\0")))
+        at += 8 + length + length % 2
+    return PictureTags()
+
+
 def _of_exif(body: bytes) -> tuple[int, float]:
     """(orientation, lens in mm) of a TIFF header with its directories."""
-    order = {b"II": "<", b"MM": ">"}.get(bytes(body[:2]))
-    if order is None:
-        return 1, 0.0
-    first = _directory(body, order, struct.unpack_from(order + "I", body, 4)[0])
+    order, first = _order(body), _first(body)
     more = _directory(body, order, first[_EXIF_PART]) if _EXIF_PART in first else {}
     orientation = first.get(_ORIENTATION, 1)
     return orientation if 1 <= orientation <= 8 else 1, float(more.get(_FOCAL_35MM, 0))
+
+
+def _order(body: bytes) -> str:
+    return {b"II": "<", b"MM": ">"}.get(bytes(body[:2]), "")
+
+
+def _first(body: bytes) -> dict[int, int]:
+    """The first directory of a TIFF header."""
+    order = _order(body)
+    return _directory(body, order, struct.unpack_from(order + "I", body, 4)[0]) if order else {}
 
 
 def _directory(body: bytes, order: str, at: int) -> dict[int, int]:
@@ -94,6 +118,6 @@ def _directory(body: bytes, order: str, at: int) -> dict[int, int]:
     (count,) = struct.unpack_from(order + "H", body, at)
     for entry in range(min(count, 512)):
         tag, kind, amount = struct.unpack_from(order + "HHI", body, at + 2 + 12 * entry)
-        if amount == 1 and kind in (3, 4):
+        if amount == 1 and kind in (3, 4, 13):  # two or four bytes, the place of a directory
             found[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), body, at + 10 + 12 * entry)[0]
     return found

@@ -132,10 +132,16 @@ def _chosen(frames, path: Path, first: int, num_frames: int):
     if not 1 <= first <= len(frames):
         raise SettingsError(f"The clip {path} has {len(frames)} frames, and {first} is none of them.", field="from")
     chosen = frames[first - 1 : first - 1 + num_frames] if num_frames else frames[first - 1 :]
-    if len(chosen) < max(num_frames, 2):
+    if len(chosen) == 1 and num_frames < 2:
+        lack = f"frame {first} of {len(frames)} is one picture" if len(frames) > 1 else "it has one frame"
         raise SettingsError(
-            f"The clip {path} has {len(chosen)} frames from frame {first} on, and {max(num_frames, 2)} are wanted; "
-            "take fewer (--frames).",
+            f"The clip {path} moves in two frames or more, and {lack}; take more of it, or use the picture itself.",
+            field="frames",
+        )
+    if len(chosen) < num_frames:
+        raise SettingsError(
+            f"The clip {path} has {len(chosen)} frames from frame {first} on, and {num_frames} are wanted; take fewer "
+            "(--frames).",
             field="frames",
         )
     return chosen

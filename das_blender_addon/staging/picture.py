@@ -58,6 +58,8 @@ def read_picture(path: Path, *, may_be_plain: bool = False) -> SourcePicture:
         pixels = upright(pixels, tags.orientation)
         notes.append(f"{name} was turned upright, as its camera says, to {pixels.shape[1]}×{pixels.shape[0]} pixels.")
     if not may_be_plain:
+        if not pixels.any() and any("transparent" in note for note in notes):
+            raise FirstFrameError(f"{name} shows nothing: it is transparent, or black, everywhere; choose another.")
         check_colours(pixels, name)
     return SourcePicture(pixels, tags.lens_mm, tuple(notes))
 

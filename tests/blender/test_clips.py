@@ -324,6 +324,7 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(plate, frames, scene, tm
     flat = write_frames(tmp_path / "flat", np.stack([np.full((48, 72, 3), 90 + n, np.uint8) for n in range(12)]))
     odd = write_frames(tmp_path / "odd", one[:2])
     (odd / "0003.png").write_bytes(encode_png(one[2][:32]))
+    single = write_frames(tmp_path / "single", one[:1])
     black = write_frames(tmp_path / "black", np.zeros((3, 16, 16, 3), np.uint8))
     (tmp_path / "none").mkdir()
     large = write_frames(tmp_path / "large", np.broadcast_to(smooth(1, (2160, 3840)), (19, 2160, 3840, 3))[:1])
@@ -348,6 +349,9 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(plate, frames, scene, tm
         (["plate", frames, *save], SettingsError, "--lens"),
         (["plate", frames, *known, "--from", 9], SettingsError, "9 is none of them"),
         (["plate", frames, *known, "--frames", 20], SettingsError, "take fewer"),
+        (["plate", frames, *known, "--frames", 1], SettingsError, "frame 1 of 5 is one picture"),
+        (["plate", frames, *known, "--from", 5], SettingsError, "frame 5 of 5 is one picture"),
+        (["plate", single, *known], SettingsError, "it has one frame; take more of it, or use the picture itself"),
         (["plate", tmp_path / "one.png", *known, "--tracks", "blender"], SettingsError, "is a picture"),
         (["transfer", tmp_path / "one.png", *known], SettingsError, "is no clip"),
         (["transfer", frames, *known], SettingsError, "none are known"),

@@ -291,6 +291,7 @@ def test_depth_is_read_out_of_the_layers_of_a_render(picture, scene, tmp_path):
 
 def test_what_cannot_be_used_is_refused_before_any_scene_is_made(picture, tmp_path, capsys):
     (tmp_path / "black.png").write_bytes(encode_png(np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
+    (tmp_path / "clear.png").write_bytes(encode_png(np.dstack([pixels(), np.zeros((HEIGHT, WIDTH), np.uint8)])))
     (tmp_path / "print.jpg").write_bytes(print_jpeg_head())
     (tmp_path / "words.png").write_bytes(b"no picture")
     np.save(tmp_path / "small.npy", depth()[:10])
@@ -311,6 +312,12 @@ def test_what_cannot_be_used_is_refused_before_any_scene_is_made(picture, tmp_pa
         (["camera", picture, "--path", tmp_path / "no.blend", *known], SettingsError, "no.blend"),
         (["move", picture, "--mask", "box:0,0,96,64", *known], SettingsError, "whole picture"),
         (["move", picture, "--mask", "box:0,0,9,9", "--over", "60", *known], SettingsError, "frame 1 to 60"),
+        (["move", picture, "--mask", "box:0,0,9,9", "--by", "nan,0,0", *known], SettingsError, "--by is 'nan,0,0'"),
+        (["move", picture, "--mask", "box:0,0,9,9", "--by=-1,0", *known], SettingsError, "three numbers"),
+        (["move", picture, "--mask", "box:0,0,9,9", "--rotate", "0,0,inf", *known], SettingsError, "--rotate is"),
+        (["move", picture, "--mask", "box:0,0,9,9", "--scale", "inf", *known], SettingsError, "--scale is inf"),
+        (["camera", picture, "--path", " ;", *known], SettingsError, "dolly:0"),
+        (["camera", tmp_path / "clear.png", *pan, *known], FirstFrameError, "transparent, or black, everywhere"),
         (["plate", picture, "--lens", 30], SettingsError, "--save"),
         (["plate", picture, *known, "--mask", "box:0,0,9,9", "--mask", "box:8,8,9,9"], SettingsError, "another one"),
         (["plate", picture, *known, "--frames", 0], SettingsError, "at least 1"),

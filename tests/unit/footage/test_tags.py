@@ -25,11 +25,16 @@ def written(kind: str, orientation: int = 0, lens: int = 0, mode: str = "RGB") -
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_orientation_and_lens_are_read(kind):
     assert tags_of(written(kind, 6, 28)) == PictureTags(6, 28.0)
     assert tags_of(written(kind, 1, 50)) == PictureTags(1, 50.0)
     assert tags_of(written(kind)) == PictureTags()
+
+
+def test_orientation_of_a_tiff_is_read():
+    """Pillow writes no lens into one."""
+    assert tags_of(written("TIFF", 6)) == PictureTags(6) and tags_of(written("TIFF")) == PictureTags()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -39,8 +44,10 @@ def test_picture_is_turned_as_pillow_turns_it(orientation):
 
 
 def test_print_colours_are_noticed_and_damage_is_nothing():
-    assert tags_of(written("JPEG", mode="CMYK")).is_print and not tags_of(written("JPEG")).is_print
-    whole = written("JPEG", 6, 28)
-    for end in range(2, 120):
-        tags_of(whole[:end])
+    for kind in ("JPEG", "TIFF"):
+        assert tags_of(written(kind, mode="CMYK")).is_print and not tags_of(written(kind)).is_print
+    for kind in ("JPEG", "TIFF", "WEBP"):
+        whole = written(kind, 6, 28)
+        for end in range(2, min(len(whole), 400)):
+            tags_of(whole[:end])
     assert tags_of(b"GIF89a") == PictureTags()
