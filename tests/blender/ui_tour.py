@@ -174,12 +174,14 @@ def part_of_takes():
     yield from arrange()
     yield from settle(30)
     scene.das.size, scene.das.key_mode, scene.frame_end = "192x128", "FIRST", 25
+    yield from shade("SOLID")
     for seed in (1, 2):
         scene.das.seed = seed
         call("render_take")
         yield from until(lambda: manager.das.job_state == "RUNNING", "the take did not begin")
         yield from until(lambda: manager.das.job_state != "RUNNING", "the take did not end")
         check(manager.das.job_state == "DONE", manager.das.job_line)
+    yield from shade("MATERIAL")
     yield from tour_of_takes(scene, SimpleNamespace(**globals()))
     yield from day_with_takes(scene, SimpleNamespace(**globals()))
 
@@ -495,6 +497,7 @@ def conduct_with(server: str, folder: Path, images: Path | None) -> int:
 def take_picture(flag: Path, environment: dict, images: Path | None) -> None:
     """The window as it is now; then the tour may go on."""
     name = flag.name.removeprefix("stop-")
+    subprocess.run(["xdotool", "mousemove", "800", "998"], env=environment, check=True)  # away from any tooltip
     time.sleep(0.3)
     if name == "escape":
         subprocess.run(["xdotool", "mousemove", "400", "400", "key", "Escape"], env=environment, check=True)

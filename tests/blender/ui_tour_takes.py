@@ -42,7 +42,7 @@ def day_with_takes(scene, steps):
     yield from steps.stop("variations")
 
     yield from steps.until(lambda: len(manager.das_takes) == 4, "four takes are not listed")
-    press("measure_take")
+    steps.call("measure_take")
     yield from ended(steps, manager)
     scene.frame_set(19)
     press("open_heat_maps")
