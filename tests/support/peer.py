@@ -16,7 +16,7 @@ import zmq
 
 from das_blender_addon.protocol import codec
 from das_blender_addon.protocol import messages as m
-from das_blender_addon.protocol.frames import CODECS, blob_sha
+from das_blender_addon.protocol.frames import CODECS, blob_sha, decode_array
 from das_blender_addon.protocol.png import encode_png
 
 WIDTH, HEIGHT, NUM_FRAMES = 16, 8, 3
@@ -183,6 +183,16 @@ class Peer:
         sha = blob_sha(blob)
         self.results[sha] = blob
         return codec.to_plain(m.Artefact(role, sha, len(blob), media, index))
+
+    def input_of(self, job: str, role: str) -> bytes:
+        """The bytes of a job's only input of ``role``."""
+        (one,) = (one for one in self.jobs[job].inputs if one.role == role)
+        return bytes(self.blobs[one.sha])
+
+    def array_of(self, job: str, role: str) -> np.ndarray:
+        """`input_of`, decoded."""
+        (one,) = (one for one in self.jobs[job].inputs if one.role == role)
+        return decode_array(self.blobs[one.sha], one.dtype, one.shape, one.codec)
 
     def add_event(self, job: str, kind: str, fields: dict) -> None:
         """Something happens to a job; may be called from any thread."""

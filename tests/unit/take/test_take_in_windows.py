@@ -11,7 +11,6 @@ import pytest
 
 from das_blender_addon.client.take import Progress
 from das_blender_addon.errors import JobCancelled, OutOfMemory, SettingsError, StorageError
-from das_blender_addon.protocol.frames import decode_array
 from das_blender_addon.protocol.messages import Cancel
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.plan import plan, plan_with_keys
@@ -56,16 +55,6 @@ def finish(peer, job) -> None:
     peer.add_event(job, "DONE", {"artefacts": frames, "report": {"seed": 7}})
 
 
-def input_of(peer, job, role) -> bytes:
-    (one,) = (one for one in peer.jobs[job].inputs if one.role == role)
-    return bytes(peer.blobs[one.sha])
-
-
-def array_of(peer, job, role) -> np.ndarray:
-    (one,) = (one for one in peer.jobs[job].inputs if one.role == role)
-    return decode_array(peer.blobs[one.sha], one.dtype, one.shape, one.codec)
-
-
 def levels(paths) -> list[int]:
     """The level of each frame, which is the same everywhere in it."""
     pictures = [decode_png(path.read_bytes()) for path in paths]
@@ -88,10 +77,10 @@ def test_window_that_no_picture_begins_starts_with_the_frame_that_the_one_before
     asked = request_of()
     run_take(asked, peer.address)
     first, second, third = peer.jobs
-    assert input_of(peer, first, "first_frame") == asked.first_frame_png
-    assert input_of(peer, second, "first_frame") == input_of(peer, third, "first_frame") == encode_png(frame(2))
+    assert peer.input_of(first, "first_frame") == asked.first_frame_png
+    assert peer.input_of(second, "first_frame") == peer.input_of(third, "first_frame") == encode_png(frame(2))
     for number, job in enumerate(peer.jobs):
-        np.testing.assert_array_equal(array_of(peer, job, "tracking_video"), asked.shot.videos[number].video)
+        np.testing.assert_array_equal(peer.array_of(job, "tracking_video"), asked.shot.videos[number].video)
 
 
 def test_window_that_follows_another_waits_for_it(request_of, peer):
@@ -130,7 +119,7 @@ def test_window_that_a_key_picture_begins_starts_with_that(request_of, peer):
     asked = request_of(shot(keys=[2, 4]))
     run_take(asked, peer.address)
     assert [asked.follows(number) for number in range(3)] == [False] * 3
-    pictures = [input_of(peer, job, "first_frame") for job in peer.jobs]
+    pictures = [peer.input_of(job, "first_frame") for job in peer.jobs]
     assert pictures == [picture.png for picture in asked.pictures] and len(set(pictures)) == 3
 
 
@@ -140,8 +129,8 @@ def test_window_of_a_model_that_reads_a_carried_video_gets_its_part_and_starts_w
     whole = asked.detail.carried(range(7))
     for number, job in enumerate(peer.jobs):
         start = asked.plan.windows[number].start
-        np.testing.assert_array_equal(array_of(peer, job, "carried_video"), whole[start : start + NUM_FRAMES])
-        np.testing.assert_array_equal(decode_png(input_of(peer, job, "first_frame")), whole[start])
+        np.testing.assert_array_equal(peer.array_of(job, "carried_video"), whole[start : start + NUM_FRAMES])
+        np.testing.assert_array_equal(decode_png(peer.input_of(job, "first_frame")), whole[start])
 
 
 HOLES_AND_REFERENCES = ["carried_video", "carried_holes", "references"]
@@ -161,8 +150,8 @@ def test_window_of_a_model_that_is_told_of_holes_gets_what_no_picture_shows(requ
     assert not (whole[[0, 4], ..., 3] == 0).any() and (whole[5:, ..., 3] == 0).any(axis=(1, 2)).all()
     for number, job in enumerate(painter.jobs):
         part = whole[asked.plan.windows[number].start :][:NUM_FRAMES]
-        np.testing.assert_array_equal(array_of(painter, job, "carried_video"), part[..., :3])
-        np.testing.assert_array_equal(array_of(painter, job, "carried_holes"), 255 - part[..., 3])
+        np.testing.assert_array_equal(painter.array_of(job, "carried_video"), part[..., :3])
+        np.testing.assert_array_equal(painter.array_of(job, "carried_holes"), 255 - part[..., 3])
 
 
 def test_window_is_shown_the_key_pictures_around_it_that_it_does_not_hold(request_of, painter):
@@ -173,12 +162,12 @@ def test_window_is_shown_the_key_pictures_around_it_that_it_does_not_hold(reques
     of_key = {picture.index: picture.pixels for picture in asked.pictures}
     for number, job in enumerate(painter.jobs):
         shown = [of_key[key] for key in asked.plan.references_for(asked.plan.windows[number])]
-        np.testing.assert_array_equal(array_of(painter, job, "references"), np.stack(shown))
-        holes, start = array_of(painter, job, "carried_holes"), asked.plan.windows[number].start
+        np.testing.assert_array_equal(painter.array_of(job, "references"), np.stack(shown))
+        holes, start = painter.array_of(job, "carried_holes"), asked.plan.windows[number].start
         for key in asked.plan.keys:
             if start <= key < start + NUM_FRAMES:
                 assert not holes[key - start].any()
-                np.testing.assert_array_equal(array_of(painter, job, "carried_video")[key - start], of_key[key])
+                np.testing.assert_array_equal(painter.array_of(job, "carried_video")[key - start], of_key[key])
 
 
 def test_holes_and_references_are_part_of_a_windows_key(request_of):
@@ -204,7 +193,7 @@ def test_last_window_is_filled_by_holding_the_last_frame_where_a_key_begins_it(r
     take = run_take(asked, peer.address)
     last = list(peer.jobs)[-1]
     assert (peer.jobs[last].spec.num_frames, peer.jobs[last].spec.kept_frames) == (3, 2)
-    sent = array_of(peer, last, "tracking_video")
+    sent = peer.array_of(last, "tracking_video")
     np.testing.assert_array_equal(sent[2], sent[1])
     assert levels(take.frames) == [0, 10, 10, 10, 10, 10]
 
@@ -275,7 +264,7 @@ def test_no_more_than_a_few_are_made_at_the_same_time_the_first_ones_first(reque
     assert len(asked.plan.windows) == MOST_JOBS + 2
     running = Running(asked, peer.address)
     wait_for(lambda: len(peer.jobs) == MOST_JOBS)
-    sent = [array_of(peer, job, "tracking_video") for job in peer.jobs]
+    sent = [peer.array_of(job, "tracking_video") for job in peer.jobs]
     for number, video in enumerate(sent):
         np.testing.assert_array_equal(video, asked.shot.videos[number].video)
     assert len(peer.jobs) == MOST_JOBS
