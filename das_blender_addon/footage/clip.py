@@ -35,6 +35,8 @@ from .unreadable import UNREADABLE
 
 FORMAT, VERSION = "das-clip", 1
 FRAMES = "frames"
+SOLVER = "Blender's camera solver"
+"""Where the depth of a plate comes from that was found with a solved camera."""
 _ARRAYS, _VALUES, _MASK = "clip.npz", "clip.json", "mask_"
 RIGID = 1e-3
 """How far the axes of a camera may be from unit length and right angles."""

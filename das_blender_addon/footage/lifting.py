@@ -16,8 +16,6 @@ from .plate import focal_px
 
 OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])
 """Blender's camera axes ↔ +X right, +Y down, +Z forward."""
-STILL_SHARE = 0.004
-"""A point whose track is no farther from where it would be if it stood still than this share of the picture stands."""
 _NEIGHBOURS = 6
 MANY = 2000
 """Of more points than these a part, evenly chosen, is looked through for neighbours."""
@@ -60,7 +58,7 @@ def lift(clip: ClipPlate, sky_depth: float) -> Lifted | None:
     if clip.tracks is None:
         return None
     height, width = clip.depth.shape[1:]
-    first = clip.visible[0] & _inside(clip.tracks[0], width, height)
+    first = clip.visible[0] & inside(clip.tracks[0], width, height)
     if not first.any():
         raise SettingsError("None of the tracks begins inside of the clip's first picture; track its points.")
     tracks, seen = clip.tracks[:, first].astype(np.float64), clip.visible[:, first]
@@ -81,7 +79,8 @@ def lift(clip: ClipPlate, sky_depth: float) -> Lifted | None:
     return Lifted(lifted.at, lifted.inverse, _filled(lifted), seen)
 
 
-def _inside(points: np.ndarray, width: int, height: int) -> np.ndarray:
+def inside(points: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Bool [N]: which ``points`` [N,2+] px a picture of that size has."""
     x, y = points[:, 0], points[:, 1]
     with np.errstate(invalid="ignore"):
         return (x >= 0.0) & (x < width) & (y >= 0.0) & (y < height)
@@ -105,8 +104,8 @@ def _depths(clip: ClipPlate, tracks, seen, poses, focal: float, sky_depth: float
         else:  # as if the point stood still, whatever it does along the picture
             found = (still - poses[number, :3, 3]) @ poses[number, :3, 2]
             found = np.where(found > 0.0, found, np.nan)
-        inside = seen[number] & _inside(tracks[number], width, height)
-        depth[number] = np.where(np.isfinite(depth[number]), depth[number], np.where(inside, found, np.nan))
+        shown = seen[number] & inside(tracks[number], width, height)
+        depth[number] = np.where(np.isfinite(depth[number]), depth[number], np.where(shown, found, np.nan))
         before = np.where(np.isfinite(depth[number]), depth[number], before)
     return depth
 
@@ -174,25 +173,3 @@ def neighbours(lifted: Lifted) -> np.ndarray:
         apart[here[:, None] == offered] = np.inf
         out[here] = offered[np.argpartition(apart, count - 1, axis=1)[:, :count]]
     return out
-
-
-def steadied(clip: ClipPlate, lifted: Lifted) -> Lifted:
-    """Points that stand still as far as their tracks tell do so exactly: their depth's noise is no motion.
-
-    Only for a clip whose camera is known; ``lifted`` otherwise.
-    """
-    if clip.cameras is None:
-        return lifted
-    height, width = clip.depth.shape[1:]
-    focal = focal_px(clip.lens_mm, (width, height))
-    views = np.linalg.inv(OPTICAL @ camera_path_of(clip) @ OPTICAL)
-
-    def projected(places):
-        seen = np.einsum("tij,tnj->tni", views[:, :3, :3], places) + views[:, None, :3, 3]
-        return focal * seen[..., :2] / np.maximum(seen[..., 2:], 1e-9)
-
-    here = np.broadcast_to(lifted.places[:1], lifted.places.shape)
-    apart = np.where(lifted.seen, np.linalg.norm(projected(lifted.places) - projected(here), axis=2), 0.0)
-    still = apart.max(axis=0) <= STILL_SHARE * max(width, height)
-    places = np.where(still[None, :, None], here, lifted.places)
-    return Lifted(lifted.at, lifted.inverse, places, lifted.seen)

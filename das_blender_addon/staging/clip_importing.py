@@ -18,7 +18,7 @@ from ..child.launch import launch
 from ..child.scratch import Scratch
 from ..errors import SettingsError
 from ..footage.alignment import Alignment
-from ..footage.clip import ClipPlate, is_clip, load_clip, save_clip
+from ..footage.clip import SOLVER, ClipPlate, is_clip, load_clip, save_clip
 from ..footage.depth_files import MEDIAN_DEPTH, read_depth
 from ..footage.estimated import AUTO, found_depth, found_masks, is_asked
 from ..footage.mesh import check_quads
@@ -41,8 +41,6 @@ KEEP, SOLVE = "keep", "solve"
 """The clip's camera: taken for one that stands still (all motion is the points'), or found."""
 BLENDER = "blender"
 """In the place of a file of tracks: Blender's own tracker (some hundred points); `AUTO`: the server's."""
-SOLVER = "Blender's camera solver"
-"""Where such a depth comes from."""
 CLIP_EVERY = 2
 """Pixels along the side of a quad, where nobody said it: a clip's surfaces have positions in every frame."""
 

@@ -19,11 +19,12 @@ from ..footage.alignment import Alignment
 from ..footage.clean_plate import carried_background, followed_mask
 from ..footage.clip import ClipPlate
 from ..footage.layers import SKY, Layer, Layers, layers_of, painted_out, sky_depth_of
-from ..footage.lifting import Lifted, camera_path_of, lift, steadied
+from ..footage.lifting import Lifted, camera_path_of, lift
 from ..footage.mesh import PlateMesh
 from ..footage.moving import apart_limit, influence, motion_field, motion_of, positions, trusted
 from ..footage.pc2 import write_pc2
 from ..footage.plate import Plate
+from ..footage.steadying import steadied
 from .motion import key_camera
 from .stage import CAMERA_FROM_OPTICAL, Stage, layer_object, packed_image, plate_camera, set_rate, set_render, shining
 

@@ -7,8 +7,9 @@ import pytest
 from das_blender_addon.footage.clean_plate import carried_background, followed_mask
 from das_blender_addon.footage.clip import ClipPlate
 from das_blender_addon.footage.layers import layers_of, painted_out, sky_depth_of, widened
-from das_blender_addon.footage.lifting import lift, steadied
+from das_blender_addon.footage.lifting import lift
 from das_blender_addon.footage.moving import influence, motion_of, positions
+from das_blender_addon.footage.steadying import steadied
 
 WIDTH, HEIGHT, COUNT, FOCAL = 61, 40, 6, 61.0
 WALL, CARD, POST = 6.0, 3.0, 2.0

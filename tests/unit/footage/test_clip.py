@@ -8,16 +8,17 @@ import pytest
 
 from das_blender_addon.errors import SceneError, SettingsError, StorageError
 from das_blender_addon.footage.alignment import Alignment, read_alignment
-from das_blender_addon.footage.clip import ClipPlate, is_clip, load_clip, save_clip
+from das_blender_addon.footage.clip import SOLVER, ClipPlate, is_clip, load_clip, save_clip
 from das_blender_addon.footage.cuts import check_no_cut, find_cuts
 from das_blender_addon.footage.depth_files import read_depth
 from das_blender_addon.footage.epipolar import moving_points
-from das_blender_addon.footage.lifting import lift, steadied
+from das_blender_addon.footage.lifting import lift
 from das_blender_addon.footage.masks import read_mask
 from das_blender_addon.footage.mesh import mesh_of_depth
 from das_blender_addon.footage.moving import influence, motion_of, positions, trusted
 from das_blender_addon.footage.pc2 import read_pc2, write_pc2
 from das_blender_addon.footage.plate import focal_px
+from das_blender_addon.footage.steadying import steadied
 from das_blender_addon.footage.track_files import read_tracks
 from das_blender_addon.footage.triangulation import check_points, triangulated
 
@@ -146,6 +147,31 @@ def test_points_that_stand_still_before_a_moving_camera_do_so_exactly():
     places = steadied(made, lift(made, 400.0)).places
     moved = np.abs(places - places[:1]).max(axis=(0, 2))
     assert (np.delete(moved, 7) == 0.0).all() and moved[7] > 0.1
+
+
+def test_point_at_a_wrong_distance_that_was_found_with_the_camera_does_not_move_for_that():
+    """The wall stands 4 units away and the depth says 2.5; point 7 goes down, points 20 and 21 go with the wall and are
+    masked."""
+    tracks, visible = grid_tracks()
+    still = tracks.copy()
+    still[..., 0] = tracks[0, :, 0] - cameras()[:, 0, 3, None] * focal_px(LENS, (WIDTH, HEIGHT)) / 4.0
+    still[..., 2] = np.nan
+    still[:, 7, 1] += np.arange(COUNT)
+    wrong = np.full((1, HEIGHT, WIDTH), 2.5, np.float32)
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    x, y = np.floor(tracks[0, 20:22, :2]).astype(int).T
+    mask[y, x] = True
+    known = {"tracks": still, "visible": visible, "cameras": cameras(), "depth": wrong, "masks": {"кот": mask}}
+    for source, moving in ((SOLVER, {7, 20, 21}), ("a depth file", set(range(len(tracks[0]))))):
+        made = clip(**known, source=source)
+        places = steadied(made, lift(made, 400.0)).places
+        moved = np.abs(places - places[:1]).max(axis=(0, 2)) > 0.05
+        assert set(np.flatnonzero(moved)) == moving, source
+    short = visible.copy()
+    short[2:, 7] = False
+    made = clip(**{**known, "visible": short}, source=SOLVER)
+    places = steadied(made, lift(made, 400.0)).places
+    assert (places[:, 7] == places[0, 7]).all(), "seen too shortly to speak against it"
 
 
 def test_mesh_goes_as_its_points_do_and_two_things_that_touch_do_not_drag_each_other():
