@@ -65,13 +65,17 @@ def is_shown(context) -> bool:
     """Whether the view of ``context`` is that of a room's camera, where the picture was taken."""
     scene, space = context.scene, context.space_data
     kept, camera = scene.das_room, scene.camera
-    if kept.surface is None or kept.picture is None or not kept.show_handles or camera is None:
+    if kept.surface is None or not _has_picture(kept) or not kept.show_handles or camera is None:
         return False
     if space is None or space.type != "VIEW_3D" or space.region_3d.view_perspective != "CAMERA":
         return False
     pose = np.array(kept.pose).reshape(4, 4)
     is_there = np.allclose(np.array(camera.matrix_world), pose, atol=AT_PLACE) and camera.data.type == "PERSP"
     return is_there and space.camera == camera and kept.surface.mode == "OBJECT"
+
+
+def _has_picture(kept) -> bool:
+    return kept.picture is not None and min(kept.picture.size) > 0
 
 
 class DAS_OT_drag_room(bpy.types.Operator):
@@ -95,7 +99,7 @@ class DAS_OT_drag_room(bpy.types.Operator):
         """Put the handle there."""
         scene, kept = context.scene, context.scene.das_room
         try:
-            grips = Grips(room_of(kept), kept.lens, tuple(kept.picture.size)) if kept.picture else None
+            grips = Grips(room_of(kept), kept.lens, tuple(kept.picture.size)) if _has_picture(kept) else None
             put_room(scene, grips.dragged(self.grip, tuple(self.to)) if grips else room_of(kept))
         except DasError as error:
             self.report({"ERROR"}, error.message)

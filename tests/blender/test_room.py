@@ -154,9 +154,13 @@ def test_handle_that_makes_no_room_changes_nothing(street):
     before = surfaces(scene)["Plate"]
     with pytest.raises(RuntimeError, match="must be higher"):
         bpy.ops.das.drag_room(grip="eye_height", to=(0.65, 0.97))
-    scene.das_room.picture = None
-    with pytest.raises(RuntimeError, match="no longer in the file"):
-        bpy.ops.das.drag_room(grip="wall", to=(0.5, 0.7))
+    lost = bpy.data.images.new("lost", 8, 8)
+    lost.source, lost.filepath = "FILE", "//nowhere.png"
+    assert tuple(lost.size) == (0, 0)
+    for picture in (lost, None):
+        scene.das_room.picture = picture
+        with pytest.raises(RuntimeError, match="no longer in the file"):
+            bpy.ops.das.drag_room(grip="wall", to=(0.5, 0.7))
     np.testing.assert_array_equal(surfaces(scene)["Plate"], before)
     assert scene.das_room.eye_height == pytest.approx(1.6) and scene.das_room.wall == 10.0
 
