@@ -70,8 +70,9 @@ class Talk(ABC):
             if order["kind"] != "run":
                 return order
             with self._lock:
-                if self._waiting.pop(order["job"], None) is None:
-                    continue  # cancelled before it began
+                if self._waiting.get(order["job"]) is not order:
+                    continue  # cancelled before it began; a later attempt at its job may wait behind it
+                del self._waiting[order["job"]]
                 self._current = order
                 self._steps, self._stage, self._moved_s = [], "", time.monotonic()
             self._state = "busy"
