@@ -21,7 +21,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from das_blender_addon.errors import SettingsError
-from das_blender_addon.protocol.messages import FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
+from das_blender_addon.protocol.messages import FETCH_CREDIT, FRAME_EXTRA_BYTES, MAX_FRAME_BYTES
 from das_server.door.gate import Gate
 from das_server.door.pressure import Pressure
 from das_server.door.seldom import Seldom
@@ -44,8 +44,12 @@ CURVE_BYTES = 33
 SMALL_BYTES, MANY_SMALL = 1024, 2 * MAX_FOLLOWED
 """Where much waits, and so many messages of it, and no others, have fewer bytes, there are too many of them."""
 
-EASY_BACKLOG_BYTES = 1 << 16
-"""Where all together have sent too much, a connection with less than this to be read is not the reason."""
+EASY_BYTES, EASY_UPLOAD_BYTES = 1 << 16, FETCH_CREDIT * MAX_FRAME_BYTES * 5 // 4
+"""Where all together have sent far too much, or too much, a connection of which this is to be read, as memory, is not
+the reason."""
+
+MESSAGE_BYTES, NEWEST = 128, 0.1
+"""About what a message takes beside its bytes, and how much the newest one counts for what all of them are like."""
 
 MOST_PEERS = 64
 """Routing ids that are remembered of a connection: its own, and those of others before it that had its number and of
@@ -99,11 +103,15 @@ def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> z
 
 @dataclass
 class _Connection:
-    """``read_bytes``: what we have read of it, framing included.  ``heard_s``: when that was, last.  ``num_small``: how
-    many messages of few bytes, and no others, were read since more than a few were seen to wait; None: no such case."""
+    """``read_bytes``: what we have read of it, framing included.  ``heard_s``: when that was, last.  ``message_bytes``:
+    what its messages have, the newest above all.  ``num_small``: how many messages of few bytes, and no others, were
+    read since more than a few were seen to wait; None: no such case.  ``num_heavy``: how often in a row so much of it
+    was to be read that it may have to go."""
 
     read_bytes: int = 0
     heard_s: float = 0.0
+    message_bytes: float = 1.0
+    num_heavy: int = 0
     num_small: int | None = None
     peers: dict[bytes, None] = field(default_factory=dict)
     is_cut: bool = False
@@ -163,6 +171,7 @@ class Connections:
         one.heard_s = time.monotonic()
         sizes = [len(frame) + self._extra for frame in frames]
         one.read_bytes += sum(size + (9 if size > 255 else 2) for size in sizes)
+        one.message_bytes += NEWEST * (max(1, sum(sizes)) - one.message_bytes)
         if one.num_small is not None:
             one.num_small = one.num_small + 1 if sum(sizes) < SMALL_BYTES else None
         return True
@@ -209,9 +218,19 @@ class Connections:
             self._spoken = None
 
     def _cut_most(self, owed: dict[int, int]) -> None:
-        """Under pressure: whoever waits for an answer owes less than `EASY_BACKLOG_BYTES`, and stays."""
-        most = sorted((fd for fd in owed if owed[fd] > EASY_BACKLOG_BYTES and not self._open[fd].is_cut), key=owed.get)
-        for fd in most if self._pressure.is_very_high else most[-1:]:
+        """Under pressure who takes most memory, if more than an upload does, twice in a row; where it is twice as much
+        all who do, and where it is still more, all who take more than a question does."""
+        memory = {}
+        for fd, one in self._open.items():
+            if fd in owed and not one.is_cut:
+                memory[fd] = owed[fd] * (1 + MESSAGE_BYTES / one.message_bytes)
+                one.num_heavy = one.num_heavy + 1 if memory[fd] > EASY_UPLOAD_BYTES else 0
+        if self._pressure.level > 1:
+            least = EASY_UPLOAD_BYTES if self._pressure.level == 2 else EASY_BYTES
+            most = [fd for fd in memory if memory[fd] > least]
+        else:
+            most = sorted((fd for fd in memory if self._open[fd].num_heavy > 1), key=memory.get)[-1:]
+        for fd in most:
             self._cut(fd, f"it has sent {owed[fd] >> 10} KiB more than was read, and all together too much")
 
     def _cut(self, fd: int, reason: str) -> None:

@@ -36,7 +36,7 @@ TRIM_EVERY_S = 0.5
 
 class Pressure:
     """``port``: where connections arrive; those that do under pressure are not taken, and try again by themselves.
-    ``is_high``, ``is_very_high``: more waits than may, and twice as much."""
+    ``is_high``: more waits than may, or did a moment ago; ``level``: how many times as much."""
 
     def __init__(self, port: int, *, most_bytes: int = MAX_WAITING_BYTES):
         self._most_bytes = most_bytes
@@ -44,7 +44,7 @@ class Pressure:
         self._calm_bytes = _memory_bytes()
         self._trim_at_s = 0.0
         self._say = Seldom(_log)
-        self.is_high = self.is_very_high = False
+        self.is_high, self.level = False, 0
 
     def close(self) -> None:
         """Let go of the port."""
@@ -59,7 +59,7 @@ class Pressure:
             if trim is not None:
                 trim(0)
         grown = _memory_bytes() - self._calm_bytes
-        self.is_very_high = grown > 2 * self._most_bytes
+        self.level = max(0, grown // self._most_bytes)
         if self.is_high and (nothing_waits or grown < self._most_bytes // 2):
             self.is_high = False
             self._take_connections(True)
