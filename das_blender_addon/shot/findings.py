@@ -17,11 +17,16 @@ from ..tracking.shot_curves import ShotCurves
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 LEVELS = (ERROR, WARNING, NOTE)
-BARE_SHARE, NEW_SHARE, FAST_SHARE, LEAST_PATH_PX = 0.25, 0.10, 0.05, 1.0
+BARE_SHARE, NEW_SHARE, FAST_SHARE = 0.25, 0.10, 0.05
 """Set by reasoning, not measured: a picture whose covered part is smaller gives a model little to follow; more than
 this that no key picture shows is plainly the model's own; points that move by more of the height from one frame to the
-next leave what a video model's latents (16 pixels of about 480 a side) see as one place; and a shot whose points never
-move by a pixel of the model looks still to it."""
+next leave what a video model's latents (16 pixels of about 480 a side) see as one place."""
+FAST_PATCHES = 0.5
+"""Measured of the embedded model (`bench_motion.py`): what moves by half a patch of its latents from one frame to the
+next is still where it should be, at 6 pixels it is half a ghost, however large the picture is."""
+LEAST_PATH_SHARE = 1.0 / 255.0
+"""Of the height: a level of the tracking video's bytes.  At 128 pixels that is half a pixel, which the embedded model
+follows to 12 %; of half as much it makes too much or nothing (measured, too)."""
 
 HARMLESS = ("glass", "grease_pencil", "see_through", "shadow_catcher", "ignored", "silhouette", "background", "holdout")
 """Codes of `Note` about what is as somebody may expect it."""
@@ -104,11 +109,13 @@ def findings_of_curves(
     model_height: int | None = None,
     every: int = 1,
     *,
+    patch_px: int = 0,
     sky: bool = False,
 ) -> Iterator[Finding]:
     """What the look of a shot tells.  ``frames``: the Blender frames of ``curves``; ``model_height`` in pixels, where
     the model is known; ``every``: it makes every so manieth frame, so that points move farther from one to the next.
-    ``sky``: what has no surface is in the tracking video, too.
+    ``patch_px``: side of the patches of a model that starts from carried frames, 0 for others and where that is not
+    known.  ``sky``: what has no surface is in the tracking video, too.
     """
     if curves.depth is None:
         yield Finding("shot.empty", NOTE, "The first frame shows no surface.", frame=frames[0])
@@ -141,7 +148,7 @@ def findings_of_curves(
         )
     place = int(np.argmax(curves.motion))
     motion = float(curves.motion[place]) * every
-    if motion > FAST_SHARE:
+    if motion > (FAST_PATCHES * patch_px / model_height if patch_px and model_height else FAST_SHARE):
         yield Finding(
             "shot.fast",
             WARNING,
@@ -150,11 +157,11 @@ def findings_of_curves(
             "A video model may blur or lose what moves so fast: slow it down there, or add key pictures around it.",
             frame=frames[place],
         )
-    if len(frames) > 1 and model_height is not None and curves.path * model_height < LEAST_PATH_PX:
+    if len(frames) > 1 and model_height is not None and curves.path < LEAST_PATH_SHARE:
         yield Finding(
             "shot.still",
             WARNING,
-            f"Half of the first frame moves by less than {LEAST_PATH_PX:g} pixel of the model's picture in the whole "
-            "shot.",
+            f"Half of the first frame moves by less than {LEAST_PATH_SHARE * model_height:.1f} pixels of the model's "
+            "picture in the whole shot, which is less than its tracking video tells apart.",
             "A video model may ignore it and move things by itself: check that the camera or the subject is animated.",
         )

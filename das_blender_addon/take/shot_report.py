@@ -31,15 +31,16 @@ def shot_report(
     """
     findings = [*known, *findings_of_notes(geometry.notes)]
     if planned is None:
-        height, every, sky = None, 1, has_sky(settings.background)
+        height, every, patch_px, sky = None, 1, 0, has_sky(settings.background)
         keys = [settings.frames.index(choice.frame) for choice in settings.key_pictures or ()]
     else:
         keys, height, every, sky = list(planned.keys), planned.model_size[1], planned.every, planned.sky
+        patch_px = planned.model.size_range.multiple if planned.reads_carried else 0
     curves = yield from in_thread(
         lambda stop, _say: shot_curves(geometry, keys, most_frames=most_frames, should_stop=stop)
     )
     frames = tuple(settings.frames[index] for index in curves.frame_indices)
-    found = findings_of_curves(curves, frames, height, every, sky=sky)
+    found = findings_of_curves(curves, frames, height, every, patch_px=patch_px, sky=sky)
     if planned is None and settings.key_pictures is None:
         # Which model it will be, and so how many key pictures, nobody knows yet.
         found = (finding for finding in found if finding.code != "shot.new")

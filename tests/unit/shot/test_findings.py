@@ -61,9 +61,25 @@ def test_bare_frame_stands_out_only_where_what_is_bare_is_black():
     assert codes(findings_of_curves(curves(covered=0.1), FRAMES, 480, sky=True), "warning") == []
 
 
-@pytest.mark.parametrize("path, height, expected", [(0.001, 480, True), (0.01, 480, False), (0.001, None, False)])
-def test_shot_that_hardly_moves_depends_on_the_models_pixels(path, height, expected):
-    assert ("shot.still" in codes(findings_of_curves(curves(path=path), FRAMES, height))) == expected
+@pytest.mark.parametrize(
+    "path, height, expected",
+    [(0.001, 480, True), (0.003, 128, True), (0.005, 128, False), (0.01, 480, False), (0.001, None, False)],
+)
+def test_shot_that_moves_less_than_its_tracking_video_tells_is_still(path, height, expected):
+    found = [one for one in findings_of_curves(curves(path=path), FRAMES, height) if one.code == "shot.still"]
+    assert bool(found) == expected and all(f"{height / 255:.1f} pixels" in one.words for one in found)
+
+
+@pytest.mark.parametrize(
+    "height, patch_px, motion_px, every, expected",
+    [
+        (128, 8, 3.9, 1, False), (128, 8, 4.1, 1, True), (240, 8, 3.9, 1, False), (240, 8, 4.1, 1, True),
+        (240, 8, 2.1, 2, True), (480, 0, 23.0, 1, False), (480, 0, 25.0, 1, True),
+    ],
+)  # fmt: skip
+def test_half_a_patch_of_a_model_that_starts_from_carried_frames_is_fast(height, patch_px, motion_px, every, expected):
+    found = findings_of_curves(curves(motion=motion_px / height), FRAMES, height, every, patch_px=patch_px)
+    assert ("shot.fast" in codes(found)) == expected
 
 
 def test_motion_counts_between_the_frames_that_the_model_makes():
