@@ -102,7 +102,11 @@ def _of_pictures(scene) -> Iterator[Finding]:
     )
     if holdouts:
         words = "Holdouts cut holes into the picture: they are black, and nothing is tracked in them or through them."
-        yield Finding("scene.holdout", NOTE, words, objects=holdouts)
+        remedy = ""
+        if not scene.render.film_transparent:
+            words += " Their alpha is 1, as that of the whole film, where Cycles gives 0."
+            remedy = "Choose Film › Transparent for holes that have no alpha."
+        yield Finding("scene.holdout", NOTE, words, remedy, objects=holdouts)
 
 
 def _objects_of(layer_collection) -> dict:

@@ -165,6 +165,10 @@ def test_report_names_holes_and_what_they_are_made_of(scene):
     told = [one for one in api.check_shot(scene).findings if one.code == "scene.holdout"]
     (flagged,) = (one for one in told if len(one.objects) > 1)
     assert set(flagged.objects) == {"Own", "Grouped", "Catcher", "Card"} and all(one.level == "note" for one in told)
+    assert "alpha is 1" in flagged.words and "Film › Transparent" in flagged.remedy
+    scene.render.film_transparent = True
+    again = [one for one in api.check_shot(scene).findings if one.code == "scene.holdout" and len(one.objects) > 1]
+    assert len(again) == 1 and "alpha" not in again[0].words and not again[0].remedy
     made_of = {one.objects[0]: one.words for one in told if one is not flagged}
     assert set(made_of) == {"Faces", "Joint 0", "Joint 1", "Hair"} and "'Holdout'" in made_of["Faces"]
 
