@@ -169,6 +169,23 @@ def test_points_cover_what_cycles_covers(stage, tmp_path, radius, scale):
     assert_covers(stage, tmp_path, HAIR_AND_POINTS)
 
 
+def test_points_without_size_and_one_around_the_camera_are_not_seen(stage, tmp_path):
+    """Radii from below 0 on; and the camera in a point of its own."""
+    grid = add_points(stage, cells=3)
+    tree = grid.modifiers["Points"].node_group
+    points = next(node for node in tree.nodes if node.bl_idname == "GeometryNodeMeshToPoints")
+    index, less, share = (tree.nodes.new(kind) for kind in ("GeometryNodeInputIndex", *["ShaderNodeMath"] * 2))
+    less.operation, less.inputs[1].default_value = "SUBTRACT", 8.0
+    share.operation, share.inputs[1].default_value = "MULTIPLY", 0.03
+    tree.links.new(index.outputs[0], less.inputs[0])
+    tree.links.new(less.outputs[0], share.inputs[0])
+    tree.links.new(share.outputs[0], points.inputs["Radius"])
+    around = add_points(stage, cells=1, radius=3.0)
+    around.location = stage.camera.location
+    covered = assert_covers(stage, tmp_path, HAIR_AND_POINTS)
+    assert covered.mean() < 0.3
+
+
 def test_many_points_cover_what_cycles_covers(stage, tmp_path):
     add_points(stage, cells=70, radius=0.012)
     assert_covers(stage, tmp_path, HAIR_AND_POINTS)

@@ -34,8 +34,15 @@ class Balls:
         self.faces = Faces(count * each, len(triangles), triangles.reshape(-1), triangles)
 
     def shape(self, points: np.ndarray, radii: np.ndarray, world_from_local: np.ndarray, eye: Eye) -> Shape:
-        """Local ``points`` [P,3] f32 with ``radii`` [P] f32 at ``world_from_local`` [3,4] f32; whatever the ``eye``."""
-        surface = points[:, None] + np.abs(radii)[:, None, None] * self._unit
+        """Local ``points`` [P,3] f32 with ``radii`` [P] f32 at ``world_from_local`` [3,4] f32.  Those that the ``eye``
+        is in are not seen, as in Cycles.
+        """
+        radii, seen = np.maximum(radii, np.float32(0.0)), eye.within(world_from_local)
+        if seen is not None:
+            apart = seen[0] - points
+            with np.errstate(invalid="ignore", over="ignore"):
+                radii = np.where(np.einsum("pk,pk->p", apart, apart) > radii * radii, radii, np.float32(0.0))
+        surface = points[:, None] + radii[:, None, None] * self._unit
         return Shape(placed(surface.reshape(-1, 3), world_from_local), self.faces)
 
 
@@ -63,7 +70,7 @@ class Domes:
             return Shape(flat, self.faces)
         # In local space: a sphere that is squeezed is an ellipsoid in the world, as Blender draws it.
         place, up = seen
-        towards, radii = place - points, np.abs(radii)
+        towards, radii = place - points, np.maximum(radii, np.float32(0.0))
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             distance = np.sqrt(np.einsum("pk,pk->p", towards, towards))
             towards /= distance[:, None]
