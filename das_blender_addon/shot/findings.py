@@ -112,11 +112,9 @@ def findings_of_curves(
     patch_px: int = 0,
     sky: bool = False,
 ) -> Iterator[Finding]:
-    """What the look of a shot tells.  ``frames``: the Blender frames of ``curves``; ``model_height`` in pixels, where
-    the model is known; ``every``: it makes every so manieth frame, so that points move farther from one to the next.
-    ``patch_px``: side of the patches of a model that starts from carried frames, 0 for others and where that is not
-    known.  ``sky``: what has no surface is in the tracking video, too.
-    """
+    """What the look of a shot tells.  ``frames``: Blender's, of ``curves``; ``model_height`` in pixels, None: unknown;
+    ``every``: it makes every so manieth frame; ``patch_px``: of a model that starts from carried frames, 0 for others.
+    ``sky``: what has no surface is in the tracking video, too."""
     if curves.depth is None:
         yield Finding("shot.empty", NOTE, "The first frame shows no surface.", frame=frames[0])
         return
@@ -162,6 +160,6 @@ def findings_of_curves(
             "shot.still",
             WARNING,
             f"Half of the first frame moves by less than {LEAST_PATH_SHARE * model_height:.1f} pixels of the model's "
-            "picture in the whole shot, which is less than its tracking video tells apart.",
+            "picture in the whole shot: less than its tracking video tells apart.",
             "A video model may ignore it and move things by itself: check that the camera or the subject is animated.",
         )

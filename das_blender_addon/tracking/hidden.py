@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .snapping import Snapped, in_view
+
 _TILE_BITS = 2
 """Side of a tile, as a power of two."""
 _LEVELS = 4
@@ -18,7 +20,7 @@ _MOST_TILES = 1 << _LEVELS
 _LEVEL = np.array([max(0, count.bit_length() - 1) for count in range(_MOST_TILES)], np.int32)
 _AGAIN_AFTER = 1 << 15
 """Triangles that are drawn until the tiles are looked at again, at most; a quarter of all where that is less."""
-_SLICES, _SAMPLE = 8, 1 << 10
+_SLICES, _SAMPLE, _TRIANGLES_AT_A_TIME = 8, 1 << 10, 1 << 17
 _SLACK = 1.0 + 1e-6
 """What rounding may add to the nearness of a triangle's pixels beyond that of its nearest corner."""
 
@@ -81,23 +83,34 @@ class Hidden:
         return (mine >= farthest) | is_large
 
 
-def near_first(inverse_depth: np.ndarray, finite: np.ndarray, triangles: np.ndarray, which) -> np.ndarray:
+def near_first(found: Snapped, inverse_depth: np.ndarray, triangles: np.ndarray, which) -> np.ndarray:
     """``which`` [K] of the ``triangles``, None for all, roughly in the order of a corner's nearness, and else as they
-    were: what is hidden comes late.  Those whose corner is not ``finite`` are left out.
+    were: what is hidden comes late.  Those beside the picture, and those without a finite corner, are left out.
+
+    ``found``: of their corners, with ``inverse_depth`` [N] f64.
     """
-    first = np.ascontiguousarray(triangles[:, 0] if which is None else triangles[which, 0])
-    kept = None
-    if not finite.all():
-        kept = np.flatnonzero(finite.take(first))
-        first = first.take(kept)
-    nearness = inverse_depth.take(first)
+    count, numbers, nearness = len(triangles) if which is None else len(which), [], []
+    all_finite = bool(found.finite.all())
+    for start in range(0, count, _TRIANGLES_AT_A_TIME):
+        own = np.arange(start, min(start + _TRIANGLES_AT_A_TIME, count), dtype=np.int32)
+        own = own if which is None else which[start : start + _TRIANGLES_AT_A_TIME]
+        chunk = triangles[own[0] : own[-1] + 1] if which is None else triangles[own]
+        if found.outside is not None:
+            kept = in_view(found.outside, np.ascontiguousarray(chunk.T))
+            own, chunk = own.take(kept), chunk.take(kept, axis=0)
+        first = np.ascontiguousarray(chunk[:, 0])
+        if not all_finite:
+            kept = np.flatnonzero(found.finite.take(first))
+            own, first = own.take(kept), first.take(kept)
+        numbers.append(own)
+        with np.errstate(over="ignore"):
+            nearness.append(inverse_depth.take(first).astype(np.float32))
+    numbers, nearness = np.concatenate(numbers), np.concatenate(nearness)
     sample = np.sort(nearness[:: max(1, len(nearness) // _SAMPLE)])
     late = np.zeros(len(nearness), np.uint8)
     for share in range(1, _SLICES if len(sample) else 0):
         late += nearness < sample[len(sample) * share // _SLICES]
-    order = np.argsort(late, kind="stable")
-    order = order if kept is None else kept.take(order)
-    return order if which is None else which[order]
+    return numbers.take(np.argsort(late, kind="stable"))
 
 
 def _smallest_of(rows: np.ndarray, count: int) -> np.ndarray:

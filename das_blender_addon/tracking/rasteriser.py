@@ -83,17 +83,19 @@ def draw(
     keys is drawn.  The others: of `rasterise`.
     """
     count = len(triangles) if which is None else len(which)
-    is_long = count >= _MANY
-    buffer = Buffer(keys, beyond, Hidden(keys, camera.width, camera.height, count) if is_long else None)
-    x, y, inverse_depth, drawable, finite, outside = snapped(points, camera)
+    found = snapped(points, camera)
+    x, y, inverse_depth, drawable, finite, outside = found
     all_drawable = bool(drawable.all())
     ends = (0.0, 0.0)
     if camera.is_orthographic:
         ends = _ends(points, finite)
         inverse_depth = _nearness(points[:, 2], ends)
-    if is_long:
-        which = near_first(inverse_depth, finite, triangles, which)
+    hidden = None
+    if count >= _MANY:
+        which, outside = near_first(found, inverse_depth, triangles, which), None
         count = len(which)
+        hidden = Hidden(keys, camera.width, camera.height, count)
+    buffer = Buffer(keys, beyond, hidden)
     step = min(_TRIANGLES_PER_CHUNK, max(_MANY, count // 4))
     for start in range(0, count, step):
         if check is not None:

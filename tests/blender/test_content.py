@@ -159,6 +159,15 @@ def test_thin_hair_covers_as_much_as_it_does_in_cycles(stage, tmp_path):
     assert hair.data.attributes["radius"].data[0].value < 0.003
 
 
+@pytest.mark.any_blender
+def test_hair_without_a_strand_and_a_cloud_without_a_point_are_nothing(stage):
+    alone = exported(stage)
+    link(stage, "Bald", bpy.data.hair_curves.new("Bald"))
+    link(stage, "Nobody", bpy.data.pointclouds.new("Nobody"))
+    geometry = exported(stage)
+    assert len(geometry.triangles) == len(alone.triangles) and not geometry.notes
+
+
 # ── Points ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

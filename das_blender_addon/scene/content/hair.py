@@ -18,11 +18,11 @@ READ_POINTS = 100_000
 
 def read_curves(data, scene) -> Strands | None:
     """The strands of an object of hair curves, as a render of ``scene`` has them; None where there is none."""
+    points = np.empty((len(data.points), 3), np.float32)
+    if not len(data.curves) or not len(points):
+        return None
     starts = np.empty(len(data.curve_offset_data), np.int32)
     data.curve_offset_data.foreach_get("value", starts)
-    points = np.empty((len(data.points), 3), np.float32)
-    if len(starts) < 2 or not len(points):
-        return None
     data.attributes["position"].data.foreach_get("vector", points.reshape(-1))
     radii = np.full(len(points), DEFAULT_RADIUS, np.float32)
     radius = data.attributes.get("radius")
