@@ -114,7 +114,7 @@ def measure(name: str, scene) -> None:
     geometry = export.finish()
     finish = (time.thread_time() - began) / NUM_FRAMES
     stamps = [time.thread_time()]
-    render_tracking_video(geometry, progress=lambda done, total: stamps.append(time.thread_time()))
+    render_tracking_video(geometry, colours_only=True, progress=lambda done, total: stamps.append(time.thread_time()))
     drawn = np.median(np.diff(stamps)[1:])
     folder.cleanup()
     row = [1e3 * value for value in (np.median(evaluation[1:]), ours[0], np.median(ours[1:]), finish, drawn)]
