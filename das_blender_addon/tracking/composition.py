@@ -14,8 +14,9 @@ What no key shows is filled: see `filling`.
 Measured (`tests/bench/bench_key_pictures.py`, 384×256, keys at 1, 25 and 49, frames between, against Cycles): orbits of
 40° 36.4 to 43.9 dB, one of 90° 34.9, the demo scene 30.3, moving shadows 31.5, things that cross 29.3.  The belief that
 is needed inside a surface (0.55 or 0.8) was chosen on two orbits of 40°, one of 90°, the demo, a skinned tube and
-crossing things; the other constants are set by reasoning, not by measurement.  All without `relighting`, which changes
-the keys' light to that of the frame where it is known: without it a shadow that moves is seen at both keys' places.
+crossing things; what half and twice of every other constant does is in the benchmarks (`bench_constants.py`).  All
+without `relighting`, which changes the keys' light to that of the frame where it is known: without it a shadow that
+moves is seen at both keys' places.
 """
 
 from __future__ import annotations
