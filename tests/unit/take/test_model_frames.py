@@ -19,7 +19,7 @@ from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
 from tests.support.running import Running, wait_for
 from tests.support.shots import DEPTH, pattern, request_of_shot, wall, wall_shot
-from tests.unit.take.test_take_in_windows import array_of, input_of, levels
+from tests.unit.take.test_take_in_windows import levels
 
 SETTINGS = TakeSettings(prompt="a vase", seed=7)
 LEVELS = [0, 3, 7, 10, 13, 17, 20]
@@ -60,7 +60,7 @@ def test_take_has_every_frame_and_the_model_made_every_third(request_of, peer):
     take = run_take(asked, peer.address)
     (job,) = peer.jobs
     assert (peer.jobs[job].spec.num_frames, peer.jobs[job].spec.kept_frames) == (3, 3)
-    np.testing.assert_array_equal(array_of(peer, job, "tracking_video"), asked.shot.videos[0].video)
+    np.testing.assert_array_equal(peer.array_of(job, "tracking_video"), asked.shot.videos[0].video)
     assert asked.shot.videos[0].frames == (11, 14, 17)
     assert take.frame_numbers == tuple(range(11, 18)) and levels(take.frames) == levels(take.model_frames) == LEVELS
     assert len(take.tracking_frames) == 7 and find_take(asked) == replace(take, cached=True)
@@ -100,7 +100,7 @@ def test_frames_of_the_model_pass_unchanged_and_its_windows_into_one_another(req
     assert [asked.plan.made_in(window) for window in asked.plan.windows] == [(0, 3, 6), (6, 9, 12), (12, 15, 18)]
     assert levels(take.frames) == LONG_LEVELS
     second = list(peer.jobs)[1]
-    assert input_of(peer, second, "first_frame") == encode_png(frame(2))
+    assert peer.input_of(second, "first_frame") == encode_png(frame(2))
     said = json.loads((take.folder / "take.json").read_text())
     assert [one["frames"] for one in said["windows"]] == [[11, 17], [17, 23], [23, 29]]
 
@@ -110,7 +110,7 @@ def test_window_begins_at_a_key_picture_that_is_on_no_third_frame(request_of, pe
     assert asked.plan.made == (0, 3, 5, 8, 11)
     assert [asked.plan.made_in(window) for window in asked.plan.windows] == [(0, 3, 5), (5, 8, 11)]
     run_take(asked, peer.address)
-    assert input_of(peer, list(peer.jobs)[1], "first_frame") == asked.pictures[1].png
+    assert peer.input_of(list(peer.jobs)[1], "first_frame") == asked.pictures[1].png
 
 
 def test_frames_keep_the_key_pictures_detail_at_the_renders_size(request_of, peer):
@@ -126,7 +126,7 @@ def test_model_that_is_given_what_key_pictures_show_is_given_its_own_frames_of_t
     asked = request_of(shot(inputs=["carried_video"], keep_detail=False, step=1.25))
     run_take(asked, peer.address)
     (job,) = peer.jobs
-    np.testing.assert_array_equal(array_of(peer, job, "carried_video"), asked.detail.carried([0, 3, 6]))
+    np.testing.assert_array_equal(peer.array_of(job, "carried_video"), asked.detail.carried([0, 3, 6]))
 
 
 def test_last_frame_is_made_whatever_the_step(request_of, peer):
