@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket as sockets
 import struct
@@ -47,6 +48,9 @@ SMALL_BYTES, MANY_SMALL = 1024, 2 * MAX_FOLLOWED
 EASY_BYTES, EASY_UPLOAD_BYTES = 1 << 16, FETCH_CREDIT * MAX_FRAME_BYTES * 5 // 4
 """Where all together have sent far too much, or too much, a connection of which this is to be read, as memory, is not
 the reason."""
+
+HEAVY_S = 0.1
+"""For so long: what an upload's messages are like is known once some were read."""
 
 MESSAGE_BYTES, NEWEST = 128, 0.1
 """About what a message takes beside its bytes, and how much the newest one counts for what all of them are like."""
@@ -105,13 +109,13 @@ def open_door(context: zmq.Context, address: str, gate: Gate | None = None) -> z
 class _Connection:
     """``read_bytes``: what we have read of it, framing included.  ``heard_s``: when that was, last.  ``message_bytes``:
     what its messages have, the newest above all.  ``num_small``: how many messages of few bytes, and no others, were
-    read since more than a few were seen to wait; None: no such case.  ``num_heavy``: how often in a row so much of it
-    was to be read that it may have to go."""
+    read since more than a few were seen to wait; None: no such case.  ``heavy_since_s``: since when so much of it is to
+    be read that it may have to go."""
 
     read_bytes: int = 0
     heard_s: float = 0.0
     message_bytes: float = 1.0
-    num_heavy: int = 0
+    heavy_since_s: float = math.inf
     num_small: int | None = None
     peers: dict[bytes, None] = field(default_factory=dict)
     is_cut: bool = False
@@ -125,9 +129,8 @@ class Connections:
     ):
         self._most = most
         self._port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
-        self.news = socket.get_monitor_socket(
-            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-        )
+        # A handshake that failed is told as an error's number, which is no file's; that the connection went comes too.
+        self.news = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
         """For the loop's poller: readable means that somebody came or went, see `look_who_came`."""
         self._socket = socket
         self._extra = CURVE_BYTES if socket.getsockopt(zmq.MECHANISM) == zmq.CURVE else 0
@@ -218,18 +221,17 @@ class Connections:
             self._spoken = None
 
     def _cut_most(self, owed: dict[int, int]) -> None:
-        """Under pressure who takes most memory, if more than an upload does, twice in a row; where it is twice as much
-        all who do, and where it is still more, all who take more than a question does."""
-        memory = {}
+        """Under pressure all who take more memory than an upload does, for a while; where it is much more, all who take
+        more than a question does."""
+        memory, now = {}, time.monotonic()
         for fd, one in self._open.items():
             if fd in owed and not one.is_cut:
                 memory[fd] = owed[fd] * (1 + MESSAGE_BYTES / one.message_bytes)
-                one.num_heavy = one.num_heavy + 1 if memory[fd] > EASY_UPLOAD_BYTES else 0
-        if self._pressure.level > 1:
-            least = EASY_UPLOAD_BYTES if self._pressure.level == 2 else EASY_BYTES
-            most = [fd for fd in memory if memory[fd] > least]
+                one.heavy_since_s = min(one.heavy_since_s, now) if memory[fd] > EASY_UPLOAD_BYTES else math.inf
+        if self._pressure.level > 2:
+            most = [fd for fd in memory if memory[fd] > EASY_BYTES]
         else:
-            most = sorted((fd for fd in memory if self._open[fd].num_heavy > 1), key=memory.get)[-1:]
+            most = [fd for fd in memory if now - self._open[fd].heavy_since_s > HEAVY_S]
         for fd in most:
             self._cut(fd, f"it has sent {owed[fd] >> 10} KiB more than was read, and all together too much")
 

@@ -2,9 +2,11 @@
 """What one connection can make the front door hold in memory, on real sockets."""
 
 import contextlib
+import errno
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -247,6 +249,30 @@ def test_client_that_breaks_off_while_the_server_is_busy_does_not_end_it():
     """libzmq aborts the process where a heartbeat of its own is due then, or one of the client's is found."""
     done = subprocess.run([sys.executable, "-c", BREAKING_OFF], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+@LINUX
+def test_handshake_that_breaks_makes_no_other_connection_forgotten(door):
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    if taken[0] > errno.ECONNRESET - 3 or os.path.exists(f"/proc/self/fd/{errno.ECONNRESET}"):
+        pytest.skip("a file has the number already")
+    while taken[-1] < errno.ECONNRESET - 1:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    for number in (taken.pop(), taken.pop(0)):  # for the client, and for the server
+        os.close(number)
+    os.dup2(taken[0], errno.ECONNRESET - 1)
+    honest = RawClient(door.address)
+    for number in (*taken, errno.ECONNRESET - 1):
+        os.close(number)
+    door.turn_until(lambda: errno.ECONNRESET in door.connections._open)
+    breaks_off = RawClient(door.address, greet=False)
+    breaks_off.send(b"\xff")
+    door.turn_until(lambda: len(door.connections) == 2)
+    breaks_off.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    breaks_off.close()
+    door.turn_until(lambda: len(door.connections) < 2)
+    assert list(door.connections._open) == [errno.ECONNRESET]
+    honest.close()
 
 
 COMING_AGAIN = """
