@@ -9,10 +9,12 @@ each connection.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
 import socket as sockets
+import stat
 import struct
 import time
 from collections.abc import Iterator
@@ -271,6 +273,8 @@ class _Hand:
     @contextlib.contextmanager
     def holding(self, fd: int) -> Iterator[sockets.socket]:
         """Raises `OSError` where it has gone."""
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):  # letting go of a file would let go of this process's locks on it
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
         os.dup2(fd, self._fd, inheritable=False)
         connection = None
         try:

@@ -87,13 +87,10 @@ def _listener_at(port: int) -> sockets.socket | None:
     say."""
     for name in os.listdir("/proc/self/fd") if sys.platform.startswith("linux") else ():
         try:
-            number = os.dup(int(name))
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue  # to close a second number of a file would let go of this process's locks on it
+            one = sockets.socket(fileno=os.dup(int(name)))
         except OSError:  # closed meanwhile
-            continue
-        try:
-            one = sockets.socket(fileno=number)
-        except OSError:  # no socket
-            os.close(number)
             continue
         with contextlib.suppress(OSError):
             is_tcp = one.family in (sockets.AF_INET, sockets.AF_INET6)

@@ -23,6 +23,7 @@ from tests.support.server import ROOT
 from tests.support.zmtp import RawClient
 
 with contextlib.suppress(ImportError):
+    import fcntl
     import resource
 LINUX = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system says nothing of connections")
 MOST = 4
@@ -337,3 +338,20 @@ def test_half_handshake_is_ended(door):
     client.send(b"\xff")
     assert client.is_cut()
     door.assert_serves()
+
+
+ASKS_FOR_THE_LOCK = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+
+
+@LINUX
+def test_looking_for_sockets_lets_go_of_no_lock_on_a_file(door, tmp_path):
+    """Closing any number of a file ends a process's locks on it, by which SQLite knows that the job list is open."""
+    path = tmp_path / "locked"
+    path.touch()
+    with path.open("r+") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Pressure(1).close()  # nobody listens there: every number is looked at
+        with pytest.raises(OSError, match="ocket"), door.connections._hand.holding(file.fileno()):
+            pass
+        asked = subprocess.run([sys.executable, "-S", "-c", ASKS_FOR_THE_LOCK, path], stderr=subprocess.PIPE, text=True)
+        assert asked.returncode == 1 and "BlockingIOError" in asked.stderr
