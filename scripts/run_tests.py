@@ -9,7 +9,7 @@ Blender version, each in a process of its own with an empty Blender profile, but
 about processes, files and sockets, or another test asks the same of every version) once, with that of .venv.  binary
 runs only when it is named: it needs the Blender program that ``BLENDER`` names.
 
-Four suites more than there are processor cores run at once, six at most and as many as the machine's memory has room
+Three suites more than there are processor cores run at once, five at most and as many as the machine's memory has room
 for (``-j`` says otherwise): they wait a lot.
 Each keeps its output to itself until it has ended; one that runs alone writes as it goes.
 """
@@ -35,7 +35,7 @@ SUITES = ("unit", "parity", "e2e", "blender")
 ALL_SUITES = (*SUITES, "binary")
 LIMIT_S = 2700
 """A suite that takes longer hangs: it is killed and counts as failed."""
-MOST_AT_ONCE = 6
+MOST_AT_ONCE = 5
 SUITE_BYTES = 2 * 2**30
 """Each suite has servers and workers of its own, about 1.5 GB in all."""
 MODEL_FOLDERS = tuple(f"tests/unit/server/{name}" for name in ("estimators", "models", "pipeline", "training"))
@@ -116,7 +116,10 @@ def planned_runs(wanted: list[str]) -> list[Run]:
         runs.append(Run("e2e", main, ("tests/e2e",)))
     if "blender" in wanted:
         own = next((version for version, python in blenders if python == main), "")
-        runs.insert(0, Run(f"any Blender, with {own}", main, ("tests/blender",), options=("-m", "any_blender")))
+        files = [f"tests/blender/{path.name}" for path in sorted((ROOT / "tests/blender").glob("test_*.py"))]
+        for part in (0, 1):  # it is the longest
+            name, own_files = f"any Blender, with {own}, {part + 1} of 2", tuple(files[part::2])
+            runs.insert(part, Run(name, main, own_files, options=("-m", "any_blender")))
         for version, python in blenders:
             runs.append(Run(f"blender {version}", python, ("tests/blender",), options=("-m", "not any_blender")))
     if "parity" in wanted:
@@ -229,7 +232,7 @@ def suites_at_once() -> int:
     """How many suites this machine's processor and memory have room for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores + 4, MOST_AT_ONCE, memory // SUITE_BYTES))
+    return max(1, min(cores + 3, MOST_AT_ONCE, memory // SUITE_BYTES))
 
 
 def main() -> int:

@@ -74,9 +74,11 @@ def test_suite_that_hangs_is_killed_and_counts_as_failed(run_tests, suite, monke
 def test_what_does_not_depend_on_blender_runs_with_one_of_them(run_tests):
     runs = run_tests.planned_runs(["blender"])
     others = len(run_tests.blender_environments())
-    assert len(runs) == others + 1 and len({run.python for run in runs}) == others
-    assert [run.options[1] for run in runs] == ["any_blender", *["not any_blender"] * others]
-    assert runs[0].python == run_tests.ROOT / ".venv" / "bin" / "python"
+    assert len(runs) == others + 2 and len({run.python for run in runs}) == others
+    assert [run.options[1] for run in runs] == ["any_blender"] * 2 + ["not any_blender"] * others
+    assert {run.python for run in runs[:2]} == {run_tests.ROOT / ".venv" / "bin" / "python"}
+    files = sorted(f"tests/blender/{path.name}" for path in (ROOT / "tests" / "blender").glob("test_*.py"))
+    assert sorted(runs[0].folders + runs[1].folders) == files
 
 
 def test_every_unit_test_is_in_one_suite_of_its_environment(run_tests):
