@@ -45,6 +45,8 @@ FOOT, NEAREST = 6, 20.0
 """It stands in the lowest sixth of its height, where the nearest fifth of what is beside it begins."""
 ROUGH = 20
 """What is beside a thing that nobody masked begins within this part of the picture's longer side."""
+DENSE = 40
+"""Tracks no farther apart than this part of it tell the outline of a thing well enough to cut it out."""
 FLAT = 1.0
 """Levels squared: contrast of a window that tells nothing."""
 
@@ -88,7 +90,12 @@ def swept_depth(
     if moves.any():
         agrees &= ~moving_pixels(points, tracks[0], agrees.shape, 1 << halvings)
         depth, told = whole(agrees, points)
-        depth, _ = whole(agrees, _upright(points, tracks[0], depth, told))
+        things = movers(moving_pixels(points, tracks[0], depth.shape), tracks[0, points.moves], {})
+        carded = cards_of(depth, told, things, margin=max(depth.shape) // ROUGH)
+        if depth.size <= (max(depth.shape) / DENSE) ** 2 * visible[0].sum():
+            depth = carded
+        else:
+            depth, _ = whole(agrees, _upright(points, tracks[0], things, carded))
     return depth, told, points
 
 
@@ -112,16 +119,13 @@ def cards_of(depth: np.ndarray, told: np.ndarray, masks: Collection[np.ndarray],
     return depth
 
 
-def _upright(points: Points, at: np.ndarray, depth: np.ndarray, told: np.ndarray) -> Points:
-    """``points`` with what moves by itself as far away as the foot of its thing, by ``depth`` [H,W] and where that was
-    ``told`` [H,W]: what lies between them is continued, so that no rough outline of a thing is cut.
+def _upright(points: Points, at: np.ndarray, things: Collection[np.ndarray], carded: np.ndarray) -> Points:
+    """``points`` with those of ``things`` (bool [H,W] each) that move as far away as ``carded`` [H,W] says: what lies
+    between sparse tracks is continued, so that the rough outline that they tell is not cut out.
     """
-    moving = moving_pixels(points, at, depth.shape)
-    things = movers(moving, at[points.moves], {})
-    carded = cards_of(depth, told, things, margin=max(depth.shape) // ROUGH)
     x, y = np.floor(np.nan_to_num(at[:, :2], nan=-1.0)).astype(int).T
-    stands = points.moves & (x >= 0) & (y >= 0) & (x < depth.shape[1]) & (y < depth.shape[0])
-    stands[stands] = np.any(things, axis=0)[y[stands], x[stands]] if things else False
+    stands = points.moves & (x >= 0) & (y >= 0) & (x < carded.shape[1]) & (y < carded.shape[0])
+    stands[stands] = np.any(list(things), axis=0)[y[stands], x[stands]] if things else False
     places = points.places.copy()
     places[stands, 2] = carded[y[stands], x[stands]]
     return replace(points, places=places, good=points.good | stands)
