@@ -170,7 +170,7 @@ def prepare_picture(
 
     def finish() -> Stage:
         stage = stage_plate(plate, wish.picture.stem, size=size, num_frames=num_frames, layers=layers)
-        if is_guessed(plate) and wish.depth == PLANE and not plate.masks and not is_kept:
+        if is_guessed(plate) and wish.depth == PLANE and not is_kept:
             keep_room(stage, wish.room, every)
         return replace(stage, notes=notes)
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The room that a picture without depth is taken for, changed afterwards: its surfaces are made anew.
+"""The room that a picture without depth is taken for, changed afterwards: its surfaces are made anew, and the cards of
+its masked things stand where the ground is then.
 
 What it was made from is kept with its scene (`Scene.das_room`).
 """
@@ -10,19 +11,19 @@ from dataclasses import fields
 
 import bpy
 import numpy as np
-from mathutils import Matrix
+from mathutils import Matrix, Vector
 
 from ..errors import SceneError
 from ..footage.layers import BACKGROUND, SKY, layers_of
 from ..footage.plane import Room, plane_plate, room_of
 from ..protocol.png import decode_png
-from .stage import ROOM_BEHIND, Stage, layer_mesh
+from .stage import ROOM_BEHIND, Stage, layer_mesh, packed_image
 
 VALUES = tuple(one.name for one in fields(Room))
 
 
 def keep_room(stage: Stage, room: Room, every: int) -> None:
-    """From now on the ``room`` of a ``stage`` without masks can be changed; ``every`` as of `stage.stage_plate`."""
+    """From now on the ``room`` of a ``stage`` can be changed; ``every`` as of `stage.stage_plate`."""
     kept, objects = stage.scene.das_room, stage.scene.objects
     for name in VALUES:
         setattr(kept, name, getattr(room, name))
@@ -30,6 +31,11 @@ def keep_room(stage: Stage, room: Room, every: int) -> None:
     kept.pose = _flat(stage.plate.world_from_camera)
     kept.sky = next((one for one in objects if one.name.split(".")[0] == SKY), None)
     kept.surface = next(one for one in objects if one.name.split(".")[0] == BACKGROUND)
+    for name, shape in stage.things.items():
+        thing, mask = kept.things.add(), stage.plate.masks[name]
+        thing.name, thing.shape, thing.origin = name, shape, shape.location
+        thing.num_vertices = len(shape.data.vertices)
+        thing.mask = packed_image(f"{name} Mask", np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
     kept.built, kept.num_vertices = words_of(kept), _vertices(kept)
 
 
@@ -47,9 +53,8 @@ def change_room(scene) -> None:
     """
     kept = scene.das_room
     _check_own(kept)
-    image = kept.picture
-    pixels = decode_png(bytes(image.packed_file.data), name=f"The picture {image.name}")
-    plate = plane_plate(pixels, kept.lens, room_of(kept))
+    masks = {thing.name: _pixels(thing.mask)[..., 0] > 0 for thing in kept.things}
+    plate = plane_plate(_pixels(kept.picture), kept.lens, room_of(kept), masks=masks)
     layers = layers_of(plate, kept.every)
     camera, pose = scene.camera, plate.world_from_camera
     if camera is None or not _stands(camera, kept):
@@ -58,8 +63,17 @@ def change_room(scene) -> None:
         camera.matrix_world = Matrix(pose.tolist())
         kept.pose = _flat(pose)
     material = kept.surface.data.materials[0]
-    made = {part.name: layer_mesh(part.name, part.mesh, plate, material, pose)[0] for part in layers.parts}
+    parts = {part.name: part.mesh for part in layers.parts}
+    behind = [name for name in parts if name not in masks]
+    made = {name: layer_mesh(name, parts[name], plate, material, pose)[0] for name in behind}
     _replace(kept.surface, made[BACKGROUND])
+    for thing in kept.things:
+        if _is_there(thing):
+            own = thing.shape.data.materials[0]
+            mesh, origin = layer_mesh(thing.name, parts[thing.name], plate, own, pose, centred=True)
+            _replace(thing.shape, mesh)
+            thing.num_vertices = len(mesh.vertices)
+            _carry(thing, origin)
     if SKY in made and kept.sky is None:
         kept.sky = bpy.data.objects.new(SKY, made[SKY])
         scene.collection.objects.link(kept.sky)
@@ -75,10 +89,39 @@ def change_room(scene) -> None:
     kept.built, kept.num_vertices = words_of(kept), _vertices(kept)
 
 
+def _pixels(image) -> np.ndarray:
+    """u8 [H,W,3] that ``image`` holds."""
+    return decode_png(bytes(image.packed_file.data), name=f"The picture {image.name}")
+
+
+def _carry(thing, origin: np.ndarray) -> None:
+    """The object of ``thing`` goes to its new ``origin`` [3] with all that its owner has done with it: what he has
+    moved or keyed is added to where it stands.
+    """
+    shape, step = thing.shape, Vector((origin - np.array(thing.origin)).tolist())
+    thing.origin = origin.tolist()
+    if shape.parent is not None:
+        parent = shape.parent
+        if bpy.app.background:  # nothing has drawn the scene, and so told where its objects are
+            layer = thing.id_data.view_layers[0]
+            layer.update()
+            parent = parent.evaluated_get(layer.depsgraph)
+        step = (parent.matrix_world @ shape.matrix_parent_inverse).to_3x3().inverted_safe() @ step
+    if shape.animation_data is None and shape.parent is None:
+        shape.location += step
+    else:
+        shape.delta_location += step
+
+
 def _check_own(kept) -> None:
-    if kept.picture is None or kept.picture.packed_file is None:
+    pictures = [kept.picture, *(thing.mask for thing in kept.things)]
+    if any(image is None or image.packed_file is None for image in pictures):
         raise SceneError("The picture that the room was made from is no longer in the file; import it again.")
-    is_edited = kept.surface.mode != "OBJECT" or not kept.surface.data.materials
+    things = [thing for thing in kept.things if _is_there(thing)]
+    is_edited = any(
+        one.mode != "OBJECT" or not one.data.materials for one in (kept.surface, *(t.shape for t in things))
+    )
+    is_edited |= any(len(thing.shape.data.vertices) != thing.num_vertices for thing in things)
     if is_edited or _vertices(kept) != kept.num_vertices:
         raise SceneError(
             "The surfaces of the room were edited by hand and stay as they are; undo that, or import the picture again."
@@ -87,6 +130,11 @@ def _check_own(kept) -> None:
 
 def _vertices(kept) -> int:
     return sum(len(one.data.vertices) for one in (kept.surface, kept.sky) if one is not None)
+
+
+def _is_there(thing) -> bool:
+    """Whether the object of a room's ``thing`` was not deleted."""
+    return thing.shape is not None and thing.shape.name in bpy.data.objects
 
 
 def _stands(camera, kept) -> bool:

@@ -9,7 +9,15 @@ import textwrap
 
 import bpy
 from bpy.app.handlers import persistent
-from bpy.props import BoolProperty, FloatProperty, FloatVectorProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import (
+    BoolProperty,
+    CollectionProperty,
+    FloatProperty,
+    FloatVectorProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
 
 from ..errors import DasError
 from ..footage.plane import WALL_DISTANCE, Room, room_of
@@ -101,6 +109,15 @@ def _distance(name: str, description: str, default: float = 0.0):
     )  # fmt: skip
 
 
+class DAS_PG_room_thing(bpy.types.PropertyGroup):
+    """A masked thing that stands in a room: ``name``, its object, its mask, and where its own origin was put."""
+
+    shape: PointerProperty(type=bpy.types.Object, options={"HIDDEN"})
+    mask: PointerProperty(type=bpy.types.Image, options={"HIDDEN"})
+    origin: FloatVectorProperty(size=3, options={"HIDDEN"})
+    num_vertices: IntProperty(options={"HIDDEN"})
+
+
 class DAS_PG_room(bpy.types.PropertyGroup):
     """The room that a picture without depth is taken for, and what its surfaces are made from."""
 
@@ -137,6 +154,7 @@ class DAS_PG_room(bpy.types.PropertyGroup):
     surface: PointerProperty(type=bpy.types.Object, options={"HIDDEN"})
     sky: PointerProperty(type=bpy.types.Object, options={"HIDDEN"})
     picture: PointerProperty(type=bpy.types.Image, options={"HIDDEN"})
+    things: CollectionProperty(type=DAS_PG_room_thing, options={"HIDDEN"})
     lens: FloatProperty(options={"HIDDEN"})
     every: IntProperty(default=1, options={"HIDDEN"})
     pose: FloatVectorProperty(size=16, options={"HIDDEN"})
@@ -170,7 +188,7 @@ class DAS_PT_room(bpy.types.Panel):
             column.label(text=line, translate=False)
 
 
-CLASSES = (DAS_PG_room, DAS_PT_room)
+CLASSES = (DAS_PG_room_thing, DAS_PG_room, DAS_PT_room)
 
 
 def register():

@@ -98,14 +98,78 @@ def test_room_that_cannot_be_is_said_in_the_panel_and_changes_nothing(street):
     assert "edited by hand" in scene.das_room.problem and scene.das_room.surface.data == mesh
 
 
-def test_only_a_picture_without_depth_and_things_has_a_room(street, tmp_path):
+MASKS = {"Car": "box:4,10,8,8", "Hund ä": "box:20,14,6,5"}
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_cards_of_masked_things_stand_where_the_ground_is_then(street, every):
+    scene = api.import_plate(street, lens_mm=28.0, every=every, masks=MASKS).scene
+    for values in ({"eye_height": 1.1}, {"horizon": 0.42, "left": 1.5}, {"wall": 3.0}, {"wall": 0.0}, {"wall": 8.0}):
+        for name, value in values.items():
+            setattr(scene.das_room, name, value)
+        known = {name: getattr(scene.das_room, name) for name in room_handles.VALUES}
+        fresh = api.import_plate(street, lens_mm=28.0, every=every, masks=MASKS, **known)
+        check_same(scene, fresh.scene)
+        for name in MASKS:
+            ours, theirs = (
+                next(one for one in place.objects if one.name.startswith(name)) for place in (scene, fresh.scene)
+            )
+            np.testing.assert_allclose(ours.location, theirs.location, atol=NEAR)
+            assert ours.data.materials[0].name.split(".")[0] == theirs.data.materials[0].name.split(".")[0]
+        assert scene.das_room.problem == ""
+    assert len([one for one in bpy.data.meshes if not one.users]) == 0
+
+
+def test_thing_that_was_moved_or_keyed_is_carried_with_its_place(street):
+    scene = api.import_plate(street, lens_mm=28.0, masks=MASKS).scene
+    car, dog = (next(one for one in scene.objects if one.name.startswith(name)) for name in MASKS)
+    first = {one: np.array(one.location) for one in (car, dog)}
+    car.location.x += 0.5
+    carrier = bpy.data.objects.new("Carrier", None)
+    scene.collection.objects.link(carrier)
+    carrier.rotation_euler.z = 0.7
+    key(dog, "location", {1: tuple(dog.location), 9: tuple(np.array(dog.location) + [0.0, 0.0, 0.4])})
+    dog.parent = carrier
+    dog.matrix_parent_inverse = carrier.matrix_basis.inverted()
+    scene.das_room.eye_height = 1.0
+    fresh = api.import_plate(street, lens_mm=28.0, masks=MASKS, eye_height=1.0).scene
+    places = [np.array(next(one for one in fresh.objects if one.name.startswith(name)).location) for name in MASKS]
+    assert min(np.abs(place - before).max() for place, before in zip(places, first.values(), strict=True)) > 0.1
+    for frame, added in ((1, 0.0), (9, 0.4)):
+        scene.frame_set(frame)
+        layer = scene.view_layers[0]
+        layer.update()
+        ours = [one.evaluated_get(layer.depsgraph).matrix_world.translation for one in (car, dog)]
+        np.testing.assert_allclose(ours[0], places[0] + [0.5, 0.0, 0.0], atol=NEAR)
+        np.testing.assert_allclose(ours[1], places[1] + [0.0, 0.0, added], atol=NEAR)
+
+
+def test_room_does_without_a_thing_that_was_deleted_and_leaves_one_that_was_edited(street):
+    scene = api.import_plate(street, lens_mm=28.0, masks=MASKS).scene
+    car, dog = (next(one for one in scene.objects if one.name.startswith(name)) for name in MASKS)
+    bpy.data.objects.remove(car)
+    scene.das_room.wall = 5.0
+    assert scene.das_room.problem == ""
+    fresh = api.import_plate(street, lens_mm=28.0, masks=MASKS, wall=5.0).scene
+    np.testing.assert_allclose(surfaces(scene)["Plate"], surfaces(fresh)["Plate"], rtol=NEAR, atol=NEAR)
+    before, mesh = surfaces(scene)["Plate"], dog.data
+    mesh.vertices.add(1)
+    scene.das_room.wall = 4.0
+    assert "edited by hand" in scene.das_room.problem and dog.data == mesh
+    np.testing.assert_array_equal(surfaces(scene)["Plate"], before)
+    scene.das_room.things[1].mask = None
+    scene.das_room.wall = 6.0
+    assert "no longer in the file" in scene.das_room.problem
+
+
+def test_only_a_picture_without_depth_has_a_room(street, tmp_path):
     np.save(tmp_path / "depth.npy", np.full((HEIGHT, WIDTH), 3.0, np.float32))
     known = {"lens_mm": 28.0, "num_frames": 2}
     deep = api.import_plate(street, depth=tmp_path / "depth.npy", depth_kind="metric", **known).scene
     masked = api.import_plate(street, masks={"Car": "box:4,10,8,8"}, **known).scene
     plain = api.import_plate(street, folder=tmp_path / "plate", **known).scene
     kept = api.import_plate(street, folder=tmp_path / "plate", **known).scene
-    assert [one.das_room.surface is not None for one in (deep, masked, plain, kept)] == [False, False, True, False]
+    assert [one.das_room.surface is not None for one in (deep, masked, plain, kept)] == [False, True, True, False]
     window = bpy.context.window
     for one, is_shown in ((deep, False), (plain, True)):
         window.scene = one
