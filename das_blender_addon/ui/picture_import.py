@@ -10,8 +10,8 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, St
 
 from ..client.known_servers import known_capabilities
 from ..errors import DasError
-from ..footage.estimated import AUTO, lacks
-from ..footage.masks import SALIENT
+from ..footage.estimated import AUTO, is_asked, lacks
+from ..footage.masks import SALIENT, is_file
 from ..footage.plane import WALL_DISTANCE, room_of
 from ..footage.plate import EYE_HEIGHT, LONGEST_LENS
 from ..shot.settings import resolve_settings
@@ -76,6 +76,13 @@ class DAS_OT_import_picture(ImportOperator, bpy.types.Operator):
         description="The server finds what stands out in the picture, and it becomes an object of its own",
         options={"SKIP_SAVE"},
     )
+    mask: StringProperty(
+        name="Mask",
+        description="The thing of the picture that becomes an object of its own: a .png or .npy file, or "
+        "box:x,y,width,height in pixels; of the server point:x,y or cut:x,y,width,height. Empty for none",
+        subtype="FILE_PATH",
+        options={"SKIP_SAVE"},
+    )
     horizon: FloatProperty(
         name="Horizon",
         description="Without a depth file: the horizon's height in the picture, 0 at its top, 1 at its bottom",
@@ -119,9 +126,19 @@ class DAS_OT_import_picture(ImportOperator, bpy.types.Operator):
             "room": room_of(self),
             "num_frames": self.num_frames,
             "every": self.every,
-            "masks": {THING: SALIENT} if self.salient else {},
-            "server": resolve_settings(scene).server if self.depth_by_server or self.salient else "",
+            "masks": self._masks(),
+            "server": resolve_settings(scene).server if self._asks() else "",
         }
+
+    def _masks(self) -> dict[str, str]:
+        """What stands out, and what was said besides, as the next thing."""
+        words = [SALIENT] if self.salient else []
+        if self.mask:
+            words.append(bpy.path.abspath(self.mask) if is_file(self.mask) else self.mask)
+        return dict(zip((THING, f"{THING} 2"), words, strict=False))
+
+    def _asks(self) -> bool:
+        return self.depth_by_server or self.salient or is_asked(self.mask)
 
     def _depth(self) -> str:
         if self.depth_by_server:
@@ -136,6 +153,7 @@ class DAS_OT_import_picture(ImportOperator, bpy.types.Operator):
         for name in ("lens", "depth"):
             layout.prop(self, name)
         draw_measured(layout, self, context.scene)
+        layout.prop(self, "mask")
         if self.depth_by_server:
             names = ()
         else:

@@ -107,6 +107,20 @@ def test_menu_entry_makes_a_scene_and_shows_it(picture):
         bpy.ops.das.import_picture(filepath=str(picture))
 
 
+@pytest.mark.parametrize("words", ["box:30,20,12,10", "//maske ä.npy"])
+def test_menu_entry_cuts_a_thing_out(picture, tmp_path, words):
+    wanted = np.zeros((HEIGHT, WIDTH), bool)
+    wanted[20:30, 30:42] = True
+    np.save(tmp_path / "maske ä.npy", wanted)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert bpy.ops.das.import_picture(filepath=str(picture), lens=26.0, mask=words, num_frames=2) == {"FINISHED"}
+    scene = bpy.data.scenes["street"]
+    thing = next(one for one in scene.objects if one.name.split(".")[0] == "Thing")
+    assert len(thing.data.polygons) == wanted.sum() and scene.das_room.things["Thing"].shape == thing
+    with pytest.raises(RuntimeError, match="There is no mask file"):
+        bpy.ops.das.import_picture(filepath=str(picture), lens=26.0, mask="//katze.npy")
+
+
 def test_camera_command_saves_a_shot_with_keyframes(picture, tmp_path, capsys):
     blend = tmp_path / "shot.blend"
     words = ["camera", picture, "--path", "orbit:20; crane:0.3", "--lens", 30, "--frames", 9, "--save", blend]
