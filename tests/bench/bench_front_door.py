@@ -7,7 +7,6 @@ Run: ``python tests/bench/bench_front_door.py [JOBS]``; ``bench_transport.py`` h
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from das_blender_addon.client.client import DasClient  # noqa: E402
-from tests.bench.bench_server import BLOB_BYTES, CLIENTS, UPLOADER  # noqa: E402
+from tests.bench.bench_server import CLIENTS, uploading  # noqa: E402
 from tests.support.jobs import job_id, job_inputs, job_spec  # noqa: E402
 from tests.support.server import ServerProcess, running_server  # noqa: E402
 
@@ -73,14 +72,11 @@ def starts(folder: Path) -> None:
 
 
 def under_uploads(server: ServerProcess) -> None:
-    command = [sys.executable, "-c", UPLOADER, server.address, "12", str(BLOB_BYTES)]
     with DasClient(server.address, timeout_s=60) as client:
         say("SUBMIT → Accepted, alone", percentiles(submits(client, 300)))
-        uploaders = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(CLIENTS)]
-        time.sleep(2)
-        say(f"SUBMIT → Accepted, {CLIENTS} clients upload", percentiles(submits(client, 100000, 8.0)))
-        for one in uploaders:
-            one.communicate()
+        with uploading(server.address, 12.0):
+            time.sleep(2)
+            say(f"SUBMIT → Accepted, {CLIENTS} clients upload", percentiles(submits(client, 100000, 8.0)))
 
 
 def many_jobs(server: ServerProcess, count: int) -> None:

@@ -32,8 +32,16 @@ STOP_S = 20.0
 class ServerProcess:
     """One server with its state folder; `kill` and `start` again keep state and address."""
 
-    def __init__(self, state: Path, *, environment: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        state: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        flags: tuple[str, ...] = (),
+        module: str = "das_server",
+    ):
         self.state = state
+        self._module = module
         self.address = ""
         self.ready_line = ""
         self._environment = dict(environment or {})
@@ -56,7 +64,7 @@ class ServerProcess:
         command = [
             server_python(),
             "-m",
-            "das_server",
+            self._module,
             "serve",
             "--bind",
             self._bind,
@@ -131,9 +139,11 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running_server(state: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
-    """A started server that is stopped at the end, whatever happens."""
-    server = ServerProcess(state, environment=environment, flags=flags)
+def running_server(
+    state: Path, *flags: str, environment: Mapping[str, str] | None = None, module: str = "das_server"
+) -> Iterator[ServerProcess]:
+    """A started server that is stopped at the end, whatever happens; ``module``: what is run as it."""
+    server = ServerProcess(state, environment=environment, flags=flags, module=module)
     try:
         yield server.start()
     finally:
