@@ -34,6 +34,10 @@ process; where it is more, nobody new is let in until it is read, and who has se
 MAX_FLYING = 2 * FETCH_CREDIT
 """PUT and FETCH of one connection that may wait for the disk; one more is refused."""
 
+MAX_FLYING_BYTES = 128 << 20
+"""Pieces of all connections together that may wait to be written, and one more of each that has none; of one beyond
+that nothing is kept, its client is told so and sends it again."""
+
 MAX_FOLLOWED = 512
 """Jobs that one connection follows at once; one more is refused."""
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work that may wait for a disk, done beside the loop: by one thread for blobs and one for the job list, each in the
-order in which it was given."""
+"""Work that may wait for a disk, done beside the loop: by one thread for blobs, one for the job list and one for
+what is there to be had, each in the order in which it was given."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 _log = logging.getLogger(__name__)
 
-LANES = BLOBS, JOBS = "blobs", "jobs"
-"""Of what one lane waits for, the other does not."""
+LANES = BLOBS, JOBS, LOOKS = "blobs", "jobs", "looks"
+"""Of what one lane waits for, the others do not."""
 
 BELL_BYTES = 4096
 """Strokes of the bell that are taken in at once."""

@@ -5,7 +5,6 @@ every handler ends within milliseconds.
 
 from __future__ import annotations
 
-import collections
 import functools
 import logging
 import time
@@ -18,15 +17,16 @@ from das_blender_addon.errors import DasError, JobRejected, ProtocolError
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode, request_of
 from das_blender_addon.protocol.kinds import Name, fitting
-from das_server.door.beside import JOBS, Beside
+from das_server.door.beside import BLOBS, JOBS, LOOKS, Beside
 from das_server.door.callers import Callers, Peer
 from das_server.door.connections import Connections
 from das_server.door.draining import Drain
+from das_server.door.flying import Flying
 from das_server.door.followers import Followers, SlowPeers
 from das_server.door.gate import Gate
 from das_server.door.requests import Estimators, Models, Reply, Requests
 from das_server.door.seldom import Seldom
-from das_server.limits import MAX_FLYING, MAX_SENT_BYTES
+from das_server.limits import MAX_SENT_BYTES
 from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
 from das_server.store.keys import KeyRing
@@ -74,6 +74,7 @@ class Endpoint:
         max_sent_bytes: int = MAX_SENT_BYTES,
         drain: Drain | None = None,
         estimators: Estimators = dict,
+        flying: Flying | None = None,
     ):
         self.has_told_all = True
         self._socket = socket
@@ -85,7 +86,7 @@ class Endpoint:
         self._beside = beside or Beside()
         self._gate = gate
         self._callers = callers or Callers()
-        self._flying: collections.Counter[bytes] = collections.Counter()
+        self._flying = flying or Flying()
         self._store = store
         self._followers, self._slow = Followers(), SlowPeers()
         self._requests = Requests(
@@ -207,15 +208,25 @@ class Endpoint:
         try:
             key = self._gate.key_of(received[0]) if self._gate is not None else None
             message, blob = decode(frames, is_request=True)
-            if key is not None and (key.is_for_one_use or isinstance(message, messages.Pair)):
-                self._send(peer, *self._requests.answer_one_use(key, message))
-                return
             caller = self._callers.of_key(key) if key is not None else self._callers.of_peer(peer)
             who = Peer(peer, caller)
+            if isinstance(message, messages.Hello):
+                look = self._requests.look_at_offers()
+                greet = self._requests.greet
+                self._do_beside(who, message, look, lambda it: self._send(peer, *greet(message, it)), lane=LOOKS)
+                return
+            if key is not None and (key.is_for_one_use or isinstance(message, messages.Pair)):
+                exchange = self._requests.exchange(key, message)
+                self._do_beside(who, message, exchange, lambda reply: self._send(peer, *reply), lane=LOOKS)
+                return
             look = self._requests.look_at_results(who, message)
             if self._requests.waits_for_the_disk(message):
+                if blob is not None and not self._flying.takes(peer, len(blob)):
+                    blob = memoryview(b"")  # what is there of the blob is the answer; its client sends this again
+                size_bytes = len(blob) if blob is not None else 0
                 work = self._requests.work(who, message, blob)
-                self._do_beside(who, message, work, lambda reply: self._note_and_send(who, message, reply))
+                go_on = functools.partial(self._note_and_send, who, message)
+                self._do_beside(who, message, work, go_on, size_bytes=size_bytes)
             elif look is not None:
                 answer = functools.partial(self._requests.answer, who, message, blob)
                 self._do_beside(who, message, look, lambda gone: self._reply(who, message, answer(results_gone=gone)))
@@ -224,16 +235,21 @@ class Endpoint:
         except Exception as error:  # among them a reply that cannot be written
             self._refuse(peer, request_of(frames) if message is None else getattr(message, "request", 0), error)
 
-    def _do_beside(self, who: Peer, message: Any, work: Callable[[], Any], go_on: Callable[[Any], None]) -> None:
-        """Go on with what ``work`` gives, which waits for the disk."""
+    def _do_beside(
+        self,
+        who: Peer,
+        message: Any,
+        work: Callable[[], Any],
+        go_on: Callable[[Any], None],
+        *,
+        lane: str = BLOBS,
+        size_bytes: int = 0,
+    ) -> None:
+        """Go on with what ``work`` gives, which waits for the disk and holds so many bytes until then."""
         peer = who.routing_id
-        if self._flying[peer] >= MAX_FLYING:
-            raise JobRejected(f"More than {MAX_FLYING} pieces are in flight; wait for answers before sending more.")
 
         def then(result: Any, error: Exception | None) -> None:
-            self._flying[peer] -= 1
-            if not self._flying[peer]:
-                del self._flying[peer]
+            self._flying.end(peer, size_bytes)
             try:
                 if error is not None:
                     raise error
@@ -241,8 +257,8 @@ class Endpoint:
             except Exception as problem:
                 self._refuse(peer, message.request, problem)
 
-        self._beside.do(work, then)
-        self._flying[peer] += 1
+        self._flying.begin(peer, size_bytes)
+        self._beside.do(work, then, lane=lane)
 
     def _note_and_send(self, who: Peer, message: Any, reply: Reply) -> None:
         self._requests.note_reply(who, message, reply)

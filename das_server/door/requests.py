@@ -55,6 +55,8 @@ RESULTS = ("frame", "array")
 """Roles of the artefacts that are a job's results."""
 Reply = tuple[Any, bytes | None]
 """A message, and the blob that goes with it."""
+Offered = tuple[list[ModelCapability], list[EstimatorCapability]]
+"""All that can be asked for."""
 
 
 class Requests:
@@ -94,8 +96,8 @@ class Requests:
         self._speed = speed
         self._server_id = uuid.uuid4().hex
         self._started_s = time.monotonic()
+        self._offered: tuple[float, Offered] | None = None
         self._handlers: dict[type, Callable[..., Reply]] = {
-            messages.Hello: self._hello,
             messages.Put: self._put,
             messages.Submit: self._submit,
             messages.Attach: self._attach,
@@ -158,10 +160,9 @@ class Requests:
             if not self._store.owns_blob(peer.caller.owner, message.sha):
                 self._store.own_blob(message.sha, peer.caller.owner, message.size_bytes)
 
-    def answer_one_use(self, key: AllowedKey, message: Any) -> Reply:
-        """The reply to a request with a key for one use, which is only exchanged for one that stays, or that is."""
-        if isinstance(message, messages.Hello):
-            return self._hello(None, message, None)
+    def exchange(self, key: AllowedKey, message: Any) -> Callable[[], Reply]:
+        """What gives the reply to a request with a key for one use, which is only exchanged for one that stays; it
+        waits for the disk, and may be called from another thread."""
         if not isinstance(message, messages.Pair):
             raise AuthenticationFailed(
                 "A key for one use only pairs; paste the line of das-server keys pair into the preferences (Pair…), or "
@@ -170,11 +171,29 @@ class Requests:
             )
         if not Z85_KEY.fullmatch(message.key):
             raise ProtocolError("PAIR.key is no public key of 40 characters in Z85.", field="key")
-        paired = self._keys.exchange(key.public, message.key, message.machine[:100])
-        _log.info("a machine of %s is let in from now on", paired.user)
-        return messages.Paired(message.request, paired.user), None
 
-    def _hello(self, peer: Peer, message: messages.Hello, blob: None):
+        def exchanged() -> Reply:
+            paired = self._keys.exchange(key.public, message.key, message.machine[:100])
+            _log.info("a machine of %s is let in from now on", paired.user)
+            return messages.Paired(message.request, paired.user), None
+
+        return exchanged
+
+    def look_at_offers(self) -> Callable[[], Offered]:
+        """What looks at all that can be asked for, in the folders of today, for `greet`; for another thread, one at a
+        time.  Those who come while it looks share the next look."""
+        asked_s = time.monotonic()
+
+        def look() -> Offered:
+            if self._offered is None or self._offered[0] < asked_s:
+                began_s = time.monotonic()
+                self._offered = began_s, (list(self._models().values()), list(self._estimators().values()))
+            return self._offered[1]
+
+        return look
+
+    def greet(self, message: messages.Hello, offered: Offered) -> Reply:
+        """The reply to HELLO."""
         common = [version for version in PROTOCOL_VERSIONS if version in message.versions]
         if not common:
             raise VersionMismatch(
@@ -183,7 +202,7 @@ class Requests:
                 field="versions",
             )
         devices = [one.device_label or one.device for one in self._workers.status()]
-        models = list(self._models().values())
+        models, estimators = offered
         if self._speed is not None:
             models = [replace(one, is_fast=self._speed.is_fast(one.name, devices)) for one in models]
         capabilities = Capabilities(
@@ -192,7 +211,7 @@ class Requests:
             codecs=list(CODECS),
             max_blob_bytes=self._max_blob_bytes,
             devices=devices,
-            estimators=list(self._estimators().values()),
+            estimators=estimators,
         )
         server = f"das-server {__version__}"
         return messages.Welcome(message.request, common[0], self._server_id, server, capabilities), None

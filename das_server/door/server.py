@@ -33,7 +33,7 @@ from das_server.models.revision import QUICK_BYTES, Revisions
 from das_server.store.blobs import BlobStore
 from das_server.store.endings import Life
 from das_server.store.jobs import JobStore
-from das_server.store.keys import LOOP_S, KeyRing
+from das_server.store.keys import KeyRing
 from das_server.store.state_lock import lock_state
 from das_server.workers.base import Workers
 from das_server.workers.dispatch import Dispatcher
@@ -56,6 +56,9 @@ OTHERS_MS = 5
 
 UNTOLD_MS = 5
 """The same while events wait for a client to read those before them."""
+
+PAIR_S = 1.0
+"""How long pairing waits for another process that changes the keys."""
 
 TELL_AGAIN_S = 60.0
 """Pause before the same failure of a step of the loop is logged again."""
@@ -87,8 +90,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
 
         # 3. Sockets and workers.
         context = zmq.Context()
-        keys = KeyRing(config.state, wait_s=LOOP_S)
-        gate = Gate(context, keys) if needs_keys(config) else None
+        gate = Gate(context, KeyRing(config.state)) if needs_keys(config) else None
         door = open_door(context, config.bind, gate)
         connections, beside = Connections(door), Beside()
         speed = SpeedRecord(config.state)
@@ -121,7 +123,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             connections=connections,
             beside=beside,
             gate=gate,
-            keys=keys,
+            keys=KeyRing(config.state, wait_s=PAIR_S),  # its own, for another thread
             callers=Callers(config.admins),
             drain=drain,
             estimators=capabilities_of_estimators,

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,12 @@ PREFIXES = ("transformer.", "base_model.model.")
 
 TENSOR = re.compile(r"(?P<layer>.+)\.(?P<part>lora_A\.weight|lora_B\.weight|alpha)")
 FORMAT = 1
+
+UNSETTLED_NS = 2_000_000_000
+"""A file that was changed so recently may change once more at what the file system takes for the same time."""
+
+_read_before: dict[str, dict[str, tuple[tuple[int, ...], Adapter | None]]] = {}
+"""By folder and file's name: what the file looked like when it was read, and what it said."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,29 @@ class AdapterUse:
 
 
 def list_adapters(models_folder: Path) -> list[Adapter]:
-    """Those that were added, by name; what cannot be read is left out."""
-    found = (_read(path) for path in sorted((models_folder / FOLDER).glob("*.json")))
-    return [one for one in found if one is not None]
+    """Those that were added, by name; what cannot be read is left out.  A file that has not changed since it was read
+    is not read again."""
+    folder = os.fspath(models_folder / FOLDER)
+    try:
+        with os.scandir(folder) as entries:
+            names = {one.name for one in entries}
+    except OSError:
+        names = set()
+    known, now = _read_before.get(folder, {}), {}
+    for about in sorted(name for name in names if name.endswith(".json")):
+        stem = about.removesuffix(".json")
+        path = os.path.join(folder, about)
+        try:
+            stat = os.stat(path)
+        except OSError:
+            continue
+        look = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+        if f"{stem}.safetensors" in names:
+            before = known.get(about)
+            is_settled = time.time_ns() - stat.st_mtime_ns > UNSETTLED_NS
+            now[about] = before if before and before[0] == look else (look if is_settled else (), _read(Path(path)))
+    _read_before[folder] = now
+    return [one for _, one in now.values() if one is not None]
 
 
 def find_adapter(name: str, sha: str, model: str, models_folder: Path) -> Adapter:

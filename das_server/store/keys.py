@@ -32,9 +32,6 @@ LOCK = "lock"
 ADMINISTRATOR = "administrator"
 """The user that the commands on the server's own machine are."""
 
-LOOP_S = 0.004
-"""How long a server's loop waits for another process that changes the keys."""
-
 PAIRING_S = 600.0
 """How long a key for one use is let in."""
 

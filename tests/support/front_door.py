@@ -11,6 +11,7 @@ import zmq
 from das_server.door.beside import Beside
 from das_server.door.connections import Connections, open_door
 from das_server.door.endpoint import Endpoint
+from das_server.door.flying import Flying
 from das_server.door.gate import Gate
 from das_server.door.server import known_models
 from das_server.store.blobs import BlobStore
@@ -32,7 +33,9 @@ class FrontDoor:
         max_blob_bytes: int = 1 << 22,
         max_jobs: int = 100,
         max_sent_bytes: int = 1 << 26,
+        flying: Flying | None = None,
     ):
+        self.flying, self.beside = flying or Flying(), Beside()
         self._max_jobs, self._max_sent_bytes = max_jobs, max_sent_bytes
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ class FrontDoor:
             gate = Gate(context, KeyRing(self.folder))
         door = open_door(context, "tcp://127.0.0.1:*", gate)
         self.address = door.getsockopt_string(zmq.LAST_ENDPOINT)
-        connections, beside = Connections(door, most=self._most), Beside()
+        connections, beside = Connections(door, most=self._most), self.beside
         store, blobs = (
             JobStore(self.folder, max_jobs=self._max_jobs),
             BlobStore(self.folder, max_blob_bytes=self._max_blob_bytes),
@@ -91,6 +94,7 @@ class FrontDoor:
             gate=gate,
             keys=KeyRing(self.folder),
             max_sent_bytes=self._max_sent_bytes,
+            flying=self.flying,
         )
         poller = zmq.Poller()
         for one in (door, beside.bell, *([gate.socket] if gate else [])):

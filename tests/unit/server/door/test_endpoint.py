@@ -2,87 +2,25 @@
 """The front door by itself, on a real socket: what must not end it.  (Everything else about it: `tests/e2e`.)"""
 
 import os
+import threading
 import time
 from dataclasses import replace
 
 import msgpack
 import pytest
-import zmq
 
 from das_blender_addon.errors import JobRejected, StorageError
-from das_blender_addon.protocol import codec
 from das_blender_addon.protocol import messages as m
-from das_server.door.beside import Beside
 from das_server.door.collect import Collector
-from das_server.door.endpoint import Endpoint
 from das_server.door.followers import Followers
 from das_server.door.server import Guarded, known_models
 from das_server.limits import MAX_FLYING
-from das_server.store.blobs import DISK, BlobStore
-from das_server.store.jobs import JobStore
+from das_server.store.blobs import DISK
 from das_server.store.reading import EVENTS_AT_ONCE
-from das_server.workers.dispatch import Dispatcher
-from das_server.workers.local import LocalWorkers
 from das_server.workers.room import Room
+from tests.support.house import House
 from tests.support.jobs import job_id, job_inputs, job_spec
 from tests.support.wire import sha_of
-
-ANSWER_MS = 5000
-
-
-class House:
-    """An endpoint whose loop is turned by hand, and a client's socket."""
-
-    def __init__(self, folder):
-        self.store = JobStore(folder)
-        self.folder = folder
-        self.beside = Beside()
-        self.blobs = blobs = BlobStore(folder)
-        self._context = zmq.Context()
-        router = self._context.socket(zmq.ROUTER)
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # as the front door's
-        router.bind("inproc://front-door")
-        self._dealer = self._context.socket(zmq.DEALER)
-        self._dealer.connect("inproc://front-door")
-        workers = LocalWorkers(self._context, folder, devices=("cpu",))  # never started
-        self.endpoint = Endpoint(
-            router,
-            self.store,
-            blobs,
-            workers,
-            Dispatcher(self.store, blobs, workers),
-            models=known_models,
-            default_model="das-preview",
-            max_blob_bytes=1 << 20,
-            beside=self.beside,
-        )
-        self._workers = workers
-
-    def close(self):
-        self._workers.stop()
-        self.beside.close()
-        self._context.destroy(linger=0)
-        self.store.close()
-
-    def submitted(self):
-        job, spec = job_id(), job_spec()
-        self.store.submit(job, spec, job_inputs(spec)[0])
-        return job
-
-    def ask(self, request):
-        """Send a request, let the endpoint answer it, and return the answer."""
-        self._dealer.send_multipart(codec.encode(request))
-        self.endpoint.receive()
-        return self.heard()
-
-    def send(self, request, blob=None):
-        """Send a request, and let the endpoint take it."""
-        self._dealer.send_multipart(codec.encode(request, blob))
-        self.endpoint.receive()
-
-    def heard(self):
-        assert self._dealer.poll(ANSWER_MS)
-        return codec.decode(self._dealer.recv_multipart())[0]
 
 
 @pytest.fixture
@@ -93,7 +31,7 @@ def house(tmp_path):
 
 
 def test_every_request_has_somebody_who_answers_and_nothing_else_has(house):
-    assert {*house.endpoint._requests._handlers, m.Pair} == set(m.REQUESTS)
+    assert {*house.endpoint._requests._handlers, m.Pair, m.Hello} == set(m.REQUESTS)
 
 
 def test_request_with_too_many_values_is_refused_before_it_is_looked_at(house):
@@ -227,6 +165,35 @@ def test_step_that_fails_does_not_end_the_loop_and_is_told_once(caplog):
     assert turns == [0, 1, 2, 3, 4]
     assert caplog.text.count("a step of the server failed") == 2
     assert "no process left" in caplog.text and "another" in caplog.text
+
+
+def test_folders_of_models_that_hang_make_nobody_wait_but_who_asks_for_them(tmp_path):
+    goes_on, looks = threading.Event(), []
+
+    def models():
+        looks.append(goes_on.wait(20))
+        return known_models()
+
+    house = House(tmp_path, models)
+    for request in range(1, 5):
+        house.send(m.Hello(request, [m.PROTOCOL_VERSIONS[-1]], "a test"))
+    assert house.ask(m.Ping(90)) == m.Pong(90)
+    goes_on.set()
+    welcomed, deadline = {}, time.monotonic() + 20
+    while len(welcomed) < 4 and time.monotonic() < deadline:
+        house.endpoint.deliver()
+        if house._dealer.poll(20):
+            welcome = house.heard()
+            welcomed[welcome.request] = welcome.capabilities
+    assert sorted(welcomed) == [1, 2, 3, 4] and all(one == welcomed[1] for one in welcomed.values())
+    assert {one.name for one in welcomed[1].models} == {*known_models()}
+    assert len(looks) <= 2  # the first one's, and one for all who came while it went on
+    house.send(m.Hello(5, [m.PROTOCOL_VERSIONS[-1]], "a test"))
+    while not house._dealer.poll(20) and time.monotonic() < deadline:
+        house.endpoint.deliver()
+    before = len(looks)
+    assert house.heard().request == 5 and before == len(looks) >= 2  # what was seen before is not told again
+    house.close()
 
 
 def test_event_list_that_fails_in_any_way_harms_no_other_follower(house, caplog):

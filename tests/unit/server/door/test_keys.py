@@ -107,6 +107,20 @@ def test_key_for_one_use_does_nothing_else_and_only_for_a_while(locked):
     assert one_use.public not in {one.public for one in later.allowed()}
 
 
+def test_pairing_that_waits_for_the_disk_makes_nobody_else_wait(locked):
+    pair_with(line(locked))
+    keys, text = keys_for(locked.address), line(locked, "ben")
+    with DasClient(locked.address, timeout_s=20, keys=keys) as client, ThreadPoolExecutor(1) as beside:
+        client.hello()
+        with open(locked.folder / "keys" / LOCK, "r+b") as lock:
+            lock_file(lock)  # as another process would that changes the keys
+            paired = beside.submit(pair_with, text)
+            assert not wait([paired], 0.5).done
+            client.ping()
+            assert not paired.done()
+        assert paired.result(30) == (locked.address, "ben")
+
+
 def test_key_that_is_revoked_gets_no_further_not_even_where_it_is_connected(locked):
     pair_with(line(locked, "eve"))
     with DasClient(locked.address, timeout_s=20) as client:

@@ -2,6 +2,8 @@
 """LoRA files in the models folder: what is let in, what servers say of them, what a job finds."""
 
 import hashlib
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,6 +48,25 @@ def test_another_file_of_the_name_is_another_adapter(tmp_path, shapes):
     assert second.sha != first.sha and len(list_adapters(models)) == 1
     with pytest.raises(ModelError, match="replaced since this job was planned"):
         find_adapter("ink", first.sha, "das-preview", models)
+
+
+def test_file_is_read_again_where_it_has_changed_only(tmp_path, shapes, monkeypatch):
+    models = tmp_path / "models"
+    for name in ("ink", "oil"):
+        add_lora(name, write_lora(tmp_path / f"{name}.safetensors", shapes), "das-preview", models)
+    ink, oil = (models / "_loras" / f"{name}.json" for name in ("ink", "oil"))
+    for about in (ink, oil):
+        os.utime(about, (1, 1))  # long ago
+    assert [one.name for one in list_adapters(models)] == ["ink", "oil"]
+    read = []
+    monkeypatch.setattr(Path, "read_text", lambda self, **about: read.append(self) or self.read_bytes().decode())
+    assert [one.model for one in list_adapters(models)] == ["das-preview"] * 2 and read == []
+    oil.write_text(oil.read_text().replace("das-preview", "das-preview-2"))
+    read.clear()
+    assert [one.model for one in list_adapters(models)] == ["das-preview", "das-preview-2"] and read == [oil]
+    assert len(list_adapters(models)) == 2 and read == [oil, oil]  # so new that it may change unseen
+    ink.with_suffix(".safetensors").unlink()
+    assert [one.name for one in list_adapters(models)] == ["oil"]
 
 
 def test_a_model_that_is_not_installed_yet_may_have_adapters(tmp_path, shapes):
