@@ -27,6 +27,7 @@ from das_server.door.connections import Connections, open_door
 from das_server.door.draining import Drain, Ending
 from das_server.door.endpoint import Endpoint
 from das_server.door.gate import Gate
+from das_server.door.heap import keep_freed_memory, keep_what_is_there
 from das_server.models.estimators import capabilities_of_estimators
 from das_server.models.registry import capabilities_of_models, is_installed, model_path, model_spec
 from das_server.models.revision import QUICK_BYTES, Revisions
@@ -89,6 +90,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
         store = JobStore(config.state)
 
         # 3. Sockets and workers.
+        keep_freed_memory()
         context = zmq.Context()
         gate = Gate(context, KeyRing(config.state)) if needs_keys(config) else None
         door = open_door(context, config.bind, gate)
@@ -148,6 +150,7 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None], stop: thread
             page = metrics.server if metrics else contextlib.nullcontext()
             with page, listening.said_in(config.state, address, gate is not None):
                 on_ready(address)
+                keep_what_is_there()
                 _loop(endpoint, dispatcher, more, gate, [door, connections.news, *workers.bells(), beside.bell], ending)
             life.note_end()
         except BaseException as error:
