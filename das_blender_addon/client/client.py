@@ -20,6 +20,7 @@ from ..protocol.frames import blob_sha
 from ..protocol.messages import CHUNK_BYTES, FETCH_CREDIT
 from .connection import Connection, ShouldStop
 from .keys import ServerKeys, pair
+from .memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,8 @@ class DasClient(Connection):
         ``on_progress(received_bytes, size_bytes)`` counts all of them.  Raises `StorageError` when one arrives damaged
         twice.
         """
-        digests = Digests()
+        keep_freed_memory()
+        digests = Digests(None)  # of what is kept, so that nobody waits for it before the end
         try:
             yield from self._fetch_each(blobs, digests, on_progress, should_stop)
         finally:

@@ -48,7 +48,7 @@ class Handshake:
 
     def check(self) -> None:
         """Raise `AuthenticationFailed` where the server has refused this client, or is not the one that it knows."""
-        while self._monitor.poll(0):
+        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # quicker than a poll
             message = recv_monitor_message(self._monitor)
             event, detail = message["event"], int(message["value"])
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:

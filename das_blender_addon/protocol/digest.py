@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import queue
+import sys
 import threading
 
 SMALL_BYTES = 1 << 16
@@ -16,9 +17,13 @@ MOST_WAITING = 4
 
 
 class Digests:
-    """One thread for all digests of one owner, begun when it is needed.  One other thread feeds them."""
+    """One thread for all digests of one owner, begun when it is needed.  One other thread feeds them.
 
-    def __init__(self) -> None:
+    ``most_waiting``: pieces that may wait for it; None where they are in memory anyhow.
+    """
+
+    def __init__(self, most_waiting: int | None = MOST_WAITING) -> None:
+        self._most_waiting = most_waiting or sys.maxsize
         self._given: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
         self._waiting: collections.deque[_Piece] = collections.deque()
         self._thread: threading.Thread | None = None
@@ -40,7 +45,7 @@ class Digests:
             thread = threading.Thread(target=self._run, name="das digest", daemon=True)
             thread.start()  # which the system may refuse
             self._thread = thread
-        while self._waiting and (len(self._waiting) >= MOST_WAITING or self._waiting[0].is_done):
+        while self._waiting and (len(self._waiting) >= self._most_waiting or self._waiting[0].is_done):
             self._waiting.popleft().wait()
         self._waiting.append(piece)
         self._given.put(piece)

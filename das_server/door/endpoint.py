@@ -113,10 +113,9 @@ class Endpoint:
         """Answer the requests that have come, up to `REQUESTS_PER_TURN` of them, or for `TURN_S`."""
         until_s, count = time.monotonic() + TURN_S, 0
         while count < REQUESTS_PER_TURN and time.monotonic() < until_s:
-            try:
-                peer = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # quicker than an exception
                 return
+            peer = self._socket.recv(zmq.NOBLOCK)
             if self._connections is not None and self._connections.is_ignored(peer):
                 while self._socket.recv(copy=False).more:
                     continue

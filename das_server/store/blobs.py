@@ -51,6 +51,7 @@ class BlobStore:
         self._min_free_bytes = min_free_bytes
         self._digests = Digests()
         self._hashes: dict[str, tuple[int, Digest]] = {}
+        self._lasting: set[Path] = set()  # folders that are on the disk themselves
         self._deleting = threading.Lock()
         self._unneeded: dict[str, float] = {}
         self.full = ""
@@ -293,21 +294,23 @@ class BlobStore:
             known, running = self._hashes.pop(part.name, None) or (-1, None)
             if known != size_bytes:
                 running = self._hash_file(part)
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())  # while what came last is still being hashed
             if running.hexdigest() != sha:
                 self._forget_upload(part)
                 raise ProtocolError(
                     f"The upload {sha[:12]}… is damaged: its content does not have that SHA-256; send it again.",
                     field="sha",
                 )
-            with open(part, "rb+") as file:
-                os.fsync(file.fileno())
             self._publish(part, self.path(sha))
 
     def _publish(self, part: Path, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         os.replace(part, path)
         _flush_folder(path.parent)
-        _flush_folder(self._blobs)
+        if path.parent not in self._lasting:
+            _flush_folder(self._blobs)
+            self._lasting.add(path.parent)
 
     def _hash_file(self, path: Path) -> Digest:
         running = self._digests.begin()

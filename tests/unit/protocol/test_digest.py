@@ -46,6 +46,25 @@ def test_few_pieces_wait_in_memory():
     digests.close()
 
 
+def test_pieces_of_what_is_in_memory_anyhow_make_nobody_wait():
+    goes_on, hashed = threading.Event(), []
+
+    class Slow:
+        def update(self, piece):
+            goes_on.wait(20)
+            hashed.append(len(piece))
+
+    digests = Digests(None)
+    digest = digests.begin()
+    digest.running = Slow()
+    for size in range(SMALL_BYTES + 1, SMALL_BYTES + 2 * MOST_WAITING):
+        digest.update(bytes(size))
+    assert not hashed  # and yet we are here
+    goes_on.set()
+    digests.close()
+    assert hashed == [*range(SMALL_BYTES + 1, SMALL_BYTES + 2 * MOST_WAITING)]
+
+
 def test_piece_that_cannot_be_hashed_fails_its_own_digest_only():
     digests = Digests()
     bad, good = digests.begin(), digests.begin()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Memory of pieces that come and go."""
+"""Memory of pieces that come and go, on both sides."""
 
 import platform
 import subprocess
@@ -10,9 +10,9 @@ import pytest
 ROUNDS, PIECES, PIECE_PAGES = 50, 4, 256
 
 PROGRAM = f"""
-import mmap, resource
-from das_server.door.heap import keep_freed_memory
-assert keep_freed_memory()
+import mmap, resource, sys
+from importlib import import_module
+import_module(sys.argv[1]).keep_freed_memory()
 def pieces():
     for piece in [bytearray({PIECE_PAGES} * mmap.PAGESIZE) for _ in range({PIECES})]:
         for at in range(0, len(piece), mmap.PAGESIZE):
@@ -26,6 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc's allocator")
-def test_pieces_take_the_memory_of_those_before_them():
-    ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("side", ["das_server.door.heap", "das_blender_addon.client.memory"])
+def test_pieces_take_the_memory_of_those_before_them(side):
+    ran = subprocess.run([sys.executable, "-c", PROGRAM, side], capture_output=True, text=True, check=True)
     assert int(ran.stdout) < ROUNDS * PIECES * PIECE_PAGES / 100

@@ -2,6 +2,7 @@
 """Blobs on disk: resumable, checked, never half there."""
 
 import hashlib
+import itertools
 import os
 import resource
 import subprocess
@@ -18,6 +19,10 @@ ROOT = Path(__file__).resolve().parents[4]
 CONTENT = bytes(range(256)) * 40
 SHA = hashlib.sha256(CONTENT).hexdigest()
 PIECE = 1000
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.fixture
@@ -192,3 +197,33 @@ def test_unneeded_blob_goes_unless_it_was_stored_again_or_is_used_meanwhile(tmp_
     blobs.let_go([stored], before_s=float("inf"))
     blobs.delete_unneeded()
     assert files(tmp_path) == [used]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not flushed there")
+def test_blob_and_the_folders_that_are_new_with_it_are_flushed_before_it_is_there(tmp_path, monkeypatch):
+    store, flushed, flush = BlobStore(tmp_path), [], os.fsync
+    first, second = two_of_one_folder()
+    folder = store.path(sha256(first)).parent
+
+    def noting(descriptor):
+        flushed.append(os.fstat(descriptor).st_ino)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    for blob, folders in ((first, [folder, folder.parent]), (second, [folder])):
+        flushed.clear()
+        store.put(sha256(blob), len(blob), 0, blob)
+        assert flushed == [one.stat().st_ino for one in (store.path(sha256(blob)), *folders)]
+    flushed.clear()
+    BlobStore(tmp_path).add(two_of_one_folder(after=second)[0])  # who knows what it finds
+    assert len(flushed) == 3
+
+
+def two_of_one_folder(after=b""):
+    """Two blobs whose SHAs begin alike."""
+    seen = {}
+    for number in itertools.count(1):
+        blob = after + bytes([number % 256, number // 256])
+        other = seen.setdefault(sha256(blob)[:2], blob)
+        if other is not blob:
+            return other, blob
