@@ -76,7 +76,7 @@ def test_finished_job_makes_the_server_say_that_the_model_is_fast(house, tmp_pat
                         default_model=MODEL, max_blob_bytes=1, speed=speed)
 
     def said() -> bool:
-        welcome, _ = requests.answer(b"", m.Hello(1, [1], "test"), None)
+        welcome, _ = requests.greet(m.Hello(1, [1], "test"), requests.look_at_offers()())
         return next(one for one in welcome.capabilities.models if one.name == MODEL).is_fast
 
     before = said()
