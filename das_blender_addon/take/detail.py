@@ -166,17 +166,17 @@ class Detail:
         most = AHEAD_BYTES // (width * height * AHEAD_PIXEL_BYTES)
         wanted = [index for index in indices if index not in self._ahead][: max(0, most - len(self._ahead))]
         left, top, right, bottom = (int(side) for side in self.plan.pictures.crop)
-        is_told = False
 
         def keep(shown: _Shown) -> _Shown:  # at once: whoever stops this loses none that is made
             return self._ahead.setdefault(shown.index, shown)
 
         with suppress(JobCancelled):
-            for shown in self._shown(wanted, keep, should_stop):
-                if not is_told and shown.index not in self.plan.keys:
-                    show(np.ascontiguousarray(shown.gathered.filled().picture[top:bottom, left:right]))
-                    is_told = True
-                    pause()
+            # Alone: others beside it would take the processor from it.
+            for shown in self._shown([index for index in wanted if index not in self.plan.keys][:1], keep, should_stop):
+                show(np.ascontiguousarray(shown.gathered.filled().picture[top:bottom, left:right]))
+                pause()
+            for _ in self._shown([index for index in wanted if index not in self._ahead], keep, should_stop):
+                pass
 
     def compose(
         self,
@@ -361,10 +361,14 @@ def _each(
     def stop() -> bool:
         return stopped.is_set() or (should_stop is not None and should_stop())
 
-    def work(frame: FrameCorrespondences, composer: Composer, light: Relighting | None, whole: set[int]) -> Any:
+    def work(frame: FrameCorrespondences, composer: Composer, light: Future, whole: set[int]) -> Any:
         if stop():
             raise JobCancelled("The take was cancelled.")
-        lit = None if light is None or frame.index in whole else light.at(frame)
+        lit = None
+        if frame.index not in whole:
+            composer.prepare(frame)
+            told = light.result()
+            lit = None if told is None else told.at(frame)
         return finish(_Shown(frame.index, composer.gather(frame, lit)))
 
     waiting: list[Future] = []
@@ -375,7 +379,7 @@ def _each(
                 places = [keys[number] for number in around]
                 whole = {key for key, picture in zip(places, pictures, strict=True) if picture.shape[2] == 3}
                 composer = Composer(pictures, prepared=prepared.pictures)
-                light = prepared.light(places, stop)
+                light = pool.submit(prepared.light, places, stop)  # while the key pictures are looked at
                 frames = correspondences(
                     prepared.geometry,
                     places,

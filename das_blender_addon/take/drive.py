@@ -20,7 +20,7 @@ from ..errors import JobCancelled
 
 LOGGER = logging.getLogger(__name__)
 TICK_S = 0.04
-"""Seconds between two looks at a waiting recipe; well under the 100 ms within which a break must be seen."""
+"""Seconds between two looks at a waiting recipe, at most; well under the 100 ms within which a break must be seen."""
 STOP_WAIT_S = 2.0
 """Seconds that a stopped job's thread gets to tell the server before the process ends."""
 CANCELLED = "The job was cancelled."
@@ -58,6 +58,8 @@ Recipe = Generator["Status | OnThisThread | None", Any, Any]
 # ── Threads below recipes ───────────────────────────────────────────────────────────────────────────────────────────
 
 _threads: set[threading.Thread] = set()
+_news = threading.Event()
+"""Some thread below a recipe has said something, or is done: whoever waits for it need not wait longer."""
 
 
 _leaving = threading.Event()
@@ -92,17 +94,22 @@ def in_thread(
     stopped = threading.Event()
     outcome: list[tuple[Any, BaseException | None]] = []
 
+    def say(something: Any) -> None:
+        said.put(something)
+        _news.set()
+
     def run():
         try:
-            outcome.append((work(stopped.is_set, said.put), None))
+            outcome.append((work(stopped.is_set, say), None))
         except BaseException as error:  # handed to the thread that waits for it
             outcome.append((None, error))
+        _news.set()
 
     thread = threading.Thread(target=run, name="das job", daemon=True)
     _threads.add(thread)
     thread.start()
     try:
-        while thread.is_alive() or not said.empty():
+        while not outcome or not said.empty():
             try:
                 yield translate(said.get_nowait())
             except queue.Empty:
@@ -162,9 +169,9 @@ def finish(
 ) -> Any:
     """Drive a recipe to its end on this thread and return its result.
 
-    ``should_stop`` is asked at least every `TICK_S`, also in the middle of long work.  Raises `JobCancelled` then, and
-    whatever the recipe raises; its thread gets up to ``wait_s`` seconds to tell the server.  A process that lives on
-    waits 0 seconds: the thread ends by itself.
+    ``should_stop`` is asked at least every `TICK_S`, also in the middle of long work; what a thread says or has done
+    is seen at once.  Raises `JobCancelled` when it says so, and whatever the recipe raises; its thread gets up to
+    ``wait_s`` seconds to tell the server.  A process that lives on waits 0 seconds: the thread ends by itself.
     """
     stop = should_stop or (lambda: False)
     show = on_status or (lambda _status: None)
@@ -172,12 +179,13 @@ def finish(
         while True:
             if stop():
                 raise JobCancelled(CANCELLED)
+            _news.clear()  # before the look: what comes after it wakes the wait below
             try:
                 status = advance(recipe, stop, show)
             except StopIteration as end:
                 return end.value
             if status is None:
-                time.sleep(TICK_S)
+                _news.wait(TICK_S)
             else:
                 show(status)
     except BaseException:

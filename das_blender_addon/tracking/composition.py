@@ -35,7 +35,7 @@ from .filling import clear_outlines, fill_holes, soften
 from .footprint import Footprint, footprint_at, footprint_of
 from .pyramid import Pyramid
 from .relighting import FrameLight, RowsLight
-from .rims import FEATHER_PX, RISE, around, rims_of
+from .rims import RISE, rims_of, rims_of_others
 
 #: How much a key's pixel at an outline is believed, and how much is needed: inside a surface, and at an outline.
 OUTLINE_BELIEF = 0.2
@@ -168,6 +168,12 @@ class Composer:
         self._check_frame(frame, fill)
         return self.gather(frame, light).filled(fill, share)
 
+    def prepare(self, frame: FrameCorrespondences) -> None:
+        """Prepare the key pictures of ``frame``, of all frames alike, for look-ups, as the first `gather` does else."""
+        with self._lock:
+            if self._pyramids is None:
+                self._pyramids = self._prepared.of(frame.key_indices, self._pictures, frame.key_edges)
+
     def gather(self, frame: FrameCorrespondences, light: FrameLight | None = None) -> Gathered:
         """What the key pictures show of ``frame``; as `compose`."""
         self._check_frame(frame, None)
@@ -179,9 +185,7 @@ class Composer:
         outline = mixed = np.zeros(0, np.int64)
         painted = None if own is None else _painted(self._pictures[own])
         if painted is None or not painted.all():
-            with self._lock:
-                if self._pyramids is None:
-                    self._pyramids = self._prepared.of(frame.key_indices, self._pictures, frame.key_edges)
+            self.prepare(frame)
             at_outline = outlines(inverse_depth).reshape(-1)
             trust = np.zeros(height * width, dtype=np.float32)
             self._look_up(frame, at_outline, light, picture, known, trust)
@@ -220,7 +224,7 @@ class Composer:
             })
             left = np.flatnonzero(tile.total[:, 3] <= 0.0)
             if left.size and others.size:
-                rims_left = _rims_of_others(frame, others, part, left)
+                rims_left = rims_of_others(frame, others, part, left)
                 found = {number: footprint_at(frame.xy[number], pixels.start + left) for number in rims_left}
                 self._add_all(tile, left, found, {
                     number: in_time[number] * RISE.take(rim) * found[number].resolution_squared
@@ -338,27 +342,6 @@ class _Tile:
     light: RowsLight | None
     total: np.ndarray
     plain: np.ndarray
-
-
-def _rims_of_others(frame: FrameCorrespondences, numbers, part: slice, left) -> dict[int, np.ndarray]:
-    """[P] u8: `rims_of` at the pixels ``left`` [P] of the rows ``part``, of those of the ``numbers`` that show some.
-    """
-    height, width = frame.coverage.shape
-    rows = slice(max(0, part.start - FEATHER_PX), min(height, part.stop + FEATHER_PX))
-    found, flat = {}, part.start * width + left
-    for number in numbers:
-        wanted = np.zeros((height, width), bool)
-        wanted.reshape(-1)[flat] = True
-        frame.follow(number, wanted)
-        shown = flat[frame.visible[number].reshape(-1).take(flat)]
-        if not shown.size:
-            continue
-        wanted[rows] = False
-        wanted.reshape(-1)[shown] = True
-        wanted[rows] = around(wanted[rows]) > 0
-        frame.follow(number, wanted)
-        found[int(number)] = rims_of(frame.visible[number, rows])[part.start - rows.start :].reshape(-1).take(left)
-    return found
 
 
 def _prepared(picture: np.ndarray, edges: np.ndarray) -> Pyramid:

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+
+from .correspondences import FrameCorrespondences
 
 #: Width in pixels over which a key's weight rises from the rim of what it shows.
 FEATHER_PX = 4
@@ -26,6 +30,29 @@ def around(mask: np.ndarray) -> np.ndarray:
             total += padded[shift : shift + length] if axis == 0 else padded[:, shift : shift + length]
         count = total
     return count
+
+
+def rims_of_others(
+    frame: FrameCorrespondences, numbers: Iterable[int], part: slice, left: np.ndarray
+) -> dict[int, np.ndarray]:
+    """[P] u8: `rims_of` at the pixels ``left`` [P] of the rows ``part``, of those of the ``numbers`` that show some.
+    """
+    height, width = frame.coverage.shape
+    rows = slice(max(0, part.start - FEATHER_PX), min(height, part.stop + FEATHER_PX))
+    found, flat = {}, part.start * width + left
+    for number in numbers:
+        wanted = np.zeros((height, width), bool)
+        wanted.reshape(-1)[flat] = True
+        frame.follow(number, wanted)
+        shown = flat[frame.visible[number].reshape(-1).take(flat)]
+        if not shown.size:
+            continue
+        wanted[rows] = False
+        wanted.reshape(-1)[shown] = True
+        wanted[rows] = around(wanted[rows]) > 0
+        frame.follow(number, wanted)
+        found[int(number)] = rims_of(frame.visible[number, rows])[part.start - rows.start :].reshape(-1).take(left)
+    return found
 
 
 def _rise() -> np.ndarray:

@@ -43,7 +43,6 @@ def _needed() -> None:
 
 def _rims() -> None:
     rims.RISE = composition.RISE = rims._rise()
-    composition.FEATHER_PX = rims.FEATHER_PX
 
 
 def _taps() -> None:

@@ -367,25 +367,6 @@ def test_error_of_one_frame_ends_the_others_and_is_told():
     assert len(asked) < 9
 
 
-def test_first_frame_that_is_composed_ahead_and_no_key_picture_is_shown():
-    detail, shown = detail_of(planned(6, (160, 80), keys=[3])), []
-    detail.compose_ahead([0, 3, 4, 5], lambda: False, shown.append)
-    assert [picture.shape for picture in shown] == [(80, 160, 3)]
-    np.testing.assert_array_equal(shown[0], composed(detail_of(planned(6, (160, 80), keys=[3])))[4])
-
-
-def test_composing_ahead_pauses_once_the_first_frame_is_shown():
-    detail, told, begun = detail_of(planned(12, (160, 80), keys=[3])), [], []
-
-    def stop():
-        begun.append(len(told))
-        return False
-
-    detail.compose_ahead(range(12), stop, lambda _frame: told.append("shown"), lambda: told.append("paused"))
-    assert told == ["shown", "paused"]
-    assert begun.count(2) > begun.count(0) > 0 == begun.count(1)  # asked for each piece of work
-
-
 @pytest.mark.parametrize("options", [{}, {"inputs": [], "keep_detail": True}, {"inputs": [], "keep_detail": "fine"}])
 def test_frames_that_were_composed_ahead_are_the_same_bytes(options):
     def speckled(index):
