@@ -36,6 +36,28 @@ for _ in range(20):
         before = faults()
 print(faults() - before)
 """
+AFTERWARDS = """
+from das_blender_addon.take.freed_memory import KEPT_OTHERWISE, KeptMemory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def left():
+    arrays = [bytearray(1_000_000) for _ in range(200)]
+    del arrays
+    return resident() - before
+
+before = resident()
+outer = KeptMemory()
+with outer:
+    with KeptMemory():
+        pass
+    print(left())
+print(resident() - before)
+print(left() - KEPT_OTHERWISE)
+"""
+FREED_BYTES, PAGES_BYTES = 200_000_000, 10_000_000
+"""What is freed there, and what else a process takes meanwhile."""
 LEAST_BYTES = 30_000_000
 """Half of what was allocated is 60 MB; pages are given back whole."""
 
@@ -55,10 +77,18 @@ def test_freed_memory_is_kept_for_the_next_frame():
     assert kept * 20 < given_back
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, glibc's")
+def test_freed_memory_is_kept_until_the_last_one_who_wants_it_is_done_and_never_after():
+    done = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True, check=True)
+    kept, afterwards, beyond = map(int, done.stdout.split())
+    assert kept > FREED_BYTES - PAGES_BYTES
+    assert afterwards < PAGES_BYTES and beyond < PAGES_BYTES
+
+
 def test_nothing_happens_on_other_systems(monkeypatch):
     from das_blender_addon.take import freed_memory
 
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.delattr(freed_memory, "ctypes")
-    freed_memory.keep_freed_memory()
-    freed_memory.give_back_freed_memory()
+    with freed_memory.KeptMemory() as memory:
+        memory.used_for(freed_memory.PIXELS_TO_TRIM)
