@@ -18,13 +18,14 @@ import numpy as np
 
 from ..errors import JobCancelled, SettingsError
 from ..shot.plan import ShotPlan
-from ..tracking.composition import NEIGHBOURS, Composer, Gathered, PreparedPictures, keys_around
+from ..tracking.composition import NEIGHBOURS, Composer, PreparedPictures, keys_around
 from ..tracking.correspondences import FrameCorrespondences, KeyViews, correspondences
 from ..tracking.fine_detail import over_model
 from ..tracking.framing import seen_part
 from ..tracking.geometry import GeometrySequence
 from ..tracking.relighting import Relighting, relighting
 from ..tracking.resampling import resize_lanczos
+from .ahead_frames import AheadFrames, Shown
 from .freed_memory import KeptMemory
 
 PAINTED_SHARE = 0.25
@@ -36,10 +37,6 @@ with one key picture, +0.04 ± 0.03 with two, +0.10 ± 0.05 with three; 0.5 brin
 BETWEEN_SCALE = 2
 """How many times larger than the model's frames those between them are composed.  At 1 they are softer than what the
 model has made itself, which would be seen as a pulse: in an orbit they have 0.81 of its sharpness, at 2 all of it."""
-AHEAD_BYTES = 256 << 20
-"""What frames may take in memory that are composed while the model still paints."""
-AHEAD_PIXEL_BYTES = 20
-"""What a pixel of them takes: its colour in float32, its depth, masks and outlines."""
 SMALL_STEP = 4
 """Every how many pixels of the model's size light is measured: the model paints over it."""
 THREADS = 2
@@ -71,7 +68,7 @@ class Detail:
                 f"{list(plan.keys)}: give one picture for each."
             )
         self._geometry, self.plan, self.pictures = geometry, plan, tuple(pictures)
-        self._ahead: dict[int, _Shown] = {}
+        self._ahead = AheadFrames()
         self._prepared: _Prepared | None = None
 
     def carried(
@@ -135,7 +132,7 @@ class Detail:
         def enlarged(index: int) -> np.ndarray:
             return resize_lanczos(made(index), (0, 0, width, height), fine.model_size)
 
-        def finish(shown: _Shown) -> None:
+        def finish(shown: Shown) -> None:
             picture = shown.gathered.filled().picture
             take(shown.index, resize_lanczos(picture, (0, 0, *fine.model_size), (width, height)))
 
@@ -158,17 +155,17 @@ class Detail:
         show: Callable[[np.ndarray], None] = lambda _frame: None,
         pause: Callable[[], Any] = lambda: None,
     ) -> None:
-        """Compose as many of the frames ``indices`` as `AHEAD_BYTES` hold, for `compose`; returns when ``should_stop``
-        says so, or at the end.  ``show`` is given the first one that is no key picture [H,W,3] u8, at the render's
-        size, as soon as it is there; then no more are begun until ``pause`` returns.
+        """Compose as many of the frames ``indices`` as there is room for, for `compose`; returns when ``should_stop``
+        says so, or at the end.  A key picture that is painted everywhere needs none.  ``show`` is given the first one
+        that is no key picture [H,W,3] u8, at the render's size, as soon as it is there; then no more are begun until
+        ``pause`` returns.
         """
         width, height = self.plan.picture_size
-        most = AHEAD_BYTES // (width * height * AHEAD_PIXEL_BYTES)
-        wanted = [index for index in indices if index not in self._ahead][: max(0, most - len(self._ahead))]
+        whole = {picture.index for picture in self.pictures if picture.pixels.shape[2] == 3}
+        wanted = [index for index in indices if index not in self._ahead and index not in whole]
+        wanted = wanted[: self._ahead.room(width * height)]
         left, top, right, bottom = (int(side) for side in self.plan.pictures.crop)
-
-        def keep(shown: _Shown) -> _Shown:  # at once: whoever stops this loses none that is made
-            return self._ahead.setdefault(shown.index, shown)
+        keep = self._ahead.keep  # at once: whoever stops this loses none that is made
 
         with suppress(JobCancelled):
             # Alone: others beside it would take the processor from it.
@@ -204,7 +201,7 @@ class Detail:
 
         pixel = plan.picture_size[0] / (box[2] - box[0])
 
-        def finish(shown: _Shown) -> None:
+        def finish(shown: Shown) -> None:
             gathered, painting = shown.gathered, None
             if plan.fine_only or not gathered.settled.all():
                 painting = enlarge(painted(shown.index), box, plan.picture_size)
@@ -226,7 +223,7 @@ class Detail:
             done.count()
 
     def _shown(
-        self, indices: Sequence[int], finish: Callable[[_Shown], Any], should_stop: Callable[[], bool] | None
+        self, indices: Sequence[int], finish: Callable[[Shown], Any], should_stop: Callable[[], bool] | None
     ) -> Iterator[Any]:
         """What ``finish`` makes of what the key pictures show of each of the frames ``indices``, at their size."""
         prepared = self._at_render_size()
@@ -240,15 +237,7 @@ class Detail:
         return self._prepared
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """What the key pictures show of the frame ``index``."""
-
-    index: int
-    gathered: Gathered
-
-
-def _with_alpha(shown: _Shown) -> np.ndarray:
+def _with_alpha(shown: Shown) -> np.ndarray:
     """[H,W,4] u8, alpha 0 where no key picture shows what the pixel sees."""
     composed = shown.gathered.filled()
     alpha = np.where(composed.known, np.uint8(255), np.uint8(0))
@@ -349,7 +338,7 @@ def _each(
     keys: Sequence[int],
     picture_of: Callable[[int], np.ndarray],
     indices: Sequence[int],
-    finish: Callable[[_Shown], Any],
+    finish: Callable[[Shown], Any],
     should_stop: Callable[[], bool] | None,
     neighbours: int = NEIGHBOURS,
 ) -> Iterator[Any]:
@@ -369,7 +358,7 @@ def _each(
             composer.prepare(frame)
             told = light.result()
             lit = None if told is None else told.at(frame)
-        return finish(_Shown(frame.index, composer.gather(frame, lit)))
+        return finish(Shown(frame.index, composer.gather(frame, lit)))
 
     waiting: list[Future] = []
     with KeptMemory() as memory, ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:

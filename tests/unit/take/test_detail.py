@@ -192,7 +192,7 @@ def test_no_more_is_composed_ahead_than_memory_has_room_for(monkeypatch):
         asked.append(1)
         return False
 
-    monkeypatch.setattr("das_blender_addon.take.detail.AHEAD_BYTES", 0)
+    monkeypatch.setattr("das_blender_addon.take.ahead_frames.AHEAD_BYTES", 0)
     detail.compose_ahead(range(6), stop)
     assert not asked
     monkeypatch.undo()
