@@ -271,12 +271,14 @@ def _not_negative(squares: np.ndarray, aim: np.ndarray, start: np.ndarray | None
         return found
     squares = squares + _EVENNESS * np.trace(squares) * np.eye(count)
     rate = 1.0 / np.linalg.norm(squares, 2)
-    ahead, pace = found, 1.0
-    for _ in range(_STEPS):
+    ahead, pace, numbers = found, 1.0, np.arange(1, count + 1)
+    for _ in range(_STEPS):  # methods and not functions: what is so small costs its call
         moved = ahead - rate * (np.einsum("ij,j->i", squares, ahead) - aim)
-        order = np.sort(moved)[::-1]
-        excess = (np.cumsum(order) - 1.0) / np.arange(1, count + 1)
-        moved = np.maximum(moved - excess[np.flatnonzero(order > excess)[-1]], 0.0)
+        order = moved.copy()
+        order.sort()
+        order = order[::-1]
+        excess = (order.cumsum() - 1.0) / numbers
+        moved = np.maximum(moved - excess[(order > excess).nonzero()[0][-1]], 0.0)
         faster = (1.0 + np.sqrt(1.0 + 4.0 * pace * pace)) / 2.0
         ahead, found, pace = moved + (pace - 1.0) / faster * (moved - found), moved, faster
     return found

@@ -149,23 +149,33 @@ class Pyramid:
 
 def _doubled(base: np.ndarray) -> np.ndarray:
     """[H,W,4] → [2H−1,2W−1,4]: the samples and those half-way between them."""
-    return _doubled_rows(_doubled_rows(base).transpose(1, 0, 2)).transpose(1, 0, 2).copy()
+    return _turned(_doubled_rows(_turned(_doubled_rows(base))))
+
+
+def _turned(samples: np.ndarray) -> np.ndarray:
+    """[H,W,4] → [W,H,4], in the order of its memory: what follows is several times faster."""
+    packed = np.ascontiguousarray(samples).view(_PACKED[samples.itemsize])[..., 0]
+    return np.ascontiguousarray(packed.T)[..., None].view(samples.dtype)
 
 
 def _doubled_rows(base: np.ndarray) -> np.ndarray:
     count = len(base)
     doubled = np.empty((2 * count - 1, *base.shape[1:]), dtype=base.dtype)
     doubled[::2] = base
+    reach = len(_HALF_WAY) - 1
+    framed = np.concatenate([*[base[:1]] * reach, base, *[base[-1:]] * reach])
     for start in range(0, count - 1, _ROWS_PER_PIECE):
-        index = np.arange(start, min(start + _ROWS_PER_PIECE, count - 1))
-        total = np.zeros((len(index), *base.shape[1:]), dtype=np.float32)
+        rows = min(_ROWS_PER_PIECE, count - 1 - start)
+        stored = framed[start : start + rows + 2 * reach + 1]
+        values = stored.astype(np.float32)
+        total = np.zeros((rows, *base.shape[1:]), dtype=np.float32)
         for distance, weight in enumerate(_HALF_WAY):
-            for neighbour in (index - distance, index + 1 + distance):
-                total += np.float32(weight) * base[np.clip(neighbour, 0, count - 1)].astype(np.float32)
+            for first in (reach - distance, reach + 1 + distance):
+                total += np.float32(weight) * values[first : first + rows]
         # No overshoot beyond the two samples on either side: no light or dark lines along hard edges.
-        near = base[index], base[index + 1], base[np.maximum(index - 1, 0)], base[np.minimum(index + 2, count - 1)]
+        near = [stored[first : first + rows] for first in (reach, reach + 1, reach - 1, reach + 2)]
         low, high = (bound.astype(np.float32) for bound in _bounds(near))
-        doubled[1::2][index] = _as_stored(np.clip(total, low, high), base.dtype)
+        doubled[2 * start + 1 : 2 * (start + rows) : 2] = _as_stored(np.clip(total, low, high), base.dtype)
     return doubled
 
 
@@ -178,20 +188,22 @@ def _bounds(values) -> tuple[np.ndarray, np.ndarray]:
 
 def _low_passed(base: np.ndarray) -> np.ndarray:
     """[H,W,4] without what half as many samples could not hold, at the same samples."""
-    return _low_passed_rows(_low_passed_rows(base).transpose(1, 0, 2)).transpose(1, 0, 2).copy()
+    return _turned(_low_passed_rows(_turned(_low_passed_rows(base))))
 
 
 def _low_passed_rows(base: np.ndarray) -> np.ndarray:
-    count = len(base)
+    count, reach = len(base), 3
     passed = np.empty_like(base)
     middle, near, far = (np.float32(weight) for weight in _HALF_BAND)
+    framed = np.concatenate([*[base[:1]] * reach, base, *[base[-1:]] * reach])
     for start in range(0, count, _ROWS_PER_PIECE):
-        index = np.arange(start, min(start + _ROWS_PER_PIECE, count))
-        total = middle * base[index].astype(np.float32)
+        rows = min(_ROWS_PER_PIECE, count - start)
+        values = framed[start : start + rows + 2 * reach].astype(np.float32)
+        total = middle * values[reach : reach + rows]
         for distance, weight in ((1, near), (3, far)):
-            for neighbour in (index - distance, index + distance):
-                total += weight * base[np.clip(neighbour, 0, count - 1)].astype(np.float32)
-        passed[index] = _as_stored(total, base.dtype)
+            for first in (reach - distance, reach + distance):
+                total += weight * values[first : first + rows]
+        passed[start : start + rows] = _as_stored(total, base.dtype)
     return passed
 
 

@@ -163,9 +163,9 @@ def relighting(
     width = round(cameras.width * FITTED_SIDE / max(cameras.width, cameras.height))
     small = replace(geometry, cameras=small_cameras(cameras, width))
     size, compared = (small.cameras.width, small.cameras.height), []
+    smaller = [_smaller(picture, size, gamma) for picture in pictures]
     for number, frame in enumerate(correspondences(small, keys, frame_indices=keys[:-1], should_stop=should_stop)):
-        pair = [_smaller(picture, size, gamma) for picture in pictures[number : number + 2]]
-        compared.append(_compared(small, frame, number, pair, casters))
+        compared.append(_compared(small, frame, number, smaller[number : number + 2], casters))
     compared = [pair for pair in compared if len(pair.before)]
     if not compared:
         return None
