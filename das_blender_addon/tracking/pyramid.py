@@ -85,7 +85,8 @@ class Pyramid:
         u, v = np.repeat(u, _CHANNELS), np.repeat(v, _CHANNELS)
 
         def read(offset: int) -> np.ndarray:
-            return packed.take(place + offset, mode="wrap").view(samples.dtype).astype(np.float32)  # all are in range
+            found = packed[offset:].take(place, mode="wrap")  # all are in range
+            return found.view(samples.dtype).astype(np.float32)
 
         upper, beside = read(0), read(right)
         beside -= upper

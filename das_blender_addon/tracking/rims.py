@@ -38,20 +38,26 @@ def rims_of_others(
     """[P] u8: `rims_of` at the pixels ``left`` [P] of the rows ``part``, of those of the ``numbers`` that show some.
     """
     height, width = frame.coverage.shape
-    rows = slice(max(0, part.start - FEATHER_PX), min(height, part.stop + FEATHER_PX))
     found, flat = {}, part.start * width + left
+    row, column = np.divmod(flat, width)
+    box = tuple(  # nothing farther away than a rim is wide is looked at
+        slice(max(0, int(places.min()) - FEATHER_PX), min(length, int(places.max()) + 1 + FEATHER_PX))
+        for places, length in ((row, height), (column, width))
+    )
+    wanted = np.zeros((height, width), bool)
     for number in numbers:
-        wanted = np.zeros((height, width), bool)
+        wanted[box] = False
         wanted.reshape(-1)[flat] = True
         frame.follow(number, wanted)
         shown = flat[frame.visible[number].reshape(-1).take(flat)]
         if not shown.size:
             continue
-        wanted[rows] = False
+        wanted[box] = False
         wanted.reshape(-1)[shown] = True
-        wanted[rows] = around(wanted[rows]) > 0
+        wanted[box] = around(wanted[box]) > 0
         frame.follow(number, wanted)
-        found[int(number)] = rims_of(frame.visible[number, rows])[part.start - rows.start :].reshape(-1).take(left)
+        rims = rims_of(frame.visible[number][box])
+        found[int(number)] = rims[row - box[0].start, column - box[1].start]
     return found
 
 
