@@ -16,22 +16,24 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from das_blender_addon.take import join
-from das_blender_addon.tracking import composition, footprint, relighting, rims
+from das_blender_addon.take import detail, join, recipes
+from das_blender_addon.tracking import composition, footprint, relighting, rims, suggest
 from das_blender_addon.tracking.composition import Composer, keys_around
 from das_blender_addon.tracking.correspondences import correspondences
+from das_blender_addon.tracking.resampling import resize_lanczos
 from das_blender_addon.tracking.suggest import suggest_key_frames
 from tests.bench.bench_key_pictures import ROOT, psnr, read, ssim
-from tests.support.key_shots import RENDERED, load_geometry, picture_path
+from tests.support.key_shots import RENDERED, load_geometry, picture_path, resized
 
 SIZE = (384, 256)
+MODEL_SIZE = (192, 128)
 SHOTS = (("crossing", (1, 25, 49)), ("orbit90_a", (1, 49)))
 SEEN, TOLD, LIT, COMPOSED = range(4)
 """What a constant decides first: correspondences, the light that is told, how it changes, how a frame is composed."""
@@ -207,18 +209,7 @@ def gaps(folder: Path) -> None:
     for name, _ in SHOTS:
         cells = []
         for gap in (48, 24, 12):
-            found = []
-            for index in between:
-                keys = list(range(0, 49, gap))
-                around = [keys[number] for number in keys_around(keys, index)]
-                shot = Shot.__new__(Shot)
-                shot.keys, shot.geometry = around, load_geometry(folder / name, SIZE)
-                shot.pictures = [read(folder / name, SIZE, key + 1) for key in around]
-                shot.truths = {index: read(folder / name, SIZE, index + 1)}
-                shot.seen, shot.told = shot._see(), shot._tell()
-                shot.lit = shot._light(shot.seen, shot.told)
-                found.append(shot.measure()[:2])
-            cells.append("{:.2f} dB, {:.4f}".format(*np.mean(found, axis=0)))
+            cells.append(between_keys(folder / name, list(range(0, 49, gap)), between))
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     print("\n| *Suggest* | " + " | ".join(name for name, _ in SHOTS) + " |\n|---|" + "---|" * len(SHOTS))
     for words, options in (
@@ -228,6 +219,56 @@ def gaps(folder: Path) -> None:
         found = [suggest_key_frames(load_geometry(folder / name, SIZE), **options) for name, _ in SHOTS]
         cells = (f"{[key + 1 for key in one.key_indices]}, worst {one.unseen_after.max():.3f}" for one in found)
         print(f"| {words} | " + " | ".join(cells) + " |", flush=True)
+
+
+def between_keys(folder: Path, keys: Sequence[int], indices: Sequence[int], neighbours: int = 2) -> str:
+    """Mean PSNR and SSIM of the frames ``indices`` (0-based), composed from those of the ``keys`` that are around."""
+    found = []
+    for index in indices:
+        around = [keys[number] for number in keys_around(keys, index, neighbours)]
+        shot = Shot.__new__(Shot)
+        shot.keys, shot.geometry = around, load_geometry(folder, SIZE)
+        shot.pictures = [read(folder, SIZE, key + 1) for key in around]
+        shot.truths = {index: read(folder, SIZE, index + 1)}
+        shot.seen, shot.told = shot._see(), shot._tell()
+        shot.lit = shot._light(shot.seen, shot.told)
+        found.append(shot.measure()[:2])
+    return "{:.2f} dB, {:.4f}".format(*np.mean(found, axis=0))
+
+
+def counts(folder: Path) -> None:
+    """`NEIGHBOURS`, `SMALL_STEP`, `MOST_CANDIDATES` and `MOST_KEYS_IN_WINDOW`: half, as chosen, and twice."""
+    names = [name for name, _ in SHOTS]
+    print("\n| constant | " + " | ".join(names) + " |\n|---|" + "---|" * len(SHOTS))
+    every12, between = list(range(0, 49, 12)), [frame - 1 for frame in RENDERED if (frame - 1) % 12]
+    for value in (1, composition.NEIGHBOURS, 4):
+        cells = [between_keys(folder / name, every12, between, value) for name in names]
+        print(f"| `composition.NEIGHBOURS` {value}, a key every 12 frames | " + " | ".join(cells) + " |", flush=True)
+    for value in (2, detail.SMALL_STEP, 8):
+        cells = [small_light(folder / name, keys, value) for name, keys in SHOTS]
+        print(f"| `detail.SMALL_STEP` {value}, at 192×128 | " + " | ".join(cells) + " |", flush=True)
+    for room, name in ((suggest, "MOST_CANDIDATES"), (recipes, "MOST_KEYS_IN_WINDOW")):
+        chosen = getattr(room, name)
+        for value in (max(1, chosen // 2), chosen, 2 * chosen):
+            setattr(room, name, value)
+            most = None if room is suggest else value  # the shots are one window long
+            found = [suggest_key_frames(load_geometry(folder / shot, SIZE), most_keys=most) for shot in names]
+            setattr(room, name, chosen)
+            cells = (f"{[key + 1 for key in one.key_indices]}, worst {one.unseen_after.max():.3f}" for one in found)
+            print(f"| `{name}` {value} | " + " | ".join(cells) + " |", flush=True)
+
+
+def small_light(folder: Path, keys: Sequence[int], step: int) -> str:
+    """Mean PSNR and SSIM of the frames that are no key as the model is given them, light measured at every ``step``."""
+    shot = Shot(folder, keys)
+    geometry = replace(shot.geometry, cameras=resized(load_geometry(folder, SIZE).cameras, MODEL_SIZE))
+    small = [resize_lanczos(picture, (0, 0, *SIZE), MODEL_SIZE) for picture in shot.pictures]
+    told, composer, found = shot.told and shot.told.seen_by(geometry, step), Composer(small), []
+    for frame in correspondences(geometry, shot.keys, frame_indices=list(shot.truths), background=True):
+        picture = composer.compose(frame, light=told and told.at(frame)).picture
+        truth = resize_lanczos(shot.truths[frame.index], (0, 0, *SIZE), MODEL_SIZE)
+        found.append((psnr(picture, truth), ssim(picture, truth)))
+    return "{:.2f} dB, {:.4f}".format(*np.mean(found, axis=0))
 
 
 def joins(shot: Shot) -> None:
@@ -272,10 +313,14 @@ def main() -> int:
     command += ["--only", *(name for name, _ in SHOTS)]
     if not there and subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode:
         return 1
+    if options.only == ["neighbours"]:
+        counts(folder)
+        return 0
     shots = [Shot(folder / name, keys) for name, keys in SHOTS]
     sweep(shots, options.only)
     if not options.only:
         gaps(folder)
+        counts(folder)
         joins(shots[0])
     return 0
 
