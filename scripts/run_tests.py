@@ -36,6 +36,7 @@ ALL_SUITES = (*SUITES, "binary")
 LIMIT_S = 2700
 """A suite that takes longer hangs: it is killed and counts as failed."""
 MOST_AT_ONCE = 5
+BYTECODE = "bytecode"
 SUITE_BYTES = 2 * 2**30
 """Each suite has servers and workers of its own, about 1.5 GB in all."""
 MODEL_FOLDERS = tuple(f"tests/unit/server/{name}" for name in ("estimators", "models", "pipeline", "training"))
@@ -142,14 +143,21 @@ def planned_runs(wanted: list[str]) -> list[Run]:
 
 
 def start(run: Run, arguments: list[str], scratch: Path, quiet: bool) -> Running:
-    """Start one suite; ``quiet`` keeps its output in a file."""
+    """Start one suite; ``quiet`` keeps its output in a file.
+
+    Its processes, hundreds, share what Python has compiled, in a folder beside ``scratch``: an environment is set up
+    without, and where nobody may write it (``PYTHONDONTWRITEBYTECODE``), each would compile Blender's scripts and torch
+    anew, for as long as it takes to import them.
+    """
     environment = {
         **os.environ,
         **run.environment,
         "BLENDER_USER_RESOURCES": str(scratch / "blender"),
         "DAS_SERVER_PYTHON": str(ROOT / ".venv" / "bin" / "python"),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # tiny models: threads only wait for each other
+        "PYTHONPYCACHEPREFIX": str(scratch.parent / BYTECODE),
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     report = scratch / "report.xml"
     command = [str(run.python), "-m", "pytest", "-q", f"--junitxml={report}", *run.options, *arguments, *run.folders]
     with (scratch / "output").open("wb") as output:

@@ -94,6 +94,24 @@ def test_options_of_a_suite_are_those_of_its_pytest(run_tests, suite):
     assert counts(result) == (False, 1, 0)
 
 
+def test_suites_share_what_python_has_compiled_beside_no_source(run_tests, suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    module = tmp_path / "compiled_once.py"
+    module.write_text("VALUE = 1")
+    text = f"""
+import os, pathlib, subprocess, sys
+SEEN = "import compiled_once as it; print(it.__cached__, __import__('os').stat(it.__cached__).st_mtime_ns)"
+def test_imports():
+    environment = {{**os.environ, "PYTHONPATH": {str(tmp_path)!r}}}
+    said = subprocess.run([sys.executable, "-c", SEEN], env=environment, capture_output=True, text=True, check=True)
+    pathlib.Path(os.environ["SAID"]).write_text(said.stdout)
+"""
+    said = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    runs = [suite(file.stem, text, SAID=str(file)) for file in said]
+    assert [counts(result) for _, result in run_tests.execute(runs, ARGUMENTS, at_once=1)] == [(False, 1, 0)] * 2
+    assert said[0].read_text() == said[1].read_text() and not list(tmp_path.rglob("__pycache__"))
+
+
 def test_suites_at_once_do_not_mix_their_output(run_tests, suite, tmp_path, capfd):
     """Each waits for the other's mark, so both run at the same time."""
     text = """
