@@ -77,8 +77,9 @@ def influence(mesh: PlateMesh, lifted: Lifted, motion: np.ndarray, chosen: np.nd
     spacing, limit = lifted.spacing, apart_limit(lifted)
     for vertices, candidates, apart in _blocks(home, inverse, lifted, chosen):
         moves = motion[candidates]
-        differs = np.linalg.norm(moves[:, None] - moves[None], axis=2)
-        apart = apart + ((np.maximum(differs - limit, 0.0) / limit * 4.0) ** 2)[apart.argmin(axis=1)]
+        own, which = np.unique(apart.argmin(axis=1), return_inverse=True)
+        differs = np.linalg.norm(moves[own][:, None] - moves[None], axis=2)
+        apart = apart + ((np.maximum(differs - limit, 0.0) / limit * 4.0) ** 2)[which]
         best = np.argpartition(apart, count - 1, axis=1)[:, :count] if count < apart.shape[1] else None
         best = np.broadcast_to(np.arange(apart.shape[1]), apart.shape) if best is None else best
         near = np.take_along_axis(apart, best, axis=1)
@@ -116,7 +117,8 @@ def _blocks(places: np.ndarray, inverse: np.ndarray, lifted: Lifted, chosen: np.
     """(places of one part of the picture, points that may be near to them, squared distances [places, points]) for all
     parts; 1 is a point's spacing.
     """
-    side = max(4.0 * lifted.spacing, 8.0)
+    spacing = lifted.spacing
+    side = max(4.0 * spacing, 8.0)
     cell, owner = (np.floor(at / side).astype(np.int64) for at in (places, lifted.at))
     key = cell[:, 0] * 1_000_003 + cell[:, 1]
     order = np.argsort(key, kind="stable")
@@ -128,7 +130,7 @@ def _blocks(places: np.ndarray, inverse: np.ndarray, lifted: Lifted, chosen: np.
         surface = (inverse[here][:, None] / lifted.inverse[candidates][None] - 1.0) / SURFACE_SHARE
         apart = np.minimum(surface**2, 1e6)
         for axis in (0, 1):
-            apart += ((places[here, axis][:, None] - lifted.at[candidates, axis][None]) / lifted.spacing) ** 2
+            apart += ((places[here, axis][:, None] - lifted.at[candidates, axis][None]) / spacing) ** 2
         yield here, candidates, apart
 
 
