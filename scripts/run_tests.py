@@ -39,8 +39,8 @@ MOST_AT_ONCE = 5
 BYTECODE = "bytecode"
 SUITE_BYTES = 2 * 2**30
 """Each suite has servers and workers of its own, about 1.5 GB in all."""
-MODEL_FOLDERS = tuple(f"tests/unit/server/{name}" for name in ("estimators", "models", "pipeline", "training"))
-"""Unit tests that calculate for most of their time: a suite of their own."""
+MODEL_SUITES = {"unit, training": ("training",), "unit, models": ("estimators", "models", "pipeline")}
+"""Unit tests that calculate for most of their time, folders of ``tests/unit/server``: suites of their own."""
 OF_NO_BLENDER = ("server", "test_house_rules.py", "test_run_tests.py")
 """Unit tests that are not about what runs inside Blender."""
 OLD_PROCESSOR = {
@@ -109,20 +109,26 @@ def planned_runs(wanted: list[str]) -> list[Run]:
     """The pytest processes for ``wanted`` suites, the longest first, so that none is left alone at the end."""
     main = ROOT / ".venv" / "bin" / "python"
     blenders = blender_environments()
+    model_suites = {
+        name: tuple(f"tests/unit/server/{folder}" for folder in folders) for name, folders in MODEL_SUITES.items()
+    }
     runs = []
-    if "unit" in wanted:
-        others = tuple(f"--ignore={folder}" for folder in MODEL_FOLDERS)
-        runs += [Run("unit, models", main, MODEL_FOLDERS), Run("unit", main, ("tests/unit",), options=others)]
-    if "e2e" in wanted:
-        runs.append(Run("e2e", main, ("tests/e2e",)))
     if "blender" in wanted:
         own = next((version for version, python in blenders if python == main), "")
         files = [f"tests/blender/{path.name}" for path in sorted((ROOT / "tests/blender").glob("test_*.py"))]
-        for part in (0, 1):  # it is the longest
+        for part in (0, 1):
             name, own_files = f"any Blender, with {own}, {part + 1} of 2", tuple(files[part::2])
-            runs.insert(part, Run(name, main, own_files, options=("-m", "any_blender")))
+            runs.append(Run(name, main, own_files, options=("-m", "any_blender")))
+    if "unit" in wanted:
+        runs += [Run(name, main, folders) for name, folders in model_suites.items()]
+    if "e2e" in wanted:
+        runs.append(Run("e2e", main, ("tests/e2e",)))
+    if "blender" in wanted:
         for version, python in blenders:
             runs.append(Run(f"blender {version}", python, ("tests/blender",), options=("-m", "not any_blender")))
+    if "unit" in wanted:
+        others = tuple(f"--ignore={folder}" for folders in model_suites.values() for folder in folders)
+        runs.append(Run("unit", main, ("tests/unit",), options=others))
     if "parity" in wanted:
         runs.append(Run("parity", main, ("tests/parity",)))
         runs.append(Run("parity, as on an old processor", main, ("tests/parity",), OLD_PROCESSOR))
