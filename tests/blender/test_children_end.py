@@ -118,12 +118,14 @@ def test_job_right_after_a_cancelled_export_works(slow):
     assert_next_job_works(slow)
 
 
-def test_warm_child_serves_the_next_job(shot_scene, tmp_path):
+def test_warm_child_serves_the_next_job(shot_scene, tmp_path, monkeypatch):
+    """Whatever overrides the settings of a job."""
     shot_scene.das.cache_folder = str(tmp_path / "cache")
     tick_to_the_end(press("preview", shot_scene))
     children = child_blenders()
     assert len(children) == 1
-    for _ in range(2):
+    for seed in (1, 2):
+        monkeypatch.setenv("DAS_SEED", str(seed))
         tick_to_the_end(press("first frame", shot_scene))
         assert shown().job_state == "DONE" and child_blenders() == children
     assert scratch_folders("das-copy-*") == []
