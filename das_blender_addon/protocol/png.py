@@ -226,21 +226,19 @@ def _unfilter_diagonally(filters: np.ndarray, rows: np.ndarray) -> np.ndarray:
     sheared[x + y, y] = rows
     # out[d + 2, y + 1]: two lines and one column of zeros stand for what lies outside the image
     out = np.zeros((height + width + 1, height + 1, channels), np.int16)
-    kinds = filters[:, None]
+    is_sub, is_up, is_average, is_paeth = (filters[:, None] == kind for kind in (_SUB, _UP, _AVERAGE, _PAETH))
     for d in range(height + width - 1):
         low, high = max(0, d - width + 1), min(height, d + 1)
         left = out[d + 1, low + 1 : high + 1]
         above = out[d + 1, low:high]
         corner = out[d, low:high]
-        kind = kinds[low:high]
-        guess = left + above - corner
-        to_left, to_above, to_corner = abs(guess - left), abs(guess - above), abs(guess - corner)
-        paeth = np.where(
-            (to_left <= to_above) & (to_left <= to_corner), left, np.where(to_above <= to_corner, above, corner)
-        )
-        predicted = np.select(
-            [kind == _SUB, kind == _UP, kind == _AVERAGE, kind == _PAETH], [left, above, (left + above) >> 1, paeth], 0
-        )
+        up, across = above - corner, left - corner  # Paeth's guess is left + up, or above + across
+        to_left, to_above, to_corner = abs(up), abs(across), abs(up + across)
+        predicted = np.where(to_above <= to_corner, above, corner)
+        predicted = np.where((to_left <= to_above) & (to_left <= to_corner), left, predicted)
+        predicted *= is_paeth[low:high]
+        for chosen, value in ((is_sub, left), (is_up, above), (is_average, (left + above) >> 1)):
+            np.copyto(predicted, value, where=chosen[low:high])
         out[d + 2, low + 1 : high + 1] = (sheared[d, low:high] + predicted) & 255
     return out[x + y + 2, y + 1].astype(np.uint8)
 
