@@ -106,13 +106,17 @@ def blender_environments() -> list[tuple[str, Path]]:
 
 
 def planned_runs(wanted: list[str]) -> list[Run]:
-    """The pytest processes for ``wanted`` suites, the longest first, so that none is left alone at the end."""
+    """The pytest processes for ``wanted`` suites, the longest first, so that none is left alone at the end; e2e waits
+    more than it calculates.
+    """
     main = ROOT / ".venv" / "bin" / "python"
     blenders = blender_environments()
     model_suites = {
         name: tuple(f"tests/unit/server/{folder}" for folder in folders) for name, folders in MODEL_SUITES.items()
     }
     runs = []
+    if "e2e" in wanted:
+        runs.append(Run("e2e", main, ("tests/e2e",)))
     if "blender" in wanted:
         own = next((version for version, python in blenders if python == main), "")
         files = [f"tests/blender/{path.name}" for path in sorted((ROOT / "tests/blender").glob("test_*.py"))]
@@ -121,10 +125,8 @@ def planned_runs(wanted: list[str]) -> list[Run]:
             runs.append(Run(name, main, own_files, options=("-m", "any_blender")))
     if "unit" in wanted:
         runs += [Run(name, main, folders) for name, folders in model_suites.items()]
-    if "e2e" in wanted:
-        runs.append(Run("e2e", main, ("tests/e2e",)))
     if "blender" in wanted:
-        for version, python in blenders:
+        for version, python in reversed(blenders):  # the newest takes longest
             runs.append(Run(f"blender {version}", python, ("tests/blender",), options=("-m", "not any_blender")))
     if "unit" in wanted:
         others = tuple(f"--ignore={folder}" for folders in model_suites.values() for folder in folders)
