@@ -79,12 +79,16 @@ def check_adapters(float8: bool) -> None:
 
 
 def show_peft_to_diffusers() -> None:
-    """diffusers looks once, when it is imported, and a process that starts lean hides peft from it then."""
+    """diffusers looks once, when it is imported, and a process that starts lean hides peft from it then; peft takes
+    PyTorch's distributed tensors for imported, which transformers leaves out in such a process.
+    """
     from diffusers.loaders import peft as loader
     from diffusers.utils import import_utils
 
     import_utils._peft_available, import_utils._peft_version = True, importlib.metadata.version("peft")
     loader.USE_PEFT_BACKEND = True
+    if torch.distributed.is_available():
+        importlib.import_module("torch.distributed.tensor")
 
 
 def _load(transformer: Any, one: AdapterUse, name: str) -> None:

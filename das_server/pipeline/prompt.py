@@ -21,9 +21,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from das_blender_addon.errors import ModelError
 
+from ..models.lean import of_transformers
 from ..models.registry import default_models_folder
 from ..models.tensors import converted_bytes, read_tensor_shapes, weight_files
 from .base import LoadedModel
@@ -200,30 +202,37 @@ def no_progress_bars() -> Iterator[None]:
             enable()
 
 
+class _NoDraws(TorchFunctionMode):
+    """Inside, nothing is drawn for a tensor that has no values, to which end PyTorch would import its compiler."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.nn.init.normal_, torch.Tensor.normal_):
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **(kwargs or {}))
+
+
 def load_tokenizer(folder: Path, known: tuple[str, ...]) -> Any:
     """The tokenizer of a checkpoint, of one of the ``known`` classes of transformers.  Raises `ModelError`."""
-    import transformers
-
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         name = index["tokenizer"][1]
         if name not in known:
             raise ModelError(f"{folder} names the tokenizer {name!r}; known are {', '.join(known)}.")
-        return getattr(transformers, name).from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+        return of_transformers(name).from_pretrained(str(folder / "tokenizer"), local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, IndexError, ImportError) as error:
         raise ModelError(f"The tokenizer in {folder / 'tokenizer'} cannot be read: {error}") from error
 
 
 def load_text_encoder(folder: Path, dtype: torch.dtype, class_name: str) -> torch.nn.Module:
     """The text encoder of a checkpoint, a class of transformers, in eval mode.  Raises `ModelError`."""
-    import transformers
-
     path = folder / "text_encoder"
     for file in weight_files(path, stem="model"):
         read_tensor_shapes(file)  # a cut file is named here
     try:
-        with no_progress_bars():
-            model, report = getattr(transformers, class_name).from_pretrained(
+        with no_progress_bars(), _NoDraws():
+            model, report = of_transformers(class_name).from_pretrained(
                 str(path), dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, ImportError) as error:

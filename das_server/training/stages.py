@@ -2,13 +2,13 @@
 """Which function runs which stage of a recipe.  Only that stage's modules are imported: a process starts faster."""
 
 from das_blender_addon.errors import ModelError
-from das_server.models.lean import lean_imports
+from das_server.models.lean import lean_imports, leave_compiler_out
 
 from .ranks import Ranks
 from .recipe import FineTuneRecipe, PreviewRecipe
 
 TRAINING = ("finetune", "autoencoder", "transformer", "decoder")
-"""Stages that have an optimiser: PyTorch's imports its compiler."""
+"""Stages that have an optimiser: PyTorch's imports its compiler, to mark what is not to be compiled."""
 PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", "encode_rest", "transformer", "decoder",
                   "assemble")
 
@@ -16,8 +16,10 @@ PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", 
 def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, resume: bool) -> None:
     """Run `stage` of `recipe` as one of `ranks`. Raises ModelError for a stage that the recipe does not have."""
     if not stage.startswith("render_"):
-        with lean_imports(compiler=stage in TRAINING):
+        with lean_imports(compiler=stage in TRAINING and _needs_compiler(recipe, ranks)):
             from . import preview_stages  # noqa: F401 — and diffusers with its schedulers and our transformer
+        if stage in TRAINING and not _needs_compiler(recipe, ranks):
+            leave_compiler_out()
     if isinstance(recipe, FineTuneRecipe) and stage == "finetune":
         from . import finetune
 
@@ -39,6 +41,12 @@ def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, 
         preview_decoder.train_decoder(recipe, ranks, resume)
     else:
         _run_on_latents(recipe, stage, ranks, resume)
+
+
+def _needs_compiler(recipe: PreviewRecipe | FineTuneRecipe, ranks: Ranks) -> bool:
+    """Whether something but an optimiser on a CPU imports it: weights that are spread, and peft, do."""
+    tuned = isinstance(recipe, FineTuneRecipe) and (recipe.shard or recipe.trainable == "lora")
+    return tuned or ranks.device.type != "cpu"
 
 
 def _run_on_latents(recipe: PreviewRecipe, stage: str, ranks: Ranks, resume: bool) -> None:

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
+from das_server.models.lean import of_transformers
 from das_server.pipeline.cogvideox.carry import CARRIES_FIRST_FRAME
 from das_server.pipeline.cogvideox.holes import PAINTS_HOLES
 
@@ -18,12 +18,14 @@ TEXT_SEED = 0
 
 def write_text_components(folder: Path, text_embed_dim: int) -> None:
     """Write `tokenizer/`, `text_encoder/` (seeded random weights, float16) and `model_index.json` into `folder`."""
-    tokenizer = ByT5Tokenizer()
+    tokenizer = of_transformers("ByT5Tokenizer")()
     tokenizer.save_pretrained(folder / "tokenizer")
     torch.manual_seed(TEXT_SEED)
-    config = T5Config(vocab_size=len(tokenizer), d_model=text_embed_dim, d_kv=8, d_ff=2 * text_embed_dim, num_layers=2,
-                      num_heads=4, feed_forward_proj="gated-gelu", dropout_rate=0.0)
-    T5EncoderModel(config).half().save_pretrained(folder / "text_encoder")
+    config = of_transformers("T5Config")(
+        vocab_size=len(tokenizer), d_model=text_embed_dim, d_kv=8, d_ff=2 * text_embed_dim, num_layers=2, num_heads=4,
+        feed_forward_proj="gated-gelu", dropout_rate=0.0,
+    )  # fmt: skip
+    of_transformers("T5EncoderModel")(config).half().save_pretrained(folder / "text_encoder")
     index = {"_class_name": "CogVideoXImageToVideoPipelineTracking", "_diffusers_version": "0.42.1",
              "scheduler": ["diffusers", "CogVideoXDPMScheduler"], "text_encoder": ["transformers", "T5EncoderModel"],
              "tokenizer": ["transformers", "ByT5Tokenizer"],
