@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from das_blender_addon.errors import ModelError, WorkerLost
+from das_server.models.lean import lean_imports
 
 from .recipe import FineTuneRecipe, PreviewRecipe, load_recipe
 
@@ -63,7 +64,8 @@ def dry_run(recipe: Path) -> list[str]:
     settings = load_recipe(recipe)
     if not isinstance(settings, FineTuneRecipe):
         raise ModelError(f'{recipe} is of kind "preview"; a plan is made of recipes of kind "finetune".')
-    from .plan import describe
+    with lean_imports(compiler=False):
+        from .plan import describe
 
     return describe(settings)
 

@@ -8,11 +8,15 @@ import sys
 
 import torch
 import torch.distributed as dist
-from diffusers.hooks.context_parallel import apply_context_parallel
-from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
 
-from das_server.models.transformer import DasTransformer3DModel
-from tests.parity.golden_data import GOLDEN, max_difference, rotary, tensors
+from das_server.models.lean import lean_imports
+
+with lean_imports(compiler=False):  # as a worker
+    from diffusers.hooks.context_parallel import apply_context_parallel
+    from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
+
+    from das_server.models.transformer import DasTransformer3DModel
+    from tests.parity.golden_data import GOLDEN, max_difference, rotary, tensors
 
 
 def split_model(mode: str, rank: int) -> DasTransformer3DModel:
