@@ -9,7 +9,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 UNUSED = ("transformers", "peft", "scipy")
@@ -104,6 +104,8 @@ class _Compiler(ModuleType):
     allow_in_graph = assume_constant_result = staticmethod(lambda fn: fn)
     graph_break = staticmethod(lambda: None)
     config = _Config()
+    eval_frame = SimpleNamespace(OptimizedModule=type("OptimizedModule", (), {}))
+    """What accelerate asks of every model, whether it has been compiled, is of no model."""
 
 
 def _imported(name: str) -> ModuleType:

@@ -16,9 +16,10 @@ PREVIEW_STAGES = ("render_first", "render_rest", "autoencoder", "encode_first", 
 def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, resume: bool) -> None:
     """Run `stage` of `recipe` as one of `ranks`. Raises ModelError for a stage that the recipe does not have."""
     if not stage.startswith("render_"):
-        with lean_imports(compiler=stage in TRAINING and _needs_compiler(recipe, ranks)):
+        needs_compiler = _needs_compiler(recipe, ranks)
+        with lean_imports(compiler=stage in TRAINING and needs_compiler):
             from . import preview_stages  # noqa: F401 — and diffusers with its schedulers and our transformer
-        if stage in TRAINING and not _needs_compiler(recipe, ranks):
+        if not needs_compiler:
             leave_compiler_out()
     if isinstance(recipe, FineTuneRecipe) and stage == "finetune":
         from . import finetune
@@ -44,7 +45,7 @@ def run_stage(recipe: PreviewRecipe | FineTuneRecipe, stage: str, ranks: Ranks, 
 
 
 def _needs_compiler(recipe: PreviewRecipe | FineTuneRecipe, ranks: Ranks) -> bool:
-    """Whether something but an optimiser on a CPU imports it: weights that are spread, and peft, do."""
+    """Whether more than an optimiser on a CPU looks for it: weights that are spread, and peft, do."""
     tuned = isinstance(recipe, FineTuneRecipe) and (recipe.shard or recipe.trainable == "lora")
     return tuned or ranks.device.type != "cpu"
 
