@@ -58,4 +58,4 @@ def test_all_that_failed_is_made_once_more_and_what_cannot_be_says_why(server, c
         (server.state / "blobs" / sha_of(no_picture)[:2] / sha_of(no_picture)).unlink()
         said = jobs(capsys, server, "requeue", run, status=JobRejected.exit_code)
         assert "no longer on the server (first_frame)" in said
-    assert "no job whose id begins with 'abc'" in jobs(capsys, server, "show", "abc", status=JobRejected.exit_code)
+    assert "no job whose id begins with 'xyz'" in jobs(capsys, server, "show", "xyz", status=JobRejected.exit_code)
