@@ -39,9 +39,9 @@ def words_of_movers(found: list[np.ndarray]) -> str:
         boxes.append(f"box:{columns[0]},{rows[0]},{np.ptp(columns) + 1},{np.ptp(rows) + 1}")
     share = float(np.any(found, axis=0).mean())
     return (
-        f"What moves by itself ({share:.0%} of the first picture: {', '.join(boxes)}) has no mask: it is taken for "
-        "upright cards that stand where the floor beside them is, and its edges may tear; give it a --mask (a file, "
-        "salient, cut: with its box) to make it an object of its own."
+        f"What moves by itself ({share:.0%} of the first picture: {', '.join(boxes)}) has no mask: how "
+        "far away it is is guessed from what is around it, and its edges may tear; give it a --mask (a file, salient, "
+        "cut: with its box) to make it an object of its own."
     )
 
 

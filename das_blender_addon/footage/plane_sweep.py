@@ -9,13 +9,16 @@ frames, or it moves by itself) is continued from around it.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 
 from .filling import fill_harmonic, nearest_label
 from .layers import widened
 from .lifting import OPTICAL
+from .movers import movers
 from .plate import focal_px
+from .standing import moving_tracks
 from .triangulation import Points
 
 MOST_PIXELS = 150_000
@@ -41,16 +44,19 @@ TOLD = 0.5
 FOOT, NEAREST = 6, 20.0
 """It stands in the lowest sixth of its height, where the nearest fifth of what is beside it begins."""
 ROUGH = 20
-"""What is beside a thing with rough edges begins within this part of the picture's longer side."""
+"""What is beside a thing that nobody masked begins within this part of the picture's longer side."""
+DENSE = 40
+"""Tracks no farther apart than this part of it tell the outline of a thing well enough to cut it out."""
 FLAT = 1.0
 """Levels squared: contrast of a window that tells nothing."""
 
 
 def swept_depth(
     pictures: np.ndarray, cameras: np.ndarray, lens_mm: float, points: Points, tracks: np.ndarray, visible: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, Points]:
     """(depth f32 [H,W] of the first of ``pictures`` u8 [T,H,W,3], in the unit of ``cameras`` [T,4,4] (camera → world);
-    bool [H,W]: where it was told, and not continued from around).
+    bool [H,W]: where it was told, and not continued from around; the ``points``, of which those move whose pictures
+    confirm it).
 
     ``points``: the triangulated ones of ``tracks`` [T,N,2+] (pixels) with ``visible`` [T,N].
     """
@@ -68,24 +74,35 @@ def swept_depth(
     focal = focal_px(lens_mm, (width, height)) / (1 << halvings)
     cost, inverse = _swept(grey, np.linalg.inv(poses[numbers]), focal, 1.0 / far, 1.0 / near)
     found, agrees = _best(cost, inverse)
-    agrees &= ~moving_pixels(points, tracks[0], agrees.shape, 1 << halvings)
-    agrees = _usual(found, agrees)
-    _add_points(found, agrees, points, tracks[0], 1 << halvings)
-    whole = _without_specks(fill_harmonic(found[..., None], agrees, ~agrees)[..., 0])
-    rows = np.minimum(np.arange(height) >> halvings, whole.shape[0] - 1)
-    columns = np.minimum(np.arange(width) >> halvings, whole.shape[1] - 1)
+    rows = np.minimum(np.arange(height) >> halvings, found.shape[0] - 1)
+    columns = np.minimum(np.arange(width) >> halvings, found.shape[1] - 1)
     place = np.ix_(rows, columns)
-    return (1.0 / np.clip(whole[place], 1.0 / far, None)).astype(np.float32), agrees[place]
+
+    def whole(told: np.ndarray, known: Points) -> tuple[np.ndarray, np.ndarray]:
+        told, values = _usual(found, told), found.copy()
+        _add_points(values, told, known, tracks[0], 1 << halvings)
+        values = _without_specks(fill_harmonic(values[..., None], told, ~told)[..., 0])
+        return (1.0 / np.clip(values[place], 1.0 / far, None)).astype(np.float32), told[place]
+
+    depth, told = whole(agrees, points)
+    moves = moving_tracks(points, tracks, visible, pictures, cameras, lens_mm, depth)
+    points = replace(points, moves=moves)
+    if moves.any():
+        agrees &= ~moving_pixels(points, tracks[0], agrees.shape, 1 << halvings)
+        depth, told = whole(agrees, points)
+        things = movers(moving_pixels(points, tracks[0], depth.shape), tracks[0, points.moves], {})
+        carded = cards_of(depth, told, things, margin=max(depth.shape) // ROUGH)
+        if depth.size <= (max(depth.shape) / DENSE) ** 2 * visible[0].sum():
+            depth = carded
+        else:
+            depth, _ = whole(agrees, _upright(points, tracks[0], things, carded))
+    return depth, told, points
 
 
-def cards_of(
-    depth: np.ndarray, told: np.ndarray, masks: Collection[np.ndarray], *, are_rough: bool = False
-) -> np.ndarray:
+def cards_of(depth: np.ndarray, told: np.ndarray, masks: Collection[np.ndarray], margin: int = 2) -> np.ndarray:
     """``depth`` [H,W] with each thing of ``masks`` (bool [H,W] each) that it was not ``told`` [H,W] of as an upright
-    card: as far away as the nearest of what is beside its lower edge, where it stands.  ``are_rough``: their edges are
-    some pixels off, and only what was told counts, from farther around.
+    card: as far away as the nearest of what is beside its lower edge, ``margin`` pixels around, where it stands.
     """
-    rings, counts = (max(depth.shape) // ROUGH, told) if are_rough else (2, np.ones(depth.shape, bool))
     depth = depth.copy()
     things = np.any(list(masks), axis=0) if masks else np.zeros(depth.shape, bool)
     for mask in masks:
@@ -93,13 +110,25 @@ def cards_of(
             continue
         rows = np.flatnonzero(mask.any(axis=1))
         beside = mask
-        for _ in range(rings):
+        for _ in range(margin):
             beside = widened(beside)
-        beside &= ~things & counts
+        beside &= ~things
         beside[: rows[-1] - (rows[-1] - rows[0]) // FOOT] = False
         if beside.any():
             depth[mask] = np.percentile(depth[beside], NEAREST)
     return depth
+
+
+def _upright(points: Points, at: np.ndarray, things: Collection[np.ndarray], carded: np.ndarray) -> Points:
+    """``points`` with those of ``things`` (bool [H,W] each) that move as far away as ``carded`` [H,W] says: what lies
+    between sparse tracks is continued, so that the rough outline that they tell is not cut out.
+    """
+    x, y = np.floor(np.nan_to_num(at[:, :2], nan=-1.0)).astype(int).T
+    stands = points.moves & (x >= 0) & (y >= 0) & (x < carded.shape[1]) & (y < carded.shape[0])
+    stands[stands] = np.any(list(things), axis=0)[y[stands], x[stands]] if things else False
+    places = points.places.copy()
+    places[stands, 2] = carded[y[stands], x[stands]]
+    return replace(points, places=places, good=points.good | stands)
 
 
 def _without_specks(values: np.ndarray) -> np.ndarray:
@@ -217,9 +246,7 @@ def _least_beside(cost: np.ndarray) -> np.ndarray:
     return cost
 
 
-def moving_pixels(
-    points: Points, at: np.ndarray, shape: tuple[int, int], side: int = 1
-) -> np.ndarray:
+def moving_pixels(points: Points, at: np.ndarray, shape: tuple[int, int], side: int = 1) -> np.ndarray:
     """Bool [H,W]: pixels, ``side`` of the picture's wide, that a track of what moves by itself is nearest to, of those
     that tell either; ``at`` [N,2+]: where the tracks of ``points`` are in the first picture.
     """

@@ -8,6 +8,7 @@ import numpy as np
 from .clip import SOLVER, ClipPlate
 from .lifting import OPTICAL, Lifted, camera_path_of, inside
 from .plate import focal_px
+from .standing import moving_tracks
 from .triangulation import triangulated
 
 STILL_SHARE = 0.004
@@ -44,7 +45,9 @@ def _could_stand(clip: ClipPlate, lifted: Lifted) -> np.ndarray:
     """Bool [N]: which of the points of ``lifted`` no ray speaks against, and no mask."""
     height, width = clip.depth.shape[1:]
     first = clip.visible[0] & inside(clip.tracks[0], width, height)
-    points = triangulated(clip.tracks[:, first], clip.visible[:, first], clip.cameras, clip.lens_mm, (width, height))
+    followed, size = (clip.tracks[:, first], clip.visible[:, first]), (width, height)
+    points = triangulated(*followed, clip.cameras, clip.lens_mm, size)
+    moves = moving_tracks(points, *followed, clip.pictures, clip.cameras, clip.lens_mm, clip.depth[0])
     x, y = np.floor(lifted.at).astype(int).T
     masked = np.any(list(clip.masks.values()), axis=0) if clip.masks else np.zeros((height, width), bool)
-    return ~points.moves & ~masked[y, x]
+    return ~moves & ~masked[y, x]

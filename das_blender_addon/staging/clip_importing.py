@@ -27,6 +27,7 @@ from ..footage.plane import Room, plane_plate
 from ..footage.plane_sweep import cards_of, moving_pixels, swept_depth
 from ..footage.plate import SENSOR_MM, Plate, check_lens
 from ..footage.repainting import Repaint, check_repaint, repainted
+from ..footage.standing import moving_tracks
 from ..footage.track_files import fitted_tracks, read_tracks
 from ..footage.triangulation import Points, check_points, triangulated
 from ..shot.machine import check_online_access
@@ -246,9 +247,9 @@ def _depth(wish: ClipWish, source: SourceClip, known, lens: float, cameras, foll
         found = _Depth(depth, known.valid, known.eye_height, known.pitch_degrees, known.source)
     elif points is not None and not wish.depth:
         tell("Measuring how far away all is", 0.6)
-        swept, told = swept_depth(source.pictures, cameras, lens, points, *lines)
+        swept, told, points = swept_depth(source.pictures, cameras, lens, points, *lines)
         alone = movers(moving_pixels(points, lines[0][0], shape), lines[0][0][points.moves], masks)
-        swept = cards_of(cards_of(swept, told, alone, are_rough=True), told, masks.values())
+        swept = cards_of(swept, told, masks.values())
         scale = MEDIAN_DEPTH / float(np.median(swept))
         valid, said = np.ones((1, *shape), bool), words_of_movers(alone)
         found = _Depth((scale * swept)[None], valid, wish.room.eye_height, 0.0, SOLVER, said)
@@ -267,6 +268,8 @@ def _with_cards(known: ClipPlate, masks: Mapping[str, np.ndarray]) -> np.ndarray
     if known.cameras is None or known.tracks is None:
         return known.depth
     points = triangulated(known.tracks, known.visible, known.cameras, known.lens_mm, known.first.size)
+    followed = (known.tracks, known.visible, known.pictures, known.cameras, known.lens_mm)
+    points = replace(points, moves=moving_tracks(points, *followed, known.depth[0]))
     moving = moving_pixels(points, known.tracks[0], known.depth.shape[1:])
     return cards_of(known.depth[0], ~moving, masks.values())[None]
 
