@@ -21,13 +21,14 @@ BACKGROUND, SKY = "Plate", "Sky"
 
 @dataclass(frozen=True)
 class Layer:
-    """``name``: `BACKGROUND`, `SKY` or the mask's.  ``mesh``: optical space.  ``is_filled``: it shows
-    `Layers.background`, not the plate's picture.
+    """``name``: `BACKGROUND`, `SKY` or the mask's, which may be called so, too.  ``mesh``: optical space.
+    ``is_filled``: it shows `Layers.background`, not the plate's picture.  ``is_thing``: it is a mask's.
     """
 
     name: str
     mesh: PlateMesh
     is_filled: bool
+    is_thing: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def layers_of(plate: Plate, every: int = 1, motion: np.ndarray | None = None) ->
             raise SettingsError(
                 f"The mask of {name!r} falls between quads of {every}×{every} pixels; take smaller ones.", field="every"
             )
-        parts.append(Layer(name, mesh, False))
+        parts.append(Layer(name, mesh, False, is_thing=True))
     filled = np.any(list(plate.masks.values()), axis=0) if plate.masks else np.zeros(shown.shape, bool)
     farthest = sky_depth if not shown.all() else known_farthest
     depth_behind = np.where(behind.valid, behind.depth, np.float32(sky_depth))

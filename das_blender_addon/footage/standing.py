@@ -53,16 +53,16 @@ def moving_tracks(
     middle = np.array([width, height]) / 2.0
     there = np.concatenate([(began - middle) / focal, np.ones((len(began), 1))], axis=1) * depth[row, column, None]
     views = np.linalg.inv(OPTICAL @ np.linalg.inv(cameras[0]) @ cameras @ OPTICAL)
-    first, _ = _windows(pictures[0], began)
+    first, _ = _windows(_grey(pictures[0]), began)
     followed, standing = [], []
     for number in np.unique(np.linspace(1, len(pictures) - 1, min(FRAMES, len(pictures) - 1)).astype(int)):
         seen = there @ views[number, :3, :3].T + views[number, :3, 3]
         still = focal * seen[:, :2] / np.maximum(seen[:, 2:], 1e-6) + middle
         gone = tracks[number, chosen, :2].astype(np.float64)
         compared = visible[number, chosen] & np.isfinite(gone).all(axis=1) & (seen[:, 2] > 1e-6)
-        found = []
+        found, grey = [], _grey(pictures[number])
         for at in (gone, still):
-            window, inside = _windows(pictures[number], at)
+            window, inside = _windows(grey, at)
             compared &= inside
             found.append(_unlike(first, window))
         followed.append(np.where(compared, found[0], np.nan))
@@ -80,11 +80,14 @@ def _unlike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (other - one).var(axis=(1, 2)) / (one.var(axis=(1, 2)) + other.var(axis=(1, 2)) + NOISE)
 
 
-def _windows(picture: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(grey levels f64 [N,S,S] round each of ``at`` [N,2], pixels, bool [N]: whether ``picture`` u8 [H,W,3] has enough
-    of it).
+def _grey(picture: np.ndarray) -> np.ndarray:
+    return picture.astype(np.float64).mean(axis=2)
+
+
+def _windows(grey: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(levels f64 [N,S,S] of ``grey`` [H,W] round each of ``at`` [N,2], pixels, bool [N]: whether it has enough of
+    them).
     """
-    grey = picture.astype(np.float64).mean(axis=2)
     height, width = grey.shape
     steps = np.arange(-HALF, HALF + 1) - 0.5
     at = np.clip(np.nan_to_num(at, nan=-1e3), -1e3, 2.0 * max(width, height))

@@ -115,7 +115,7 @@ def stage_surfaces(made: Surfaces) -> Stage:
     things = {}
     for surface in made.surfaces:
         shape = _shape(scene, surface, plate, behind if surface.part.is_filled else shown)
-        if surface.part.name in plate.masks:
+        if surface.part.is_thing:
             things[surface.part.name] = shape
     return Stage(scene, camera, things, plate, layers)
 
@@ -132,7 +132,7 @@ def _seen_behind(clip: ClipPlate, layers: Layers, moved: list, moving) -> Layers
     masks = clip.masks
     covered = np.zeros((len(clip), *layers.filled.shape), bool)
     for part, places in zip(layers.parts, moved, strict=True):
-        if part.name in masks:
+        if part.is_thing:
             covered |= followed_mask(clip, masks[part.name], part.mesh, places, moving and moving[0])
     shown = carried_background(clip, layers.filled, layers.behind, covered, moving)
     return replace(layers, background=painted_out(clip.pictures[0], layers.filled, shown))
@@ -155,7 +155,7 @@ def _moved(part: Layer, plate: Plate, lifted: Lifted, motion: np.ndarray):
     hidden = np.zeros(plate.depth.shape, bool)
     for mask in plate.masks.values():
         hidden |= mask
-    if part.name in plate.masks:
+    if part.is_thing:
         chosen = plate.masks[part.name][y, x]
     elif part.name == SKY:
         chosen = ~plate.valid[y, x] & ~hidden[y, x]
@@ -169,7 +169,7 @@ def _moved(part: Layer, plate: Plate, lifted: Lifted, motion: np.ndarray):
 
 def _surface(part: Layer, plate: Plate, moved, count: int, shot: ClipShot) -> Surface:
     """A layer with how it moves, which is written."""
-    is_thing = part.name in plate.masks
+    is_thing = part.is_thing
     aligned = shot.alignment.matrix(plate)
     mesh = replace(part.mesh, vertices=_applied(aligned, part.mesh.vertices).astype(np.float32))
     mesh = replace(mesh, pixels=shot.alignment.pixels(mesh.pixels, plate.size).astype(np.float32))
@@ -190,7 +190,7 @@ def _surface(part: Layer, plate: Plate, moved, count: int, shot: ClipShot) -> Su
 def _shape(scene, surface: Surface, plate: Plate, material):
     """The object of a surface."""
     name = surface.part.name
-    made = layer_object(scene, name, surface.mesh, plate, material, centred=name in plate.masks)
+    made = layer_object(scene, name, surface.mesh, plate, material, centred=surface.part.is_thing)
     if surface.cache is None:
         return made
     if surface.middles is not None:

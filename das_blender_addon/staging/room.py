@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix, Vector
 
-from ..errors import SceneError
+from ..errors import SceneError, SettingsError
 from ..footage.layers import BACKGROUND, SKY, layers_of
 from ..footage.plane import Room, plane_plate, room_of
 from ..protocol.png import decode_png
@@ -23,14 +23,18 @@ VALUES = tuple(one.name for one in fields(Room))
 
 
 def keep_room(stage: Stage, room: Room, every: int) -> None:
-    """From now on the ``room`` of a ``stage`` can be changed; ``every`` as of `stage.stage_plate`."""
-    kept, objects = stage.scene.das_room, stage.scene.objects
+    """From now on the ``room`` of a ``stage`` can be changed, where anything of it is left between the things;
+    ``every`` as of `stage.stage_plate`.
+    """
+    kept, things = stage.scene.das_room, list(stage.things.values())
+    own = {one.name.split(".")[0]: one for one in stage.scene.objects if one not in things}
+    if BACKGROUND not in own:
+        return
     for name in VALUES:
         setattr(kept, name, getattr(room, name))
     kept.picture, kept.lens, kept.every = stage.scene.das.first_frame_image, stage.plate.lens_mm, every
     kept.pose = _flat(stage.plate.world_from_camera)
-    kept.sky = next((one for one in objects if one.name.split(".")[0] == SKY), None)
-    kept.surface = next(one for one in objects if one.name.split(".")[0] == BACKGROUND)
+    kept.surface, kept.sky = own[BACKGROUND], own.get(SKY)
     for name, shape in stage.things.items():
         thing, mask = kept.things.add(), stage.plate.masks[name]
         thing.name, thing.shape, thing.origin = name, shape, shape.location
@@ -56,6 +60,9 @@ def change_room(scene) -> None:
     masks = {thing.name: _pixels(thing.mask)[..., 0] > 0 for thing in kept.things}
     plate = plane_plate(_pixels(kept.picture), kept.lens, room_of(kept), masks=masks)
     layers = layers_of(plate, kept.every)
+    own, cards = ({part.name: part.mesh for part in layers.parts if part.is_thing is one} for one in (False, True))
+    if BACKGROUND not in own:
+        raise SettingsError("Between the things nothing but sky would be left; add a wall, or move the horizon.")
     camera, pose = scene.camera, plate.world_from_camera
     if camera is None or not _stands(camera, kept):
         pose = np.array(kept.pose, dtype=np.float64).reshape(4, 4)
@@ -63,14 +70,12 @@ def change_room(scene) -> None:
         camera.matrix_world = Matrix(pose.tolist())
         kept.pose = _flat(pose)
     material = kept.surface.data.materials[0]
-    parts = {part.name: part.mesh for part in layers.parts}
-    behind = [name for name in parts if name not in masks]
-    made = {name: layer_mesh(name, parts[name], plate, material, pose)[0] for name in behind}
+    made = {name: layer_mesh(name, mesh, plate, material, pose)[0] for name, mesh in own.items()}
     _replace(kept.surface, made[BACKGROUND])
     for thing in kept.things:
         if _is_there(thing):
-            own = thing.shape.data.materials[0]
-            mesh, origin = layer_mesh(thing.name, parts[thing.name], plate, own, pose, centred=True)
+            shown = thing.shape.data.materials[0]
+            mesh, origin = layer_mesh(thing.name, cards[thing.name], plate, shown, pose, centred=True)
             _replace(thing.shape, mesh)
             thing.num_vertices = len(mesh.vertices)
             _carry(thing, origin)
@@ -118,14 +123,19 @@ def _check_own(kept) -> None:
     if any(image is None or image.packed_file is None for image in pictures):
         raise SceneError("The picture that the room was made from is no longer in the file; import it again.")
     things = [thing for thing in kept.things if _is_there(thing)]
-    is_edited = any(
-        one.mode != "OBJECT" or not one.data.materials for one in (kept.surface, *(t.shape for t in things))
-    )
-    is_edited |= any(len(thing.shape.data.vertices) != thing.num_vertices for thing in things)
+    is_edited = any(map(_is_edited, (kept.surface, *(thing.shape for thing in things))))
+    is_edited |= not is_edited and any(len(thing.shape.data.vertices) != thing.num_vertices for thing in things)
     if is_edited or _vertices(kept) != kept.num_vertices:
         raise SceneError(
             "The surfaces of the room were edited by hand and stay as they are; undo that, or import the picture again."
         )
+
+
+def _is_edited(shape) -> bool:
+    """Whether a new mesh would take from the object ``shape`` what somebody gave it: a rig's weights, shape keys."""
+    if shape.type != "MESH" or shape.mode != "OBJECT" or not shape.data.materials:
+        return True
+    return len(shape.vertex_groups) > 0 or shape.data.shape_keys is not None
 
 
 def _vertices(kept) -> int:

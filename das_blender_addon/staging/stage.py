@@ -69,9 +69,9 @@ def stage_plate(
     camera = plate_camera(scene, plate, picture, size or plate.size, layers.farthest)
     things = {}
     for part in layers.parts:
-        is_thing = part.name in plate.masks
-        made = layer_object(scene, part.name, part.mesh, plate, behind if part.is_filled else shown, centred=is_thing)
-        if is_thing:
+        material = behind if part.is_filled else shown
+        made = layer_object(scene, part.name, part.mesh, plate, material, centred=part.is_thing)
+        if part.is_thing:
             things[part.name] = made
     set_render(scene, size or plate.size, num_frames, picture)
     return Stage(scene, camera, things, plate, layers)

@@ -162,6 +162,52 @@ def test_room_does_without_a_thing_that_was_deleted_and_leaves_one_that_was_edit
     assert "no longer in the file" in scene.das_room.problem
 
 
+def test_things_may_be_called_as_the_rooms_own_surfaces_are(street):
+    masks = {"Plate": MASKS["Car"], "Sky": MASKS["Hund ä"]}
+    scene = api.import_plate(street, lens_mm=28.0, masks=masks).scene
+    for values in ({"wall": 5.0}, {"wall": 0.0}, {"eye_height": 1.2}):
+        for name, value in values.items():
+            setattr(scene.das_room, name, value)
+        assert scene.das_room.problem == ""
+    fresh = api.import_plate(street, lens_mm=28.0, masks=masks, wall=0.0, eye_height=1.2).scene
+    for of in (
+        lambda room: room.surface,
+        lambda room: room.sky,
+        *(lambda room, n=n: room.things[n].shape for n in masks),
+    ):
+        ours, theirs = of(scene.das_room), of(fresh.das_room)
+        assert len(ours.data.vertices) == len(theirs.data.vertices)
+        np.testing.assert_allclose(ours.location, theirs.location, atol=NEAR)
+
+
+def test_room_of_which_things_leave_nothing_but_sky_is_none_and_does_not_become_one(street):
+    """The ground is a few rows at the picture's lower edge, and all of them are a thing's."""
+    masks = {"Car": f"box:0,{HEIGHT - 8},{WIDTH},8"}
+    known = {"lens_mm": 28.0, "masks": masks, "horizon": (HEIGHT - 6) / HEIGHT}
+    bare = api.import_plate(street, wall=0.0, **known).scene
+    assert bare.das_room.surface is None and any(one.name.startswith("Car") for one in bare.objects)
+    scene = api.import_plate(street, wall=5.0, **known).scene
+    before = surfaces(scene)["Plate"]
+    scene.das_room.wall = 0.0
+    assert "nothing but sky" in scene.das_room.problem
+    np.testing.assert_array_equal(surfaces(scene)["Plate"], before)
+
+
+@pytest.mark.parametrize("gift", ["weights", "shape keys", "curve"])
+def test_what_was_given_to_a_card_is_not_taken_away(street, gift):
+    scene = api.import_plate(street, lens_mm=28.0, masks=MASKS).scene
+    car = scene.das_room.things["Car"].shape
+    if gift == "weights":
+        car.vertex_groups.new(name="Bone").add([0], 1.0, "REPLACE")
+    elif gift == "shape keys":
+        car.shape_key_add(name="Basis")
+    else:
+        scene.das_room.things["Car"].shape = bpy.data.objects.new("Curve", bpy.data.curves.new("Curve", "CURVE"))
+    mesh = car.data
+    scene.das_room.wall = 5.0
+    assert "edited by hand" in scene.das_room.problem and car.data == mesh
+
+
 def test_only_a_picture_without_depth_has_a_room(street, tmp_path):
     np.save(tmp_path / "depth.npy", np.full((HEIGHT, WIDTH), 3.0, np.float32))
     known = {"lens_mm": 28.0, "num_frames": 2}
