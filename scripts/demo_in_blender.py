@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "scripts"))  # Blender runs a script without its f
 from stations import Station  # noqa: E402
 
 PROMPT = "a striped clay creature bends and waves on a checkered floor, soft daylight"
-KEY_FRAMES = (37, 73)
+KEY_FRAMES = (33, 73)
 """Key pictures besides the first frame."""
 COLUMN_FRAMES = (10, 25, 49, 64)
 """Moments of the contact sheet, none of them a key picture."""

@@ -2,9 +2,9 @@
 """One frame composed from several key pictures, at their size: what each pixel sees is looked up where a key shows it.
 
 Weights.  The key pictures before and after the frame count by their distance in time, so that light that differs
-between them passes over from one to the other; others help only where those two do not show the point.  A key that sees
-the surface smaller or more slanted than the frame does counts less, with the square of the lost resolution.  Near the
-rim of what a key shows its weight falls to nothing within a few pixels.
+between them passes over from one to the other; others help where those two do not show the point, or not surely: see
+`blending`.  A key that sees the surface smaller or more slanted than the frame does counts less, with the square of the
+lost resolution.  Thin parts that are seen only so, and in a light that changes much, continue what is beside them.
 
 Outlines.  A rendered pixel at an outline mixes two surfaces.  Where the frame has no outline of its own, such pixels of
 a key are not believed: no thin light or dark lines where something stood.
@@ -12,7 +12,7 @@ a key are not believed: no thin light or dark lines where something stood.
 What no key shows is filled: see `filling`.
 
 Measured (`tests/bench/bench_key_pictures.py`, 384×256, keys at 1, 25 and 49, frames between, against Cycles): orbits of
-40° 36.4 to 43.9 dB, one of 90° 34.9, the demo scene 30.3, moving shadows 31.5, things that cross 29.3.  The belief that
+40° 36.4 to 43.9 dB, one of 90° 34.8, the demo scene 30.3, moving shadows 31.5, things that cross 29.3.  The belief that
 is needed inside a surface (0.55 or 0.8) was chosen on two orbits of 40°, one of 90°, the demo, a skinned tube and
 crossing things; what half and twice of every other constant does is in the benchmarks (`bench_constants.py`).  All
 without `relighting`, which changes the keys' light to that of the frame where it is known: without it a shadow that
@@ -30,21 +30,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SettingsError
+from .blending import NEEDED_INSIDE, blended
 from .correspondences import KEYS_AT_A_TIME, FrameCorrespondences, outlines
-from .filling import clear_outlines, fill_holes, soften
-from .footprint import Footprint, footprint_at, footprint_of
+from .filling import clear_outlines, fill_holes, mend_slivers, soften
 from .pyramid import Pyramid
-from .relighting import FrameLight, RowsLight
-from .rims import RISE, rims_of, rims_of_others
+from .relighting import FrameLight
 
-#: How much a key's pixel at an outline is believed, and how much is needed: inside a surface, and at an outline.
+#: How much a key's pixel at an outline is believed.
 OUTLINE_BELIEF = 0.2
-_NEEDED_INSIDE, _NEEDED_AT_OUTLINE = 0.55, 0.1
-_NEEDED = np.float32(_NEEDED_AT_OUTLINE), np.float32(_NEEDED_INSIDE)
-#: Weight of a key that neither comes just before nor just after the frame, before its distance in time.
-DISTANT_KEY = 1e-3
-#: Weights below this share of all are not looked up.
-_LEAST_SHARE = 0.004
 #: Key pictures before a frame, and after it, that it is composed from: others are too far away in time to know better.
 #: Of a model's own frames it is one.
 NEIGHBOURS = 2
@@ -179,113 +172,25 @@ class Composer:
         self._check_frame(frame, None)
         own = frame.key_indices.index(frame.index) if frame.index in frame.key_indices else None
         height, width = frame.coverage.shape
-        picture = np.zeros((height, width, 3), dtype=np.float32)
-        known = np.zeros((height, width), dtype=bool)
         inverse_depth = (1.0 / frame.depth).astype(np.float32)
         outline = mixed = np.zeros(0, np.int64)
         painted = None if own is None else _painted(self._pictures[own])
         if painted is None or not painted.all():
             self.prepare(frame)
             at_outline = outlines(inverse_depth).reshape(-1)
-            trust = np.zeros(height * width, dtype=np.float32)
-            self._look_up(frame, at_outline, light, picture, known, trust)
+            found = blended(frame, self._pyramids, at_outline, light, self._tile)
+            picture, known = found.picture, found.known
+            mend_slivers(picture, found.doubtful, known, at_outline.reshape(known.shape), inverse_depth)
             outline = np.flatnonzero(at_outline)
-            mixed = outline[known.reshape(-1)[outline] & (trust[outline] < _NEEDED_INSIDE)]
+            mixed = outline[known.reshape(-1)[outline] & (found.trust[outline] < NEEDED_INSIDE)]
+        else:
+            picture, known = np.zeros((height, width, 3), dtype=np.float32), np.zeros((height, width), dtype=bool)
         if painted is not None:
             picture[painted], known = self._pictures[own][..., :3][painted], known | painted
         return Gathered(
             picture, known, inverse_depth, outline, mixed, None if own is None else self._pictures[own],
             self._pictures[0].dtype, frame.hole,
         )
-
-    def _look_up(self, frame: FrameCorrespondences, at_outline, light, picture, known, trust) -> None:
-        """Enter what the key pictures show into ``picture``, ``known`` and ``trust`` [H·W]: how far that is believed.
-
-        First the two keys beside the frame, then, where these do not tell, all others.
-        """
-        height, width = frame.coverage.shape
-        in_time = time_weights(frame.index, frame.key_indices)
-        near = in_time > DISTANT_KEY
-        beside, others = np.flatnonzero(near), np.flatnonzero(~near & (in_time > 0.0))
-        rims = {number: rims_of(frame.visible[number]).reshape(-1) for number in beside}
-        rows = max(2, self._tile // width // 2 * 2)  # even: footprints are measured at every second pixel
-        for top in range(0, height, rows):
-            part = slice(top, min(top + rows, height))
-            pixels = slice(part.start * width, part.stop * width)
-            count = pixels.stop - pixels.start
-            lit = None if light is None else light.rows(part)
-            total, plain = np.zeros((count, 4), np.float32), np.zeros(count, np.float32)
-            tile = _Tile(frame, pixels.start, np.where(at_outline[pixels], *_NEEDED), lit, total, plain)
-            seen = [number for number in beside if rims[number][pixels].any()]
-            found = {number: footprint_of(frame.xy[number], part) for number in seen}
-            self._add_all(tile, np.arange(count), found, {
-                number: in_time[number] * RISE.take(rims[number][pixels]) * found[number].resolution_squared
-                for number in seen
-            })
-            left = np.flatnonzero(tile.total[:, 3] <= 0.0)
-            if left.size and others.size:
-                rims_left = rims_of_others(frame, others, part, left)
-                found = {number: footprint_at(frame.xy[number], pixels.start + left) for number in rims_left}
-                self._add_all(tile, left, found, {
-                    number: in_time[number] * RISE.take(rim) * found[number].resolution_squared
-                    for number, rim in rims_left.items()
-                })
-            done = tile.total[:, 3] > 0.0
-            believed = np.where(done, tile.total[:, 3], np.float32(1.0))
-            trust[pixels] = believed / np.where(done, tile.plain, np.float32(np.inf))
-            for channel in range(3):
-                np.divide(tile.total[:, channel], believed, out=picture.reshape(-1, 3)[pixels, channel])
-            known.reshape(-1)[pixels] = done
-
-    def _add_all(self, tile: _Tile, pixels, footprints, weights) -> None:
-        """Add ``pixels`` [P] of the ``tile`` from the key pictures that have ``footprints`` and ``weights`` there."""
-        if not weights:
-            return
-        least = sum(weights.values()) * np.float32(_LEAST_SHARE)
-        for number, footprint in footprints.items():
-            chosen = np.flatnonzero(weights[number] > least)
-            if chosen.size:
-                self._add(tile, pixels[chosen], chosen, footprint, weights[number], number)
-
-    def _add(self, tile: _Tile, at: np.ndarray, chosen, footprint: Footprint, weights, number: int) -> None:
-        """Add the pixels ``at`` [P] of the ``tile``, those that are ``chosen`` [P] of ``footprint`` and ``weights``."""
-        pyramid, whole = self._pyramids[number], len(at) == len(tile.plain)
-
-        def of(values: np.ndarray) -> np.ndarray:
-            return values if whole else values.take(at)
-
-        places = tile.frame.xy[number].view(np.complex64).reshape(-1)[tile.start : tile.start + len(tile.plain)]
-        places = of(places)
-        x, y = places.real.copy(), places.imag.copy()
-        scaled = np.flatnonzero(footprint.scaled.take(chosen))
-        found = pyramid.look_up(x, y, 0)
-        if scaled.size:
-            long = chosen.take(scaled)
-            step = footprint.step.take(long)
-            found.view(np.complex128)[scaled] = pyramid.look_up_scaled(
-                x.take(scaled), y.take(scaled), footprint.level.take(long), step.real.copy(), step.imag.copy(),
-                footprint.taps.take(long),
-            ).view(np.complex128)
-        belief = found[3::4] * np.float32(1.0 / pyramid.full_belief)
-        own = weights.take(chosen)
-        lit = None if tile.light is None else tile.light.of(number)
-        if lit is not None:
-            change = of(lit.view(np.complex128)[:, 0]).view(np.float32)
-            found *= change
-            own *= change[3::4]
-        own *= belief >= of(tile.needed)
-        found[3::4] = 1.0
-        belief *= own
-        found *= np.repeat(belief, 4)
-        if whole:
-            tile.total.reshape(-1)[:] += found
-            tile.plain[:] += own
-            return
-        # Four floats at a time, which numpy moves as one number.
-        packed = tile.total.view(np.complex128).reshape(-1)
-        found += packed.take(at).view(np.float32)
-        packed[at] = found.view(np.complex128)
-        tile.plain[at] += own
 
     def _check_frame(self, frame: FrameCorrespondences, fill) -> None:
         shape = frame.coverage.shape
@@ -311,37 +216,6 @@ def keys_around(keys: Sequence[int], index: int, neighbours: int = NEIGHBOURS) -
     """Places in ``keys`` (increasing) of those that the frame ``index`` is composed from."""
     before = bisect_right(keys, index) - (len(keys) > 1 and index == keys[-1])  # with the frames before it
     return tuple(range(max(0, before - neighbours), min(len(keys), before + neighbours)))
-
-
-def time_weights(index: int, key_indices: Sequence[int]) -> np.ndarray:
-    """[K] f32: how much each key counts for frame ``index``: 1 in all for the nearest two, little for others."""
-    keys = np.asarray(key_indices, dtype=np.float64)
-    weights = DISTANT_KEY * np.exp2(-np.abs(keys - index) / max(1.0, np.abs(keys - index).max()))
-    before, after = keys[keys <= index], keys[keys >= index]
-    if before.size and after.size:
-        first, last = before.max(), after.min()
-        share = 0.0 if first == last else (index - first) / (last - first)
-        weights[keys == first] = 1.0 - share
-        if first != last:
-            weights[keys == last] = share
-    else:
-        nearest = before.max() if before.size else after.min()
-        weights[keys == nearest] = 1.0
-    return weights.astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """Some rows of ``frame``, [P] pixels from the flat one ``start`` on: how much belief is ``needed`` [P], how their
-    ``light`` changes; ``total`` [P,4]: colours times weights and belief; ``plain`` [P]: weights alone.
-    """
-
-    frame: FrameCorrespondences
-    start: int
-    needed: np.ndarray
-    light: RowsLight | None
-    total: np.ndarray
-    plain: np.ndarray
 
 
 def _prepared(picture: np.ndarray, edges: np.ndarray) -> Pyramid:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .projection import BEYOND
+from .rims import around
 
 #: Cells along the picture's longer side, at most, and layers of depth; the sky is one more.
 _MOST_CELLS = 180
@@ -34,6 +35,11 @@ _CLEAN_REACH_PX = 2
 #: better on orbits (41.2 against 39.9 dB where a key shows the surface, 90°), the smaller on a skinned tube before what
 #: stands still (50.4 dB at 0.07, 49.7 at 0.13).
 SOFTNESS = 0.12
+#: How many pixels beside doubtful ones, at an outline or a hole, are as doubtful: what resolution they have is measured
+#: at every second pixel.
+_AS_DOUBTFUL_PX = 2
+#: Of a doubtful pixel that is continued, how much of it is left after each, and depths that are of one surface.
+_SLIVER_FALLOFF, _SLIVER_DEPTH_SHARE = 0.95, 0.08
 _PIXELS_PER_PIECE = 1 << 15
 _AROUND = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
 
@@ -59,6 +65,27 @@ def fill_holes(
     values = grid.read(grid.spread(picture, painting, known, holes), holes)
     _continue_rims(values, holes, picture, known, inverse_depth, painting)
     flat[holes] = values if wanted is None else values + wanted
+
+
+def mend_slivers(
+    picture: np.ndarray, doubtful: np.ndarray, known: np.ndarray, at_outline: np.ndarray, inverse_depth: np.ndarray
+) -> None:
+    """Let the ``doubtful`` pixels [H,W] bool of ``picture`` [H,W,3] f32 continue the sure ones of their surface beside
+    them, a few pixels far: where that reaches none, they stay.
+
+    ``known`` [H,W] bool: shown by a key picture; ``at_outline`` [H,W] bool; ``inverse_depth`` [H,W] f32: 1/Blender
+    units.
+    """
+    if not doubtful.any():
+        return
+    beside = around(doubtful, _AS_DOUBTFUL_PX) > 0
+    doubtful = doubtful | beside & known & (around(at_outline | ~known, _AS_DOUBTFUL_PX) > 0)
+    places = np.flatnonzero(doubtful.reshape(-1))
+    values = picture.reshape(-1, 3)[places]
+    _continue_rims(
+        values, places, picture, known & ~doubtful, inverse_depth, None, _SLIVER_FALLOFF, _SLIVER_DEPTH_SHARE
+    )
+    picture.reshape(-1, 3)[places] = values
 
 
 def large_parts(values: np.ndarray, known: np.ndarray, inverse_depth: np.ndarray, cell: int) -> np.ndarray:
@@ -304,7 +331,9 @@ def soften(picture: np.ndarray, places: np.ndarray) -> None:
     flat[places] = total
 
 
-def _continue_rims(values, holes, picture, known, inverse_depth, painting) -> None:
+def _continue_rims(
+    values, holes, picture, known, inverse_depth, painting, falloff=_RIM_FALLOFF, depth_share=_RIM_DEPTH_SHARE
+) -> None:
     """Let ``values`` [P,3] at the flat pixels ``holes`` continue the known pixels of the same surface beside them."""
     height, width = known.shape
     padded = width + 2
@@ -325,7 +354,7 @@ def _continue_rims(values, holes, picture, known, inverse_depth, painting) -> No
         here = place[waiting]
         for dy, dx in _AROUND:
             there = here + dy * padded + dx
-            limit = _RIM_DEPTH_SHARE * np.maximum(inverse[here], inverse[there])
+            limit = depth_share * np.maximum(inverse[here], inverse[there])
             good = np.flatnonzero(state[there] & (np.abs(inverse[there] - inverse[here]) <= limit))
             source = there[good]
             done = number[source]
@@ -342,5 +371,5 @@ def _continue_rims(values, holes, picture, known, inverse_depth, painting) -> No
         state[here[reached]] = True
         chosen = waiting[reached]
         values[chosen] += share * (rim[chosen] - values[chosen])
-        share *= _RIM_FALLOFF
+        share *= falloff
         waiting = np.delete(waiting, reached)

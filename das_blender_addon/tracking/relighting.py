@@ -52,6 +52,9 @@ _SAME_SURFACE = 0.1
 #: How much a key picture's light varies around a place, natural logarithms, where it is worth half: at the rim of a
 #: shadow, which lies elsewhere in the frame.
 EDGE = 0.07
+#: Change of light, natural logarithms, at which a key picture is worth half: light that changes much is never
+#: told exactly, and what it makes bright was dark, and is coarse.
+MUCH = 0.1
 
 
 class Relighting:
@@ -103,14 +106,12 @@ class Relighting:
         now = self._light.on(self._maps(frame.index), places, normals)
         shape = len(rows), len(columns)
         ratios = np.ones((len(self._keys), *shape, 4), np.float32)
-        shown, alike = np.zeros(len(there), bool), _alike(grid_inverse)
-        for number, distance in self._nearest_first(frame.index):
-            wanted = np.zeros(height * width, bool)
-            wanted[flat] = ~shown if distance > 1.0 else True
-            frame.follow(number, wanted.reshape(height, width))
-            visible = frame.visible[number].reshape(-1).take(flat)
-            seen = np.flatnonzero(visible & ~shown if distance > 1.0 else visible)
-            shown |= visible
+        alike = _alike(grid_inverse)
+        asked = np.zeros(height * width, bool)
+        asked[flat] = True
+        for number in range(len(self._keys)):
+            frame.follow(number, asked.reshape(height, width))
+            seen = np.flatnonzero(frame.visible[number].reshape(-1).take(flat))
             xy = frame.xy[number].view(np.complex64).reshape(-1).take(flat[seen])
             before, good = self._of_key(number, frame, xy.imag.astype(np.int64), xy.real.astype(np.int64))
             place, ratio = there[seen[good]], now[seen[good]] / before
@@ -119,14 +120,6 @@ class Relighting:
             known[place] = True
             ratios[number] = _smooth(values.reshape(4, *shape), known.reshape(shape), alike, self._gamma)
         return FrameLight(ratios, grid_inverse, inverse, step, *_slopes(grid_inverse, step))
-
-    def _nearest_first(self, index: int) -> list[tuple[int, float]]:
-        """The keys' numbers, and how far away they are from the frame ``index``, in keys.
-
-        What a nearer one shows needs none that is farther away than 1.
-        """
-        place = float(np.interp(index, self._keys, range(len(self._keys))))
-        return sorted(((number, abs(number - place)) for number in range(len(self._keys))), key=lambda one: one[1])
 
     def _of_key(self, number: int, frame: FrameCorrespondences, row: np.ndarray, column: np.ndarray):
         """The light [G,3] f32 that the key picture ``number`` shows at its pixels ``row``, ``column`` [P], and which of
@@ -236,6 +229,7 @@ def _smooth(values: np.ndarray, known: np.ndarray, alike: Sequence[np.ndarray], 
     smooth = np.empty((height, width, 4), np.float32)
     smooth[..., :3] = np.exp(found[:3] / np.float32(gamma)).transpose(1, 2, 0)
     smooth[..., 3] = 1.0 / (1.0 + spread / np.float32(EDGE**2))
+    smooth[..., 3] /= 1.0 + (found[:3].mean(axis=0) / np.float32(MUCH)) ** 2
     return smooth
 
 

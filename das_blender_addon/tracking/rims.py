@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How near a pixel is to the rim of what a key picture shows, and what the key counts there."""
+"""How near a pixel is to the rim of what a key picture shows, and what the key counts there.
+
+A key that comes just before or after a frame fades over a wide band: beyond the rim other keys show the surface, in
+another light, and a narrow one is seen as a line.  Of those others the band may be narrow.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,27 @@ from .correspondences import FrameCorrespondences
 #: Width in pixels over which a key's weight rises from the rim of what it shows.
 FEATHER_PX = 4
 _LEAST_AT_RIM = 0.05
+#: Width of the band over which a key beside the frame fades, as a share of the picture's width; and what it counts at
+#: the rim itself.
+BAND_SHARE, LEAST_IN_BAND = 1.0 / 30.0, 0.02
+#: Of the pixels around, beyond the half of them that a straight rim has, how many make a key count wholly: single
+#: pixels that it does not show are no rim.
+_WHOLE_AT = 0.9
+
+
+def bands_of(visible: np.ndarray) -> np.ndarray:
+    """[H,W] u8: what a key beside the frame counts, of 255: 0 where not ``visible`` [H,W], little at the rim of what
+    all from `BAND_SHARE` of the width inside it.
+    """
+    reach = max(FEATHER_PX, round(visible.shape[1] * BAND_SHARE))
+    count = visible.astype(np.int32)
+    for axis, length in enumerate(count.shape):
+        padded = np.pad(count, [(reach + 1, reach) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+        upto = np.moveaxis(np.cumsum(padded, axis=axis, dtype=np.int32), axis, 0)
+        count = np.moveaxis(upto[2 * reach + 1 :] - upto[:length], 0, axis)
+    half = (2 * reach + 1) ** 2 / 2.0
+    share = np.clip((count - np.float32(half)) / np.float32(half * _WHOLE_AT), LEAST_IN_BAND, 1.0)
+    return np.rint(share * np.float32(255.0)).astype(np.uint8) * visible
 
 
 def rims_of(visible: np.ndarray) -> np.ndarray:
@@ -19,14 +44,16 @@ def rims_of(visible: np.ndarray) -> np.ndarray:
     return around(visible) * visible
 
 
-def around(mask: np.ndarray) -> np.ndarray:
-    """[H,W] u8: how many of the pixels up to `FEATHER_PX` away are ``mask`` [H,W] bool; the border is repeated."""
+def around(mask: np.ndarray, reach: int = FEATHER_PX) -> np.ndarray:
+    """[H,W] u8: how many of the pixels up to ``reach`` (7 at most) away are ``mask`` [H,W] bool; the border is
+    repeated.
+    """
     count = mask.astype(np.uint8)
     for axis in (0, 1):
-        padded = np.pad(count, [(FEATHER_PX, FEATHER_PX) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+        padded = np.pad(count, [(reach, reach) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
         length = count.shape[axis]
         total = np.zeros_like(count)
-        for shift in range(2 * FEATHER_PX + 1):
+        for shift in range(2 * reach + 1):
             total += padded[shift : shift + length] if axis == 0 else padded[:, shift : shift + length]
         count = total
     return count

@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from das_blender_addon.take import detail, join, recipes
-from das_blender_addon.tracking import composition, footprint, relighting, rims, suggest
+from das_blender_addon.tracking import blending, composition, footprint, relighting, rims, suggest
 from das_blender_addon.tracking.composition import Composer, keys_around
 from das_blender_addon.tracking.correspondences import correspondences
 from das_blender_addon.tracking.resampling import resize_lanczos
@@ -40,11 +40,11 @@ SEEN, TOLD, LIT, COMPOSED = range(4)
 
 
 def _needed() -> None:
-    composition._NEEDED = np.float32(composition._NEEDED_AT_OUTLINE), np.float32(composition._NEEDED_INSIDE)
+    composition.NEEDED_INSIDE = blending.NEEDED_INSIDE
 
 
 def _rims() -> None:
-    rims.RISE = composition.RISE = rims._rise()
+    rims.RISE = blending.RISE = rims._rise()
 
 
 def _taps() -> None:
@@ -90,12 +90,21 @@ CONSTANTS = (
     Constant("visibility", "VISIBLE_DEPTH_SHARE", SEEN),
     Constant("visibility", "SAME_SURFACE_SHARE", SEEN, after=_surfaces),
     Constant("composition", "OUTLINE_BELIEF"),
-    Constant("composition", "_NEEDED_INSIDE", tried=(0.275, 0.8), after=_needed),
-    Constant("composition", "_NEEDED_AT_OUTLINE", after=_needed),
-    Constant("composition", "DISTANT_KEY"),
-    Constant("composition", "_LEAST_SHARE"),
+    Constant("blending", "NEEDED_INSIDE", tried=(0.275, 0.8), after=_needed),
+    Constant("blending", "NEEDED_AT_OUTLINE"),
+    Constant("blending", "DISTANT_KEY"),
+    Constant("blending", "_LEAST_SHARE"),
+    Constant("blending", "WORTH_ENOUGH", tried=(0.25, 1.0)),
+    Constant("blending", "_LEAST_JOINED"),
+    Constant("blending", "JOINED_AT"),
+    Constant("blending", "JOINED_AFTER"),
+    Constant("blending", "DOUBTFUL_RESOLUTION"),
+    Constant("blending", "DOUBTFUL_LIGHT"),
     Constant("rims", "FEATHER_PX", tried=(2, 7), after=_rims),
     Constant("rims", "_LEAST_AT_RIM", after=_rims),
+    Constant("rims", "BAND_SHARE"),
+    Constant("rims", "LEAST_IN_BAND"),
+    Constant("rims", "_WHOLE_AT", tried=(0.45, 1.0)),
     Constant("footprint", "_LEAST_RESOLUTION"),
     Constant("footprint", "_SHARP_FOOTPRINT"),
     Constant("pyramid", "MOST_TAPS", after=_taps),
@@ -108,6 +117,9 @@ CONSTANTS = (
     Constant("filling", "_RIM_FALLOFF", tried=(0.375, 0.9)),
     Constant("filling", "_RIM_DEPTH_SHARE"),
     Constant("filling", "_CLEAN_REACH_PX"),
+    Constant("filling", "_AS_DOUBTFUL_PX"),
+    Constant("filling", "_SLIVER_FALLOFF", tried=(0.475, 1.0)),
+    Constant("filling", "_SLIVER_DEPTH_SHARE"),
     Constant("filling", "SOFTNESS"),
     Constant("relighting", "PLACES", LIT),
     Constant("relighting", "FITTED_SIDE", TOLD),
@@ -120,6 +132,7 @@ CONSTANTS = (
     Constant("relighting", "_SAME_PLANE", LIT),
     Constant("relighting", "_SAME_SURFACE", LIT),
     Constant("relighting", "EDGE", LIT),
+    Constant("relighting", "MUCH", LIT),
     Constant("light", "CASTER_POINTS", TOLD),
     Constant("light", "CELLS", TOLD),
     Constant("light", "BIAS_CELLS", TOLD),

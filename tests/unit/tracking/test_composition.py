@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from das_blender_addon.errors import SettingsError
-from das_blender_addon.tracking.composition import Composer, PreparedPictures, time_weights
+from das_blender_addon.tracking.blending import time_weights
+from das_blender_addon.tracking.composition import Composer, PreparedPictures
 from das_blender_addon.tracking.correspondences import KeyViews, beside, correspondences
 from das_blender_addon.tracking.filling import fill_holes
 from tests.support.geometry import box, camera_path, look_at, sequence

@@ -174,3 +174,19 @@ def test_background_casts_no_shadow():
     assert Casters.of(replace(geometry, roles=roles), KEYS) is not None
     roles[:] = BACKGROUND
     assert Casters.of(replace(geometry, roles=roles), KEYS) is None
+
+
+def test_light_that_changes_much_is_worth_less():
+    """Where a shadow has gone, its ratio is large, and what it is worth is small; elsewhere all of it."""
+    geometry = shot()
+    (first, shadow), (last, _) = (rendered(geometry, key) for key in KEYS)
+    frame = next(correspondences(geometry, KEYS, frame_indices=[2]))
+
+    light = relighting(geometry, KEYS, [first, last]).at(frame).rows(slice(0, HEIGHT)).of(0)
+
+    light = light.reshape(HEIGHT, WIDTH, 4)
+    _, floor = seen(geometry, 2)
+    gone = shadow & floor & (light[..., 0] > 1.2)  # the camera is at rest: the same pixels
+    same = floor & ~shadow & (np.abs(light[..., 0] - 1.0) < 0.002)
+    assert gone.sum() > 100 and same.sum() > 1000
+    assert light[gone][:, 3].max() < 0.2 and np.median(light[same][:, 3]) > 0.9
