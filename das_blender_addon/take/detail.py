@@ -6,27 +6,22 @@ around it (`keys_around`): a long shot costs no more per frame than a short one.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from ..errors import JobCancelled, SettingsError
 from ..shot.plan import ShotPlan
-from ..tracking.composition import NEIGHBOURS, Composer, PreparedPictures, keys_around
-from ..tracking.correspondences import FrameCorrespondences, KeyViews, correspondences
 from ..tracking.fine_detail import over_model
 from ..tracking.framing import seen_part
 from ..tracking.geometry import GeometrySequence
-from ..tracking.relighting import Relighting, relighting
 from ..tracking.resampling import resize_lanczos
 from .ahead_frames import AheadFrames, Shown
-from .freed_memory import KeptMemory
+from .each_frame import Prepared, each_shown
 
 PAINTED_SHARE = 0.25
 """How much of a hole is painted by a model that completes a carried video; the rest continues the surroundings.
@@ -37,10 +32,8 @@ with one key picture, +0.04 ± 0.03 with two, +0.10 ± 0.05 with three; 0.5 brin
 BETWEEN_SCALE = 2
 """How many times larger than the model's frames those between them are composed.  At 1 they are softer than what the
 model has made itself, which would be seen as a pulse: in an orbit they have 0.81 of its sharpness, at 2 all of it."""
-SMALL_STEP = 4
-"""Every how many pixels of the model's size light is measured: the model paints over it."""
-THREADS = 2
-"""Frames that are composed at a time; numpy works on one core."""
+FINISHED_AT_A_TIME = 2
+"""Frames that were composed ahead and are finished at a time: filled and, by whoever takes them, packed."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,7 @@ class Detail:
             )
         self._geometry, self.plan, self.pictures = geometry, plan, tuple(pictures)
         self._ahead = AheadFrames()
-        self._prepared: _Prepared | None = None
+        self._prepared: Prepared | None = None
 
     def carried(
         self,
@@ -96,12 +89,12 @@ class Detail:
         """
         width, height = self.plan.model_size
         cameras = self.plan.framing.overscan(self._geometry.cameras)
-        seen = _Prepared(replace(self._geometry, cameras=cameras), lit_as=self._at_render_size())
+        seen = Prepared(replace(self._geometry, cameras=cameras), lit_as=self._at_render_size())
         pictures = {picture.index: for_model(picture.pixels, self.plan) for picture in self.pictures}
         wanted = sorted(set(indices))
         made = np.empty((len(wanted), height, width, 4), np.uint8)
         done = _Counter(len(wanted), progress)
-        shown = _each(seen, self.plan.keys, pictures.__getitem__, wanted, _with_alpha, should_stop)
+        shown = each_shown(seen, self.plan.keys, pictures.__getitem__, wanted, _with_alpha, should_stop)
         for place, picture in enumerate(shown):
             made[place] = picture
             done.count()
@@ -127,7 +120,7 @@ class Detail:
             model_size=(BETWEEN_SCALE * width, BETWEEN_SCALE * height),
             crop=tuple(BETWEEN_SCALE * side for side in plan.framing.crop),
         )
-        seen = _Prepared(replace(self._geometry, cameras=fine.overscan(self._geometry.cameras)))
+        seen = Prepared(replace(self._geometry, cameras=fine.overscan(self._geometry.cameras)))
 
         def enlarged(index: int) -> np.ndarray:
             return resize_lanczos(made(index), (0, 0, width, height), fine.model_size)
@@ -137,7 +130,7 @@ class Detail:
             take(shown.index, resize_lanczos(picture, (0, 0, *fine.model_size), (width, height)))
 
         done = _Counter(len(plan.between), progress)
-        for _ in _each(seen, plan.made, enlarged, plan.between, finish, should_stop, neighbours=1):
+        for _ in each_shown(seen, plan.made, enlarged, plan.between, finish, should_stop, neighbours=1):
             done.count()
 
     def carry_one(self, index: int, *, should_stop: Callable[[], bool] | None = None) -> np.ndarray:
@@ -215,7 +208,7 @@ class Detail:
             take(shown.index, *(np.ascontiguousarray(part[top:bottom, left:right]) for part in (whole, seen)))
 
         held = [index for index in indices if index in self._ahead]
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
+        with ThreadPoolExecutor(FINISHED_AT_A_TIME, thread_name_prefix="das compose") as pool:
             for _ in pool.map(_unless(should_stop, lambda index: finish(self._ahead.pop(index))), held):
                 done.count()
         rest = set(indices) - set(held)
@@ -227,13 +220,13 @@ class Detail:
     ) -> Iterator[Any]:
         """What ``finish`` makes of what the key pictures show of each of the frames ``indices``, at their size."""
         prepared = self._at_render_size()
-        return _each(prepared, self.plan.keys, prepared.originals.__getitem__, indices, finish, should_stop)
+        return each_shown(prepared, self.plan.keys, prepared.originals.__getitem__, indices, finish, should_stop)
 
-    def _at_render_size(self) -> _Prepared:
+    def _at_render_size(self) -> Prepared:
         if self._prepared is None:
             cameras = self.plan.pictures.overscan(self._geometry.cameras)
             originals = {picture.index: picture.pixels for picture in self.pictures}
-            self._prepared = _Prepared(replace(self._geometry, cameras=cameras), originals)
+            self._prepared = Prepared(replace(self._geometry, cameras=cameras), originals)
         return self._prepared
 
 
@@ -301,89 +294,3 @@ class _Counter:
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, self._total)
-
-
-class _Prepared:
-    """``geometry`` at one size, and of the key pictures around the frame at hand all that is found out once.
-
-    ``originals``: the key pictures that light is told from, by their frames; ``lit_as``: what has told it already.
-    """
-
-    def __init__(
-        self,
-        geometry: GeometrySequence,
-        originals: Mapping[int, np.ndarray] | None = None,
-        lit_as: _Prepared | None = None,
-    ):
-        self.geometry, self.views, self.pictures = geometry, KeyViews(geometry), PreparedPictures()
-        self.originals, self._lit_as = originals, lit_as
-        self._lit: tuple[list[int], Relighting | None] | None = None
-        self._lock = threading.Lock()
-
-    def light(self, places: list[int], stop: Callable[[], bool]) -> Relighting | None:
-        """Told from the key pictures at the frames ``places``, see `relighting`; None where nobody knows these."""
-        if self._lit_as is not None:
-            told = self._lit_as.light(places, stop)
-            return None if told is None else told.seen_by(self.geometry, SMALL_STEP)
-        if self.originals is None:
-            return None
-        with self._lock:  # two sizes ask at a time
-            if self._lit is None or self._lit[0] != places:
-                self._lit = places, relighting(self.geometry, places, [self.originals[key] for key in places], stop)
-            return self._lit[1]
-
-
-def _each(
-    prepared: _Prepared,
-    keys: Sequence[int],
-    picture_of: Callable[[int], np.ndarray],
-    indices: Sequence[int],
-    finish: Callable[[Shown], Any],
-    should_stop: Callable[[], bool] | None,
-    neighbours: int = NEIGHBOURS,
-) -> Iterator[Any]:
-    """What ``finish`` gives for each of ``indices``, in their order; it runs in several threads.  ``picture_of(key)``
-    is asked when the first frame beside that key is at hand.
-    """
-    stopped = threading.Event()
-
-    def stop() -> bool:
-        return stopped.is_set() or (should_stop is not None and should_stop())
-
-    def work(frame: FrameCorrespondences, composer: Composer, light: Future, whole: set[int]) -> Any:
-        if stop():
-            raise JobCancelled("The take was cancelled.")
-        lit = None
-        if frame.index not in whole:
-            composer.prepare(frame)
-            told = light.result()
-            lit = None if told is None else told.at(frame)
-        return finish(Shown(frame.index, composer.gather(frame, lit)))
-
-    waiting: list[Future] = []
-    with KeptMemory() as memory, ThreadPoolExecutor(THREADS, thread_name_prefix="das compose") as pool:
-        try:
-            for around, group in groupby(indices, lambda index: keys_around(keys, index, neighbours)):
-                pictures = [picture_of(keys[number]) for number in around]
-                places = [keys[number] for number in around]
-                whole = {key for key, picture in zip(places, pictures, strict=True) if picture.shape[2] == 3}
-                composer = Composer(pictures, prepared=prepared.pictures)
-                light = pool.submit(prepared.light, places, stop)  # while the key pictures are looked at
-                frames = correspondences(
-                    prepared.geometry,
-                    places,
-                    frame_indices=list(group),
-                    background=True,
-                    beside_only=True,
-                    views=prepared.views,
-                    should_stop=stop,
-                )
-                for frame in frames:  # the next one is searched for while the last ones are composed
-                    memory.used_for(frame.coverage.size)
-                    waiting.append(pool.submit(work, frame, composer, light, whole))
-                    if len(waiting) > THREADS:
-                        yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            stopped.set()

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from das_blender_addon.take import detail, join, recipes
+from das_blender_addon.take import each_frame, join, recipes
 from das_blender_addon.tracking import blending, composition, footprint, relighting, rims, suggest
 from das_blender_addon.tracking.composition import Composer, keys_around
 from das_blender_addon.tracking.correspondences import correspondences
@@ -257,9 +257,9 @@ def counts(folder: Path) -> None:
     for value in (1, composition.NEIGHBOURS, 4):
         cells = [between_keys(folder / name, every12, between, value) for name in names]
         print(f"| `composition.NEIGHBOURS` {value}, a key every 12 frames | " + " | ".join(cells) + " |", flush=True)
-    for value in (2, detail.SMALL_STEP, 8):
+    for value in (2, each_frame.SMALL_STEP, 8):
         cells = [small_light(folder / name, keys, value) for name, keys in SHOTS]
-        print(f"| `detail.SMALL_STEP` {value}, at 192×128 | " + " | ".join(cells) + " |", flush=True)
+        print(f"| `each_frame.SMALL_STEP` {value}, at 192×128 | " + " | ".join(cells) + " |", flush=True)
     for room, name in ((suggest, "MOST_CANDIDATES"), (recipes, "MOST_KEYS_IN_WINDOW")):
         chosen = getattr(room, name)
         for value in (max(1, chosen // 2), chosen, 2 * chosen):

@@ -9,7 +9,9 @@ import pytest
 
 from das_blender_addon.errors import JobCancelled, SettingsError
 from das_blender_addon.shot.plan import plan, plan_with_keys
-from das_blender_addon.take.detail import PAINTED_SHARE, Detail, KeyPicture, _Prepared, for_model, keys_around
+from das_blender_addon.take.detail import PAINTED_SHARE, Detail, KeyPicture, for_model
+from das_blender_addon.take.each_frame import Prepared
+from das_blender_addon.tracking.composition import keys_around
 from das_blender_addon.tracking.resampling import resize_lanczos
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.shots import pattern, wall
@@ -135,8 +137,8 @@ def test_frame_between_two_key_pictures_is_made_of_both():
 def test_light_is_told_once_for_both_sizes():
     geometry = relit.shot()
     originals = {key: relit.rendered(geometry, key)[0] for key in relit.KEYS}
-    whole = _Prepared(geometry, originals)
-    small, asked, ready = _Prepared(geometry, lit_as=whole), set(), threading.Barrier(2)
+    whole = Prepared(geometry, originals)
+    small, asked, ready = Prepared(geometry, lit_as=whole), set(), threading.Barrier(2)
 
     def tell(prepared):
         ready.wait()

@@ -15,7 +15,7 @@ from das_blender_addon.protocol.messages import Cancel
 from das_blender_addon.protocol.png import decode_png, encode_png
 from das_blender_addon.shot.plan import plan, plan_with_keys
 from das_blender_addon.take.cache import TakeSettings, find_take, job_key, load_take, over_white, take_request
-from das_blender_addon.take.detail import THREADS
+from das_blender_addon.take.each_frame import THREADS
 from das_blender_addon.take.run import MOST_JOBS, run_take
 from tests.support.capabilities import capabilities_of, model_capability
 from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, WIDTH, Peer, frame
