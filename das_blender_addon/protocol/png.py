@@ -60,6 +60,11 @@ def encode_png(frame: np.ndarray, *, photographic: bool = False) -> bytes:
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 
+def photographic_png(frame: np.ndarray) -> bytes:
+    """`encode_png` of a rendered or painted ``frame``."""
+    return encode_png(frame, photographic=True)
+
+
 def decode_png(
     data: bytes | bytearray | memoryview, *, name: str = "The image", error: type[DasError] = ProtocolError
 ) -> np.ndarray:

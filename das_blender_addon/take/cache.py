@@ -37,8 +37,9 @@ from ..shot.plan import ShotPlan
 from ..shot.tracked import ShotTracking
 from ..shot.windows import Window
 from .anew import put_back
-from .detail import Detail, KeyPicture, for_model
+from .detail import KeyPicture, for_model
 from .job_options import job_options
+from .shared_detail import SharedDetail
 
 LOGGER = logging.getLogger(__name__)
 LAYOUT = 2
@@ -136,7 +137,7 @@ class TakeRequest:
     settings: TakeSettings
     pictures: tuple[KeyPicture, ...]
     first_frame_png: bytes
-    detail: Detail | None
+    detail: SharedDetail | None
     timings: dict[str, float]
 
     @property
@@ -226,7 +227,7 @@ def take_request(
     if plan.keeps_detail or plan.reads_carried or plan.between:
         if shot.geometry is None:
             raise SettingsError("The shot has no geometry to carry its pictures along with; export it again.")
-        detail = Detail(shot.geometry, plan, pictures)
+        detail = SharedDetail(shot.geometry, plan, pictures)
     specs = [asdict(job_spec(plan, settings, window)) for window in plan.windows]
     first_frame_png = _for_model(pictures[0], plan)
     decides = [blob_sha(first_frame_png), json.dumps(specs, sort_keys=True)]

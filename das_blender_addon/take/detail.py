@@ -6,6 +6,7 @@ around it (`keys_around`): a long shot costs no more per frame than a short one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import JobCancelled, SettingsError
+from ..protocol.png import photographic_png
 from ..shot.plan import ShotPlan
 from ..tracking.fine_detail import over_model
 from ..tracking.framing import seen_part
 from ..tracking.geometry import GeometrySequence
 from ..tracking.resampling import resize_lanczos
 from .ahead_frames import AheadFrames, Shown
-from .each_frame import Prepared, each_shown
+from .each_frame import Prepared, Told, each_shown
 
 PAINTED_SHARE = 0.25
 """How much of a hole is painted by a model that completes a carried video; the rest continues the surroundings.
@@ -51,17 +53,25 @@ class KeyPicture:
 class Detail:
     """Composes the frames of one shot from its ``pictures``.
 
-    ``geometry`` at ``plan.render_size``, which must be readable for as long as this is used.
+    ``geometry`` at ``plan.render_size``, which must be readable for as long as this is used.  ``tell``: see `Prepared`.
     """
 
-    def __init__(self, geometry: GeometrySequence, plan: ShotPlan, pictures: Sequence[KeyPicture]):
+    def __init__(
+        self,
+        geometry: GeometrySequence,
+        plan: ShotPlan,
+        pictures: Sequence[KeyPicture],
+        *,
+        tell: Callable[[tuple[int, ...]], Told | None] | None = None,
+    ):
         if tuple(picture.index for picture in pictures) != plan.keys:
             raise SettingsError(
                 f"There are key pictures at {[picture.index for picture in pictures]} and the plan has them at "
                 f"{list(plan.keys)}: give one picture for each."
             )
         self._geometry, self.plan, self.pictures = geometry, plan, tuple(pictures)
-        self._ahead = AheadFrames()
+        self._ahead, self._tell = AheadFrames(), tell
+        self._finished_at_a_time = FINISHED_AT_A_TIME
         self._prepared: Prepared | None = None
 
     def carried(
@@ -93,7 +103,7 @@ class Detail:
         pictures = {picture.index: for_model(picture.pixels, self.plan) for picture in self.pictures}
         wanted = sorted(set(indices))
         made = np.empty((len(wanted), height, width, 4), np.uint8)
-        done = _Counter(len(wanted), progress)
+        done = Counter(len(wanted), progress)
         shown = each_shown(seen, self.plan.keys, pictures.__getitem__, wanted, _with_alpha, should_stop)
         for place, picture in enumerate(shown):
             made[place] = picture
@@ -129,7 +139,7 @@ class Detail:
             picture = shown.gathered.filled().picture
             take(shown.index, resize_lanczos(picture, (0, 0, *fine.model_size), (width, height)))
 
-        done = _Counter(len(plan.between), progress)
+        done = Counter(len(plan.between), progress)
         for _ in each_shown(seen, plan.made, enlarged, plan.between, finish, should_stop, neighbours=1):
             done.count()
 
@@ -156,24 +166,34 @@ class Detail:
         width, height = self.plan.picture_size
         whole = {picture.index for picture in self.pictures if picture.pixels.shape[2] == 3}
         wanted = [index for index in indices if index not in self._ahead and index not in whole]
-        wanted = wanted[: self._ahead.room(width * height)]
+        wanted = wanted[: self._ahead.room(width * height) * self._processes()]
         left, top, right, bottom = (int(side) for side in self.plan.pictures.crop)
-        keep = self._ahead.keep  # at once: whoever stops this loses none that is made
-
         with suppress(JobCancelled):
             # Alone: others beside it would take the processor from it.
-            for shown in self._shown([index for index in wanted if index not in self.plan.keys][:1], keep, should_stop):
+            alone = [index for index in wanted if index not in self.plan.keys][:1]
+            for shown in self._shown(alone, self._ahead.keep, should_stop):
                 show(np.ascontiguousarray(shown.gathered.filled().picture[top:bottom, left:right]))
                 pause()
-            for _ in self._shown([index for index in wanted if index not in self._ahead], keep, should_stop):
+        self.hold([index for index in wanted if index not in self._ahead], should_stop)
+
+    def hold(self, indices: Sequence[int], should_stop: Callable[[], bool]) -> tuple[int, ...]:
+        """Compose those of the frames ``indices`` for `compose` that there is room for, until ``should_stop`` says so;
+        returns which of them are held.
+        """
+        width, height = self.plan.picture_size
+        indices = indices[: self._ahead.room(width * height)]
+        with suppress(JobCancelled):  # each is kept at once: whoever stops this loses none that is made
+            for _ in self._shown(indices, self._ahead.keep, should_stop):
                 pass
+        return tuple(index for index in indices if index in self._ahead)
 
     def compose(
         self,
         indices: Sequence[int],
         painted: Callable[[int], np.ndarray],
-        take: Callable[[int, np.ndarray, np.ndarray], None],
+        take: Callable[[int, np.ndarray | bytes, np.ndarray], None],
         *,
+        packed: bool = False,
         painted_share: float = PAINTED_SHARE,
         progress: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -182,7 +202,8 @@ class Detail:
         and [H,W] bool where it sees a surface.
 
         ``painted(index)`` [H,W,3] u8 at the model's size: what the model has made of it.  Both are called from several
-        threads, for each frame once.  ``painted_share``: of a hole, with a model that completes a carried video
+        threads, for each frame once.  ``packed``: ``take`` gets the frame as a PNG.
+        ``painted_share``: of a hole, with a model that completes a carried video
         and is not told of holes.
         Raises `JobCancelled`.
         """
@@ -190,7 +211,7 @@ class Detail:
         box = seen_part(plan.pictures, plan.framing)
         left, top, right, bottom = (int(side) for side in plan.pictures.crop)
         share = painted_share if plan.reads_carried and not plan.reads_holes else 1.0
-        done = _Counter(len(indices), progress)
+        done = Counter(len(indices), progress)
 
         pixel = plan.picture_size[0] / (box[2] - box[0])
 
@@ -205,15 +226,20 @@ class Detail:
             else:
                 whole = gathered.filled(painting, share).picture
             seen = gathered.inverse_depth > 0.0
-            take(shown.index, *(np.ascontiguousarray(part[top:bottom, left:right]) for part in (whole, seen)))
+            whole, seen = (np.ascontiguousarray(part[top:bottom, left:right]) for part in (whole, seen))
+            take(shown.index, photographic_png(whole) if packed else whole, seen)
 
         held = [index for index in indices if index in self._ahead]
-        with ThreadPoolExecutor(FINISHED_AT_A_TIME, thread_name_prefix="das compose") as pool:
+        with ThreadPoolExecutor(self._finished_at_a_time, thread_name_prefix="das compose") as pool:
             for _ in pool.map(_unless(should_stop, lambda index: finish(self._ahead.pop(index))), held):
                 done.count()
         rest = set(indices) - set(held)
         for _ in self._shown([index for index in indices if index in rest], finish, should_stop):
             done.count()
+
+    def _processes(self) -> int:
+        """How many compose ahead, each in memory of its own."""
+        return 1
 
     def _shown(
         self, indices: Sequence[int], finish: Callable[[Shown], Any], should_stop: Callable[[], bool] | None
@@ -226,7 +252,7 @@ class Detail:
         if self._prepared is None:
             cameras = self.plan.pictures.overscan(self._geometry.cameras)
             originals = {picture.index: picture.pixels for picture in self.pictures}
-            self._prepared = Prepared(replace(self._geometry, cameras=cameras), originals)
+            self._prepared = Prepared(replace(self._geometry, cameras=cameras), originals, tell=self._tell)
         return self._prepared
 
 
@@ -286,11 +312,15 @@ def enlarge(pixels: np.ndarray, box: tuple[float, float, float, float], size: tu
 # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Counter:
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None):
-        self._done, self._total, self._progress = 0, total, progress
+class Counter:
+    """Tells ``progress`` how much of ``total`` is done; of several threads one at a time."""
 
-    def count(self) -> None:
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._total)
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None):
+        self._done, self._total, self._progress, self._lock = 0, total, progress, threading.Lock()
+
+    def count(self, *_of: int) -> None:
+        """One more is done."""
+        with self._lock:
+            self._done += 1
+            if self._progress is not None:
+                self._progress(self._done, self._total)

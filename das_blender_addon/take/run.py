@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ..client.leases import Requester
 from ..client.take import JobOutcome, JobRequest, Log, Named, OnEvent, Preview, Progress, run_job
 from ..errors import JobCancelled, SettingsError, StorageError
 from ..protocol.messages import BATCH
-from ..protocol.png import encode_png
+from ..protocol.png import encode_png, photographic_png
 from ..shot.windows import owners
 from ..tracking.coverage import coverage
 from ..tracking.framing import crop_and_resize
@@ -180,12 +180,13 @@ class _Making:
     def _make(self) -> dict:
         request, started = self._request, time.perf_counter()
         # 1. The model's frames: from a take of the same job at another render size, or from the server.
-        with self._composing_ahead():
-            made = self.windows(range(len(self._plan.windows)))
-        received = time.perf_counter()
-        # 2. The shot's frames.
-        self._join(made)
-        self._write_frames()
+        with request.detail.helped() if request.detail is not None else nullcontext():
+            with self._composing_ahead():
+                made = self.windows(range(len(self._plan.windows)))
+            received = time.perf_counter()
+            # 2. The shot's frames.
+            self._join(made)
+            self._write_frames()
         if self._plan.transparent_film:
             self._write_alpha()
         # 3. What they were made from.
@@ -337,8 +338,7 @@ class _Making:
     def _write_frames(self) -> None:
         request, framing = self._request, self._plan.framing
 
-        def keep(index: int, frame: np.ndarray, covered: np.ndarray | None = None) -> None:
-            png = encode_png(frame, photographic=True)
+        def keep(index: int, png: bytes, covered: np.ndarray | None = None) -> None:
             write_whole(request.folder / "frames" / self._names[index], png)
             if covered is not None and not self._plan.transparent_film:
                 self._write_coverage(index, np.where(covered, np.uint8(255), np.uint8(0)))
@@ -348,6 +348,7 @@ class _Making:
                 range(len(self._names)),
                 lambda index: pixels(self._model_frame(index)),
                 keep,
+                packed=True,
                 progress=lambda done, _of: self._tell.composing(len(self._plan.between) + done, self._to_compose),
                 should_stop=self._should_stop,
             )
@@ -357,7 +358,7 @@ class _Making:
             if framing.is_exact:
                 write_whole(request.folder / "frames" / name, self._model_frame(index))
             else:
-                keep(index, crop_and_resize(pixels(self._model_frame(index))[None], framing)[0])
+                keep(index, photographic_png(crop_and_resize(pixels(self._model_frame(index))[None], framing)[0]))
 
     def _write_alpha(self) -> None:
         geometry = self._request.shot.geometry

@@ -95,6 +95,11 @@ class FiledArrays(Sequence):
     def __init__(self, path: Path, rows: np.ndarray):
         self._path, self._rows = Path(path), rows
 
+    @property
+    def parts(self) -> tuple[Path, np.ndarray]:
+        """What it is made of: for another process, that reads the same file."""
+        return self._path, self._rows
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -74,6 +74,11 @@ class Relighting:
         """What was told from the key pictures."""
         return self._light
 
+    @property
+    def told(self) -> tuple[Casters, Light, float]:
+        """What it was made of, besides geometry and keys: for another process."""
+        return self._casters, self._light, self._gamma
+
     def seen_by(self, geometry: GeometrySequence, least_step: int) -> Relighting:
         """The same light for the same shot in ``geometry``, whose cameras have another size; measured at every
         ``least_step``-th pixel at most.

@@ -72,19 +72,13 @@ def rims_of_others(
         for places, length in ((row, height), (column, width))
     )
     wanted = np.zeros((height, width), bool)
+    wanted.reshape(-1)[flat] = True
+    wanted[box] = around(wanted[box]) > 0
     for number in numbers:
-        wanted[box] = False
-        wanted.reshape(-1)[flat] = True
         frame.follow(number, wanted)
-        shown = flat[frame.visible[number].reshape(-1).take(flat)]
-        if not shown.size:
-            continue
-        wanted[box] = False
-        wanted.reshape(-1)[shown] = True
-        wanted[box] = around(wanted[box]) > 0
-        frame.follow(number, wanted)
-        rims = rims_of(frame.visible[number][box])
-        found[int(number)] = rims[row - box[0].start, column - box[1].start]
+        rims = rims_of(frame.visible[number][box])[row - box[0].start, column - box[1].start]
+        if rims.any():
+            found[int(number)] = rims
     return found
 
 

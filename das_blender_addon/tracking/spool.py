@@ -64,6 +64,11 @@ class SpooledVertices:
         self._is_in_order = bool((order == np.arange(len(order))).all())
         self.shape = (len(blocks.starts), len(order), 3)
 
+    @property
+    def parts(self) -> tuple[Path, Blocks, np.ndarray]:
+        """What it is made of: for another process, that reads the same file."""
+        return self._path, self._blocks, self._order
+
     def __len__(self) -> int:
         return self.shape[0]
 
