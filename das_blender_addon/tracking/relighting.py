@@ -100,7 +100,7 @@ class Relighting:
     def at(self, frame: FrameCorrespondences) -> FrameLight:
         """How the key pictures' light changes until ``frame``, of `correspondences` with the same keys."""
         height, width = frame.coverage.shape
-        step = max(self._least_step, round((height * width / PLACES) ** 0.5))
+        step = min(max(self._least_step, round((height * width / PLACES) ** 0.5)), height, width)
         rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
         inverse = np.where(frame.coverage, 1.0 / frame.depth, 0.0).astype(np.float32)
         grid_inverse = np.ascontiguousarray(inverse[step // 2 :: step, step // 2 :: step])

@@ -153,6 +153,24 @@ def test_light_of_keys_that_are_followed_only_where_they_are_needed_is_the_same(
     np.testing.assert_array_equal(*made)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (9, 1), (2, 2), (3, 5)])
+def test_smallest_pictures_are_relit(size):
+    """Pictures that are smaller than the steps at which light is measured."""
+    geometry, (width, height) = shot(), size
+    light = relighting(geometry, KEYS, [rendered(geometry, key)[0] for key in KEYS])
+    cameras = camera_path(
+        [look_at((0.0, -5.0, 3.0), (0.0, 0.3, 0.3))] * FRAMES, width=width, height=height, focal_px=float(max(size))
+    )
+    small = replace(geometry, cameras=cameras)
+
+    frame = next(correspondences(small, KEYS, frame_indices=[2]))
+    told = light.seen_by(small, 4).at(frame)
+
+    assert told.ratios.size and np.isfinite(told.ratios).all()
+    composed = Composer([np.full((height, width, 3), 90, np.uint8)] * 2).compose(frame, light=told)
+    assert composed.picture.shape == (height, width, 3)
+
+
 def test_camera_that_pans_by_half_a_pixel_puts_places_on_the_pictures_border():
     """Seen without perspective all of the floor moves by the same half: its last column lies exactly on the border."""
     geometry = shot()
