@@ -317,10 +317,19 @@ class Counter:
 
     def __init__(self, total: int, progress: Callable[[int, int], None] | None):
         self._done, self._total, self._progress, self._lock = 0, total, progress, threading.Lock()
+        self._again = 0
+
+    def again(self, count: int) -> None:
+        """So many that were counted are done once more."""
+        with self._lock:
+            self._again += count
 
     def count(self, *_of: int) -> None:
         """One more is done."""
         with self._lock:
+            if self._again:
+                self._again -= 1
+                return
             self._done += 1
             if self._progress is not None:
                 self._progress(self._done, self._total)

@@ -27,7 +27,7 @@ SMALL_STEP = 4
 THREADS = 1
 """Frames that are composed at a time, beside the one that is searched for.  Of numpy's many short steps two threads do
 not get two cores: 49 frames of the demo take 9.3 s with 2 (14.5 s of processor time) and 8.9 s with 1 (11.3 s); see
-`workers` for what does."""
+`helpers` for what does."""
 LIGHTS_KEPT = 4
 """Groups of key pictures whose light is remembered."""
 

@@ -48,6 +48,7 @@ class _Helper:
             elif kind == "answer":
                 self._answers.put(rest[0])
             else:
+                self._stopped.clear()  # what was asked before is done, and who stopped it did not know yet
                 self._requests.put((kind, *rest))
 
     def serve(self) -> None:
@@ -60,7 +61,6 @@ class _Helper:
                 self._say("failed", f"{type(error).__name__}: {error}")
             else:
                 self._say("done", result)
-            self._stopped.clear()
 
     def _say(self, *message: Any) -> None:
         with self._writing:

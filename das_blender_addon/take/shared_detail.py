@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from .helpers import Helper, HelperLost, helpers_for
 
 LOGGER = logging.getLogger(__name__)
 
+_Asked = Callable[[], bool]
 FEWEST_FRAMES = 24
 """Shots that are shorter are composed before a helper has begun."""
 
@@ -32,7 +34,7 @@ class SharedDetail(Detail):
 
     def __init__(self, geometry: GeometrySequence, plan: ShotPlan, pictures: Sequence[KeyPicture]):
         super().__init__(geometry, plan, pictures)
-        self._parts = geometry, plan, tuple(pictures)
+        self._parts = geometry, plan, tuple(replace(picture, png=b"") for picture in pictures)
         self._helpers: list[Helper] = []
         self._held_by: dict[Helper, set[int]] = {}
 
@@ -41,8 +43,11 @@ class SharedDetail(Detail):
         """Have helpers, where the shot is long enough for them and the machine has room."""
         width, height = self.plan.picture_size
         needs = self.plan.keeps_detail and len(self.plan.frames) >= FEWEST_FRAMES
+        size = width * height, self._geometry.vertices, sum(picture.pixels.nbytes for picture in self.pictures)
+        if needs:
+            self._at_render_size()  # before several threads ask for it
         try:
-            for _ in range(helpers_for(width * height, self._parts[0].vertices) if needs else 0):
+            for _ in range(helpers_for(*size) if needs else 0):
                 helper = Helper(*self._parts)
                 try:
                     helper.start()
@@ -71,39 +76,51 @@ class SharedDetail(Detail):
         shares = {helper: wanted[number :: len(helpers) + 1] for number, helper in enumerate(helpers, 1)}
         own = wanted[:: len(helpers) + 1]
 
-        def carry(some: list[int]) -> dict[int, np.ndarray]:
-            made = super(SharedDetail, self).carried_with_alpha(some, progress=done.count, should_stop=should_stop)
+        def carry(some: list[int], stop: Callable[[], bool] | None) -> dict[int, np.ndarray]:
+            made = super(SharedDetail, self).carried_with_alpha(some, progress=done.count, should_stop=stop)
             return dict(zip(some, made, strict=True))
 
-        def of_helper(helper: Helper, stop: Callable[[], bool]) -> dict[int, np.ndarray]:
-            some = shares[helper]
+        def of_helper(helper: Helper, stop: _Asked, given_up: _Asked) -> dict[int, np.ndarray]:
+            some, counted = shares[helper], []
+
+            def count() -> None:
+                counted.append(1)
+                done.count()
+
             try:
                 made = helper.call(
-                    "carried", tuple(some), answer=self._answer, on_said=done.count, should_stop=stop
-                )
+                    "carried", tuple(some), answer=self._answering(stop), on_said=count, should_stop=stop,
+                    given_up=given_up,
+                )  # fmt: skip
             except HelperLost as error:
                 self._say(error)
+                done.again(len(counted))
                 lost.extend(some)
                 return {}
             return dict(zip(some, made, strict=True))
 
-        made, parts = self._with_helpers(helpers, of_helper, lambda: carry(own), should_stop)
+        made, parts = self._with_helpers(helpers, of_helper, lambda stop: carry(own, stop), should_stop)
         for part in parts:
             made |= part
         if lost:
-            made |= carry(sorted(lost))
+            made |= carry(sorted(lost), should_stop)
         return np.stack([made[index] for index in indices])
 
     def hold(self, indices: Sequence[int], should_stop: Callable[[], bool]) -> tuple[int, ...]:
         """As `Detail.hold`; each helper holds its share."""
+        placed = set().union(*self._held_by.values())
+        indices = [index for index in indices if index not in placed]
         helpers = self._free() if len(indices) > 1 else []
         if not helpers:
             return super().hold(indices, should_stop)
 
-        def of_helper(helper: Helper, stop: Callable[[], bool]) -> tuple[int, ...]:
+        def of_helper(helper: Helper, stop: _Asked, given_up: _Asked) -> tuple[int, ...]:
             some = tuple(indices[1 + helpers.index(helper) :: len(helpers) + 1])
+            answer = self._answering(lambda: False)  # one that is stopped here goes on with something else
             try:
-                held = helper.call("hold", some, answer=self._answer, should_stop=stop, stops_itself=True)
+                held = helper.call(
+                    "hold", some, answer=answer, should_stop=stop, stops_itself=True, given_up=given_up
+                )  # fmt: skip
             except HelperLost as error:
                 self._say(error)
                 return ()
@@ -112,7 +129,7 @@ class SharedDetail(Detail):
 
         own = indices[:: len(helpers) + 1]
         held, others = self._with_helpers(
-            helpers, of_helper, lambda: super(SharedDetail, self).hold(own, should_stop), should_stop
+            helpers, of_helper, lambda stop: super(SharedDetail, self).hold(own, stop), should_stop
         )
         return sum(others, held)
 
@@ -137,27 +154,24 @@ class SharedDetail(Detail):
                 left.discard(index)
             done.count()
 
-        def here(some: Sequence[int]) -> None:
+        def here(some: Sequence[int], stop: Callable[[], bool] | None) -> None:
             super(SharedDetail, self).compose(
-                some, painted, finish, packed=packed, painted_share=painted_share, should_stop=should_stop
+                some, painted, finish, packed=packed, painted_share=painted_share, should_stop=stop
             )
 
         own, shares = self._shares(indices, helpers)
         self._finished_at_a_time = 1 if helpers else FINISHED_AT_A_TIME
 
-        def of_helper(helper: Helper, stop: Callable[[], bool]) -> None:
-            def answer(kind: str, *asked: Any) -> Any:
-                return painted(*asked) if kind == "painted" else self._answer(kind, *asked)
-
+        def of_helper(helper: Helper, stop: _Asked, given_up: _Asked) -> None:
+            asked, answer = ("compose", tuple(shares[helper]), packed, painted_share), self._answering(stop, painted)
             try:
-                asked = "compose", tuple(shares[helper]), packed, painted_share
-                helper.call(*asked, answer=answer, on_said=finish, should_stop=stop)
+                helper.call(*asked, answer=answer, on_said=finish, should_stop=stop, given_up=given_up)
             except HelperLost as error:
                 self._say(error)
 
-        self._with_helpers(helpers, of_helper, lambda: here(own), should_stop)
+        self._with_helpers(helpers, of_helper, lambda stop: here(own, stop), should_stop)
         if left:
-            here(sorted(left))
+            here(sorted(left), should_stop)
 
     # ── Details ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,8 +186,8 @@ class SharedDetail(Detail):
         as many as makes all alike.
         """
         held = {helper: self._held_by.pop(helper, set()) for helper in helpers}
-        shares = {helper: [index for index in indices if index in held[helper]] for helper in helpers}
         own = [index for index in indices if index in self._ahead]
+        shares = {helper: [one for one in indices if one in held[helper] and one not in own] for helper in helpers}
         placed = set(own).union(*held.values())
         for index in indices:
             if index not in placed:
@@ -183,35 +197,51 @@ class SharedDetail(Detail):
     def _with_helpers(
         self,
         helpers: list[Helper],
-        of_helper: Callable[[Helper, Callable[[], bool]], Any],
-        here: Callable[[], Any],
-        should_stop: Callable[[], bool] | None,
+        of_helper: Callable[[Helper, _Asked, _Asked], Any],
+        here: Callable[[_Asked], Any],
+        should_stop: _Asked | None,
     ) -> tuple[Any, list[Any]]:
         """What ``here`` gives, and what ``of_helper`` does for each of ``helpers`` beside it; when one fails, all stop.
+        Both are given what says so, ``of_helper`` also whether ``here`` is done: who is not there by then is late.
         """
-        failed = threading.Event()
+        failed, is_done = threading.Event(), threading.Event()
 
         def stop() -> bool:
             return failed.is_set() or (should_stop is not None and should_stop())
 
-        with ThreadPoolExecutor(max(1, len(helpers)), thread_name_prefix="das helped") as pool:
-            futures: list[Future] = [pool.submit(of_helper, helper, stop) for helper in helpers]
+        def run(work: Callable[..., Any], *given: Any) -> Any:
             try:
-                own = here()
+                return work(*given)
             except BaseException:
                 failed.set()
                 raise
-        errors = [error for future in futures if (error := future.exception()) is not None]
+
+        with ThreadPoolExecutor(max(1, len(helpers)), thread_name_prefix="das helped") as pool:
+            futures: list[Future] = [pool.submit(run, of_helper, helper, stop, is_done.is_set) for helper in helpers]
+            own: Future = Future()
+            try:
+                own.set_result(run(here, stop))
+            except JobCancelled as error:  # perhaps as a helper's frame could not be taken, which says more
+                own.set_exception(error)
+            finally:
+                is_done.set()
+        errors = [error for future in (own, *futures) if (error := future.exception()) is not None]
         if errors:
             raise next((error for error in errors if not isinstance(error, JobCancelled)), errors[0])
-        return own, [future.result() for future in futures]
+        return own.result(), [future.result() for future in futures]
 
-    def _answer(self, kind: str, *asked: Any) -> Any:
-        """What a helper asks for."""
-        if kind != "light":
-            raise HelperLost(f"it asks for {kind!r}")
-        light = self._at_render_size().light(*asked, lambda: False)
-        return None if light is None else light.told
+    def _answering(self, stop: _Asked, painted: Callable[[int], np.ndarray] | None = None) -> Callable[..., Any]:
+        """What a helper that asks is answered."""
+
+        def answer(kind: str, *asked: Any) -> Any:
+            if kind == "painted" and painted is not None:
+                return painted(*asked)
+            if kind != "light":
+                raise HelperLost(f"it asks for {kind!r}")
+            light = self._at_render_size().light(*asked, stop)
+            return None if light is None else light.told
+
+        return answer
 
     def _say(self, lost: HelperLost) -> None:
-        LOGGER.info("A helper process is lost: %s.  Its frames are composed here.", lost)
+        LOGGER.info("A helper process does not help: %s.  Its frames are composed here.", lost)

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import das_blender_addon
-from das_blender_addon.errors import JobCancelled, StorageError
+from das_blender_addon.errors import JobCancelled
 from das_blender_addon.protocol.png import decode_png
 from das_blender_addon.take import helpers, shared_detail
 from das_blender_addon.take.detail import Detail, KeyPicture
@@ -40,6 +41,15 @@ def detail_of(kind, **options):
     return kind(wall(made.render_size, made.frames, step=1.25), made, pictures)
 
 
+@contextmanager
+def helped(detail):
+    """With helpers that are there: who is late helps no more."""
+    with detail.helped():
+        for helper in detail._helpers:
+            assert helper._met.wait(ENDS_WITHIN_S)
+        yield processes_of(detail)
+
+
 def ended(processes):
     return all(process.poll() is not None for process in processes)
 
@@ -58,8 +68,7 @@ def test_helpers_change_no_byte_of_what_is_carried_and_composed(two_helpers):
     alone, shared = detail_of(Detail), detail_of(SharedDetail)
     told = []
 
-    with shared.helped():
-        processes = processes_of(shared)
+    with helped(shared) as processes:
         carried = shared.carried_with_alpha([3, *range(FRAMES)], progress=lambda *step: told.append(step))
         shared.compose_ahead(range(FRAMES), lambda: False)
         held = [len(indices) for indices in shared._held_by.values()]
@@ -82,10 +91,10 @@ def test_light_is_told_once_and_helpers_are_told_it(two_helpers, monkeypatch):
     light = shared._at_render_size().light(tuple(relit.KEYS), lambda: False)
     assert light is not None
     asked = []
-    monkeypatch.setattr(shared, "_answer", lambda *words: (asked.append(words), light.told)[1])
+    monkeypatch.setattr(shared, "_answering", lambda *_: lambda *words: (asked.append(words), light.told)[1])
     painting = np.zeros((*made.model_size[::-1], 3), np.uint8)
 
-    with shared.helped():
+    with helped(shared):
         shared.compose(range(relit.FRAMES), lambda _: painting, lambda index, frame, _: frames.update({index: frame}))
 
     assert asked == [("light", tuple(relit.KEYS))] * len(asked) and 1 <= len(asked) <= 2
@@ -103,40 +112,17 @@ def test_frames_are_packed_where_they_are_composed(two_helpers):
         threads.add(threading.current_thread().name.rsplit("_", 1)[0])
         packed[index] = png
 
-    with shared.helped():
+    with helped(shared):
         shared.compose(range(FRAMES), lambda _: painting, take, packed=True)
 
     assert_same({index: decode_png(png) for index, png in packed.items()}, composed(detail_of(Detail)))
     assert "das helped" in threads  # some came from helpers
 
 
-def test_helper_that_is_killed_costs_no_frame(two_helpers):
-    shared, made, painting = detail_of(SharedDetail), {}, np.full((64, 96, 3), 128, np.uint8)
-
-    with shared.helped():
-        shared.compose_ahead(range(FRAMES), lambda: False)
-        processes = processes_of(shared)
-        processes[0].kill()
-
-        def take(index, frame, covered):
-            assert index not in made
-            made[index] = frame
-            processes[1].kill()  # and the other one while it works
-
-        shared.compose(range(FRAMES), lambda _: painting, take)
-        assert all(helper.is_busy for helper in shared._helpers)  # and is not asked again
-        again = composed(shared)
-
-    assert ended(processes)
-    assert_same(made, again)
-    assert_same(made, composed(detail_of(Detail)))
-
-
 def test_cancel_ends_helpers_at_work(two_helpers):
     shared, stop = detail_of(SharedDetail), threading.Event()
 
-    with shared.helped():
-        processes = processes_of(shared)
+    with helped(shared) as processes:
         with pytest.raises(JobCancelled):
             shared.compose(
                 range(FRAMES), lambda _: np.zeros((64, 96, 3), np.uint8), lambda *_: stop.set(),
@@ -153,7 +139,7 @@ def test_composing_ahead_that_is_stopped_keeps_what_is_there_and_the_helpers(two
         begun.append(1)
         return len(begun) > 30
 
-    with shared.helped():
+    with helped(shared):
         shared.compose_ahead(range(FRAMES), stop)
         held = set().union(*shared._held_by.values())
         assert len(held) + len(shared._ahead) < FRAMES
@@ -163,33 +149,49 @@ def test_composing_ahead_that_is_stopped_keeps_what_is_there_and_the_helpers(two
     assert_same(made, composed(detail_of(Detail)))
 
 
-def test_disk_that_refuses_a_helpers_frame_ends_the_take(two_helpers):
-    shared = detail_of(SharedDetail)
-
-    def take(index, frame, covered):
-        if threading.current_thread().name.startswith("das helped"):
-            raise StorageError("The disk is full.")
-
-    with shared.helped():
-        processes = processes_of(shared)
-        with pytest.raises(StorageError, match="The disk is full"):
-            shared.compose(range(FRAMES), lambda _: np.zeros((64, 96, 3), np.uint8), take)
-
-    assert ended(processes)
-
-
-@pytest.mark.parametrize("broken", ["no program", "not to be sent", "no python"])
+@pytest.mark.parametrize("broken", ["no program", "not to be sent", "no python", "not said", "nothing", "a Blender"])
 def test_where_no_helper_can_be_had_all_is_composed_here(two_helpers, monkeypatch, broken, tmp_path):
-    shared = detail_of(SharedDetail)
-    if broken == "no program":
-        monkeypatch.setattr(helpers.sys, "executable", str(tmp_path / "missing"))
-    elif broken == "no python":
+    shared, started = detail_of(SharedDetail), tmp_path / "started"
+    if broken == "no python":
         monkeypatch.setattr(helpers, "_SCRIPT", tmp_path / "missing.py")
-    else:
+    elif broken == "not to be sent":
         monkeypatch.setattr(shared, "_parts", (shared._parts[0], shared._parts[1], (lambda: None,)))
+    else:
+        program = {"no program": str(tmp_path / "python"), "not said": None, "nothing": ""}.get(broken)
+        if broken == "a Blender":  # which takes a script for one to run, in a window
+            program = tmp_path / "blender"
+            program.write_text(f"#!/bin/sh\ntouch {started}\n")
+            program.chmod(0o755)
+        monkeypatch.setattr(helpers.sys, "executable", program)
 
     with shared.helped():
         assert_same(composed(shared), composed(detail_of(Detail)))
+
+    assert not started.exists()
+
+
+def test_frames_that_are_composed_ahead_twice_come_once(two_helpers):
+    shared = detail_of(SharedDetail)
+
+    with helped(shared):
+        shared.compose_ahead(range(FRAMES), lambda: False)
+        shared.compose_ahead(range(FRAMES)[::-1], lambda: False)
+        assert_same(composed(shared), composed(detail_of(Detail)))
+
+
+def test_helpers_wait_for_whoever_takes_their_frames(two_helpers, monkeypatch):
+    monkeypatch.setattr(helpers, "MOST_UNHEARD", 1)
+    shared, made, waiting = detail_of(SharedDetail), {}, []
+
+    def take(index, frame, covered):
+        waiting.append(max(helper._said.qsize() for helper in shared._helpers))
+        made[index] = frame
+
+    with helped(shared):
+        shared.compose(range(FRAMES), lambda _: np.full((64, 96, 3), 128, np.uint8), take)
+
+    assert max(waiting) <= 1
+    assert_same(made, composed(detail_of(Detail)))
 
 
 def test_few_frames_large_pictures_and_one_core_have_no_helper(monkeypatch):
@@ -197,6 +199,7 @@ def test_few_frames_large_pictures_and_one_core_have_no_helper(monkeypatch):
     monkeypatch.setattr(helpers, "_cores", lambda: 64)
     assert helpers.helpers_for(720 * 480, vertices) == helpers.MOST_HELPERS
     assert helpers.helpers_for(3840 * 2160, vertices) == 0
+    assert helpers.helpers_for(720 * 480, vertices, helpers.MOST_IN_MEMORY) == 0  # of some hundred key pictures
     monkeypatch.setattr(helpers, "MOST_IN_MEMORY", 8)
     assert helpers.helpers_for(720 * 480, vertices) == 0
     assert helpers.helpers_for(720 * 480, object()) == helpers.MOST_HELPERS  # on disk
@@ -250,7 +253,7 @@ from das_blender_addon.take import helpers, shared_detail
 from tests.unit.take.test_helpers import detail_of
 helper = helpers.Helper(*detail_of(shared_detail.SharedDetail)._parts)
 helper.start()
-helper._meet()
+helper._met.wait()
 print(helper._process.pid, flush=True)
 time.sleep(600)
 """
