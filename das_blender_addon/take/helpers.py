@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -204,6 +205,8 @@ class Helper:
                 return
 
     def _write(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):  # else a pipe that nobody reads would end a Blender
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
         stream, here = self._process.stdin, {"package": _PACKAGE, "folder": os.fspath(Path(__file__).parents[1])}
         try:
             stream.write(json.dumps({"path": list(sys.path), **here}).encode() + b"\n")

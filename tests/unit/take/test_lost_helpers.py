@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Helpers that are killed, hang, come too late or cannot be heard: they cost no frame, and cancel is heard."""
 
+import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -17,6 +19,7 @@ from tests.unit.take.test_detail import composed, planned
 from tests.unit.take.test_helpers import (
     ENDS_WITHIN_S,
     FRAMES,
+    ROOT,
     SIZE,
     assert_same,
     detail_of,
@@ -46,6 +49,28 @@ def test_environment_that_is_not_for_blender_is_not_for_helpers(two_helpers, mon
         assert not any(helper.is_busy for helper in shared._helpers)
 
     assert len(processes) == 2 and ended(processes)
+
+
+BLENDER = """
+import signal
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of an embedded Python nobody else has a say
+from tests.unit.take.test_helpers import detail_of
+from das_blender_addon.take import helpers, shared_detail
+helper = helpers.Helper(*detail_of(shared_detail.SharedDetail)._parts)
+helper.start()
+helper._process.kill()
+helper._met.wait()
+print("lives", helper.is_busy)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="a pipe that nobody reads is no signal there")
+def test_blender_outlives_a_helper_that_is_killed_before_it_was_told_anything():
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run([sys.executable, "-c", BLENDER], capture_output=True, text=True, env=environment, timeout=120)
+
+    assert (done.stdout, done.returncode) == ("lives True\n", 0), done.stderr
 
 
 def test_helper_that_never_is_there_is_not_waited_for_and_cancel_is_heard(two_helpers, monkeypatch, tmp_path):
