@@ -64,7 +64,7 @@ class Helper:
         self._begin, self._process, self._closed = begin, None, False
         self._said: queue.Queue[tuple | None] = queue.Queue()
         self._serving, self._meeting, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
-        self._is_ready, self._why = False, "it has ended"
+        self._is_ready, self._why, self._asked = False, "it has ended", 0
 
     def start(self) -> None:
         """Start it.  Raises `HelperLost`."""
@@ -155,6 +155,7 @@ class Helper:
 
     def _ask(self, request, answer, on_said, should_stop, stops_itself, limit_s=None) -> Any:
         self._send(request)
+        self._asked += 1
         stopped, waited = False, 0.0
         while True:
             try:
@@ -167,7 +168,7 @@ class Helper:
                 if not stops_itself:
                     raise JobCancelled("The take was cancelled.")
                 stopped = True
-                self._send(("stop",))
+                self._send(("stop", self._asked))
             if said is None:
                 raise HelperLost("it has ended")
             if not said:

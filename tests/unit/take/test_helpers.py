@@ -163,6 +163,20 @@ def test_composing_ahead_that_is_stopped_keeps_what_is_there_and_the_helpers(two
     assert_same(made, composed(detail_of(Detail)))
 
 
+def test_stop_that_comes_too_late_stops_nothing_else(two_helpers):
+    """A helper may have answered already when it is told to stop."""
+    shared = detail_of(SharedDetail)
+
+    with shared.helped():
+        for helper in shared._helpers:
+            assert helper.call("hold", (1, 2), answer=shared._answer) == (1, 2)
+            helper._send(("stop", helper._asked))
+        made = composed(shared)
+        assert not any(helper.is_busy for helper in shared._helpers)
+
+    assert_same(made, composed(detail_of(Detail)))
+
+
 def test_disk_that_refuses_a_helpers_frame_ends_the_take(two_helpers):
     shared = detail_of(SharedDetail)
 
