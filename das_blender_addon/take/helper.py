@@ -33,7 +33,8 @@ class _Helper:
         self._output = output
         self._requests: queue.Queue[tuple] = queue.Queue()
         self._answers: queue.Queue[Any] = queue.Queue()
-        self._stopped, self._writing, self._asking = threading.Event(), threading.Lock(), threading.Lock()
+        self._writing, self._asking = threading.Lock(), threading.Lock()
+        self._number = self._stopped = 0  # of requests: the one at hand, and the last one that is to stop
         self._detail: Detail | None = None
         threading.Thread(target=self._read, args=(said,), name="das helper", daemon=True).start()
 
@@ -44,23 +45,26 @@ class _Helper:
             except Exception:  # its end, or what is no message: whatever is being composed is for nobody
                 os._exit(0)
             if kind == "stop":
-                self._stopped.set()
+                self._stopped = rest[0]  # one that is over may be meant
             elif kind == "answer":
                 self._answers.put(rest[0])
             else:
-                self._stopped.clear()  # what was asked before is done, and who stopped it did not know yet
                 self._requests.put((kind, *rest))
 
     def serve(self) -> None:
         work = {"begin": self._begin, "carried": self._carried, "hold": self._hold, "compose": self._compose}
         while True:
             kind, *rest = self._requests.get()
+            self._number += 1
             try:
                 result = work[kind](*rest)
             except Exception as error:  # the one that asked does the same again, and says what is wrong
                 self._say("failed", f"{type(error).__name__}: {error}")
             else:
                 self._say("done", result)
+
+    def _should_stop(self) -> bool:
+        return self._stopped == self._number
 
     def _say(self, *message: Any) -> None:
         with self._writing:
@@ -83,12 +87,12 @@ class _Helper:
 
     def _carried(self, indices: tuple[int, ...]) -> np.ndarray:
         return self._detail.carried_with_alpha(
-            indices, progress=lambda _done, _of: self._say("made"), should_stop=self._stopped.is_set
+            indices, progress=lambda _done, _of: self._say("made"), should_stop=self._should_stop
         )
 
     def _hold(self, indices: tuple[int, ...]) -> tuple[int, ...]:
         """Answers which of the ``indices`` are held now."""
-        return self._detail.hold(indices, self._stopped.is_set)
+        return self._detail.hold(indices, self._should_stop)
 
     def _compose(self, indices: tuple[int, ...], packed: bool, painted_share: float) -> None:
         self._detail.compose(
@@ -97,5 +101,5 @@ class _Helper:
             lambda index, frame, covered: self._say("frame", index, frame, covered),
             packed=packed,
             painted_share=painted_share,
-            should_stop=self._stopped.is_set,
+            should_stop=self._should_stop,
         )

@@ -86,6 +86,7 @@ class Helper:
         self._said: queue.Queue[tuple | None] = queue.Queue(MOST_UNHEARD)
         self._to_say: queue.SimpleQueue[tuple | None] = queue.SimpleQueue()
         self._serving, self._met, self._why = threading.Lock(), threading.Event(), "it has ended"
+        self._asked = 0
 
     def start(self) -> None:
         """Start it.  Raises `HelperLost`."""
@@ -165,6 +166,7 @@ class Helper:
         if self._closed:
             raise HelperLost(self._why)
         self._to_say.put(request)
+        self._asked += 1
         stopped, waited = False, 0.0
         while True:
             try:
@@ -184,7 +186,7 @@ class Helper:
                 if not stops_itself:
                     raise JobCancelled("The take was cancelled.")
                 stopped, waited, limit_s = True, 0.0, STOP_LIMIT_S
-                self._to_say.put(("stop",))
+                self._to_say.put(("stop", self._asked))
             if kind in ("light", "painted"):
                 self._to_say.put(("answer", answer(kind, *rest)))
             elif kind:

@@ -111,6 +111,16 @@ def measure_preview() -> None:
         both = {index: others[index] for index in planned.made[1:]}
         print_line("das-preview, demo, two takes, the frames that both made", both, frames,
                    f"jobs {third.timings['job']:.1f} s, of all {whole.timings['job']:.1f} s")  # fmt: skip
+        scene.render.resolution_x, scene.render.resolution_y, chosen["compose"] = *SIZE, True
+        for keys, words in (((1, 13, 25), "as users get it"), ((1,), "the same from the first frame alone")):
+            frames, others = (
+                dict(enumerate(decode_png(path.read_bytes()) for path in take.frames))
+                for take in [
+                    api.render_take(scene, key_pictures=keys, model_frames_every=every, **chosen) for every in (1, 3)
+                ]
+            )
+            between = {index: others[index] for index in range(25) if index % 3}
+            print_line(f"das-preview, demo, {words}, the frames between", between, frames, "")
 
 
 def main() -> int:

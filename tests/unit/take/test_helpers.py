@@ -179,6 +179,20 @@ def test_frames_that_are_composed_ahead_twice_come_once(two_helpers):
         assert_same(composed(shared), composed(detail_of(Detail)))
 
 
+def test_stop_that_comes_too_late_stops_nothing_else(two_helpers):
+    """A helper may have answered already when it is told to stop."""
+    shared = detail_of(SharedDetail)
+
+    with helped(shared):
+        for helper in shared._helpers:
+            assert helper.call("hold", (1, 2), answer=shared._answering(lambda: False)) == (1, 2)
+            helper._to_say.put(("stop", helper._asked))
+        made = composed(shared)
+        assert not any(helper.is_busy for helper in shared._helpers)
+
+    assert_same(made, composed(detail_of(Detail)))
+
+
 def test_helpers_wait_for_whoever_takes_their_frames(two_helpers, monkeypatch):
     monkeypatch.setattr(helpers, "MOST_UNHEARD", 1)
     shared, made, waiting = detail_of(SharedDetail), {}, []

@@ -104,18 +104,6 @@ def test_helper_that_hangs_is_ended_and_costs_no_frame(two_helpers, monkeypatch)
         assert ended(processes)
 
 
-def test_stop_that_comes_late_stops_nothing_else(two_helpers):
-    """The helper was done, and who stopped it had not heard so."""
-    shared = detail_of(SharedDetail)
-
-    with helped(shared) as processes:
-        helper, answer = shared._helpers[0], shared._answering(lambda: False)
-        assert helper.call("hold", (), answer=answer) == ()
-        helper._to_say.put(("stop",))
-        assert helper.call("carried", (2,), answer=answer).shape == (1, 64, 96, 4)
-        assert not ended(processes)
-
-
 def test_helper_that_serves_somebody_is_not_waited_for(two_helpers):
     shared = detail_of(SharedDetail)
 
