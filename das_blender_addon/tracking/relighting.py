@@ -254,9 +254,9 @@ def _alike(inverse: np.ndarray) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class FrameLight:
-    """``ratios`` [K,h,w,3] f32: what the stored colour of each key picture is multiplied with, at every ``step``-th
-    pixel of a frame, where 1/depth is ``grid_inverse`` [h,w] and changes by ``slope_x``, ``slope_y`` [h,w] a pixel;
-    ``inverse`` [H,W] f32: of all pixels, 0 for the sky.
+    """``ratios`` [K,h,w,4] f32: what the stored colour of each key picture is multiplied with, and what the picture is
+    worth there, 0 to 1, at every ``step``-th pixel of a frame, where 1/depth is ``grid_inverse`` [h,w] and changes by
+    ``slope_x``, ``slope_y`` [h,w] a pixel; ``inverse`` [H,W] f32: of all pixels, 0 for the sky.
     """
 
     ratios: np.ndarray
@@ -327,7 +327,7 @@ def _with_ends(change: np.ndarray, axis: int):
 
 @dataclass(frozen=True)
 class RowsLight:
-    """Of some rows of a frame: the flat ``pixels`` [P] of ``count`` whose light changes, and how the ratios [K,h,w,3]
+    """Of some rows of a frame: the flat ``pixels`` [P] of ``count`` whose light changes, and how the ratios [K,h,w,4]
     at four ``places`` [P] are weighed there, ``weights`` [P·4], each four times.
     """
 
@@ -338,7 +338,9 @@ class RowsLight:
     weights: Sequence[np.ndarray]
 
     def of(self, number: int) -> np.ndarray | None:
-        """[count,4] f32: what colours of the key picture ``number`` are multiplied with, the fourth 1; None for 1."""
+        """[count,4] f32: what colours of the key picture ``number`` are multiplied with, and what they are worth; None
+        for 1.
+        """
         if not self.pixels.size:
             return None
         packed, total = (self.ratios[number] - 1.0).view(np.complex128).reshape(-1), None

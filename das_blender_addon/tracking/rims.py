@@ -25,8 +25,8 @@ _WHOLE_AT = 0.9
 
 
 def bands_of(visible: np.ndarray) -> np.ndarray:
-    """[H,W] u8: what a key beside the frame counts, of 255: 0 where not ``visible`` [H,W], little at the rim of what
-    all from `BAND_SHARE` of the width inside it.
+    """[H,W] u8: what a key beside the frame counts, of 255: 0 where not ``visible`` [H,W] bool, little at the rim of
+    what is, all of it from about `BAND_SHARE` of the width inside it.
     """
     reach = max(FEATHER_PX, round(visible.shape[1] * BAND_SHARE))
     count = visible.astype(np.int32)
