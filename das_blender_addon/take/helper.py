@@ -21,9 +21,12 @@ from .pipe import receive, send
 
 
 def serve(said: BinaryIO, output: BinaryIO) -> None:
-    """Serve until ``said`` ends."""
+    """Serve until ``said`` ends or nobody reads ``output``; that is the end of this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for whoever started this
-    _Helper(said, output).serve()
+    try:
+        _Helper(said, output).serve()
+    finally:  # nobody reads what it says: Python itself would crash, as a thread waits for what is said to it
+        os._exit(1)
 
 
 class _Helper:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Helpers that are killed, hang, come too late or cannot be heard: they cost no frame, and cancel is heard."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from das_blender_addon.errors import JobCancelled, StorageError
 from das_blender_addon.take import helpers, shared_detail
 from das_blender_addon.take.detail import Detail, KeyPicture
+from das_blender_addon.take.pipe import send
 from das_blender_addon.take.shared_detail import SharedDetail
 from tests.support.shots import pattern, wall
 from tests.unit.take.test_detail import composed, planned
@@ -71,6 +73,18 @@ def test_blender_outlives_a_helper_that_is_killed_before_it_was_told_anything():
     done = subprocess.run([sys.executable, "-c", BLENDER], capture_output=True, text=True, env=environment, timeout=120)
 
     assert (done.stdout, done.returncode) == ("lives True\n", 0), done.stderr
+
+
+def test_helper_that_nobody_reads_ends_and_does_not_crash():
+    """As when whoever started it is killed while it writes; Python would wait for a thread that reads, and abort."""
+    told = {"path": sys.path, "package": helpers._PACKAGE, "folder": str(ROOT / "das_blender_addon")}
+    process = subprocess.Popen(helpers.command_line(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.close()
+    process.stdin.write(json.dumps(told).encode() + b"\n")
+    send(process.stdin, ("begin", *detail_of(SharedDetail)._parts))
+
+    assert process.wait(ENDS_WITHIN_S) == 1
+    process.stdin.close()
 
 
 def test_helper_that_never_is_there_is_not_waited_for_and_cancel_is_heard(two_helpers, monkeypatch, tmp_path):
