@@ -63,16 +63,17 @@ def blended(
     at_outline: np.ndarray,
     light: FrameLight | None,
     pixels_per_tile: int,
+    painted: Sequence[np.ndarray | None] = (),
 ) -> Blended:
     """What the K key pictures, ``pyramids``, show of ``frame``; ``at_outline`` [H·W] bool, of the frame; ``light``: how
-    theirs changes, None for not at all.
+    theirs changes, None for not at all.  ``painted``: where each of them is, [H,W] bool, None for everywhere.
     """
     height, width = frame.coverage.shape
     in_time = time_weights(frame.index, frame.key_indices)
     near = in_time > DISTANT_KEY
     beside, others = np.flatnonzero(near), np.flatnonzero(~near & (in_time > 0.0))
     joining = np.float32(joined(frame.index, frame.key_indices))
-    bands = {number: bands_of(frame.visible[number]).reshape(-1) for number in beside}
+    bands = {number: bands_of(_shown(frame, number, painted)).reshape(-1) for number in beside}
     picture, known = np.zeros((height * width, 3), np.float32), np.zeros(height * width, bool)
     trust, doubtful = np.zeros(height * width, np.float32), np.zeros(height * width, bool)
     rows = max(2, pixels_per_tile // width // 2 * 2)  # even: footprints are measured at every second pixel
@@ -103,6 +104,19 @@ def blended(
         known[pixels], trust[pixels], doubtful[pixels] = tile.told(picture[pixels])
     shape = height, width
     return Blended(picture.reshape(*shape, 3), known.reshape(shape), trust, doubtful.reshape(shape))
+
+
+def _shown(frame: FrameCorrespondences, number: int, painted: Sequence[np.ndarray | None]) -> np.ndarray:
+    """[H,W] bool: what the key ``number`` shows of ``frame``, where it is painted."""
+    visible = frame.visible[number]
+    if not painted or painted[number] is None:
+        return visible
+    there = np.flatnonzero(visible.reshape(-1))
+    places, mask = frame.xy[number].reshape(-1, 2)[there].astype(np.int64), painted[number]
+    column, row = (np.clip(axis, 0, length - 1) for axis, length in zip(places.T, mask.shape[::-1], strict=True))
+    shown = np.zeros(visible.size, bool)
+    shown[there] = mask[row, column]
+    return shown.reshape(visible.shape)
 
 
 def time_weights(index: int, key_indices: Sequence[int]) -> np.ndarray:

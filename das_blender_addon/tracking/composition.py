@@ -142,6 +142,8 @@ class Composer:
         self._pyramids: list[Pyramid] | None = None
         self._lock = threading.Lock()
         _check_pictures(self._pictures)
+        masks = [_painted(picture) for picture in self._pictures]
+        self._partly = [None if mask.all() else mask for mask in masks]
 
     def compose(
         self,
@@ -178,7 +180,7 @@ class Composer:
         if painted is None or not painted.all():
             self.prepare(frame)
             at_outline = outlines(inverse_depth).reshape(-1)
-            found = blended(frame, self._pyramids, at_outline, light, self._tile)
+            found = blended(frame, self._pyramids, at_outline, light, self._tile, self._partly)
             picture, known = found.picture, found.known
             mend_slivers(picture, found.doubtful, known, at_outline.reshape(known.shape), inverse_depth)
             outline = np.flatnonzero(at_outline)

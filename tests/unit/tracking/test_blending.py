@@ -45,6 +45,22 @@ def test_other_light_beyond_a_rim_passes_over_and_draws_no_line():
     assert np.abs(np.diff(row)).max() <= MOST_STEP
 
 
+def test_other_light_beyond_what_is_painted_passes_over_too():
+    """The two keys beside the frame are painted on their left half only."""
+    points = np.array([(-90, 4, -90), (90, 4, -90), (90, 4, 90), (-90, 4, 90)], dtype=float)
+    cameras = camera_path([look_at((0, 0, 0), (0, 1, 0))] * FRAMES, width=WIDTH, height=HEIGHT, focal_px=200.0)
+    frame = list(correspondences(sequence([(points, np.array([(0, 1, 2), (0, 2, 3)]))], cameras), KEYS))[6]
+    alpha = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
+    whole = np.concatenate([flat(200), alpha], axis=2)
+    alpha[:, WIDTH // 2 :] = 0
+    half = np.concatenate([flat(100), alpha], axis=2)
+
+    row = Composer([whole, half, half]).compose(frame).picture[60, :, 0].astype(int)
+
+    assert abs(row[20] - 100) <= 1 and abs(row[-20] - 200) <= 1
+    assert np.abs(np.diff(row)).max() <= MOST_STEP
+
+
 @pytest.mark.parametrize("keys", [(0, 4, 8), (3,), (2, 5)])
 def test_others_join_in_gradually_and_not_at_all_at_a_key(keys):
     shares = [joined(index, keys) for index in range(40)]
