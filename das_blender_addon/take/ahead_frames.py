@@ -11,8 +11,8 @@ import numpy as np
 
 from ..tracking.composition import Gathered
 
-AHEAD_BYTES = 256 << 20
-"""What they may take, all together."""
+AHEAD_BYTES = 192 << 20
+"""What they may take, all together, in each process that composes: 34 frames of 720×480, 12 of 1280×720."""
 AHEAD_PIXEL_BYTES = 17
 """What a pixel of one takes: its colour and its depth in float32, and, a bit or little more, masks and outlines."""
 _NONE = np.zeros((0, 0), bool)
