@@ -68,7 +68,7 @@ class Door:
     def close(self):
         self.connections.close()
         self.socket.close(linger=0)
-        self._context.term()  # waits for ever where something is still open
+        self._context.destroy(linger=0)  # `term` waits for ever for what a test that failed has left open
 
 
 @pytest.fixture
