@@ -121,7 +121,7 @@ def test_pieces_in_flight_are_read_to_their_end_and_never_cut(door):
 @pytest.mark.parametrize(("size", "reads"), [(MAX_FRAME_BYTES, True), (MAX_FRAME_BYTES, False), (400, True)])
 def test_what_waits_to_be_read_is_bounded(door, size, reads):
     client = RawClient(door.address)
-    client.socket.settimeout(0.2)
+    client.socket.settimeout(20.0)  # who is cut is told at once; a machine that is busy may pause for long
     frames = client.frame(bytes(size)) * (MAX_FRAME_BYTES // size)
     thread, sent = flood(client, frames, 4 * MAX_BACKLOG_BYTES // MAX_FRAME_BYTES)
     if size == MAX_FRAME_BYTES and reads:  # then all of it may be read
