@@ -142,8 +142,8 @@ class Composer:
         self._pyramids: list[Pyramid] | None = None
         self._lock = threading.Lock()
         _check_pictures(self._pictures)
-        masks = [_painted(picture) for picture in self._pictures]
-        self._partly = [None if mask.all() else mask for mask in masks]
+        painted = [None if picture.shape[2] == 3 else _painted(picture) for picture in self._pictures]
+        self._partly = [None if mask is None or mask.all() else mask for mask in painted]
 
     def compose(
         self,

@@ -24,7 +24,7 @@ from tests.unit.take.test_detail import composed, planned
 from tests.unit.tracking import test_relighting as relit
 
 FRAMES, SIZE = 12, (160, 80)
-ENDS_WITHIN_S = 20.0
+ENDS_WITHIN_S = 60.0
 ROOT = Path(das_blender_addon.__file__).parents[1]
 
 

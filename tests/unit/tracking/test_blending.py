@@ -66,8 +66,9 @@ def test_others_join_in_gradually_and_not_at_all_at_a_key(keys):
     shares = [joined(index, keys) for index in range(40)]
 
     assert all(shares[key] == 0.0 for key in keys)
-    assert np.abs(np.diff(shares)).max() <= 1.0  # within 0 to 1, of keys four frames apart
-    assert shares[39] == 1.0 and min(shares) == 0.0
+    assert shares[39] == 1.0 and min(shares) == 0.0 and max(shares) == 1.0
+    assert np.abs(np.diff(shares[keys[-1] :])).max() == 0.125  # beyond the last key within eight frames
+    assert np.abs(np.diff([joined(index, (0, 40)) for index in range(41)])).max() == pytest.approx(0.1)
     assert joined(2, (0, 40)) < joined(5, (0, 40)) < joined(10, (0, 40)) == joined(20, (0, 40)) == 1.0
 
 
