@@ -125,6 +125,14 @@ def test_worker_is_of_the_servers_own_copy_whatever_lies_in_the_folder_where_it_
         context.term()
 
 
+def _environment_of(pid: int) -> list[bytes]:
+    """`NAME=value` of a process just started: the kernel shows none until its program is in place."""
+    deadline = time.monotonic() + 60
+    while not (environment := Path(f"/proc/{pid}/environ").read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return environment.split(b"\0")
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the environment of another process")
 @pytest.mark.parametrize(("said", "expected"), [(None, ("PASSIVE", "268435456")), ("ACTIVE", ("ACTIVE", "4096"))])
 def test_threads_of_a_worker_sleep_and_it_keeps_its_memory_unless_told_otherwise(tmp_path, monkeypatch, said, expected):
@@ -136,7 +144,7 @@ def test_threads_of_a_worker_sleep_and_it_keeps_its_memory_unless_told_otherwise
     workers = LocalWorkers(context, tmp_path, devices=("cpu",))
     try:
         workers.start()
-        environment = Path(f"/proc/{workers._processes[0].process.pid}/environ").read_bytes().split(b"\0")
+        environment = _environment_of(workers._processes[0].process.pid)
         for name, value in zip(("OMP_WAIT_POLICY", "MALLOC_TRIM_THRESHOLD_"), expected, strict=True):
             assert f"{name}={value}".encode() in environment
     finally:
