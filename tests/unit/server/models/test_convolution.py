@@ -5,8 +5,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXSpatialNorm3D
+from diffusers.models.downsampling import CogVideoXDownsample3D
 
-from das_server.models.convolution import LeanSpatialNorm3D, use_onednn
+from das_server.models.convolution import LeanDownsample3D, LeanSpatialNorm3D, use_onednn
 
 ATOL = 1e-5  # float32; sums in another order
 
@@ -27,6 +28,42 @@ def test_norm_is_the_published_one_and_keeps_nothing(latents, frames):
     torch.testing.assert_close(with_gradients, expected, atol=ATOL, rtol=0)
     with_gradients.sum().backward()
     assert zq.grad is not None and norm.conv_b.conv.weight.grad is not None
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 8, 9])
+@pytest.mark.parametrize("compress_time", [False, True])
+def test_halving_is_the_published_one(compress_time, frames):
+    torch.manual_seed(frames)
+    halving = CogVideoXDownsample3D(4, 6, compress_time=compress_time)
+    hidden = torch.randn(2, 4, frames, 6, 10)
+    with torch.no_grad():
+        before = hidden.clone()
+        expected = halving(hidden)
+        use_onednn(halving)
+        made = halving(hidden)
+    assert type(halving) is LeanDownsample3D and torch.equal(hidden, before)
+    torch.testing.assert_close(made, expected, atol=ATOL, rtol=0)
+    with_gradients = halving(hidden.requires_grad_())
+    torch.testing.assert_close(with_gradients, expected, atol=ATOL, rtol=0)
+    with_gradients.square().sum().backward()
+    assert hidden.grad is not None and halving.conv.weight.grad is not None
+
+
+@pytest.mark.parametrize(("side", "frames"), [(16, 1), (16, 9), (24, 17)])
+@torch.no_grad()
+def test_clip_is_encoded_as_by_the_published_encoder(side, frames):
+    torch.manual_seed(4)
+    vae = AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
+        block_out_channels=(4, 4, 8),
+        layers_per_block=1,
+        norm_num_groups=2,
+    ).eval()
+    clip = torch.randn(1, 3, frames, side, side + 8)
+    expected = vae.encode(clip).latent_dist.mode()
+    use_onednn(vae)
+    torch.testing.assert_close(vae.encode(clip).latent_dist.mode(), expected, atol=10 * ATOL, rtol=0)
 
 
 @pytest.mark.parametrize("latents", [1, 2, 5])
