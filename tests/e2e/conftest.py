@@ -9,7 +9,7 @@ from tests.support.server import IMPATIENT, running_server
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """A server whose state outlives single tests."""
-    with running_server(tmp_path_factory.mktemp("server") / "state", environment=IMPATIENT) as server:
+    with running_server(tmp_path_factory.mktemp("server") / "state") as server:
         yield server
 
 

@@ -28,6 +28,8 @@ from tests.support.server import ROOT
 from tests.support.wire import JOB_S, follow
 
 LONG_STEPS = 100
+SILENCE_S = 12.0
+"""Of a server that is gone, longer than the pauses of one that works on a busy machine."""
 KEPT = 5
 TAKE_S = 2 * JOB_S
 """Longest time that a take may need when its server starts anew on a busy machine."""
@@ -125,7 +127,7 @@ def test_cancelled_take_ends_on_both_sides(server, tmp_path):
     running.cancel()
     with pytest.raises(JobCancelled):
         running.result(TAKE_S)
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         assert follow(client, job).last.kind == "CANCELLED"
     assert not (tmp_path / "frames").exists()
 
@@ -134,7 +136,7 @@ def test_take_is_not_cancelled_by_another_client(server, tmp_path):
     job = job_id()
     running = BackgroundJob(server.address, request(num_inference_steps=20), tmp_path / "frames", job_id=job)
     wait_for_step(running)
-    with DasClient(server.address) as other:
+    with DasClient(server.address, timeout_s=60) as other:
         assert other.cancel(job).others == 1
     assert len(running.result(TAKE_S).frames) == KEPT
 
@@ -166,7 +168,7 @@ def test_client_that_is_killed_finds_its_job_again(server, tmp_path):
         if line.split()[0] == "denoising" and int(line.split()[1]) > 0:
             break
     process.kill()
-    process.wait(10)
+    process.wait(60)
     seen = []
     again = run_job(
         server.address, request(num_inference_steps=20), tmp_path / "frames", job_id=job, on_event=seen.append
@@ -192,11 +194,11 @@ def test_server_that_is_killed_and_started_again_finishes_the_take(own_server, t
 def test_server_that_stays_away_is_a_timeout_and_its_job_goes_on_later(own_server, tmp_path):
     job = job_id()
     running = BackgroundJob(
-        own_server.address, request(num_inference_steps=20), tmp_path / "frames", job_id=job, timeout_s=3.0
+        own_server.address, request(num_inference_steps=20), tmp_path / "frames", job_id=job, timeout_s=SILENCE_S
     )
     wait_for_step(running)
     own_server.kill()
-    with pytest.raises(TransportTimeout, match="fell silent for 3 s"):
+    with pytest.raises(TransportTimeout, match=f"fell silent for {SILENCE_S:g} s"):
         running.result(TAKE_S)
     assert not (tmp_path / "frames").exists()
     own_server.start()
@@ -243,4 +245,4 @@ def test_program_that_is_no_server_is_not_waited_for_without_end(tmp_path):
                 run_job(f"127.0.0.1:{listener.getsockname()[1]}", request(), tmp_path, timeout_s=1.0)
         finally:
             stop.set()
-            thread.join(5)
+            thread.join(60)

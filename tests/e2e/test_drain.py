@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A server that is asked to end while it works: jobs finish, or go on from a checkpoint that was made for it."""
 
-import os
 import signal
 
 import pytest
 
 from das_blender_addon.client.client import DasClient
 from tests.support.server import IMPATIENT, run_das_server, running_server
-from tests.support.wire import follow, is_step, submit, wait_for_death, whole_story
+from tests.support.wire import follow, is_step, kill, submit, wait_for_death, whole_story
 
 LONG = {"num_inference_steps": 20, "seed": 41}
 GOES_ON = "the clip goes on after step"
@@ -55,7 +54,7 @@ def test_worker_that_somebody_ends_saves_a_checkpoint_and_it_is_held_against_no_
     with DasClient(server.address, timeout_s=60) as client:
         job = submit(client, num_inference_steps=10, seed=44)
         follow(client, job, until=is_step)
-        os.kill(server.status()["workers"][0]["pid"], signal.SIGTERM)
+        kill(server.status()["workers"][0]["pid"], signal.SIGTERM)
         finished = follow(client, job)
     assert finished.kinds == ["QUEUED", "STARTED", "RETRY", "STARTED", "DONE"]
     assert "was killed by SIGTERM" in next(one for one in finished.events if one.kind == "RETRY").fields["message"]

@@ -92,14 +92,14 @@ def test_estimate_is_as_durable_as_any_job(own_server):
     item, blob = array_input("clip", sliding(8))
     spec = JobSpec("estimate", "dis-flow", "", "", 0, 1, 0.0, 8, 8, 64, 48, options={"kind": "tracks"})
     job = job_id()
-    with DasClient(own_server.address) as client:
+    with DasClient(own_server.address, timeout_s=60) as client:
         client.upload(blob, item.sha)
         client.submit(job, spec, [item])
     own_server.kill()
     own_server.start()
-    with DasClient(own_server.address) as client:
+    with DasClient(own_server.address, timeout_s=60) as client:
         client.attach(job)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         event = None
         while event is None or event.kind not in ("DONE", "FAILED"):
             assert time.monotonic() < deadline

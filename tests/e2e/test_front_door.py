@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What comes to the socket: two clients, wrong versions, requests that cannot be met, rubbish."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -18,7 +20,7 @@ from das_blender_addon.errors import JobRejected, MessageTooLarge, ProtocolError
 from das_blender_addon.protocol import messages
 from das_blender_addon.protocol.codec import decode, encode
 from tests.support.jobs import job_id, job_inputs, job_spec
-from tests.support.server import IMPATIENT, ROOT, run_das_server, running_server, server_python
+from tests.support.server import ROOT, run_das_server, running_server, server_python
 from tests.support.wire import follow, submit
 
 
@@ -33,7 +35,7 @@ def dealer(server):
     context.term()
 
 
-def ask(dealer, frames: list[bytes], timeout_ms: int = 10_000):
+def ask(dealer, frames: list[bytes], timeout_ms: int = 60_000):
     dealer.send_multipart(frames)
     assert dealer.poll(timeout_ms), "no reply"
     return decode(dealer.recv_multipart())[0]
@@ -52,15 +54,20 @@ def test_endpoint_process_has_no_torch(server):
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files")
 def test_nobody_else_on_the_machine_reads_what_the_server_keeps(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         client.cancel(submit(client, seed=43))
-    kept = [server.state, *server.state.rglob("*")]
-    assert {"jobs.sqlite3", "blobs"} <= {path.name for path in kept}
-    assert [path for path in kept if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    open_to_others, names = [], set()
+    for folder, folders, files in os.walk(server.state):
+        for path in (Path(folder), *(Path(folder, name) for name in (*folders, *files))):
+            with contextlib.suppress(FileNotFoundError):  # the server works: files come and go
+                open_to_others += [path] if stat.S_IMODE(path.stat().st_mode) & 0o077 else []
+                names.add(path.name)
+    assert {"jobs.sqlite3", "blobs"} <= names
+    assert open_to_others == []
 
 
 def test_welcome_tells_what_the_server_can_do(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         capabilities = client.hello().capabilities
     preview = next(model for model in capabilities.models if model.name == "das-preview")
     assert capabilities.default_model == "das-preview" and preview.installed
@@ -75,7 +82,7 @@ def test_version_that_server_does_not_speak_is_refused(server, dealer):
 
 
 def test_two_clients_follow_one_job_and_have_their_own(server):
-    with DasClient(server.address) as one, DasClient(server.address) as two:
+    with DasClient(server.address, timeout_s=60) as one, DasClient(server.address, timeout_s=60) as two:
         shared = submit(one, seed=41, num_inference_steps=4)
         own = submit(two, seed=42)
         theirs, ours = follow(two, shared), follow(one, shared)
@@ -84,7 +91,7 @@ def test_two_clients_follow_one_job_and_have_their_own(server):
 
 
 def test_submit_is_idempotent_and_conflict_is_refused(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         job = submit(client, seed=51)
         inputs, _ = job_inputs(job_spec(seed=51))
         assert client.submit(job, job_spec(seed=51), inputs).duplicate
@@ -111,7 +118,7 @@ def test_submit_is_idempotent_and_conflict_is_refused(server):
 def test_impossible_request_is_refused_before_it_is_accepted(server, change, field, words):
     inputs, _ = job_inputs(job_spec())
     job = job_id()
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         with pytest.raises(JobRejected) as caught:
             client.submit(job, job_spec(**change), inputs)
         assert caught.value.field == field
@@ -126,7 +133,7 @@ def test_server_asks_for_missing_blobs_and_accepts_nothing_before(server):
     strange = messages.JobInput("first_frame", "0" * 64, 10, "image/png")
     inputs = [strange if one.role == "first_frame" else one for one in inputs]
     job = job_id()
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         reply = client.submit(job, spec, inputs)
         assert isinstance(reply, messages.Need) and "0" * 64 in reply.shas
         with pytest.raises(JobRejected, match="no job"):
@@ -138,7 +145,7 @@ def test_first_frame_of_wrong_size_fails_with_a_sentence(server):
     inputs, blobs = job_inputs(spec)
     wrong, other = job_inputs(job_spec(width=48, height=32))
     inputs = [next(w for w in wrong if w.role == "first_frame") if one.role == "first_frame" else one for one in inputs]
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         for one in inputs:
             client.upload((blobs | other)[one.sha])
         job = job_id()
@@ -154,7 +161,7 @@ def test_input_that_is_not_what_it_says_fails_with_a_sentence(server):
     png = next(one for one in inputs if one.role == "first_frame")
     liar = messages.JobInput("tracking_video", png.sha, png.size_bytes, "array", "uint8", [9, 64, 96, 3], "zlib")
     inputs = [liar if one.role == "tracking_video" else one for one in inputs]
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         for one in inputs:
             client.upload(blobs[one.sha])
         job = job_id()
@@ -164,7 +171,7 @@ def test_input_that_is_not_what_it_says_fails_with_a_sentence(server):
 
 
 def test_fetch_tells_what_it_cannot_give(server):
-    with DasClient(server.address) as client, pytest.raises(StorageError, match="does not have the blob"):
+    with DasClient(server.address, timeout_s=60) as client, pytest.raises(StorageError, match="does not have the blob"):
         client.fetch("0" * 64, 10)
 
 
@@ -175,7 +182,7 @@ def test_too_large_blob_is_refused(server, dealer):
 
 
 def test_full_disk_is_told_and_nothing_is_half_accepted(tmp_path):
-    environment = IMPATIENT | {"DAS_SERVER_MIN_FREE_BYTES": str(1 << 60)}
+    environment = {"DAS_SERVER_MIN_FREE_BYTES": str(1 << 60)}
     with running_server(tmp_path / "state", environment=environment) as server, DasClient(server.address) as client:
         spec = job_spec()
         inputs, blobs = job_inputs(spec)
@@ -225,7 +232,7 @@ def test_random_bytes_harm_nobody(server, dealer):
     number = 0
     while number != 78:
         dealer.send_multipart(encode(messages.Ping(78)))
-        assert dealer.poll(10_000)
+        assert dealer.poll(60_000)
         number = decode(dealer.recv_multipart())[0].request
     assert server.is_running()
 
@@ -233,15 +240,15 @@ def test_random_bytes_harm_nobody(server, dealer):
 def test_strangers_at_the_port_harm_nobody(server):
     host, port = server.address.removeprefix("tcp://").split(":")
     for words in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", os.urandom(4096), b""):
-        with socket.create_connection((host, int(port)), timeout=10) as stranger:
+        with socket.create_connection((host, int(port)), timeout=60) as stranger:
             stranger.sendall(words)
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         assert client.ping() >= 0
 
 
 def test_message_over_limit_disconnects_only_its_sender(server, dealer):
     dealer.send_multipart([b"x" * (9 << 20)])
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         assert client.ping() >= 0
 
 
@@ -251,7 +258,7 @@ def test_request_type_of_a_server_is_no_request(server, dealer):
 
 
 def test_status_is_for_people_and_for_programs(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         job = submit(client, seed=71)
         follow(client, job)
     status = json.loads(run_das_server("status", "--json", "--server", server.address).stdout)
@@ -266,7 +273,7 @@ def test_status_of_absent_server_is_a_sentence():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    answer = run_das_server("status", "--server", address)
+        answer = run_das_server("status", "--server", address)  # while nobody else gets the port
     assert answer.returncode == 31
     assert answer.stderr.count("\n") == 1 and address in answer.stderr
 

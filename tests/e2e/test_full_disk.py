@@ -33,7 +33,7 @@ def fill(folder) -> None:
 
 
 def test_job_that_finds_the_disk_full_is_made_when_there_is_room(small_disk):
-    environment = {"DAS_SERVER_MIN_FREE_BYTES": "0", "DAS_SERVER_HEARTBEAT_TIMEOUT_S": "5"}
+    environment = {"DAS_SERVER_MIN_FREE_BYTES": "0", "DAS_SERVER_HEARTBEAT_TIMEOUT_S": "20"}
     job = {"num_inference_steps": 20}
     with running_server(small_disk / "state", environment=environment) as server:
         with DasClient(server.address, timeout_s=60) as client:

@@ -19,7 +19,7 @@ def jobs(capsys, server, *arguments, status=0) -> str:
 
 
 def test_jobs_are_cancelled_and_made_once_more(server, capsys):
-    with DasClient(server.address, timeout_s=30) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         long, waiting = submit(client, num_inference_steps=100), submit(client, seed=51)
         assert "first characters" in jobs(capsys, server, "cancel", "", status=JobRejected.exit_code)
         assert f"{waiting} is " in jobs(capsys, server, "cancel", waiting[:12])
@@ -47,7 +47,7 @@ def test_all_that_failed_is_made_once_more_and_what_cannot_be_says_why(server, c
     no_picture = b"no picture"
     bad = [one for one in inputs if one.role != "first_frame"]
     bad.append(type(inputs[0])("first_frame", sha_of(no_picture), len(no_picture), "image/png"))
-    with DasClient(server.address, timeout_s=30) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         submit(client, spec)
         client.upload(no_picture)
         job = client.submit(job_id(), spec, bad).job

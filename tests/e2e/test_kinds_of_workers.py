@@ -7,7 +7,6 @@ One cluster of two nodes serves all tests.  Without Ray those of it are skipped.
 import functools
 import importlib.util
 import os
-import signal
 
 import pytest
 
@@ -15,7 +14,7 @@ from das_blender_addon.client.client import DasClient
 from das_blender_addon.errors import JobCancelled, StorageError
 from das_server.workers.base import WorkFailed, WorkLost
 from tests.support.server import IMPATIENT, running_server
-from tests.support.wire import follow, is_alive, is_step, submit, wait_for_death, whole_story
+from tests.support.wire import follow, is_alive, is_step, kill, submit, wait_for_death, whole_story
 from tests.support.workers import Crowd, family, listening_addresses, local_workers, ray_workers
 
 NEEDS_RAY = pytest.mark.skipif(
@@ -81,7 +80,7 @@ def test_server_that_was_killed_finds_its_job_in_the_cluster_and_renders_no_step
         steps = [event.fields["step"] for event in finished.events if is_step(event)]
         assert steps == sorted(set(steps))  # those that were done while nobody listened are not told
         assert server.status()["workers"][0]["pid"] == worker
-        os.kill(worker, signal.SIGKILL)  # it would wait for its server for minutes
+        kill(worker)  # it would wait for its server for minutes
 
 
 # ── Both kinds ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -123,7 +122,7 @@ def test_job_of_a_killed_worker_is_told_lost_and_made_again_with_the_same_bytes(
     order = crowd.order(**JOB)
     worker = crowd.give(order)
     crowd.wait_for_step(order)
-    os.kill(worker.pid, signal.SIGKILL)
+    kill(worker.pid)
     lost = crowd.end(order)
     assert isinstance(lost, WorkLost) and lost.begun and worker.name in lost.reason
     again = crowd.order(order.job, attempt=2, **JOB)

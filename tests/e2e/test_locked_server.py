@@ -20,7 +20,7 @@ def test_server_with_keys_serves_those_who_are_paired_and_its_own_commands(tmp_p
     assert refused.returncode == AuthenticationFailed.exit_code and "das-server keys create" in refused.stderr
     assert cli.main(["keys", "create", "--state", str(state)]) == 0
     with running_server(state, "--curve") as server:
-        with DasClient(server.address, timeout_s=30) as client, pytest.raises(AuthenticationFailed):
+        with DasClient(server.address, timeout_s=60) as client, pytest.raises(AuthenticationFailed):
             client.hello()
         address = server.address.removeprefix("tcp://")
         capsys.readouterr()
@@ -31,7 +31,7 @@ def test_server_with_keys_serves_those_who_are_paired_and_its_own_commands(tmp_p
             with pytest.raises(StorageError, match="changed by another process"):
                 pair_with(line)
         pair_with(line)
-        with DasClient(server.address, timeout_s=30) as client:
+        with DasClient(server.address, timeout_s=60) as client:
             job = submit(client)
             environment = {"DAS_SERVER_STATE": str(state), "DAS_SERVER_CURVE": "1"}
             asked = run_das_server("status", "--json", "--server", server.address, environment=environment)

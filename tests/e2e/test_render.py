@@ -32,7 +32,7 @@ def fetch_frames(client: DasClient, done) -> list[np.ndarray]:
 
 
 def test_job_gives_frames_of_the_scene(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         finished = follow(client, submit(client))
         frames = fetch_frames(client, finished.last)
     assert finished.kinds == ["QUEUED", "STARTED", "DONE"]
@@ -42,7 +42,7 @@ def test_job_gives_frames_of_the_scene(server):
 
 def test_job_of_a_size_that_is_on_no_list_gives_frames_of_that_size(server):
     width, height = 56, 104
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         model = next(one for one in client.hello().capabilities.models if one.name == "das-preview")
         assert [width, height] not in model.sizes and makes_size(model, width, height)
         frames = fetch_frames(client, follow(client, submit(client, width=width, height=height)).last)
@@ -51,7 +51,7 @@ def test_job_of_a_size_that_is_on_no_list_gives_frames_of_that_size(server):
 
 
 def test_same_request_gives_same_bytes_and_other_seed_others(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         one, two = (follow(client, submit(client, seed=11)) for _ in range(2))
         other = follow(client, submit(client, seed=12))
     assert one.frame_shas == two.frame_shas
@@ -59,7 +59,7 @@ def test_same_request_gives_same_bytes_and_other_seed_others(server):
 
 
 def test_events_tell_stages_steps_and_previews(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         finished = follow(client, submit(client, num_inference_steps=4))
         previews = [event.fields["artefact"] for event in finished.events if event.kind == "PREVIEW"]
         images = [client.fetch(one["sha"], one["size_bytes"]) for one in previews]
@@ -79,7 +79,7 @@ def test_events_tell_stages_steps_and_previews(server):
 
 
 def test_report_tells_what_decided_the_frames(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         report = follow(client, submit(client, seed=5)).last.fields["report"]
     assert report["model"] == "das-preview" and report["seed"] == 5
     assert report["settings"]["num_inference_steps"] == 2
@@ -95,7 +95,7 @@ def test_model_completes_the_carried_video_that_it_is_given(server):
     """Here one that shows what no first frame could: colours that turn round in the middle of the clip."""
     given = carried_video()
     given[NUM_FRAMES // 2 :] = 255 - given[NUM_FRAMES // 2 :]
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         frames = fetch_frames(client, follow(client, submit(client, seed=3, carried=given)).last)
         own = fetch_frames(client, follow(client, submit(client, seed=3)).last)
     assert psnr(frames[-1], given[-1]) > CARRIED_PSNR > psnr(own[-1], given[-1])
@@ -103,7 +103,7 @@ def test_model_completes_the_carried_video_that_it_is_given(server):
 
 
 def test_job_without_a_carried_video_carries_the_first_frame_itself(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         finished = follow(client, submit(client, seed=3, carried=False))
         frames = fetch_frames(client, finished.last)
     shift = NUM_FRAMES - 1
@@ -112,20 +112,20 @@ def test_job_without_a_carried_video_carries_the_first_frame_itself(server):
 
 
 def test_padding_is_trimmed(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         finished = follow(client, submit(client, kept_frames=3))
     assert len(finished.frame_shas) == 3
 
 
 def test_fetched_blobs_are_what_their_names_say(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         finished = follow(client, submit(client, job_spec()))
         one = finished.last.fields["artefacts"][0]
         assert sha_of(client.fetch(one["sha"], one["size_bytes"])) == one["sha"]
 
 
 def test_acknowledged_results_are_forgotten(server):
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         job = submit(client, seed=901)
         shas = set(follow(client, job).frame_shas)
         assert shas <= server.stored_blobs()

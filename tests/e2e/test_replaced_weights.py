@@ -36,7 +36,7 @@ def job_of_mine(**changes):
 
 def revision_at(server) -> str:
     """What a new client is told."""
-    with DasClient(server.address) as client:
+    with DasClient(server.address, timeout_s=60) as client:
         models = client.hello().capabilities.models
     return next(one.revision for one in models if one.name == "mine")
 

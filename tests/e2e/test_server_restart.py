@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Servers that end, on purpose or not, and go on where they were."""
 
-import os
 import signal
 
 from das_blender_addon.client.client import DasClient
 from tests.support.server import run_das_server
-from tests.support.wire import follow, is_step, submit, wait_for_death, whole_story
+from tests.support.wire import follow, is_step, kill, submit, wait_for_death, whole_story
 
 JOB = {"num_inference_steps": 20, "seed": 31}
 
@@ -47,7 +46,7 @@ def test_cancel_is_not_forgotten_by_restart(own_server):
     with DasClient(own_server.address, timeout_s=60) as client:
         job = submit(client, num_inference_steps=100)
         follow(client, job, until=is_step)
-        os.kill(own_server.status()["workers"][0]["pid"], signal.SIGSTOP)  # it cannot obey before the server ends
+        kill(own_server.status()["workers"][0]["pid"], signal.SIGSTOP)  # it cannot obey before the server ends
         client.cancel(job)
         own_server.kill()
         own_server.start()

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A worker of several devices: its clips are those of one, and the loss of one process is the loss of the worker."""
 
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from das_blender_addon.client.client import DasClient
 from das_blender_addon.protocol.png import decode_png
 from tests.support.jobs import job_id, job_inputs, job_spec
 from tests.support.server import running_server
-from tests.support.wire import follow
+from tests.support.wire import follow, is_alive, kill
 
 LEVELS = 1
 """By which 8-bit frames may differ where float32 sums were taken in another order."""
@@ -60,12 +58,12 @@ def test_one_worker_of_two_devices_makes_the_clips_of_one(tmp_path):
         (worker,) = server.status()["workers"]
         assert worker["device_label"].endswith("and 1 more")
         (companion,) = companions_of(worker["pid"])
-        os.kill(companion, signal.SIGKILL)
+        kill(companion)
         lost = server.wait_until(lambda status: status["workers"][0]["pid"] not in (0, worker["pid"]), "a new worker")
         assert lost
         _, frames = made(client, **jobs[0])
         assert np.array_equal(frames, both[0][1])
         (new,) = server.status()["workers"]
         (companion,) = companions_of(new["pid"])
-        os.kill(new["pid"], signal.SIGKILL)
-        server.wait_until(lambda _: not Path(f"/proc/{companion}").exists(), "the end of the other process")
+        kill(new["pid"])
+        server.wait_until(lambda _: not is_alive(companion), "the end of the other process")

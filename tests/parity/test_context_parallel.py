@@ -12,7 +12,7 @@ from tests.parity.tolerances import FLOAT32_ATOL
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = ("ulysses", "ulysses_anything")
-LIMIT_S = 240
+LIMIT_S = 600
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 class Chromium:

@@ -47,12 +47,12 @@ class FrontDoor:
 
     def __enter__(self) -> FrontDoor:
         self._thread.start()
-        assert self._ready.wait(30)
+        assert self._ready.wait(120)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         if self.failure is not None:
             raise self.failure

@@ -13,7 +13,7 @@ from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
 from tests.support.jobs import job_id, job_inputs, job_spec
 
-ANSWER_MS = 5000
+ANSWER_MS = 60_000
 
 
 class House:

@@ -64,7 +64,7 @@ class Peer:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while True:
             try:
                 self._socket.bind(address)
@@ -82,7 +82,7 @@ class Peer:
 
     def __exit__(self, *_) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(60)
         self._socket.close(0)
         self._context.term()
         if self.failure is not None:

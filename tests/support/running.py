@@ -10,7 +10,7 @@ from collections.abc import Callable
 from das_blender_addon.client.take import Log
 from das_blender_addon.take.run import run_take
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 """What takes longer goes on for ever."""
 
 

@@ -128,7 +128,7 @@ class Soak:
             self._server.kill()
             self._server.start()
         else:
-            with DasClient(self._server.address, timeout_s=20) as client:
+            with DasClient(self._server.address, timeout_s=60) as client:
                 pid = client.status().workers[0]["pid"]
             if not pid:
                 return

@@ -117,7 +117,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_for_death(pid: int, timeout_s: float = 10.0) -> bool:
+def wait_for_death(pid: int, timeout_s: float = 60.0) -> bool:
     """Whether the process is gone in time."""
     deadline = time.monotonic() + timeout_s
     while is_alive(pid) and time.monotonic() < deadline:
@@ -125,7 +125,7 @@ def wait_for_death(pid: int, timeout_s: float = 10.0) -> bool:
     return not is_alive(pid)
 
 
-def kill(pid: int) -> None:
-    """End a process without warning."""
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """End a process without warning, or send it another signal."""
     assert pid > 0, "0 would be this process and all its relatives"
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)
