@@ -21,8 +21,10 @@ from ..errors import JobCancelled
 LOGGER = logging.getLogger(__name__)
 TICK_S = 0.04
 """Seconds between two looks at a waiting recipe, at most; well under the 100 ms within which a break must be seen."""
-STOP_WAIT_S = 2.0
-"""Seconds that a stopped job's thread gets to tell the server before the process ends."""
+STOP_WAIT_S = 5.0
+"""Seconds that a stopped job's thread gets to tell the server before the process ends; and to end a child Blender that
+is killed once it has not stopped within its `process.STOP_LIMIT_S`.
+"""
 CANCELLED = "The job was cancelled."
 
 

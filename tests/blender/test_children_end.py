@@ -14,7 +14,7 @@ import bpy
 import pytest
 
 from das_blender_addon import api, errors
-from das_blender_addon.child import warm
+from das_blender_addon.child import process, warm
 from das_blender_addon.take import drive
 from das_blender_addon.ui import session
 from tests.blender.test_first_frame import ENDLESS
@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def own_temporary_folder(tmp_path, monkeypatch):
     """A temporary folder of this test's, and no child of an earlier one; nothing is left in it."""
+    drive.wait_for_threads(LIMIT_S)
     warm.end_child()
     folder = tmp_path / "tmp"
     folder.mkdir()
@@ -132,7 +133,8 @@ def test_warm_child_serves_the_next_job(shot_scene, tmp_path, monkeypatch):
 
 
 @pytest.mark.any_blender
-def test_cancelled_export_keeps_its_child_warm(slow):
+def test_cancelled_export_keeps_its_child_warm(slow, monkeypatch):
+    monkeypatch.setattr(process, "STOP_LIMIT_S", LIMIT_S)  # its frame takes long where other programs work
     job = press("preview", slow)
     tick_to_line(job, "Exporting frame 2")
     children = child_blenders()
@@ -178,10 +180,14 @@ def test_child_that_dies_between_two_jobs_is_replaced(shot_scene, tmp_path):
     assert child not in child_blenders()
 
 
-def test_disabling_the_extension_ends_job_and_child(slow):
+@pytest.mark.parametrize("answers", [True, False], ids=["answers", "stands still"])
+def test_disabling_the_extension_ends_job_and_child(slow, answers):
+    """Also one that does not see in time that it is to stop, and is killed."""
     job = press("preview", slow)
     tick_to_line(job, "Exporting frame 2")
     assert child_blenders()
+    for pid in [] if answers else child_blenders():
+        os.kill(pid, signal.SIGSTOP)
     addon_utils.disable("das_blender_addon")
     try:
         assert not job.is_running and job.tick() is None
