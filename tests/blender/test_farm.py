@@ -19,7 +19,7 @@ CHUNKS = ("1-3", "4-6", "7-9", "1-9")
 PROCESSES_PER_CHUNK = 2
 KILLS = 4
 SEED = 5
-LIMIT_S = 240.0
+LIMIT_S = 600.0
 
 
 def start(file, chunk: str, server: str, tmp_path, **environment: str) -> subprocess.Popen:

@@ -218,8 +218,9 @@ def test_deleted_take_leaves_the_list_at_once_and_its_files_in_a_thread(shelf):
     assert list((shelf / "takes").iterdir()) == []
 
 
-def test_many_takes_are_listed_by_a_thread(shelf):
+def test_many_takes_are_listed_by_a_thread(shelf, monkeypatch):
     """The main thread only compares keys: what it lists was read elsewhere."""
+    monkeypatch.setattr(take_shelf, "FRESH_S", 60.0)  # a busy machine may take longer than two seconds for this
     take_shelf.shelf.forget()
     take_shelf.chosen_take(bpy.context)
     before = take_shelf.shelf.entries
