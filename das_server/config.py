@@ -51,7 +51,7 @@ class ServerConfig:
     ``min_free_bytes``: disk space that uploads must leave; jobs wait where less than a quarter of it is free.
     ``max_attempts``: how many workers a job may lose.
     ``cancel_grace_s``: how long a worker may take to obey before it is killed. ``heartbeat_timeout_s``: silence after
-    which a worker counts as lost. ``stall_timeout_s``: the same for a job without progress.
+    which a worker that was ready counts as lost. ``stall_timeout_s``: the same for a job without progress.
     """
 
     bind: str = DEFAULT_BIND

@@ -27,6 +27,8 @@ POLL_S = 0.04
 """Seconds between two looks at a working child; well under the 100 ms within which a stop must be seen."""
 START_LIMIT_S = 120.0
 """A child that has not said hello by then does not start: a file server may be slow, Blender is not."""
+HELLO_LIMIT_S = 20.0
+"""Who has connected and not said hello by then is a stranger: a busy machine may pause a child between the two."""
 STOP_LIMIT_S = 2.0
 """Seconds that a child that was asked to stop gets before it is killed."""
 ENDING_S = 2.0
@@ -155,14 +157,22 @@ class ChildBlender:
             except (TimeoutError, BlockingIOError):
                 continue
             talk = Talk(connection)
-            try:
-                said = talk.receive(STOP_LIMIT_S) or {}
-            except (OSError, EOFError):
-                said = {}
+            said = self._hello(talk, should_stop)
             if secrets.compare_digest(str(said.get("hello", "")), self._token):
                 self._talk = talk
             else:  # somebody else's connection to the port
                 talk.close()
+
+    def _hello(self, talk: Talk, should_stop: ShouldStop | None) -> dict:
+        """The first words of whoever has connected; none where it is silent, goes away, or nobody waits any more."""
+        until = time.monotonic() + HELLO_LIMIT_S
+        try:
+            while time.monotonic() < until and self.is_running and not (should_stop is not None and should_stop()):
+                if (said := talk.receive(POLL_S)) is not None:
+                    return said
+        except (OSError, EOFError):
+            pass
+        return {}
 
     def _listen(self, number: int, on_message, should_stop, cancelled: str, can_stop: bool) -> dict:
         asked_to_stop: float | None = None

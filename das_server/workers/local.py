@@ -217,6 +217,7 @@ class LocalWorkers(Workers):
         wrong = self._patience.what_is_wrong(
             one.heartbeat,
             silent_s=now - one.heard_s,
+            is_starting=not one.about,
             ordered_s=now - one.ordered_s if one.order else None,
             cancelled_s=now - one.cancel_deadline_s + one.grace_s,
             grace_s=one.grace_s,

@@ -16,6 +16,11 @@ STALLED_STEPS = 20.0
 SHORTEST_STALL_S = 120.0
 """… but not sooner than this."""
 
+STARTING_S = 180.0
+"""A worker that has not said yet what it is may be silent for this long at least: while the machine reads gigabytes of
+libraries for the first time, perhaps from a file server, its Python does nothing else.
+"""
+
 TAKE_UP_S = 10.0
 """How long a worker may say that it has nothing to do after it was given a job."""
 
@@ -37,17 +42,20 @@ class Patience:
         beat: Mapping[str, Any],
         *,
         silent_s: float,
+        is_starting: bool = False,
         ordered_s: float | None = None,
         cancelled_s: float = 0.0,
         grace_s: float = float("inf"),
     ) -> str:
-        """Why a worker must be given up, for "The worker …", or "".  ``ordered_s``: since it has its job, None without
-        one; ``cancelled_s``: since it was asked to stop within ``grace_s``."""
+        """Why a worker must be given up, for "The worker …", or "".  ``is_starting``: it has never been ready;
+        ``ordered_s``: since it has its job, None without one; ``cancelled_s``: since it was asked to stop within
+        ``grace_s``."""
         since, step_s = beat.get("since_progress_s", 0.0), beat.get("step_s", 0.0)
         is_denoising = step_s and beat.get("stage") == "denoising"
         stall_s = max(SHORTEST_STALL_S, STALLED_STEPS * step_s) if is_denoising else float("inf")
-        if silent_s > self.heartbeat_timeout_s:
-            return f"was silent for {self.heartbeat_timeout_s:.0f} s"
+        limit_s = max(self.heartbeat_timeout_s, STARTING_S if is_starting else 0.0)
+        if silent_s > limit_s:
+            return f"was silent for {limit_s:.0f} s"
         if ordered_s is None:
             return ""
         if beat.get("state") == "ready" and ordered_s > TAKE_UP_S:

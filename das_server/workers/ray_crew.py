@@ -226,6 +226,7 @@ class Crew:
         wrong = self.options.patience.what_is_wrong(
             one.beat,
             silent_s=now - one.heard_s if one.pid else 0.0,
+            is_starting=not one.about,
             ordered_s=now - one.ordered_s if one.job and not one.is_held else None,
             cancelled_s=now - one.cancelled_s,
             grace_s=one.grace_s,

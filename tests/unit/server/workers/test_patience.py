@@ -3,7 +3,7 @@
 
 import pytest
 
-from das_server.workers.patience import SHORTEST_STALL_S, TAKE_UP_S, Patience
+from das_server.workers.patience import SHORTEST_STALL_S, STARTING_S, TAKE_UP_S, Patience
 
 PATIENCE = Patience(cancel_grace_s=15.0, heartbeat_timeout_s=30.0, stall_timeout_s=3600.0)
 DENOISING = {"state": "busy", "stage": "denoising", "step_s": 1.0}
@@ -14,6 +14,8 @@ DENOISING = {"state": "busy", "stage": "denoising", "step_s": 1.0}
     [
         ({"state": "ready"}, {"silent_s": 29.0}, ""),
         ({"state": "ready"}, {"silent_s": 31.0}, "was silent for 30 s"),
+        ({}, {"silent_s": STARTING_S - 1, "is_starting": True}, ""),
+        ({}, {"silent_s": STARTING_S + 1, "is_starting": True}, "was silent for 180 s"),
         ({"state": "ready"}, {"ordered_s": TAKE_UP_S - 1}, ""),
         ({"state": "ready"}, {"ordered_s": TAKE_UP_S + 1}, "did not take up its job"),
         (DENOISING, {"ordered_s": 60.0, "cancelled_s": 14.0, "grace_s": 15.0}, ""),
@@ -33,3 +35,8 @@ def test_worker_is_given_up_when_it_is_silent_idle_stalled_or_disobedient(beat, 
 def test_worker_with_slow_steps_has_three_of_them_to_stop():
     assert PATIENCE.grace_s({}) == PATIENCE.grace_s({"step_s": 2.0}) == 15.0
     assert PATIENCE.grace_s({"step_s": 30.0}) == 90.0
+
+
+def test_server_that_is_patient_with_silence_is_so_with_starts():
+    patience = Patience(heartbeat_timeout_s=2 * STARTING_S)
+    assert not patience.what_is_wrong({}, silent_s=STARTING_S + 1, is_starting=True)

@@ -152,6 +152,24 @@ def test_threads_of_a_worker_sleep_and_it_keeps_its_memory_unless_told_otherwise
         context.term()
 
 
+def test_worker_that_reads_its_libraries_for_long_is_not_started_again_and_again(tmp_path):
+    """Reading them keeps its Python from all else: nothing is heard of it."""
+    context = zmq.Context()
+    workers = LocalWorkers(context, tmp_path, devices=("cpu",), heartbeat_timeout_s=1.0)
+    one = workers._processes[0]
+    one.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    one.heard_s = time.monotonic() - 30.0
+    try:
+        assert workers.news() == [] and one.process.poll() is None and not one.doom
+        one.about = {"device": "cpu"}  # it was ready
+        workers.news()
+        assert one.process.wait(60) and "silent for 1 s" in one.doom
+    finally:
+        one.process.kill()
+        workers.stop()
+        context.term()
+
+
 @pytest.mark.parametrize(("step_s", "grace_s"), [(0.0, 15.0), (2.0, 15.0), (30.0, 90.0)])
 def test_worker_with_slow_steps_has_longer_to_stop(tmp_path, step_s, grace_s):
     context = zmq.Context()
