@@ -35,6 +35,8 @@ SUITES = ("unit", "parity", "e2e", "blender")
 ALL_SUITES = (*SUITES, "binary")
 LIMIT_S = 2700
 """A suite that takes longer hangs: it is killed and counts as failed."""
+STANDS_STILL_S = 600
+"""Of a test that takes longer the output tells where its threads are."""
 MOST_AT_ONCE = 5
 BYTECODE = "bytecode"
 SUITE_BYTES = 2 * 2**30
@@ -167,7 +169,8 @@ def start(run: Run, arguments: list[str], scratch: Path, quiet: bool) -> Running
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     report = scratch / "report.xml"
-    command = [str(run.python), "-m", "pytest", "-q", f"--junitxml={report}", *run.options, *arguments, *run.folders]
+    told = [f"--junitxml={report}", f"-ofaulthandler_timeout={STANDS_STILL_S:g}"]
+    command = [str(run.python), "-m", "pytest", "-q", *told, *run.options, *arguments, *run.folders]
     with (scratch / "output").open("wb") as output:
         process = subprocess.Popen(
             command,

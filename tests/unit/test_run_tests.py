@@ -62,13 +62,15 @@ def test_suite_that_dies_without_a_report_counts_as_failed(run_tests, suite):
     assert results == {"dying": (True, 0, 1), "good": (False, 1, 0)}
 
 
-def test_suite_that_hangs_is_killed_and_counts_as_failed(run_tests, suite, monkeypatch, capfd):
-    monkeypatch.setattr(run_tests, "LIMIT_S", 3)
+def test_suite_that_hangs_is_killed_and_counts_as_failed_and_says_where(run_tests, suite, monkeypatch, capfd):
+    monkeypatch.setattr(run_tests, "LIMIT_S", 10)
+    monkeypatch.setattr(run_tests, "STANDS_STILL_S", 1)
     [(_, result)] = run_tests.execute(
         [suite("hanging", "import time\ndef test_hangs(): time.sleep(600)")], ARGUMENTS, at_once=1
     )
     assert counts(result) == (True, 0, 1)
-    assert "killed after 3 s" in capfd.readouterr().out
+    output = capfd.readouterr()
+    assert "killed after 10 s" in output.out and "in test_hangs" in output.err
 
 
 def test_what_does_not_depend_on_blender_runs_with_one_of_them(run_tests):
