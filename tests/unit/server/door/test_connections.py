@@ -28,6 +28,7 @@ with contextlib.suppress(ImportError):
 LINUX = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system says nothing of connections")
 MOST = 4
 MOST_WAITING_BYTES = 32 << 20
+ASKS_AGAIN_S = 5.0
 WAIT_S = 120.0
 """Under pressure connections are not taken, and who connects tries again after 1, 2, 4, 8 and 16 s, 31 in all."""
 
@@ -59,11 +60,19 @@ class Door:
             time.sleep(0.005)
 
     def assert_serves(self):
-        """An honest client is answered."""
+        """An honest client is answered; as all do, it asks again where what it said was thrown away under pressure."""
         dealer = self._context.socket(zmq.DEALER)
         dealer.connect(self.address)
-        dealer.send(b"hello")
-        self.turn_until(lambda: dealer.poll(0))
+        asked_s = 0.0
+
+        def is_answered() -> bool:
+            nonlocal asked_s
+            if time.monotonic() - asked_s > ASKS_AGAIN_S:
+                asked_s = time.monotonic()
+                dealer.send(b"hello")
+            return bool(dealer.poll(0))
+
+        self.turn_until(is_answered)
         assert dealer.recv() == b"hello"
         dealer.close(linger=0)
 
