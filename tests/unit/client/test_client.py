@@ -54,11 +54,11 @@ def peer():
 
 @pytest.fixture
 def client(peer):
-    with DasClient(peer.address, timeout_s=5.0) as client:
+    with DasClient(peer.address, timeout_s=60.0) as client:
         yield client
 
 
-def events_until_final(client, timeout_s=5.0):
+def events_until_final(client, timeout_s=60.0):
     events = []
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
@@ -147,7 +147,7 @@ def test_client_of_another_thread_is_refused(client):
 
     thread = threading.Thread(target=use)
     thread.start()
-    thread.join(5)
+    thread.join(60)
     assert "belongs to one thread" in str(caught[0])
 
 
@@ -164,10 +164,10 @@ def test_nobody_there_is_unreachable_in_a_sentence_that_helps():
 
 
 def test_server_that_falls_silent_is_a_timeout(peer):
-    with DasClient(peer.address, timeout_s=0.8) as client:
+    with DasClient(peer.address, timeout_s=4.0) as client:
         client.hello()
         peer.drop[m.Ping] = peer.drop[m.Hello] = 1000
-        with pytest.raises(TransportTimeout, match="fell silent for 0.8 s"):
+        with pytest.raises(TransportTimeout, match="fell silent for 4 s"):
             client.ping()
 
 
@@ -194,7 +194,7 @@ def test_late_answer_is_not_taken_for_another(peer, client):
 def test_server_that_comes_back_at_the_address_is_found(peer):
     with Peer() as first:
         address = first.address
-        client = DasClient(address, timeout_s=5.0)
+        client = DasClient(address, timeout_s=60.0)
         client.hello()
     with client, Peer(address=address) as second:
         assert client.ping() > 0
@@ -347,7 +347,7 @@ def test_fetch_gives_up_when_nothing_moves(peer):
     sha = blob_sha(BIG)
     peer.results[sha] = BIG
     peer.drop[m.Fetch] = 1000
-    with DasClient(peer.address, timeout_s=0.8) as client, pytest.raises(TransportTimeout):
+    with DasClient(peer.address, timeout_s=4.0) as client, pytest.raises(TransportTimeout):
         client.fetch(sha, len(BIG))
 
 
@@ -371,7 +371,7 @@ def test_many_blobs_share_the_credit(patient, peer, client):
     images = client.fetch_each(names, lambda done, of: steps.append((done, of)))
     assert next(images) == blobs[0] == b""  # nothing had to travel for it
     assert next(images) == blobs[1]
-    waited_until = time.monotonic() + 5
+    waited_until = time.monotonic() + 60
     while peer.seen[m.Fetch] < m.FETCH_CREDIT and time.monotonic() < waited_until:
         time.sleep(0.01)
     assert peer.seen[m.Fetch] == m.FETCH_CREDIT  # those of the next blobs are on their way already
@@ -450,7 +450,7 @@ def test_lost_events_are_asked_for_again(peer, client):
     peer.final = None
     client.submit(JOB, SPEC, [])
     client.attach(JOB)
-    assert [client.next_event(2.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert [client.next_event(60.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
     follower = peer.followers.pop(JOB)  # the peer forgets whom to tell
     peer.add_event(JOB, "DONE", {"artefacts": [], "report": {}})
     assert events_until_final(client)[0].seq == 6
@@ -461,11 +461,11 @@ def test_events_lost_in_the_middle_are_asked_for_again(peer, client):
     peer.final = None
     client.submit(JOB, SPEC, [])
     client.attach(JOB)
-    assert [client.next_event(2.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert [client.next_event(60.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
     follower = peer.followers.pop(JOB)
     for step in range(3):
         peer.add_event(JOB, "PROGRESS", {"stage": "decoding", "step": step, "of": 3, "elapsed_s": 1.0})
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while len(peer.events[JOB]) < 8 and time.monotonic() < until:
         time.sleep(0.005)
     peer.followers[JOB] = follower
@@ -477,7 +477,7 @@ def test_events_of_an_earlier_question_are_not_taken_out_of_turn(peer, client):
     peer.final = None
     client.submit(JOB, SPEC, [])
     client.attach(JOB)
-    assert [client.next_event(2.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert [client.next_event(60.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
     peer.add_event(JOB, "DONE", {"artefacts": [], "report": {}})
     client.attach(JOB, after=2)
     assert [event.seq for event in events_until_final(client)] == [3, 4, 5, 6]
@@ -511,7 +511,7 @@ def test_server_that_restarts_goes_on_telling():
 
 def test_server_that_stays_away_while_events_are_awaited_is_a_timeout(peer):
     peer.final = None
-    with DasClient(peer.address, timeout_s=0.8) as client:
+    with DasClient(peer.address, timeout_s=4.0) as client:
         client.submit(JOB, SPEC, [])
         client.attach(JOB)
         peer.drop[m.Attach] = peer.drop[m.Hello] = 10_000
@@ -521,11 +521,11 @@ def test_server_that_stays_away_while_events_are_awaited_is_a_timeout(peer):
 
 def test_server_that_greets_and_says_nothing_else_is_a_timeout(peer):
     peer.final = None
-    with DasClient(peer.address, timeout_s=0.8) as client:
+    with DasClient(peer.address, timeout_s=4.0) as client:
         client.submit(JOB, SPEC, [])
         client.attach(JOB)
         peer.drop[m.Attach] = 10_000
-        with pytest.raises(TransportTimeout, match="fell silent for 0.8 s"):
+        with pytest.raises(TransportTimeout, match="fell silent for 4 s"):
             events_until_final(client)
 
 
@@ -533,7 +533,7 @@ def test_job_that_the_server_forgot_is_told_while_events_are_awaited(peer, clien
     peer.final = None
     client.submit(JOB, SPEC, [])
     client.attach(JOB)
-    assert [client.next_event(2.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert [client.next_event(60.0).seq for _ in range(5)] == [1, 2, 3, 4, 5]
     peer.jobs.clear()
     with pytest.raises(JobRejected) as caught:
         events_until_final(client)
@@ -552,5 +552,6 @@ def test_waiting_for_events_ends_when_told_to_stop(peer, client):
 
 def test_connection_without_a_job_is_kept_alive_by_pings(peer, client):
     client.hello()
-    assert client.next_event(0.6) is None
-    assert peer.seen[m.Ping] >= 1
+    until = time.monotonic() + 60
+    while not peer.seen[m.Ping]:
+        assert time.monotonic() < until and client.next_event(0.6) is None

@@ -32,7 +32,7 @@ def requesters_of(peer, *kinds):
 
 def test_each_call_is_a_requester_of_its_own_and_says_so_in_every_request(peer, tmp_path):
     for folder in ("a", "b"):
-        run_job(peer.address, request(), tmp_path / folder, job_id=JOB, timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path / folder, job_id=JOB, timeout_s=60.0)
     for kind in (m.Submit, m.Attach, m.Ack):
         assert len(set(requesters_of(peer, kind))) == 2
     assert len(set(requesters_of(peer, m.Submit, m.Attach, m.Ack))) == 2
@@ -50,7 +50,7 @@ def test_cancel_names_the_requester_and_does_not_wait_for_a_job_that_goes_on(pee
             job_id=JOB,
             on_event=lambda event: stop.set() if isinstance(event, Preview) else None,
             should_stop=stop.is_set,
-            timeout_s=5.0,
+            timeout_s=60.0,
         )
     assert requesters_of(peer, m.Cancel) == requesters_of(peer, m.Submit)[:1]
     attaches = peer.seen[m.Attach]
@@ -58,10 +58,10 @@ def test_cancel_names_the_requester_and_does_not_wait_for_a_job_that_goes_on(pee
 
 
 def test_job_whose_results_are_gone_runs_again_and_its_new_run_is_fetched(peer, tmp_path):
-    first = run_job(peer.address, request(), tmp_path / "a", job_id=JOB, timeout_s=5.0)
+    first = run_job(peer.address, request(), tmp_path / "a", job_id=JOB, timeout_s=60.0)
     peer.results.clear()
     seen = []
-    second = run_job(peer.address, request(), tmp_path / "b", job_id=JOB, on_event=seen.append, timeout_s=5.0)
+    second = run_job(peer.address, request(), tmp_path / "b", job_id=JOB, on_event=seen.append, timeout_s=60.0)
     assert_frames(second.frames, tmp_path / "b")
     assert first.job_id == JOB != second.job_id and list(peer.jobs) == [JOB, second.job_id]
     assert Log("The server no longer has all frames of the job; asking for it again.") in seen
@@ -69,7 +69,7 @@ def test_job_whose_results_are_gone_runs_again_and_its_new_run_is_fetched(peer, 
 
 
 def test_frames_that_another_process_has_brought_meanwhile_are_taken_from_disk(peer, tmp_path):
-    first = run_job(peer.address, request(), tmp_path / "a", job_id=JOB, timeout_s=5.0)
+    first = run_job(peer.address, request(), tmp_path / "a", job_id=JOB, timeout_s=60.0)
     images = [path.read_bytes() for path in first.frames]
     peer.results.clear()
 
@@ -80,7 +80,7 @@ def test_frames_that_another_process_has_brought_meanwhile_are_taken_from_disk(p
 
     (tmp_path / "b").mkdir()
     peer.on_request = another_process
-    second = run_job(peer.address, request(), tmp_path / "b", job_id=JOB, timeout_s=5.0)
+    second = run_job(peer.address, request(), tmp_path / "b", job_id=JOB, timeout_s=60.0)
     assert second.job_id == JOB and list(peer.jobs) == [JOB]
     assert_frames(second.frames, tmp_path / "b")
 
@@ -88,7 +88,7 @@ def test_frames_that_another_process_has_brought_meanwhile_are_taken_from_disk(p
 def test_server_that_loses_results_again_and_again_is_left(peer, tmp_path):
     peer.on_request = lambda message: peer.results.clear() if type(message) is m.Fetch else None
     with pytest.raises(StorageError, match="is gone"):
-        run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=60.0)
     assert len(peer.jobs) == job_run._FETCH_ROUNDS and peer.seen[m.Ack] == 0
 
 
@@ -124,7 +124,7 @@ def test_job_that_ended_without_our_asking_is_sent_again_only_where_a_lease_ran_
 
     def run():
         return run_job(
-            peer.address, request(), tmp_path, job_id=JOB, lease_s=lease_s, on_event=end, timeout_s=5.0
+            peer.address, request(), tmp_path, job_id=JOB, lease_s=lease_s, on_event=end, timeout_s=60.0
         )
 
     if lease_s:
@@ -138,5 +138,5 @@ def test_job_that_ended_without_our_asking_is_sent_again_only_where_a_lease_ran_
 def test_server_of_the_first_version_is_given_an_id_of_this_call(peer, tmp_path):
     """It would answer for ever with the end of a job that was cancelled once."""
     peer.version = 1
-    one, two = (run_job(peer.address, request(), tmp_path / name, job_id=JOB, timeout_s=5.0) for name in "ab")
+    one, two = (run_job(peer.address, request(), tmp_path / name, job_id=JOB, timeout_s=60.0) for name in "ab")
     assert JOB not in peer.jobs and one.job_id != two.job_id

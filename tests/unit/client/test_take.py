@@ -65,7 +65,7 @@ def assert_frames(paths, folder, count=NUM_FRAMES - 1):
 
 def test_job_brings_its_frames(peer, tmp_path):
     seen = []
-    outcome = run_job(peer.address, request(), tmp_path / "frames", on_event=seen.append, timeout_s=5.0)
+    outcome = run_job(peer.address, request(), tmp_path / "frames", on_event=seen.append, timeout_s=60.0)
     assert_frames(outcome.frames, tmp_path / "frames")
     assert outcome.report == {"seed": 7} and len(outcome.artefacts) == NUM_FRAMES
     assert peer.seen[m.Ack] == 1 and outcome.job_id in peer.jobs
@@ -91,7 +91,7 @@ def test_priority_is_told_and_place_and_time_are_heard(peer, tmp_path):
             peer.run_job(message.job)
 
     told, seen, peer.on_request = [], [], on_request
-    run_job(peer.address, request(), tmp_path, on_event=seen.append, priority=m.INTERACTIVE, timeout_s=5.0)
+    run_job(peer.address, request(), tmp_path, on_event=seen.append, priority=m.INTERACTIVE, timeout_s=60.0)
     assert [one.priority for one in peer.jobs.values()] == [m.INTERACTIVE]
     queued = [(event.step, event.eta_s) for event in seen if isinstance(event, Progress) and event.stage == "queued"]
     assert queued[-3:] == [(1, None), (1, 90.0), (0, 20.0)]
@@ -102,7 +102,7 @@ def test_priority_is_told_and_place_and_time_are_heard(peer, tmp_path):
 
 def test_inputs_arrive_as_they_were(peer, tmp_path):
     sent = request()
-    run_job(peer.address, sent, tmp_path, timeout_s=5.0)
+    run_job(peer.address, sent, tmp_path, timeout_s=60.0)
     (submitted,) = peer.jobs.values()
     assert submitted.spec == SPEC
     inputs = {one.role: one for one in submitted.inputs}
@@ -156,7 +156,7 @@ def test_inputs_of_equal_requests_are_equal():
 )
 def test_request_that_does_not_fit_its_settings_is_refused_and_nothing_is_submitted(peer, tmp_path, changes, words):
     with pytest.raises(SettingsError, match=words):
-        run_job(peer.address, request(**changes), tmp_path, timeout_s=5.0)
+        run_job(peer.address, request(**changes), tmp_path, timeout_s=60.0)
     assert peer.seen[m.Submit] == peer.seen[m.Cancel] == 0
 
 
@@ -164,26 +164,26 @@ def test_request_that_does_not_fit_its_settings_is_refused_and_nothing_is_submit
 
 
 def test_second_call_with_the_same_id_uploads_and_fetches_nothing(peer, tmp_path):
-    first = run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+    first = run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=60.0)
     puts, fetches = peer.seen[m.Put], peer.seen[m.Fetch]
     peer.results.clear()
-    second = run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+    second = run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=60.0)
     assert second.frames == first.frames and second.job_id == JOB
     assert peer.seen[m.Put] == puts
     assert peer.seen[m.Fetch] == fetches + 1  # the preview, which is gone and not missed
 
 
 def test_damaged_and_missing_frames_are_fetched_again(peer, tmp_path):
-    first = run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+    first = run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=60.0)
     first.frames[0].write_bytes(b"")
-    run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=5.0)
+    run_job(peer.address, request(), tmp_path, job_id=JOB, timeout_s=60.0)
     assert_frames(first.frames, tmp_path)
 
 
 def test_frame_that_the_server_has_damaged_is_asked_for_again(peer, tmp_path):
     seen = []
     peer.damage_fetches = 2 + 3 + 1  # the preview twice, all three frames, the first one again
-    outcome = run_job(peer.address, request(), tmp_path, on_event=seen.append, timeout_s=5.0)
+    outcome = run_job(peer.address, request(), tmp_path, on_event=seen.append, timeout_s=60.0)
     assert_frames(outcome.frames, tmp_path)
     assert Log("The server no longer has all frames of the job; asking for it again.") in seen
 
@@ -191,7 +191,7 @@ def test_frame_that_the_server_has_damaged_is_asked_for_again(peer, tmp_path):
 def test_lost_messages_of_every_kind_do_not_lose_the_job(peer, tmp_path):
     for kind in (m.Hello, m.Put, m.Submit, m.Attach, m.Fetch, m.Ack):
         peer.drop[kind] = 1
-    outcome = run_job(peer.address, request(), tmp_path, timeout_s=5.0)
+    outcome = run_job(peer.address, request(), tmp_path, timeout_s=60.0)
     assert_frames(outcome.frames, tmp_path)
     assert len(peer.jobs) == 1
 
@@ -207,7 +207,7 @@ def test_server_that_lost_the_job_is_given_it_again(peer, tmp_path):
             peer.jobs.clear()
             peer.blobs.clear()
 
-    outcome = run_job(peer.address, request(), tmp_path, on_event=forget_once, timeout_s=5.0)
+    outcome = run_job(peer.address, request(), tmp_path, on_event=forget_once, timeout_s=60.0)
     assert_frames(outcome.frames, tmp_path)
     assert Log("The server no longer knows the job; sending it again.") in seen
 
@@ -217,7 +217,7 @@ def test_server_that_restarts_in_the_middle_goes_on(tmp_path):
     first.final = None
     with first:
         running = BackgroundJob(first.address, request(), tmp_path, timeout_s=10.0)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while not first.seen[m.Fetch] and time.monotonic() < until:
             time.sleep(0.01)
     second = Peer(address=first.address)
@@ -238,14 +238,14 @@ def test_server_that_restarts_in_the_middle_goes_on(tmp_path):
 def test_failed_job_is_the_error_of_its_code(peer, tmp_path):
     peer.final = "FAILED"
     with pytest.raises(OutOfMemory, match="Too big"):
-        run_job(peer.address, request(), tmp_path / "frames", timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path / "frames", timeout_s=60.0)
     assert not (tmp_path / "frames").exists() and peer.seen[m.Cancel] == 0
 
 
 def test_rejected_job_names_the_field(peer, tmp_path):
     peer.say[m.Submit] = JobRejected("seed is -1; use 0 or more.", field="seed")
     with pytest.raises(JobRejected) as caught:
-        run_job(peer.address, request(), tmp_path, timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path, timeout_s=60.0)
     assert caught.value.field == "seed" and peer.seen[m.Cancel] == 0
 
 
@@ -257,7 +257,7 @@ def test_job_cancelled_by_somebody_else_is_cancelled(peer, tmp_path):
             peer.add_event(*peer.jobs, "CANCELLED", {})
 
     with pytest.raises(JobCancelled, match="was cancelled on the server"):
-        run_job(peer.address, request(), tmp_path, on_event=cancel, timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path, on_event=cancel, timeout_s=60.0)
     assert peer.seen[m.Cancel] == 0
 
 
@@ -270,14 +270,14 @@ def test_stopped_job_is_cancelled_on_the_server(peer, tmp_path):
             stop.set()
 
     with pytest.raises(JobCancelled, match="Stopped by the user"):
-        run_job(peer.address, request(), tmp_path, on_event=stop_at_preview, should_stop=stop.is_set, timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path, on_event=stop_at_preview, should_stop=stop.is_set, timeout_s=60.0)
     assert peer.seen[m.Cancel] == 1
     assert [event.kind for event in peer.events[next(iter(peer.jobs))]][-1] == "CANCELLED"
 
 
 def test_job_stopped_before_it_is_submitted_is_not_cancelled(peer, tmp_path):
     with pytest.raises(JobCancelled):
-        run_job(peer.address, request(), tmp_path, should_stop=lambda: True, timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path, should_stop=lambda: True, timeout_s=60.0)
     assert peer.seen[m.Cancel] == peer.seen[m.Submit] == 0
 
 
@@ -297,7 +297,7 @@ def test_defect_of_the_caller_cancels_the_job(peer, tmp_path):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_job(peer.address, request(), tmp_path, on_event=defect, timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path, on_event=defect, timeout_s=60.0)
     assert peer.seen[m.Cancel] == 1
 
 
@@ -313,8 +313,8 @@ def test_server_that_dies_is_a_timeout_and_the_job_is_left_to_it(peer, tmp_path)
         if isinstance(event, Preview):
             peer.drop.update({kind: 10_000 for kind in m.MESSAGES.values()})
 
-    with pytest.raises(TransportTimeout, match="fell silent for 0.6 s"):
-        run_job(peer.address, request(), tmp_path, on_event=die, timeout_s=0.6)
+    with pytest.raises(TransportTimeout, match="fell silent for 4 s"):
+        run_job(peer.address, request(), tmp_path, on_event=die, timeout_s=4.0)
     assert peer.seen[m.Cancel] == 0
 
 
@@ -328,7 +328,7 @@ def test_silence_of_a_server_that_dies_is_told_while_it_lasts(peer, tmp_path, mo
             peer.drop.update({kind: 10_000 for kind in m.MESSAGES.values()})
 
     with pytest.raises(TransportTimeout):
-        run_job(peer.address, request(), tmp_path, on_event=die, timeout_s=2.5)
+        run_job(peer.address, request(), tmp_path, on_event=die, timeout_s=6.0)
     seconds = [event.seconds for event in seen if isinstance(event, Silence)]
     assert seconds and seconds[0] >= 1 and seconds == sorted(set(seconds))
     assert not any(isinstance(event, Progress) for event in seen[seen.index(Silence(seconds[0])) :])
@@ -366,20 +366,20 @@ def test_result_without_all_frames_is_a_protocol_error_and_leaves_no_frame(peer,
             peer.add_event(job, "DONE", {"artefacts": [artefact], "report": {}})
 
     with pytest.raises(ProtocolError, match="with 1 PNG frames, 2 were asked for"):
-        run_job(peer.address, request(), tmp_path / "frames", on_event=finish_short, timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path / "frames", on_event=finish_short, timeout_s=60.0)
     assert not (tmp_path / "frames").exists()
 
 
 def test_folder_that_cannot_be_written_is_a_storage_error(peer, tmp_path):
     (tmp_path / "frames").write_bytes(b"a file, not a folder")
     with pytest.raises(StorageError, match="cannot be written"):
-        run_job(peer.address, request(), tmp_path / "frames", timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path / "frames", timeout_s=60.0)
 
 
 def test_server_that_never_has_enough_is_left(peer, tmp_path):
     peer.on_request = lambda message: peer.blobs.clear() if type(message) is m.Submit else None
     with pytest.raises(ProtocolError, match="asked 4 times for inputs that it was sent"):
-        run_job(peer.address, request(), tmp_path, timeout_s=5.0)
+        run_job(peer.address, request(), tmp_path, timeout_s=60.0)
     assert peer.seen[m.Submit] == job_run._SUBMIT_ROUNDS
 
 
@@ -393,5 +393,5 @@ def test_event_of_an_unknown_kind_is_passed_over(peer, tmp_path):
             peer.add_event(*peer.jobs, "DONE", {"artefacts": artefacts, "report": codec.to_plain(SPEC)})
 
     peer.final = None
-    outcome = run_job(peer.address, request(), tmp_path, on_event=pause, timeout_s=5.0)
+    outcome = run_job(peer.address, request(), tmp_path, on_event=pause, timeout_s=60.0)
     assert_frames(outcome.frames, tmp_path)

@@ -223,7 +223,7 @@ class Pool:
     def say(self, kind, **fields):
         """A word of the worker, and its effect."""
         self._dealer.send_multipart(wire.pack(self.workers._token, {"kind": kind, **fields}))
-        assert self.workers.socket.poll(5000)
+        assert self.workers.socket.poll(60_000)
         return self.workers.news()
 
     def beat(self, state, job=""):
@@ -233,7 +233,7 @@ class Pool:
         """The process ends → the news of it."""
         self.one.process.stdin.write(f"{status}\n")
         self.one.process.stdin.close()
-        self.one.process.wait(10)
+        self.one.process.wait(60)
         return self.workers.news()
 
     def close(self):
@@ -301,7 +301,7 @@ def test_worker_says_whether_others_ended_it(pool, number, by_others):
     pool.workers.run("worker-0", order())
     pool.beat("busy", pool.one.order.job)
     pool.one.process.send_signal(number)
-    pool.one.process.wait(10)
+    pool.one.process.wait(60)
     (lost,) = pool.workers.news()
     assert lost.begun and lost.by_others is by_others and number.name in lost.reason
 
@@ -310,7 +310,7 @@ def test_worker_that_the_server_kills_was_not_ended_by_others(pool):
     pool.say("ready", **READY)
     pool.workers.run("worker-0", order())
     pool.workers._doom(pool.one, "was silent")
-    pool.one.process.wait(10)
+    pool.one.process.wait(60)
     (lost,) = pool.workers.news()
     assert not lost.by_others and "was silent" in lost.reason
 
