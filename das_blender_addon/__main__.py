@@ -3,8 +3,11 @@
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
+
+from .errors import JobCancelled
 
 
 def main() -> None:
@@ -14,6 +17,8 @@ def main() -> None:
     is.
     """
     _open_streams()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else nobody at a terminal means this process
+        signal.signal(signal.SIGINT, _leave)  # until the command listens itself
     import bpy  # noqa: I001  (starts Blender, which brings addon_utils)
     import addon_utils
 
@@ -39,6 +44,12 @@ def main() -> None:
             with contextlib.suppress(OSError):
                 os.rmdir(own)
         os._exit(status)
+
+
+def _leave(*_: object) -> None:
+    """Ctrl-C while Blender starts, where nothing has begun: what Python says would be where in Blender it came."""
+    os.write(2, b"das: The job was cancelled.\n")
+    os._exit(JobCancelled.exit_code)
 
 
 def _open_streams() -> None:

@@ -41,6 +41,18 @@ def start(*words: str, **environment: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.any_blender
+def test_interrupt_while_blender_starts_is_one_sentence(tmp_path):
+    """Wherever in Blender's own Python it comes."""
+    (tmp_path / "bpy.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(600)\n"
+    )
+    process = start("doctor", PYTHONPATH=str(tmp_path))
+    output, errors_written = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == errors.JobCancelled.exit_code
+    assert (output, errors_written) == ("", "das: The job was cancelled.\n")
+
+
 def test_render_writes_the_takes_frames_under_their_numbers(shot_file, server, tmp_path):
     process = start(
         "render", str(shot_file), "--server", server.address, "--frames", "3-9x3", "--seed", "5", "--json",
