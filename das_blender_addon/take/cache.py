@@ -44,7 +44,7 @@ from .shared_detail import SharedDetail
 LOGGER = logging.getLogger(__name__)
 LAYOUT = 2
 """Version of take.json."""
-COMPOSITION, BETWEEN, FINE_DETAIL = 7, 2, 1
+COMPOSITION, BETWEEN, FINE_DETAIL = 8, 2, 1
 """Versions of how frames are composed from key pictures, from the model's beside them, and from the fine detail of key
 pictures: another one makes takes anew.
 """

@@ -11,8 +11,9 @@ from .colours import in_first_frame
 from .projection import Pinhole
 from .visibility import FirstView
 
-#: Cosine of the angle up to which two orthographic cameras look in one direction: a hundredth of a degree.
-SAME_DIRECTION = 1.0 - 1.5e-8
+#: Angle in radians up to which two orthographic cameras look in one direction: a hundredth of a degree.  Blender's
+#: matrices are of single precision: the cosine of such an angle is less than 1 by no more than they are wrong.
+SAME_DIRECTION = 1.75e-4
 
 
 def sky_places(pixels: np.ndarray, camera: Pinhole, other: Pinhole) -> np.ndarray:
@@ -25,7 +26,7 @@ def sky_places(pixels: np.ndarray, camera: Pinhole, other: Pinhole) -> np.ndarra
     row, column = np.divmod(pixels, camera.width)
     turn = other.optical_from_world[:3, :3] @ camera.optical_from_world[:3, :3].T
     if other.is_orthographic:
-        if camera.is_orthographic and turn[2, 2] > SAME_DIRECTION:
+        if camera.is_orthographic and np.arctan2(np.hypot(*turn[2, :2]), turn[2, 2]) < SAME_DIRECTION:
             return np.stack([column + 0.5, row + 0.5], axis=1)
         return np.full((len(pixels), 2), np.nan)
     rays = np.stack(

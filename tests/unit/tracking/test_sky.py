@@ -10,6 +10,8 @@ import pytest
 
 from das_blender_addon.errors import SceneError
 from das_blender_addon.tracking.geometry import BACKGROUND, SILHOUETTE
+from das_blender_addon.tracking.projection import pinhole_at
+from das_blender_addon.tracking.sky import sky_places
 from das_blender_addon.tracking.video import render_tracking_video
 from tests.support.geometry import box, camera_path, look_at, sequence, sphere
 
@@ -138,6 +140,24 @@ def test_parallel_rays_see_one_direction_of_the_sky(direction, is_known):
         assert made.video[1][sky].any(axis=-1).mean() > 0.99
     else:
         assert np.isnan(found).all() and not made.video[1][sky].any()
+
+
+@pytest.mark.parametrize("yaw", range(0, 360, 7))
+def test_parallel_rays_of_a_camera_of_single_precision_see_what_they_see_themselves(yaw):
+    """Blender's matrices are no exact rotations."""
+    angles = np.radians([yaw, yaw, yaw + 0.02])
+    places = [(0, 0, 0), (0.3, -1, 2), (0, 0, 0)]
+    matrices = [
+        np.float32(look_at(place, np.add(place, (np.sin(angle), np.cos(angle), 0.3))))
+        for place, angle in zip(places, angles, strict=True)
+    ]
+    cameras = camera_path(matrices, width=WIDTH, height=HEIGHT, focal_px=14.0)
+    cameras = replace(cameras, virtual_distance=np.full(3, 9.0))
+    first, moved, turned_away = (pinhole_at(cameras, index) for index in range(3))
+    pixels = np.arange(WIDTH * HEIGHT)
+    for one, other in ((first, first), (first, moved), (moved, first)):
+        assert np.isfinite(sky_places(pixels, one, other)).all()
+    assert np.isnan(sky_places(pixels, first, turned_away)).all()
 
 
 def test_orthographic_frame_of_a_pinholes_shot_has_one_place_in_its_sky():
