@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import FirstFrameError, SettingsError
-from ..protocol.png import decode_png, encode_png, has_transparency
+from ..protocol.png import alpha_of_png, decode_png, encode_png, has_transparency
 from .picture_bytes import bytes_of_picture, check_first_frame, checked
 from .pictures import (
     AS_OF,
@@ -143,9 +143,20 @@ def given_first_frame(
     png = bytes_of_picture(path, name)
     try:
         given = FirstFrame(path, check_first_frame(png, path, model_size), GIVEN)
-        return given if with_alpha else opaque(given)
     except FirstFrameError:
         return Unfitted("", str(path))
+    return _with_places_left(given) if with_alpha else opaque(given)
+
+
+def _with_places_left(picture: FirstFrame) -> FirstFrame:
+    """``picture``; where it is not opaque its notes say what that means."""
+    if not has_transparency(picture.png):
+        return picture
+    if alpha_of_png(picture.png).any():
+        note = f"The picture {picture.path} has transparent parts; they are taken from the other key pictures."
+    else:
+        note = f"The picture {picture.path} is transparent everywhere and shows nothing: paint it, or remove it."
+    return replace(picture, notes=(*picture.notes, note))
 
 
 def opaque(picture: FirstFrame) -> FirstFrame:

@@ -31,3 +31,25 @@ def test_holes_are_filled_with_what_large_parts_show(size):
         filling.fill_holes(filled, known, inverse)
     assert filled[~known].tobytes() == shown[~known].tobytes()
     assert filled[known].tobytes() == picture[known].tobytes()
+
+
+@pytest.mark.parametrize("has_painting", [True, False])
+def test_sky_that_leaves_the_view_takes_its_tone_along_gradually(has_painting):
+    """Of the sky ever less is known, at the left border, and nothing at last; of the ground all."""
+    height, width, horizon = 64, 96, 32
+    inverse = np.full((height, width), 0.2, np.float32)
+    inverse[:horizon] = 0.0
+    picture = np.full((height, width, 3), 60.0, np.float32)
+    picture[:horizon] = 200.0
+    painting = np.full((height, width, 3), 90.0, np.float32) if has_painting else None
+    tones = []
+    for columns, rows in [(16, 32), (12, 32), (8, 32), (4, 32), (4, 24), (4, 16), (4, 8), (4, 4), (0, 0)]:
+        known = np.ones((height, width), bool)
+        known[:horizon] = False
+        known[:rows, :columns] = True
+        filled = picture.copy()
+        filling.fill_holes(filled, known, inverse, painting)
+        tones.append(float(filled[8, -8:].mean()))
+    assert tones[0] == pytest.approx(200.0, abs=0.5) and tones[-1] < 100.0
+    steps = -np.diff(tones)
+    assert (steps >= -0.5).all() and steps.max() < 0.5 * (tones[0] - tones[-1])
