@@ -27,8 +27,8 @@ _LEAK = 0.02
 #: Share of the picture that the known part of the sky has at least for all of the sky to have its tone; and how many
 #: of four cells of it must be known for the larger one that they make to have their tone alone.  Where the known sky
 #: leaves the view, the rest loses its tone gradually, and not in the one frame in which the last pixel goes: in 130
-#: frames of a turn by 90° from the first frame alone that frame changed by 3.7 times the median (with 0 and 1); now none
-#: does by more than the fastest part of the turn, 1.5.
+#: frames of a turn by 90° from the first frame alone that frame changed by 3.7 times the median (with 0 and 1); now
+#: none does by more than the fastest part of the turn, 1.5.
 _SKY_SHARE, _SKY_ENOUGH = 0.04, 2.0
 #: How many pixels into a hole the pixels beside it are continued, and how much of them is left after each.
 _RIM_PX = 6
