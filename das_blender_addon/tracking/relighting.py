@@ -6,7 +6,7 @@ The light of a shot is told from its key pictures (`light`).  A surface point th
 there and has another one in the frame; the key's colour is multiplied with the ratio of both.  The ratio is measured at
 every few pixels of the frame and, because a surface has its own, joined between them along planes in depth.  At the
 rim of a shadow the ratio is not exact, and a thin line is left: there a key picture counts little, and the other one,
-whose shadow lies elsewhere, shows the surface.
+whose shadow lies elsewhere, shows the surface.  What was lit is not made to glow: see `brightening`.
 
 Measured against Cycles at 384×256, frames between keys at 1, 25 and 49 (at 1 and 49), dB: the demo scene 30.17 to 33.75
 (27.74 to 31.00), a hard shadow 31.46 to 38.94 (28.74 to 38.08), things that cross 29.30 to 36.05 (25.19 to 28.94).
@@ -24,6 +24,7 @@ from functools import cached_property
 
 import numpy as np
 
+from .brightening import log_light, temper
 from .correspondences import FrameCorrespondences, correspondences
 from .geometry import GeometrySequence
 from .light import Casters, Compared, Light, ShadowMaps, fitted, places_and_normals
@@ -63,9 +64,17 @@ class Relighting:
     Several threads may ask at a time.
     """
 
-    def __init__(self, geometry: GeometrySequence, keys: Sequence[int], casters: Casters, light: Light, gamma: float):
+    def __init__(
+        self,
+        geometry: GeometrySequence,
+        keys: Sequence[int],
+        casters: Casters,
+        light: Light,
+        gamma: float,
+        shown: Sequence[np.ndarray],
+    ):
         self._geometry, self._keys, self._casters, self._light = geometry, tuple(keys), casters, light
-        self._gamma, self._least_step = gamma, LEAST_STEP
+        self._gamma, self._shown, self._least_step = gamma, tuple(shown), LEAST_STEP
         self._known: dict[int, ShadowMaps] = {}
         self._at_keys = [self._maps(key) for key in self._keys]
 
@@ -75,9 +84,9 @@ class Relighting:
         return self._light
 
     @property
-    def told(self) -> tuple[Casters, Light, float]:
+    def told(self) -> tuple[Casters, Light, float, tuple[np.ndarray, ...]]:
         """What it was made of, besides geometry and keys: for another process."""
-        return self._casters, self._light, self._gamma
+        return self._casters, self._light, self._gamma, self._shown
 
     def seen_by(self, geometry: GeometrySequence, least_step: int) -> Relighting:
         """The same light for the same shot in ``geometry``, whose cameras have another size; measured at every
@@ -118,17 +127,18 @@ class Relighting:
             frame.follow(number, asked.reshape(height, width))
             seen = np.flatnonzero(frame.visible[number].reshape(-1).take(flat))
             xy = frame.xy[number].view(np.complex64).reshape(-1).take(flat[seen])
-            before, good = self._of_key(number, frame, xy.imag.astype(np.int64), xy.real.astype(np.int64))
+            before, good, shown = self._of_key(number, frame, xy.imag.astype(np.int64), xy.real.astype(np.int64))
             place, ratio = there[seen[good]], now[seen[good]] / before
             values, known = np.ones((4, len(rows) * len(columns)), np.float32), np.zeros(len(rows) * len(columns), bool)
             values[:3, place], values[3, place] = np.clip(ratio, 1.0 / MOST, MOST).T, before.mean(axis=1)
             known[place] = True
+            temper(values, place, shown, grid_inverse, _SAME_SURFACE)
             ratios[number] = _smooth(values.reshape(4, *shape), known.reshape(shape), alike, self._gamma)
         return FrameLight(ratios, grid_inverse, inverse, step, *_slopes(grid_inverse, step))
 
     def _of_key(self, number: int, frame: FrameCorrespondences, row: np.ndarray, column: np.ndarray):
-        """The light [G,3] f32 that the key picture ``number`` shows at its pixels ``row``, ``column`` [P], and which of
-        them [G], those inside one surface, that is.
+        """The light [G,3] f32 that falls in the key picture ``number`` at its pixels ``row``, ``column`` [P]; which of
+        them [G], those inside one surface, that is; and what the picture shows there [G] f32, see `log_light`.
         """
         inverse = frame.key_inverse_depth[number]
         row, column = np.clip(row, 0, len(inverse) - 1), np.clip(column, 0, inverse.shape[1] - 1)
@@ -136,7 +146,9 @@ class Relighting:
         good = np.flatnonzero((inverse.reshape(-1).take(flat) > 0.0) & ~frame.key_edges[number].reshape(-1).take(flat))
         camera = pinhole_at(self._geometry.cameras, self._keys[number])
         places, normals = places_and_normals(inverse, row[good], column[good], camera)
-        return self._light.on(self._at_keys[number], places, normals), good
+        shown = self._shown[number]
+        at = row[good] * shown.shape[0] // inverse.shape[0], column[good] * shown.shape[1] // inverse.shape[1]
+        return self._light.on(self._at_keys[number], places, normals), good, shown[at].astype(np.float32)
 
 
 def relighting(
@@ -170,7 +182,7 @@ def relighting(
     light = fitted(compared)
     if light.explained < LEAST_EXPLAINED:
         return None
-    return Relighting(geometry, keys, casters, light, gamma)
+    return Relighting(geometry, keys, casters, light, gamma, [log_light(picture) for picture in smaller])
 
 
 def _compared(geometry, frame: FrameCorrespondences, number: int, pair, casters: Casters) -> Compared:

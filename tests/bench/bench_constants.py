@@ -133,6 +133,8 @@ CONSTANTS = (
     Constant("relighting", "_SAME_SURFACE", LIT),
     Constant("relighting", "EDGE", LIT),
     Constant("relighting", "MUCH", LIT),
+    Constant("brightening", "STEADY", LIT),
+    Constant("brightening", "BRIGHTER", LIT),
     Constant("light", "CASTER_POINTS", TOLD),
     Constant("light", "CELLS", TOLD),
     Constant("light", "BIAS_CELLS", TOLD),

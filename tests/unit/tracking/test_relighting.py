@@ -9,9 +9,9 @@ import pytest
 from das_blender_addon.tracking.composition import Composer
 from das_blender_addon.tracking.correspondences import correspondences
 from das_blender_addon.tracking.geometry import BACKGROUND
-from das_blender_addon.tracking.light import Casters
+from das_blender_addon.tracking.light import Casters, Light
 from das_blender_addon.tracking.projection import pinhole_at
-from das_blender_addon.tracking.relighting import GAMMA, relighting
+from das_blender_addon.tracking.relighting import GAMMA, Relighting, relighting
 from tests.support.geometry import camera_path, ground, look_at, sequence, sphere
 
 WIDTH, HEIGHT, FRAMES, RADIUS = 192, 128, 5, 0.5
@@ -208,3 +208,26 @@ def test_light_that_changes_much_is_worth_less():
     same = floor & ~shadow & (np.abs(light[..., 0] - 1.0) < 0.002)
     assert gone.sum() > 100 and same.sum() > 1000
     assert light[gone][:, 3].max() < 0.2 and np.median(light[same][:, 3]) > 0.9
+
+
+def test_floor_that_was_lit_is_not_made_brighter_than_around_it():
+    """A shadow is told beside where it is: what the key picture shows lit there does not begin to glow."""
+    geometry = shot()
+    (first, shadow), (last, _) = (rendered(geometry, key) for key in KEYS)
+    truth, shadow_now = rendered(geometry, 2)
+    casters, _, gamma, shown = relighting(geometry, KEYS, [first, last]).told
+    beside = np.array([[-0.1, -0.5, 0.86]], np.float32) / np.float32(np.linalg.norm([-0.1, -0.5, 0.86]))
+    told = Light(beside, np.full((1, 3), 1.0 - AMBIENT, np.float32), np.full(3, AMBIENT, np.float32), 1.0)
+    frame = next(correspondences(geometry, KEYS, frame_indices=[2]))
+
+    light = Relighting(geometry, KEYS, casters, told, gamma, shown).at(frame).rows(slice(0, HEIGHT)).of(0)
+
+    change = light.reshape(HEIGHT, WIDTH, 4)[..., :3]
+    floor, near = seen(geometry, 0)[1] & seen(geometry, 2)[1], shadow | shadow_now
+    for axis in (0, 1):  # at its rim pixels have a share of both
+        near = np.any([np.roll(near, step, axis) for step in range(-3, 4)], axis=0)
+    lit = floor & ~near
+    relit = np.minimum(first * change, 255.0).mean(axis=2)[lit]  # the camera is at rest: the same pixels
+    assert lit.sum() > 10000
+    assert relit.max() - truth.mean(axis=2)[lit].max() < 40.0  # levels, of 255
+    assert change[floor & shadow].max() > 1.4  # what was in shadow still becomes brighter
