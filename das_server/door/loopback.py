@@ -95,6 +95,7 @@ class _Server(ThreadingHTTPServer):
     """With at most `MOST_CONNECTIONS`."""
 
     daemon_threads = True
+    request_queue_size = MOST_CONNECTIONS  # of more that come at once some are dropped, and try again after 1 s
 
     def __init__(self, *arguments):
         self._open: dict[socket.socket, None] = {}
