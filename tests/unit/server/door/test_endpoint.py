@@ -37,7 +37,7 @@ def test_every_request_has_somebody_who_answers_and_nothing_else_has(house):
 def test_request_with_too_many_values_is_refused_before_it_is_looked_at(house):
     lists = [[1] * 4096] * 3
     house._dealer.send(msgpack.packb({"type": "PING", "request": 7, "unknown": lists}))
-    house.endpoint.receive()
+    house.receive()
     refusal = house.heard()
     assert (refusal.request, refusal.code) == (7, "protocol") and "8192 values" in refusal.message
 
@@ -275,7 +275,6 @@ def test_results_that_are_acknowledged_are_deleted_while_nobody_waits(house):
     os.mkfifo(house.blobs.path(hanging))
     house.store.own_blob(hanging, "", 1)
     house.send(m.Fetch(1, hanging, 0, 1))  # the disk hangs
-    house.endpoint.receive()
     house.send(m.Ack(2, job))
     until(house, lambda: house._dealer.poll(0))
     assert house.heard() == m.Acked(2, job) and house.blobs.size_bytes(sha) == size_bytes
