@@ -15,6 +15,7 @@ class RawClient:
     def __init__(self, address: str, *, greet: bool = True):
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.socket.settimeout(60)  # the other side may have to wait for its turn
         if greet:
             self.greet()
 

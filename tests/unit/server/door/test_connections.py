@@ -31,6 +31,8 @@ MOST_WAITING_BYTES = 32 << 20
 ASKS_AGAIN_S = 5.0
 WAIT_S = 120.0
 """Under pressure connections are not taken, and who connects tries again after 1, 2, 4, 8 and 16 s, 31 in all."""
+FRAMES_A_TURN = 4
+"""So many a flood sends between two looks of the door, whichever of the two a busy machine lets run."""
 
 
 class Door:
@@ -41,8 +43,10 @@ class Door:
         self.socket = open_door(self._context, "tcp://127.0.0.1:*")
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self.connections = Connections(self.socket, most=MOST)
+        self.turns = 0
 
     def turn(self, *, reads=True, answers=True, count=2000):
+        self.turns += 1
         self.connections.look()
         with contextlib.suppress(zmq.ZMQError):
             for _ in range(count if reads else 0):
@@ -89,13 +93,15 @@ def door():
     door.close()
 
 
-def flood(client, frame, count):
-    """Send so many, from a thread → (thread, list that holds how many were sent)."""
-    sent = []
+def flood(door, client, frame, count):
+    """Send so many while the door turns, from a thread → (thread, list that holds how many were sent)."""
+    sent, begun = [], door.turns
 
     def run():
         with contextlib.suppress(OSError):
-            for _ in range(count):
+            for number in range(count):
+                while door.turns - begun < number // FRAMES_A_TURN:
+                    time.sleep(0.001)
                 client.send(frame)
                 sent.append(None)
 
@@ -107,7 +113,7 @@ def flood(client, frame, count):
 @LINUX
 def test_message_without_an_end_is_cut(door):
     client = RawClient(door.address)
-    thread, sent = flood(client, client.frame(bytes(MAX_FRAME_BYTES), more=True), 200)
+    thread, sent = flood(door, client, client.frame(bytes(MAX_FRAME_BYTES), more=True), 200)
     door.turn_until(lambda: not thread.is_alive())
     assert len(sent) * MAX_FRAME_BYTES < 4 * MAX_BACKLOG_BYTES < 200 * MAX_FRAME_BYTES and client.is_cut()
     door.assert_serves()
@@ -132,16 +138,15 @@ def test_pieces_in_flight_are_read_to_their_end_and_never_cut(door):
 @pytest.mark.parametrize(("size", "reads"), [(MAX_FRAME_BYTES, True), (MAX_FRAME_BYTES, False), (400, True)])
 def test_what_waits_to_be_read_is_bounded(door, size, reads):
     client = RawClient(door.address)
-    client.socket.settimeout(20.0)  # who is cut is told at once; a machine that is busy may pause for long
     frames = client.frame(bytes(size)) * (MAX_FRAME_BYTES // size)
-    thread, sent = flood(client, frames, 4 * MAX_BACKLOG_BYTES // MAX_FRAME_BYTES)
+    thread, sent = flood(door, client, frames, 4 * MAX_BACKLOG_BYTES // MAX_FRAME_BYTES)
     if size == MAX_FRAME_BYTES and reads:  # then all of it may be read
         door.turn_until(lambda: not thread.is_alive(), answers=False)
     else:
         door.turn_until(lambda: len(door.connections) == 0, reads=reads, answers=False)
         most = MAX_BACKLOG_BYTES if not reads else MAX_BACKLOG_BYTES // 2
         assert len(sent) * MAX_FRAME_BYTES < 2 * most
-    thread.join()
+        door.turn_until(lambda: not thread.is_alive(), reads=reads, answers=False)
     client.close()
     door.assert_serves()
 
@@ -159,8 +164,9 @@ def test_replies_that_are_not_read_are_not_kept(door):
 def test_frame_over_the_protocols_limit_ends_its_connection_and_one_at_it_does_not(door):
     for size, is_cut in ((MAX_FRAME_BYTES, False), (MAX_FRAME_BYTES + FRAME_EXTRA_BYTES + 1, True)):
         client = RawClient(door.address)
-        client.socket.settimeout(1.0 if not is_cut else 10.0)
-        flood(client, client.frame(bytes(size)), 1)[0].join()
+        with contextlib.suppress(OSError):
+            client.send(client.frame(bytes(size)))
+        client.socket.settimeout(1.0 if not is_cut else 60.0)
         assert client.is_cut() is is_cut
         client.close()
     door.assert_serves()
@@ -246,6 +252,7 @@ client.socket.settimeout(0.2)
 with contextlib.suppress(OSError):
     for _ in range(50):
         client.send(client.frame(b"word") * 100 + ping)
+door.poll(60_000)  # the server has taken some, however long it had to wait for its turn
 time.sleep(0.3)
 client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 client.close()  # while more waits than the server has taken
@@ -259,7 +266,7 @@ print(read > 100)
 
 def test_client_that_breaks_off_while_the_server_is_busy_does_not_end_it():
     """libzmq aborts the process where a heartbeat of its own is due then, or one of the client's is found."""
-    done = subprocess.run([sys.executable, "-c", BREAKING_OFF], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", BREAKING_OFF], capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
