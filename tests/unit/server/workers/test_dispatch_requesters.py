@@ -83,7 +83,10 @@ def test_lease_that_runs_out_ends_the_job(house, running):  # noqa: F811
     if not running:
         wanted_by(house, BEN)
         dispatcher.tick()
-    job = wanted_by(house, ADA, lease_s=2.0)  # long enough to begin on a busy machine
+    job = wanted_by(house, ADA, lease_s=600.0)  # long enough to begin on a busy machine
+    dispatcher.tick()
+    assert store.get(job).state is (JobState.RUNNING if running else JobState.QUEUED)
+    dispatcher.heard_of(job, ADA, 0.05)
     if running:
         turn_until(dispatcher, lambda: workers.cancelled == [job])
         workers.waiting = [WorkFailed(job, 1, "job.cancelled", "Stopped.")]
@@ -109,12 +112,13 @@ def test_lease_begins_anew_with_the_next_server(house):  # noqa: F811
 def test_results_go_with_the_lease_of_the_last_who_wanted_them(house):  # noqa: F811
     store, blobs, workers, dispatcher = house
     job = wanted_by(house, ADA)
-    wanted_by(house, BEN, job, lease_s=3.0)
+    wanted_by(house, BEN, job, lease_s=600.0)  # he still wants them when Ada has them, however busy the machine is
     dispatcher.tick()
     result = frame(blobs)
     workers.waiting = [WorkDone(job, 1, (result,), {})]
     dispatcher.tick()
     assert store.acknowledge(job, ADA) == []
+    dispatcher.heard_of(job, BEN, 0.05)
     turn_until(dispatcher, lambda: blobs.delete_unneeded() or blobs.size_bytes(result.sha) is None)
 
 
