@@ -8,6 +8,7 @@ from pathlib import Path
 
 import zmq
 
+from das_server.door.ask import Asker
 from das_server.door.beside import Beside
 from das_server.door.connections import Connections, open_door
 from das_server.door.endpoint import Endpoint
@@ -19,6 +20,11 @@ from das_server.store.jobs import JobStore
 from das_server.store.keys import KeyRing
 from das_server.workers.dispatch import Dispatcher
 from das_server.workers.local import LocalWorkers
+
+
+def wait_long(monkeypatch) -> None:
+    """The commands of a test give a server on a busy machine more time than people like to wait."""
+    monkeypatch.setitem(Asker.__init__.__kwdefaults__, "timeout_s", 60.0)
 
 
 class FrontDoor:

@@ -21,7 +21,7 @@ from das_server import cli
 from das_server.cli_status import duration, shown_report, table, words_of_report
 from das_server.listening import client_config
 from das_server.store.jobs import JobStore
-from tests.support.front_door import FrontDoor
+from tests.support.front_door import FrontDoor, wait_long
 from tests.support.jobs import job_id, job_inputs, job_spec
 
 JOB = {"job": "ab" * 16, "state": "RUNNING", "model": "das-preview", "priority": "batch", "created_s": 1000.0}
@@ -76,7 +76,7 @@ def test_watch_shows_what_changes_until_it_is_stopped(tmp_path):
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30"}
         process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
         os.close(theirs)
-        shown, is_stopped, until = b"", False, time.monotonic() + 60
+        shown, is_stopped, until = b"", False, time.monotonic() + 120
         with contextlib.suppress(OSError):  # the terminal's end, with the process's
             while time.monotonic() < until:
                 if select.select([ours], [], [], 1.0)[0]:
@@ -132,6 +132,7 @@ def test_status_and_jobs_go_by_the_environment_and_running_jobs_come_first(tmp_p
     store.finish(done, [], {})
     store.fail(newest, code="job", message="No.")
     store.close()
+    wait_long(monkeypatch)
     with FrontDoor(tmp_path) as door:
         monkeypatch.setenv("DAS_SERVER", door.address)
         assert cli.main(["jobs", "list"]) == 0 and len(capsys.readouterr().out.splitlines()) == 4

@@ -37,7 +37,7 @@ def door(tmp_path_factory):
 
 
 def client(door, token):
-    return DasClient(door.address, timeout_s=20, token=token)
+    return DasClient(door.address, timeout_s=60, token=token)
 
 
 def listed(door_client):
@@ -112,7 +112,7 @@ def test_clients_of_older_releases_share_what_they_have_with_everybody(door):
 def test_user_who_runs_the_server_sees_and_ends_everybodys_jobs(door):
     with client(door, EVE) as eve:
         job = submit(eve, seed=5)
-        with Asker(door.address) as asker:
+        with Asker(door.address, timeout_s=60.0) as asker:
             assert job in {one["job"] for one in asker.jobs()}
         with client(door, user_token()) as host:
             host._request(Cancel(0, job, everybody=True), Cancelling)
@@ -121,7 +121,7 @@ def test_user_who_runs_the_server_sees_and_ends_everybodys_jobs(door):
 
 def test_list_comes_in_short_pages_and_whole(door):
     spec = job_spec(seed=6)
-    with client(door, EVE) as eve, Asker(door.address) as asker:
+    with client(door, EVE) as eve, Asker(door.address, timeout_s=60.0) as asker:
         submit(eve, spec)
         jobs = [job_id() for _ in range(MOST_LISTED + 2)]
         for job in jobs:
@@ -141,9 +141,10 @@ def test_machines_of_one_user_share_jobs_and_others_do_not(tmp_path, monkeypatch
         keys = []
         for user in ("ada", "ada", "eve"):
             monkeypatch.setenv("DAS_KEYS", str(tmp_path / f"{len(keys)}.json"))
-            pair_with(Pairing(locked.address, locked.keys.server_keys()[0], locked.keys.pair(user)).line)
+            pairing = Pairing(locked.address, locked.keys.server_keys()[0], locked.keys.pair(user))
+            pair_with(pairing.line, timeout_s=60.0)
             keys.append(keys_for(locked.address))
-        one, two, eve = (DasClient(locked.address, timeout_s=20, keys=own) for own in keys)
+        one, two, eve = (DasClient(locked.address, timeout_s=60, keys=own) for own in keys)
         with one, two, eve:
             job = submit(one)
             assert two.attach(job).last_seq >= 1

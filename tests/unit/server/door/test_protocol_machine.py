@@ -63,7 +63,7 @@ class Door(RuleBasedStateMachine):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _connect(self, owner: int) -> DasClient:
-        return DasClient(self.door.address, timeout_s=20, token=self.tokens[owner])
+        return DasClient(self.door.address, timeout_s=60, token=self.tokens[owner])
 
     # ── What clients do ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,7 +85,7 @@ class Door(RuleBasedStateMachine):
         piece = blob[offset : offset + PIECE]
         for _ in range(times):
             number = self.clients[owner]._send(m.Put(0, sha, len(blob), min(offset, len(blob))), memoryview(piece))
-            said = self.clients[owner]._expect(self.clients[owner]._answer((number,), 10.0, None)[0], m.Have)
+            said = self.clients[owner]._expect(self.clients[owner]._answer((number,), 60.0, None)[0], m.Have)
             there = self.sent.get((owner, sha), 0)
             if sha in self.has[owner]:
                 there = len(blob)
@@ -105,7 +105,7 @@ class Door(RuleBasedStateMachine):
         put = m.Put(0, sha, len(wrong), 0)
         number = self.clients[owner]._send(put, memoryview(wrong[: m.CHUNK_BYTES]))
         with pytest.raises(ProtocolError, match="damaged"):
-            self.clients[owner]._expect(self.clients[owner]._answer((number,), 10.0, None)[0], m.Have)
+            self.clients[owner]._expect(self.clients[owner]._answer((number,), 60.0, None)[0], m.Have)
 
     @rule(owner=owners, sha=blobs)
     def fetch(self, owner, sha):
@@ -186,7 +186,7 @@ class Door(RuleBasedStateMachine):
                 return
             reached["events"] += 1
             last = client.attach(run, after).last_seq
-            got = [client.next_event(5.0) for _ in range(after, last)]
+            got = [client.next_event(60.0) for _ in range(after, last)]
             events = [(event.seq, event.kind) for event in got]
             assert [seq for seq, _ in events] == list(range(after + 1, last + 1))
             assert last == (2 if self.over[key] else 1)

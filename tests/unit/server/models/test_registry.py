@@ -127,7 +127,7 @@ def test_capabilities_travel():
 
 def test_table_needs_no_torch():
     code = "import sys, das_server.models.registry as r; r.capabilities_of_models(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 def test_unknown_model_names_the_known_ones():
@@ -320,7 +320,7 @@ def test_pull_offline_says_which_files_go_where(models):
     )
     environment = {"HF_HUB_OFFLINE": "1", "PATH": "", "HOME": str(models)}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(models)], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, str(models)], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode != 0
     for name in (*model_spec(FULL).files, str(models / FULL), "das-server models add"):

@@ -147,6 +147,6 @@ def test_preview_model_has_a_revision_without_torch(tmp_path):
     )
     root = Path(__file__).resolve().parents[4]
     command = [sys.executable, "-c", program, tmp_path]
-    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     assert len(ran.stdout.strip()) == 64 and ran.stdout.strip() != fingerprint(PREVIEW_FOLDER)

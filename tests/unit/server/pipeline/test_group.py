@@ -14,7 +14,7 @@ ATOL = 1e-5
 """Rows one by one, and tokens in parts, add in another order."""
 FAST_ATOL = 1e-2
 """Each row decides by itself what it leaves out."""
-LIMIT_S = 120
+LIMIT_S = 600
 NUM_BLOCKS = 4
 """Main ones and copies of the preview model, each of which runs once a step."""
 A_ROW_EACH, SPLIT = "one on each device", "split over the devices"

@@ -129,7 +129,7 @@ def test_refused_write_leaves_nothing_half_and_goes_on_later(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     lines = answer.stdout.splitlines()

@@ -81,20 +81,20 @@ def test_disk_that_refuses_is_told(store, monkeypatch):
 def test_reply_waits_for_the_disk_and_nobody_else_does(tmp_path, monkeypatch):
     """Submitted under a disk that hangs: everybody is answered, but for the one to whom something is promised."""
     hangs, goes_on = threading.Event(), threading.Event()
-    with FrontDoor(tmp_path) as door, DasClient(door.address, timeout_s=20) as client:
+    with FrontDoor(tmp_path) as door, DasClient(door.address, timeout_s=60) as client:
         submit(client)
         flush = os.fsync
 
         def hang(descriptor):
             hangs.set()
-            assert goes_on.wait(20)
+            assert goes_on.wait(120)
             flush(descriptor)
 
         monkeypatch.setattr(os, "fsync", hang)
         asked = m.Submit(0, job_id(), job_spec(), job_inputs(job_spec())[0])
         number = client._send(asked)
-        assert hangs.wait(20) and client.ping() < 20
+        assert hangs.wait(60) and client.ping() < 60
         assert client._answer((number,), 0.3, None) is None
         assert asked.job in {job["job"] for job in client.status().jobs}
         goes_on.set()
-        assert isinstance(client._answer((number,), 20, None)[0], m.Accepted)
+        assert isinstance(client._answer((number,), 60, None)[0], m.Accepted)

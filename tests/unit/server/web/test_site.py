@@ -17,7 +17,7 @@ from das_server.store.blobs import BlobStore
 from das_server.store.jobs import JobStore
 from das_server.web.site import Site
 from tests.support.chromium import PROGRAM, Chromium
-from tests.support.front_door import FrontDoor
+from tests.support.front_door import FrontDoor, wait_long
 from tests.support.jobs import job_id, job_inputs, job_spec
 
 FRAMES = np.tile(np.arange(0, 240, 10, dtype=np.uint8)[:, None, None, None], (1, 64, 96, 3))
@@ -45,6 +45,7 @@ def fill(folder):
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     monkeypatch.setenv("DAS_TOKEN", str(tmp_path / "ada"))
+    wait_long(monkeypatch)
     fill(tmp_path / "state")
     with FrontDoor(tmp_path / "state") as door:
         monkeypatch.setenv("DAS_TOKEN", str(tmp_path / "cleo"))  # not the user who runs the server
@@ -59,7 +60,7 @@ class Browser:
     def ask(self, path, method="GET", *, root=None, **headers):
         """(status, headers, content)."""
         where = urlsplit(self.site.address)
-        connection = http.client.HTTPConnection(where.netloc, timeout=20)
+        connection = http.client.HTTPConnection(where.netloc, timeout=60)
         about = {"Cookie": self.cookie} | {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, (where.path if root is None else root) + path, headers=about)
         answer = connection.getresponse()
@@ -118,7 +119,7 @@ def test_pages_of_others_get_nothing_and_change_nothing(browser):
     assert browser.ask(f"/api/job/{WAITING}/cancel", "GET", Origin=browser.origin)[0] == 404
     assert browser.ask("/api/status", "DELETE")[0] == 501
     where = urlsplit(browser.site.address)
-    with socket.create_connection((where.hostname, where.port), 20) as raw:
+    with socket.create_connection((where.hostname, where.port), 60) as raw:
         raw.sendall(f"GET http://[ HTTP/1.1\r\nHost: {where.netloc}\r\n\r\n".encode())
         assert raw.recv(100).startswith(b"HTTP/1.1 400")
     assert browser.json(f"/api/job/{WAITING}")["job"]["state"] == "QUEUED"

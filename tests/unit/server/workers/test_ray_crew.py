@@ -229,5 +229,5 @@ os._exit(0)
 
 
 def test_worker_whose_disk_is_full_says_so_and_its_threads_sleep():
-    done = subprocess.run([sys.executable, "-c", DISK_OF_A_NODE], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", DISK_OF_A_NODE], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines() == ["PASSIVE", "('failed', 'disk')", "('', 0)"], done.stderr

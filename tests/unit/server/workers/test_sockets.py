@@ -39,7 +39,7 @@ def test_folder_of_a_killed_server_is_swept_at_the_next_start_and_that_of_a_livi
     ]
     killed, living = (Path(one.stdout.readline().strip()) for one in processes)
     processes[0].send_signal(signal.SIGKILL)
-    processes[0].wait(20)
+    processes[0].wait(60)
     mine = SocketFolder()
     assert not killed.exists() and living.is_dir() and mine.path.is_dir()
     assert mine.path.stat().st_mode & 0o077 == 0
