@@ -3,6 +3,7 @@
 
 import resource
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -156,15 +157,19 @@ def test_folder_that_is_not_there_is_told(tmp_path):
     spool.close()
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """Files of this process may have 10 kB: the system refuses as a full disk does, and says so by an error."""
+    """Files of this process may have 10 kB: the system refuses as a full disk does, and says so by an error.  No
+    fixture: before it ends pytest says how the test went, perhaps into a file that is longer.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def write_all(folder, vertices: int):
@@ -177,15 +182,15 @@ def write_all(folder, vertices: int):
         spool.close()
 
 
-@pytest.mark.usefixtures("small_files")
 @pytest.mark.parametrize("vertices", [100_000, 600, 200])
 def test_full_disk_is_told_whatever_does_not_fit(tmp_path, vertices):
     """A frame; several frames that wait in a buffer; the last of them."""
-    with pytest.raises(StorageError, match="free some space in the temporary folder"):
-        write_all(tmp_path, vertices)
-    with pytest.raises(StorageError):
-        open_spool(tmp_path)
-    write_all(tmp_path, 20)
+    with small_files():
+        with pytest.raises(StorageError, match="free some space in the temporary folder"):
+            write_all(tmp_path, vertices)
+        with pytest.raises(StorageError):
+            open_spool(tmp_path)
+        write_all(tmp_path, 20)
 
 
 def test_a_frame_whose_one_span_begins_later_lacks_the_first_vertices(tmp_path):
