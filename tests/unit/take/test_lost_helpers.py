@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ from tests.unit.take.test_helpers import (
 
 @pytest.fixture
 def two_helpers(monkeypatch):
-    """Whatever this machine has."""
+    """Whatever this machine has, and however busy it is."""
+    monkeypatch.setattr(helpers, "START_LIMIT_S", ENDS_WITHIN_S)
     monkeypatch.setattr(shared_detail, "FEWEST_FRAMES", 2)
     monkeypatch.setattr(helpers, "_cores", lambda: 3)
 
@@ -54,10 +56,11 @@ def test_environment_that_is_not_for_blender_is_not_for_helpers(two_helpers, mon
 
 
 BLENDER = """
-import signal
+import signal, sys
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of an embedded Python nobody else has a say
 from tests.unit.take.test_helpers import detail_of
 from das_blender_addon.take import helpers, shared_detail
+helpers._SCRIPT = sys.argv[1]  # which reads nothing, so that more is to be told than a pipe holds
 helper = helpers.Helper(*detail_of(shared_detail.SharedDetail)._parts)
 helper.start()
 helper._process.kill()
@@ -67,10 +70,12 @@ print("lives", helper.is_busy)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="a pipe that nobody reads is no signal there")
-def test_blender_outlives_a_helper_that_is_killed_before_it_was_told_anything():
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+def test_blender_outlives_a_helper_that_is_killed_before_it_was_told_anything(tmp_path):
+    environment, script = os.environ | {"PYTHONPATH": str(ROOT)}, tmp_path / "hangs.py"
+    script.write_text("import time\ntime.sleep(600)\n")
 
-    done = subprocess.run([sys.executable, "-c", BLENDER], capture_output=True, text=True, env=environment, timeout=120)
+    command = [sys.executable, "-c", BLENDER, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
     assert (done.stdout, done.returncode) == ("lives True\n", 0), done.stderr
 
@@ -143,6 +148,7 @@ def test_frame_that_cannot_be_taken_from_a_helper_stops_all(two_helpers, monkeyp
             raise StorageError("The disk is full.")
         refused.wait(ENDS_WITHIN_S)
         taken.append(index)
+        time.sleep(0.2 * len(taken))  # whoever was refused may be slow to say so
 
     with helped(shared), pytest.raises(StorageError, match="The disk is full"):
         shared.compose(range(40), lambda _: np.zeros((64, 96, 3), np.uint8), take)
