@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import zmq
 
+from das_blender_addon.client import connection, job_run
 from das_blender_addon.protocol import codec
 from das_blender_addon.protocol import messages as m
 from das_blender_addon.protocol.frames import CODECS, blob_sha, decode_array
@@ -29,6 +30,14 @@ PREVIEW_IMAGE = b"\xff\xd8 not really a JPEG"
 def frame(index: int) -> np.ndarray:
     """The ``index``-th frame of every job's result, ``[H,W,3]`` uint8."""
     return np.full((HEIGHT, WIDTH, 3), 10 * index, np.uint8)
+
+
+def ask_once(monkeypatch) -> None:
+    """Clients ask nothing twice, and wait for the end of what they cancel, however long the machine stalls: for tests
+    that lose no message and count what a peer is asked.
+    """
+    monkeypatch.setattr(connection, "ATTEMPT_S", 60.0)
+    monkeypatch.setattr(job_run, "CANCEL_WAIT_S", 60.0)
 
 
 class Peer:

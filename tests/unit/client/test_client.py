@@ -27,6 +27,7 @@ from das_blender_addon.protocol import messages as m
 from das_blender_addon.protocol.frames import blob_sha
 from tests.support.messages import JOB, SHA
 from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer
+from tests.support.running import wait_for
 
 SPEC = m.JobSpec("mesh_to_video", "tiny", "", "", 7, 2, 1.0, NUM_FRAMES, NUM_FRAMES, WIDTH, HEIGHT)
 BIG = bytes(range(256)) * 4096 * 6 + b"tail"  # 6 MiB and 4 bytes: seven pieces
@@ -35,14 +36,12 @@ FREE_PORT = "tcp://127.0.0.1:9"  # the discard service: nobody listens
 
 @pytest.fixture
 def patient():
-    """For tests that count requests: a machine that stalls for a moment must not make the client ask twice."""
+    """For tests that count requests, or number answers: a machine that stalls must not make the client ask twice."""
 
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch, request):
-    if "patient" in request.fixturenames:
-        return
-    monkeypatch.setattr(connection, "ATTEMPT_S", 0.3)
+    monkeypatch.setattr(connection, "ATTEMPT_S", 60.0 if "patient" in request.fixturenames else 0.3)
     monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
 
 
@@ -121,7 +120,7 @@ def test_answer_that_is_no_message_is_a_protocol_error(peer, client, frames):
         client.hello()
 
 
-def test_answer_of_another_kind_is_a_protocol_error(peer, client):
+def test_answer_of_another_kind_is_a_protocol_error(patient, peer, client):
     client.hello()
     peer.say[m.Ping] = [msgpack.packb({"type": "ACKED", "request": 2, "job": JOB})]
     with pytest.raises(ProtocolError, match="answered with Acked where Pong was due"):
@@ -164,10 +163,11 @@ def test_nobody_there_is_unreachable_in_a_sentence_that_helps():
 
 
 def test_server_that_falls_silent_is_a_timeout(peer):
-    with DasClient(peer.address, timeout_s=4.0) as client:
+    with DasClient(peer.address, timeout_s=60.0) as client:
         client.hello()
+        client.timeout_s = 0.8
         peer.drop[m.Ping] = peer.drop[m.Hello] = 1000
-        with pytest.raises(TransportTimeout, match="fell silent for 4 s"):
+        with pytest.raises(TransportTimeout, match="fell silent for 0.8 s"):
             client.ping()
 
 
@@ -184,8 +184,13 @@ def test_lost_greeting_is_sent_again(peer, client):
 
 
 def test_late_answer_is_not_taken_for_another(peer, client):
+    def be_late(message):
+        """Answer once the client has given up and asked something else."""
+        if type(message) is m.Ack and peer.seen[m.Ack] == 1:
+            wait_for(lambda: client._number > message.request)
+
     client.hello()
-    peer.on_request = lambda message: time.sleep(0.5) if peer.seen[m.Ack] == 1 and type(message) is m.Ack else None
+    peer.on_request = be_late
     assert client.ack(JOB).job == JOB
     assert peer.seen[m.Ack] >= 2
     assert client.ping() > 0
@@ -198,7 +203,8 @@ def test_server_that_comes_back_at_the_address_is_found(peer):
         client.hello()
     with client, Peer(address=address) as second:
         assert client.ping() > 0
-        assert second.seen[m.Ping] == 1
+        pings = [[type(one) for one in requests].count(m.Ping) for requests in second.connections.values()]
+        assert max(pings) == 1  # a slow machine may make it connect anew and ask there
 
 
 @pytest.mark.parametrize(
@@ -347,8 +353,11 @@ def test_fetch_gives_up_when_nothing_moves(peer):
     sha = blob_sha(BIG)
     peer.results[sha] = BIG
     peer.drop[m.Fetch] = 1000
-    with DasClient(peer.address, timeout_s=4.0) as client, pytest.raises(TransportTimeout):
-        client.fetch(sha, len(BIG))
+    with DasClient(peer.address, timeout_s=60.0) as client:
+        client.hello()
+        client.timeout_s = 0.8
+        with pytest.raises(TransportTimeout, match="fell silent for 0.8 s"):
+            client.fetch(sha, len(BIG))
 
 
 def test_damaged_fetch_is_repeated_once(peer, client):
@@ -371,9 +380,7 @@ def test_many_blobs_share_the_credit(patient, peer, client):
     images = client.fetch_each(names, lambda done, of: steps.append((done, of)))
     assert next(images) == blobs[0] == b""  # nothing had to travel for it
     assert next(images) == blobs[1]
-    waited_until = time.monotonic() + 60
-    while peer.seen[m.Fetch] < m.FETCH_CREDIT and time.monotonic() < waited_until:
-        time.sleep(0.01)
+    wait_for(lambda: peer.seen[m.Fetch] >= m.FETCH_CREDIT)
     assert peer.seen[m.Fetch] == m.FETCH_CREDIT  # those of the next blobs are on their way already
     assert list(images) == blobs[2:]
     assert peer.seen[m.Fetch] == len(blobs) - 1
@@ -446,7 +453,7 @@ def test_events_that_come_during_other_requests_are_kept(peer, client):
     assert [event.seq for event in events_until_final(client)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_lost_events_are_asked_for_again(peer, client):
+def test_lost_events_are_asked_for_again(patient, peer, client):
     peer.final = None
     client.submit(JOB, SPEC, [])
     client.attach(JOB)
@@ -511,9 +518,10 @@ def test_server_that_restarts_goes_on_telling():
 
 def test_server_that_stays_away_while_events_are_awaited_is_a_timeout(peer):
     peer.final = None
-    with DasClient(peer.address, timeout_s=4.0) as client:
+    with DasClient(peer.address, timeout_s=60.0) as client:
         client.submit(JOB, SPEC, [])
         client.attach(JOB)
+        client.timeout_s = 0.8
         peer.drop[m.Attach] = peer.drop[m.Hello] = 10_000
         with pytest.raises(TransportTimeout):
             events_until_final(client)
@@ -521,11 +529,12 @@ def test_server_that_stays_away_while_events_are_awaited_is_a_timeout(peer):
 
 def test_server_that_greets_and_says_nothing_else_is_a_timeout(peer):
     peer.final = None
-    with DasClient(peer.address, timeout_s=4.0) as client:
+    with DasClient(peer.address, timeout_s=60.0) as client:
         client.submit(JOB, SPEC, [])
         client.attach(JOB)
+        client.timeout_s = 0.8
         peer.drop[m.Attach] = 10_000
-        with pytest.raises(TransportTimeout, match="fell silent for 4 s"):
+        with pytest.raises(TransportTimeout, match="fell silent for 0.8 s"):
             events_until_final(client)
 
 

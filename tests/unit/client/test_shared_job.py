@@ -10,13 +10,13 @@ from das_blender_addon.client.take import Log, Preview, run_job
 from das_blender_addon.errors import JobCancelled, StorageError
 from das_blender_addon.protocol import messages as m
 from tests.support.messages import JOB
-from tests.support.peer import Peer
+from tests.support.peer import Peer, ask_once
 from tests.unit.client.test_take import assert_frames, request
 
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch):
-    monkeypatch.setattr(connection, "ATTEMPT_S", 0.3)
+    ask_once(monkeypatch)
     monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
 
 

@@ -3,29 +3,25 @@
 
 import dataclasses
 import threading
-import time
 
 import numpy as np
 import pytest
 
 from das_blender_addon.client import connection, job_run
-from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, Silence, job_inputs, run_job
+from das_blender_addon.client.take import JobRequest, Log, Preview, Progress, job_inputs, run_job
 from das_blender_addon.errors import (
     JobCancelled,
     JobRejected,
     OutOfMemory,
     ProtocolError,
-    ServerUnreachable,
     SettingsError,
     StorageError,
-    TransportTimeout,
 )
 from das_blender_addon.protocol import codec, frames
 from das_blender_addon.protocol import messages as m
 from das_blender_addon.protocol.png import decode_png, encode_png
-from tests.support.background import BackgroundJob
 from tests.support.messages import JOB
-from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, PREVIEW_IMAGE, WIDTH, Peer, frame
+from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, PREVIEW_IMAGE, WIDTH, Peer, ask_once, frame
 
 SPEC = m.JobSpec("mesh_to_video", "tiny", "a boat", "", 7, 2, 1.0, NUM_FRAMES, NUM_FRAMES - 1, WIDTH, HEIGHT)
 
@@ -42,9 +38,9 @@ def request(**changes):
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(monkeypatch):
-    monkeypatch.setattr(connection, "ATTEMPT_S", 0.3)
+def _asked_once(monkeypatch):
     monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
+    ask_once(monkeypatch)
 
 
 @pytest.fixture
@@ -188,14 +184,6 @@ def test_frame_that_the_server_has_damaged_is_asked_for_again(peer, tmp_path):
     assert Log("The server no longer has all frames of the job; asking for it again.") in seen
 
 
-def test_lost_messages_of_every_kind_do_not_lose_the_job(peer, tmp_path):
-    for kind in (m.Hello, m.Put, m.Submit, m.Attach, m.Fetch, m.Ack):
-        peer.drop[kind] = 1
-    outcome = run_job(peer.address, request(), tmp_path, timeout_s=60.0)
-    assert_frames(outcome.frames, tmp_path)
-    assert len(peer.jobs) == 1
-
-
 def test_server_that_lost_the_job_is_given_it_again(peer, tmp_path):
     peer.final = None
     seen = []
@@ -210,26 +198,6 @@ def test_server_that_lost_the_job_is_given_it_again(peer, tmp_path):
     outcome = run_job(peer.address, request(), tmp_path, on_event=forget_once, timeout_s=60.0)
     assert_frames(outcome.frames, tmp_path)
     assert Log("The server no longer knows the job; sending it again.") in seen
-
-
-def test_server_that_restarts_in_the_middle_goes_on(tmp_path):
-    first = Peer()
-    first.final = None
-    with first:
-        running = BackgroundJob(first.address, request(), tmp_path, timeout_s=10.0)
-        until = time.monotonic() + 60
-        while not first.seen[m.Fetch] and time.monotonic() < until:
-            time.sleep(0.01)
-    second = Peer(address=first.address)
-    second.jobs, second.events, second.results = first.jobs, first.events, first.results
-    with second:
-        (job,) = second.jobs
-        artefacts = [second.keep(encode_png(frame(i)), "frame", "image/png", i) for i in range(NUM_FRAMES - 1)]
-        second.add_event(job, "RETRY", {"attempt": 2, "code": "job.worker_lost", "message": "The server restarted."})
-        second.add_event(job, "DONE", {"artefacts": artefacts, "report": {}})
-        outcome = running.result(15.0)
-        assert_frames(outcome.frames, tmp_path)
-    assert Log("Attempt 2: The server restarted.") in running.poll()
 
 
 # ── Not finishing ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -281,14 +249,6 @@ def test_job_stopped_before_it_is_submitted_is_not_cancelled(peer, tmp_path):
     assert peer.seen[m.Cancel] == peer.seen[m.Submit] == 0
 
 
-def test_stopping_while_nobody_answers_ends_soon(peer, tmp_path):
-    peer.drop[m.Submit] = peer.drop[m.Cancel] = 1000
-    stop_at = time.monotonic() + 0.5
-    with pytest.raises(JobCancelled):
-        run_job(peer.address, request(), tmp_path, should_stop=lambda: time.monotonic() > stop_at, timeout_s=60.0)
-    assert peer.seen[m.Cancel] >= 1
-
-
 def test_defect_of_the_caller_cancels_the_job(peer, tmp_path):
     peer.final = None
 
@@ -299,61 +259,6 @@ def test_defect_of_the_caller_cancels_the_job(peer, tmp_path):
     with pytest.raises(ZeroDivisionError):
         run_job(peer.address, request(), tmp_path, on_event=defect, timeout_s=60.0)
     assert peer.seen[m.Cancel] == 1
-
-
-def test_nobody_there_is_unreachable(tmp_path):
-    with pytest.raises(ServerUnreachable, match="No server answers at tcp://127.0.0.1:9 after 0.3 s"):
-        run_job("127.0.0.1:9", request(), tmp_path, timeout_s=0.3)
-
-
-def test_server_that_dies_is_a_timeout_and_the_job_is_left_to_it(peer, tmp_path):
-    peer.final = None
-
-    def die(event):
-        if isinstance(event, Preview):
-            peer.drop.update({kind: 10_000 for kind in m.MESSAGES.values()})
-
-    with pytest.raises(TransportTimeout, match="fell silent for 4 s"):
-        run_job(peer.address, request(), tmp_path, on_event=die, timeout_s=4.0)
-    assert peer.seen[m.Cancel] == 0
-
-
-def test_silence_of_a_server_that_dies_is_told_while_it_lasts(peer, tmp_path, monkeypatch):
-    monkeypatch.setattr(connection, "SILENT_S", 1)
-    peer.final, seen = None, []
-
-    def die(event):
-        seen.append(event)
-        if isinstance(event, Preview):
-            peer.drop.update({kind: 10_000 for kind in m.MESSAGES.values()})
-
-    with pytest.raises(TransportTimeout):
-        run_job(peer.address, request(), tmp_path, on_event=die, timeout_s=6.0)
-    seconds = [event.seconds for event in seen if isinstance(event, Silence)]
-    assert seconds and seconds[0] >= 1 and seconds == sorted(set(seconds))
-    assert not any(isinstance(event, Progress) for event in seen[seen.index(Silence(seconds[0])) :])
-
-
-def test_server_that_is_heard_again_is_not_silent_any_more(peer, tmp_path, monkeypatch):
-    monkeypatch.setattr(connection, "SILENT_S", 1)
-    peer.final, seen = None, []
-
-    def pause(event):
-        seen.append(event)
-        if isinstance(event, Preview):
-            peer.drop.update({kind: 10_000 for kind in m.MESSAGES.values()})
-        elif isinstance(event, Silence) and peer.drop:
-            peer.drop.clear()
-            artefacts = [peer.keep(encode_png(frame(i)), "frame", "image/png", i) for i in range(NUM_FRAMES - 1)]
-            peer.add_event(*peer.jobs, "DONE", {"artefacts": artefacts, "report": {}})
-
-    outcome = run_job(peer.address, request(), tmp_path, on_event=pause, timeout_s=10.0)
-    assert_frames(outcome.frames, tmp_path)
-    after = seen[next(i for i, event in enumerate(seen) if isinstance(event, Silence)) :]
-    assert after[0].seconds >= 1 and after.index(Silence(0)) < next(
-        i for i, event in enumerate(after) if isinstance(event, Progress)
-    )
-    assert [event for event in after if isinstance(event, Silence)][-1] == Silence(0)
 
 
 def test_result_without_all_frames_is_a_protocol_error_and_leaves_no_frame(peer, tmp_path):
