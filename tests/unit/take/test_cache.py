@@ -25,7 +25,7 @@ from das_blender_addon.shot.plan import plan
 from das_blender_addon.take.cache import TakeSettings, find_take, job_key, load_take, take_request
 from das_blender_addon.take.run import run_take
 from tests.support.capabilities import capabilities_of, model_capability
-from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
+from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, ask_once, frame
 from tests.support.running import Running, wait_for
 from tests.support.shots import wall_shot
 
@@ -39,6 +39,11 @@ def shot(num_frames=2, render_size=(WIDTH, HEIGHT), keep_detail=None, **model):
     frames = range(11, 11 + num_frames)
     made = plan(frames, render_size, (1.0, 1.0), capabilities_of(capability), keep_detail=keep_detail)
     return replace(wall_shot(made), timings={"export": 0.5})
+
+
+@pytest.fixture(autouse=True)
+def _asked_once(monkeypatch):
+    ask_once(monkeypatch)
 
 
 @pytest.fixture

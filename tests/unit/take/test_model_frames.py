@@ -16,7 +16,7 @@ from das_blender_addon.take.cache import TakeSettings, find_take
 from das_blender_addon.take.detail import Detail, KeyPicture
 from das_blender_addon.take.run import run_part, run_take
 from tests.support.capabilities import capabilities_of, model_capability
-from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, frame
+from tests.support.peer import HEIGHT, NUM_FRAMES, WIDTH, Peer, ask_once, frame
 from tests.support.running import Running, wait_for
 from tests.support.shots import DEPTH, pattern, request_of_shot, wall, wall_shot
 from tests.unit.take.test_take_in_windows import levels
@@ -37,6 +37,11 @@ def shot(num_frames=7, every=3, keys=(), size=(WIDTH, HEIGHT), step=0.0, **optio
     capabilities = capabilities_of(model_capability(**values))
     made = plan(range(11, 11 + num_frames), size, (1.0, 1.0), capabilities, model_frames_every=every, **options)
     return wall_shot(plan_with_keys(made, keys), step=step)
+
+
+@pytest.fixture(autouse=True)
+def _asked_once(monkeypatch):
+    ask_once(monkeypatch)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from das_blender_addon.take.cache import TakeSettings, find_take, job_key, load_
 from das_blender_addon.take.each_frame import THREADS
 from das_blender_addon.take.run import MOST_JOBS, run_take
 from tests.support.capabilities import capabilities_of, model_capability
-from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, WIDTH, Peer, frame
+from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, WIDTH, Peer, ask_once, frame
 from tests.support.running import Running, wait_for
 from tests.support.shots import pattern, request_of_shot, wall_shot
 
@@ -34,6 +34,11 @@ def shot(num_frames=7, keys=(), size=(WIDTH, HEIGHT), **options):
     model = model_capability(num_frames=[NUM_FRAMES], sizes=[[WIDTH, HEIGHT]], inputs=inputs)
     made = plan(range(11, 11 + num_frames), size, (1.0, 1.0), capabilities_of(model), **options)
     return wall_shot(plan_with_keys(made, keys), faster=faster)
+
+
+@pytest.fixture(autouse=True)
+def _asked_once(monkeypatch):
+    ask_once(monkeypatch)
 
 
 @pytest.fixture
