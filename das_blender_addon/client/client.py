@@ -68,6 +68,10 @@ class DasClient(Connection):
             self._following.pop(job, None)
             raise
 
+    def is_following(self, job: str) -> bool:
+        """Whether events of the job are still to come."""
+        return job in self._following
+
     def renew_lease(self, job: str) -> None:
         """Say that the job is still wanted, where a lease asks for it and it is time; any answer is good."""
         if self._is_lease_due():

@@ -306,6 +306,8 @@ class JobRun:
         try:
             if client.cancel(self.job_id, timeout_s=CANCEL_WAIT_S).others:
                 return  # it goes on for them
+            if not client.is_following(self.job_id):
+                return  # nobody tells of its end
             while (left := until - time.monotonic()) > 0:
                 event = client.next_event(left, lambda: time.monotonic() > until)
                 if event is not None and event.job == self.job_id and event.kind in ("CANCELLED", "DONE", "FAILED"):

@@ -249,6 +249,15 @@ def test_job_stopped_before_it_is_submitted_is_not_cancelled(peer, tmp_path):
     assert peer.seen[m.Cancel] == peer.seen[m.Submit] == 0
 
 
+def test_job_stopped_before_it_is_followed_is_cancelled_and_its_end_not_waited_for(peer, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_run, "CANCEL_WAIT_S", 5.0)
+    peer.drop[m.Attach] = 1000
+    with pytest.raises(JobCancelled, match="Stopped by the user"):
+        run_job(peer.address, request(), tmp_path, should_stop=lambda: peer.seen[m.Attach] > 0, timeout_s=60.0)
+    assert peer.seen[m.Cancel] == 1
+    assert peer.seen[m.Ping] == 0  # which it would say every 0.2 s of waiting
+
+
 def test_defect_of_the_caller_cancels_the_job(peer, tmp_path):
     peer.final = None
 
