@@ -19,7 +19,7 @@ def main() -> None:
     _open_streams()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else nobody at a terminal means this process
         signal.signal(signal.SIGINT, _leave)  # until the command listens itself
-    import bpy  # noqa: I001  (starts Blender, which brings addon_utils)
+    import bpy  # noqa: F401, I001  (starts Blender, which brings addon_utils)
     import addon_utils
 
     package = sys.modules[__package__]
@@ -32,6 +32,7 @@ def main() -> None:
             from . import commands, local_server
 
             status = commands.main(sys.argv[1:])
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is over, and ends soon
             local_server.stop()
     except BaseException:
         traceback.print_exc()
@@ -39,17 +40,23 @@ def main() -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens, or it was closed
                 stream.flush()
-        own = os.path.normpath(bpy.app.tempdir)  # Blender itself has no chance to remove it
-        if os.path.basename(own).startswith("blender_"):  # else it had none made
-            with contextlib.suppress(OSError):
-                os.rmdir(own)
-        os._exit(status)
+        _exit(status)
 
 
 def _leave(*_: object) -> None:
     """Ctrl-C while Blender starts, where nothing has begun: what Python says would be where in Blender it came."""
     os.write(2, b"das: The job was cancelled.\n")
-    os._exit(JobCancelled.exit_code)
+    _exit(JobCancelled.exit_code)
+
+
+def _exit(status: int) -> None:
+    """Leave, and remove the temporary folder of Blender, which has no chance to."""
+    app = getattr(sys.modules.get("bpy"), "app", None)
+    own = os.path.normpath(getattr(app, "tempdir", ""))
+    if os.path.basename(own).startswith("blender_"):  # else it had none made
+        with contextlib.suppress(OSError):
+            os.rmdir(own)
+    os._exit(status)
 
 
 def _open_streams() -> None:
