@@ -26,7 +26,7 @@ from .. import compat
 from ..errors import FirstFrameError
 from ..scene.colours import is_srgb, plain_view, rec709_from_working, show_plain
 from ..scene.named import image_named
-from ..shot.picture_bytes import bytes_of_picture
+from ..shot.picture_bytes import bytes_of_picture, places_left
 from ..tracking.resampling import resize_lanczos
 from .opening import file_of_frame, first_layer, opened, size_of_exr, size_of_exr_file, unreadable
 
@@ -54,9 +54,10 @@ def fitted_picture(request: dict, scene) -> tuple[np.ndarray, list[str]]:
     pixels = pixels_of(image, name)
     width, height = request["size"]
     is_transparent, keeps_alpha = bool((pixels[..., 3] < 1.0).any()), bool(request.get("keep_alpha"))
-    if is_transparent:
-        words = "are taken from the other key pictures" if keeps_alpha else "are black in the first frame"
-        notes.append(f"{name} has transparent parts; they {words}.")
+    if is_transparent and keeps_alpha:
+        notes.append(places_left(name, pixels[..., 3]))
+    elif is_transparent:
+        notes.append(f"{name} has transparent parts; they are black in the first frame.")
     shown_by = request.get("view_transform") or scene.view_settings.view_transform
     if _is_scene_linear(image) and shown_by != plain_view(scene):
         notes.append(

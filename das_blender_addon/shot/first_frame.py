@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import FirstFrameError, SettingsError
 from ..protocol.png import alpha_of_png, decode_png, encode_png, has_transparency
-from .picture_bytes import bytes_of_picture, check_first_frame, checked
+from .picture_bytes import bytes_of_picture, check_first_frame, checked, places_left
 from .pictures import (
     AS_OF,
     GIVEN,
@@ -150,13 +150,10 @@ def given_first_frame(
 
 def _with_places_left(picture: FirstFrame) -> FirstFrame:
     """``picture``; where it is not opaque its notes say what that means."""
-    if not has_transparency(picture.png):
+    alpha = alpha_of_png(picture.png)
+    if alpha is None or (alpha == 255).all():
         return picture
-    if alpha_of_png(picture.png).any():
-        note = f"The picture {picture.path} has transparent parts; they are taken from the other key pictures."
-    else:
-        note = f"The picture {picture.path} is transparent everywhere and shows nothing: paint it, or remove it."
-    return replace(picture, notes=(*picture.notes, note))
+    return replace(picture, notes=(*picture.notes, places_left(f"The picture {picture.path}", alpha)))
 
 
 def opaque(picture: FirstFrame) -> FirstFrame:

@@ -7,6 +7,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import FirstFrameError
 from ..protocol.png import decode_png
 from .pictures import FirstFrame
@@ -39,6 +41,15 @@ def check_first_frame(png: bytes, path: Path, model_size: tuple[int, int]) -> by
             "resize it, or remove it and render it again."
         )
     return png
+
+
+def places_left(name: str, alpha: np.ndarray) -> str:
+    """What is said of a key picture that leaves places to others, by its ``alpha`` [H,W] and its ``name`` at the begin
+    of a sentence.
+    """
+    if alpha.any():
+        return f"{name} has transparent parts; they are taken from the other key pictures."
+    return f"{name} is transparent everywhere and shows nothing: paint it, or remove it."
 
 
 def checked(picture: FirstFrame, model_size: tuple[int, int], *notes: str) -> FirstFrame:
