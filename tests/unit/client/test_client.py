@@ -46,12 +46,6 @@ def _short_patience(monkeypatch, request):
 
 
 @pytest.fixture
-def peer():
-    with Peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 def client(peer):
     with DasClient(peer.address, timeout_s=60.0) as client:
         yield client

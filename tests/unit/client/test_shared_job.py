@@ -10,7 +10,7 @@ from das_blender_addon.client.take import Log, Preview, run_job
 from das_blender_addon.errors import JobCancelled, StorageError
 from das_blender_addon.protocol import messages as m
 from tests.support.messages import JOB
-from tests.support.peer import Peer, ask_once
+from tests.support.peer import ask_once
 from tests.unit.client.test_take import assert_frames, request
 
 
@@ -18,12 +18,6 @@ from tests.unit.client.test_take import assert_frames, request
 def _short_patience(monkeypatch):
     ask_once(monkeypatch)
     monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
-
-
-@pytest.fixture
-def peer():
-    with Peer() as peer:
-        yield peer
 
 
 def requesters_of(peer, *kinds):

@@ -22,12 +22,6 @@ def _short_patience(monkeypatch):
 
 
 @pytest.fixture
-def peer():
-    with Peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 def clients(monkeypatch):
     """The clients that are made: one that has begun its job with time can be given less."""
     made = []

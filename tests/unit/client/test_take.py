@@ -21,7 +21,7 @@ from das_blender_addon.protocol import codec, frames
 from das_blender_addon.protocol import messages as m
 from das_blender_addon.protocol.png import decode_png, encode_png
 from tests.support.messages import JOB
-from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, PREVIEW_IMAGE, WIDTH, Peer, ask_once, frame
+from tests.support.peer import HEIGHT, MODEL, NUM_FRAMES, PREVIEW_IMAGE, WIDTH, ask_once, frame
 
 SPEC = m.JobSpec("mesh_to_video", "tiny", "a boat", "", 7, 2, 1.0, NUM_FRAMES, NUM_FRAMES - 1, WIDTH, HEIGHT)
 
@@ -41,12 +41,6 @@ def request(**changes):
 def _asked_once(monkeypatch):
     monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
     ask_once(monkeypatch)
-
-
-@pytest.fixture
-def peer():
-    with Peer() as peer:
-        yield peer
 
 
 def assert_frames(paths, folder, count=NUM_FRAMES - 1):

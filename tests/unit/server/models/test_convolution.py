@@ -30,6 +30,16 @@ def test_norm_is_the_published_one_and_keeps_nothing(latents, frames):
     assert zq.grad is not None and norm.conv_b.conv.weight.grad is not None
 
 
+def small_vae():
+    return AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
+        block_out_channels=(4, 4, 8),
+        layers_per_block=1,
+        norm_num_groups=2,
+    ).eval()
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3, 8, 9])
 @pytest.mark.parametrize("compress_time", [False, True])
 def test_halving_is_the_published_one(compress_time, frames):
@@ -53,13 +63,7 @@ def test_halving_is_the_published_one(compress_time, frames):
 @torch.no_grad()
 def test_clip_is_encoded_as_by_the_published_encoder(side, frames):
     torch.manual_seed(4)
-    vae = AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 3,
-        up_block_types=("CogVideoXUpBlock3D",) * 3,
-        block_out_channels=(4, 4, 8),
-        layers_per_block=1,
-        norm_num_groups=2,
-    ).eval()
+    vae = small_vae()
     clip = torch.randn(1, 3, frames, side, side + 8)
     expected = vae.encode(clip).latent_dist.mode()
     use_onednn(vae)
@@ -70,13 +74,7 @@ def test_clip_is_encoded_as_by_the_published_encoder(side, frames):
 @torch.no_grad()
 def test_clip_is_decoded_as_by_the_published_decoder(latents):
     torch.manual_seed(3)
-    vae = AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 3,
-        up_block_types=("CogVideoXUpBlock3D",) * 3,
-        block_out_channels=(4, 4, 8),
-        layers_per_block=1,
-        norm_num_groups=2,
-    ).eval()
+    vae = small_vae()
     clip = torch.randn(1, vae.config.latent_channels, latents, 4, 6)
     expected = vae.decode(clip).sample
     use_onednn(vae)
